@@ -1,0 +1,1 @@
+"""One file per figure; each offers `draw(runs)`, which returns a Drawing or says what is missing."""

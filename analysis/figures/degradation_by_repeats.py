@@ -1,0 +1,35 @@
+"""Final test loss against the number of repeats: the interior peak, one line per size [H22 fig. 2, turned]."""
+
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_name
+from analysis.runs import Runs
+
+NAME = "degradation_by_repeats"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction; the clean run of each size is its point at R = 1."""
+    done = runs.done
+    repeated = done[done.repeats > 1]
+    if repeated.groupby("repeated_fraction").repeats.nunique().max() in (0, 1) or repeated.empty:
+        return Missing(NAME, "needs finished runs at two or more numbers of repeats")
+    data = over_seeds(done, ["parameters_non_embedding", "repeated_fraction", "repeats"], "final_test_loss")
+    fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
+    figure, axes = grid_of_axes(1, len(fractions))
+    colour = colours(repeated.parameters_non_embedding)
+    for ax, fraction in zip(axes[0], fractions, strict=True):
+        here = data[data.repeated_fraction.isin([0.0, fraction])]
+        for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
+            line = here[here.parameters_non_embedding == size].sort_values("repeats")
+            points(ax, "repeats", line, color=colour[size], label=f"N = {size_name(size)}")
+        ax.set(xscale="log", xlabel="repeats R (1: clean)", title=f"f = {fraction:.0%}")
+    axes[0][0].set_ylabel("final test loss (nats/token)")
+    axes[0][0].legend()
+    return Drawing(
+        NAME,
+        "Degradation against repeats",
+        "Final test loss against R, one line per size. Few repeats cost little, and so do very many, when the pool is so"
+        " small that memorising it takes almost no capacity; between them lies the worst R, which moves to smaller R as"
+        f" models grow (Hernandez et al. fig. 4 right). {interval_note(data)}",
+        figure,
+        data,
+    )

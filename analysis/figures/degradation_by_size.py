@@ -1,0 +1,48 @@
+"""Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
+
+from analysis.degradation import clean_law
+from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points
+from analysis.runs import Runs
+
+NAME = "degradation_by_size"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction; the clean runs and their fitted law are the reference."""
+    done = runs.done
+    repeated = done[done.repeats > 1]
+    sizes = repeated.groupby("repeated_fraction").parameters_non_embedding.nunique()
+    fractions = sorted(sizes[sizes > 1].index, reverse=True)
+    if not fractions:
+        return Missing(NAME, "needs finished repeated runs of at least two sizes")
+    data = over_seeds(done, ["repeated_fraction", "repeats", "parameters_non_embedding"], "final_test_loss")
+    figure, axes = grid_of_axes(1, len(fractions))
+    colour = colours(repeated.repeats)
+    law = clean_law(runs)
+    for ax, fraction in zip(axes[0], fractions, strict=True):
+        clean = data[data.repeats == 1]
+        points(ax, "parameters_non_embedding", clean, color=CLEAN, linestyle="none" if law else "--", label="clean")
+        if law:
+            ax.plot(
+                clean.parameters_non_embedding,
+                law.loss(clean.parameters_non_embedding),
+                "--",
+                color=CLEAN,
+                label="clean law",
+            )
+        for repeats in sorted(colour):
+            line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
+            points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")
+        ax.set(xscale="log", xlabel="parameters without embeddings", title=f"f = {fraction:.0%}")
+    axes[0][0].set(yscale="log", ylabel="final test loss (nats/token)")
+    axes[0][0].yaxis.set_minor_formatter("{x:g}")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return Drawing(
+        NAME,
+        "Degradation against model size",
+        "Final test loss against model size, one line per R; how far a line stands above the dashed clean law is the harm."
+        " Hernandez et al. (fig. 2 left, f = 10%): a band of R makes an 800M model no better than one of 340M-400M."
+        f" {interval_note(data)}",
+        figure,
+        data,
+    )

@@ -1,0 +1,53 @@
+"""Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
+
+from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, size_name
+from analysis.runs import Runs
+
+NAME = "learning_curves"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction and size; every seed is a line of its own."""
+    table = runs.table
+    repeated = table[table.repeats > 1]
+    if repeated.empty:
+        return Missing(NAME, "no run with repeats > 1")
+    panels = [
+        (fraction, size)
+        for fraction in sorted(repeated.repeated_fraction.unique(), reverse=True)
+        for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique())
+    ]
+    columns = min(len(panels), 4)
+    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    flat = [ax for row in axes for ax in row]
+    colour = colours(repeated.repeats)
+    for ax, (fraction, size) in zip(flat, panels, strict=False):
+        here = table[(table.parameters_non_embedding == size) & table.repeated_fraction.isin([0.0, fraction])]
+        for run in here.sort_values("repeats").itertuples(index=False):
+            curve = runs.curve(str(run.name))
+            style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": colour[run.repeats]}
+            # Step 0 and the first fall are the same for all and would squeeze everything else.
+            late = curve[curve.tokens >= 0.02 * curve.tokens.max()]
+            ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
+        ax.set_title(f"{size_name(size)} parameters, f = {fraction:.0%}", fontsize=9)
+    for ax in flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax in flat[: len(panels)]:
+        ax.set_xlabel("training tokens")
+        ax.xaxis.set_tick_params(labelbottom=True)
+    for row in axes:
+        row[0].set_ylabel("test loss (nats/token)")
+    handles = [flat[0].plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
+    handles += [flat[0].plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
+    figure.legend(handles=handles, loc="outside right center")
+    return Drawing(
+        NAME,
+        "Learning curves",
+        "Test loss during training, one line per number of repeats R; the dashed line is the clean run of the same size."
+        " A line that rises and falls again is double descent. Hernandez et al. (fig. 3) see it at f = 90% in an 800M"
+        " model, and long plateaus at f = 50%. Every seed is a line.",
+        figure,
+        runs.evaluations.merge(table[["name", "model", "repeats", "repeated_fraction", "seed"]], on="name")[
+            ["name", "model", "repeats", "repeated_fraction", "seed", "step", "tokens", "test_loss", "pool_loss"]
+        ],
+    )

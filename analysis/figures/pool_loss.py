@@ -1,0 +1,56 @@
+"""Loss on the repeated pool beside test loss against repeats [H22 fig. 2 right]: harm comes where the pool is learnt."""
+
+import pandas as pd
+
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_name
+from analysis.runs import Runs
+
+NAME = "pool_loss"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction and size: test loss, loss on the pool, and their nulls in the clean run."""
+    done = runs.done
+    repeated = done[done.repeats > 1]
+    if repeated.empty:
+        return Missing(NAME, "no finished run with repeats > 1")
+    by = ["repeated_fraction", "parameters_non_embedding", "repeats"]
+    test, pool = (over_seeds(done, by, f"final_{which}_loss") for which in ("test", "pool"))
+    panels = sorted({(-row.repeated_fraction, row.parameters_non_embedding) for row in repeated.itertuples()})
+    columns = min(len(panels), 4)
+    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    flat = [ax for row in axes for ax in row]
+    shade = colours([0, 1, 2])
+    for ax, (negative, size) in zip(flat, panels, strict=False):
+        for data, style in ((test, {"color": shade[0], "label": "test"}), (pool, {"color": shade[1], "label": "pool"})):
+            here = data[data.parameters_non_embedding == size]
+            points(ax, "repeats", here[here.repeated_fraction == -negative], **style)
+            for clean in here[here.repeats == 1].itertuples():
+                ax.axhline(
+                    float(clean.mean),
+                    color=style["color"],
+                    linestyle=":",
+                    linewidth=1,
+                    label=f"{style['label']}, clean run",
+                )
+        ax.set(xscale="log", title=f"{size_name(size)} parameters, f = {-negative:.0%}")
+        ax.title.set_fontsize(9)
+    for ax in flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax in flat[: len(panels)]:
+        ax.set_xlabel("repeats R")
+        ax.xaxis.set_tick_params(labelbottom=True)
+    for row in axes:
+        row[0].set_ylabel("final loss (nats/token)")
+    handles, labels = flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return Drawing(
+        NAME,
+        "Loss on the pool beside test loss",
+        "Final test loss and final loss on the repeated pool against R. Dotted: the clean run, whose `pool` is text drawn"
+        " the same way that it never trained on, so that line is what the pool's loss would be without memorising."
+        " Hernandez et al. (fig. 2 right): test loss leaves the clean law where the pool's loss goes to 0."
+        f" {interval_note(pd.concat([test, pool]))}",
+        figure,
+        test.assign(loss="test").pipe(lambda table: pd.concat([table, pool.assign(loss="pool")])),
+    )

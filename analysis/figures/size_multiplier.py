@@ -1,0 +1,55 @@
+"""Effective-size multiplier against model size, one line per number of repeats [H22 fig. 4 left]."""
+
+import pandas as pd
+
+from analysis.degradation import clean_law, size_multipliers
+from analysis.effective_size import Bound
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points
+from analysis.runs import Runs
+
+NAME = "size_multiplier"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction; open downward triangles mark values that are bounds."""
+    law, multipliers = clean_law(runs), size_multipliers(runs)
+    if law is None:
+        return Missing(NAME, "the clean law has three parameters and needs finished clean runs of at least three sizes")
+    table = runs.done.assign(
+        multiplier=[multipliers[name].value for name in runs.done.name],
+        bound=[str(multipliers[name].bound) for name in runs.done.name],
+    )
+    table = table[table.repeats > 1]
+    if table.empty:
+        return Missing(NAME, "no finished run with repeats > 1")
+    by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
+    data = over_seeds(table, by, "multiplier").merge(
+        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
+    )
+    fractions = sorted(table.repeated_fraction.unique(), reverse=True)
+    figure, axes = grid_of_axes(1, len(fractions))
+    colour = colours(table.repeats)
+    for ax, fraction in zip(axes[0], fractions, strict=True):
+        for repeats in sorted(colour):
+            line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
+            if not line.empty:
+                points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")
+                at_most = line[line.bound == Bound.AT_MOST]
+                ax.plot(
+                    at_most.parameters_non_embedding, at_most["mean"], "v", color=colour[repeats], mfc="white", ms=7
+                )
+        ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+        ax.set(xscale="log", xlabel="parameters without embeddings", title=f"f = {fraction:.0%}")
+    axes[0][0].set(yscale="log", ylabel="effective size / size")
+    axes[0][0].legend(loc="center left", bbox_to_anchor=(1, 0.5)) if len(fractions) == 1 else axes[0][0].legend()
+    return Drawing(
+        NAME,
+        "Effective-size multiplier",
+        "Size of the clean model that reaches the same final test loss, over the run's own size; 1 is no harm. A white"
+        f" triangle is an upper bound: the run is worse than the smallest clean model (N = {law.smallest:,.0f}), and the"
+        f" law, L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g} through {law.points} clean runs"
+        f" (largest residual {law.residual:.3f} nats), is not extrapolated. Hernandez et al. (fig. 4 left): 0.55 at f ="
+        f" 10%, R = 1,220; 10x and 73x smaller at the worst R for 50% and 90%. {interval_note(data)}",
+        figure,
+        pd.DataFrame(data),
+    )

@@ -1,0 +1,1 @@
+"""One process, one run: specs, models, training, probes and the run directory."""

@@ -1,0 +1,197 @@
+"""The repeat-study command: one thin verb per stage of a study."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.build import prepare as prepare_store
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.study import Run, Study, load_study
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+# Pipes and logs get wide lines, never cropped or wrapped ones.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a study's TOML file, or its name in studies/")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.tokens=1000000")
+]
+DataOption = Annotated[Path, typer.Option("--data-dir", help="where token stores are kept")]
+RunsOption = Annotated[Path, typer.Option("--runs-dir", help="where run directories are kept")]
+ProcessesOption = Annotated[int | None, typer.Option(min=1, help="processes, one thread each; default: one per core")]
+
+
+def _load(study: str, overrides: list[str] | None) -> Study:
+    path = Path(study)
+    if path.suffix != ".toml" and os.sep not in study:
+        path = Path("studies") / f"{study}.toml"
+    return load_study(path, overrides)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None, pad_edge=False)
+    for column in others:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare(study: Study, data_dir: Path) -> tuple[TokenStore, list[Run]]:
+    said = ""
+
+    def progress(what: str, share: float) -> None:
+        nonlocal said
+        line = f"data: {what}" + (f" {share:.0%}" if 0 < share < 1 else "")
+        if console.is_terminal or what != said:
+            console.print(line)
+        said = what
+
+    store = prepare_store(study.data, data_dir, progress)
+    runs = study.runs(store.fingerprint)
+    for run in runs:
+        run.mixture(store.sequences_in("train", run.context))  # refuses a corpus that is too small, before any training
+    return store, runs
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    set_: SetOption = None,
+    processes: ProcessesOption = None,
+    gigaflops: Annotated[float, typer.Option(min=1e-3, help="assumed GFLOP/s of one process")] = 30.0,
+) -> None:
+    """Show the grid with its exact repeat accounting and cost; nothing is built or trained."""
+    declared = _load(study, set_)
+    runs = declared.runs()
+    processes = processes or _cores()
+    table = _table("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs")
+    total = 0.0
+    for run in runs:
+        pool, tokens = run.pool * run.context, run.positions * run.context
+        repeated = pool * run.repeats
+        flops = run.shape.training_flops_per_token(declared.data.vocabulary, run.context) * float(tokens)
+        total += flops
+        counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
+        table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", f"{flops:.2e}")
+    console.print(table)
+    console.print(
+        f"{declared.name}: {len(runs)} runs; N: parameters without embeddings; unique, pool: tokens\n"
+        "every unique token is seen once, every pool token exactly R times; tokens are whole optimiser steps\n"
+        f"total {total:.2e} FLOPs: about {total / (gigaflops * 1e9 * processes) / 3600:.2f} h on {processes} processes"
+        f" at an assumed {gigaflops:g} GFLOP/s each"
+    )
+
+
+@app.command()
+def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+    """Build the study's token store, or check the one that stands."""
+    store, _ = _prepare(_load(study, set_), data_dir)
+    for name, split in store.manifest["splits"].items():
+        console.print(
+            f"{name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes"
+        )
+    console.print(f"{store.folder}: fingerprint {store.fingerprint}")
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    set_: SetOption = None,
+    processes: ProcessesOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Train every run of the study that is not done, on this machine. Call it again to go on after any stop."""
+    declared = _load(study, set_)
+    store, runs = _prepare(declared, data_dir)
+    from repeat_study.runner import Outcome
+    from slurm.console import PoolDisplay
+    from slurm.local_pool import Pool
+
+    processes = processes or _cores()
+    console.print(
+        f"training {len(runs)} runs on {processes} processes; `tensorboard --logdir {runs_dir / declared.name}` shows them"
+    )
+    with PoolDisplay(runs, console) as display:
+        try:
+            ended = Pool(store, runs_dir / declared.name, processes, display).train(runs)
+        except KeyboardInterrupt:
+            console.print("stopped; every run keeps its last checkpoint: the same command goes on from there")
+            raise typer.Exit(130) from None
+    bad = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
+    for end in bad:
+        console.print(
+            f"{end.outcome.value}: {runs_dir / declared.name / end.run}" + (f": {end.reason}" if end.reason else "")
+        )
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    study: StudyArgument,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Show where every run stands, as the run directories tell."""
+    from repeat_study.records import RunDirectory, Status
+
+    declared = _load(study, set_)
+    store = TokenStore(data_dir / declared.data.store_name)
+    table = _table("run", "status", "step", "test loss", "note")
+    counts: dict[str, int] = {}
+    for run in declared.runs(store.fingerprint):
+        directory = RunDirectory(runs_dir / declared.name / run.name)
+        state = directory.status()
+        rows = directory.rows()
+        step, loss = (str(rows[-1]["step"]), f"{rows[-1]['test_loss']:.3f}") if rows else ("0", "")
+        table.add_row(
+            run.name, state, f"{step}/{run.steps}", loss, directory.failure() if state is Status.FAILED else ""
+        )
+        counts[state] = counts.get(state, 0) + 1
+    console.print(table)
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+@app.command()
+def report(
+    study: StudyArgument,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Write tables, figures and report.html from the run directories of the study."""
+    from analysis.report import write_report
+
+    declared = _load(study, set_)
+    store = TokenStore(data_dir / declared.data.store_name)
+    names = [run.name for run in declared.runs(store.fingerprint)]
+    summary, page = write_report(runs_dir / declared.name, names)
+    table = _table(*summary.columns)
+    for row in summary.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)
+    console.print(f"report: {page}")
+
+
+def main() -> None:
+    """Entry point: bad input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"repeat-study: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

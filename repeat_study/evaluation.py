@@ -1,0 +1,71 @@
+"""One evaluation of a run: loss on the test set, on the pool, on unique tokens already seen, and the probes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep.mixture import RepeatMixture
+from data_prep.permutation import permute, stream_key
+from data_prep.token_store import TokenStore
+from repeat_study.model import Decoder, token_losses
+from repeat_study.probes.copying import CopyingProbe, copying_probe
+from repeat_study.study import Run
+
+CHUNK = 32  # sequences per forward pass
+
+
+@torch.no_grad()
+def mean_loss(model: Decoder, tokens: Tensor) -> float:
+    """Mean loss in nats per token over sequences [n, context + 1]; summed in float64."""
+    tokens = tokens.to(model.embedding.device)
+    chunks = [token_losses(model(chunk[None, :, :-1]), chunk[None, :, 1:]) for chunk in torch.split(tokens, CHUNK)]
+    return float(torch.cat(chunks, dim=1).double().mean())
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Holds a run's evaluation sets, int64 tokens of shape [sequences, context + 1]."""
+
+    test: Tensor
+    pool: Tensor  # in a clean run: sequences of the pool's zone, which it never trains on; the pool loss's null
+    seen: Tensor
+    seen_after: int  # steps until all of `seen` has been trained on
+    copying: CopyingProbe
+
+    def __call__(self, model: Decoder, step: int) -> dict[str, Any]:
+        """All numbers of one evaluation, by the names of metrics.jsonl; None where a number has no meaning yet."""
+        model.eval()
+        row = {
+            "test_loss": mean_loss(model, self.test),
+            "pool_loss": mean_loss(model, self.pool),
+            "seen_unique_loss": mean_loss(model, self.seen) if len(self.seen) and step >= self.seen_after else None,
+            **self.copying(model),
+        }
+        model.train()
+        return row
+
+
+def evaluator(run: Run, store: TokenStore, mixture: RepeatMixture) -> Evaluator:
+    """The evaluation sets of a run. Test sequences are the same for every run on a store; pool and seen sequences are
+    the first of the pool and of the unique stream, so arms that share these are judged on the same text."""
+    sizes = run.evaluation
+    in_test = store.sequences_in("test", run.context)
+    chosen = permute(np.arange(min(sizes.test_sequences, in_test)), in_test, stream_key("test"))
+    beside = mixture.pool or mixture.store_sequences - mixture.positions
+    seen = min(sizes.seen_sequences, mixture.unique_positions)
+    # The seen-th unique sequence is trained on no later than where its share of the run's positions ends.
+    seen_positions = -(-seen * mixture.positions // max(1, mixture.unique_positions))
+
+    def train(sequences: Any) -> Tensor:
+        return torch.from_numpy(store.gather("train", sequences, run.context))
+
+    return Evaluator(
+        test=torch.from_numpy(store.gather("test", chosen, run.context)),
+        pool=train(mixture.pool_sequence(np.arange(min(sizes.pool_sequences, beside)))),
+        seen=train(mixture.unique_sequence(np.arange(seen))),
+        seen_after=-(-seen_positions // run.sequences_per_step),
+        copying=copying_probe(store.tokenizer(), store.end_of_text, run.context),
+    )

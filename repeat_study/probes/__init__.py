@@ -1,0 +1,1 @@
+"""What is measured on a model besides its losses; every probe has a null beside it."""

@@ -1,0 +1,192 @@
+"""The run directory: what a run writes and how it is read back. It is the only contract between training and analysis.
+
+spec.json       the run's science, written first; a directory made by another spec is refused
+metrics.jsonl   one line per evaluation, a function of the spec alone: a resumed run writes the same bytes
+timing.jsonl    seconds and tokens per second beside each evaluation; machines differ, so it is kept apart
+checkpoints/    last.ckpt, replaced atomically
+tb/             TensorBoard events, a view of metrics.jsonl
+failed.json     why and where the run stopped, until it is resumed
+done.json       written last: the run is complete
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from data_prep.files import is_locked, read_json, write_atomically, write_json
+from data_prep.token_store import TokenStore
+from repeat_study.study import RESULT_FORMAT, Run
+
+Row = dict[str, Any]
+
+
+class Status(StrEnum):
+    """Where a run stands, as its directory tells."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    DONE = "done"
+
+
+class RunDirectory:
+    """Paths and records of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / "spec.json"
+        self.metrics = path / "metrics.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.checkpoint = path / "checkpoints" / "last.ckpt"
+        self.tensorboard = path / "tb"
+        self.failed = path / "failed.json"
+        self.done = path / "done.json"
+        self.lock = path / ".lock"
+
+    def status(self) -> Status:
+        """Read from the directory alone; the lock falls with its process, so a killed run is never called running."""
+        if self.done.is_file():
+            return Status.DONE
+        if is_locked(self.lock):
+            return Status.RUNNING
+        if self.failed.is_file():
+            return Status.FAILED
+        return Status.INTERRUPTED if self.spec.is_file() else Status.PENDING
+
+    def make(self) -> None:
+        """Create the folder; raises InputError when it cannot be."""
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot hold a run: {error.strerror}") from error
+
+    def check(self, run: Run, store: TokenStore) -> bool:
+        """Whether this directory is the run's already; touches nothing.
+
+        Raises InputError when another spec made it.
+        """
+        if self.spec.is_file():
+            found, wanted = read_json(self.spec), spec_record(run, store)
+            if found != wanted:
+                raise InputError(
+                    f"{self.spec}: made by another spec ({_difference(found, wanted)}); move the folder away"
+                )
+            return True
+        if self.metrics.exists() or self.checkpoint.exists():
+            raise InputError(f"{self.path}: holds a run without its spec.json; move the folder away")
+        return False
+
+    def claim(self, run: Run, store: TokenStore) -> None:
+        """Make the directory the run's, or check that it is; raises InputError as `check` does."""
+        if not self.check(run, store):
+            write_json(self.spec, spec_record(run, store))
+
+    def rows(self) -> list[Row]:
+        """All evaluations in order; a last line cut short by a crash is left out."""
+        return _read_lines(self.metrics)
+
+    def checked_rows(self) -> list[Row]:
+        """All evaluations; raises InputError when a finished run's metrics are not the ones it finished with."""
+        if self.done.is_file():
+            found = hashlib.sha256(self.metrics.read_bytes()).hexdigest() if self.metrics.is_file() else "no file"
+            if found != read_json(self.done)["metrics_sha256"]:
+                raise InputError(
+                    f"{self.metrics}: altered after the run was done; delete the run's folder to train it again"
+                )
+        return self.rows()
+
+    def timings(self) -> list[Row]:
+        """Seconds trained and evaluated at each evaluation; same form as rows."""
+        return _read_lines(self.timing)
+
+    def append(self, row: Row, timing: Row) -> None:
+        """Add one evaluation; on the disk before this returns."""
+        for path, record in ((self.metrics, row), (self.timing, timing)):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def rewind(self, step: int) -> list[Row]:
+        """Forget evaluations after `step`: the run goes on from a checkpoint there. Returns the rows that stay."""
+        kept = [row for row in self.rows() if row["step"] <= step]
+        write_atomically(self.metrics, _lines(kept))
+        write_atomically(self.timing, _lines(row for row in self.timings() if row["step"] <= step))
+        return kept
+
+    def finish(self, steps: int) -> None:
+        """Mark the run complete; asserts that its last evaluation is there."""
+        last = self.rows()[-1]
+        assert last["step"] == steps, f"{self.path}: last evaluation at step {last['step']} of {steps}"
+        timing = self.timings()[-1]
+        record = {
+            "steps": steps,
+            "tokens": last["tokens"],
+            "test_loss": last["test_loss"],
+            "train_seconds": timing["train_seconds"],
+            "evaluation_seconds": timing["evaluation_seconds"],
+            "metrics_sha256": hashlib.sha256(self.metrics.read_bytes()).hexdigest(),
+        }
+        write_json(self.done, record)
+        self.failed.unlink(missing_ok=True)
+
+    def fail(self, reason: str) -> None:
+        """Record why the run stopped; its checkpoint stays, and resuming clears the mark."""
+        rows = self.rows()
+        write_json(self.failed, {"reason": reason, "step": rows[-1]["step"] if rows else 0})
+
+    def failure(self) -> str:
+        """Why and at which evaluated step the run failed."""
+        record = read_json(self.failed)
+        return f"{record['reason']} (after step {record['step']})"
+
+
+def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
+    """Content of spec.json: the run's fields and what follows from them."""
+    shape = run.shape
+    mixture = run.mixture(store.sequences_in("train", run.context))
+    record = {
+        "name": run.name,
+        "label": run.label,
+        "identity": run.identity,
+        "format": RESULT_FORMAT,
+        **run.model_dump(),
+        "vocabulary": store.vocabulary,
+        "parameters_non_embedding": shape.parameters_non_embedding,
+        "parameters_total": shape.parameters_total(store.vocabulary),
+        "steps": run.steps,
+        "trained_tokens": run.positions * run.context,
+        "pool_sequences": mixture.pool,
+        "pool_tokens": mixture.pool * run.context,
+        "unique_tokens": mixture.unique_positions * run.context,
+        "exact_repeated_fraction": float(mixture.exact_fraction),
+        "training_flops_per_token": shape.training_flops_per_token(store.vocabulary, run.context),
+    }
+    return dict(json.loads(json.dumps(record)))
+
+
+def _difference(found: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(found, dict):
+        return "it is no JSON object"
+    key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
+    return f"{key}: found {found.get(key)!r}, wanted {wanted.get(key)!r}"
+
+
+def _lines(rows: Iterable[Row]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _read_lines(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    *whole, _ = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

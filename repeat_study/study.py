@@ -1,0 +1,233 @@
+"""Studies and runs: validated specs, the grid's expansion, and a run's identity."""
+
+import difflib
+import hashlib
+import tomllib
+from itertools import product
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_prep.build import DataSpec
+from data_prep.errors import InputError
+from data_prep.files import canonical_json
+from data_prep.mixture import RepeatMixture, pool_size
+from repeat_study.ladder import Shape, shape_of
+
+RESULT_FORMAT = 1  # part of every identity; raised when the same spec would give other numbers
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+class EvaluationSpec(Spec):
+    """When and on how much a run is evaluated: the `[evaluation]` table."""
+
+    even_points: int = Field(20, ge=1)  # evenly spaced over the run, the last one at its end
+    log_points: int = Field(8, ge=0)  # log-spaced from the first step to the last
+    test_sequences: int = Field(128, ge=1)
+    pool_sequences: int = Field(32, ge=1)  # the first of the pool, or all of a smaller one
+    seen_sequences: int = Field(32, ge=1)  # the first of the unique stream, once they have been trained on
+
+    def steps(self, total: int) -> list[int]:
+        """Optimiser steps after which a run of `total` steps is evaluated; 0 (untrained) and `total` always are."""
+        even = np.linspace(0, total, self.even_points + 1)
+        log = np.geomspace(1, total, self.log_points)
+        return sorted({0, total, *(int(step) for step in np.round(np.concatenate([even, log])))})
+
+
+class TrainingSpec(Spec):
+    """What all runs of a study share unless its grid varies it: the `[training]` table."""
+
+    tokens: int = Field(gt=0)  # T; rounded down to whole optimiser steps
+    context: int = Field(ge=2)
+    sequences_per_step: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, lt=1)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup_fraction: float = Field(0.02, ge=0, lt=1)
+    final_learning_rate_fraction: float = Field(0.1, ge=0, le=1)  # of the peak, at the end of the cosine
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)  # largest norm of a lane's gradient
+
+
+class Run(TrainingSpec):
+    """One run: everything that can change its result, and nothing else."""
+
+    model: str
+    repeats: int = Field(ge=1)  # R
+    repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control, whatever the grid says
+    seed: int = Field(0, ge=0, lt=2**31)  # of the start weights and of the mixture
+    evaluation: EvaluationSpec
+    corpus: str = ""  # fingerprint of the token store; empty until it is prepared
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean_control_has_no_fraction(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"repeated_fraction": 0.0} if values.get("repeats") == 1 else values
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        shape_of(self.model)
+        if self.repeats > 1 and self.repeated_fraction == 0:
+            raise InputError(f"repeated_fraction: needed with repeats = {self.repeats}; accepted are 0 < f <= 1")
+        if self.steps < 1:
+            raise InputError(
+                f"tokens: {self.tokens} is less than one step of {self.sequences_per_step} sequences x {self.context} tokens"
+            )
+        pool_size(self.positions, self.repeated_fraction, self.repeats)
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """Dimensions of the model."""
+        return shape_of(self.model)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.tokens // (self.context * self.sequences_per_step)
+
+    @property
+    def positions(self) -> int:
+        """Sequences the run trains on, repeats counted."""
+        return self.steps * self.sequences_per_step
+
+    @property
+    def pool(self) -> int:
+        """Sequences in the repeated pool; 0 in the clean control."""
+        return pool_size(self.positions, self.repeated_fraction, self.repeats)
+
+    @property
+    def label(self) -> str:
+        """What people call the run: size, fraction, repeats, seed."""
+        mix = f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean"
+        return f"{self.model}-{mix}-s{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """The run directory's name: the label and the first 8 digits of the identity."""
+        return f"{self.label}-{self.identity[:8]}"
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the spec: two runs are the same run iff these agree, on whatever machine."""
+        return hashlib.sha256(canonical_json([RESULT_FORMAT, self.model_dump()])).hexdigest()
+
+    def mixture(self, store_sequences: int) -> RepeatMixture:
+        """The run's mixture over a store of that many training sequences; InputError where they are too few."""
+        return RepeatMixture(self.positions, self.pool, self.repeats, store_sequences, self.seed)
+
+
+class Study(Spec):
+    """A declared study: one TOML file."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    data: DataSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec = EvaluationSpec()
+    grid: list[dict[str, Any]] = Field(min_length=1)
+
+    def runs(self, corpus: str = "") -> list[Run]:
+        """All runs of the grid, each once, in the order of the file; `corpus` is the store's fingerprint.
+
+        Every `[[grid]]` table is a product of its lists; keys are those of a run. Raises InputError for a bad point.
+        """
+        shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
+        runs: dict[Run, None] = {}
+        for number, table in enumerate(self.grid):
+            axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+            for fixed in {"evaluation", "corpus"} & axes.keys():
+                raise InputError(f"grid.{number}.{fixed}: not an axis; accepted are {_axes()}")
+            for key, values in axes.items():
+                if not values:
+                    raise InputError(f"grid.{number}.{key}: an empty list; give at least one value")
+            for point in product(*axes.values()):
+                runs[_validated(Run, shared | dict(zip(axes, point, strict=True)), f"grid.{number}.")] = None
+        return list(runs)
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> Study:
+    """Read a study from TOML; `overrides` are `key=value` with dotted keys and TOML values.
+
+    Raises InputError naming the file, the key, what was found and what is accepted.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(study.stem for study in path.parent.glob("*.toml"))) or "none in this folder"
+        raise InputError(f"{path}: no such study; found here: {known}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides or []:
+        _override(table, override)
+    try:
+        study = _validated(Study, {"name": path.stem} | table, "")
+        study.runs()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return study
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override}: accepted is key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *parents, last = key.strip().split(".")
+    place: Any = table
+    try:
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"--set {override}: the study has no place {key!r}") from error
+
+
+def _axes() -> str:
+    return ", ".join(sorted(Run.model_fields.keys() - {"evaluation", "corpus"}))
+
+
+def _validated(kind: type[SpecType], values: dict[str, Any], where: str) -> SpecType:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_one_line(kind, error, where)) from error
+
+
+def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    place = where + ".".join(map(str, first["loc"]))
+    if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
+        return f"{where}{cause}"
+    if first["type"] == "extra_forbidden":
+        accepted = sorted(_fields_at(kind, first["loc"][:-1]) - {"corpus", "evaluation"} if kind is Run else
+                          _fields_at(kind, first["loc"][:-1]))  # fmt: skip
+        close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{place}: unknown key; {hint}accepted are {', '.join(accepted)}"
+    if first["type"] == "missing":
+        return f"{place}: missing; give a value"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{place}: {message}, found {first['input']!r}"
+
+
+def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
+    for key in place:
+        inner = kind.model_fields[str(key)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            kind = inner
+    return set(kind.model_fields)

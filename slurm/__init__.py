@@ -1,0 +1,1 @@
+"""Places runs on machines: a pool of processes here. Knows run directories and `train`, nothing of models."""
