@@ -36,14 +36,15 @@ def clean_law(runs: Runs) -> PowerLaw | None:
     return fit_power_law(clean.parameters_non_embedding, clean.final_test_loss)
 
 
-def noise_of_rise(runs: Runs, model: str) -> float:
-    """The rise that means nothing at this size: twice what clean runs show, of their own curve or between seeds."""
-    clean = runs.done[(runs.done.repeats == 1) & (runs.done.model == model)]
+def noise_of_rise(runs: Runs) -> float:
+    """The rise that means nothing, in nats: twice the largest rise of any clean run's own curve, or twice the largest
+    standard deviation of final test loss between clean seeds of one size where that is more; NaN without clean runs."""
+    clean = runs.done[runs.done.repeats == 1]
     if clean.empty:
         return float("nan")
     own = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, clean.name)]
-    between = float(clean.final_test_loss.std(ddof=1)) if len(clean) > 1 else 0.0
-    return 2 * max(*own, between)
+    between = clean.groupby("model").final_test_loss.std(ddof=1).fillna(0.0)
+    return 2 * max(*own, *between)
 
 
 def size_multipliers(runs: Runs) -> dict[str, Multiplier]:
@@ -61,16 +62,16 @@ def size_multipliers(runs: Runs) -> dict[str, Multiplier]:
 def summary(runs: Runs) -> pd.DataFrame:
     """One row per finished run: final losses in nats, size multiplier, double-descent rise, place and recovery.
 
-    `rise_counts` says whether the rise stands above the noise of the clean runs of that size; None without one.
+    `rise_counts` says whether the rise stands above the noise of the clean runs; None without one.
     """
     done = runs.done
     multipliers = size_multipliers(runs)
     clean_loss = done[done.repeats == 1].groupby("model").final_test_loss.mean()
+    noise = noise_of_rise(runs)
     rows = []
     for run in done.itertuples(index=False):
         curve = runs.curve(str(run.name))
         descent = double_descent(curve.tokens, curve.test_loss)
-        noise = noise_of_rise(runs, str(run.model))
         size = multipliers.get(str(run.name))
         rows.append(
             {

@@ -72,6 +72,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
     def text(value: float, form: str) -> str:
         return format(value, form) if value == value else "–"
 
+    rise = numbers.where(numbers.rise_counts != False)  # noqa: E712  (the column may hold None: no clean run to judge by)
     return pd.DataFrame(
         {
             "run": numbers.label,
@@ -84,12 +85,9 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
                 bound + text(value, ".2f" if value >= 0.1 else ".3f")
                 for value, bound in zip(numbers.size_multiplier, numbers.size_multiplier_bound, strict=True)
             ],
-            "rise": [
-                text(value, ".3f") if counts else f"({text(value, '.3f')})"
-                for value, counts in zip(numbers.rise, numbers.rise_counts, strict=True)
-            ],
-            "rise at tokens": [text(value, ",.0f") for value in numbers.rise_at_tokens],
-            "won back": [text(value, ".3f") for value in numbers.won_back],
+            "rise": [text(value, ".3f") for value in rise.rise],
+            "rise at tokens": [text(value, ",.0f") for value in rise.rise_at_tokens],
+            "won back": [text(value, ".3f") for value in rise.won_back],
             "pool loss": [text(value, ".3f") for value in numbers.pool_loss],
             "copying loss": [text(value, ".3f") for value in numbers.copying_loss],
             "shuffled null": [text(value, ".3f") for value in numbers.copying_loss_shuffled],
@@ -170,8 +168,8 @@ def _page(
 def _explanation() -> str:
     return (
         "<p>Size multiplier: size of the clean model with the same loss over the run's own size (≤: worse than the"
-        " smallest clean model). Rise: largest height of test loss above its earlier minimum, and where; in brackets when"
-        " it does not exceed twice the noise of the clean run. Won back: how far test loss falls from there to the end."
+        " smallest clean model). Rise: largest height of test loss above its earlier minimum, and where; left out when"
+        " it does not exceed twice what clean runs show. Won back: how far test loss falls from there to the end."
         " Shuffled null: copying loss when the order of the copied tokens is destroyed. Each row is one run directory;"
         ' all digits are in <a href="tables/summary.csv">tables/summary.csv</a>.</p>'
     )

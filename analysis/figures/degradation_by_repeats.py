@@ -1,6 +1,16 @@
 """Final test loss against the number of repeats: the interior peak, one line per size [H22 fig. 2, turned]."""
 
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_name
+from analysis.figures.style import (
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    interval_note,
+    over_seeds,
+    points,
+    repeats_axis,
+    size_name,
+)
 from analysis.runs import Runs
 
 NAME = "degradation_by_repeats"
@@ -21,15 +31,16 @@ def draw(runs: Runs) -> Drawing | Missing:
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = here[here.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, color=colour[size], label=f"N = {size_name(size)}")
-        ax.set(xscale="log", xlabel="repeats R (1: clean)", title=f"f = {fraction:.0%}")
+        ax.set_title(f"f = {fraction:.0%}")
+        repeats_axis(ax, done.repeats)
     axes[0][0].set_ylabel("final test loss (nats/token)")
     axes[0][0].legend()
     return Drawing(
         NAME,
         "Degradation against repeats",
         "Final test loss against R, one line per size. Few repeats cost little, and so do very many, when the pool is so"
-        " small that memorising it takes almost no capacity; between them lies the worst R, which moves to smaller R as"
-        f" models grow (Hernandez et al. fig. 4 right). {interval_note(data)}",
+        " small that memorising it takes almost no capacity; between them lies the worst R. Hernandez et"
+        f" al. (fig. 4 right): it moves to smaller R as models grow. {interval_note(data)}",
         figure,
         data,
     )

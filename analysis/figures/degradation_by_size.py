@@ -1,7 +1,17 @@
 """Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
 
 from analysis.degradation import clean_law
-from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points
+from analysis.figures.style import (
+    CLEAN,
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    interval_note,
+    over_seeds,
+    points,
+    size_axis,
+)
 from analysis.runs import Runs
 
 NAME = "degradation_by_size"
@@ -33,7 +43,8 @@ def draw(runs: Runs) -> Drawing | Missing:
         for repeats in sorted(colour):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
             points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")
-        ax.set(xscale="log", xlabel="parameters without embeddings", title=f"f = {fraction:.0%}")
+        ax.set_title(f"f = {fraction:.0%}")
+        size_axis(ax, done.parameters_non_embedding)
     axes[0][0].set(yscale="log", ylabel="final test loss (nats/token)")
     axes[0][0].yaxis.set_minor_formatter("{x:g}")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))

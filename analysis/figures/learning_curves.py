@@ -1,6 +1,6 @@
 """Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
 
-from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, size_name
+from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, size_name, tokens_axis
 from analysis.runs import Runs
 
 NAME = "learning_curves"
@@ -33,8 +33,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
     for ax in flat[: len(panels)]:
-        ax.set_xlabel("training tokens")
-        ax.xaxis.set_tick_params(labelbottom=True)
+        tokens_axis(ax)
     for row in axes:
         row[0].set_ylabel("test loss (nats/token)")
     handles = [flat[0].plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]

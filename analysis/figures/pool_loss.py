@@ -2,7 +2,17 @@
 
 import pandas as pd
 
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_name
+from analysis.figures.style import (
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    interval_note,
+    over_seeds,
+    points,
+    repeats_axis,
+    size_name,
+)
 from analysis.runs import Runs
 
 NAME = "pool_loss"
@@ -33,13 +43,12 @@ def draw(runs: Runs) -> Drawing | Missing:
                     linewidth=1,
                     label=f"{style['label']}, clean run",
                 )
-        ax.set(xscale="log", title=f"{size_name(size)} parameters, f = {-negative:.0%}")
+        ax.set(title=f"{size_name(size)} parameters, f = {-negative:.0%}")
         ax.title.set_fontsize(9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
     for ax in flat[: len(panels)]:
-        ax.set_xlabel("repeats R")
-        ax.xaxis.set_tick_params(labelbottom=True)
+        repeats_axis(ax, repeated.repeats)
     for row in axes:
         row[0].set_ylabel("final loss (nats/token)")
     handles, labels = flat[0].get_legend_handles_labels()

@@ -4,14 +4,14 @@ import pandas as pd
 
 from analysis.degradation import clean_law, size_multipliers
 from analysis.effective_size import Bound
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
 from analysis.runs import Runs
 
 NAME = "size_multiplier"
 
 
 def draw(runs: Runs) -> Drawing | Missing:
-    """One panel per fraction; open downward triangles mark values that are bounds."""
+    """One panel per fraction; white triangles mark values that are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if law is None:
         return Missing(NAME, "the clean law has three parameters and needs finished clean runs of at least three sizes")
@@ -30,18 +30,18 @@ def draw(runs: Runs) -> Drawing | Missing:
     figure, axes = grid_of_axes(1, len(fractions))
     colour = colours(table.repeats)
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        for repeats in sorted(colour):
+        for place, repeats in enumerate(sorted(colour)):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
-            if not line.empty:
-                points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")
-                at_most = line[line.bound == Bound.AT_MOST]
-                ax.plot(
-                    at_most.parameters_non_embedding, at_most["mean"], "v", color=colour[repeats], mfc="white", ms=7
-                )
+            known, bounds = line[line.bound == Bound.EXACT], line[line.bound != Bound.EXACT]
+            points(ax, "parameters_non_embedding", known, color=colour[repeats], label=f"R = {repeats:g}")
+            # Bounds of all R coincide, being the smallest clean size over the size: set side by side, not joined.
+            aside = bounds.parameters_non_embedding * 1.06 ** (place - len(colour) // 2)
+            ax.plot(aside, bounds["mean"], "v", color=colour[repeats], markerfacecolor="white", markersize=6)
         ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-        ax.set(xscale="log", xlabel="parameters without embeddings", title=f"f = {fraction:.0%}")
+        ax.set_title(f"f = {fraction:.0%}")
+        size_axis(ax, table.parameters_non_embedding)
     axes[0][0].set(yscale="log", ylabel="effective size / size")
-    axes[0][0].legend(loc="center left", bbox_to_anchor=(1, 0.5)) if len(fractions) == 1 else axes[0][0].legend()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     return Drawing(
         NAME,
         "Effective-size multiplier",

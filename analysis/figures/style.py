@@ -1,7 +1,7 @@
 """What all figures share: their form, their colours, error bars over seeds, and how they are saved."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,31 @@ def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
     """A line with markers and, where there are several seeds, error bars."""
     bars = [data["mean"] - data["low"], data["high"] - data["mean"]] if (data["seeds"] > 1).any() else None
     axes.errorbar(data[x], data["mean"], yerr=bars, marker="o", markersize=3.5, linewidth=1.3, capsize=2, **style)  # type: ignore[arg-type]
+
+
+def size_axis(axes: Axes, sizes: Iterable[float]) -> None:
+    """A logarithmic axis of model sizes with a tick at every size there is."""
+    _named_ticks(axes, sizes, "parameters without embeddings", size_name)
+
+
+def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
+    """A logarithmic axis of repeats with a tick at every R there is; 1 is the clean run."""
+    _named_ticks(axes, repeats, "repeats R", lambda value: "clean" if value == 1 else f"{value:g}")
+
+
+def tokens_axis(axes: Axes) -> None:
+    """A linear axis of training tokens."""
+    axes.set_xlabel("training tokens")
+    axes.xaxis.set_major_formatter(lambda value, _: size_name(value) if value else "0")
+    axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, whose lower neighbour may be empty
+
+
+def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable[[float], str]) -> None:
+    ticks = sorted(set(values))
+    axes.set(xscale="log", xlabel=label)
+    axes.set_xticks(ticks, [name(value) for value in ticks])
+    axes.minorticks_off()
+    axes.xaxis.set_tick_params(labelbottom=True)
 
 
 def interval_note(data: pd.DataFrame) -> str:

@@ -1,0 +1,136 @@
+"""The report of run directories: trained ones for the whole, written ones for known numbers."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.degradation import noise_of_rise, summary
+from analysis.report import findings, write_report
+from analysis.runs import load_runs
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.records import RunDirectory, spec_record
+from repeat_study.study import Run
+
+SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
+
+
+def write_run(folder: Path, template: Run, store: TokenStore, losses: list[float], **fields: Any) -> str:
+    """A run directory with a given test-loss curve, by the same code that training uses."""
+    run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
+    directory = RunDirectory(folder / run.name)
+    directory.make()
+    directory.spec.write_text(json.dumps(spec_record(run, store)))
+    steps = [round(run.steps * place / (len(losses) - 1)) for place in range(len(losses))]
+    for step, loss in zip(steps, losses, strict=True):
+        row = {"step": step, "tokens": step * 256, "train_loss": loss, "test_loss": loss, "pool_loss": loss / 2}
+        row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_loss_shuffled": loss + 1}
+        row |= {"copying_loss_per_copy": [loss] * 4}
+        directory.append(row, {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1})
+    directory.finish(run.steps)
+    return run.name
+
+
+@pytest.fixture
+def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
+    """Clean runs on L = 2 + 40·N^-0.3, and at R = 4 a double descent that ends at the loss of half the size."""
+    for model, size in SIZES.items():
+        clean, half = 2 + 40 * size**-0.3, 2 + 40 * (size / 2) ** -0.3
+        write_run(tmp_path, runs[0], store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)
+        for repeats, end in ((2, clean + 0.001), (4, half), (16, clean + 0.002)):
+            curve = [5.0, 4.4, 5.15 if repeats == 4 else 4.2, end]
+            write_run(tmp_path, runs[0], store, curve, model=model, repeats=repeats, repeated_fraction=0.5)
+    return tmp_path
+
+
+def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
+    numbers = summary(load_runs(planted))
+    worst = numbers[numbers.repeats == 4].sort_values("parameters_non_embedding")
+    assert worst.size_multiplier.iloc[1:].tolist() == pytest.approx([0.5, 0.5], rel=0.01)
+    assert worst.size_multiplier_bound.tolist() == ["≤", "", ""], "half of the smallest size is outside the law"
+    assert worst.rise.tolist() == pytest.approx([0.75] * 3)
+    assert worst.rise_at_tokens.tolist() == pytest.approx([43 * 256] * 3)
+    assert worst.rise_counts.all() and not numbers[numbers.repeats != 4].rise_counts.any()
+    said = " ".join(findings(numbers))
+    assert "Double descent at f = 50%: in 3 of 9 runs" in said
+    assert said.count("the worst of the R tried is 4") == 3
+    assert said.count("fewer and more repeats both do less harm") == 3
+
+
+def test_a_rise_no_larger_than_the_clean_runs_does_not_count(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(
+        planted, runs[0], store, [5.0, 4.0, 4.4, 2 + 40 * SIZES["2x128"] ** -0.3], model="2x128", repeats=1, seed=1
+    )
+    loaded = load_runs(planted)
+    assert noise_of_rise(loaded) == pytest.approx(0.8)
+    assert not summary(loaded).rise_counts.any()
+
+
+def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
+    short, page = write_report(planted)
+    text = page.read_text()
+    names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
+    assert text.count("data:image/svg+xml;base64,") == len(names)
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+    for name in names:
+        assert (planted / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (planted / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+        assert len(pd.read_csv(planted / "tables" / f"{name}.csv"))
+    assert len(short) == 12
+    for link in re.findall(r'href="([^"]+)"', text):
+        assert (planted / link).exists(), link
+
+
+def test_the_same_runs_give_the_same_page(planted: Path) -> None:
+    first = write_report(planted)[1].read_bytes()
+    assert write_report(planted)[1].read_bytes() == first
+
+
+def test_unfinished_and_undeclared_runs_are_named_and_left_out(
+    planted: Path, runs: list[Run], store: TokenStore
+) -> None:
+    names = sorted(path.parent.name for path in planted.glob("*/spec.json"))
+    stranger, unfinished, *others = names
+    (planted / unfinished / "done.json").unlink()
+    short, page = write_report(planted, [unfinished, *others, "never-started"])
+    text = page.read_text()
+    assert f"Not yet finished: {unfinished} (interrupted)" in text
+    assert "Not yet started: never-started" in text
+    assert f"left out: {stranger}" in text
+    assert len(short) == len(others)
+
+
+def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
+    text = write_report(tmp_path)[1].read_text()
+    assert "No figure size_multiplier: the clean law has three parameters and needs" in text
+    assert "No figure learning_curves: no run with repeats" in text
+
+
+def test_seeds_become_intervals(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(planted, runs[0], store, [5.0, 4.4, 4.6, 4.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
+    write_report(planted)
+    table = pd.read_csv(planted / "tables" / "degradation_by_repeats.csv")
+    twice = table[table.seeds == 2]
+    assert len(twice) == 1 and (twice.low < twice["mean"]).all() and (twice["mean"] < twice.high).all()
+    assert (table[table.seeds == 1].low == table[table.seeds == 1]["mean"]).all()
+
+
+def test_an_empty_folder_and_altered_metrics_are_refused(planted: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no runs here"):
+        write_report(tmp_path / "nothing")
+    metrics = next(planted.glob("*/metrics.jsonl"))
+    metrics.write_text(metrics.read_text().replace("4.5", "4.4", 1) + "\n")
+    with pytest.raises(InputError, match="altered after the run was done"):
+        write_report(planted)
+
+
+def test_analysis_needs_no_torch() -> None:
+    code = "import sys, analysis.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

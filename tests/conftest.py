@@ -1,0 +1,55 @@
+"""One small store of real text for all tests, and a study small enough to train in seconds."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors crawl when threads compete for cores
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.build import DataSpec, prepare
+from data_prep.token_store import TokenStore
+from repeat_study.study import Run, Study
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def data_spec() -> DataSpec:
+    return DataSpec(source="installed-python", vocabulary=320, max_tokens=400_000, test_fraction=0.1)
+
+
+@pytest.fixture(scope="session")
+def store(data_dir: Path, data_spec: DataSpec) -> TokenStore:
+    return prepare(data_spec, data_dir)
+
+
+@pytest.fixture(scope="session")
+def study(data_spec: DataSpec) -> Study:
+    return Study.model_validate(
+        {
+            "name": "tiny",
+            "data": data_spec,
+            "training": {"tokens": 64 * 32 * 8, "context": 32, "sequences_per_step": 8, "learning_rate": 3e-3},
+            "evaluation": {
+                "even_points": 8,
+                "log_points": 3,
+                "test_sequences": 16,
+                "pool_sequences": 8,
+                "seen_sequences": 8,
+            },
+            "grid": [{"model": ["1x16", "2x16"], "repeats": [1, 4, 16], "repeated_fraction": 0.5}],
+        }
+    )
+
+
+@pytest.fixture
+def runs(study: Study, store: TokenStore) -> list[Run]:
+    return study.runs(store.fingerprint)

@@ -1,0 +1,197 @@
+"""Runs of real processes: interrupted, killed, resumed, refused."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data_prep.errors import InputError
+from data_prep.files import exclusive_lock
+from data_prep.token_store import TokenStore
+from repeat_study.records import RunDirectory, Status
+from repeat_study.runner import Diverged, Outcome, Progress, train
+from repeat_study.study import Run
+
+
+def same_value(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    return bool(one == other)
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    """Metrics to the byte; weights, optimiser and schedule to the bit; the same TensorBoard points."""
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (one, other)]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert same_value(states[0][part], states[1][part]), part
+    assert tensorboard_points(one) == tensorboard_points(other)
+
+
+def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run / "tb"), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "training/tokens_per_second"]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for run in study.runs(store.fingerprint):
+        assert train(run, store, folder) is Outcome.DONE
+    return folder
+
+
+def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run]) -> None:
+    for run in runs:
+        directory = RunDirectory(undisturbed / run.name)
+        rows = directory.rows()
+        assert directory.status() is Status.DONE
+        assert [row["step"] for row in rows] == run.evaluation.steps(run.steps)
+        assert [row["tokens"] for row in rows] == [row["step"] * 8 * 32 for row in rows]
+        spec = json.loads(directory.spec.read_text())
+        assert (spec["repeats"], spec["seed"], spec["model"]) == (run.repeats, run.seed, run.model)
+        assert spec["pool_tokens"] * run.repeats + spec["unique_tokens"] == spec["trained_tokens"]
+        assert rows[0]["seen_unique_loss"] is None and rows[-1]["seen_unique_loss"] is not None
+        assert rows[-1]["test_loss"] < rows[0]["test_loss"] - 0.5, "it learns"
+        points = tensorboard_points(directory.path)
+        assert [step for step, _ in points["loss/test"]] == [row["tokens"] for row in rows]
+        assert [loss for _, loss in points["loss/test"]] == pytest.approx([row["test_loss"] for row in rows])
+        assert len([tag for tag in points if tag.startswith("copying/copy_")]) == 4
+
+
+def test_repeats_lower_the_loss_on_the_pool_below_the_clean_runs_null(undisturbed: Path, runs: list[Run]) -> None:
+    def final(run: Run) -> float:
+        return float(RunDirectory(undisturbed / run.name).rows()[-1]["pool_loss"])
+
+    clean, _, most = (run for run in runs if run.model == "2x16")
+    assert final(most) < final(clean) - 0.1
+
+
+def test_a_run_stopped_at_random_steps_ends_as_if_never_stopped(
+    undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, dice = runs[-1], random.Random(0)
+    outcomes = []
+    while Outcome.DONE not in outcomes:
+        patience = iter(range(dice.randint(1, 20)))
+        outcomes.append(train(run, store, tmp_path, should_stop=lambda left=patience: next(left, None) is None))
+    assert outcomes.count(Outcome.INTERRUPTED) >= 3
+    assert_same_result(undisturbed / run.name, tmp_path / run.name)
+
+
+def _train_in_child(run: Run, store_dir: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    train(run, TokenStore(store_dir), folder)
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
+    undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, dice = runs[1], random.Random(1)
+    directory = RunDirectory(tmp_path / run.name)
+    context = multiprocessing.get_context("spawn")
+    kills = 0
+    for _ in range(20):
+        child = context.Process(target=_train_in_child, args=(run, store.folder, tmp_path))
+        child.start()
+        had = len(directory.rows())
+        while child.is_alive() and len(directory.rows()) <= had and kills < 4:
+            time.sleep(0.002)  # until it has got one evaluation further
+        if kills < 4 and not directory.done.exists():
+            time.sleep(dice.random() * 0.05)
+            os.kill(child.pid or 0, signal.SIGKILL)
+            kills += 1
+        child.join()
+        if directory.done.exists():
+            break
+    assert kills >= 3
+    assert_same_result(undisturbed / run.name, directory.path)
+
+
+def test_a_crash_between_two_writes_is_mended(
+    undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run = runs[0]
+    patience = iter(range(20))
+    train(run, store, tmp_path, should_stop=lambda: next(patience, None) is None)
+    directory = RunDirectory(tmp_path / run.name)
+    # As if the process died after writing metrics of a later step, in the middle of the next line.
+    with directory.metrics.open("a") as file:
+        file.write(json.dumps(directory.rows()[-1] | {"step": 60}) + '\n{"step": 61, "tok')
+    assert train(run, store, tmp_path) is Outcome.DONE
+    assert_same_result(undisturbed / run.name, directory.path)
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed: Path, runs: list[Run], store: TokenStore) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / runs[0].name).rglob("*") if path.is_file()}
+    assert train(runs[0], store, undisturbed) is Outcome.ALREADY_DONE
+    before.pop(undisturbed / runs[0].name / ".lock")
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+
+
+def test_a_run_is_never_trained_twice_at_once(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    with exclusive_lock(RunDirectory(tmp_path / runs[0].name).lock):
+        assert RunDirectory(tmp_path / runs[0].name).status() is Status.RUNNING
+        assert train(runs[0], store, tmp_path) is Outcome.BUSY
+    assert not RunDirectory(tmp_path / runs[0].name).spec.exists()
+
+
+def test_a_directory_made_by_another_spec_is_refused_and_not_touched(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path / runs[0].name)
+    train(runs[0], store, tmp_path, should_stop=lambda: True)
+    spec = json.loads(directory.spec.read_text())
+    directory.spec.write_text(json.dumps(spec | {"learning_rate": 0.5}))
+    before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"made by another spec \(learning_rate: found 0.5, wanted 0.003\)"):
+        train(runs[0], store, tmp_path)
+    assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
+    directory.spec.unlink()
+    with pytest.raises(InputError, match=r"holds a run without its spec.json"):
+        train(runs[0], store, tmp_path)
+
+
+def test_a_failure_is_recorded_and_cleared_by_the_next_try(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
+
+    def trip(progress: Progress) -> None:
+        if progress.step >= 16:
+            raise RuntimeError("tripped")
+
+    with pytest.raises(RuntimeError, match="tripped"):
+        train(run, store, tmp_path, report=trip)
+    assert directory.status() is Status.FAILED
+    assert directory.failure() == "RuntimeError: tripped (after step 16)"
+    assert train(run, store, tmp_path) is Outcome.DONE
+    assert directory.status() is Status.DONE and not directory.failed.exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    run = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
+    with pytest.raises(Diverged, match="training loss is nan by step"):
+        train(run, store, tmp_path)
+    directory = RunDirectory(tmp_path / run.name)
+    assert directory.status() is Status.FAILED
+    assert all(row["train_loss"] is None or row["train_loss"] == row["train_loss"] for row in directory.rows())
+
+
+def test_seeds_change_the_start_and_arms_share_it(undisturbed: Path, runs: list[Run], store: TokenStore) -> None:
+    first = {run.label: RunDirectory(undisturbed / run.name).rows()[0]["test_loss"] for run in runs}
+    assert len({loss for label, loss in first.items() if label.startswith("1x16")}) == 1
+    other = runs[0].model_copy(update={"seed": 1})
+    assert other.identity != runs[0].identity

@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import InputError
+from repeat_study.study import EvaluationSpec, Run, Study, load_study
+
+STUDIES = Path(__file__).parents[2] / "studies"
+LAPTOP = STUDIES / "laptop.toml"
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_declared_study_loads_and_has_a_clean_control_for_every_size_and_seed(path: Path) -> None:
+    runs = load_study(path).runs()
+    assert len({run.identity for run in runs}) == len(runs)
+    clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
+    assert {(run.model, run.seed) for run in runs} <= clean
+
+
+def test_the_laptop_study_is_the_grid_it_says() -> None:
+    runs = load_study(LAPTOP).runs()
+    at_90 = [run for run in runs if run.repeated_fraction == 0.9]
+    assert {run.model for run in at_90} == {"2x32", "2x64", "2x96"}
+    assert {run.repeats for run in at_90} == {10, 30, 100, 300, 900}
+    assert all(run.pool * run.repeats * 10 == run.positions * 9 for run in at_90), "f and R are both exact"
+    assert len(runs) == len(at_90) + 4 + 3  # clean controls of four sizes, and f = 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.tokenz=3", "training.tokenz: unknown key; did you mean 'tokens'?"),
+        ("training.tokens=abc", "training.tokens: input should be a valid integer, found 'abc'"),
+        ("training.tokens=1.5", "training.tokens: input should be a valid integer"),
+        ("training.tokens=100", "grid.0.tokens: 100 is less than one step of 16 sequences x 128 tokens"),
+        ("grid.0.repeats=[0]", "grid.0.repeats: input should be greater than or equal to 1, found 0"),
+        ("grid.0.repeats=[2.5]", "grid.0.repeats: input should be a valid integer"),
+        ("grid.0.repeats=[100000]", "the pool would be 0.11 sequences, less than one; the largest R .* is 10800"),
+        ("grid.0.repeats=[7000]", "off by more than 5%"),
+        ("grid.0.repeated_fraction=1.5", "grid.0.repeated_fraction: input should be less than or equal to 1, found 1.5"),
+        ("grid.0.repeated_fraction=-0.1", "grid.0.repeated_fraction: input should be greater than or equal to 0"),
+        ("grid.0.repeated_fraction=0.0", "grid.0.repeated_fraction: needed with repeats = 10"),
+        ('grid.0.modle="a"', "grid.0.modle: unknown key; did you mean 'model'?"),
+        ('grid.0.model="huge"', "grid.0.model: 'huge' is no size"),
+        ('grid.0.model="2x33"', "grid.0.model: '2x33' is no size"),
+        ("grid.0.seed=[]", "grid.0.seed: an empty list"),
+        ('grid.0.corpus="a"', "grid.0.corpus: not an axis"),
+        ("grid.9.seed=1", "the study has no place 'grid.9.seed'"),
+        ("grid=[]", "grid: list should have at least 1 item"),
+        ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
+        ('data.source="nowhere"', "data.source: input should be 'installed-python', found 'nowhere'"),
+        ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
+        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, name, training"),
+        ('name="../elsewhere"', "name: string should match pattern"),
+        ("tokens", "accepted is key=value"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_that_names_the_place(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(LAPTOP, [override])
+    assert "\n" not in str(caught.value)
+    assert "laptop.toml" in str(caught.value) or "--set" in str(caught.value)
+
+
+def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing.toml: no such study; found here: .*laptop"):
+        load_study(STUDIES / "nothing.toml")
+    (tmp_path / "broken.toml").write_text("[data\n")
+    with pytest.raises(InputError, match=r"broken.toml: not valid TOML"):
+        load_study(tmp_path / "broken.toml")
+    (tmp_path / "empty.toml").write_text("")
+    with pytest.raises(InputError, match=r"empty.toml: data: missing"):
+        load_study(tmp_path / "empty.toml")
+
+
+def test_the_clean_control_is_one_run_for_all_fractions(study: Study) -> None:
+    tables = [{"model": "2x16", "repeats": [1, 4], "repeated_fraction": fraction} for fraction in (0.25, 0.5)]
+    runs = study.model_copy(update={"grid": tables}).runs()
+    assert [run.label for run in runs] == ["2x16-clean-s0", "2x16-f0.25-R4-s0", "2x16-f0.5-R4-s0"]
+
+
+def test_identity_follows_everything_that_can_change_the_result(study: Study) -> None:
+    run = study.runs("corpus-a")[1]
+    changes = {
+        "seed": 1,
+        "tokens": 2 * run.tokens,
+        "weight_decay": 0.2,
+        "corpus": "corpus-b",
+        "model": "2x32",
+        "repeats": 8,
+    }
+    changes |= {"evaluation": EvaluationSpec(even_points=3)}
+    identities = {run.identity, *(run.model_copy(update={key: value}).identity for key, value in changes.items())}
+    assert len(identities) == len(changes) + 1
+    assert Run.model_validate(run.model_dump()).identity == run.identity
+    assert not {"processes", "device", "devices", "workers", "runs_dir"} & Run.model_fields.keys()
+
+
+def test_identity_is_the_same_on_every_machine_and_day() -> None:
+    run = load_study(LAPTOP).runs("0123456789abcdef")[0]
+    assert run.name == "2x32-clean-s0-" + run.identity[:8]
+    assert run.identity == "7e142ce7175e54204150763f827926fddbd8351e7a8cecc3f059d057ac464230"
+
+
+def test_evaluations_are_log_spaced_and_even_and_always_at_both_ends() -> None:
+    steps = EvaluationSpec(even_points=4, log_points=3).steps(100)
+    assert steps == [0, 1, 10, 25, 50, 75, 100]
+    assert EvaluationSpec(even_points=20, log_points=8).steps(1) == [0, 1]
