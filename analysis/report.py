@@ -105,8 +105,8 @@ def findings(numbers: pd.DataFrame) -> list[str]:
             sentences.append(
                 f"Double descent at f = {fraction:.0%}: in {len(descents)} of {len(here)} runs test loss rises above its"
                 f" earlier minimum, by more than the noise of the clean run, and falls again; most in {best.run}, by"
-                f" {best.rise:.2f} nats at {best.rise_at_tokens:,.0f} tokens, of which {min(best.won_back, best.rise):.2f}"
-                f" (and {best.won_back:.2f} in all) are won back by the end."
+                f" {best.rise:.2f} nats at {best.rise_at_tokens:,.0f} tokens, from where it falls by {best.won_back:.2f} nats"
+                " by the end."
             )
         else:
             sentences.append(f"No double descent at f = {fraction:.0%} in {len(here)} runs.")
