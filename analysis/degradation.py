@@ -62,7 +62,8 @@ def size_multipliers(runs: Runs) -> dict[str, Multiplier]:
 def summary(runs: Runs) -> pd.DataFrame:
     """One row per finished run: final losses in nats, size multiplier, double-descent rise, place and recovery.
 
-    `rise_counts` says whether the rise stands above the noise of the clean runs; None without one.
+    `rise_counts` says whether the rise stands above the noise of the clean runs, `double_descent` whether what is won
+    back does too; None without a clean run.
     """
     done = runs.done
     multipliers = size_multipliers(runs)
@@ -90,10 +91,12 @@ def summary(runs: Runs) -> pd.DataFrame:
                 "rise_at_tokens": descent.at_tokens if descent.rise > 0 else float("nan"),
                 "won_back": descent.won_back,
                 "rise_counts": bool(descent.rise > noise) if noise == noise else None,
+                "double_descent": bool(min(descent.rise, descent.won_back) > noise) if noise == noise else None,
                 "pool_loss": run.final_pool_loss,
                 "seen_unique_loss": run.final_seen_unique_loss,
                 "copying_loss": run.final_copying_loss,
-                "copying_loss_shuffled": run.final_copying_loss_shuffled,
+                "copying_gain": run.final_copying_gain,
+                "copying_gain_null": run.final_copying_gain_null,
             }
         )
     columns = ["parameters_non_embedding", "repeated_fraction", "repeats", "seed"]

@@ -21,9 +21,6 @@ class Multiplier:
     value: float
     bound: Bound
 
-    def __str__(self) -> str:
-        return f"{self.bound}{self.value:.2f}" if self.value >= 0.1 else f"{self.bound}{self.value:.3f}"
-
 
 def multiplier(law: PowerLaw, size: float, loss: float) -> Multiplier:
     """Effective-size multiplier of a run of `size` parameters and final `loss` in nats."""

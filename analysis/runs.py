@@ -1,14 +1,20 @@
 """Run directories as data frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data_prep.errors import InputError
-from data_prep.files import read_json
+from data_prep.files import read_record
 from repeat_study.records import RunDirectory, Status
+from repeat_study.study import Run, Study
+
+OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
+# Every field of a run but those that all figures are drawn over, and `evaluation`, which only looks.
+FACTORS = sorted(Run.model_fields.keys() - {"model", "repeats", "repeated_fraction", "seed", "pool_seed", "evaluation"})
+NEEDED = (*Run.model_fields, "label", "parameters_non_embedding", "trained_tokens", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,33 @@ class Runs:
         """Finished runs, the only ones with final numbers."""
         return self.table[self.table.status == Status.DONE]
 
+    def variants(self) -> list[tuple[str, "Runs"]]:
+        """The runs apart by every factor that varies beside size, fraction, repeats and seeds, each with its name.
+
+        Runs of different variants are different experiments: they share no law, no average and no figure. A clean run
+        has no pool, so it is the control of every way to build and space one.
+        """
+        factors = [key for key in FACTORS if self.table[key].nunique() > 1]
+        if not factors:
+            return [("", self)]
+        found = []
+        repeated = self.table[self.table.repeats > 1]
+        for values, _ in (repeated if len(repeated) else self.table).groupby(factors, sort=True):
+            chosen = dict(zip(factors, values, strict=True))
+            same = pd.Series(True, self.table.index)
+            for key, value in chosen.items():
+                matches = self.table[key] == value
+                same &= matches | (self.table.repeats == 1) if key in OF_THE_POOL else matches
+            table = self.table[same]
+            label = ", ".join(f"{key} = {value}" for key, value in chosen.items())
+            found.append(
+                (
+                    label,
+                    replace(self, table=table, evaluations=self.evaluations[self.evaluations.name.isin(table.name)]),
+                )
+            )
+        return found
+
     def curve(self, name: str) -> pd.DataFrame:
         """Evaluations of one run, by step."""
         return self.evaluations[self.evaluations.name == name].sort_values("step")
@@ -49,7 +82,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     for name in wanted:
         directory = RunDirectory(folder / name)
         status, rows = directory.status(), directory.checked_rows()
-        record: dict[str, Any] = {**read_json(directory.spec), "name": name, "status": status}
+        record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
         if status is Status.DONE:
             record |= {f"final_{key}": value for key, value in rows[-1].items() if not isinstance(value, list)}
         runs.append(record)
@@ -58,3 +91,16 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     if not evaluations:
         raise InputError(f"{folder}: no run has been evaluated yet")
     return Runs(folder, pd.DataFrame(runs), pd.DataFrame(evaluations), absent, sorted(found - set(wanted)))
+
+
+def names_in(folder: Path, study: Study) -> list[str]:
+    """Names of the study's runs, by the corpus that the runs below `folder` were trained on; no store is needed.
+
+    Raises InputError when runs of the study as it is declared stand there for more than one corpus.
+    """
+    standing = {path.parent.name: read_record(path, "corpus")["corpus"] for path in folder.glob("*/spec.json")}
+    of_corpus = {corpus: [run.name for run in study.runs(corpus)] for corpus in set(standing.values())}
+    found = {corpus for name, corpus in standing.items() if name in of_corpus[corpus]}
+    if len(found) > 1:
+        raise InputError(f"{folder}: runs on {len(found)} corpora ({', '.join(sorted(found))}); move those of one away")
+    return of_corpus[found.pop()] if found else []

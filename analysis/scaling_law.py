@@ -33,7 +33,8 @@ class PowerLaw:
         """Size at which the law reaches `loss`; infinite at or below the irreducible loss."""
         if loss <= self.irreducible:
             return float("inf")
-        return float((self.coefficient / (loss - self.irreducible)) ** (1 / self.exponent))
+        log_size = (np.log(self.coefficient) - np.log(loss - self.irreducible)) / self.exponent
+        return float(np.exp(min(log_size, 700.0)))  # beyond any size, and short of overflow
 
 
 def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:

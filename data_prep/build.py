@@ -1,21 +1,25 @@
-"""From a data spec to a token store: split by document, train the tokenizer, encode, seal."""
+"""From a data spec to a token store: read, split by document, train or load the tokenizer, encode, seal."""
 
 import hashlib
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from data_prep.corpora import Document, SourceReport, installed_python
+from data_prep.corpora import Document, SourceReport, SourceSpec, documents
+from data_prep.corpora.synthetic import Synthetic, words_of
+from data_prep.encoding import EncodedBatch, encode
 from data_prep.errors import InputError
-from data_prep.files import canonical_json, exclusive_lock
+from data_prep.files import canonical_json, exclusive_lock, is_locked, read_record, write_json
+from data_prep.natural_repeats import natural_repeats
 from data_prep.token_store import (
     MANIFEST,
     SPLITS,
@@ -26,11 +30,19 @@ from data_prep.token_store import (
     token_dtype,
     write_manifest,
 )
-from data_prep.tokenizer import END_OF_TEXT, SMALLEST_VOCABULARY, train_tokenizer
+from data_prep.tokenizer import END_OF_TEXT, SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer, word_tokenizer
 
-BATCH_CHARACTERS = 2_000_000  # per call of the encoder: keeps all cores busy at some 50 MB of memory
 TOKENIZER_CHARACTERS = 20_000_000  # of training text: merges of a small vocabulary have settled long before
-BUILD_FORMAT = 1  # raised when the same spec and texts would give another store
+JOURNAL_SECONDS = 10.0  # of work at most are lost when a build is killed
+JOURNAL = "journal.json"
+COUNTS = ("read", "duplicates", "empty", "bad")
+_counts = attrgetter(*COUNTS)
+BUILD_FORMAT = 2  # raised when the same spec and texts would give another store
+
+
+def _named_source(value: Any) -> Any:
+    """`source = "installed-python"` is short for `source = {kind = "installed-python"}`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 class DataSpec(BaseModel):
@@ -38,16 +50,18 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    source: Literal["installed-python"] = "installed-python"
-    vocabulary: int = Field(1024, ge=SMALLEST_VOCABULARY, le=2**31)
-    max_tokens: int = Field(gt=0)  # both splits together; the document that crosses it is the last
+    source: Annotated[SourceSpec, BeforeValidator(_named_source)]
+    vocabulary: int = Field(1024, ge=SMALLEST_VOCABULARY, le=2**20)  # of a byte-level BPE trained on the training split
+    tokenizer: str | None = None  # path of a tokenizer.json to use instead
+    end_of_text: str = END_OF_TEXT
+    max_tokens: int = Field(gt=0, le=10**15)  # both splits together; the document that crosses it is the last
     test_fraction: float = Field(0.05, gt=0, lt=1)
 
     @property
     def store_name(self) -> str:
         """Folder name of the store: two specs share it only when they are equal."""
         digest = hashlib.sha256(canonical_json([BUILD_FORMAT, self.model_dump()])).hexdigest()[:8]
-        return f"{self.source}-{self.vocabulary}-{digest}"
+        return f"{self.source.kind}-{digest}"
 
 
 Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
@@ -63,90 +77,185 @@ def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, sh
     """Open the store of `spec`, building it first where it does not stand yet.
 
     A second process that asks for the same store waits for the first. The store appears under its name only when it
-    is complete; what an earlier kill left behind is swept away.
-    Raises InputError when the corpus is empty or a standing store does not match its manifest.
+    is complete; a build that was killed goes on where its journal says.
+    Raises InputError when the corpus cannot be used, the disk is full, or a standing store does not match its manifest.
     """
     folder = data_dir / spec.store_name
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{data_dir}: cannot hold token stores: {error.strerror}") from error
-    if not (folder / MANIFEST).is_file():
-        with exclusive_lock(data_dir / f".{spec.store_name}.lock", wait=True):
-            if not (folder / MANIFEST).is_file():
-                _build(spec, folder, progress)
-    return TokenStore(folder, verify=True)
+    if (folder / MANIFEST).is_file():
+        return TokenStore(folder, verify=True)
+    lock = data_dir / f".{spec.store_name}.lock"
+    if is_locked(lock):
+        progress("another process is building this store; waiting for it", 0.0)
+    with exclusive_lock(lock, wait=True):
+        if not (folder / MANIFEST).is_file():
+            _build(spec, folder, progress)
+    return TokenStore(folder)
 
 
 def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
     begun = time.monotonic()
     scratch = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(scratch, ignore_errors=True)
     if folder.exists():
         raise InputError(f"{folder}: exists but is no token store (no {MANIFEST}); move it away or delete it")
-    scratch.mkdir(parents=True)
     try:
-        report = _fill(spec, scratch, progress)
+        scratch.mkdir(parents=True, exist_ok=True)
+        _Builder(spec, scratch, progress).build()
         scratch.replace(folder)
+    except InputError:
+        if not (scratch / JOURNAL).is_file():  # nothing to go on from: the input was at fault, not the disk
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise
     except OSError as error:
-        raise InputError(f"{scratch}: the store cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    progress(f"{report.found} files read, {report.duplicates} exact duplicates dropped", 1.0)
+        raise InputError(
+            f"{scratch}: the store cannot be written: {error.strerror}; make room and call again, it goes on from here"
+        ) from error
     progress(f"store ready in {time.monotonic() - begun:.0f} s", 1.0)
 
 
-def _fill(spec: DataSpec, folder: Path, progress: Progress) -> SourceReport:
-    progress("reading the corpus", 0.0)
-    training_text = _some_text(
-        (doc.text for doc in installed_python(SourceReport()) if split_of(doc, spec.test_fraction) == "train"),
-        TOKENIZER_CHARACTERS,
-    )
-    progress(f"training a byte-level BPE of {spec.vocabulary} tokens", 0.0)
-    tokenizer = train_tokenizer(training_text, spec.vocabulary)
-    tokenizer.save(os.fspath(folder / TOKENIZER))
+class _Builder:
+    """One build in its scratch folder. The journal says up to where files and source have been worked through."""
 
-    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-    assert end_of_text is not None
-    # The corpus may quote the end-of-text token; there it is text like any other.
-    tokenizer.encode_special_tokens = True
-    dtype = token_dtype(spec.vocabulary)
-    writers: dict[Split, SplitWriter] = {split: SplitWriter(folder, split, dtype, end_of_text) for split in SPLITS}
-    report = SourceReport()
-    for document, ids in _encoded(tokenizer, installed_python(report)):
-        writers[split_of(document, spec.test_fraction)].append(document.name, ids, len(document.text.encode()))
+    def __init__(self, spec: DataSpec, folder: Path, progress: Progress) -> None:
+        self.spec, self.folder, self.progress = spec, folder, progress
+        self.report = SourceReport()
+        self.seen = hashlib.sha256()  # over the digests of the documents taken, in order: a source that changed shows
+        self.taken = 0
+        # The report's counts as they stood when each document had been read: reading runs ahead of taking, and what
+        # lies behind the last document taken does not count.
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self._counts_of_waiting: deque[tuple[int, ...]] = deque()
+
+    def build(self) -> None:
+        """Fill the folder and seal it."""
+        spec = self.spec
+        journal = self._journal()
+        tokenizer = self._tokenizer(fresh=not journal)
+        end_of_text = tokenizer.token_to_id(spec.end_of_text)
+        if end_of_text is None:
+            raise InputError(
+                f"data.end_of_text: {spec.end_of_text!r} is no token of {spec.tokenizer}; name one that is"
+            )
+        vocabulary = tokenizer.get_vocab_size()
+        dtype = token_dtype(vocabulary)
+        writers: dict[Split, SplitWriter] = {
+            name: SplitWriter(self.folder, name, dtype, end_of_text) for name in SPLITS
+        }
+        rest = self._documents()
+        if journal:
+            for split, writer in writers.items():
+                writer.rewind(journal["splits"][split])
+            self._skip(rest, journal)
+        self._write(tokenizer, rest, writers)
+        counts = {str(split): writer.close() for split, writer in writers.items()}
+        for name, count in counts.items():
+            if not count["documents"]:
+                raise InputError(f"data: the {name} split is empty; give more text or another test_fraction")
+        self.progress("looking for natural repeats", 0.0)
+        train, test = (np.memmap(self.folder / f"{split}.tokens", dtype, "r") for split in SPLITS)
+        repeats = natural_repeats(train, test)
+        self.progress("computing checksums", 0.0)
+        record = {
+            "built_from": spec.model_dump(),
+            "vocabulary": vocabulary,
+            "end_of_text": end_of_text,
+            "dtype": dtype.name,
+            "splits": counts,
+            "corpus": {**self.counts, "bad_named": self.report.bad_named[: self.counts["bad"]]},
+            "natural_repeats": repeats,
+        }
+        write_manifest(self.folder, record)
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        self.progress(
+            f"{self.counts['read']} documents read, {self.counts['duplicates']} exact duplicates dropped", 1.0
+        )
+
+    def _journal(self) -> dict[str, Any] | None:
+        path = self.folder / JOURNAL
+        if path.is_file():
+            return read_record(path, "taken", "seen", "splits")
+        for stray in self.folder.iterdir():  # a build killed before its first journal
+            stray.unlink()
+        return None
+
+    def _tokenizer(self, fresh: bool) -> Tokenizer:
+        spec, path = self.spec, self.folder / TOKENIZER
+        if not fresh:
+            return load_tokenizer(path)
+        if spec.tokenizer is not None:
+            tokenizer = load_tokenizer(Path(spec.tokenizer).expanduser())
+        elif isinstance(spec.source, Synthetic):
+            tokenizer = word_tokenizer(words_of(spec.source))
+        else:
+            self.progress(f"training a byte-level BPE of {spec.vocabulary} tokens", 0.0)
+            tokenizer = train_tokenizer(self._some_training_text(), spec.vocabulary)
+        tokenizer.save(os.fspath(path))
+        return tokenizer
+
+    def _some_training_text(self) -> Iterator[str]:
+        characters = 0
+        for document in documents(self.spec.source, SourceReport()):
+            if split_of(document, self.spec.test_fraction) == "train":
+                yield document.text
+                characters += len(document.text)
+                if characters >= TOKENIZER_CHARACTERS:
+                    return
+
+    def _skip(self, rest: Iterator[Document], journal: dict[str, Any]) -> None:
+        """Pass over the documents that stand in the files; raises InputError when the source has changed meanwhile."""
+        self.progress("going on with a build that was interrupted", 0.0)
+        while self.taken < journal["taken"] and (document := next(rest, None)):
+            self._take(document)
+        if self.seen.hexdigest() != journal["seen"]:
+            raise InputError(
+                f"{self.folder}: the corpus has changed since this build was interrupted; delete the folder to start anew"
+            )
+
+    def _documents(self) -> Iterator[Document]:
+        for document in documents(self.spec.source, self.report):
+            self._counts_of_waiting.append(_counts(self.report))
+            yield document
+
+    def _take(self, document: Document) -> None:
+        self.counts = dict(zip(COUNTS, self._counts_of_waiting.popleft(), strict=True))
+        self.seen.update(document.digest)
+        self.taken += 1
+
+    def _write(self, tokenizer: Tokenizer, rest: Iterator[Document], writers: dict[Split, SplitWriter]) -> None:
         done = sum(writer.tokens for writer in writers.values())
-        progress("tokenizing", min(1.0, done / spec.max_tokens))
-        if done >= spec.max_tokens:
-            break
-    splits = {str(name): writer.close() for name, writer in writers.items()}
-    for name, split in splits.items():
-        if not split.documents:
-            raise InputError(f"data: the {name} split is empty; give more text or another test_fraction")
-    corpus = {key: value for key, value in asdict(report).items() if key != "not_utf8"}
-    write_manifest(
-        folder, spec.model_dump(), splits, spec.vocabulary, end_of_text, corpus | {"not_utf8": len(report.not_utf8)}
-    )
-    return report
+        marked = time.monotonic()
+        batches = encode(tokenizer, rest) if done < self.spec.max_tokens else iter(())
+        for batch in batches:
+            last = int(np.searchsorted(done + np.cumsum(batch.lengths + 1), self.spec.max_tokens)) + 1
+            self._append(batch, min(last, len(batch.documents)), writers)
+            done = sum(writer.tokens for writer in writers.values())
+            self.progress("tokenizing", min(1.0, done / self.spec.max_tokens))
+            if done >= self.spec.max_tokens:
+                return
+            if time.monotonic() - marked > JOURNAL_SECONDS:
+                splits = {split: writer.sync() for split, writer in writers.items()}
+                write_json(
+                    self.folder / JOURNAL, {"taken": self.taken, "seen": self.seen.hexdigest(), "splits": splits}
+                )
+                marked = time.monotonic()
 
-
-def _some_text(texts: Iterator[str], characters: int) -> Iterator[str]:
-    for text in texts:
-        yield text
-        characters -= len(text)
-        if characters <= 0:
-            return
-
-
-def _encoded(tokenizer: Tokenizer, documents: Iterator[Document]) -> Iterator[tuple[Document, list[int]]]:
-    """Documents with their token ids, in order; encoded on all cores a batch at a time."""
-    batch: list[Document] = []
-    characters = 0
-    for document in chain(documents, [None]):
-        if document:
-            batch.append(document)
-            characters += len(document.text)
-        if batch and (document is None or characters >= BATCH_CHARACTERS):
-            encodings = tokenizer.encode_batch_fast([doc.text for doc in batch])
-            yield from zip(batch, (encoding.ids for encoding in encodings), strict=True)
-            batch, characters = [], 0
+    def _append(self, batch: EncodedBatch, count: int, writers: dict[Split, SplitWriter]) -> None:
+        """Write the first `count` documents of a batch, each into its split."""
+        taken = batch.documents[:count]
+        for document in taken:
+            self._take(document)
+        splits = np.array([split_of(document, self.spec.test_fraction) for document in taken])
+        tokens_split = np.repeat(splits, batch.lengths[:count])
+        tokens = batch.tokens[: len(tokens_split)]
+        for split, writer in writers.items():
+            mine = [document for document, where in zip(taken, splits, strict=True) if where == split]
+            text_bytes = sum(len(document.text.encode()) for document in mine)
+            writer.append(
+                [document.name for document in mine],
+                tokens[tokens_split == split],
+                batch.lengths[:count][splits == split],
+                text_bytes,
+            )

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,17 +32,25 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically, keys in the given order."""
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises InputError when it is missing or malformed."""
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that has these keys; raises InputError when it is missing, malformed or lacks one."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); restore it or delete its folder") from error
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{path}: {type(record).__name__} found, a JSON object expected; restore it or delete its folder"
+        )
+    for key in keys:
+        if key not in record:
+            raise InputError(f"{path}: no {key!r} in it; restore it or delete its folder")
+    return record
 
 
 def sha256_file(path: Path) -> str:
@@ -55,6 +64,10 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+# Somebody who only asks whether a lock is held holds it for a moment: try for a second before believing it.
+LOCK_TRIES, LOCK_PAUSE = 20, 0.05
+
+
 class AlreadyLocked(RuntimeError):
     """Another process holds the lock."""
 
@@ -63,23 +76,32 @@ class AlreadyLocked(RuntimeError):
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold an advisory lock on `path`; it falls with the process, so a kill never leaves it behind.
 
-    Raises AlreadyLocked at once when another process holds it and `wait` is false.
+    Raises AlreadyLocked when another process holds it and `wait` is false, and InputError when there can be no lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise AlreadyLocked(f"{path.parent}: another process is at work here") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written: {error.strerror}") from error
+    with file:
+        for patience in range(LOCK_TRIES, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except BlockingIOError as error:
+                if not patience:
+                    raise AlreadyLocked(f"{path.parent}: another process is at work here") from error
+                time.sleep(LOCK_PAUSE)
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock on `path`."""
-    if not path.exists():
-        return False
+    """Whether some process holds the lock on `path`; needs only the right to read it."""
     try:
-        with exclusive_lock(path):
-            return False
-    except AlreadyLocked:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
+    return False

@@ -1,7 +1,7 @@
-"""RepeatMixture: which sequence stands at position i of a run, in closed form. A repeat is a number, not a file."""
+"""RepeatMixture: what stands at position i of a run, in closed form. A repeat is a number, not a file."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.errors import InputError
-from data_prep.permutation import Ints, permute, stream_key
+from data_prep.permutation import Ints, permute, permute_back, stream_key
 
 FRACTION_TOLERANCE = 0.05  # relative: a pool of whole sequences may move the repeated fraction by no more
+MOST_POSITIONS = 3_000_000_000  # the square still fits into a signed 64-bit integer
 
 
 class Stream(IntEnum):
@@ -21,45 +22,48 @@ class Stream(IntEnum):
     POOL = 1
 
 
+class Spacing(StrEnum):
+    """How the copies of a pool sequence lie in the run."""
+
+    PASSES = "passes"  # the whole pool, in a fresh order, before any sequence comes again [H22]
+    UNIFORM = "uniform"  # all copies shuffled over the whole run [C26]
+    BURSTS = "bursts"  # all copies of a sequence close together, a given distance apart
+
+
 class Provenance(NamedTuple):
     """What stands at each position; three arrays of the positions' shape."""
 
-    sequence: Ints  # number of the sequence in the store's train split
     stream: Ints  # Stream
-    pass_number: Ints  # which of the R passes over the pool; -1 in the unique stream
+    place: Ints  # slot of the pool, or place in the unique stream
+    copy: Ints  # which of the R copies of its slot; -1 in the unique stream
 
 
 @dataclass(frozen=True)
 class RepeatMixture:
-    """A run of `positions` sequences, of which `pool` sequences are seen `repeats` times each and the rest once.
+    """A run of `positions` sequences: `pool` sequences `repeats` times each, and places of the unique stream once each.
 
     Position i belongs to the pool iff floor((i+1)·f') > floor(i·f') with f' = repeats·pool / positions, so that every
-    prefix of n positions holds f'·n pool sequences to within one, and the whole run exactly repeats·pool. The j-th of
-    them is pass j // pool, and each pass is a fresh permutation of the pool.
-
-    The store's train split is shuffled by `seed`. Its last `positions` places are the unique stream, read from the
-    end; all before them are the pool's zone, of which the pool is a prefix. So arms that differ in R share the unique
-    stream, the pool for a larger R is a prefix of the pool for a smaller one, and the clean run (pool 0), which reads
-    the unique stream to its end, never meets a pool sequence.
+    prefix of n positions holds f'·n pool sequences to within one, and the whole run exactly repeats·pool. `spacing`
+    says which slot the j-th of them shows; every slot is shown exactly `repeats` times under each. The other
+    positions walk through the unique stream in its order, so that arms that differ in R or in spacing share it.
     """
 
     positions: int
     pool: int
     repeats: int
-    store_sequences: int
     seed: int
+    spacing: Spacing = Spacing.PASSES
+    burst_distance: int = 0  # for bursts: pool positions from one copy of a sequence to its next
 
     def __post_init__(self) -> None:
         if self.positions < 1 or self.repeats < 1 or not 0 <= self.repeats * self.pool <= self.positions:
             raise ValueError(f"impossible mixture: {self}")
-        if self.positions >= 2**31:
-            raise InputError(f"tokens: {self.positions} sequences in one run; at most {2**31 - 1} are exact in 64 bits")
-        if self.store_sequences < self.positions + self.pool:
+        if (self.burst_distance > 0) != (self.spacing is Spacing.BURSTS):
             raise InputError(
-                f"tokens: the run needs {self.positions + self.pool} sequences ({self.positions} for the clean control"
-                f" and a pool of {self.pool} beside them), the corpus has {self.store_sequences};"
-                " ask for fewer tokens or give more text (data.max_tokens)"
+                f"burst_distance: {self.burst_distance} with spacing {self.spacing}; bursts need 1 or more"
             )
+        if self.positions > MOST_POSITIONS:
+            raise InputError(f"tokens: {self.positions} sequences in one run; at most {MOST_POSITIONS} are exact")
 
     @property
     def repeated_positions(self) -> int:
@@ -77,29 +81,48 @@ class RepeatMixture:
         return Fraction(self.repeated_positions, self.positions)
 
     def at(self, positions: npt.ArrayLike) -> Provenance:
-        """What stands at each position, 0 <= position < self.positions; any shape, O(1) each."""
-        i = np.asarray(positions, np.int64)
+        """What stands at each position, 0 <= position < self.positions; any shape, O(1) time and memory each."""
+        given = np.asarray(positions, np.int64)
+        i = np.atleast_1d(given)
         before = i * self.repeated_positions // self.positions  # pool positions before i
         repeated = (i + 1) * self.repeated_positions // self.positions > before
-        pass_number = np.where(repeated, before // max(self.pool, 1), -1)
-        sequence = np.empty(i.shape, np.int64)
-        sequence[~repeated] = self.unique_sequence((i - before)[~repeated])
+        place, copy = i - before, np.full(i.shape, -1)
         if self.pool:
-            passes = pass_number[repeated]
-            slot = permute(before[repeated] - passes * self.pool, self.pool, stream_key("pass", self.seed), passes)
-            sequence[repeated] = self.pool_sequence(slot)
-        return Provenance(sequence, repeated.astype(np.int64), pass_number)
+            place[repeated], copy[repeated] = self._slot_and_copy(before[repeated])
+        return Provenance(*(part.reshape(given.shape) for part in (repeated.astype(np.int64), place, copy)))
 
-    def pool_sequence(self, slot: npt.ArrayLike) -> Ints:
-        """Store sequence of each slot of the pool's zone; slots beyond the pool are never trained on."""
-        return self._shuffled(slot)
+    def _slot_and_copy(self, j: Ints) -> tuple[Ints, Ints]:
+        """Slot and copy that the j-th pool position shows: a bijection of range(repeats·pool) to slots x copies."""
+        if self.spacing is Spacing.PASSES:
+            copy, turn = np.divmod(j, self.pool)
+            return permute(turn, self.pool, stream_key("pass", self.seed), copy), copy
+        if self.spacing is Spacing.UNIFORM:
+            copy, slot = np.divmod(permute(j, self.repeated_positions, stream_key("uniform", self.seed)), self.pool)
+            return slot, copy
+        # Groups of burst_distance slots are shown `repeats` times over before the next group; the last may be smaller.
+        group = np.minimum(j // (self.burst_distance * self.repeats), self.pool // self.burst_distance)
+        first = group * self.burst_distance
+        size = np.minimum(self.burst_distance, self.pool - first)
+        copy, turn = np.divmod(j - first * self.repeats, size)
+        # Shuffled, so that the first slots, which evaluations look at, do not all lie at the start of the run.
+        return permute(first + turn, self.pool, stream_key("bursts", self.seed)), copy
 
-    def unique_sequence(self, place: npt.ArrayLike) -> Ints:
-        """Store sequence of each place of the unique stream."""
-        return self._shuffled(self.store_sequences - 1 - np.asarray(place, np.int64))
-
-    def _shuffled(self, index: npt.ArrayLike) -> Ints:
-        return permute(index, self.store_sequences, stream_key("corpus", self.seed))
+    def occurrences(self, slot: int) -> Ints:
+        """The positions at which a slot of the pool stands, in order, shape [repeats]: the inverse of `at`."""
+        if not 0 <= slot < self.pool:
+            raise ValueError(f"slot {slot} of a pool of {self.pool}")
+        copies = np.arange(self.repeats)
+        if self.spacing is Spacing.PASSES:
+            j = copies * self.pool + permute_back(slot, self.pool, stream_key("pass", self.seed), copies)
+        elif self.spacing is Spacing.UNIFORM:
+            j = permute_back(copies * self.pool + slot, self.repeated_positions, stream_key("uniform", self.seed))
+        else:
+            place = int(permute_back(slot, self.pool, stream_key("bursts", self.seed)))
+            first = place // self.burst_distance * self.burst_distance
+            size = min(self.burst_distance, self.pool - first)
+            j = first * self.repeats + copies * size + place - first
+        # The j-th pool position is the first i at which floor((i+1)·f') exceeds j.
+        return -(-(np.sort(j) + 1) * self.positions // self.repeated_positions) - 1
 
 
 def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
@@ -110,9 +133,7 @@ def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     if repeats == 1:
         return 0
     wanted = Fraction(str(repeated_fraction)) * positions / repeats
-    pool = round(wanted)
-    while pool * repeats > positions:
-        pool -= 1
+    pool = min(round(wanted), positions // repeats)
     if pool < 1:
         raise InputError(
             f"repeats: at R = {repeats} and repeated_fraction {repeated_fraction} the pool would be {float(wanted):.2f}"

@@ -1,13 +1,16 @@
 """A seeded permutation of range(n) that is computed, not stored."""
 
 import hashlib
+from collections.abc import Callable
 from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-ROUNDS = 8
+Words = npt.NDArray[np.uint64]
+_Bijection = Callable[[Words, np.uint64, np.uint64, Words], Words]
+ROUNDS = 4  # of two additions each; four rounds of a Feistel network are enough [Luby and Rackoff 1988], this is eight
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -16,7 +19,7 @@ def stream_key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")
 
 
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix(x: Words) -> Words:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64-bit words in which every bit moves every bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -26,11 +29,20 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
     """The place of each `index` under the permutation of range(n) that (key, stream) names.
 
-    index, stream: integers, broadcast together, 0 <= index < n; each stream (say, a pass) is a permutation of its own.
-    O(1) memory in n and O(1) time per index: a Feistel network over a grid a x b >= n with additions modulo a and b,
-    a bijection for any round function, walked along its cycle until it lands below n (the grid exceeds n by less
-    than a = ceil(sqrt(n)), so a second step is rare).
+    index, stream: integers, broadcast together, 0 <= index < n < 2^62; each stream (say, a pass) is a permutation of
+    its own. O(1) memory in n and O(1) time per index: a Feistel network over a grid a x b >= n with additions modulo a
+    and b, a bijection for any round function, walked along its cycle until it lands below n (the grid exceeds n by
+    less than a = ceil(sqrt(n)), so a second step is rare).
     """
+    return _walk(_grid_bijection, index, n, key, stream)
+
+
+def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
+    """The inverse of `permute`: the index whose place this is; same arguments, same cost."""
+    return _walk(_grid_bijection_back, place, n, key, stream)
+
+
+def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike) -> Ints:
     place, stream = np.broadcast_arrays(np.asarray(index, np.int64), np.asarray(stream, np.int64))
     if place.size and (place.min() < 0 or place.max() >= n):
         raise ValueError(f"permute: index outside range({n})")
@@ -38,24 +50,38 @@ def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -
     b = np.uint64(-(-n // int(a)))
     with np.errstate(over="ignore"):
         keys = _mix(np.uint64(key) + (stream.ravel().astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    out = np.empty(place.size, np.int64)
-    todo = np.arange(place.size)
-    x = place.ravel().astype(np.uint64)
-    while todo.size:
-        x = _grid_bijection(x, a, b, keys[todo])
-        inside = x < np.uint64(n)
-        out[todo[inside]] = x[inside]
-        todo, x = todo[~inside], x[~inside]
-    return out.reshape(place.shape)
+        x = bijection(place.ravel().astype(np.uint64), a, b, keys)
+        outside = np.flatnonzero(x >= np.uint64(n))
+        while outside.size:
+            x[outside] = bijection(x[outside], a, b, keys[outside])
+            outside = outside[x[outside] >= np.uint64(n)]
+    return x.astype(np.int64).reshape(place.shape)
 
 
-def _grid_bijection(
-    x: npt.NDArray[np.uint64], a: np.uint64, b: np.uint64, keys: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint64]:
-    high, low = x // a, x % a
-    with np.errstate(over="ignore"):
-        for turn in range(ROUNDS):
-            salt = keys + np.uint64(turn + 1) * _GOLDEN
-            low = (low + _mix(salt ^ _mix(high + np.uint64(1))) % a) % a
-            high = (high + _mix(~salt ^ _mix(low + np.uint64(1))) % b) % b
+def _grid_bijection(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> Words:
+    high, low = np.divmod(x, a)
+    for turn in range(ROUNDS):
+        salt = keys + np.uint64(turn + 1) * _GOLDEN
+        low = _add_below(low, _mix(salt + high), a)
+        high = _add_below(high, _mix(~salt + low), b)
     return high * a + low
+
+
+def _grid_bijection_back(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> Words:
+    high, low = np.divmod(x, a)
+    for turn in reversed(range(ROUNDS)):
+        salt = keys + np.uint64(turn + 1) * _GOLDEN
+        high = _subtract_below(high, _mix(~salt + low), b)
+        low = _subtract_below(low, _mix(salt + high), a)
+    return high * a + low
+
+
+def _add_below(x: Words, word: Words, bound: np.uint64) -> Words:
+    """x plus a number below `bound` made from a random word, modulo `bound` < 2^32; no division, which would dominate."""
+    total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
+    return total - bound * (total >= bound)
+
+
+def _subtract_below(x: Words, word: Words, bound: np.uint64) -> Words:
+    number = (word >> np.uint64(32)) * bound >> np.uint64(32)
+    return x - number + bound * (x < number)

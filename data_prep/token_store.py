@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_prep.errors import InputError
-from data_prep.files import canonical_json, read_json, sha256_file, write_json
+from data_prep.files import canonical_json, read_record, sha256_file, write_json
 from data_prep.permutation import Ints
 from data_prep.tokenizer import load_tokenizer
 
@@ -22,44 +21,64 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
 
-@dataclass(frozen=True)
-class SplitManifest:
-    """Size of one split: documents, tokens (end-of-text tokens included), UTF-8 bytes of text."""
-
-    documents: int
-    tokens: int
-    text_bytes: int
-
-
 class SplitWriter:
     """Appends documents to one split: `<split>.tokens`, `<split>.offsets` (int64 start of each document, then the end)
     and `<split>.names` (one line per document)."""
 
     def __init__(self, folder: Path, split: Split, dtype: npt.DTypeLike, end_of_text: int) -> None:
+        """Continue the files in `folder`, or start them."""
         self._dtype = np.dtype(dtype)
         self._end_of_text = end_of_text
-        self._tokens = (folder / f"{split}.tokens").open("wb")
-        self._offsets = (folder / f"{split}.offsets").open("wb")
-        self._names = (folder / f"{split}.names").open("w", encoding="utf-8")
-        self.documents, self.tokens, self.text_bytes = 0, 0, 0
-        self._offsets.write(np.int64(0).tobytes())
+        self._tokens, self._offsets, self._names = (
+            (folder / f"{split}.{kind}").open("ab") for kind in ("tokens", "offsets", "names")
+        )
+        self.text_bytes = 0
+        if not self._offsets.tell():
+            self._offsets.write(np.int64(0).tobytes())
 
-    def append(self, name: str, ids: list[int], text_bytes: int) -> None:
-        """Add one document, closed by the end-of-text token."""
-        self._tokens.write(np.asarray([*ids, self._end_of_text], self._dtype).tobytes())
-        self.documents += 1
-        self.tokens += len(ids) + 1
+    @property
+    def documents(self) -> int:
+        """Documents written."""
+        return self._offsets.tell() // 8 - 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written, each document's end of text included."""
+        return self._tokens.tell() // self._dtype.itemsize
+
+    def append(self, names: list[str], tokens: npt.NDArray[np.uint32], lengths: Ints, text_bytes: int) -> None:
+        """Add documents, each closed by the end-of-text token; `tokens` holds them in turn, `lengths` each one's."""
+        ends = np.cumsum(lengths)
+        offsets = self.tokens + ends + np.arange(1, len(ends) + 1)
+        self._tokens.write(np.insert(tokens.astype(self._dtype), ends, self._end_of_text).tobytes())
+        self._offsets.write(offsets.astype(np.int64).tobytes())
+        self._names.write("".join(name.replace("\n", " ") + "\n" for name in names).encode("utf-8", "surrogateescape"))
         self.text_bytes += text_bytes
-        self._offsets.write(np.int64(self.tokens).tobytes())
-        self._names.write(name.replace("\n", " ") + "\n")
 
-    def close(self) -> SplitManifest:
-        """Push everything to the disk."""
+    def sync(self) -> dict[str, int]:
+        """Push everything to the disk; returns the sizes that `rewind` takes back to this moment."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
+        sizes = {"tokens": self._tokens.tell(), "offsets": self._offsets.tell(), "names": self._names.tell()}
+        return sizes | {"text_bytes": self.text_bytes}
+
+    def rewind(self, sizes: dict[str, int]) -> None:
+        """Forget what was written after `sync` returned `sizes`."""
+        for kind, file in (("tokens", self._tokens), ("offsets", self._offsets), ("names", self._names)):
+            if os.fstat(file.fileno()).st_size < sizes[kind]:
+                raise ValueError(f"{file.name}: shorter than its journal says")
+            file.truncate(sizes[kind])
+            file.seek(0, os.SEEK_END)
+        self.text_bytes = sizes["text_bytes"]
+
+    def close(self) -> dict[str, int]:
+        """Push everything to the disk and release it; returns counts: documents, tokens, text_bytes (UTF-8)."""
+        counts = {"documents": self.documents, "tokens": self.tokens, "text_bytes": self.text_bytes}
+        self.sync()
+        for file in (self._tokens, self._offsets, self._names):
             file.close()
-        return SplitManifest(self.documents, self.tokens, self.text_bytes)
+        return counts
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -73,24 +92,15 @@ def fingerprint_of(sha256: dict[str, str]) -> str:
     return hashlib.sha256(canonical_json(science)).hexdigest()[:16]
 
 
-def write_manifest(folder: Path, built_from: dict[str, Any], splits: dict[str, SplitManifest], vocabulary: int,
-                   end_of_text: int, corpus: dict[str, Any]) -> None:  # fmt: skip
-    """Seal a store: sizes and checksums of every file. A folder without this file is not a store."""
-    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+def write_manifest(folder: Path, record: dict[str, Any]) -> None:
+    """Seal a store with `record`, its files' sizes and their checksums. A folder without this file is no store."""
+    names = [TOKENIZER, *(f"{split}.{kind}" for split in SPLITS for kind in ("tokens", "offsets", "names"))]
+    files = [folder / name for name in sorted(names)]
     sha256 = {path.name: sha256_file(path) for path in files}
-    manifest = {
-        "format": FORMAT,
-        "fingerprint": fingerprint_of(sha256),
-        "built_from": built_from,
-        "vocabulary": vocabulary,
-        "end_of_text": end_of_text,
-        "dtype": token_dtype(vocabulary).name,
-        "splits": {name: asdict(split) for name, split in splits.items()},
-        "corpus": corpus,
-        "bytes": {path.name: path.stat().st_size for path in files},
-        "sha256": sha256,
-    }
-    write_json(folder / MANIFEST, manifest)
+    manifest = {"format": FORMAT, "fingerprint": fingerprint_of(sha256), **record}
+    write_json(
+        folder / MANIFEST, manifest | {"bytes": {path.name: path.stat().st_size for path in files}, "sha256": sha256}
+    )
 
 
 class TokenStore:
@@ -105,21 +115,28 @@ class TokenStore:
         path = folder / MANIFEST
         if not path.is_file():
             raise InputError(f"{folder}: no token store here (no {MANIFEST}); run `repeat-study prepare` first")
-        self.manifest: dict[str, Any] = read_json(path)
-        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
-            raise InputError(
-                f"{path}: not the manifest of a token store of format {FORMAT}; delete the folder, prepare again"
-            )
-        self._check_files(verify)
-        self.fingerprint: str = self.manifest["fingerprint"]
-        self.vocabulary: int = self.manifest["vocabulary"]
-        self.end_of_text: int = self.manifest["end_of_text"]
-        dtype = np.dtype(self.manifest["dtype"])
+        self.manifest = read_record(path)
+        mend = "delete the folder and prepare it again"
+        if self.manifest.get("format") != FORMAT:
+            raise InputError(f"{path}: not the manifest of a token store of format {FORMAT}; {mend}")
+        try:
+            self._check_files(verify, mend)
+            dtype = np.dtype(self.manifest["dtype"])
+            for split in SPLITS:
+                counted = int(self.manifest["splits"][split]["tokens"]) * dtype.itemsize
+                if counted != self.manifest["bytes"][f"{split}.tokens"]:
+                    raise InputError(f"{path}: its token counts and file sizes disagree; {mend}")
+            if self.manifest["fingerprint"] != fingerprint_of(self.manifest["sha256"]):
+                raise InputError(f"{path}: its fingerprint is not that of its checksums; {mend}")
+            self.fingerprint: str = self.manifest["fingerprint"]
+            self.vocabulary: int = self.manifest["vocabulary"]
+            self.end_of_text: int = self.manifest["end_of_text"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {mend}") from error
         self.train = np.memmap(folder / "train.tokens", dtype, "r")
         self.test = np.memmap(folder / "test.tokens", dtype, "r")
 
-    def _check_files(self, verify: bool) -> None:
-        mend = "delete the folder and prepare it again"
+    def _check_files(self, verify: bool, mend: str) -> None:
         for name, size in self.manifest["bytes"].items():
             path = self.folder / name
             if not path.is_file():
@@ -144,10 +161,9 @@ class TokenStore:
         rows = tokens[: tokens.size // width * width].reshape(-1, width)
         return rows[np.asarray(sequence)].astype(np.int64)
 
-    def document_of(self, split: Split, sequence: npt.ArrayLike, context: int) -> Ints:
-        """Number of the document in which each sequence starts."""
-        offsets = np.fromfile(self.folder / f"{split}.offsets", np.int64)
-        return np.searchsorted(offsets, np.asarray(sequence, np.int64) * (context + 1), side="right") - 1
+    def offsets(self, split: Split) -> npt.NDArray[np.int64]:
+        """Start of every document in the split's tokens, then the split's end; a memory map."""
+        return np.memmap(self.folder / f"{split}.offsets", np.int64, "r")
 
     def document_names(self, split: Split) -> list[str]:
         """Name of each document of the split, in order."""

@@ -43,3 +43,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a tokenizer.json ({error})") from error
+
+
+def word_tokenizer(words: list[str]) -> Tokenizer:
+    """A tokenizer with one token per word of text separated by spaces; the end of text is token 0.
+
+    For synthetic languages, whose entropy is known per word.
+    """
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate([END_OF_TEXT, *words])}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.build import prepare as prepare_store
+from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.study import Run, Study, load_study
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # Pipes and logs get wide lines, never cropped or wrapped ones.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a study's TOML file, or its name in studies/")]
 SetOption = Annotated[
@@ -35,7 +36,8 @@ def _load(study: str, overrides: list[str] | None) -> Study:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(first, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
     for column in others:
         table.add_column(column, justify="right")
     return table
@@ -46,19 +48,11 @@ def _cores() -> int:
 
 
 def _prepare(study: Study, data_dir: Path) -> tuple[TokenStore, list[Run]]:
-    said = ""
-
-    def progress(what: str, share: float) -> None:
-        nonlocal said
-        line = f"data: {what}" + (f" {share:.0%}" if 0 < share < 1 else "")
-        if console.is_terminal or what != said:
-            console.print(line)
-        said = what
-
-    store = prepare_store(study.data, data_dir, progress)
+    with BuildDisplay(console) as display:
+        store = prepare_store(study.data, data_dir, display)
     runs = study.runs(store.fingerprint)
     for run in runs:
-        run.mixture(store.sequences_in("train", run.context))  # refuses a corpus that is too small, before any training
+        run.draw(store)  # refuses a corpus that is too small, before any training
     return store, runs
 
 
@@ -100,6 +94,63 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
             f"{name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes"
         )
     console.print(f"{store.folder}: fingerprint {store.fingerprint}")
+
+
+@app.command()
+def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+    """Show the study's token store: what it was built from, its sizes, and what repeats in it by nature."""
+    store = TokenStore(data_dir / _load(study, set_).data.store_name)
+    manifest = store.manifest
+    console.print(
+        f"{store.folder}: fingerprint {store.fingerprint}, vocabulary {store.vocabulary}, {manifest['dtype']}"
+    )
+    source = manifest["built_from"]["source"]
+    console.print("source: " + ", ".join(f"{key} {value}" for key, value in source.items()))
+    table = _table("split", "documents", "tokens", "bytes of text", "bytes/token")
+    for name, split in manifest["splits"].items():
+        counts = (split["documents"], split["tokens"], split["text_bytes"])
+        table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
+    console.print(table)
+    for part in ("corpus", "natural_repeats"):
+        for key, value in manifest[part].items():
+            console.print(f"{key.replace('_', ' ')}: {f'{value:.4%}' if key.endswith('share') else value}")
+
+
+@app.command()
+def provenance(
+    study: StudyArgument,
+    run: Annotated[str, typer.Argument(help="a run's name or label, as `status` shows them")],
+    step: Annotated[int, typer.Option(min=0, help="optimiser step, counted from 0")],
+    text: Annotated[bool, typer.Option("--text", help="also print every sequence, decoded")] = False,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """Show every sequence of one step: pool or unique, which copy, how far its other copies are, which documents."""
+    declared = _load(study, set_)
+    store = TokenStore(data_dir / declared.data.store_name)
+    runs = declared.runs(store.fingerprint)
+    named = [candidate for candidate in runs if run in (candidate.name, candidate.label)]
+    if len(named) != 1:
+        known = ", ".join(candidate.name if named else candidate.label for candidate in named or runs)
+        raise InputError(f"{run}: {len(named) or 'no'} runs of {declared.name} are called so; there are {known}")
+    (chosen,) = named
+    if step >= chosen.steps:
+        raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
+    from data_prep.provenance import sightings
+
+    table = _table("position", "stream", "place", "copy", "since last", "until next", "documents")
+    table.columns[-1].justify = "left"
+    first = step * chosen.sequences_per_step
+    found = list(sightings(chosen.mixture(), chosen.draw(store), range(first, first + chosen.sequences_per_step)))
+    for seen in found:
+        copy = f"{seen.copy} of {chosen.repeats}" if seen.copy else "only"
+        gaps = ("–" if gap is None else f"{gap:,}" for gap in (seen.since, seen.until))
+        table.add_row(
+            f"{seen.position:,}", seen.stream.name.lower(), f"{seen.place:,}", copy, *gaps, ", ".join(seen.documents)
+        )
+    console.print(table)
+    for seen in found if text else []:
+        console.print(f"\n--- position {seen.position}\n{seen.text}", markup=False)
 
 
 @app.command()
@@ -172,11 +223,11 @@ def report(
 ) -> None:
     """Write tables, figures and report.html from the run directories of the study."""
     from analysis.report import write_report
+    from analysis.runs import names_in
 
     declared = _load(study, set_)
-    store = TokenStore(data_dir / declared.data.store_name)
-    names = [run.name for run in declared.runs(store.fingerprint)]
-    summary, page = write_report(runs_dir / declared.name, names)
+    folder = runs_dir / declared.name
+    summary, page = write_report(folder, names_in(folder, declared))
     table = _table(*summary.columns)
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))
@@ -187,10 +238,22 @@ def report(
 def main() -> None:
     """Entry point: bad input is one line on standard error and exit code 2."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
-        print(f"repeat-study: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except typer.Abort:
+        sys.exit(130)
+    except OSError as error:
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        if message := getattr(error, "format_message", None):  # a usage error, whichever click typer was built with
+            _refuse(message())
+        raise
+
+
+def _refuse(message: str) -> None:
+    print("repeat-study: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,39 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_prep.draw import Draw
 from data_prep.mixture import RepeatMixture
-from data_prep.token_store import TokenStore
+
+BLOCK_TOKENS = 1 << 19  # assembled at a time, 4 MB: the arithmetic of positions costs little per array, much per call
 
 
 class MixtureBatches(Dataset[Tensor]):
     """Item s is the batch of step s: int64 tokens of shape [lanes, sequences, context + 1]."""
 
-    def __init__(self, store: TokenStore, mixtures: list[RepeatMixture], sequences_per_step: int, context: int) -> None:
-        """`mixtures`: one per lane, all of the same length."""
-        self.store, self.mixtures = store, mixtures
-        self.sequences_per_step, self.context = sequences_per_step, context
+    def __init__(
+        self, lanes: list[tuple[RepeatMixture, Draw]], sequences_per_step: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """`lanes`: order and text of each, all of one length. Of `world` processes, `rank` takes every world-th sequence
+        of a step, so that together they see the step that one process would; raises ValueError where they cannot."""
+        if sequences_per_step % world:
+            raise ValueError(f"{sequences_per_step} sequences per step do not divide among {world} processes")
+        self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
+        tokens_per_step = len(lanes) * sequences_per_step // world * (lanes[0][1].context + 1)
+        self._block_steps = max(1, BLOCK_TOKENS // tokens_per_step)
+        self._block: tuple[int, Tensor] | None = None  # number, tokens [lanes, steps, sequences, context + 1]
 
     def __len__(self) -> int:
-        return self.mixtures[0].positions // self.sequences_per_step
+        return self.lanes[0][0].positions // self.sequences_per_step
 
     def __getitem__(self, step: int) -> Tensor:
-        positions = np.arange(step * self.sequences_per_step, (step + 1) * self.sequences_per_step)
-        sequences = np.stack([mixture.at(positions).sequence for mixture in self.mixtures])
-        return torch.from_numpy(self.store.gather("train", sequences, self.context))
+        number, within = divmod(step, self._block_steps)
+        if self._block is None or self._block[0] != number:
+            steps = np.arange(number * self._block_steps, min((number + 1) * self._block_steps, len(self)))
+            sequences = np.arange(self.rank, self.sequences_per_step, self.world)
+            positions = steps[:, None] * self.sequences_per_step + sequences
+            tokens = [draw.tokens(mixture.at(positions)) for mixture, draw in self.lanes]
+            self._block = number, torch.from_numpy(np.stack(tokens) if len(tokens) > 1 else tokens[0][None])
+        return self._block[1][:, within]
 
 
 class RemainingSteps(Sampler[int]):

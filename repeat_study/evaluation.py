@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.mixture import RepeatMixture
+from data_prep.mixture import Stream
 from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore
 from repeat_study.model import Decoder, token_losses
@@ -18,8 +18,10 @@ CHUNK = 32  # sequences per forward pass
 
 
 @torch.no_grad()
-def mean_loss(model: Decoder, tokens: Tensor) -> float:
-    """Mean loss in nats per token over sequences [n, context + 1]; summed in float64."""
+def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
+    """Mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
+    if not len(tokens):
+        return None
     tokens = tokens.to(model.embedding.device)
     chunks = [token_losses(model(chunk[None, :, :-1]), chunk[None, :, 1:]) for chunk in torch.split(tokens, CHUNK)]
     return float(torch.cat(chunks, dim=1).double().mean())
@@ -41,31 +43,29 @@ class Evaluator:
         row = {
             "test_loss": mean_loss(model, self.test),
             "pool_loss": mean_loss(model, self.pool),
-            "seen_unique_loss": mean_loss(model, self.seen) if len(self.seen) and step >= self.seen_after else None,
+            "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
             **self.copying(model),
         }
         model.train()
         return row
 
 
-def evaluator(run: Run, store: TokenStore, mixture: RepeatMixture) -> Evaluator:
+def evaluator(run: Run, store: TokenStore) -> Evaluator:
     """The evaluation sets of a run. Test sequences are the same for every run on a store; pool and seen sequences are
     the first of the pool and of the unique stream, so arms that share these are judged on the same text."""
-    sizes = run.evaluation
+    mixture, draw, sizes = run.mixture(), run.draw(store), run.evaluation
     in_test = store.sequences_in("test", run.context)
     chosen = permute(np.arange(min(sizes.test_sequences, in_test)), in_test, stream_key("test"))
-    beside = mixture.pool or mixture.store_sequences - mixture.positions
+    beside = mixture.pool or draw.pool_capacity
     seen = min(sizes.seen_sequences, mixture.unique_positions)
-    # The seen-th unique sequence is trained on no later than where its share of the run's positions ends.
-    seen_positions = -(-seen * mixture.positions // max(1, mixture.unique_positions))
-
-    def train(sequences: Any) -> Tensor:
-        return torch.from_numpy(store.gather("train", sequences, run.context))
-
+    # The last of them is trained on no later than where its share of the run's positions ends.
+    share_ends = -(-seen * mixture.positions // max(1, mixture.unique_positions))
+    seen_at = np.flatnonzero(mixture.at(np.arange(share_ends)).stream == Stream.UNIQUE)[:seen]
+    test = torch.from_numpy(store.gather("test", chosen, run.context))
     return Evaluator(
-        test=torch.from_numpy(store.gather("test", chosen, run.context)),
-        pool=train(mixture.pool_sequence(np.arange(min(sizes.pool_sequences, beside)))),
-        seen=train(mixture.unique_sequence(np.arange(seen))),
-        seen_after=-(-seen_positions // run.sequences_per_step),
-        copying=copying_probe(store.tokenizer(), store.end_of_text, run.context),
+        test=test,
+        pool=torch.from_numpy(draw.pool_tokens(np.arange(min(sizes.pool_sequences, beside)))),
+        seen=torch.from_numpy(draw.unique_tokens(np.arange(seen))),
+        seen_after=int(seen_at[-1]) // run.sequences_per_step + 1 if seen else 0,
+        copying=copying_probe(store.tokenizer(), store.end_of_text, run.context, test[0].tolist()),
     )

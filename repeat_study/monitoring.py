@@ -13,7 +13,8 @@ TAGS = {
     "seen_unique_loss": "loss/seen_unique",
     "train_loss": "loss/train",
     "copying_loss": "copying/later_copies",
-    "copying_loss_shuffled": "copying/shuffled_null",
+    "copying_gain": "copying/gain",
+    "copying_gain_null": "copying/gain_null",
     "learning_rate": "training/learning_rate",
     "tokens_per_second": "training/tokens_per_second",
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.files import is_locked, read_json, write_atomically, write_json
+from data_prep.files import is_locked, read_record, write_atomically, write_json
 from data_prep.token_store import TokenStore
 from repeat_study.study import RESULT_FORMAT, Run
 
@@ -72,7 +72,7 @@ class RunDirectory:
         Raises InputError when another spec made it.
         """
         if self.spec.is_file():
-            found, wanted = read_json(self.spec), spec_record(run, store)
+            found, wanted = read_record(self.spec), spec_record(run, store)
             if found != wanted:
                 raise InputError(
                     f"{self.spec}: made by another spec ({_difference(found, wanted)}); move the folder away"
@@ -95,7 +95,7 @@ class RunDirectory:
         """All evaluations; raises InputError when a finished run's metrics are not the ones it finished with."""
         if self.done.is_file():
             found = hashlib.sha256(self.metrics.read_bytes()).hexdigest() if self.metrics.is_file() else "no file"
-            if found != read_json(self.done)["metrics_sha256"]:
+            if found != read_record(self.done, "metrics_sha256")["metrics_sha256"]:
                 raise InputError(
                     f"{self.metrics}: altered after the run was done; delete the run's folder to train it again"
                 )
@@ -109,24 +109,35 @@ class RunDirectory:
         """Add one evaluation; on the disk before this returns."""
         for path, record in ((self.metrics, row), (self.timing, timing)):
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(record, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
 
-    def rewind(self, step: int) -> list[Row]:
-        """Forget evaluations after `step`: the run goes on from a checkpoint there. Returns the rows that stay."""
+    def rewind(self, step: int, expected: list[int]) -> list[Row]:
+        """Forget evaluations after `step`: the run goes on from a checkpoint there. Returns the rows that stay.
+
+        `expected`: the steps that have to be there. Raises InputError, and forgets nothing, when they are not.
+        """
         kept = [row for row in self.rows() if row["step"] <= step]
+        timings = [row for row in self.timings() if row["step"] <= step]
+        for path, found in ((self.metrics, kept), (self.timing, timings)):
+            if [row["step"] for row in found] != expected:
+                raise InputError(
+                    f"{path}: does not hold every evaluation up to step {step}, where the checkpoint stands;"
+                    f" delete {self.checkpoint} to train the run from its start"
+                )
         write_atomically(self.metrics, _lines(kept))
-        write_atomically(self.timing, _lines(row for row in self.timings() if row["step"] <= step))
+        write_atomically(self.timing, _lines(timings))
         return kept
 
-    def finish(self, steps: int) -> None:
-        """Mark the run complete; asserts that its last evaluation is there."""
-        last = self.rows()[-1]
-        assert last["step"] == steps, f"{self.path}: last evaluation at step {last['step']} of {steps}"
+    def finish(self, expected: list[int]) -> None:
+        """Mark the run complete; asserts that it was evaluated at every one of the `expected` steps."""
+        rows = self.rows()
+        assert [row["step"] for row in rows] == expected, f"{self.path}: evaluations are missing"
+        last = rows[-1]
         timing = self.timings()[-1]
         record = {
-            "steps": steps,
+            "steps": last["step"],
             "tokens": last["tokens"],
             "test_loss": last["test_loss"],
             "train_seconds": timing["train_seconds"],
@@ -143,14 +154,14 @@ class RunDirectory:
 
     def failure(self) -> str:
         """Why and at which evaluated step the run failed."""
-        record = read_json(self.failed)
+        record = read_record(self.failed, "reason", "step")
         return f"{record['reason']} (after step {record['step']})"
 
 
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
     """Content of spec.json: the run's fields and what follows from them."""
     shape = run.shape
-    mixture = run.mixture(store.sequences_in("train", run.context))
+    mixture = run.mixture()
     record = {
         "name": run.name,
         "label": run.label,
@@ -171,9 +182,7 @@ def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
     return dict(json.loads(json.dumps(record)))
 
 
-def _difference(found: Any, wanted: dict[str, Any]) -> str:
-    if not isinstance(found, dict):
-        return "it is no JSON object"
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
     return f"{key}: found {found.get(key)!r}, wanted {wanted.get(key)!r}"
 
@@ -187,6 +196,8 @@ def _read_lines(path: Path) -> list[Row]:
         return []
     *whole, _ = path.read_bytes().split(b"\n")
     try:
-        return [json.loads(line) for line in whole]
-    except ValueError as error:
+        rows = [json.loads(line) for line in whole]
+        assert all(isinstance(row["step"], int) for row in rows), "a line without its step"
+        return rows
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
         raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

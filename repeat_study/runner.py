@@ -1,6 +1,7 @@
 """The life of a run directory: start, resume, finish."""
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 import lightning
 import torch
 
+from data_prep.errors import InputError
 from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.datamodule import MixtureBatches, MixtureDataModule
@@ -54,10 +56,12 @@ def train(
     study_dir: Path,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    accelerator: str = "auto",
 ) -> Outcome:
     """Train `run` in its directory below `study_dir`, from its checkpoint where it has one, to its end.
 
-    `should_stop` is asked after every step; once it says yes the state is saved and the call returns.
+    `should_stop` is asked after every step; once it says yes the state is saved and the call returns. `accelerator` is
+    Lightning's.
     Raises InputError when the directory was made by another spec, and whatever training raises, after recording it.
     """
     directory = RunDirectory(study_dir / run.name)
@@ -69,7 +73,7 @@ def train(
                 return Outcome.ALREADY_DONE
             directory.failed.unlink(missing_ok=True)
             try:
-                return _train(run, store, directory, report, should_stop)
+                return _train(run, store, directory, report, should_stop, accelerator)
             except Exception as error:
                 directory.fail(f"{type(error).__name__}: {error}")
                 raise
@@ -83,15 +87,15 @@ def _train(
     directory: RunDirectory,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    accelerator: str,
 ) -> Outcome:
-    mixture = run.mixture(store.sequences_in("train", run.context))
     module = LanguageModelling(run, store.vocabulary)
-    batches = MixtureBatches(store, [mixture], run.sequences_per_step, run.context)
-    keeper = RunKeeper(run, directory, evaluator(run, store, mixture), report, should_stop)
+    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
+    keeper = RunKeeper(run, directory, evaluator(run, store), report, should_stop)
     _quieten_lightning()
     trainer = lightning.Trainer(
         max_steps=run.steps,
-        accelerator="auto",
+        accelerator=accelerator,
         devices=1,
         callbacks=[keeper],
         default_root_dir=directory.path,
@@ -111,7 +115,7 @@ def _train(
         keeper.monitor.close()
     if keeper.step < run.steps:
         return Outcome.INTERRUPTED
-    directory.finish(run.steps)
+    directory.finish(keeper.evaluation_steps)
     return Outcome.DONE
 
 
@@ -128,25 +132,37 @@ class RunKeeper(lightning.Callback):
     ) -> None:
         self.run, self.directory, self.evaluate = run, directory, evaluate
         self.report, self.should_stop = report, should_stop
-        self.evaluation_steps = frozenset(run.evaluation.steps(run.steps))
+        self.evaluation_steps = run.evaluation.steps(run.steps)
         self.step = self.resume_step = self._checkpointed_step()
-        rows = directory.rewind(self.resume_step if self.resume_step else -1)
-        clock = (directory.timings() or [{"train_seconds": 0.0, "evaluation_seconds": 0.0}])[-1]
-        self.train_seconds, self.evaluation_seconds = clock["train_seconds"], clock["evaluation_seconds"]
-        times = [timing["time"] for timing in directory.timings()]
-        self.monitor = Monitor(
-            directory.tensorboard, [row | {"time": at} for row, at in zip(rows, times, strict=False)]
-        )
-        self.last_tokens = rows[-1]["tokens"] if rows else 0
+        expected = [step for step in self.evaluation_steps if step <= self.step] if self.step else []
+        rows = directory.rewind(self.step if self.step else -1, expected)
+        timings = directory.timings()
+        self.monitor = Monitor(directory.tensorboard, [row | timing for row, timing in zip(rows, timings, strict=True)])
+        self.train_seconds = self.evaluation_seconds = 0.0
 
     def _checkpointed_step(self) -> int:
-        if not self.directory.checkpoint.is_file():
+        path = self.directory.checkpoint
+        if not path.is_file():
             return 0
-        return int(torch.load(self.directory.checkpoint, map_location="cpu", weights_only=True)["global_step"])
+        try:
+            return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+        except Exception as error:  # torch raises almost anything on a damaged file
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}); delete it to train the run from its start"
+            ) from error
+
+    def state_dict(self) -> dict[str, float]:
+        """The clock, kept with the checkpoint."""
+        now = time.perf_counter()
+        return {"train_seconds": self.train_seconds + now - self.mark, "evaluation_seconds": self.evaluation_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Set the clock to where the checkpoint was written."""
+        self.train_seconds, self.evaluation_seconds = state_dict["train_seconds"], state_dict["evaluation_seconds"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate the untrained model: the null of every probe."""
-        self.mark = time.perf_counter()
+        self.mark, self.mark_step = time.perf_counter(), trainer.global_step
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
         else:
@@ -172,14 +188,15 @@ class RunKeeper(lightning.Callback):
         assert isinstance(module, LanguageModelling)
         begun = time.perf_counter()
         self.train_seconds += begun - self.mark
-        tokens = self.step * self.run.sequences_per_step * self.run.context
-        row: dict[str, Any] = {"step": self.step, "tokens": tokens, "train_loss": module.take_training_loss()}
-        if row["train_loss"] is not None and not torch.isfinite(torch.tensor(row["train_loss"])):
-            raise Diverged(f"training loss is {row['train_loss']} by step {self.step}")
-        row |= {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **self.evaluate(module.model, self.step)}
-        rate = (tokens - self.last_tokens) / max(begun - self.mark, 1e-9)
-        self.last_tokens = tokens
-        self.mark = time.perf_counter()
+        tokens_per_step = self.run.sequences_per_step * self.run.context
+        row: dict[str, Any] = {"step": self.step, "tokens": self.step * tokens_per_step}
+        row |= {"train_loss": module.take_training_loss(), "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= self.evaluate(module.model, self.step)
+        for key, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Diverged(f"{key} is {value} by step {self.step}")
+        rate = (self.step - self.mark_step) * tokens_per_step / max(begun - self.mark, 1e-9)
+        self.mark, self.mark_step = time.perf_counter(), self.step
         self.evaluation_seconds += self.mark - begun
         timing = {
             "step": self.step,

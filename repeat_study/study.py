@@ -11,9 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.build import DataSpec
+from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.files import canonical_json
-from data_prep.mixture import RepeatMixture, pool_size
+from data_prep.mixture import RepeatMixture, Spacing, pool_size
+from data_prep.token_store import TokenStore
 from repeat_study.ladder import Shape, shape_of
 
 RESULT_FORMAT = 1  # part of every identity; raised when the same spec would give other numbers
@@ -22,7 +24,7 @@ RESULT_FORMAT = 1  # part of every identity; raised when the same spec would giv
 class Spec(BaseModel):
     """Base of all specs: frozen, unknown keys refused, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -31,8 +33,8 @@ SpecType = TypeVar("SpecType", bound=Spec)
 class EvaluationSpec(Spec):
     """When and on how much a run is evaluated: the `[evaluation]` table."""
 
-    even_points: int = Field(20, ge=1)  # evenly spaced over the run, the last one at its end
-    log_points: int = Field(8, ge=0)  # log-spaced from the first step to the last
+    even_points: int = Field(20, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
+    log_points: int = Field(8, ge=0, le=10_000)  # log-spaced from the first step to the last
     test_sequences: int = Field(128, ge=1)
     pool_sequences: int = Field(32, ge=1)  # the first of the pool, or all of a smaller one
     seen_sequences: int = Field(32, ge=1)  # the first of the unique stream, once they have been trained on
@@ -47,9 +49,9 @@ class EvaluationSpec(Spec):
 class TrainingSpec(Spec):
     """What all runs of a study share unless its grid varies it: the `[training]` table."""
 
-    tokens: int = Field(gt=0)  # T; rounded down to whole optimiser steps
-    context: int = Field(ge=2)
-    sequences_per_step: int = Field(ge=1)
+    tokens: int = Field(gt=0, le=10**15)  # T; rounded down to whole optimiser steps
+    context: int = Field(ge=2, le=2**24)
+    sequences_per_step: int = Field(ge=1, le=2**24)
     learning_rate: float = Field(gt=0, lt=1)
     weight_decay: float = Field(0.1, ge=0)
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
@@ -63,16 +65,23 @@ class Run(TrainingSpec):
     """One run: everything that can change its result, and nothing else."""
 
     model: str
-    repeats: int = Field(ge=1)  # R
+    repeats: int = Field(ge=1, le=10**12)  # R
     repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control, whatever the grid says
-    seed: int = Field(0, ge=0, lt=2**31)  # of the start weights and of the mixture
+    seed: int = Field(0, ge=0, lt=2**31)  # of the start weights, the corpus's shuffle and the order of copies
+    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # what the pool is made of
+    spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence lie in the run
+    burst_distance: int = Field(0, ge=0)  # of spacing bursts: pool positions from one copy to the next
+    pool_seed: int = Field(0, ge=0, lt=2**31)  # draws another pool beside the same unique stream
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
 
     @model_validator(mode="before")
     @classmethod
-    def _clean_control_has_no_fraction(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values | {"repeated_fraction": 0.0} if values.get("repeats") == 1 else values
+    def _clean_control_has_no_pool(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("repeats") != 1:
+            return values
+        of_the_pool = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
+        return values | {key: of_the_pool[key] for key in of_the_pool.keys() & values.keys()}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -83,7 +92,7 @@ class Run(TrainingSpec):
             raise InputError(
                 f"tokens: {self.tokens} is less than one step of {self.sequences_per_step} sequences x {self.context} tokens"
             )
-        pool_size(self.positions, self.repeated_fraction, self.repeats)
+        self.mixture()  # refuses what cannot be mixed
         return self
 
     @property
@@ -108,9 +117,16 @@ class Run(TrainingSpec):
 
     @property
     def label(self) -> str:
-        """What people call the run: size, fraction, repeats, seed."""
-        mix = f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean"
-        return f"{self.model}-{mix}-s{self.seed}"
+        """What people call the run: size, fraction, repeats and seed, and what departs from the ordinary."""
+        parts = [self.model, f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean"]
+        if self.unit is not Unit.SEQUENCE:
+            parts.append(f"{self.unit}s")
+        if self.spacing is not Spacing.PASSES:
+            parts.append(f"{self.spacing}{self.burst_distance or ''}")
+        parts.append(f"s{self.seed}")
+        if self.pool_seed:
+            parts.append(f"p{self.pool_seed}")
+        return "-".join(parts)
 
     @property
     def name(self) -> str:
@@ -122,15 +138,26 @@ class Run(TrainingSpec):
         """SHA-256 over the spec: two runs are the same run iff these agree, on whatever machine."""
         return hashlib.sha256(canonical_json([RESULT_FORMAT, self.model_dump()])).hexdigest()
 
-    def mixture(self, store_sequences: int) -> RepeatMixture:
-        """The run's mixture over a store of that many training sequences; InputError where they are too few."""
-        return RepeatMixture(self.positions, self.pool, self.repeats, store_sequences, self.seed)
+    def mixture(self) -> RepeatMixture:
+        """The order of the run's sequences; InputError where R, f and tokens fit no pool of whole sequences."""
+        return RepeatMixture(self.positions, self.pool, self.repeats, self.seed, self.spacing, self.burst_distance)
+
+    def draw(self, store: TokenStore) -> Draw:
+        """The text of the run's sequences; InputError where the store holds too little."""
+        draw = Draw(store, self.context, self.positions, self.unit, self.seed, self.pool_seed)
+        draw.require(self.pool)
+        if not store.sequences_in("test", self.context):
+            raise InputError(
+                f"context: the test split has {store.test.size} tokens, less than one sequence of {self.context} and its"
+                " target; give more text or a larger data.test_fraction"
+            )
+        return draw
 
 
 class Study(Spec):
     """A declared study: one TOML file."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -64,6 +65,7 @@ class Pool:
     study_dir: Path
     processes: int
     listen: Callable[[Event], None]
+    accelerator: str = "cpu"
     _workers: list[Worker] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
     ended: dict[str, Ended] = field(default_factory=dict)
@@ -109,15 +111,22 @@ class Pool:
             os.environ.setdefault(variable, value)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
+        process = context.Process(target=_serve, args=(theirs, self.accelerator), daemon=True)
+        # Inherited: Ctrl-C reaches the whole group, and the pool alone decides what it means, also while a worker is
+        # still importing.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         theirs.close()
         return Worker(process, ours)
 
     def _give(self, worker: Worker, todo: deque[Run]) -> None:
         worker.job = (todo.popleft(), self.store.folder, self.study_dir) if todo else None
         if worker.job:
-            worker.pipe.send(worker.job)
+            with suppress(OSError):  # a worker that died meanwhile: its pipe is at its end, which is noticed next
+                worker.pipe.send(worker.job)
 
     def _listen_once(self, busy: list[Worker], todo: deque[Run]) -> None:
         ready = wait([worker.pipe for worker in busy])
@@ -176,26 +185,30 @@ def work(run: Run) -> float:
     return per_token * run.positions * run.context
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, accelerator: str) -> None:
     """A worker's life: train what comes through the pipe until it closes or says stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool decides what it means
     import torch
 
     torch.set_num_threads(1)
+
+    def tell(event: Event) -> None:
+        with suppress(OSError):  # the pool is gone: the pipe then also says stop, and the state is saved
+            pipe.send(event)
+
     while True:
         try:
             job = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         if job == "stop":
             return
         run, store_dir, study_dir = job
         try:
-            outcome, reason = train(run, TokenStore(store_dir), study_dir, pipe.send, pipe.poll), ""
+            outcome, reason = train(run, TokenStore(store_dir), study_dir, tell, pipe.poll, accelerator), ""
         except InputError as error:
             outcome, reason = Outcome.FAILED, str(error)
         except Exception as error:
             outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
         if outcome is Outcome.INTERRUPTED:
             return
-        pipe.send(Ended(run.name, outcome, reason))
+        tell(Ended(run.name, outcome, reason))

@@ -1,5 +1,6 @@
 """The command as a user meets it: real processes, exit codes, one line for bad input."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,6 @@ from data_prep.token_store import TokenStore
 from repeat_study.study import Study
 
 STUDY = """
-[data]
-source = "installed-python"
-vocabulary = 320
-max_tokens = 400_000
-test_fraction = 0.1
-
 [training]
 tokens = 16_384
 context = 32
@@ -38,11 +33,20 @@ def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + "}"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
     """A folder with a study whose store stands already."""
     (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "tiny.toml").write_text(STUDY)
+    spec = study.data
+    data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
+    lines = [f"{key} = {_toml(value)}" for key, value in (data | {"test_fraction": spec.test_fraction}).items()]
+    (tmp_path / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
     (tmp_path / "data").symlink_to(store.folder.parent)
     return tmp_path
 
@@ -76,6 +80,21 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
         (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
         (("report", "tiny"), "runs/tiny: no runs here"),
         (("status", "tiny", "--data-dir", "elsewhere"), "no token store here"),
+        (("plan",), "Missing argument 'STUDY'"),
+        (("run", "tiny", "--processes", "0"), "--processes"),
+        (
+            ("plan", "tiny", "--set", "training.weight_decay=inf"),
+            "training.weight_decay: input should be a finite number",
+        ),
+        (("plan", "tiny", "--set", f"training.tokens=1{'0' * 400}"), "training.tokens: input should be less than"),
+        (("plan", "tiny", "--set", "name=.."), "name: string should match pattern"),
+        (
+            ("run", "tiny", "--set", "training.context=1_000_000", "--set", "training.tokens=100_000_000"),
+            "the corpus has",
+        ),
+        (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
+        (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
+        (("provenance", "tiny", "none", "--step", "0"), "none: no runs of tiny are called so; there are 1x16-clean-s0"),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot hold runs: Not a directory"),
     ],
@@ -86,3 +105,21 @@ def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple
     assert found.returncode == 2
     assert message in found.stderr and found.stderr.count("\n") == 1, found.stderr
     assert sorted(path for path in workplace.rglob("*") if path.is_file()) == before
+
+
+def test_the_data_of_a_study_can_be_looked_at(workplace: Path) -> None:
+    inspected = call("inspect", "tiny", cwd=workplace)
+    assert inspected.returncode == 0, inspected.stderr
+    assert "fingerprint" in inspected.stdout and "repeated window share: " in inspected.stdout
+    shown = call("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("--- position") == 8
+    assert "of 4" in shown.stdout and ".py" in shown.stdout
+
+
+def test_a_report_needs_the_run_directories_alone(workplace: Path) -> None:
+    assert call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace).returncode == 0
+    (workplace / "data").unlink()
+    report = call("report", "tiny", cwd=workplace)
+    assert report.returncode == 0, report.stderr
+    assert "Not yet started: 1x16-f0.5-R4-s0" in (workplace / "runs/tiny/report.html").read_text()

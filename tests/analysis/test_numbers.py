@@ -59,5 +59,5 @@ def test_the_multiplier_is_never_extrapolated() -> None:
     half = multiplier(law, 1e7, float(law.loss(5e6)))
     assert half.bound is Bound.EXACT and half.value == pytest.approx(0.5, rel=0.01)
     worse, better = multiplier(law, 1e7, 20.0), multiplier(law, 1e7, 1.0)
-    assert (worse.bound, worse.value, str(worse)) == (Bound.AT_MOST, pytest.approx(0.01), "≤0.010")
+    assert (worse.bound, worse.value) == (Bound.AT_MOST, pytest.approx(0.01))
     assert (better.bound, better.value) == (Bound.AT_LEAST, pytest.approx(10))

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from analysis.degradation import noise_of_rise, summary
-from analysis.report import findings, write_report
+from analysis.findings import findings
+from analysis.report import write_report
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -30,10 +31,10 @@ def write_run(folder: Path, template: Run, store: TokenStore, losses: list[float
     steps = [round(run.steps * place / (len(losses) - 1)) for place in range(len(losses))]
     for step, loss in zip(steps, losses, strict=True):
         row = {"step": step, "tokens": step * 256, "train_loss": loss, "test_loss": loss, "pool_loss": loss / 2}
-        row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_loss_shuffled": loss + 1}
+        row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_gain": 0.1, "copying_gain_null": 0.0}
         row |= {"copying_loss_per_copy": [loss] * 4}
         directory.append(row, {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1})
-    directory.finish(run.steps)
+    directory.finish(steps)
     return run.name
 
 
@@ -59,7 +60,7 @@ def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
     assert worst.rise_counts.all() and not numbers[numbers.repeats != 4].rise_counts.any()
     said = " ".join(findings(numbers))
     assert "Double descent at f = 50%: in 3 of 9 runs" in said
-    assert said.count("the worst of the R tried is 4") == 3
+    assert said.count("the worst of the 3 R tried is 4") == 3
     assert said.count("fewer and more repeats both do less harm") == 3
 
 
@@ -134,3 +135,50 @@ def test_an_empty_folder_and_altered_metrics_are_refused(planted: Path, tmp_path
 def test_analysis_needs_no_torch() -> None:
     code = "import sys, analysis.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_varies_beside_the_seed_is_never_averaged(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    for repeats, end in ((1, 4.5), (2, 4.6), (4, 4.9)):
+        fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
+        write_run(planted, runs[0], store, [6.0, 5.5, 5.0, end], **fields)
+    short, page = write_report(planted)
+    assert pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.003.csv").seeds.max() == 1
+    other = pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.001.csv")
+    assert other["mean"].tolist() == pytest.approx([4.5, 4.6, 4.9])
+    numbers = pd.read_csv(planted / "tables" / "summary.csv").set_index("run")
+    slow = numbers[numbers.variant == "learning_rate = 0.001"]
+    assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each has its own control"
+    assert page.read_text().count("What happened") == 2
+    assert short.run.is_unique
+
+
+def test_spacings_are_apart_and_share_their_control(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5, "spacing": "uniform"}
+    write_run(planted, runs[0], store, [5.0, 4.5, 4.2, 4.0], **fields)
+    variants = dict(load_runs(planted).variants())
+    assert set(variants) == {"spacing = passes", "spacing = uniform"}
+    uniform = variants["spacing = uniform"]
+    assert sorted(uniform.table.repeats) == [1, 1, 1, 4]
+    repeated = summary(uniform).query("repeats == 4")
+    assert repeated.excess_over_clean.item() == pytest.approx(4.0 - (2 + 40 * SIZES["2x64"] ** -0.3))
+
+
+def test_findings_are_means_over_seeds(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    clean = 2 + 40 * SIZES["2x64"] ** -0.3
+    write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 7.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
+    first = 2 + 40 * (SIZES["2x64"] / 2) ** -0.3
+    said = next(line for line in findings(summary(load_runs(planted))) if line.startswith("2x64"))
+    assert f"test loss {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} over clean)" in said
+    assert "means over 2 seeds" in said
+
+
+def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
+    spec = next(planted.glob("*/spec.json"))
+    for content, message in (
+        ("[]", "list found, a JSON object expected"),
+        ("{}", "no 'tokens' in it"),
+        ("{", "not valid"),
+    ):
+        spec.write_text(content)
+        with pytest.raises(InputError, match=message):
+            write_report(planted)

@@ -1,150 +1,237 @@
+"""Whole builds in real processes: killed, doubled, out of disk, over a changed corpus."""
+
+import json
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from data_prep import build
-from data_prep.build import DataSpec, prepare
+from data_prep.build import JOURNAL, DataSpec, prepare
 from data_prep.errors import InputError
-from data_prep.token_store import TokenStore
-
-SPEC = DataSpec(vocabulary=300, max_tokens=150_000, test_fraction=0.2)
+from data_prep.token_store import MANIFEST, TokenStore
 
 
-@pytest.fixture
-def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spec_of(root: Path, **fields: Any) -> DataSpec:
+    source = {"kind": "files", "paths": [str(root)]}
+    return DataSpec.model_validate(
+        {"source": source, "vocabulary": 300, "max_tokens": 10**9, "test_fraction": 0.2} | fields
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the standard library, so that a build takes a second."""
-    root = tmp_path / "corpus"
-    shutil.copytree(Path(os.__file__).parent / "email", root / "email")
-    shutil.copytree(Path(os.__file__).parent / "json", root / "json")
-    monkeypatch.setattr("data_prep.corpora.installed_python_roots", lambda: [root])
+    root = tmp_path_factory.mktemp("corpus")
+    for package in ("email", "json", "http", "asyncio", "xml"):
+        shutil.copytree(Path(os.__file__).parent / package, root / package, ignore=shutil.ignore_patterns("*.pyc"))
     return root
 
 
-def test_two_builds_of_one_corpus_have_one_fingerprint(small_corpus: Path, tmp_path: Path) -> None:
-    one = prepare(SPEC, tmp_path / "one").fingerprint
-    for number, path in enumerate(sorted(small_corpus.rglob("*.py"))):
-        path.rename(path.with_name(f"renamed{number}.py"))
-    assert prepare(SPEC, tmp_path / "two").fingerprint == one
-    (small_corpus / "new.py").write_text("print('one more document')\n" * 20)
-    assert prepare(SPEC, tmp_path / "three").fingerprint != one
+def test_two_builds_of_one_corpus_have_one_fingerprint(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
+    one = prepare(spec_of(mine), tmp_path / "one").fingerprint
+    assert prepare(spec_of(mine), tmp_path / "two").fingerprint == one
+    (mine / "new.py").write_text("print('one more document')\n" * 20)
+    assert prepare(spec_of(mine), tmp_path / "three").fingerprint != one
 
 
-def test_the_last_document_is_the_one_that_crosses_max_tokens(small_corpus: Path, tmp_path: Path) -> None:
-    store = prepare(SPEC, tmp_path / "data")
-    total = store.train.size + store.test.size
-    last = max(
-        int(split.size - offsets[-2])
-        for split, offsets in (
-            (store.train, _offsets(store, "train")),
-            (store.test, _offsets(store, "test")),
-        )
+def test_the_last_document_is_the_one_that_crosses_max_tokens(corpus: Path, tmp_path: Path) -> None:
+    whole, part = prepare(spec_of(corpus), tmp_path), prepare(spec_of(corpus, max_tokens=60_000), tmp_path)
+    total = part.train.size + part.test.size
+    longest = max(int(np.diff(part.offsets(split)).max()) for split in ("train", "test"))
+    assert 60_000 <= total < 60_000 + longest
+    for split in ("train", "test"):
+        names = part.document_names(split)
+        assert names == whole.document_names(split)[: len(names)]
+    counts = part.manifest["corpus"]
+    assert counts["read"] - counts["duplicates"] - counts["empty"] == sum(
+        split["documents"] for split in part.manifest["splits"].values()
     )
-    assert SPEC.max_tokens <= total < SPEC.max_tokens + last
 
 
-def _offsets(store: TokenStore, split: str) -> list[int]:
-    import numpy as np
-
-    return np.fromfile(store.folder / f"{split}.offsets", np.int64).tolist()
-
-
-def test_a_quoted_end_of_text_is_plain_text(small_corpus: Path, tmp_path: Path) -> None:
-    (small_corpus / "quote.py").write_text("mark = '<|endoftext|>'\n" * 50)
-    store = prepare(SPEC.model_copy(update={"max_tokens": 10**9}), tmp_path / "data")
+def test_a_quoted_end_of_text_is_plain_text(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
+    (mine / "quote.py").write_text("mark = '<|endoftext|>'\n" * 50)
+    store = prepare(spec_of(mine), tmp_path / "data")
     ends = int((store.train == store.end_of_text).sum() + (store.test == store.end_of_text).sum())
     assert ends == sum(split["documents"] for split in store.manifest["splits"].values())
 
 
-def test_a_standing_store_is_not_built_again(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = prepare(SPEC, tmp_path / "data").fingerprint
+def test_a_tokenizer_can_be_brought_along(corpus: Path, tmp_path: Path) -> None:
+    first = prepare(spec_of(corpus / "json"), tmp_path)
+    brought = str(first.folder / "tokenizer.json")
+    second = prepare(spec_of(corpus / "http", tokenizer=brought), tmp_path)
+    assert second.vocabulary == 300 and second.tokenizer().to_str() == first.tokenizer().to_str()
+    with pytest.raises(InputError, match=r"data\.end_of_text: .<eos>. is no token of"):
+        prepare(spec_of(corpus / "http", tokenizer=brought, end_of_text="<eos>"), tmp_path)
+    with pytest.raises(InputError, match="no such tokenizer file"):
+        prepare(spec_of(corpus / "http", tokenizer="nowhere.json"), tmp_path)
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(InputError, match=r"bad.json: not a tokenizer.json"):
+        prepare(spec_of(corpus / "http", tokenizer=str(tmp_path / "bad.json")), tmp_path)
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Path, tmp_path: Path) -> None:
+    words = prepare(spec_of(corpus / "json"), tmp_path).tokenizer()
+    words.add_tokens([f"<extra {number}>" for number in range(70_000)])
+    words.save(str(tmp_path / "large.json"))
+    store = prepare(spec_of(corpus / "json", tokenizer=str(tmp_path / "large.json")), tmp_path)
+    assert store.train.dtype == np.uint32 and store.vocabulary == 70_300
+
+
+def test_the_synthetic_language_has_one_token_per_word(tmp_path: Path) -> None:
+    fields = {"source": {"kind": "synthetic", "words": 50}, "max_tokens": 20_000, "test_fraction": 0.1}
+    store = prepare(DataSpec.model_validate(fields), tmp_path)
+    assert store.vocabulary == 50 + 2 + 1
+    words = store.tokenizer().decode(store.train[:200].tolist(), skip_special_tokens=False).split(" ")
+    assert len(words) == 200 and set(words) <= {f"w{n}" for n in range(51)} | {"=", ";", "<|endoftext|>"}
+
+
+def test_a_standing_store_is_not_built_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(spec_of(corpus / "json"), tmp_path).fingerprint
     monkeypatch.setattr(build, "_build", lambda *_: pytest.fail("built again"))
-    assert prepare(SPEC, tmp_path / "data").fingerprint == first
+    assert prepare(spec_of(corpus / "json"), tmp_path).fingerprint == first
 
 
-def _prepare_in_child(root: Path, data_dir: Path, results: "multiprocessing.Queue[tuple[str, bool]]") -> None:
-    import data_prep.corpora
+def _prepare_in_child(root: Path, data_dir: Path, result: Path) -> None:
+    build.JOURNAL_SECONDS = 0.0
+    said: list[str] = []
+    # A small batch, so that a small corpus takes many of them and can be killed between any two.
+    import data_prep.encoding
 
-    data_prep.corpora.installed_python_roots = lambda: [root]
-    built = []
-    original = build._build
-
-    def counting(*arguments: object) -> None:
-        built.append(True)
-        original(*arguments)  # type: ignore[arg-type]
-
-    build._build = counting
-    results.put((prepare(SPEC, data_dir).fingerprint, bool(built)))
+    data_prep.encoding.BATCH_CHARACTERS = 20_000
+    store = prepare(spec_of(root), data_dir, lambda what, share: said.append(what))
+    result.write_text(json.dumps([store.fingerprint, "tokenizing" in said]))
 
 
-def test_two_processes_build_once(small_corpus: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    children = [
-        context.Process(target=_prepare_in_child, args=(small_corpus, tmp_path / "data", results)) for _ in range(2)
-    ]
-    for child in children:
-        child.start()
-    (one, built_one), (other, built_other) = (results.get(timeout=120) for _ in children)
+def child_of(corpus: Path, data_dir: Path, result: str = "result") -> Any:
+    data_dir.mkdir(exist_ok=True)
+    arguments = (corpus, data_dir, data_dir / result)
+    child = multiprocessing.get_context("spawn").Process(target=_prepare_in_child, args=arguments)
+    child.start()
+    return child
+
+
+def test_two_processes_build_once(corpus: Path, tmp_path: Path) -> None:
+    children = [child_of(corpus, tmp_path, name) for name in ("one", "other")]
     for child in children:
         child.join()
+    (one, built_one), (other, built_other) = (json.loads((tmp_path / name).read_text()) for name in ("one", "other"))
     assert one == other and built_one != built_other
 
 
-def test_a_killed_build_leaves_no_store_and_the_next_one_succeeds(small_corpus: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    expected = prepare(SPEC, tmp_path / "undisturbed").fingerprint
-    results = context.Queue()
-    child = context.Process(target=_prepare_in_child, args=(small_corpus, tmp_path / "data", results))
-    child.start()
-    scratch = tmp_path / "data" / f".{SPEC.store_name}.building"
-    while not (scratch / "train.tokens").exists() and child.is_alive():
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    return prepare(spec_of(corpus), tmp_path_factory.mktemp("undisturbed"))
+
+
+def wait_for(child: Any, path: Path) -> Iterator[None]:
+    while child.is_alive() and not path.exists():
         time.sleep(0.001)
-    os.kill(child.pid or 0, signal.SIGKILL)
-    child.join()
-    assert not (tmp_path / "data" / SPEC.store_name).exists()
-    assert prepare(SPEC, tmp_path / "data").fingerprint == expected
+        yield
+
+
+def test_a_build_killed_again_and_again_ends_in_the_same_store(
+    corpus: Path, tmp_path: Path, undisturbed: TokenStore
+) -> None:
+    dice = random.Random(0)
+    scratch = tmp_path / f".{undisturbed.folder.name}.building"
+    journal = scratch / JOURNAL
+    kills, progress = 0, []
+    for _ in range(8):
+        before = journal.stat().st_mtime_ns if journal.exists() else None
+        child = child_of(corpus, tmp_path)
+        while child.is_alive() and not (journal.exists() and journal.stat().st_mtime_ns != before):
+            time.sleep(0.001)  # until it has got one journal further
+        time.sleep(dice.random() * 0.05)
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+        child.join()
+        if (tmp_path / undisturbed.folder.name).exists():
+            break
+        assert not (scratch / MANIFEST).exists() or (scratch / JOURNAL).exists()
+        progress.append(json.loads((scratch / JOURNAL).read_text())["taken"])
+    assert kills >= 2 and progress == sorted(progress) and progress[-1] > progress[0], (
+        "it goes on, it does not begin anew"
+    )
+    store = prepare(spec_of(corpus), tmp_path)
+    assert store.fingerprint == undisturbed.fingerprint
+    assert {key: value for key, value in store.manifest.items()} == undisturbed.manifest
     assert not scratch.exists()
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_build_killed_before_its_first_journal_begins_anew(
+    corpus: Path, tmp_path: Path, undisturbed: TokenStore
+) -> None:
+    scratch = tmp_path / f".{undisturbed.folder.name}.building"
+    scratch.mkdir()
+    (scratch / "train.tokens").write_bytes(b"half a tok")
+    (scratch / "tokenizer.json").write_text("{")
+    assert prepare(spec_of(corpus), tmp_path).fingerprint == undisturbed.fingerprint
+
+
+def interrupted_build(corpus: Path, tmp_path: Path) -> Path:
+    child = child_of(corpus, tmp_path)
+    scratch = tmp_path / f".{spec_of(corpus).store_name}.building"
+    for _ in wait_for(child, scratch / JOURNAL):
+        pass
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not (tmp_path / spec_of(corpus).store_name).exists()
+    return scratch
+
+
+def test_a_corpus_that_changed_since_the_interruption_is_noticed(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus, tmp_path / "mine"))
+    scratch = interrupted_build(mine, tmp_path / "data")
+    first = min(mine.rglob("*.py"))
+    first.write_text(first.read_text() + "# changed\n")
+    with pytest.raises(InputError, match="the corpus has changed since this build was interrupted"):
+        prepare(spec_of(mine), tmp_path / "data")
+    assert (scratch / JOURNAL).exists()
+
+
+def test_a_full_disk_is_one_clear_line_and_the_build_goes_on_afterwards(
+    corpus: Path, tmp_path: Path, undisturbed: TokenStore
 ) -> None:
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing past the limit then fails with an error
     try:
-        monkeypatch.setattr(Tokenizer, "save", lambda self, path: Path(path).write_text("{}"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
-        with pytest.raises(InputError, match="cannot be written: File too large"):
-            prepare(SPEC, tmp_path / "data")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, old[1]))
+        with pytest.raises(InputError, match=r"cannot be written: File too large; make room and call again") as caught:
+            prepare(spec_of(corpus), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [f".{SPEC.store_name}.lock"]
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / undisturbed.folder.name).exists()
+    assert prepare(spec_of(corpus), tmp_path).fingerprint == undisturbed.fingerprint
 
 
-def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(20):
         (tmp_path / "corpus" / f"{number}.py").write_text(f"x = {number}\n")
-    monkeypatch.setattr("data_prep.corpora.installed_python_roots", lambda: [tmp_path / "corpus"])
     with pytest.raises(InputError, match=r"data.vocabulary: 5000 tokens asked for"):
-        prepare(DataSpec(vocabulary=5000, max_tokens=1000), tmp_path / "data")
-    assert not list((tmp_path / "data").glob("installed*"))
+        prepare(spec_of(tmp_path / "corpus", vocabulary=5000), tmp_path / "data")
+    assert not list((tmp_path / "data").glob("*files*/"))
 
 
-def test_a_folder_in_the_way_is_not_touched(small_corpus: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "data" / SPEC.store_name / "mine.txt"
+def test_a_folder_in_the_way_is_not_touched(corpus: Path, tmp_path: Path) -> None:
+    mine = tmp_path / spec_of(corpus).store_name / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
     with pytest.raises(InputError, match="is no token store"):
-        prepare(SPEC, tmp_path / "data")
+        prepare(spec_of(corpus), tmp_path)
     assert mine.read_text() == "precious"

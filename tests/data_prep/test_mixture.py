@@ -7,38 +7,27 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_prep.errors import InputError
-from data_prep.mixture import FRACTION_TOLERANCE, RepeatMixture, Stream, pool_size
+from data_prep.mixture import FRACTION_TOLERANCE, RepeatMixture, Spacing, Stream, pool_size
 
 
 @st.composite
-def mixtures(draw: st.DrawFn) -> RepeatMixture:
+def mixtures(draw: st.DrawFn, spacings: tuple[Spacing, ...] = tuple(Spacing)) -> RepeatMixture:
     positions = draw(st.integers(1, 1500))
     pool = draw(st.integers(0, positions))
     repeats = draw(st.integers(1, positions // pool)) if pool else 1
-    spare = draw(st.integers(0, 500))
-    return RepeatMixture(positions, pool, repeats, positions + pool + spare, draw(st.integers(0, 2**31)))
+    spacing = draw(st.sampled_from(spacings))
+    distance = draw(st.integers(1, 2 * pool + 1)) if spacing is Spacing.BURSTS else 0
+    return RepeatMixture(positions, pool, repeats, draw(st.integers(0, 2**31)), spacing, distance)
 
 
 @given(mixtures())
-def test_every_pool_sequence_is_seen_exactly_R_times_and_every_unique_one_once(mixture: RepeatMixture) -> None:
+def test_every_slot_is_seen_exactly_R_times_and_every_unique_place_once(mixture: RepeatMixture) -> None:
     found = mixture.at(np.arange(mixture.positions))
-    pool = Counter(found.sequence[found.stream == Stream.POOL].tolist())
-    unique = Counter(found.sequence[found.stream == Stream.UNIQUE].tolist())
-    assert set(pool.values()) <= {mixture.repeats} and len(pool) == mixture.pool
-    assert set(unique.values()) <= {1} and len(unique) == mixture.unique_positions
-    assert not pool.keys() & unique.keys()
-
-
-@given(mixtures())
-def test_every_pass_shows_the_whole_pool_before_the_next_begins(mixture: RepeatMixture) -> None:
-    assume(mixture.pool)
-    found = mixture.at(np.arange(mixture.positions))
-    passes = found.sequence[found.stream == Stream.POOL].reshape(mixture.repeats, mixture.pool)
-    expected = sorted(mixture.pool_sequence(np.arange(mixture.pool)))
-    assert all(sorted(one) == expected for one in passes)
-    numbers = found.pass_number[found.stream == Stream.POOL]
-    assert (numbers == np.repeat(np.arange(mixture.repeats), mixture.pool)).all()
-    assert (found.pass_number[found.stream == Stream.UNIQUE] == -1).all()
+    in_pool = found.stream == Stream.POOL
+    slots = Counter(zip(found.place[in_pool].tolist(), found.copy[in_pool].tolist(), strict=True))
+    assert slots == Counter((slot, copy) for slot in range(mixture.pool) for copy in range(mixture.repeats))
+    assert found.place[~in_pool].tolist() == list(range(mixture.unique_positions)), "the unique stream in its order"
+    assert (found.copy[~in_pool] == -1).all()
 
 
 @given(mixtures())
@@ -49,48 +38,80 @@ def test_every_prefix_holds_its_share_of_the_pool_to_within_one_sequence(mixture
 
 
 @given(mixtures(), st.data())
-def test_any_position_alone_equals_the_whole_order(mixture: RepeatMixture, data: st.DataObject) -> None:
+def test_any_tail_alone_equals_the_tail_of_the_whole(mixture: RepeatMixture, data: st.DataObject) -> None:
     whole = mixture.at(np.arange(mixture.positions))
     start = data.draw(st.integers(0, mixture.positions - 1))
     tail = mixture.at(np.arange(start, mixture.positions))
     assert all((part[start:] == other).all() for part, other in zip(whole, tail, strict=True))
 
 
-def test_arms_share_the_unique_stream_and_their_pools_are_nested() -> None:
-    arms = {repeats: RepeatMixture(1000, 900 // repeats, repeats, 3000, seed=3) for repeats in (2, 10, 50, 300)}
-    clean = RepeatMixture(1000, 0, 1, 3000, seed=3)
-    clean_order = clean.at(np.arange(1000)).sequence
-    previous: list[int] | None = None
-    for mixture in arms.values():
-        found = mixture.at(np.arange(1000))
-        unique = found.sequence[found.stream == Stream.UNIQUE]
-        assert (unique == clean_order[: len(unique)]).all()
-        pool = mixture.pool_sequence(np.arange(mixture.pool)).tolist()
-        assert previous is None or previous[: len(pool)] == pool
-        assert not set(pool) & set(clean_order.tolist()), "the clean control must never meet the pool"
-        previous = pool
+@given(mixtures(), st.data())
+def test_occurrences_are_where_the_slot_stands(mixture: RepeatMixture, data: st.DataObject) -> None:
+    assume(mixture.pool)
+    slot = data.draw(st.integers(0, mixture.pool - 1))
+    found = mixture.at(np.arange(mixture.positions))
+    expected = np.flatnonzero((found.stream == Stream.POOL) & (found.place == slot))
+    assert mixture.occurrences(slot).tolist() == expected.tolist()
+
+
+@given(mixtures(spacings=(Spacing.PASSES,)))
+def test_passes_show_the_whole_pool_before_any_sequence_comes_again(mixture: RepeatMixture) -> None:
+    assume(mixture.pool)
+    found = mixture.at(np.arange(mixture.positions))
+    passes = found.place[found.stream == Stream.POOL].reshape(mixture.repeats, mixture.pool)
+    assert (np.sort(passes, axis=1) == np.arange(mixture.pool)).all()
 
 
 def test_passes_come_in_different_orders() -> None:
-    mixture = RepeatMixture(1000, 100, 9, 2000, seed=0)
+    mixture = RepeatMixture(1000, 100, 9, seed=0)
     found = mixture.at(np.arange(1000))
-    passes = found.sequence[found.stream == Stream.POOL].reshape(9, 100)
+    passes = found.place[found.stream == Stream.POOL].reshape(9, 100)
     assert len({tuple(one) for one in passes.tolist()}) == 9
 
 
-def test_seeds_give_other_pools_and_other_streams() -> None:
-    one, other = (RepeatMixture(1000, 50, 10, 5000, seed) for seed in (0, 1))
-    assert set(one.pool_sequence(np.arange(50)).tolist()) != set(other.pool_sequence(np.arange(50)).tolist())
-    assert (one.unique_sequence(np.arange(500)) != other.unique_sequence(np.arange(500))).any()
+@given(mixtures(spacings=(Spacing.BURSTS,)))
+def test_bursts_put_copies_the_given_number_of_pool_positions_apart(mixture: RepeatMixture) -> None:
+    assume(mixture.pool and mixture.repeats > 1)
+    found = mixture.at(np.arange(mixture.positions))
+    slots = found.place[found.stream == Stream.POOL]
+    last_group = mixture.pool % mixture.burst_distance or mixture.burst_distance
+    gaps = Counter(gap for slot in range(mixture.pool) for gap in np.diff(np.flatnonzero(slots == slot)).tolist())
+    assert set(gaps) <= {min(mixture.burst_distance, mixture.pool), last_group}
+    assert gaps[last_group] >= (mixture.repeats - 1) * min(last_group, mixture.pool)
 
 
-def test_a_run_of_a_hundred_billion_tokens_needs_no_index() -> None:
-    positions = 10**11 // 128
-    repeats = 1000
-    mixture = RepeatMixture(positions, pool_size(positions, 0.9, repeats), repeats, 3 * positions, seed=0)
-    last = mixture.at([0, positions // 2, positions - 1])
-    assert last.pass_number[-1] == repeats - 1
-    assert abs(mixture.exact_fraction - Fraction(9, 10)) < 1e-5
+def test_uniform_spacing_has_the_gaps_of_a_uniform_shuffle() -> None:
+    mixture = RepeatMixture(40_000, 200, 100, seed=1, spacing=Spacing.UNIFORM)
+    found = mixture.at(np.arange(mixture.positions))
+    slots = found.place[found.stream == Stream.POOL]
+    gaps = np.concatenate([np.diff(np.flatnonzero(slots == slot)) for slot in range(200)])
+    # R copies among R·P places: gaps are nearly geometric with mean P and standard deviation P; passes have none so wide.
+    assert abs(gaps.mean() / 200 - 1) < 0.05 and abs(gaps.std() / 200 - 1) < 0.05
+    assert gaps.max() > 5 * 200
+
+
+def test_arms_differ_in_their_copies_alone() -> None:
+    arms = [RepeatMixture(1000, 9, 100, 3, spacing, distance) for spacing, distance in
+            ((Spacing.PASSES, 0), (Spacing.UNIFORM, 0), (Spacing.BURSTS, 4))]  # fmt: skip
+    found = [arm.at(np.arange(1000)) for arm in arms]
+    for other in found[1:]:
+        assert (other.stream == found[0].stream).all()
+        assert (other.place[other.stream == 0] == found[0].place[found[0].stream == 0]).all()
+        assert (other.place != found[0].place).any()
+
+
+@pytest.mark.parametrize("context", [128, 8192])
+@pytest.mark.parametrize("pool_tokens", [10**5, 10**7, 10**10])
+@pytest.mark.parametrize("spacing", [Spacing.PASSES, Spacing.UNIFORM])
+def test_a_run_of_a_hundred_billion_tokens_needs_no_index(context: int, pool_tokens: int, spacing: Spacing) -> None:
+    positions = 10**11 // context
+    pool = pool_tokens // context
+    mixture = RepeatMixture(positions, pool, positions * 9 // 10 // pool, seed=0, spacing=spacing)
+    found = mixture.at([0, positions // 2, positions - 1])
+    assert (found.place >= 0).all() and (found.place[found.stream == Stream.POOL] < pool).all()
+    slot = pool - 1
+    seen = mixture.occurrences(slot)
+    assert len(seen) == mixture.repeats and (mixture.at(seen).place == slot).all()
 
 
 @given(st.integers(10, 10**6), st.floats(0.01, 1.0), st.integers(2, 1000))
@@ -103,18 +124,19 @@ def test_the_pool_keeps_the_fraction_or_is_refused(positions: int, fraction: flo
     assert abs(pool * repeats / positions / fraction - 1) <= FRACTION_TOLERANCE + 1e-9
 
 
+def test_exact_fractions_stay_exact() -> None:
+    assert pool_size(12_000, 0.9, 30) == 360
+    assert RepeatMixture(12_000, 360, 30, seed=0).exact_fraction == Fraction(9, 10)
+
+
 def test_impossible_mixtures_are_refused() -> None:
     with pytest.raises(InputError, match="less than one"):
         pool_size(1000, 0.1, 500)
     with pytest.raises(InputError, match="off by more than"):
         pool_size(1000, 0.3, 200)
-    with pytest.raises(InputError, match="the corpus has 1000"):
-        RepeatMixture(1000, 10, 10, 1000, seed=0)
+    with pytest.raises(InputError, match="bursts need 1 or more"):
+        RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
+    with pytest.raises(InputError, match="burst_distance: 3 with spacing passes"):
+        RepeatMixture(100, 5, 10, seed=0, burst_distance=3)
     with pytest.raises(ValueError):
-        RepeatMixture(100, 20, 10, 1000, seed=0)
-
-
-def test_a_shorter_corpus_for_the_same_run_is_named() -> None:
-    with pytest.raises(InputError, match=r"needs 1010 sequences.*the corpus has 1009"):
-        RepeatMixture(1000, 10, 10, 1009, seed=0)
-    RepeatMixture(1000, 10, 10, 1010, seed=0)
+        RepeatMixture(100, 20, 10, seed=0)

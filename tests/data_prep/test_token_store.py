@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.build import DataSpec, split_of
+from data_prep.corpora import Document, SourceReport, documents
 from data_prep.errors import InputError
-from data_prep.token_store import MANIFEST, TokenStore
+from data_prep.token_store import MANIFEST, SPLITS, TokenStore
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def copy(store: TokenStore, tmp_path: Path) -> Path:
 
 def test_tokens_decode_to_the_documents(store: TokenStore) -> None:
     tokenizer = store.tokenizer()
-    offsets = np.fromfile(store.folder / "train.offsets", np.int64)
+    offsets = store.offsets("train")
     assert len(offsets) == len(store.document_names("train")) + 1 and offsets[-1] == store.train.size
     text_bytes = 0
     for start, end in pairwise(offsets):
@@ -37,16 +39,21 @@ def test_sequences_are_disjoint_and_cover_the_split(store: TokenStore) -> None:
     assert store.train.size - rows.size <= context
 
 
-def test_a_sequence_knows_its_document(store: TokenStore) -> None:
-    offsets = np.fromfile(store.folder / "train.offsets", np.int64)
-    documents = store.document_of("train", np.arange(50), 31)
-    for sequence, document in enumerate(documents):
-        assert offsets[document] <= sequence * 32 < offsets[document + 1]
-
-
-def test_train_and_test_share_no_document(store: TokenStore) -> None:
-    assert not set(store.document_names("train")) & set(store.document_names("test"))
-    assert store.manifest["splits"]["test"]["documents"] > 0
+def test_each_document_lies_in_the_split_its_content_says_and_in_no_other(
+    store: TokenStore, data_spec: DataSpec
+) -> None:
+    tokenizer = store.tokenizer()
+    found = {}
+    for split in SPLITS:
+        offsets, tokens = store.offsets(split), store.train if split == "train" else store.test
+        texts = [tokenizer.decode(tokens[start : end - 1].tolist()) for start, end in pairwise(offsets)]
+        found[split] = {Document.of("", text).digest for text in texts}
+        assert len(found[split]) == len(texts) == store.manifest["splits"][split]["documents"] > 0
+    assert not found["train"] & found["test"]
+    expected: dict[str, set[bytes]] = {"train": set(), "test": set()}
+    for document in documents(data_spec.source, SourceReport()):
+        expected[split_of(document, data_spec.test_fraction)].add(document.digest)
+    assert found == expected
 
 
 def truncate(folder: Path) -> None:
@@ -61,6 +68,11 @@ def alter(folder: Path) -> None:
     path.write_bytes(content)
 
 
+def edit(folder: Path, key: str, value: object) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {key: value}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -69,6 +81,9 @@ def alter(folder: Path) -> None:
         (lambda folder: (folder / "tokenizer.json").unlink(), "missing, though the manifest lists it"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "not valid JSON"),
         (lambda folder: (folder / MANIFEST).write_text(json.dumps({"format": 99})), "not the manifest"),
+        (lambda folder: edit(folder, "fingerprint", "0" * 16), "its fingerprint is not that of its checksums"),
+        (lambda folder: edit(folder, "splits", {}), "malformed"),
+        (lambda folder: edit(folder, "bytes", 5), "malformed"),
         (lambda folder: (folder / MANIFEST).unlink(), "no token store here"),
     ],
 )

@@ -3,16 +3,17 @@ from collections import Counter
 import lightning
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
-from repeat_study.datamodule import MixtureBatches, MixtureDataModule
+from repeat_study.datamodule import MixtureBatches, MixtureDataModule, RemainingSteps
 from repeat_study.study import Run
 
 
-def batches_of(run: Run, store: TokenStore) -> MixtureBatches:
-    mixture = run.mixture(store.sequences_in("train", run.context))
-    return MixtureBatches(store, [mixture], run.sequences_per_step, run.context)
+def batches_of(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureBatches:
+    return MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
 class Reached(lightning.Trainer):
@@ -37,29 +38,39 @@ def test_a_whole_run_shows_every_pool_sequence_R_times_every_unique_one_once_and
     which: int, runs: list[Run], store: TokenStore
 ) -> None:
     run = runs[which]
-    mixture = run.mixture(store.sequences_in("train", run.context))
+    mixture, draw = run.mixture(), run.draw(store)
     counts = Counter(served(run, store))
     # The text itself can repeat in a real corpus: what is wanted is what the store's sequences say.
     expected: Counter[tuple[int, ...]] = Counter()
-    for sequences, times in (
-        (mixture.pool_sequence(np.arange(mixture.pool)), run.repeats),
-        (mixture.unique_sequence(np.arange(mixture.unique_positions)), 1),
+    for tokens, times in (
+        (draw.pool_tokens(np.arange(mixture.pool)), run.repeats),
+        (draw.unique_tokens(np.arange(mixture.unique_positions)), 1),
     ):
-        for row in store.gather("train", sequences, run.context).tolist():
+        for row in tokens.tolist():
             expected[tuple(row)] += times
     assert counts == expected
     assert sum(counts.values()) == run.positions == mixture.pool * run.repeats + mixture.unique_positions
-    numbers = mixture.at(np.arange(run.positions))
-    assert Counter(Counter(numbers.sequence[numbers.stream == Stream.POOL].tolist()).values()) == (
-        {run.repeats: run.pool} if run.pool else {}
-    )
-    assert numbers.sequence.max() < store.sequences_in("train", run.context), "test text lies in a file of its own"
-    test = {
-        tuple(row)
-        for row in store.gather("test", np.arange(store.sequences_in("test", run.context)), run.context).tolist()
-    }
-    train = {tuple(row) for row in store.gather("train", np.arange(mixture.store_sequences), run.context).tolist()}
-    assert not set(counts) & (test - train)
+    train = {tuple(row) for row in store.gather("train", np.arange(store.sequences_in("train", 32)), 32).tolist()}
+    assert counts.keys() <= train
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_ranks_together_see_each_step_of_the_single_process(runs: list[Run], store: TokenStore, world: int) -> None:
+    run = runs[1]
+    whole = batches_of(run, store)
+    ranks = [batches_of(run, store, rank, world) for rank in range(world)]
+    for step in range(0, run.steps, 7):
+        together = torch.stack([rank[step][0] for rank in ranks], dim=1).flatten(0, 1)
+        assert torch.equal(together, whole[step][0])
+    with pytest.raises(ValueError, match="do not divide among 3"):
+        batches_of(run, store, 0, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_loader_workers_change_nothing(runs: list[Run], store: TokenStore, workers: int) -> None:
+    batches = batches_of(runs[1], store)
+    loader = DataLoader(batches, batch_size=None, sampler=RemainingSteps(20, len(batches)), num_workers=workers)
+    assert all(torch.equal(batch, batches[step]) for step, batch in enumerate(loader, start=20))
 
 
 def test_a_resumed_loader_serves_exactly_the_tail(runs: list[Run], store: TokenStore) -> None:
@@ -73,7 +84,6 @@ def test_arms_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenS
     clean, *repeated = (run for run in runs if run.model == "1x16")
     unique = served(clean, store)
     for run in repeated:
-        mixture = run.mixture(store.sequences_in("train", run.context))
-        stream = mixture.at(np.arange(run.positions)).stream
+        stream = run.mixture().at(np.arange(run.positions)).stream
         shown = [row for row, source in zip(served(run, store), stream, strict=True) if source == Stream.UNIQUE]
         assert shown == unique[: len(shown)]

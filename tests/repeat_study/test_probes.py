@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data_prep.token_store import TokenStore
+from data_prep.tokenizer import word_tokenizer
 from repeat_study.ladder import shape_of
 from repeat_study.model import Decoder
 from repeat_study.probes.copying import CONTROLS, COPIES, copying_probe
@@ -24,7 +25,7 @@ class Copier(Decoder):
 
 @pytest.mark.parametrize("context", [16, 64, 2048])
 def test_as_many_copies_as_fit_and_the_probe_says_how_many(store: TokenStore, context: int) -> None:
-    probe = copying_probe(store.tokenizer(), store.end_of_text, context)
+    probe = copying_probe(store.tokenizer(), store.end_of_text, context, [])
     assert probe.copied.shape == (1, 1 + probe.copies * probe.length)
     assert 4 <= probe.copies <= COPIES and probe.copies * probe.length <= context
     assert (probe.copies + 1) * probe.length > context or probe.copies == COPIES
@@ -36,24 +37,46 @@ def test_as_many_copies_as_fit_and_the_probe_says_how_many(store: TokenStore, co
 
 
 def test_the_null_shuffles_every_copy(store: TokenStore) -> None:
-    probe = copying_probe(store.tokenizer(), store.end_of_text, 64)
+    probe = copying_probe(store.tokenizer(), store.end_of_text, 64, [])
     shuffled = probe.shuffled[:, 1:].view(CONTROLS, probe.copies, probe.length)
     assert (shuffled.sort(dim=-1).values == shuffled[0, 0].sort().values).all()
     assert not (shuffled == shuffled[:, :1]).all(dim=-1)[:, 1:].any()
 
 
 def test_a_copier_scores_zero_loss_on_copies_and_not_on_the_null(store: TokenStore) -> None:
-    probe = copying_probe(store.tokenizer(), store.end_of_text, 64)
+    probe = copying_probe(store.tokenizer(), store.end_of_text, 64, [])
     model = Copier(shape_of("1x16"), 320, 64, [0])
     model.period = probe.length
     numbers = probe(model)
     assert numbers["copying_loss"] < 1e-3
     assert numbers["copying_loss_per_copy"][0] == pytest.approx(math.log(320), abs=1e-3)
     assert len(numbers["copying_loss_per_copy"]) == probe.copies
-    assert numbers["copying_loss_shuffled"] > math.log(320)
+    assert numbers["copying_gain"] == pytest.approx(math.log(320), abs=1e-2)
+    assert numbers["copying_gain_null"] < 0, "copying what is not repeated in order costs"
 
 
-def test_an_untrained_model_sits_at_the_null(store: TokenStore) -> None:
-    numbers = copying_probe(store.tokenizer(), store.end_of_text, 64)(Decoder(shape_of("1x16"), 320, 64, [0]))
-    for key in ("copying_loss", "copying_loss_shuffled"):
-        assert numbers[key] == pytest.approx(math.log(320), abs=0.05)
+class Cache(Decoder):
+    """Predicts tokens in proportion to how often they came before: it gains from repetition and copies nothing."""
+
+    def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
+        seen = torch.nn.functional.one_hot(tokens_lbt, self.vocabulary).cumsum(dim=2)
+        return torch.log(seen + 0.01)
+
+
+def test_a_model_that_only_counts_tokens_gains_no_more_than_its_null(store: TokenStore) -> None:
+    probe = copying_probe(store.tokenizer(), store.end_of_text, 64, [])
+    numbers = probe(Cache(shape_of("1x16"), 320, 64, [0]))
+    assert numbers["copying_gain"] > 0.5
+    assert numbers["copying_gain"] == pytest.approx(numbers["copying_gain_null"], rel=0.15)
+
+
+def test_an_untrained_model_gains_nothing(store: TokenStore) -> None:
+    numbers = copying_probe(store.tokenizer(), store.end_of_text, 64, [])(Decoder(shape_of("1x16"), 320, 64, [0]))
+    assert numbers["copying_loss"] == pytest.approx(math.log(320), abs=0.05)
+    assert abs(numbers["copying_gain"]) < 0.02 and abs(numbers["copying_gain_null"]) < 0.02
+
+
+def test_a_language_that_cannot_spell_the_paragraph_copies_its_own_text() -> None:
+    tokenizer = word_tokenizer(["a", "b", "c"])
+    probe = copying_probe(tokenizer, 0, 16, [1, 2, 3, 2, 1, 3, 3])
+    assert probe.copied[0].tolist() == [0, *[1, 2, 3, 2] * 4]

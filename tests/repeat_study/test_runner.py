@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +185,78 @@ def test_a_failure_is_recorded_and_cleared_by_the_next_try(runs: list[Run], stor
 
 def test_a_loss_that_is_no_number_stops_the_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
-    with pytest.raises(Diverged, match="training loss is nan by step"):
+    with pytest.raises(Diverged, match="test_loss is nan by step 1"):
         train(run, store, tmp_path)
     directory = RunDirectory(tmp_path / run.name)
     assert directory.status() is Status.FAILED
     assert all(row["train_loss"] is None or row["train_loss"] == row["train_loss"] for row in directory.rows())
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_is_named_and_touches_nothing(
+    content: bytes | None, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, directory = runs[0], interrupted(runs[0], store, tmp_path)
+    whole = directory.checkpoint.read_bytes()
+    directory.checkpoint.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    rows = directory.metrics.read_bytes()
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\); delete it to train the run from its start"):
+        train(run, store, tmp_path)
+    assert directory.metrics.read_bytes() == rows
+    directory.checkpoint.unlink()
+    assert train(run, store, tmp_path) is Outcome.DONE
+
+
+@pytest.mark.parametrize("which", ["metrics.jsonl", "timing.jsonl"])
+@pytest.mark.parametrize("kept", [0, 2])
+def test_evaluations_that_are_missing_are_noticed(
+    which: str, kept: int, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    lines = (directory.path / which).read_text().splitlines(keepends=True)
+    (directory.path / which).write_text("".join(lines[:kept]))
+    with pytest.raises(InputError, match=rf"{which}: does not hold every evaluation up to step 40"):
+        train(runs[0], store, tmp_path)
+
+
+def interrupted(run: Run, store: TokenStore, folder: Path) -> RunDirectory:
+    patience = iter(range(39))
+    assert train(run, store, folder, should_stop=lambda: next(patience, None) is None) is Outcome.INTERRUPTED
+    return RunDirectory(folder / run.name)
+
+
+def test_the_clock_goes_on_where_it_stopped(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    before = directory.timings()[-1]
+    assert train(runs[0], store, tmp_path) is Outcome.DONE
+    timings = directory.timings()
+    assert all(b["train_seconds"] > a["train_seconds"] for a, b in pairwise(timings))
+    rates = [timing["tokens_per_second"] for timing in timings if timing["step"] > 1]
+    assert max(rates) < 20 * min(rates), "tokens trained before the stop are not counted into the time after it"
+    assert timings[-1]["train_seconds"] > before["train_seconds"]
+
+
+def test_somebody_who_asks_for_the_status_keeps_nobody_from_training(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path / runs[0].name)
+    directory.make()
+    directory.lock.touch()
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            directory.status()
+
+    watcher = threading.Thread(target=ask)
+    watcher.start()
+    try:
+        for _ in range(100):
+            with exclusive_lock(directory.lock):
+                pass
+    finally:
+        asking.set()
+        watcher.join()
 
 
 def test_seeds_change_the_start_and_arms_share_it(undisturbed: Path, runs: list[Run], store: TokenStore) -> None:

@@ -37,7 +37,7 @@ def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: Token
 def test_a_run_that_fails_is_named_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bad = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
     ended = pool(store, tmp_path, []).train([bad, *runs[1:4]])
-    assert ended[bad.name].outcome is Outcome.FAILED and "training loss is nan" in ended[bad.name].reason
+    assert ended[bad.name].outcome is Outcome.FAILED and "test_loss is nan by step 1" in ended[bad.name].reason
     assert {ended[run.name].outcome for run in runs[1:4]} == {Outcome.DONE}
     assert RunDirectory(tmp_path / bad.name).status() is Status.FAILED
 

@@ -1,0 +1,138 @@
+"""The data builder against its parts: the encoder alone, a bare gather, and an index; peers are in data_peers.py.
+
+Prints tables and, last, one JSON line of ratios. Every ratio is taken in this one run, the two sides in turn.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.build import DataSpec, prepare
+from data_prep.corpora import SourceReport, documents
+from data_prep.draw import Draw, Unit
+from data_prep.encoding import BATCH_CHARACTERS
+from data_prep.mixture import RepeatMixture, pool_size
+from data_prep.token_store import TokenStore
+from repeat_study.datamodule import MixtureBatches
+
+ROUNDS = 3
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
+    """Whole builds with a given tokenizer against encode_batch_fast over the same texts, held in memory, in the same batches."""
+    first = prepare(DataSpec.model_validate({"source": "installed-python", "max_tokens": 1_000_000}), folder)
+    tokenizer = first.tokenizer()
+    fields = {"source": "installed-python", "tokenizer": str(first.folder / "tokenizer.json")}
+    source = DataSpec.model_validate(fields | {"max_tokens": 10**12}).source
+    batches: list[list[str]] = [[]]
+    characters = total = 0
+    for document in documents(source, SourceReport()):
+        batches[-1].append(document.text)
+        characters += len(document.text)
+        total += len(document.text)
+        if total >= megabytes * 1e6:
+            break
+        if characters >= BATCH_CHARACTERS:
+            batches.append([])
+            characters = 0
+
+    def bare() -> int:
+        return sum(len(encoding) for batch in batches for encoding in tokenizer.encode_batch_fast(batch))
+
+    tokens = bare() + sum(map(len, batches))
+    spec = DataSpec.model_validate(fields | {"max_tokens": tokens})
+    print(f"builder: {total / 1e6:.0f} M characters, {tokens / 1e6:.1f} M tokens, {os.cpu_count()} cores")
+    ratios, store = [], first
+    for number in range(ROUNDS):
+        alone = seconds(bare)
+        begun = time.perf_counter()
+        store = prepare(spec, folder / str(number))
+        whole = time.perf_counter() - begun
+        ratios.append(alone / whole)
+        print(
+            f"  encoder alone {tokens / alone / 1e6:.2f} M tokens/s, whole build {tokens / whole / 1e6:.2f}: ratio {ratios[-1]:.2f}"
+        )
+    return statistics.median(ratios), store
+
+
+def assembly(store: TokenStore) -> dict[str, float]:
+    """Batches of a mixture, as training gets them, against rows[index] of the same memory map with ready-made indices."""
+    print("batch assembly: sequences/s of the mixture and of a bare numpy gather, 16 sequences per step")
+    found = {}
+    for context in (128, 512, 2048):
+        in_store = store.sequences_in("train", context)
+        positions = in_store * 2 // 3 // 16 * 16
+        mixture = RepeatMixture(positions, pool_size(positions, 0.5, 10), 10, seed=0)
+        batches = MixtureBatches([(mixture, Draw(store, context, positions, Unit.SEQUENCE, 0))], 16)
+        rows = store.train[: in_store * (context + 1)].reshape(-1, context + 1)
+        index = np.random.default_rng(0).integers(0, in_store, (len(batches), 16))
+        steps = len(batches)
+        ratios = []
+        for _ in range(2 * ROUNDS):
+            alone = seconds(lambda: [rows[index[step]].astype(np.int64) for step in range(steps)])  # noqa: B023
+            batches._block = None
+            ours = seconds(lambda: [batches[step] for step in range(steps)])  # noqa: B023
+            ratios.append(alone / ours)
+        found[f"assembly_{context}"] = ratio = statistics.median(ratios)
+        print(f"  context {context:5}: {steps * 16 / ours:12,.0f} and {steps * 16 / alone:12,.0f}, ratio {ratio:.2f}")
+    return found
+
+
+PLAN = """
+import resource, time
+from data_prep.mixture import RepeatMixture, pool_size
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begun = time.perf_counter()
+positions = {tokens} // {context}
+mixture = RepeatMixture(positions, max(1, {pool} // {context}), positions * 9 // 10 // max(1, {pool} // {context}), seed=0)
+found = mixture.at([0, positions // 2, positions - 1])
+seen = mixture.occurrences(mixture.pool - 1)
+print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def plans() -> dict[str, float]:
+    """Time and memory of a plan: the mixture, three look-ups and all occurrences of one sequence, in a fresh process."""
+    print("plan: context 128, f = 90%; an index is 8 bytes per sequence of the run")
+    took = {}
+    for tokens, pool in ((10**6, 10**5), (10**8, 10**6), (10**10, 10**8), (10**11, 10**5), (10**11, 10**10)):
+        code = PLAN.format(tokens=tokens, context=128, pool=pool)
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        took[tokens] = float(out[0])
+        index = tokens // 128 * 8 / 1e6
+        print(
+            f"  {tokens:>15,} tokens, pool {pool:>14,}: {1e3 * took[tokens]:7.2f} ms,"
+            f" {int(out[1]) / 1e3:6.2f} MB more; index {index:10.2f} MB"
+        )
+    return {"plan_seconds_1e11_over_1e6": took[10**11] / took[10**6]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=40, help="of text for the builder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ratio, store = builder(Path(folder), arguments.megabytes)
+        ratios = {"builder": ratio, **assembly(store), **plans()}
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+    print(json.dumps({"ratios": {name: round(value, 3) for name, value in ratios.items()}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""A mix of unique and repeated sequences by mosaicml-streaming and by RepeatMixture: time, memory, and what is seen how often.
+
+Run it with a Python that has the peer: pip install torch mosaicml-streaming. Ours needs numpy only. Every case is a
+process of its own; only the order of sequence ids is compared, no sample is read. The peer's data are shards of
+one-integer samples, written before the clock starts. Prints tables and, last, one JSON line of ratios.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BATCH = 16
+SHARD_BYTES = 12 * 2**14  # some 16,000 samples a shard, as 64 MB shards of 2,000-token sequences have
+LARGEST_COMMON = 10**6
+COUNTED_WHOLE = 10**7  # beyond it ours is checked on sampled slots
+ROUNDS = 3  # at the size that the ratios are taken at; each in a fresh process, medians
+
+
+class Case(NamedTuple):
+    """One row: `side` is ours, repeat (the peer's Stream(repeat=R)) or proportion (Stream(proportion=f), epoch_size=N)."""
+
+    side: str
+    positions: int
+    fraction: float
+    repeats: int
+    nodes: int = 1
+    ranks: int = 1  # per node
+
+    @property
+    def pool(self) -> int:
+        return round(self.fraction * self.positions / self.repeats)
+
+    @property
+    def unique(self) -> int:
+        return self.positions - self.pool * self.repeats
+
+
+class Clock:
+    """Seconds of each step and the growth of resident memory since the start, in bytes; Linux only."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+        self._start = self._peak()
+        self._last = time.perf_counter()
+
+    @staticmethod
+    def _peak() -> int:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def step(self) -> float:
+        now, last = time.perf_counter(), self._last
+        self._last = time.perf_counter()
+        return now - last
+
+    def growth(self) -> int:
+        return self._peak() - self._start
+
+
+def late(case: Case) -> int:
+    """A position at nine tenths of the run, at a step's start."""
+    step = BATCH * case.nodes * case.ranks
+    return case.positions * 9 // 10 // step * step
+
+
+def counts(case: Case, ids: np.ndarray) -> dict[str, Any]:
+    """How often each sequence is seen; ids below case.unique are the unique stream's, the others the pool's."""
+    seen = np.bincount(ids, minlength=case.unique + case.pool)
+    unique, pool = seen[: case.unique], seen[case.unique :]
+    showings = ids[ids >= case.unique]
+    return {
+        "seen": len(ids),
+        "pool_exact": int((pool == case.repeats).sum()),
+        "pool_least": int(pool.min()),
+        "pool_most": int(pool.max()),
+        "unique_once": int((unique == 1).sum()),
+        "unique_least": int(unique.min()),
+        "unique_most": int(unique.max()),
+        "first_pass": len(set(showings[: case.pool].tolist())) / case.pool,
+    }
+
+
+def measure_ours(case: Case) -> dict[str, Any]:
+    from data_prep.mixture import RepeatMixture, Stream
+
+    def ids(positions: np.ndarray) -> np.ndarray:
+        found = mixture.at(positions)
+        return found.place + case.unique * (found.stream == Stream.POOL)
+
+    clock = Clock()
+    mixture = RepeatMixture(case.positions, case.pool, case.repeats, seed=0)
+    out: dict[str, Any] = {"setup": clock.step()}
+    ids(np.arange(BATCH))
+    out["first"] = clock.step()
+    out["bytes"] = clock.growth()
+    clock.step()
+    ids(late(case) + np.arange(BATCH))
+    out["late"] = clock.step()
+    if case.positions > COUNTED_WHOLE:
+        slots = np.random.default_rng(0).choice(case.pool, 1000, replace=False).tolist()
+        exact = 0
+        for slot in slots:
+            stands = mixture.occurrences(slot)
+            exact += len(set(stands.tolist())) == case.repeats and bool((ids(stands) == case.unique + slot).all())
+        return out | {"sampled": len(slots), "pool_exact": exact}
+    clock.step()
+    world = case.nodes * case.ranks
+    order = np.empty(case.positions, np.int64)
+    for rank in range(world):
+        for start in range(rank, case.positions, world * 2**16):
+            positions = np.arange(start, min(start + world * 2**16, case.positions), world)
+            order[positions] = ids(positions)
+    out["whole"] = clock.step()
+    return out | counts(case, order)
+
+
+def import_peer() -> Any:
+    warnings.filterwarnings("ignore")
+    # The peer's image datasets want a torchvision that fits torch, which a CPU build of torch often lacks.
+    sys.modules.setdefault("streaming.vision", types.ModuleType("streaming.vision"))
+    import streaming
+
+    return streaming
+
+
+def write_peer_data(folder: Path, case: Case) -> None:
+    streaming = import_peer()
+    for name, size in (("unique", case.unique), ("pool", case.pool)):
+        with streaming.MDSWriter(columns={"id": "int64"}, out=str(folder / name), size_limit=SHARD_BYTES) as writer:
+            for number in range(size):
+                writer.write({"id": number})
+
+
+def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
+    streaming = import_peer()
+    from streaming.base.batching import generate_work
+    from streaming.base.world import World
+
+    clock = Clock()
+    if case.side == "repeat":
+        weights, epoch = ({"repeat": 1}, {"repeat": case.repeats}), {}
+    else:
+        # Rounded: 1 - 0.9 falls short of 0.1, and the peer would be a sequence short for it.
+        weights = ({"proportion": round(1 - case.fraction, 9)}, {"proportion": case.fraction})
+        epoch = {"epoch_size": case.positions}
+    streams = [
+        streaming.Stream(local=str(folder / name), **weight)
+        for name, weight in zip(("unique", "pool"), weights, strict=True)
+    ]
+    dataset = streaming.StreamingDataset(streams=streams, batch_size=BATCH, shuffle=True, shuffle_seed=0, **epoch)
+    # What iterating the dataset does before it reads its first sample, less the copy to shared memory.
+    world = World(case.nodes, case.ranks, 1, 0)
+    dataset._resume(world, 0)
+    out: dict[str, Any] = {"setup": clock.step()}
+    work = generate_work("random", dataset, world, 0, 0)
+    out["first"] = out["whole"] = clock.step()  # it makes the whole order first
+    out["bytes"] = clock.growth()
+    clock.step()
+    generate_work("random", dataset, world, 0, late(case))
+    out["late"] = clock.step()
+    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches first: the order of training, all ranks side by side
+    return out | counts(case, order[order >= 0])  # -1 fills up the last batch
+
+
+def in_own_process(case: Case, folder: Path) -> dict[str, Any]:
+    repository = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": str(repository), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--case", json.dumps(case), "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"data_peers: {case} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
+    """Cases of one mix, in turn, over one set of shards."""
+    with tempfile.TemporaryDirectory() as folder:
+        if any(case.side != "ours" for case in cases):
+            write_peer_data(Path(folder), cases[0])
+        rounds = ROUNDS if cases[0].positions == LARGEST_COMMON else 1
+        runs = [[in_own_process(case, Path(folder)) for case in cases] for _ in range(rounds)]
+    middle = [
+        of_case[0]
+        | {
+            key: statistics.median(one[key] for one in of_case)
+            for key in ("setup", "first", "late", "whole", "bytes")
+            if key in of_case[0]
+        }
+        for of_case in zip(*runs, strict=True)
+    ]
+    return list(zip(cases, middle, strict=True))
+
+
+def row(case: Case, found: dict[str, Any]) -> str:
+    start = f"{case.side:10} {case.positions:>13,} {case.fraction:4} {case.repeats:4} {case.nodes * case.ranks:5}"
+    whole = f"{1e3 * found['whole']:9.2f}" if "whole" in found else f"{'-':>9}"
+    cost = f"{1e3 * found['setup']:9.2f} {1e3 * found['first']:9.2f} {1e3 * found['late']:9.2f} {whole}"
+    memory = f"{found['bytes'] / 1e6:8.2f}"
+    if "sampled" in found:
+        return f"{start} {cost} {memory}  {found['pool_exact']} of {found['sampled']} sampled slots exactly R times"
+    pool = f"{found['pool_exact']}/{case.pool}"
+    unique = f"{found['unique_once']}/{case.unique}"
+    return (
+        f"{start} {cost} {memory} {found['seen'] - case.positions:+5} {pool:>11} {found['pool_least']:>4}-"
+        f"{found['pool_most']:<4} {unique:>15} {found['unique_least']}-{found['unique_most']} {found['first_pass']:6.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        case = Case(*json.loads(arguments.case))
+        print(json.dumps(measure_ours(case) if case.side == "ours" else measure_peer(case, arguments.folder)))
+        return
+    if importlib.util.find_spec("streaming") is None:
+        print(
+            "data_peers: this Python has no mosaicml-streaming (pip install torch mosaicml-streaming)", file=sys.stderr
+        )
+        sys.exit(2)
+
+    version = importlib.metadata.version("mosaicml-streaming")
+    print(f"mosaicml-streaming {version} and RepeatMixture; ms, MB of peak memory beyond the imports")
+    print(
+        f"{'side':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
+        f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"
+    )
+    sides = ("repeat", "proportion", "ours")
+    found: dict[Case, dict[str, Any]] = {}
+    mixes = [
+        (positions, fraction, 100, 1, 1) for fraction in (0.5, 0.9) for positions in (10**4, 10**5, LARGEST_COMMON)
+    ]
+    mixes += [(10**5, 0.5, 7, 1, 1), (10**4, 0.5, 100, 4, 8)]
+    groups = [[Case(side, *mix) for side in sides] for mix in mixes]
+    groups += [[Case("ours", 10**9, fraction, 100)] for fraction in (0.5, 0.9)]
+    for cases in groups:
+        for case, result in measured(cases):
+            found[case] = result
+            print(row(case, result), flush=True)
+    print(
+        "first, late: ids of 16 positions at the start and at nine tenths of the run; whole: all its ids (the peer makes"
+        " them for the first).\nextra: positions beyond those asked for. pass 1: distinct pool sequences among the first"
+        " |pool| showings; 1.00 is a pass.\nThe peer expresses 'exactly R times' by Stream(repeat=R), R whole, as long"
+        " as its ranks divide the run: it fills up an\nuneven one by showing some again. By proportion it does"
+        " so only where f·N is R·pool. Separate passes: not in one epoch."
+    )
+    ratios = {}
+    for fraction in (0.5, 0.9):
+        peer, ours = (found[Case(side, LARGEST_COMMON, fraction, 100)] for side in ("repeat", "ours"))
+        ratios |= {
+            f"peer_setup_to_first_ids_f{fraction}": (peer["setup"] + peer["first"]) / (ours["setup"] + ours["first"]),
+            f"peer_late_ids_f{fraction}": peer["late"] / ours["late"],
+            f"peer_whole_order_f{fraction}": (peer["setup"] + peer["whole"]) / (ours["setup"] + ours["whole"]),
+            f"peer_memory_f{fraction}": peer["bytes"] / max(ours["bytes"], 4096),
+        }
+    print(json.dumps({"ratios": {name: round(value, 3) for name, value in ratios.items()}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Shows a build at work: a bar with the time left on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0  # seconds between plain progress lines
+
+
+class BuildDisplay:
+    """Listens to `prepare`; use as a context manager around it.
+
+    The time left is the share not yet done over the speed so far. `data.max_tokens` is what the share is of, so a
+    corpus that ends before it ends sooner than said.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self.task: TaskID | None = None
+        self.stage, self.begun, self.first_share, self.last_line = "", 0.0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, stage: str, share: float) -> None:
+        """Take one report: what is being done, and the share of it that is done (0 or 1: no bar for this stage)."""
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.begun, self.first_share, self.last_line = stage, now, share, now
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+            self.task = self.bars.add_task(f"data: {stage}", total=1.0) if 0 < share < 1 else None
+            self.bars.console.print(f"data: {stage}")
+        if self.task is not None:
+            self.bars.update(self.task, completed=share)
+        if now - self.last_line >= LINE_EVERY and not self.console.is_terminal and share > self.first_share:
+            self.last_line = now
+            left = (1 - share) / (share - self.first_share) * (now - self.begun)
+            self.bars.console.print(f"data: {stage} {share:.0%}, about {left:.0f} s left")

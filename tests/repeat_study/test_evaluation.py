@@ -1,0 +1,76 @@
+"""What each evaluation set holds, and when the seen sequences have been seen."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.mixture import Stream
+from data_prep.token_store import TokenStore
+from repeat_study.evaluation import evaluator, mean_loss
+from repeat_study.model import Decoder, token_losses
+from repeat_study.study import Run
+
+
+def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:
+    count = store.sequences_in(split, 32)  # type: ignore[arg-type]
+    return {tuple(row) for row in store.gather(split, np.arange(count), 32).tolist()}  # type: ignore[arg-type]
+
+
+def test_the_test_set_is_of_the_test_split_and_the_same_for_every_run(runs: list[Run], store: TokenStore) -> None:
+    test = rows_of(store, "test")
+    sets = [evaluator(run, store).test for run in (*runs, runs[0].model_copy(update={"seed": 5}))]
+    assert all(torch.equal(one, sets[0]) for one in sets)
+    assert sets[0].shape == (16, 33)
+    assert {tuple(row) for row in sets[0].tolist()} <= test
+    assert len({tuple(row) for row in sets[0].tolist()} - rows_of(store, "train")) >= 15
+
+
+def test_the_test_set_is_spread_over_the_documents_of_the_split(runs: list[Run], store: TokenStore) -> None:
+    sizes = runs[0].evaluation.model_copy(update={"test_sequences": 64})
+    test = evaluator(runs[0].model_copy(update={"evaluation": sizes}), store).test
+    all_rows = store.gather("test", np.arange(store.sequences_in("test", 32)), 32)
+    places = [int(np.flatnonzero((all_rows == row).all(axis=1))[0]) for row in test.numpy()]
+    documents = np.searchsorted(store.offsets("test"), np.array(places) * 33, side="right")
+    assert len(set(documents.tolist())) > min(10, store.manifest["splits"]["test"]["documents"] // 2)
+
+
+def test_pool_and_seen_sets_are_of_the_pool_and_of_the_unique_stream(runs: list[Run], store: TokenStore) -> None:
+    for run in runs:
+        mixture, draw, sets = run.mixture(), run.draw(store), evaluator(run, store)
+        found = mixture.at(np.arange(run.positions))
+        tokens = draw.tokens(found)
+        pool = {tuple(row) for row in tokens[found.stream == Stream.POOL].tolist()}
+        unique = {tuple(row) for row in tokens[found.stream == Stream.UNIQUE].tolist()}
+        assert {tuple(row) for row in sets.seen.tolist()} <= unique
+        if run.repeats > 1:
+            assert {tuple(row) for row in sets.pool.tolist()} <= pool
+        else:
+            assert len(sets.pool) == 8 and not {tuple(row) for row in sets.pool.tolist()} & unique, "a null, never seen"
+
+
+def test_arms_of_a_seed_are_judged_on_the_same_pool_and_unique_text(runs: list[Run], store: TokenStore) -> None:
+    sets = [evaluator(run, store) for run in runs[:3]]
+    assert all(torch.equal(one.pool, sets[0].pool) and torch.equal(one.seen, sets[0].seen) for one in sets)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_seen_sequences_are_judged_from_the_first_step_that_has_seen_them_all(
+    which: int, runs: list[Run], store: TokenStore
+) -> None:
+    run = runs[which]
+    stream = run.mixture().at(np.arange(run.positions)).stream
+    eighth = int(np.flatnonzero(stream == Stream.UNIQUE)[7])
+    sets = evaluator(run, store)
+    assert sets.seen_after == eighth // run.sequences_per_step + 1
+    model = Decoder(run.shape, store.vocabulary, run.context, [0])
+    assert sets(model, sets.seen_after - 1)["seen_unique_loss"] is None
+    assert sets(model, sets.seen_after)["seen_unique_loss"] is not None
+
+
+def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Run], store: TokenStore) -> None:
+    model = Decoder(runs[0].shape, store.vocabulary, 32, [0])
+    tokens = torch.from_numpy(store.gather("test", np.arange(70), 32))
+    with torch.no_grad():
+        expected = token_losses(model(tokens[None, :, :-1]), tokens[None, :, 1:]).double().mean()
+    assert mean_loss(model, tokens) == pytest.approx(float(expected), abs=1e-6)
+    assert mean_loss(model, tokens[:0]) is None
