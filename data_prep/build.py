@@ -19,7 +19,6 @@ from data_prep.corpora.synthetic import Synthetic, words_of
 from data_prep.encoding import EncodedBatch, encode
 from data_prep.errors import InputError
 from data_prep.files import canonical_json, exclusive_lock, is_locked, read_record, write_json
-from data_prep.natural_repeats import natural_repeats
 from data_prep.token_store import (
     MANIFEST,
     SPLITS,
@@ -154,9 +153,6 @@ class _Builder:
         for name, count in counts.items():
             if not count["documents"]:
                 raise InputError(f"data: the {name} split is empty; give more text or another test_fraction")
-        self.progress("looking for natural repeats", 0.0)
-        train, test = (np.memmap(self.folder / f"{split}.tokens", dtype, "r") for split in SPLITS)
-        repeats = natural_repeats(train, test)
         self.progress("computing checksums", 0.0)
         record = {
             "built_from": spec.model_dump(),
@@ -165,7 +161,6 @@ class _Builder:
             "dtype": dtype.name,
             "splits": counts,
             "corpus": {**self.counts, "bad_named": self.report.bad_named[: self.counts["bad"]]},
-            "natural_repeats": repeats,
         }
         write_manifest(self.folder, record)
         (self.folder / JOURNAL).unlink(missing_ok=True)
@@ -247,15 +242,13 @@ class _Builder:
         taken = batch.documents[:count]
         for document in taken:
             self._take(document)
-        splits = np.array([split_of(document, self.spec.test_fraction) for document in taken])
-        tokens_split = np.repeat(splits, batch.lengths[:count])
-        tokens = batch.tokens[: len(tokens_split)]
+        splits = [split_of(document, self.spec.test_fraction) for document in taken]
+        lengths = batch.lengths[:count]
         for split, writer in writers.items():
-            mine = [document for document, where in zip(taken, splits, strict=True) if where == split]
-            text_bytes = sum(len(document.text.encode()) for document in mine)
-            writer.append(
-                [document.name for document in mine],
-                tokens[tokens_split == split],
-                batch.lengths[:count][splits == split],
-                text_bytes,
+            mine = np.array([where == split for where in splits])
+            names = [document.name for document, is_mine in zip(taken, mine, strict=True) if is_mine]
+            text_bytes = sum(
+                len(document.text.encode()) for document, is_mine in zip(taken, mine, strict=True) if is_mine
             )
+            tokens = batch.tokens[: lengths.sum()][np.repeat(mine, lengths)]
+            writer.append(names, tokens, lengths[mine], text_bytes)

@@ -13,6 +13,8 @@ from data_prep.packing import PackedDocuments
 from data_prep.permutation import Ints, permute, stream_key
 from data_prep.token_store import TokenStore
 
+REMEMBERED_SLOTS = 2**20
+
 
 class Unit(StrEnum):
     """What the pool is made of."""
@@ -79,15 +81,28 @@ class Draw:
 
     def tokens(self, provenance: Provenance) -> Ints:
         """Tokens of each position, int64, shape [*provenance.place.shape, context + 1]."""
+        return self.gather(self.locate(provenance))
+
+    def locate(self, provenance: Provenance) -> Ints:
+        """A number for each position's text, to be handed to `gather`: made for many positions at once it costs little.
+
+        A sequence of the split by its number, or, in a pool of documents, slot s as -1 - s.
+        """
         pool = provenance.stream == Stream.POOL
+        located = np.empty(provenance.place.shape, np.int64)
+        located[~pool] = self._unique_sequence(provenance.place[~pool])
+        slots = provenance.place[pool]
+        located[pool] = self._pool_sequence(slots) if self.unit is Unit.SEQUENCE else -1 - slots
+        return located
+
+    def gather(self, located: Ints) -> Ints:
+        """Tokens of located positions, int64, shape [*located.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
-            sequence = np.empty(provenance.place.shape, np.int64)
-            sequence[~pool] = self._unique_sequence(provenance.place[~pool])
-            sequence[pool] = self._pool_sequence(provenance.place[pool])
-            return self.store.gather("train", sequence, self.context)
-        tokens = np.empty((*provenance.place.shape, self.context + 1), np.int64)
-        tokens[~pool] = self.unique_tokens(provenance.place[~pool])
-        tokens[pool] = self.pool_tokens(provenance.place[pool])
+            return self.store.gather("train", located, self.context)
+        tokens = np.empty((*located.shape, self.context + 1), np.int64)
+        pool = located < 0
+        tokens[~pool] = self.store.gather("train", located[~pool], self.context)
+        tokens[pool] = self.pool_tokens(-1 - located[pool])
         return tokens
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
@@ -113,7 +128,18 @@ class Draw:
         return permute(place, self._unique_zone, stream_key("unique", self.seed))
 
     def _pool_sequence(self, slot: npt.ArrayLike) -> Ints:
-        return self._shuffled(permute(slot, self.pool_capacity, stream_key("pool", self.seed, self.pool_seed)))
+        slots = np.asarray(slot, np.int64)
+        if np.max(slots, initial=0) < len(self._first_slots):
+            return self._first_slots[slots]
+        return self._computed_pool_sequence(slots)
+
+    @cached_property
+    def _first_slots(self) -> Ints:
+        """Sequences of the first slots, 8 MB at the most: what is repeated is looked up instead of computed again."""
+        return self._computed_pool_sequence(np.arange(min(self.pool_capacity, REMEMBERED_SLOTS)))
+
+    def _computed_pool_sequence(self, slots: Ints) -> Ints:
+        return self._shuffled(permute(slots, self.pool_capacity, stream_key("pool", self.seed, self.pool_seed)))
 
     def _shuffled(self, index: npt.ArrayLike) -> Ints:
         return permute(index, self._sequences, stream_key("corpus", self.seed))

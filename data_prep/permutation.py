@@ -43,7 +43,9 @@ def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike =
 
 
 def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike) -> Ints:
-    place, stream = np.broadcast_arrays(np.asarray(index, np.int64), np.asarray(stream, np.int64))
+    place, stream = np.asarray(index, np.int64), np.asarray(stream, np.int64)
+    if stream.size > 1:  # one stream for all needs one key
+        place, stream = np.broadcast_arrays(place, stream)
     if place.size and (place.min() < 0 or place.max() >= n):
         raise ValueError(f"permute: index outside range({n})")
     a = np.uint64(isqrt(n - 1) + 1 if n > 1 else 1)
@@ -53,7 +55,7 @@ def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream:
         x = bijection(place.ravel().astype(np.uint64), a, b, keys)
         outside = np.flatnonzero(x >= np.uint64(n))
         while outside.size:
-            x[outside] = bijection(x[outside], a, b, keys[outside])
+            x[outside] = bijection(x[outside], a, b, keys[outside] if keys.size > 1 else keys)
             outside = outside[x[outside] >= np.uint64(n)]
     return x.astype(np.int64).reshape(place.shape)
 

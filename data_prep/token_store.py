@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from data_prep.errors import InputError
 from data_prep.files import canonical_json, read_record, sha256_file, write_json
+from data_prep.natural_repeats import natural_repeats
 from data_prep.permutation import Ints
 from data_prep.tokenizer import load_tokenizer
 
@@ -19,6 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+NATURAL_REPEATS = "natural_repeats.json"  # made later than the store, and no part of it
 
 
 class SplitWriter:
@@ -133,8 +135,10 @@ class TokenStore:
             self.end_of_text: int = self.manifest["end_of_text"]
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {mend}") from error
-        self.train = np.memmap(folder / "train.tokens", dtype, "r")
-        self.test = np.memmap(folder / "test.tokens", dtype, "r")
+        # Plain arrays over the maps: the memmap class itself makes every slice some microseconds slower.
+        self.train = np.asarray(np.memmap(folder / "train.tokens", dtype, "r"))
+        self.test = np.asarray(np.memmap(folder / "test.tokens", dtype, "r"))
+        self._rows: dict[tuple[Split, int], npt.NDArray[np.unsignedinteger]] = {}
 
     def _check_files(self, verify: bool, mend: str) -> None:
         for name, size in self.manifest["bytes"].items():
@@ -151,15 +155,28 @@ class TokenStore:
         tokens: int = self.manifest["splits"][split]["tokens"]
         return tokens // (context + 1)
 
-    def gather(self, split: Split, sequence: npt.ArrayLike, context: int) -> Ints:
+    def gather(self, split: Split, sequence: Ints, context: int) -> Ints:
         """Tokens of whole sequences, shape [*sequence.shape, context + 1]: sequence k is tokens k·(context+1) onwards.
 
         Sequences are cut once and share no token, so what is repeated is repeated whole and nothing else is.
         """
-        tokens = self.train if split == "train" else self.test
-        width = context + 1
-        rows = tokens[: tokens.size // width * width].reshape(-1, width)
-        return rows[np.asarray(sequence)].astype(np.int64)
+        rows = self._rows.get((split, context))
+        if rows is None:
+            tokens = self.train if split == "train" else self.test
+            rows = tokens[: self.sequences_in(split, context) * (context + 1)].reshape(-1, context + 1)
+            self._rows[split, context] = rows
+        return rows[sequence].astype(np.int64)
+
+    def natural_repeats(self) -> dict[str, int | float]:
+        """What repeats in the store by nature; found at the first call, which takes a while, and kept in its folder."""
+        path = self.folder / NATURAL_REPEATS
+        if path.is_file():
+            record = read_record(path, "fingerprint")
+            if record.pop("fingerprint") == self.fingerprint:
+                return record
+        found = natural_repeats(self.train, self.test)
+        write_json(path, {"fingerprint": self.fingerprint, **found})
+        return found
 
     def offsets(self, split: Split) -> npt.NDArray[np.int64]:
         """Start of every document in the split's tokens, then the split's end; a memory map."""

@@ -111,8 +111,8 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         counts = (split["documents"], split["tokens"], split["text_bytes"])
         table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
     console.print(table)
-    for part in ("corpus", "natural_repeats"):
-        for key, value in manifest[part].items():
+    for part in (manifest["corpus"], store.natural_repeats()):
+        for key, value in part.items():
             console.print(f"{key.replace('_', ' ')}: {f'{value:.4%}' if key.endswith('share') else value}")
 
 

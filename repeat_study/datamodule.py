@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep.draw import Draw
 from data_prep.mixture import RepeatMixture
+from data_prep.permutation import Ints
 
-BLOCK_TOKENS = 1 << 19  # assembled at a time, 4 MB: the arithmetic of positions costs little per array, much per call
+BLOCK_POSITIONS = 1 << 14  # located at a time: the arithmetic of positions costs little per element, much per call
 
 
 class MixtureBatches(Dataset[Tensor]):
@@ -25,9 +26,8 @@ class MixtureBatches(Dataset[Tensor]):
         if sequences_per_step % world:
             raise ValueError(f"{sequences_per_step} sequences per step do not divide among {world} processes")
         self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
-        tokens_per_step = len(lanes) * sequences_per_step // world * (lanes[0][1].context + 1)
-        self._block_steps = max(1, BLOCK_TOKENS // tokens_per_step)
-        self._block: tuple[int, Tensor] | None = None  # number, tokens [lanes, steps, sequences, context + 1]
+        self._block_steps = max(1, BLOCK_POSITIONS // sequences_per_step)
+        self._block: tuple[int, list[Ints]] | None = None  # number, and per lane what `locate` gave: [steps, sequences]
 
     def __len__(self) -> int:
         return self.lanes[0][0].positions // self.sequences_per_step
@@ -38,9 +38,9 @@ class MixtureBatches(Dataset[Tensor]):
             steps = np.arange(number * self._block_steps, min((number + 1) * self._block_steps, len(self)))
             sequences = np.arange(self.rank, self.sequences_per_step, self.world)
             positions = steps[:, None] * self.sequences_per_step + sequences
-            tokens = [draw.tokens(mixture.at(positions)) for mixture, draw in self.lanes]
-            self._block = number, torch.from_numpy(np.stack(tokens) if len(tokens) > 1 else tokens[0][None])
-        return self._block[1][:, within]
+            self._block = number, [draw.locate(mixture.at(positions)) for mixture, draw in self.lanes]
+        tokens = [draw.gather(located[within]) for (_, draw), located in zip(self.lanes, self._block[1], strict=True)]
+        return torch.from_numpy(np.stack(tokens) if len(tokens) > 1 else tokens[0][None])
 
 
 class RemainingSteps(Sampler[int]):
