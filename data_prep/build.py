@@ -164,9 +164,10 @@ class _Builder:
         }
         write_manifest(self.folder, record)
         (self.folder / JOURNAL).unlink(missing_ok=True)
-        self.progress(
-            f"{self.counts['read']} documents read, {self.counts['duplicates']} exact duplicates dropped", 1.0
-        )
+        dropped = "{duplicates} exact duplicates, {empty} empty and {bad} malformed dropped".format(**self.counts)
+        self.progress(f"{self.counts['read']} documents read; {dropped}", 1.0)
+        for row in self.report.bad_named[: self.counts["bad"]]:
+            self.progress(f"malformed: {row}", 1.0)
 
     def _journal(self) -> dict[str, Any] | None:
         path = self.folder / JOURNAL
@@ -192,12 +193,16 @@ class _Builder:
 
     def _some_training_text(self) -> Iterator[str]:
         characters = 0
-        for document in documents(self.spec.source, SourceReport()):
+        report = SourceReport()
+        for document in documents(self.spec.source, report):
             if split_of(document, self.spec.test_fraction) == "train":
                 yield document.text
                 characters += len(document.text)
                 if characters >= TOKENIZER_CHARACTERS:
                     return
+        if not characters:
+            found = f"{report.read} documents read, {report.empty} of them empty and {report.bad} malformed"
+            raise InputError(f"data.source: no text for the training split ({found}); give more text")
 
     def _skip(self, rest: Iterator[Document], journal: dict[str, Any]) -> None:
         """Pass over the documents that stand in the files; raises InputError when the source has changed meanwhile."""
@@ -222,8 +227,9 @@ class _Builder:
     def _write(self, tokenizer: Tokenizer, rest: Iterator[Document], writers: dict[Split, SplitWriter]) -> None:
         done = sum(writer.tokens for writer in writers.values())
         marked = time.monotonic()
-        batches = encode(tokenizer, rest) if done < self.spec.max_tokens else iter(())
-        for batch in batches:
+        if done >= self.spec.max_tokens:
+            return
+        for batch in encode(tokenizer, rest):
             last = int(np.searchsorted(done + np.cumsum(batch.lengths + 1), self.spec.max_tokens)) + 1
             self._append(batch, min(last, len(batch.documents)), writers)
             done = sum(writer.tokens for writer in writers.values())
@@ -236,6 +242,8 @@ class _Builder:
                     self.folder / JOURNAL, {"taken": self.taken, "seen": self.seen.hexdigest(), "splits": splits}
                 )
                 marked = time.monotonic()
+        # The source is at its end: what was dropped behind the last document counts too.
+        self.counts = dict(zip(COUNTS, _counts(self.report), strict=True))
 
     def _append(self, batch: EncodedBatch, count: int, writers: dict[Split, SplitWriter]) -> None:
         """Write the first `count` documents of a batch, each into its split."""

@@ -13,8 +13,8 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 class BuildDisplay:
     """Listens to `prepare`; use as a context manager around it.
 
-    The time left is the share not yet done over the speed so far. `data.max_tokens` is what the share is of, so a
-    corpus that ends before it ends sooner than said.
+    The time left is the share not yet done over the speed so far. The share is of `data.max_tokens`, and nobody knows
+    how much a stream still holds, so it is a bound: a corpus that ends before ends sooner.
     """
 
     def __init__(self, console: Console) -> None:
@@ -47,4 +47,4 @@ class BuildDisplay:
         if now - self.last_line >= LINE_EVERY and not self.console.is_terminal and share > self.first_share:
             self.last_line = now
             left = (1 - share) / (share - self.first_share) * (now - self.begun)
-            self.bars.console.print(f"data: {stage} {share:.0%}, about {left:.0f} s left")
+            self.bars.console.print(f"data: {stage} {share:.0%}, at most {left:.0f} s left")

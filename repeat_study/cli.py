@@ -47,13 +47,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare(study: Study, data_dir: Path) -> tuple[TokenStore, list[Run]]:
+def _store(study: Study, data_dir: Path) -> TokenStore:
     with BuildDisplay(console) as display:
-        store = prepare_store(study.data, data_dir, display)
+        return prepare_store(study.data, data_dir, display)
+
+
+def _runs(study: Study, store: TokenStore) -> list[Run]:
     runs = study.runs(store.fingerprint)
     for run in runs:
         run.draw(store)  # refuses a corpus that is too small, before any training
-    return store, runs
+    return runs
 
 
 @app.command()
@@ -88,12 +91,14 @@ def plan(
 @app.command()
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Build the study's token store, or check the one that stands."""
-    store, _ = _prepare(_load(study, set_), data_dir)
+    declared = _load(study, set_)
+    store = _store(declared, data_dir)
     for name, split in store.manifest["splits"].items():
         console.print(
             f"{name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes"
         )
     console.print(f"{store.folder}: fingerprint {store.fingerprint}")
+    _runs(declared, store)
 
 
 @app.command()
@@ -113,7 +118,8 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     console.print(table)
     for part in (manifest["corpus"], store.natural_repeats()):
         for key, value in part.items():
-            console.print(f"{key.replace('_', ' ')}: {f'{value:.4%}' if key.endswith('share') else value}")
+            if value != []:
+                console.print(f"{key.replace('_', ' ')}: {f'{value:.4%}' if key.endswith('share') else value}")
 
 
 @app.command()
@@ -163,7 +169,8 @@ def run(
 ) -> None:
     """Train every run of the study that is not done, on this machine. Call it again to go on after any stop."""
     declared = _load(study, set_)
-    store, runs = _prepare(declared, data_dir)
+    store = _store(declared, data_dir)
+    runs = _runs(declared, store)
     from repeat_study.runner import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool

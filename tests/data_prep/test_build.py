@@ -228,6 +228,24 @@ def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path: Path) -> Non
     assert not list((tmp_path / "data").glob("*files*/"))
 
 
+def test_everything_that_was_dropped_is_counted_also_behind_the_last_document(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
+    (mine / "zz_copy.py").write_bytes((mine / "decoder.py").read_bytes())
+    (mine / "zz_empty.txt").touch()
+    (mine / "zz_latin.txt").write_bytes(b"caf\xe9")
+    spec = spec_of(mine, source={"kind": "files", "paths": [str(mine)], "max_bad_rows": 1})
+    counts = prepare(spec, tmp_path / "data").manifest["corpus"]
+    assert (counts["duplicates"], counts["empty"], counts["bad"]) == (1, 1, 1)
+    assert counts["bad_named"] == [f"{mine}/zz_latin.txt: not UTF-8 (byte 0xe9 at 3)"]
+
+
+def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "empty.txt").touch()
+    with pytest.raises(InputError, match=r"no text for the training split \(1 documents read, 1 of them empty"):
+        prepare(spec_of(tmp_path / "corpus"), tmp_path / "data")
+
+
 def test_a_folder_in_the_way_is_not_touched(corpus: Path, tmp_path: Path) -> None:
     mine = tmp_path / spec_of(corpus).store_name / "mine.txt"
     mine.parent.mkdir(parents=True)
