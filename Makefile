@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test format clean
+.PHONY: demo test bench format clean
 
 demo: $(INSTALLED)
 	$(BIN)/repeat-study run studies/laptop.toml
@@ -18,6 +18,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/data.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
