@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +17,10 @@ from tokenizers import Tokenizer
 
 from data_prep.corpora import Document, SourceReport, SourceSpec, documents
 from data_prep.corpora.synthetic import Synthetic, words_of
+from data_prep.corpora.text_files import TextFiles, find_files
 from data_prep.encoding import EncodedBatch, encode
 from data_prep.errors import InputError
-from data_prep.files import canonical_json, exclusive_lock, is_locked, read_record, write_json
+from data_prep.files import canonical_json, exclusive_lock, is_locked, read_record, sha256_file, write_json
 from data_prep.token_store import (
     MANIFEST,
     SPLITS,
@@ -29,7 +31,15 @@ from data_prep.token_store import (
     token_dtype,
     write_manifest,
 )
-from data_prep.tokenizer import END_OF_TEXT, SMALLEST_VOCABULARY, load_tokenizer, train_tokenizer, word_tokenizer
+from data_prep.tokenizer import (
+    END_OF_TEXT,
+    SMALLEST_VOCABULARY,
+    load_tokenizer,
+    special_token,
+    train_tokenizer,
+    vocabulary_of,
+    word_tokenizer,
+)
 
 TOKENIZER_CHARACTERS = 20_000_000  # of training text: merges of a small vocabulary have settled long before
 JOURNAL_SECONDS = 10.0  # of work at most are lost when a build is killed
@@ -59,8 +69,30 @@ class DataSpec(BaseModel):
     @property
     def store_name(self) -> str:
         """Folder name of the store: two specs share it only when they are equal."""
-        digest = hashlib.sha256(canonical_json([BUILD_FORMAT, self.model_dump()])).hexdigest()[:8]
-        return f"{self.source.kind}-{digest}"
+        without: dict[str, Any] = {"source": {"max_bad_rows"}}  # it decides whether there is a store, not which
+        if self.tokenizer is not None:
+            without["vocabulary"] = True
+        content = [BUILD_FORMAT, self.model_dump(exclude=without)]
+        return f"{self.source.kind}-{hashlib.sha256(canonical_json(content)).hexdigest()[:8]}"
+
+    def expected_vocabulary(self) -> int:
+        """The vocabulary of the store to be; InputError where a tokenizer is named that cannot be read."""
+        if self.tokenizer is not None:
+            return vocabulary_of(load_tokenizer(Path(self.tokenizer).expanduser()))
+        return len(words_of(self.source)) + 1 if isinstance(self.source, Synthetic) else self.vocabulary
+
+    def inputs(self) -> dict[str, str]:
+        """What the files that go in are like now, as far as they are here: sizes of text, the tokenizer's checksum.
+
+        A store knows its own, so that other text under the same names is noticed.
+        """
+        found = {}
+        if self.tokenizer is not None and (path := Path(self.tokenizer).expanduser()).is_file():
+            found["tokenizer"] = sha256_file(path)
+        if isinstance(self.source, TextFiles):
+            with suppress(InputError):
+                found |= {name: f"{path.stat().st_size} bytes" for name, path in find_files(self.source.paths)}
+        return found
 
 
 Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
@@ -79,6 +111,18 @@ def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, sh
     is complete; a build that was killed goes on where its journal says.
     Raises InputError when the corpus cannot be used, the disk is full, or a standing store does not match its manifest.
     """
+    store = _standing_or_built(spec, data_dir, progress)
+    known, now = store.manifest["inputs"], spec.inputs()
+    # Text that is not here at all is no objection: the store may have been brought from elsewhere.
+    if now and (changed := [name for name in sorted(known.keys() | now) if known.get(name) != now.get(name)]):
+        raise InputError(
+            f"{store.folder}: built from other input: {changed[0]} was {known.get(changed[0], 'absent')}, is"
+            f" {now.get(changed[0], 'absent')}; delete the folder and prepare again"
+        )
+    return store
+
+
+def _standing_or_built(spec: DataSpec, data_dir: Path, progress: Progress) -> TokenStore:
     folder = data_dir / spec.store_name
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -104,13 +148,14 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         _Builder(spec, scratch, progress).build()
         scratch.replace(folder)
+        (folder / JOURNAL).unlink(missing_ok=True)  # not before: until here it is what a killed build goes on from
     except InputError:
         if not (scratch / JOURNAL).is_file():  # nothing to go on from: the input was at fault, not the disk
             shutil.rmtree(scratch, ignore_errors=True)
         raise
     except OSError as error:
         raise InputError(
-            f"{scratch}: the store cannot be written: {error.strerror}; make room and call again, it goes on from here"
+            f"{scratch}: the store cannot be written: {error.strerror}; make room and call again"
         ) from error
     progress(f"store ready in {time.monotonic() - begun:.0f} s", 1.0)
 
@@ -123,6 +168,7 @@ class _Builder:
         self.report = SourceReport()
         self.seen = hashlib.sha256()  # over the digests of the documents taken, in order: a source that changed shows
         self.taken = 0
+        self.inputs = spec.inputs()
         # The report's counts as they stood when each document had been read: reading runs ahead of taking, and what
         # lies behind the last document taken does not count.
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -133,21 +179,20 @@ class _Builder:
         spec = self.spec
         journal = self._journal()
         tokenizer = self._tokenizer(fresh=not journal)
-        end_of_text = tokenizer.token_to_id(spec.end_of_text)
-        if end_of_text is None:
-            raise InputError(
-                f"data.end_of_text: {spec.end_of_text!r} is no token of {spec.tokenizer}; name one that is"
-            )
-        vocabulary = tokenizer.get_vocab_size()
+        end_of_text = special_token(tokenizer, spec.end_of_text)
+        vocabulary = vocabulary_of(tokenizer)
         dtype = token_dtype(vocabulary)
         writers: dict[Split, SplitWriter] = {
             name: SplitWriter(self.folder, name, dtype, end_of_text) for name in SPLITS
         }
         rest = self._documents()
         if journal:
-            for split, writer in writers.items():
-                writer.rewind(journal["splits"][split])
-            self._skip(rest, journal)
+            try:
+                for split, writer in writers.items():
+                    writer.rewind(journal["splits"][split])
+                self._skip(rest, journal)
+            except (KeyError, TypeError) as error:
+                raise InputError(f"{self.folder / JOURNAL}: malformed; delete the folder to start anew") from error
         self._write(tokenizer, rest, writers)
         counts = {str(split): writer.close() for split, writer in writers.items()}
         for name, count in counts.items():
@@ -156,6 +201,7 @@ class _Builder:
         self.progress("computing checksums", 0.0)
         record = {
             "built_from": spec.model_dump(),
+            "inputs": self.inputs,
             "vocabulary": vocabulary,
             "end_of_text": end_of_text,
             "dtype": dtype.name,
@@ -163,7 +209,6 @@ class _Builder:
             "corpus": {**self.counts, "bad_named": self.report.bad_named[: self.counts["bad"]]},
         }
         write_manifest(self.folder, record)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
         dropped = "{duplicates} exact duplicates, {empty} empty and {bad} malformed dropped".format(**self.counts)
         self.progress(f"{self.counts['read']} documents read; {dropped}", 1.0)
         for row in self.report.bad_named[: self.counts["bad"]]:
@@ -172,7 +217,7 @@ class _Builder:
     def _journal(self) -> dict[str, Any] | None:
         path = self.folder / JOURNAL
         if path.is_file():
-            return read_record(path, "taken", "seen", "splits")
+            return read_record(path, "taken", "seen", "splits", "inputs")
         for stray in self.folder.iterdir():  # a build killed before its first journal
             stray.unlink()
         return None
@@ -209,7 +254,7 @@ class _Builder:
         self.progress("going on with a build that was interrupted", 0.0)
         while self.taken < journal["taken"] and (document := next(rest, None)):
             self._take(document)
-        if self.seen.hexdigest() != journal["seen"]:
+        if self.seen.hexdigest() != journal["seen"] or self.inputs != journal["inputs"]:
             raise InputError(
                 f"{self.folder}: the corpus has changed since this build was interrupted; delete the folder to start anew"
             )
@@ -238,9 +283,8 @@ class _Builder:
                 return
             if time.monotonic() - marked > JOURNAL_SECONDS:
                 splits = {split: writer.sync() for split, writer in writers.items()}
-                write_json(
-                    self.folder / JOURNAL, {"taken": self.taken, "seen": self.seen.hexdigest(), "splits": splits}
-                )
+                record = {"taken": self.taken, "seen": self.seen.hexdigest(), "inputs": self.inputs, "splits": splits}
+                write_json(self.folder / JOURNAL, record)
                 marked = time.monotonic()
         # The source is at its end: what was dropped behind the last document counts too.
         self.counts = dict(zip(COUNTS, _counts(self.report), strict=True))

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from data_prep.corpora import Document
+from data_prep.errors import InputError
 
 BATCH_CHARACTERS = 2_000_000  # per call of the encoder: keeps all cores busy at some 100 MB of memory
+MOST_CHARACTERS = 10_000_000  # of a document: encoding takes some 170 bytes for each
 IN_FLIGHT = 2  # batches: one in the encoder, one waiting, so that it never waits itself
 
 
@@ -40,7 +42,10 @@ def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[Enco
 
 
 def _encode_batch(tokenizer: Tokenizer, batch: list[Document]) -> list[Encoding]:
-    return tokenizer.encode_batch_fast([document.text for document in batch], add_special_tokens=False)
+    try:
+        return tokenizer.encode_batch_fast([document.text for document in batch], add_special_tokens=False)
+    except Exception as error:  # the library raises plain Exception
+        raise InputError(f"data.tokenizer: cannot encode the documents from {batch[0].name} on: {error}") from error
 
 
 def _gathered(documents: list[Document], future: "Future[list[Encoding]]") -> EncodedBatch:
@@ -53,6 +58,11 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     characters = 0
     for document in documents:
+        if len(document.text) > MOST_CHARACTERS:
+            raise InputError(
+                f"{document.name}: {len(document.text)} characters in one document, at most {MOST_CHARACTERS} are encoded;"
+                " split it"
+            )
         batch.append(document)
         characters += len(document.text)
         if characters >= BATCH_CHARACTERS:

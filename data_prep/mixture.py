@@ -53,7 +53,9 @@ class RepeatMixture:
     repeats: int
     seed: int
     spacing: Spacing = Spacing.PASSES
-    burst_distance: int = 0  # for bursts: pool positions from one copy of a sequence to its next
+    # For bursts: pool positions from one copy of a sequence to its next; where it does not divide the pool, the
+    # sequences left over are that many pool positions apart.
+    burst_distance: int = 0
 
     def __post_init__(self) -> None:
         if self.positions < 1 or self.repeats < 1 or not 0 <= self.repeats * self.pool <= self.positions:
@@ -61,6 +63,10 @@ class RepeatMixture:
         if (self.burst_distance > 0) != (self.spacing is Spacing.BURSTS):
             raise InputError(
                 f"burst_distance: {self.burst_distance} with spacing {self.spacing}; bursts need 1 or more"
+            )
+        if self.pool and self.burst_distance > self.pool:
+            raise InputError(
+                f"burst_distance: {self.burst_distance} with a pool of {self.pool} sequences; at most that many"
             )
         if self.positions > MOST_POSITIONS:
             raise InputError(f"tokens: {self.positions} sequences in one run; at most {MOST_POSITIONS} are exact")
@@ -106,6 +112,10 @@ class RepeatMixture:
         copy, turn = np.divmod(j - first * self.repeats, size)
         # Shuffled, so that the first slots, which evaluations look at, do not all lie at the start of the run.
         return permute(first + turn, self.pool, stream_key("bursts", self.seed)), copy
+
+    def unique_position(self, place: int) -> int:
+        """The position at which a place of the unique stream stands: the first i before which i - floor(i·f') is more."""
+        return place * self.positions // self.unique_positions
 
     def occurrences(self, slot: int) -> Ints:
         """The positions at which a slot of the pool stands, in order, shape [repeats]: the inverse of `at`."""

@@ -54,7 +54,7 @@ class SplitWriter:
         offsets = self.tokens + ends + np.arange(1, len(ends) + 1)
         self._tokens.write(np.insert(tokens.astype(self._dtype), ends, self._end_of_text).tobytes())
         self._offsets.write(offsets.astype(np.int64).tobytes())
-        self._names.write("".join(name.replace("\n", " ") + "\n" for name in names).encode("utf-8", "surrogateescape"))
+        self._names.write("".join(name.replace("\n", " ") + "\n" for name in names).encode("utf-8", "backslashreplace"))
         self.text_bytes += text_bytes
 
     def sync(self) -> dict[str, int]:
@@ -69,7 +69,9 @@ class SplitWriter:
         """Forget what was written after `sync` returned `sizes`."""
         for kind, file in (("tokens", self._tokens), ("offsets", self._offsets), ("names", self._names)):
             if os.fstat(file.fileno()).st_size < sizes[kind]:
-                raise ValueError(f"{file.name}: shorter than its journal says")
+                raise InputError(
+                    f"{file.name}: shorter than the journal beside it says; delete the folder to start anew"
+                )
             file.truncate(sizes[kind])
             file.seek(0, os.SEEK_END)
         self.text_bytes = sizes["text_bytes"]
@@ -100,9 +102,13 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
     files = [folder / name for name in sorted(names)]
     sha256 = {path.name: sha256_file(path) for path in files}
     manifest = {"format": FORMAT, "fingerprint": fingerprint_of(sha256), **record}
-    write_json(
-        folder / MANIFEST, manifest | {"bytes": {path.name: path.stat().st_size for path in files}, "sha256": sha256}
-    )
+    manifest |= {"bytes": {path.name: path.stat().st_size for path in files}, "sha256": sha256}
+    write_json(folder / MANIFEST, manifest | {"seal": _seal(manifest)})
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """Checksum of a manifest's own content."""
+    return hashlib.sha256(canonical_json({key: value for key, value in manifest.items() if key != "seal"})).hexdigest()
 
 
 class TokenStore:
@@ -128,12 +134,14 @@ class TokenStore:
                 counted = int(self.manifest["splits"][split]["tokens"]) * dtype.itemsize
                 if counted != self.manifest["bytes"][f"{split}.tokens"]:
                     raise InputError(f"{path}: its token counts and file sizes disagree; {mend}")
-            if self.manifest["fingerprint"] != fingerprint_of(self.manifest["sha256"]):
-                raise InputError(f"{path}: its fingerprint is not that of its checksums; {mend}")
+            if self.manifest["seal"] != _seal(self.manifest):
+                raise InputError(f"{path}: altered since it was written; {mend}")
             self.fingerprint: str = self.manifest["fingerprint"]
             self.vocabulary: int = self.manifest["vocabulary"]
             self.end_of_text: int = self.manifest["end_of_text"]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {mend}") from error
         # Plain arrays over the maps: the memmap class itself makes every slice some microseconds slower.
         self.train = np.asarray(np.memmap(folder / "train.tokens", dtype, "r"))
@@ -184,7 +192,7 @@ class TokenStore:
 
     def document_names(self, split: Split) -> list[str]:
         """Name of each document of the split, in order."""
-        return (self.folder / f"{split}.names").read_text(encoding="utf-8").splitlines()
+        return (self.folder / f"{split}.names").read_bytes().decode().split("\n")[:-1]
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the tokens were made with."""

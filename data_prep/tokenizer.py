@@ -40,9 +40,30 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:
-        return Tokenizer.from_file(os.fspath(path))
+        tokenizer = Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a tokenizer.json ({error})") from error
+    # Left over from whatever the file was saved for; a store holds whole documents and nothing else.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> int:
+    """The number a model needs rows for: the largest id and one; a vocabulary may have gaps."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def special_token(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token; raises InputError where it is no token or one that plain text can hold."""
+    number = tokenizer.token_to_id(token)
+    added = tokenizer.get_added_tokens_decoder()
+    if number is None or number not in added or not added[number].special:
+        known = ", ".join(repr(other.content) for other in added.values() if other.special) or "none"
+        raise InputError(
+            f"data.end_of_text: {token!r} is no special token of the tokenizer; its special tokens: {known}"
+        )
+    return int(number)
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:

@@ -69,13 +69,14 @@ def plan(
     """Show the grid with its exact repeat accounting and cost; nothing is built or trained."""
     declared = _load(study, set_)
     runs = declared.runs()
+    vocabulary = declared.data.expected_vocabulary()
     processes = processes or _cores()
     table = _table("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs")
     total = 0.0
     for run in runs:
         pool, tokens = run.pool * run.context, run.positions * run.context
         repeated = pool * run.repeats
-        flops = run.shape.training_flops_per_token(declared.data.vocabulary, run.context) * float(tokens)
+        flops = run.shape.training_flops_per_token(vocabulary, run.context) * float(tokens)
         total += flops
         counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
         table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", f"{flops:.2e}")

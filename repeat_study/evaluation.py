@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.mixture import Stream
 from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore
 from repeat_study.model import Decoder, token_losses
@@ -58,14 +57,11 @@ def evaluator(run: Run, store: TokenStore) -> Evaluator:
     chosen = permute(np.arange(min(sizes.test_sequences, in_test)), in_test, stream_key("test"))
     beside = mixture.pool or draw.pool_capacity
     seen = min(sizes.seen_sequences, mixture.unique_positions)
-    # The last of them is trained on no later than where its share of the run's positions ends.
-    share_ends = -(-seen * mixture.positions // max(1, mixture.unique_positions))
-    seen_at = np.flatnonzero(mixture.at(np.arange(share_ends)).stream == Stream.UNIQUE)[:seen]
     test = torch.from_numpy(store.gather("test", chosen, run.context))
     return Evaluator(
         test=test,
         pool=torch.from_numpy(draw.pool_tokens(np.arange(min(sizes.pool_sequences, beside)))),
         seen=torch.from_numpy(draw.unique_tokens(np.arange(seen))),
-        seen_after=int(seen_at[-1]) // run.sequences_per_step + 1 if seen else 0,
+        seen_after=mixture.unique_position(seen - 1) // run.sequences_per_step + 1 if seen else 0,
         copying=copying_probe(store.tokenizer(), store.end_of_text, run.context, test[0].tolist()),
     )

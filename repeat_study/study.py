@@ -5,12 +5,13 @@ import hashlib
 import tomllib
 from itertools import product
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.build import DataSpec
+from data_prep.corpora import SourceSpec
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.files import canonical_json
@@ -70,7 +71,7 @@ class Run(TrainingSpec):
     seed: int = Field(0, ge=0, lt=2**31)  # of the start weights, the corpus's shuffle and the order of copies
     unit: Unit = Field(Unit.SEQUENCE, strict=False)  # what the pool is made of
     spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence lie in the run
-    burst_distance: int = Field(0, ge=0)  # of spacing bursts: pool positions from one copy to the next
+    burst_distance: int = Field(0, ge=0, le=10**12)  # of spacing bursts: pool positions from one copy to the next
     pool_seed: int = Field(0, ge=0, lt=2**31)  # draws another pool beside the same unique stream
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
@@ -254,6 +255,11 @@ def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
 
 def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
     for key in place:
+        if str(key) not in kind.model_fields:  # the tag of a union, as the kind of a source
+            kind = next(
+                member for member in get_args(get_args(SourceSpec)[0]) if member.model_fields["kind"].default == key
+            )
+            continue
         inner = kind.model_fields[str(key)].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             kind = inner

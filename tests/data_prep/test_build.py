@@ -19,6 +19,7 @@ from data_prep import build
 from data_prep.build import JOURNAL, DataSpec, prepare
 from data_prep.errors import InputError
 from data_prep.token_store import MANIFEST, TokenStore
+from data_prep.tokenizer import word_tokenizer
 
 
 def spec_of(root: Path, **fields: Any) -> DataSpec:
@@ -72,13 +73,105 @@ def test_a_tokenizer_can_be_brought_along(corpus: Path, tmp_path: Path) -> None:
     brought = str(first.folder / "tokenizer.json")
     second = prepare(spec_of(corpus / "http", tokenizer=brought), tmp_path)
     assert second.vocabulary == 300 and second.tokenizer().to_str() == first.tokenizer().to_str()
-    with pytest.raises(InputError, match=r"data\.end_of_text: .<eos>. is no token of"):
+    with pytest.raises(InputError, match=r".<eos>. is no special token of"):
         prepare(spec_of(corpus / "http", tokenizer=brought, end_of_text="<eos>"), tmp_path)
     with pytest.raises(InputError, match="no such tokenizer file"):
         prepare(spec_of(corpus / "http", tokenizer="nowhere.json"), tmp_path)
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(InputError, match=r"bad.json: not a tokenizer.json"):
         prepare(spec_of(corpus / "http", tokenizer=str(tmp_path / "bad.json")), tmp_path)
+
+
+def test_what_a_tokenizer_was_saved_for_does_not_reach_the_store(corpus: Path, tmp_path: Path) -> None:
+    plain = prepare(spec_of(corpus / "json"), tmp_path)
+    tokenizer = plain.tokenizer()
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=64, pad_id=5)
+    tokenizer.save(str(tmp_path / "saved.json"))
+    store = prepare(spec_of(corpus / "json", tokenizer=str(tmp_path / "saved.json")), tmp_path)
+    assert (store.train == plain.train).all() and (store.test == plain.test).all()
+
+
+def test_a_vocabulary_with_gaps_keeps_its_largest_token(corpus: Path, tmp_path: Path) -> None:
+    content = json.loads(prepare(spec_of(corpus / "json"), tmp_path).tokenizer().to_str())
+    content["model"]["vocab"]["d"] = 70_000
+    (tmp_path / "gaps.json").write_text(json.dumps(content))
+    store = prepare(spec_of(corpus / "json", tokenizer=str(tmp_path / "gaps.json")), tmp_path)
+    assert store.vocabulary == 70_001 and store.train.dtype == np.uint32
+    assert "def " in store.tokenizer().decode(store.train[:2000].tolist())
+
+
+def test_an_end_of_text_that_plain_text_can_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
+    path = prepare(spec_of(corpus / "json"), tmp_path).folder / "tokenizer.json"
+    with pytest.raises(InputError, match="'d' is no special token"):
+        prepare(spec_of(corpus / "json", tokenizer=str(path), end_of_text="d"), tmp_path)
+
+
+def test_a_tokenizer_that_cannot_encode_is_one_line(corpus: Path, tmp_path: Path) -> None:
+    path = tmp_path / "words.json"
+    word_tokenizer(["a", "b"]).save(str(path))
+    with pytest.raises(InputError, match=r"data.tokenizer: cannot encode the documents from") as caught:
+        prepare(spec_of(corpus / "json", tokenizer=str(path)), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_input_under_the_same_names_is_noticed(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
+    first = prepare(spec_of(mine), tmp_path / "data")
+    (mine / "decoder.py").write_text("changed = True\n")
+    with pytest.raises(InputError, match=r"built from other input: decoder.py was \d+ bytes, is 15 bytes"):
+        prepare(spec_of(mine), tmp_path / "data")
+    shutil.rmtree(mine)
+    assert prepare(spec_of(mine), tmp_path / "data").fingerprint == first.fingerprint, "a store brought from elsewhere"
+    tokenizer = tmp_path / "tokenizer.json"
+    shutil.copy(first.folder / "tokenizer.json", tokenizer)
+    prepare(spec_of(corpus / "json", tokenizer=str(tokenizer)), tmp_path / "data")
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    with pytest.raises(InputError, match="built from other input: tokenizer was"):
+        prepare(spec_of(corpus / "json", tokenizer=str(tokenizer)), tmp_path / "data")
+
+
+MODULES = ("decoder.py", "encoder.py", "scanner.py", "tool.py", "__init__.py")
+
+
+def test_odd_names_stay_one_line_each(tmp_path: Path) -> None:
+    rows = tmp_path / "corpus"
+    rows.mkdir()
+    for number, name in enumerate(["a\rb", "a\u2028b", "a\x85b", "a\nb", os.fsdecode(b"caf\xe9")]):
+        shutil.copy(Path(os.__file__).parent / "json" / MODULES[number], rows / f"{name}.txt")
+    store = prepare(spec_of(rows, test_fraction=0.5), tmp_path / "data")
+    for split in ("train", "test"):
+        assert len(store.document_names(split)) == store.manifest["splits"][split]["documents"]
+
+
+def test_a_document_too_long_to_encode_is_refused(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.encoding.MOST_CHARACTERS", 1000)
+    with pytest.raises(InputError, match=r"characters in one document, at most 1000 are encoded; split it"):
+        prepare(spec_of(corpus / "json"), tmp_path)
+
+
+def test_a_build_killed_after_its_seal_is_not_begun_anew(
+    corpus: Path, tmp_path: Path, undisturbed: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = interrupted_build(corpus, tmp_path)
+    before = json.loads((scratch / JOURNAL).read_text())["taken"]
+    with monkeypatch.context() as patch:
+        move = Path.replace
+        patch.setattr(Path, "replace", lambda path, to: pytest.fail("killed") if path == scratch else move(path, to))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            prepare(spec_of(corpus), tmp_path)
+    assert (scratch / MANIFEST).exists() and json.loads((scratch / JOURNAL).read_text())["taken"] >= before
+    assert prepare(spec_of(corpus), tmp_path).manifest == undisturbed.manifest
+
+
+@pytest.mark.parametrize("damage", [{"splits": {}}, {"taken": "x"}, {"splits": {"train": 5}}])
+def test_a_damaged_journal_is_one_line(damage: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+    journal = interrupted_build(corpus, tmp_path) / JOURNAL
+    journal.write_text(json.dumps(json.loads(journal.read_text()) | damage))
+    with pytest.raises(InputError, match=r"malformed; delete the folder to start anew"):
+        prepare(spec_of(corpus), tmp_path)
 
 
 def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def write_store(folder: Path, lengths: list[int]) -> TokenStore:
         tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
         writer.append([f"document {n}" for n in range(len(lengths))], tokens, np.array(lengths), 0)
         counts[split] = writer.close()
+    assert counts["train"]["documents"] == len(lengths)
     write_manifest(folder, {"splits": counts, "vocabulary": 2**31, "end_of_text": 0, "dtype": "uint32"})
     return TokenStore(folder)
 
@@ -53,7 +54,7 @@ arms = st.fixed_dictionaries(
 
 def arm_of(store: TokenStore, arm: dict) -> tuple[RepeatMixture, Draw]:
     pool = max(1, int(arm["fraction"] * arm["positions"] / arm["repeats"]))
-    distance = 3 if arm["spacing"] is Spacing.BURSTS else 0
+    distance = min(3, pool) if arm["spacing"] is Spacing.BURSTS else 0
     mixture = RepeatMixture(arm["positions"], pool, arm["repeats"], arm["seed"], arm["spacing"], distance)
     draw = Draw(store, CONTEXT, arm["positions"], arm["unit"], arm["seed"], arm["pool_seed"])
     draw.require(pool)

@@ -16,7 +16,7 @@ def mixtures(draw: st.DrawFn, spacings: tuple[Spacing, ...] = tuple(Spacing)) ->
     pool = draw(st.integers(0, positions))
     repeats = draw(st.integers(1, positions // pool)) if pool else 1
     spacing = draw(st.sampled_from(spacings))
-    distance = draw(st.integers(1, 2 * pool + 1)) if spacing is Spacing.BURSTS else 0
+    distance = draw(st.integers(1, max(1, pool))) if spacing is Spacing.BURSTS else 0
     return RepeatMixture(positions, pool, repeats, draw(st.integers(0, 2**31)), spacing, distance)
 
 
@@ -31,10 +31,10 @@ def test_every_slot_is_seen_exactly_R_times_and_every_unique_place_once(mixture:
 
 
 @given(mixtures())
-def test_every_prefix_holds_its_share_of_the_pool_to_within_one_sequence(mixture: RepeatMixture) -> None:
+def test_every_prefix_holds_exactly_its_share_of_the_pool_rounded_down(mixture: RepeatMixture) -> None:
     stream = mixture.at(np.arange(mixture.positions)).stream
     share = [int(mixture.exact_fraction * n) for n in range(1, mixture.positions + 1)]
-    assert (np.abs(np.cumsum(stream) - share) <= 1).all()
+    assert np.cumsum(stream).tolist() == share
 
 
 @given(mixtures(), st.data())
@@ -52,6 +52,12 @@ def test_occurrences_are_where_the_slot_stands(mixture: RepeatMixture, data: st.
     found = mixture.at(np.arange(mixture.positions))
     expected = np.flatnonzero((found.stream == Stream.POOL) & (found.place == slot))
     assert mixture.occurrences(slot).tolist() == expected.tolist()
+
+
+@given(mixtures())
+def test_unique_positions_are_where_the_places_stand(mixture: RepeatMixture) -> None:
+    expected = np.flatnonzero(mixture.at(np.arange(mixture.positions)).stream == Stream.UNIQUE)
+    assert [mixture.unique_position(place) for place in range(mixture.unique_positions)] == expected.tolist()
 
 
 @given(mixtures(spacings=(Spacing.PASSES,)))
@@ -136,6 +142,8 @@ def test_impossible_mixtures_are_refused() -> None:
         pool_size(1000, 0.3, 200)
     with pytest.raises(InputError, match="bursts need 1 or more"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
+    with pytest.raises(InputError, match="burst_distance: 6 with a pool of 5 sequences"):
+        RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS, burst_distance=6)
     with pytest.raises(InputError, match="burst_distance: 3 with spacing passes"):
         RepeatMixture(100, 5, 10, seed=0, burst_distance=3)
     with pytest.raises(ValueError):

@@ -49,6 +49,7 @@ def test_the_laptop_study_is_the_grid_it_says() -> None:
         ("grid=[]", "grid: list should have at least 1 item"),
         ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
         ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
+        ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; accepted are"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
         ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, name, training"),
         ('name="../elsewhere"', "name: string should match pattern"),
