@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.permutation import Words, _mix
+from data_prep.permutation import Words, mix64
 
 Tokens = npt.NDArray[np.unsignedinteger]
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
@@ -148,16 +148,16 @@ def _window_hashes(tokens: Tokens, sizes: tuple[int, ...], chunk_tokens: int) ->
     powers = _powers(BASE, span)
     inverses = _powers(pow(BASE, -1, 2**64), span)
     # From 1: the mixer keeps 0, and windows of token 0 alone would be in every sample.
-    mixed_16_bit = _mix(np.arange(1, 2**16 + 1, dtype=np.uint64))
+    mixed_16_bit = mix64(np.arange(1, 2**16 + 1, dtype=np.uint64))
     for start in range(0, tokens.size, chunk_tokens):
         chunk = np.asarray(tokens[start : start + chunk_tokens + max(sizes) - 1])
         small = chunk.dtype.itemsize <= 2
-        mixed = mixed_16_bit[chunk] if small else _mix(chunk.astype(np.uint64) + np.uint64(1))
+        mixed = mixed_16_bit[chunk] if small else mix64(chunk.astype(np.uint64) + np.uint64(1))
         prefix = np.zeros(chunk.size + 1, np.uint64)
         np.cumsum(mixed * powers[: chunk.size], out=prefix[1:])
         for size in sizes:
             starts = max(0, min(chunk_tokens, chunk.size - size + 1))
-            yield size, _mix((prefix[size : size + starts] - prefix[:starts]) * inverses[:starts])
+            yield size, mix64((prefix[size : size + starts] - prefix[:starts]) * inverses[:starts])
 
 
 def _powers(base: int, count: int) -> Words:

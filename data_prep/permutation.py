@@ -19,7 +19,7 @@ def stream_key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")
 
 
-def _mix(x: Words) -> Words:
+def mix64(x: Words) -> Words:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64-bit words in which every bit moves every bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -51,7 +51,7 @@ def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream:
     a = np.uint64(isqrt(n - 1) + 1 if n > 1 else 1)
     b = np.uint64(-(-n // int(a)))
     with np.errstate(over="ignore"):
-        keys = _mix(np.uint64(key) + (stream.ravel().astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        keys = mix64(np.uint64(key) + (stream.ravel().astype(np.uint64) + np.uint64(1)) * _GOLDEN)
         x = bijection(place.ravel().astype(np.uint64), a, b, keys)
         outside = np.flatnonzero(x >= np.uint64(n))
         while outside.size:
@@ -64,8 +64,8 @@ def _grid_bijection(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> Words:
     high, low = np.divmod(x, a)
     for turn in range(ROUNDS):
         salt = keys + np.uint64(turn + 1) * _GOLDEN
-        low = _add_below(low, _mix(salt + high), a)
-        high = _add_below(high, _mix(~salt + low), b)
+        low = _add_below(low, mix64(salt + high), a)
+        high = _add_below(high, mix64(~salt + low), b)
     return high * a + low
 
 
@@ -73,8 +73,8 @@ def _grid_bijection_back(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> W
     high, low = np.divmod(x, a)
     for turn in reversed(range(ROUNDS)):
         salt = keys + np.uint64(turn + 1) * _GOLDEN
-        high = _subtract_below(high, _mix(~salt + low), b)
-        low = _subtract_below(low, _mix(salt + high), a)
+        high = _subtract_below(high, mix64(~salt + low), b)
+        low = _subtract_below(low, mix64(salt + high), a)
     return high * a + low
 
 

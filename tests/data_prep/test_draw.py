@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.mixture import RepeatMixture, Spacing, Stream
 from data_prep.token_store import SplitWriter, TokenStore, write_manifest
 from data_prep.tokenizer import word_tokenizer
+from repeat_study.datamodule import MixtureBatches, RemainingSteps
 
 CONTEXT = 7
 
@@ -149,3 +151,27 @@ def test_indices_say_where_the_tokens_stand(numbered: TokenStore) -> None:
         for place in (0, 7, 99):
             assert (numbered.train[draw.indices(Stream.POOL, place)] == draw.pool_tokens(place)).all()
             assert (numbered.train[draw.indices(Stream.UNIQUE, place)] == draw.unique_tokens(place)).all()
+
+
+@given(arms, st.sampled_from([1, 2, 3, 4, 6]), st.data())
+def test_any_number_of_ranks_sees_each_step_of_one_process_from_any_step_on(
+    numbered: TokenStore, arm: dict, world: int, data: st.DataObject
+) -> None:
+    arm = arm | {"positions": arm["positions"] // 12 * 12}
+    mixture, draw = arm_of(numbered, arm)
+    whole = draw.tokens(mixture.at(np.arange(mixture.positions))).reshape(-1, 12, CONTEXT + 1)
+    ranks = [MixtureBatches([(mixture, draw)], 12, rank, world) for rank in range(world)]
+    first = data.draw(st.integers(0, len(whole) - 1))
+    for step in range(first, min(first + 5, len(whole))):
+        together = np.stack([rank[step][0].numpy() for rank in ranks], axis=1).reshape(12, CONTEXT + 1)
+        assert (together == whole[step]).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(arms, st.integers(1, 2))
+def test_any_number_of_loader_workers_serves_the_same_order(numbered: TokenStore, arm: dict, workers: int) -> None:
+    arm = arm | {"positions": arm["positions"] // 12 * 12}
+    mixture, draw = arm_of(numbered, arm)
+    batches = MixtureBatches([(mixture, draw)], 12)
+    loader = DataLoader(batches, batch_size=None, sampler=RemainingSteps(3, len(batches)), num_workers=workers)
+    assert all((batch == batches[step]).all() for step, batch in enumerate(loader, start=3))
