@@ -112,6 +112,12 @@ def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, sh
     Raises InputError when the corpus cannot be used, the disk is full, or a standing store does not match its manifest.
     """
     store = _standing_or_built(spec, data_dir, progress)
+    corpus, limit = store.manifest["corpus"], getattr(spec.source, "max_bad_rows", None)
+    if limit is not None and corpus["bad"] > limit:
+        raise InputError(
+            f"{store.folder}: built with {corpus['bad']} malformed rows skipped, the first {corpus['bad_named'][0]};"
+            f" accepted by data.source.max_bad_rows: {limit}"
+        )
     known, now = store.manifest["inputs"], spec.inputs()
     # Text that is not here at all is no objection: the store may have been brought from elsewhere.
     if now and (changed := [name for name in sorted(known.keys() | now) if known.get(name) != now.get(name)]):
