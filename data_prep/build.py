@@ -68,7 +68,7 @@ class DataSpec(BaseModel):
 
     @property
     def store_name(self) -> str:
-        """Folder name of the store: two specs share it only when they are equal."""
+        """Folder name of the store: two specs share it only when they ask for the same one."""
         without: dict[str, Any] = {"source": {"max_bad_rows"}}  # it decides whether there is a store, not which
         if self.tokenizer is not None:
             without["vocabulary"] = True

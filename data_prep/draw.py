@@ -146,11 +146,21 @@ class Draw:
 
     def _packed(self, slots: int) -> PackedDocuments:
         """The packing of at least that many slots; grown when asked for more, which moves nothing already packed."""
-        have = self.__dict__.get("_packing")
-        if have is None or have[0] < slots:
-            slots = max(slots, 2 * have[0] if have else 0)
-            slots = min(slots, self.pool_capacity)
+        if not self._packings or self._packings[-1].sequences < slots:
+            grown = 2 * self._packings[-1].sequences if self._packings else 0
             key = stream_key("pool documents", self.seed, self.pool_seed)
-            packing = PackedDocuments(self.store.offsets("train"), self._first_document, key, slots, self.context + 1)
-            self.__dict__["_packing"] = have = (slots, packing)
-        return have[1]
+            self._packings[:] = [
+                PackedDocuments(
+                    self.store.offsets("train"),
+                    self._first_document,
+                    key,
+                    min(max(slots, grown), self.pool_capacity),
+                    self.context + 1,
+                )
+            ]
+        return self._packings[-1]
+
+    @cached_property
+    def _packings(self) -> list[PackedDocuments]:
+        """The one packing there is so far, if any."""
+        return []

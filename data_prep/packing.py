@@ -21,7 +21,7 @@ class PackedDocuments:
 
         Raises InputError when the documents from `first` on hold fewer tokens.
         """
-        self.width = width
+        self.width, self.sequences = width, sequences
         documents = len(offsets) - 1 - first
         found: list[Ints] = []
         tokens = place = 0

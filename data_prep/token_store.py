@@ -139,9 +139,9 @@ class TokenStore:
             self.fingerprint: str = self.manifest["fingerprint"]
             self.vocabulary: int = self.manifest["vocabulary"]
             self.end_of_text: int = self.manifest["end_of_text"]
+        except InputError:
+            raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {mend}") from error
         # Plain arrays over the maps: the memmap class itself makes every slice some microseconds slower.
         self.train = np.asarray(np.memmap(folder / "train.tokens", dtype, "r"))

@@ -157,7 +157,7 @@ def provenance(
         )
     console.print(table)
     for seen in found if text else []:
-        console.print(f"\n--- position {seen.position}\n{seen.text}", markup=False)
+        console.print(f"\n--- position {seen.position}\n{seen.text}")
 
 
 @app.command()
@@ -223,12 +223,7 @@ def status(
 
 
 @app.command()
-def report(
-    study: StudyArgument,
-    set_: SetOption = None,
-    data_dir: DataOption = Path("data"),
-    runs_dir: RunsOption = Path("runs"),
-) -> None:
+def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = Path("runs")) -> None:
     """Write tables, figures and report.html from the run directories of the study."""
     from analysis.report import write_report
     from analysis.runs import names_in

@@ -74,8 +74,7 @@ class Pool:
         """Train every run that is not done, the costliest first, and say how each ended.
 
         Raises InputError before anything starts when the study's folder cannot be made or a run directory was made by
-        another spec, and KeyboardInterrupt
-        after all workers have saved their state.
+        another spec, and KeyboardInterrupt after all workers have saved their state.
         """
         runs = list(runs)
         try:
