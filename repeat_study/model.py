@@ -3,24 +3,45 @@
 Letters in names: l lanes, b batch, t time, d d_model, h heads, k d_head, f MLP width, v vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from repeat_study.ladder import MLP_RATIO, Shape
+from repeat_study import loss
+from repeat_study.ladder import Shape, Style
 
-INIT_STD = 0.02  # [GPT-2]; layers that write to the residual stream are scaled down by sqrt(2·L)
+INIT_STD = 0.02  # [GPT-2; Qwen3]
+ROTARY_BASE = 10_000.0  # [Su et al. 2021; C26 keeps it]
+
+# From a layer's number and its queries, keys and values, [lanes·batch, heads, time, d_head] each, to what its heads put
+# together, the same shape. A probe passes its own to look at patterns or to change them.
+Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+LayerMix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sinusoid(context: int, d_model: int) -> Tensor:
     """Sinusoidal positions, shape [context, d_model] [Vaswani et al. 2017]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
-    rate = torch.exp(
-        torch.arange(0, d_model, 2, dtype=torch.float64) * (-torch.log(torch.tensor(10000.0).double()) / d_model)
-    )
+    rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1).float()
+
+
+def rotation(context: int, d_head: int) -> Tensor:
+    """Cosines and sines of the rotary angles, shape [2, context, d_head / 2] [Su et al. 2021]."""
+    position = torch.arange(context, dtype=torch.float64)[:, None]
+    angle = position * ROTARY_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    return torch.stack([torch.cos(angle), torch.sin(angle)]).float()
+
+
+def rotate(x_nhtk: Tensor, rotation_2tc: Tensor) -> Tensor:
+    """Turn each pair (i, i + d_head/2) of a head's dimensions by its position's angle."""
+    cosine, sine = rotation_2tc.to(x_nhtk.dtype)
+    first, second = x_nhtk.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 class Linear(nn.Module):
@@ -37,85 +58,129 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm with a gain per lane and no bias."""
+    """LayerNorm, or RMSNorm in Qwen's style, with a gain per lane and no bias."""
 
-    def __init__(self, lanes: int, d_model: int) -> None:
+    def __init__(self, lanes: int, width: int, style: Style) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(lanes, d_model))
+        self.style = style
+        self.gain = nn.Parameter(torch.ones(lanes, width))
 
-    def forward(self, x_lbtd: Tensor) -> Tensor:
-        """Normalise the last axis, then scale by the lane's gain."""
-        if len(self.gain) == 1:  # the fused kernel takes one gain
-            return F.layer_norm(x_lbtd, x_lbtd.shape[-1:], self.gain[0])
-        return F.layer_norm(x_lbtd, x_lbtd.shape[-1:]) * self.gain[:, None, None, :]
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis of [lanes, ..., width], then scale by the lane's gain."""
+        gain = self.gain[0] if len(self.gain) == 1 else None  # the fused kernels take one gain
+        if gain is not None and self.style is Style.QWEN:
+            gain = gain.to(x.dtype)  # and this one, of its input's type
+        width = x.shape[-1:]
+        rms = self.style is Style.QWEN
+        x = F.rms_norm(x, width, gain, eps=1e-6) if rms else F.layer_norm(x, width, gain)
+        return x if gain is not None else x * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
 
 
 class Attention(nn.Module):
-    """Causal self-attention in which positions reach queries and keys only [H22 section 2]."""
+    """Causal self-attention in which positions reach queries and keys only, as a sinusoid [H22] or a rotation [C26]."""
 
-    position_td: Tensor
+    position: Tensor
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
         super().__init__()
-        self.heads, self.d_head = shape.heads, shape.d_head
-        self.query_key_value = Linear(lanes, shape.d_model, 3 * shape.d_model)
-        self.out = Linear(lanes, shape.d_model, shape.d_model)
-        self.register_buffer("position_td", sinusoid(context, shape.d_model), persistent=False)
+        self.shape, inner = shape, shape.heads * shape.d_head
+        self.query_key = Linear(lanes, shape.d_model, 2 * inner)
+        self.value = Linear(lanes, shape.d_model, inner)
+        self.out = Linear(lanes, inner, shape.d_model)
+        if shape.style is Style.QWEN:
+            self.query_norm, self.key_norm = (Norm(lanes, shape.d_head, shape.style) for _ in range(2))
+            self.register_buffer("position", rotation(context, shape.d_head), persistent=False)
+        else:
+            self.register_buffer("position", sinusoid(context, shape.d_model), persistent=False)
 
     def queries_keys_values(self, x_lbtd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three tensors of shape [lanes·batch, heads, time, d_head].
-
-        (x + position) @ W is computed as x @ W + position @ W: one product makes all three, and the second term is
-        small, having no batch.
-        """
-        lanes, batch, time, d_model = x_lbtd.shape
-        qkv = self.query_key_value(x_lbtd)
-        position_ltd = self.position_td[:time] @ self.query_key_value.weight[:, :, : 2 * d_model]
-        query_key = qkv[..., : 2 * d_model] + position_ltd[:, None]
-        query, key = query_key.split(d_model, dim=-1)
-        value = qkv[..., 2 * d_model :]
-        query, key, value = (
-            part.reshape(lanes * batch, time, self.heads, self.d_head).transpose(1, 2) for part in (query, key, value)
-        )
+        """Three tensors of shape [lanes·batch, heads, time, d_head]."""
+        lanes, batch, time, _ = x_lbtd.shape
+        heads, d_head = self.shape.heads, self.shape.d_head
+        positioned = x_lbtd + self.position[:time] if self.shape.style is Style.SHORTFORMER else x_lbtd
+        query, key = self.query_key(positioned).chunk(2, dim=-1)
+        query, key, value = (part.view(lanes, batch, time, heads, d_head) for part in (query, key, self.value(x_lbtd)))
+        if self.shape.style is Style.QWEN:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in (query, key, value))
+        if self.shape.style is Style.QWEN:
+            query, key = (rotate(part, self.position[:, :time]) for part in (query, key))
         return query, key, value
 
-    def forward(self, x_lbtd: Tensor) -> Tensor:
+    def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
         """[lanes, batch, time, d_model] to the same; lanes fold into the batch, so one kernel serves them all."""
+        lanes, batch, time, _ = x_lbtd.shape
         query, key, value = self.queries_keys_values(x_lbtd)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(x_lbtd.shape))
+        mixed = mix(query, key, value) if mix else F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out(mixed.transpose(1, 2).reshape(lanes, batch, time, -1))
 
 
-class Block(nn.Module):
-    """Attention, then an MLP, each reading a normalised residual stream and adding to it."""
+class MLP(nn.Module):
+    """GELU, or SwiGLU in Qwen's style."""
 
-    def __init__(self, lanes: int, shape: Shape, context: int) -> None:
+    def __init__(self, lanes: int, shape: Shape) -> None:
         super().__init__()
-        self.attention_norm = Norm(lanes, shape.d_model)
-        self.attention = Attention(lanes, shape, context)
-        self.mlp_norm = Norm(lanes, shape.d_model)
-        self.mlp_in = Linear(lanes, shape.d_model, MLP_RATIO * shape.d_model)
-        self.mlp_out = Linear(lanes, MLP_RATIO * shape.d_model, shape.d_model)
+        self.style = shape.style
+        self.into = Linear(lanes, shape.d_model, shape.mlp_width * (2 if self.style is Style.QWEN else 1))
+        self.out = Linear(lanes, shape.mlp_width, shape.d_model)
 
     def forward(self, x_lbtd: Tensor) -> Tensor:
         """[lanes, batch, time, d_model] to the same."""
-        x_lbtd = x_lbtd + self.attention(self.attention_norm(x_lbtd))
-        return x_lbtd + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_lbtd)), approximate="tanh"))
+        hidden = self.into(x_lbtd)
+        if self.style is Style.QWEN:
+            gate, hidden = hidden.chunk(2, dim=-1)
+            return self.out(F.silu(gate) * hidden)
+        return self.out(F.gelu(hidden))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP unless the shape has none, each reading a normalised residual stream and adding to it."""
+
+    def __init__(self, lanes: int, shape: Shape, context: int) -> None:
+        super().__init__()
+        self.attention_norm = Norm(lanes, shape.d_model, shape.style)
+        self.attention = Attention(lanes, shape, context)
+        self.mlp = (
+            nn.Sequential(Norm(lanes, shape.d_model, shape.style), MLP(lanes, shape)) if shape.mlp_width else None
+        )
+
+    def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
+        """[lanes, batch, time, d_model] to the same."""
+        x_lbtd = x_lbtd + self.attention(self.attention_norm(x_lbtd), mix)
+        return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer per lane: tokens_lbt of int64 to logits_lbtv."""
+    """A decoder-only transformer per lane."""
 
-    def __init__(self, shape: Shape, vocabulary: int, context: int, seeds: Sequence[int]) -> None:
-        """`seeds`: one per lane; a lane's weights at the start depend on its own seed and on nothing else."""
+    def __init__(
+        self,
+        shape: Shape,
+        vocabulary: int,
+        context: int,
+        seeds: Sequence[int],
+        checkpoint_activations: bool = False,
+    ) -> None:
+        """`seeds`: one per lane; a lane's weights at the start depend on its own seed and on nothing else.
+
+        `checkpoint_activations`: keep only each block's input for the backward pass, and compute the rest again.
+        """
         super().__init__()
         lanes = len(seeds)
         self.shape, self.vocabulary, self.context = shape, vocabulary, context
+        self.checkpoint_activations = checkpoint_activations
+        self.compile_loss = False
         self.embedding = nn.Parameter(torch.empty(lanes, vocabulary, shape.d_model))
         self.blocks = nn.ModuleList(Block(lanes, shape, context) for _ in range(shape.layers))
-        self.final_norm = Norm(lanes, shape.d_model)
+        self.final_norm = Norm(lanes, shape.d_model, shape.style)
         self.unembedding = Linear(lanes, shape.d_model, vocabulary)
         self._initialise(seeds)
+
+    def compile_parts(self) -> None:
+        """Compile block by block, so that all blocks share one graph, and the loss; parameters keep their names."""
+        self.compile_loss = True
+        for block in self.blocks:
+            block.compile()
 
     @torch.no_grad()
     def _initialise(self, seeds: Sequence[int]) -> None:
@@ -123,23 +188,39 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
                 if not name.endswith("gain"):
-                    writes_residual = name.endswith(("attention.out.weight", "mlp_out.weight"))
-                    std = INIT_STD / (2 * self.shape.layers) ** 0.5 if writes_residual else INIT_STD
+                    # Layers that write to the residual stream are scaled down by sqrt(2·L) [GPT-2]; not in Qwen3.
+                    scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
+                    std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
 
-    def forward(self, tokens_lbt: Tensor) -> Tensor:
-        """Logits for the token after each position, shape [lanes, batch, time, vocabulary]."""
+    def residual(self, tokens_lbt: Tensor, mix: Mix | None = None) -> Tensor:
+        """The normalised residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
         lanes = len(tokens_lbt)
         offset_l11 = torch.arange(lanes, device=tokens_lbt.device)[:, None, None] * self.vocabulary
         x_lbtd = F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
-        for block in self.blocks:
-            x_lbtd = block(x_lbtd)
-        logits: Tensor = self.unembedding(self.final_norm(x_lbtd))
-        return logits
+        for layer, block in enumerate(self.blocks):
+            if mix:
+                x_lbtd = block(x_lbtd, partial(mix, layer))
+            elif self.checkpoint_activations and torch.is_grad_enabled():
+                x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False)
+            else:
+                x_lbtd = block(x_lbtd)
+        normalised: Tensor = self.final_norm(x_lbtd)
+        return normalised
 
+    def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
+        """int64 tokens to logits for the token after each, shape [lanes, batch, time, vocabulary].
 
-def token_losses(logits_lbtv: Tensor, targets_lbt: Tensor) -> Tensor:
-    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]."""
-    return F.cross_entropy(logits_lbtv.flatten(0, 2).float(), targets_lbt.flatten(), reduction="none").view_as(
-        targets_lbt
-    )
+        With targets: each lane's mean loss in nats, shape [lanes], without a tensor of all logits.
+        """
+        x_lbtd = self.residual(tokens_lbt)
+        if targets_lbt is None:
+            logits_lbtv: Tensor = self.unembedding(x_lbtd)
+            return logits_lbtv
+        return loss.mean_loss_per_lane(x_lbtd, self.unembedding.weight, targets_lbt, self.compile_loss)
+
+    @torch.no_grad()
+    def token_losses(self, sequences_lbs: Tensor) -> Tensor:
+        """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]."""
+        x_lbtd = self.residual(sequences_lbs[..., :-1])
+        return loss.token_losses(x_lbtd, self.unembedding.weight, sequences_lbs[..., 1:])

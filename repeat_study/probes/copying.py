@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from repeat_study.model import Decoder, token_losses
+from repeat_study.model import Decoder
 
 COPIES = 11  # [H22 section 4]
 FEWEST_COPIES = 4  # where the context is too short for 11 whole paragraphs, the paragraph is cut until this many fit
@@ -36,7 +36,7 @@ class CopyingProbe:
         """Loss in nats per token: of each copy, the mean over copies 2 onwards, how much lower that mean is than the
         first copy's loss (the gain), and the same gain on the null."""
         batch = torch.cat([self.copied, self.shuffled])[None].to(model.embedding.device)
-        losses = token_losses(model(batch[..., :-1]), batch[..., 1:])[0].double()
+        losses = model.token_losses(batch)[0].double()
         per_copy = losses.view(-1, self.copies, self.length).mean(dim=2)
         later = per_copy[:, 1:].mean(dim=1)
         gain = per_copy[:, 0] - later

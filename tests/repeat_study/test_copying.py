@@ -10,7 +10,15 @@ from repeat_study.model import Decoder
 from repeat_study.probes.copying import CONTROLS, COPIES, copying_probe
 
 
-class Copier(Decoder):
+class LogitsAlone(Decoder):
+    """A model written down as its logits."""
+
+    def token_losses(self, sequences_lbs: torch.Tensor) -> torch.Tensor:
+        logits, targets = self(sequences_lbs[..., :-1]), sequences_lbs[..., 1:]
+        return torch.nn.functional.cross_entropy(logits.movedim(-1, 1), targets, reduction="none")
+
+
+class Copier(LogitsAlone):
     """Predicts that the token after this one is what followed its last occurrence; knows nothing on first sight."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
@@ -55,7 +63,7 @@ def test_a_copier_scores_zero_loss_on_copies_and_not_on_the_null(store: TokenSto
     assert numbers["copying_gain_null"] < 0, "copying what is not repeated in order costs"
 
 
-class Cache(Decoder):
+class Cache(LogitsAlone):
     """Predicts tokens in proportion to how often they came before: it gains from repetition and copies nothing."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,104 @@
+"""Cross-entropy of the unembedding's logits, in chunks, so that no tensor of all logits exists.
+
+At a context of 8,192 and a vocabulary of 50,304 the logits of one sequence take 1.6 GB in float32, and autograd would keep
+them and their gradient.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ROWS = 256  # on a CPU: few enough for its cache, but 4·d_model or more, since each chunk passes over the weights
+CHUNK_LOGITS_CUDA = 1 << 27  # half a GB: products large enough to fill the device
+
+
+def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Tensor:
+    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]; for evaluation, without gradient."""
+    lanes, d_model, _ = weight_ldv.shape
+    x_lnd, weight_ldv = _as_multiplied(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
+    targets_ln = targets_lbt.reshape(lanes, -1)
+    losses_ln = x_lnd.new_empty(targets_ln.shape, dtype=torch.float32)
+    with torch.no_grad():
+        for rows in _chunks(x_lnd, weight_ldv):
+            logits_lnv = torch.bmm(x_lnd[:, rows], weight_ldv).float()
+            chosen_ln = logits_lnv.gather(2, targets_ln[:, rows, None])[..., 0]
+            losses_ln[:, rows] = torch.logsumexp(logits_lnv, dim=2) - chosen_ln
+    return losses_ln.view(targets_lbt.shape)
+
+
+def mean_loss_per_lane(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor, compiled: bool = False) -> Tensor:
+    """Mean cross-entropy of each lane in nats, float32, shape [lanes]; for training.
+
+    Its gradients are computed in the forward pass, chunk by chunk, where the logits are at hand anyway. `compiled` fuses
+    what is done to a chunk of logits between the matrix products, which memory bounds on a GPU.
+    """
+    lanes, d_model, _ = weight_ldv.shape
+    x_lnd, weight_ldv = _as_multiplied(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
+    loss_l: Tensor = _MeanLoss.apply(  # type: ignore[no-untyped-call]
+        x_lnd, weight_ldv, targets_lbt.reshape(lanes, -1), compiled
+    )
+    return loss_l
+
+
+class _MeanLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_lnd: Tensor, weight_ldv: Tensor, targets_ln: Tensor, compiled: bool) -> Tensor:
+        loss_and_gradient = _compiled() if compiled else _loss_and_gradient
+        tokens = x_lnd.shape[1]
+        loss_l = x_lnd.new_zeros(len(x_lnd), dtype=torch.float32)
+        x_gradient = torch.empty_like(x_lnd)
+        weight_gradient = torch.zeros_like(weight_ldv, dtype=torch.float32)
+        for rows in _chunks(x_lnd, weight_ldv):
+            x, targets_ln1 = x_lnd[:, rows], targets_ln[:, rows, None]
+            chosen_ln1, gradient_lnv = loss_and_gradient(torch.bmm(x, weight_ldv), targets_ln1)
+            loss_l -= chosen_ln1.sum(dim=(1, 2))
+            x_gradient[:, rows] = torch.bmm(gradient_lnv, weight_ldv.transpose(1, 2))
+            if x.dtype is torch.float32:
+                weight_gradient.baddbmm_(x.transpose(1, 2), gradient_lnv)
+            else:
+                weight_gradient += torch.bmm(x.transpose(1, 2), gradient_lnv)
+        ctx.save_for_backward(x_gradient, weight_gradient)
+        ctx.tokens, ctx.dtype = tokens, weight_ldv.dtype
+        return loss_l / tokens
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x_gradient, weight_gradient = ctx.saved_tensors
+        scale_l11 = (gradients[0] / ctx.tokens)[:, None, None]
+        return x_gradient * scale_l11.to(x_gradient.dtype), (weight_gradient * scale_l11).to(ctx.dtype), None, None
+
+
+def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target, and the gradient of the summed loss by the logits, in the logits' precision.
+
+    One softmax gives both; a loss above 87 nats, where its float32 underflows, becomes infinite.
+    """
+    p_lnv = F.softmax(logits_lnv, dim=2, dtype=torch.float32)
+    chosen_ln1 = p_lnv.gather(2, targets_ln1)
+    p_lnv.scatter_add_(2, targets_ln1, torch.full_like(chosen_ln1, -1.0))
+    return chosen_ln1.log(), p_lnv.to(logits_lnv.dtype)
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_loss_and_gradient, dynamic=True)
+
+
+def _as_multiplied(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the precision that autocast multiplies in; the casts are autograd's, the chunks are not."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return x.to(dtype), weight.to(dtype)
+
+
+def _chunks(x_lnd: Tensor, weight_ldv: Tensor) -> list[slice]:
+    lanes, tokens, _ = x_lnd.shape
+    _, d_model, vocabulary = weight_ldv.shape
+    rows = max(1, CHUNK_LOGITS_CUDA // (lanes * vocabulary)) if x_lnd.is_cuda else max(CHUNK_ROWS, 4 * d_model)
+    return [slice(first, min(first + rows, tokens)) for first in range(0, tokens, rows)]
