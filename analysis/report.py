@@ -14,6 +14,7 @@ from analysis.figures import degradation_by_repeats, degradation_by_size, learni
 from analysis.figures.style import Drawing, Missing
 from analysis.findings import findings, short_summary
 from analysis.runs import Runs, load_runs
+from analysis.tensorboard_images import write_images
 from data_prep.files import write_atomically
 from repeat_study.records import Status
 
@@ -73,6 +74,7 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
     runs = load_runs(folder, names)
     sections = [_section(variant, part) for variant, part in runs.variants()]
     numbers = pd.concat([section.numbers.assign(variant=section.variant) for section in sections])
+    write_images(folder, [drawing for section in sections for drawing, _ in section.pictures])
     (folder / "tables").mkdir(exist_ok=True)
     write_atomically(folder / "tables" / "summary.csv", numbers.to_csv(index=False).encode())
     page = folder / "report.html"

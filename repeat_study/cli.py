@@ -1,9 +1,10 @@
 """The repeat-study command: one thin verb per stage of a study."""
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,8 @@ from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.cost import evaluation_share, run_flops, training_memory
+from repeat_study.resources import Keep, Resources, Sharing
 from repeat_study.study import Run, Study, load_study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -64,29 +67,66 @@ def plan(
     study: StudyArgument,
     set_: SetOption = None,
     processes: ProcessesOption = None,
-    gigaflops: Annotated[float, typer.Option(min=1e-3, help="assumed GFLOP/s of one process")] = 30.0,
+    gigaflops: Annotated[float, typer.Option(min=1e-3, help="assumed GFLOP/s of one process on a CPU")] = 30.0,
+    peak: Annotated[
+        float, typer.Option(min=1e-3, help="a GPU's peak in TFLOP/s; an H100's in bfloat16 is 989")
+    ] = 989.0,
+    utilisation: Annotated[float, typer.Option(min=1e-3, max=1, help="assumed share of that peak")] = 0.4,
 ) -> None:
     """Show the grid with its exact repeat accounting and cost; nothing is built or trained."""
     declared = _load(study, set_)
     runs = declared.runs()
     vocabulary = declared.data.expected_vocabulary()
     processes = processes or _cores()
-    table = _table("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs")
-    total = 0.0
+    table = _table("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs", "evaluation")
     for run in runs:
         pool, tokens = run.pool * run.context, run.positions * run.context
         repeated = pool * run.repeats
-        flops = run.shape.training_flops_per_token(vocabulary, run.context) * float(tokens)
-        total += flops
         counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
-        table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", f"{flops:.2e}")
+        costs = (f"{run_flops(run, vocabulary):.2e}", f"{evaluation_share(run):.1%}")
+        table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", *costs)
     console.print(table)
     console.print(
-        f"{declared.name}: {len(runs)} runs; N: parameters without embeddings; unique, pool: tokens\n"
+        f"{declared.name}: {len(runs)} runs; N: parameters without embeddings; unique, pool: tokens; evaluation: of all FLOPs\n"
         "every unique token is seen once, every pool token exactly R times; tokens are whole optimiser steps\n"
-        f"total {total:.2e} FLOPs: about {total / (gigaflops * 1e9 * processes) / 3600:.2f} h on {processes} processes"
-        f" at an assumed {gigaflops:g} GFLOP/s each"
     )
+    _plan_sizes(runs, vocabulary, declared.resources, peak * 1e12 * utilisation)
+    total = sum(run_flops(run, vocabulary) for run in runs)
+    console.print(
+        f"N all: with embeddings and gains; memory: of a GPU process in bfloat16, {declared.resources.micro_sequences or 'all'}"
+        " sequences at a time, at least\n"
+        f"total {total:.2e} FLOPs: about {_hours(total / (peak * 1e12 * utilisation))} GPU-hours at {utilisation:.0%}, assumed,"
+        f" of a peak of {peak:g} TFLOP/s,\n"
+        f"or {_hours(total / (gigaflops * 1e9 * processes))} hours on {processes} processes at an assumed {gigaflops:g} GFLOP/s each"
+    )
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
+
+
+def _plan_sizes(runs: list[Run], vocabulary: int, resources: Resources, flops_per_second: float) -> None:
+    table = _table("size", "N", "N all", "runs", "tokens", "FLOPs", "GPU-hours", "memory")
+    for model, context in dict.fromkeys((run.model, run.context) for run in runs):
+        of_size = [run for run in runs if (run.model, run.context) == (model, context)]
+        shape, rows = of_size[0].shape, max(run.model_vocabulary(vocabulary) for run in of_size)
+        each = max(run.sequences_per_step for run in of_size) // resources.processes_per_run
+        sequences = min(each, resources.micro_sequences or each)
+        split = resources.processes_per_run if resources.sharing is Sharing.FSDP else 1
+        memory = training_memory(shape, rows, context, sequences, resources.checkpoint_activations, split)
+        flops = sum(run_flops(run, vocabulary) for run in of_size)
+        counts = (shape.parameters_non_embedding, shape.parameters_total(rows), len(of_size))
+        tokens = sum(run.positions * run.context for run in of_size)
+        table.add_row(
+            model,
+            *(f"{count:,}" for count in counts),
+            f"{tokens:.2e}",
+            f"{flops:.2e}",
+            _hours(flops / flops_per_second),
+            f"{memory.total / 1e9:.2g} GB",
+        )
+    console.print(table)
 
 
 @app.command()
@@ -167,22 +207,32 @@ def run(
     processes: ProcessesOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
+    keep_checkpoints: Annotated[
+        Keep | None, typer.Option(help="which evaluations' weights stay beside the last checkpoint")
+    ] = None,
 ) -> None:
     """Train every run of the study that is not done, on this machine. Call it again to go on after any stop."""
     declared = _load(study, set_)
+    resources = declared.resources
+    if keep_checkpoints:
+        resources = resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
     store = _store(declared, data_dir)
     runs = _runs(declared, store)
+    from repeat_study.hardware import gpus_for
+    from repeat_study.monitoring import write_study_page
     from repeat_study.runner import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is saved
+    folder, gpus = runs_dir / declared.name, gpus_for(resources)
     processes = processes or _cores()
-    console.print(
-        f"training {len(runs)} runs on {processes} processes; `tensorboard --logdir {runs_dir / declared.name}` shows them"
-    )
+    write_study_page(folder, runs)
+    on = f"{gpus} GPUs" if gpus else f"{processes} processes"
+    console.print(f"training {len(runs)} runs on {on}; `tensorboard --logdir {folder}` shows them")
     with PoolDisplay(runs, console) as display:
         try:
-            ended = Pool(store, runs_dir / declared.name, processes, display).train(runs)
+            ended = Pool(store, folder, processes, display, resources, gpus).train(runs)
         except KeyboardInterrupt:
             console.print("stopped; every run keeps its last checkpoint: the same command goes on from there")
             raise typer.Exit(130) from None
@@ -207,19 +257,33 @@ def status(
 
     declared = _load(study, set_)
     store = TokenStore(data_dir / declared.data.store_name)
-    table = _table("run", "status", "step", "test loss", "note")
+    table = _table("run", "status", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation", "note")
     counts: dict[str, int] = {}
     for run in declared.runs(store.fingerprint):
         directory = RunDirectory(runs_dir / declared.name / run.name)
         state = directory.status()
         rows = directory.rows()
         step, loss = (str(rows[-1]["step"]), f"{rows[-1]['test_loss']:.3f}") if rows else ("0", "")
-        table.add_row(
-            run.name, state, f"{step}/{run.steps}", loss, directory.failure() if state is Status.FAILED else ""
-        )
+        note = directory.failure() if state is Status.FAILED else ""
+        table.add_row(run.name, state, f"{step}/{run.steps}", loss, *_speed(directory.timings()), note)
         counts[state] = counts.get(state, 0) + 1
     console.print(table)
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+def _speed(timings: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Cells of `status`: rate, utilisation, memory, minutes left, evaluation's share of the time so far."""
+    if not timings or timings[-1]["tokens_per_second"] is None:
+        return ("",) * 5
+    last = timings[-1]
+    spent = sum(last[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
+    return (
+        f"{last['tokens_per_second']:,.0f}",
+        f"{last['utilisation']:.0%}",
+        f"{last['memory_bytes'] / 1e9:.2f} GB",
+        f"{last['seconds_left'] / 60:.1f} min",
+        f"{last['evaluation_seconds'] / spent:.1%}",
+    )
 
 
 @app.command()

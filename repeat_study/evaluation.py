@@ -9,11 +9,13 @@ from torch import Tensor
 
 from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore
-from repeat_study.model import Decoder, token_losses
+from repeat_study.model import Decoder
 from repeat_study.probes.copying import CopyingProbe, copying_probe
+from repeat_study.probes.prefix_matching import PrefixMatchingProbe, prefix_matching_probe
 from repeat_study.study import Run
 
-CHUNK = 32  # sequences per forward pass
+CHUNK_TOKENS = 1 << 12  # of a forward pass on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16
 
 
 @torch.no_grad()
@@ -22,8 +24,9 @@ def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
     if not len(tokens):
         return None
     tokens = tokens.to(model.embedding.device)
-    chunks = [token_losses(model(chunk[None, :, :-1]), chunk[None, :, 1:]) for chunk in torch.split(tokens, CHUNK)]
-    return float(torch.cat(chunks, dim=1).double().mean())
+    size = CHUNK_TOKENS_CUDA if tokens.is_cuda else CHUNK_TOKENS
+    chunks = torch.split(tokens, max(1, size // tokens.shape[1]))
+    return float(torch.cat([model.token_losses(chunk[None]) for chunk in chunks], dim=1).double().mean())
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Evaluator:
     seen: Tensor
     seen_after: int  # steps until all of `seen` has been trained on
     copying: CopyingProbe
+    prefix_matching: PrefixMatchingProbe | None  # none where the context is too short
 
     def __call__(self, model: Decoder, step: int) -> dict[str, Any]:
         """All numbers of one evaluation, by the names of metrics.jsonl; None where a number has no meaning yet."""
@@ -44,6 +48,7 @@ class Evaluator:
             "pool_loss": mean_loss(model, self.pool),
             "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
             **self.copying(model),
+            **(self.prefix_matching(model) if self.prefix_matching else {}),
         }
         model.train()
         return row
@@ -64,4 +69,5 @@ def evaluator(run: Run, store: TokenStore) -> Evaluator:
         seen=torch.from_numpy(draw.unique_tokens(np.arange(seen))),
         seen_after=mixture.unique_position(seen - 1) // run.sequences_per_step + 1 if seen else 0,
         copying=copying_probe(store.tokenizer(), store.end_of_text, run.context, test[0].tolist()),
+        prefix_matching=prefix_matching_probe(store, run.context),
     )

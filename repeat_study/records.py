@@ -2,9 +2,10 @@
 
 spec.json       the run's science, written first; a directory made by another spec is refused
 metrics.jsonl   one line per evaluation, a function of the spec alone: a resumed run writes the same bytes
-timing.jsonl    seconds and tokens per second beside each evaluation; machines differ, so it is kept apart
-checkpoints/    last.ckpt, replaced atomically
-tb/             TensorBoard events, a view of metrics.jsonl
+timing.jsonl    seconds, tokens per second, utilisation and memory beside each evaluation; machines differ, so it is kept apart
+sessions.jsonl  one line per start: machine, device, precision, number of processes, version of torch
+checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights alone, where they are asked for
+events.out...   TensorBoard events, a view of metrics.jsonl
 failed.json     why and where the run stopped, until it is resumed
 done.json       written last: the run is complete
 """
@@ -44,10 +45,14 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.timing = path / "timing.jsonl"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
-        self.tensorboard = path / "tb"
+        self.sessions = path / "sessions.jsonl"
         self.failed = path / "failed.json"
         self.done = path / "done.json"
         self.lock = path / ".lock"
+
+    def weights_at(self, step: int) -> Path:
+        """Where the weights of a step are kept: a dict of `step` and `model`, the decoder's state_dict."""
+        return self.checkpoint.with_name(f"step-{step:09d}.pt")
 
     def status(self) -> Status:
         """Read from the directory alone; the lock falls with its process, so a killed run is never called running."""
@@ -107,11 +112,12 @@ class RunDirectory:
 
     def append(self, row: Row, timing: Row) -> None:
         """Add one evaluation; on the disk before this returns."""
-        for path, record in ((self.metrics, row), (self.timing, timing)):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        _append(self.metrics, row)
+        _append(self.timing, timing)
+
+    def begin(self, session: Row) -> None:
+        """Add what is known of the machine that trains the run from here on."""
+        _append(self.sessions, session)
 
     def rewind(self, step: int, expected: list[int]) -> list[Row]:
         """Forget evaluations after `step`: the run goes on from a checkpoint there. Returns the rows that stay.
@@ -142,42 +148,46 @@ class RunDirectory:
             "test_loss": last["test_loss"],
             "train_seconds": timing["train_seconds"],
             "evaluation_seconds": timing["evaluation_seconds"],
+            "evaluation_share": timing["evaluation_seconds"]
+            / (timing["train_seconds"] + timing["evaluation_seconds"] + timing["saving_seconds"]),
             "metrics_sha256": hashlib.sha256(self.metrics.read_bytes()).hexdigest(),
         }
         write_json(self.done, record)
         self.failed.unlink(missing_ok=True)
 
-    def fail(self, reason: str) -> None:
-        """Record why the run stopped; its checkpoint stays, and resuming clears the mark."""
+    def fail(self, reason: str, step: int | None = None) -> None:
+        """Record why the run stopped, and at which step, the last evaluated one unless given; its checkpoint stays, and
+        resuming clears the mark."""
         rows = self.rows()
-        write_json(self.failed, {"reason": reason, "step": rows[-1]["step"] if rows else 0})
+        last = rows[-1]["step"] if rows else 0
+        write_json(self.failed, {"reason": reason, "step": last if step is None else step})
 
     def failure(self) -> str:
-        """Why and at which evaluated step the run failed."""
+        """Why and at which step the run failed."""
         record = read_record(self.failed, "reason", "step")
-        return f"{record['reason']} (after step {record['step']})"
+        return f"{record['reason']} (step {record['step']})"
 
 
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
     """Content of spec.json: the run's fields and what follows from them."""
-    shape = run.shape
-    mixture = run.mixture()
+    shape, mixture = run.shape, run.mixture()
+    vocabulary = run.model_vocabulary(store.vocabulary)
     record = {
         "name": run.name,
         "label": run.label,
         "identity": run.identity,
         "format": RESULT_FORMAT,
         **run.model_dump(),
-        "vocabulary": store.vocabulary,
+        "vocabulary": vocabulary,
         "parameters_non_embedding": shape.parameters_non_embedding,
-        "parameters_total": shape.parameters_total(store.vocabulary),
+        "parameters_total": shape.parameters_total(vocabulary),
         "steps": run.steps,
         "trained_tokens": run.positions * run.context,
         "pool_sequences": mixture.pool,
         "pool_tokens": mixture.pool * run.context,
         "unique_tokens": mixture.unique_positions * run.context,
         "exact_repeated_fraction": float(mixture.exact_fraction),
-        "training_flops_per_token": shape.training_flops_per_token(store.vocabulary, run.context),
+        "training_flops_per_token": shape.training_flops_per_token(vocabulary, run.context),
     }
     return dict(json.loads(json.dumps(record)))
 
@@ -185,6 +195,13 @@ def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
     return f"{key}: found {found.get(key)!r}, wanted {wanted.get(key)!r}"
+
+
+def _append(path: Path, record: Row) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _lines(rows: Iterable[Row]) -> bytes:

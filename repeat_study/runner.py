@@ -1,26 +1,28 @@
 """The life of a run directory: start, resume, finish."""
 
 import logging
-import math
-import os
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from data_prep.errors import InputError
 from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.datamodule import MixtureBatches, MixtureDataModule
-from repeat_study.evaluation import Evaluator, evaluator
-from repeat_study.monitoring import Monitor
+from repeat_study.distributed import Team
+from repeat_study.evaluation import evaluator
+from repeat_study.hardware import multiplies_in, uses_cuda
+from repeat_study.keeper import Diverged, Progress, RunKeeper
 from repeat_study.records import RunDirectory
+from repeat_study.resources import Resources, Sharing
 from repeat_study.study import Run
 from repeat_study.training import LanguageModelling
 
@@ -35,50 +37,57 @@ class Outcome(StrEnum):
     FAILED = "failed"  # the run's own fault; failed.json says why
 
 
-class Diverged(RuntimeError):
-    """The loss is not a finite number."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, sent at every evaluation."""
-
-    run: str
-    step: int
-    steps: int
-    test_loss: float
-    resumed: bool = False
-
-
 def train(
     run: Run,
     store: TokenStore,
     study_dir: Path,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
-    accelerator: str = "auto",
+    resources: Resources | None = None,
 ) -> Outcome:
     """Train `run` in its directory below `study_dir`, from its checkpoint where it has one, to its end.
 
-    `should_stop` is asked after every step; once it says yes the state is saved and the call returns. `accelerator` is
-    Lightning's.
+    `should_stop` is asked after every step; once it says yes, or SIGTERM came, the state is saved and the call returns.
+    Processes started with torchrun's environment variables share the run and all return the same.
     Raises InputError when the directory was made by another spec, and whatever training raises, after recording it.
     """
+    resources = resources or Resources()
     directory = RunDirectory(study_dir / run.name)
+    team = Team.from_environment()
+    team.join(uses_cuda(resources))
+    try:
+        with ExitStack() as held:
+            verdict: Outcome | None = Outcome.FAILED
+            try:
+                if team.leads:
+                    verdict = _claim(directory, run, store, held)
+            finally:
+                verdict = team.told(verdict)
+            if verdict:
+                return verdict
+            try:
+                return _train(run, store, directory, report, should_stop, resources, team)
+            except Exception as error:
+                if team.leads:
+                    step = error.step if isinstance(error, Diverged) else None
+                    directory.fail(f"{type(error).__name__}: {error}", step)
+                raise
+    finally:
+        team.leave()
+
+
+def _claim(directory: RunDirectory, run: Run, store: TokenStore, held: ExitStack) -> Outcome | None:
+    """Make the directory this process's for as long as `held` is open, or say why there is nothing to do."""
     directory.make()
     try:
-        with exclusive_lock(directory.lock):
-            directory.claim(run, store)
-            if directory.done.is_file():
-                return Outcome.ALREADY_DONE
-            directory.failed.unlink(missing_ok=True)
-            try:
-                return _train(run, store, directory, report, should_stop, accelerator)
-            except Exception as error:
-                directory.fail(f"{type(error).__name__}: {error}")
-                raise
+        held.enter_context(exclusive_lock(directory.lock))
     except AlreadyLocked:
         return Outcome.BUSY
+    directory.claim(run, store)
+    if directory.done.is_file():
+        return Outcome.ALREADY_DONE
+    directory.failed.unlink(missing_ok=True)
+    return None
 
 
 def _train(
@@ -87,16 +96,22 @@ def _train(
     directory: RunDirectory,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
-    accelerator: str,
+    resources: Resources,
+    team: Team,
 ) -> Outcome:
-    module = LanguageModelling(run, store.vocabulary)
-    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
-    keeper = RunKeeper(run, directory, evaluator(run, store), report, should_stop)
+    if run.sequences_per_step % team.world:
+        raise InputError(
+            f"resources.processes_per_run: the {run.sequences_per_step} sequences of a step do not divide among"
+            f" {team.world} processes"
+        )
+    module = LanguageModelling(run, store.vocabulary, resources, team)
+    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, team.rank, team.world)
+    keeper = RunKeeper(run, directory, evaluator(run, store), resources, team, report, should_stop)
     _quieten_lightning()
     trainer = lightning.Trainer(
         max_steps=run.steps,
-        accelerator=accelerator,
-        devices=1,
+        accelerator="cuda" if uses_cuda(resources) else "cpu",
+        precision="bf16-mixed" if multiplies_in(resources) is torch.bfloat16 else "32-true",
         callbacks=[keeper],
         default_root_dir=directory.path,
         logger=False,
@@ -106,116 +121,40 @@ def _train(
         num_sanity_val_steps=0,
         limit_val_batches=0,
         use_distributed_sampler=False,
+        **_placement(resources, team),
     )
     try:
         if keeper.resume_step < run.steps:
-            checkpoint = directory.checkpoint if directory.checkpoint.is_file() else None
+            checkpoint = directory.checkpoint if keeper.resume_step else None
             trainer.fit(module, MixtureDataModule(batches), ckpt_path=checkpoint, weights_only=True)
+        if keeper.monitor and keeper.step == run.steps:
+            keeper.monitor.finish()
     finally:
-        keeper.monitor.close()
+        if keeper.monitor:
+            keeper.monitor.close()
     if keeper.step < run.steps:
         return Outcome.INTERRUPTED
-    directory.finish(keeper.evaluation_steps)
+    if team.leads:
+        directory.finish(keeper.evaluation_steps)
     return Outcome.DONE
 
 
-class RunKeeper(lightning.Callback):
-    """Evaluates on schedule, writes records and checkpoints, and stops at a step boundary when asked."""
-
-    def __init__(
-        self,
-        run: Run,
-        directory: RunDirectory,
-        evaluate: Evaluator,
-        report: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self.run, self.directory, self.evaluate = run, directory, evaluate
-        self.report, self.should_stop = report, should_stop
-        self.evaluation_steps = run.evaluation.steps(run.steps)
-        self.step = self.resume_step = self._checkpointed_step()
-        expected = [step for step in self.evaluation_steps if step <= self.step] if self.step else []
-        rows = directory.rewind(self.step if self.step else -1, expected)
-        timings = directory.timings()
-        self.monitor = Monitor(directory.tensorboard, [row | timing for row, timing in zip(rows, timings, strict=True)])
-        self.train_seconds = self.evaluation_seconds = 0.0
-
-    def _checkpointed_step(self) -> int:
-        path = self.directory.checkpoint
-        if not path.is_file():
-            return 0
-        try:
-            return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
-        except Exception as error:  # torch raises almost anything on a damaged file
-            raise InputError(
-                f"{path}: damaged ({type(error).__name__}); delete it to train the run from its start"
-            ) from error
-
-    def state_dict(self) -> dict[str, float]:
-        """The clock, kept with the checkpoint."""
-        now = time.perf_counter()
-        return {"train_seconds": self.train_seconds + now - self.mark, "evaluation_seconds": self.evaluation_seconds}
-
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Set the clock to where the checkpoint was written."""
-        self.train_seconds, self.evaluation_seconds = state_dict["train_seconds"], state_dict["evaluation_seconds"]
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Evaluate the untrained model: the null of every probe."""
-        self.mark, self.mark_step = time.perf_counter(), trainer.global_step
-        if trainer.global_step == 0:
-            self._evaluate(trainer, pl_module)
-        else:
-            self.report(
-                Progress(self.run.name, self.step, self.run.steps, self.directory.rows()[-1]["test_loss"], True)
-            )
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """The step boundary: everything that is written, is written here."""
-        self.step = trainer.global_step
-        due = self.step in self.evaluation_steps
-        if due:
-            self._evaluate(trainer, pl_module)
-        stop = self.should_stop() and self.step < self.run.steps
-        if due or stop:
-            self._save(trainer)
-        if stop:
-            trainer.should_stop = True
-
-    def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        assert isinstance(module, LanguageModelling)
-        begun = time.perf_counter()
-        self.train_seconds += begun - self.mark
-        tokens_per_step = self.run.sequences_per_step * self.run.context
-        row: dict[str, Any] = {"step": self.step, "tokens": self.step * tokens_per_step}
-        row |= {"train_loss": module.take_training_loss(), "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
-        row |= self.evaluate(module.model, self.step)
-        for key, value in row.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise Diverged(f"{key} is {value} by step {self.step}")
-        rate = (self.step - self.mark_step) * tokens_per_step / max(begun - self.mark, 1e-9)
-        self.mark, self.mark_step = time.perf_counter(), self.step
-        self.evaluation_seconds += self.mark - begun
-        timing = {
-            "step": self.step,
-            "time": time.time(),
-            "train_seconds": self.train_seconds,
-            "evaluation_seconds": self.evaluation_seconds,
-            "tokens_per_second": rate if self.step else None,
-        }
-        self.directory.append(row, timing)
-        self.monitor.add(row | timing)
-        self.report(Progress(self.run.name, self.step, self.run.steps, row["test_loss"]))
-
-    def _save(self, trainer: lightning.Trainer) -> None:
-        path = self.directory.checkpoint
-        scratch = path.with_suffix(".tmp")
-        trainer.save_checkpoint(scratch)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
+def _placement(resources: Resources, team: Team) -> dict[str, Any]:
+    """The Trainer's arguments that say which processes train together, and how."""
+    if team.world == 1:
+        return {"devices": 1}
+    # gradient_as_bucket_view: gradients live in the buffers that are exchanged, one copy less of them.
+    strategy = (
+        ModelParallelStrategy(data_parallel_size=team.world, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        if resources.sharing is Sharing.FSDP
+        else DDPStrategy(gradient_as_bucket_view=True)
+    )
+    return {
+        "devices": team.local_world,
+        "num_nodes": team.nodes,
+        "strategy": strategy,
+        "plugins": [TorchElasticEnvironment()],
+    }
 
 
 def _quieten_lightning() -> None:

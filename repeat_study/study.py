@@ -18,8 +18,9 @@ from data_prep.files import canonical_json
 from data_prep.mixture import RepeatMixture, Spacing, pool_size
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import Shape, shape_of
+from repeat_study.resources import Resources
 
-RESULT_FORMAT = 1  # part of every identity; raised when the same spec would give other numbers
+RESULT_FORMAT = 2  # part of every identity; raised when the same spec would give other numbers
 
 
 class Spec(BaseModel):
@@ -36,15 +37,18 @@ class EvaluationSpec(Spec):
 
     even_points: int = Field(20, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
     log_points: int = Field(8, ge=0, le=10_000)  # log-spaced from the first step to the last
-    test_sequences: int = Field(128, ge=1)
-    pool_sequences: int = Field(32, ge=1)  # the first of the pool, or all of a smaller one
-    seen_sequences: int = Field(32, ge=1)  # the first of the unique stream, once they have been trained on
+    test_sequences: int = Field(64, ge=1)
+    pool_sequences: int = Field(16, ge=1)  # the first of the pool, or all of a smaller one
+    seen_sequences: int = Field(16, ge=1)  # the first of the unique stream, once they have been trained on
 
     def steps(self, total: int) -> list[int]:
         """Optimiser steps after which a run of `total` steps is evaluated; 0 (untrained) and `total` always are."""
         even = np.linspace(0, total, self.even_points + 1)
-        log = np.geomspace(1, total, self.log_points)
-        return sorted({0, total, *(int(step) for step in np.round(np.concatenate([even, log])))})
+        return sorted({0, total, *(int(step) for step in np.round(even)), *self.log_steps(total)})
+
+    def log_steps(self, total: int) -> list[int]:
+        """Those of them that are log-spaced."""
+        return sorted({int(step) for step in np.round(np.geomspace(1, total, self.log_points))})
 
 
 class TrainingSpec(Spec):
@@ -53,6 +57,9 @@ class TrainingSpec(Spec):
     tokens: int = Field(gt=0, le=10**15)  # T; rounded down to whole optimiser steps
     context: int = Field(ge=2, le=2**24)
     sequences_per_step: int = Field(ge=1, le=2**24)
+    vocabulary_multiple: int = Field(
+        1, ge=1, le=2**16
+    )  # the model's vocabulary is the tokenizer's, rounded up to these
     learning_rate: float = Field(gt=0, lt=1)
     weight_decay: float = Field(0.1, ge=0)
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
@@ -104,7 +111,12 @@ class Run(TrainingSpec):
     @property
     def steps(self) -> int:
         """Optimiser steps."""
-        return self.tokens // (self.context * self.sequences_per_step)
+        return self.tokens // self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of an optimiser step."""
+        return self.sequences_per_step * self.context
 
     @property
     def positions(self) -> int:
@@ -127,6 +139,8 @@ class Run(TrainingSpec):
         parts.append(f"s{self.seed}")
         if self.pool_seed:
             parts.append(f"p{self.pool_seed}")
+        if self.weight_decay != TrainingSpec.model_fields["weight_decay"].default:
+            parts.append(f"wd{self.weight_decay:g}")
         return "-".join(parts)
 
     @property
@@ -138,6 +152,10 @@ class Run(TrainingSpec):
     def identity(self) -> str:
         """SHA-256 over the spec: two runs are the same run iff these agree, on whatever machine."""
         return hashlib.sha256(canonical_json([RESULT_FORMAT, self.model_dump()])).hexdigest()
+
+    def model_vocabulary(self, vocabulary: int) -> int:
+        """Rows of the embedding for a tokenizer's vocabulary: GPT-2's 50,257 becomes 50,304 in multiples of 64."""
+        return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def mixture(self) -> RepeatMixture:
         """The order of the run's sequences; InputError where R, f and tokens fit no pool of whole sequences."""
@@ -162,6 +180,8 @@ class Study(Spec):
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
+    resources: Resources = Resources()
+    models: dict[str, dict[str, Any]] = {}  # what a size has in place of the values of [training]
     grid: list[dict[str, Any]] = Field(min_length=1)
 
     def runs(self, corpus: str = "") -> list[Run]:
@@ -179,8 +199,19 @@ class Study(Spec):
                 if not values:
                     raise InputError(f"grid.{number}.{key}: an empty list; give at least one value")
             for point in product(*axes.values()):
-                runs[_validated(Run, shared | dict(zip(axes, point, strict=True)), f"grid.{number}.")] = None
+                chosen = dict(zip(axes, point, strict=True))
+                of_model = self.models.get(str(chosen.get("model")), {})
+                runs[_validated(Run, shared | of_model | chosen, f"grid.{number}.")] = None
         return list(runs)
+
+    @model_validator(mode="after")
+    def _models_hold_training_keys(self) -> Self:
+        for model, values in self.models.items():
+            shape_of(model)
+            for key in values.keys() - TrainingSpec.model_fields.keys():
+                accepted = ", ".join(sorted(TrainingSpec.model_fields))
+                raise InputError(f"models.{model}.{key}: unknown key; accepted are {accepted}")
+        return self
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:

@@ -1,17 +1,27 @@
-"""The LightningModule: loss, optimiser, schedule, clipping."""
+"""The LightningModule: loss, accumulation, clipping, optimiser, schedule."""
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning
 import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Shard
+from torch.optim import AdamW
 
-from repeat_study.model import Decoder, token_losses
+from repeat_study.distributed import Team
+from repeat_study.hardware import uses_cuda
+from repeat_study.model import Decoder
+from repeat_study.resources import Resources, Sharing
 from repeat_study.study import Run
+
+# A training loss above this many times log(vocabulary), the loss of guessing blindly, has left the range.
+LARGEST_LOSS = 2.0
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> float:
@@ -29,57 +39,138 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float) -
     A lane's norm is taken over all of its parameters and of nobody else's, so lanes stay independent.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    per_parameter = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    per_parameter = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in local])
     norm_l = torch.linalg.vector_norm(per_parameter, dim=0)
+    if isinstance(gradients[0], DTensor):
+        squared_l = norm_l.square()
+        dist.all_reduce(squared_l)
+        norm_l = squared_l.sqrt()
     scale_l = (largest_norm / (norm_l + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
+    for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
     return norm_l
 
 
 class LanguageModelling(lightning.LightningModule):
-    """Next-token prediction on a bundle of lanes; the loss is the sum over lanes of the mean over tokens."""
+    """Next-token prediction on a bundle of lanes; the loss is the sum over lanes of the mean over tokens.
 
-    def __init__(self, run: Run, vocabulary: int) -> None:
+    Optimisation is manual in Lightning's sense: a training step is an optimiser step, whatever it is accumulated from,
+    so that the trainer's count of steps is the run's on every machine.
+    """
+
+    def __init__(self, run: Run, vocabulary: int, resources: Resources | None = None, team: Team | None = None) -> None:
         super().__init__()
-        self.run = run
-        self.model = Decoder(run.shape, vocabulary, run.context, [run.seed])
-        # Training loss since the last evaluation, kept on the device: reading it each step would stall a GPU.
+        self.automatic_optimization = False
+        self.run, self.resources, self.team = run, resources or Resources(), team or Team()
+        self.model = Decoder(
+            run.shape,
+            run.model_vocabulary(vocabulary),
+            run.context,
+            [run.seed],
+            self.resources.checkpoint_activations,
+        )
+        # Sums since the last evaluation, kept on the device: reading them each step would stall a GPU.
         self.register_buffer("loss_sum_l", torch.zeros(1, dtype=torch.float64))
-        self.register_buffer("loss_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("norm_sum_l", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("left_range_at", torch.zeros((), dtype=torch.int64))  # step, 0 while all is well
         self.loss_sum_l: Tensor
-        self.loss_steps: Tensor
+        self.norm_sum_l: Tensor
+        self.summed_steps: Tensor
+        self.left_range_at: Tensor
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Loss of a batch [lanes, sequences, context + 1], in nats, summed over lanes."""
-        loss_l = token_losses(self.model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
-        self.loss_sum_l += loss_l.detach()
-        self.loss_steps += 1
-        return loss_l.sum()
+    @property
+    def largest_loss(self) -> float:
+        """The training loss in nats above which a run has diverged."""
+        return LARGEST_LOSS * math.log(self.model.vocabulary)
 
-    def take_training_loss(self) -> float | None:
-        """Mean training loss per token since it was last taken, None before the first step."""
-        if not self.loss_steps:
-            return None
-        mean = float(self.loss_sum_l[0] / self.loss_steps)
-        self.loss_sum_l.zero_()
-        self.loss_steps.zero_()
-        return mean
+    @property
+    def flops_per_token(self) -> int:
+        """Forward and backward, of one lane."""
+        return self.run.shape.training_flops_per_token(self.model.vocabulary, self.run.context)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW with decay on matrices and embeddings only; steps come from the spec, never from the trainer."""
+    def configure_model(self) -> None:
+        """Shard and compile, once the device is known."""
+        if self.resources.sharing is Sharing.FSDP and self.team.world > 1 and not isinstance(self.model, FSDPModule):
+            assert self.device_mesh is not None
+            mesh = self.device_mesh["data_parallel"]
+            for module in (*self.model.blocks, self.model):
+                # The first axis is lanes, of which there may be one: the second is split.
+                fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
+            register_fsdp_forward_method(self.model, "residual")
+        if self.resources.compile if self.resources.compile is not None else uses_cuda(self.resources):
+            self.model.compile_parts()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """One optimiser step on a batch [lanes, sequences, context + 1]."""
+        step = self.trainer.global_step
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        loss_l = self._accumulate(batch)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm_l = clip_gradients_per_lane(parameters, self.run.gradient_clip)
+        optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
+        # In place: assigning a buffer, as += does, costs more than adding to it.
+        self.loss_sum_l.add_(loss_l)
+        self.norm_sum_l.add_(norm_l)
+        self.summed_steps.add_(1)
+        # Written so that NaN, of which every comparison is false, counts as out of range too.
+        left = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf)).any()
+        self.left_range_at.add_((left & (self.left_range_at == 0)) * (step + 1))
+
+    def _accumulate(self, batch: Tensor) -> Tensor:
+        """Gradients of the batch's loss, a few sequences at a time; returns each lane's mean loss, shape [lanes]."""
+        parts = torch.split(batch, self.resources.micro_sequences or batch.shape[1], dim=1)
+        losses_l = []
+        for number, part in enumerate(parts):
+            share = part.shape[1] / batch.shape[1]
+            with self._exchange_gradients(number == len(parts) - 1):
+                loss_l = self.model(part[..., :-1], part[..., 1:]) * share
+                self.manual_backward(loss_l.sum())
+            losses_l.append(loss_l.detach())
+        return sum(losses_l[1:], losses_l[0])
+
+    def _exchange_gradients(self, last: bool) -> Any:
+        """Processes exchange gradients once per step, after its last part."""
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(last)
+        elif isinstance(strategy := self.trainer.strategy, DDPStrategy) and not last:
+            return strategy.block_backward_sync()
+        return nullcontext()
+
+    def learning_rate(self, step: int) -> float:
+        """Of the optimiser step after `step` others."""
         run = self.run
+        warmup = round(run.warmup_fraction * run.steps)
+        return run.learning_rate * learning_rate_factor(step, run.steps, warmup, run.final_learning_rate_fraction)
+
+    def share_means(self) -> None:
+        """Give every process the team's sums, so that any of them can write the checkpoint."""
+        self.loss_sum_l.copy_(self.team.mean(self.loss_sum_l.clone()))
+
+    def take_means(self) -> dict[str, float | None]:
+        """Training loss per token and norm of the gradient before clipping, means over the steps since they were last
+        taken; None before the first step. Processes that share the run take them together."""
+        if not self.summed_steps:
+            return {"train_loss": None, "gradient_norm": None}
+        loss_l = self.team.mean(self.loss_sum_l / self.summed_steps)
+        means: dict[str, float | None] = {
+            "train_loss": float(loss_l[0]),
+            "gradient_norm": float(self.norm_sum_l[0] / self.summed_steps),
+        }
+        for buffer in (self.loss_sum_l, self.norm_sum_l, self.summed_steps):
+            buffer.zero_()
+        return means
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW with decay on matrices and embeddings only; `training_step` sets the learning rate."""
         parameters = list(self.model.parameters())
         decayed = [parameter for parameter in parameters if parameter.dim() == 3]  # [lanes, in, out]
-        gains = [parameter for parameter in parameters if parameter.dim() == 2]  # [lanes, d_model]
+        gains = [parameter for parameter in parameters if parameter.dim() == 2]  # [lanes, width]
         assert len(decayed) + len(gains) == len(parameters)
-        groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-        optimizer = AdamW(groups, lr=run.learning_rate, betas=(run.beta1, run.beta2), fused=True)
-        warmup = round(run.warmup_fraction * run.steps)
-        final = run.final_learning_rate_fraction
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, run.steps, warmup, final))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        """Clip by hand: Lightning's own clipping would take one norm over all lanes."""
-        clip_gradients_per_lane(list(self.model.parameters()), self.run.gradient_clip)
+        groups = [{"params": decayed, "weight_decay": self.run.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+        return AdamW(groups, lr=self.learning_rate(0), betas=(self.run.beta1, self.run.beta2), fused=True)

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from repeat_study.keeper import Progress as RunProgress
 from repeat_study.runner import Outcome
-from repeat_study.runner import Progress as RunProgress
 from repeat_study.study import Run
-from slurm.local_pool import Ended, Event, work
+from slurm.crew import Ended
+from slurm.local_pool import Event, work
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
 
@@ -63,6 +64,8 @@ class PoolDisplay:
         if event.run not in self.bar_of:
             self.bar_of[event.run] = self.bars.add_task(label, total=1.0, note="")
         note = f"step {event.step}/{event.steps}  test loss {event.test_loss:.3f}"
+        if event.tokens_per_second and event.seconds_left:
+            note += f"  {event.tokens_per_second:,.0f} tokens/s, {event.seconds_left / 60:.1f} min left"
         self.bars.update(self.bar_of[event.run], completed=share, note=note)
 
     def _ended(self, event: Ended, label: str) -> None:

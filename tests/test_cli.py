@@ -96,7 +96,7 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
         (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
         (("provenance", "tiny", "none", "--step", "0"), "none: no runs of tiny are called so; there are 1x16-clean-s0"),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
-        (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot hold runs: Not a directory"),
+        (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple[str, ...], message: str) -> None:

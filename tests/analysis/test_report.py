@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.util.tensor_util import make_ndarray
 
 from analysis.degradation import noise_of_rise, summary
 from analysis.findings import findings
@@ -33,7 +36,8 @@ def write_run(folder: Path, template: Run, store: TokenStore, losses: list[float
         row = {"step": step, "tokens": step * 256, "train_loss": loss, "test_loss": loss, "pool_loss": loss / 2}
         row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_gain": 0.1, "copying_gain_null": 0.0}
         row |= {"copying_loss_per_copy": [loss] * 4}
-        directory.append(row, {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1})
+        timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
+        directory.append(row, timing)
     directory.finish(steps)
     return run.name
 
@@ -112,6 +116,36 @@ def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: l
     text = write_report(tmp_path)[1].read_text()
     assert "No figure size_multiplier: the clean law has three parameters and needs" in text
     assert "No figure learning_curves: no run with repeats" in text
+
+
+def shown_in_tensorboard(folder: Path) -> dict[str, bytes]:
+    """PNG of every image of the run `figures`, by tag."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    shown = {}
+    for tag in multiplexer.PluginRunToTagToContent("images").get("figures", {}):
+        (event,) = multiplexer.Tensors("figures", tag)
+        width, height, png = make_ndarray(event.tensor_proto)
+        assert int(width) > int(height) > 100
+        shown[tag] = png
+    return shown
+
+
+def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path) -> None:
+    write_report(planted)
+    first = shown_in_tensorboard(planted)
+    pictures = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
+    assert first == pictures and len(first) == 5
+    write_report(planted)
+    assert shown_in_tensorboard(planted) == first
+    for clean in planted.glob("2x32-clean*"):  # the clean law needs three sizes
+        shutil.rmtree(clean)
+    write_report(planted)
+    assert "report/learning_curves" in (second := shown_in_tensorboard(planted))
+    assert "report/size_multiplier" not in second
+    assert second["report/learning_curves"] == (planted / "figures" / "learning_curves.png").read_bytes()
+    assert second["report/learning_curves"] != first["report/learning_curves"]
 
 
 def test_seeds_become_intervals(planted: Path, runs: list[Run], store: TokenStore) -> None:

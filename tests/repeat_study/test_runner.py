@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from data_prep.errors import InputError
 from data_prep.files import exclusive_lock
 from data_prep.token_store import TokenStore
+from repeat_study.evaluation import evaluator
+from repeat_study.keeper import Diverged, Progress
+from repeat_study.model import Decoder
 from repeat_study.records import RunDirectory, Status
-from repeat_study.runner import Diverged, Outcome, Progress, train
+from repeat_study.resources import Keep, Resources
+from repeat_study.runner import Outcome, train
 from repeat_study.study import Run
+from repeat_study.training import LanguageModelling
+from slurm.local_pool import Event, Pool
 
 
 def same_value(one: Any, other: Any) -> bool:
@@ -37,16 +45,18 @@ def assert_same_result(one: Path, other: Path) -> None:
     """Metrics to the byte; weights, optimiser and schedule to the bit; the same TensorBoard points."""
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (one, other)]
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+    for part in ("state_dict", "optimizer_states", "global_step"):
         assert same_value(states[0][part], states[1][part]), part
     assert tensorboard_points(one) == tensorboard_points(other)
 
 
 def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run / "tb"), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(run), size_guidance={"tensors": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "training/tokens_per_second"]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    tags = [tag for tag in events.Tags()["tensors"] if not tag.startswith(("machine/", "_hparams_/"))]
+    return {
+        tag: [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)] for tag in tags
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run
         points = tensorboard_points(directory.path)
         assert [step for step, _ in points["loss/test"]] == [row["tokens"] for row in rows]
         assert [loss for _, loss in points["loss/test"]] == pytest.approx([row["test_loss"] for row in rows])
-        assert len([tag for tag in points if tag.startswith("copying/copy_")]) == 4
+        assert len([tag for tag in points if tag.startswith("loss_by_copy/")]) == 4
 
 
 def test_repeats_lower_the_loss_on_the_pool_below_the_clean_runs_null(undisturbed: Path, runs: list[Run]) -> None:
@@ -122,6 +132,44 @@ def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
             break
     assert kills >= 3
     assert_same_result(undisturbed / run.name, directory.path)
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    evaluation = runs[1].evaluation.model_copy(update={"even_points": 60})
+    run = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
+    dice, kills = random.Random(2), list[signal.Signals]()
+    lives = set[int | None]()
+
+    def kill(pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, kills[-1])
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.step > 0 and not event.resumed and len(kills) < 20:
+            for worker in multiprocessing.active_children():  # none where the event outlived its process
+                if worker.pid not in lives:
+                    lives.add(worker.pid)
+                    kills.append(dice.choice([signal.SIGKILL, signal.SIGTERM]))
+                    threading.Timer(dice.random() * 0.1, kill, [worker.pid]).start()
+
+    assert Pool(store, tmp_path / "killed", 1, listen).train([run])[run.name].outcome is Outcome.DONE
+    assert len(kills) == 20 and len(set(kills)) == 2
+    sessions = (tmp_path / "killed" / run.name / "sessions.jsonl").read_text().splitlines()
+    assert len(sessions) >= 19, "every kill but one after the end began another session"
+    assert train(run, store, tmp_path / "undisturbed") is Outcome.DONE
+    assert_same_result(tmp_path / "undisturbed" / run.name, tmp_path / "killed" / run.name)
+
+
+def test_sigterm_saves_the_step_it_came_in(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    def listen(progress: Progress) -> None:
+        if progress.step == 16:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert train(runs[0], store, tmp_path, listen) is Outcome.INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) == before
+    step = torch.load(RunDirectory(tmp_path / runs[0].name).checkpoint, weights_only=True)["global_step"]
+    assert step in (16, 17)
 
 
 def test_a_crash_between_two_writes_is_mended(
@@ -178,18 +226,61 @@ def test_a_failure_is_recorded_and_cleared_by_the_next_try(runs: list[Run], stor
     with pytest.raises(RuntimeError, match="tripped"):
         train(run, store, tmp_path, report=trip)
     assert directory.status() is Status.FAILED
-    assert directory.failure() == "RuntimeError: tripped (after step 16)"
+    assert directory.failure() == "RuntimeError: tripped (step 16)"
     assert train(run, store, tmp_path) is Outcome.DONE
     assert directory.status() is Status.DONE and not directory.failed.exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
-    with pytest.raises(Diverged, match="test_loss is nan by step 1"):
+    with pytest.raises(Diverged, match="test_loss is nan"):
         train(run, store, tmp_path)
     directory = RunDirectory(tmp_path / run.name)
     assert directory.status() is Status.FAILED
     assert all(row["train_loss"] is None or row["train_loss"] == row["train_loss"] for row in directory.rows())
+
+
+def test_a_run_that_leaves_the_range_keeps_its_last_good_checkpoint(
+    undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
+    sound = LanguageModelling.learning_rate
+    with monkeypatch.context() as planted:
+        planted.setattr(LanguageModelling, "learning_rate", lambda self, step: 1e4 if step == 20 else sound(self, step))
+        with pytest.raises(Diverged, match=r"training loss or its gradient left the range"):
+            train(run, store, tmp_path)
+    assert directory.failure().endswith("(step 22)"), "the step after the one that ruined the weights, counted from 1"
+    assert torch.load(directory.checkpoint, weights_only=True)["global_step"] == 16
+    assert train(run, store, tmp_path) is Outcome.DONE
+    assert_same_result(undisturbed / run.name, directory.path)
+
+
+@pytest.mark.parametrize("keep", ["last", "log", "all"])
+def test_weights_are_kept_at_the_evaluations_that_were_asked_for(
+    keep: Keep, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, directory = runs[1], RunDirectory(tmp_path / runs[1].name)
+    assert train(run, store, tmp_path, resources=Resources(keep_checkpoints=keep)) is Outcome.DONE
+    steps = {"last": [], "log": run.evaluation.log_steps(run.steps), "all": run.evaluation.steps(run.steps)[1:]}
+    kept = [directory.weights_at(step) for step in steps[keep]]
+    assert sorted(directory.checkpoint.parent.iterdir()) == sorted([directory.checkpoint, *kept])
+    losses = {row["step"]: row["test_loss"] for row in directory.rows()}
+    evaluate = evaluator(run, store)
+    model = Decoder(run.shape, store.vocabulary, run.context, [0])
+    for path, step in zip(kept, steps[keep], strict=True):
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        assert saved["step"] == step and evaluate(model, step)["test_loss"] == losses[step]
+
+
+def test_a_run_says_what_its_machine_did(undisturbed: Path, runs: list[Run]) -> None:
+    directory = RunDirectory(undisturbed / runs[0].name)
+    (session,) = map(json.loads, (directory.path / "sessions.jsonl").read_text().splitlines())
+    assert (session["step"], session["precision"], session["processes"]) == (0, "float32", 1)
+    done, last = json.loads(directory.done.read_text()), directory.timings()[-1]
+    spent = [last[f"{account}_seconds"] for account in ("train", "evaluation", "saving")]
+    assert min(spent) > 0 and done["evaluation_share"] == pytest.approx(spent[1] / sum(spent))
+    assert 0 < last["utilisation"] < 1 and last["memory_bytes"] > 1e8 and last["seconds_left"] == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])

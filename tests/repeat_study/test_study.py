@@ -1,29 +1,14 @@
+import math
 from pathlib import Path
 
 import pytest
 
 from data_prep.errors import InputError
+from repeat_study.resources import Resources
 from repeat_study.study import EvaluationSpec, Run, Study, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 LAPTOP = STUDIES / "laptop.toml"
-
-
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_declared_study_loads_and_has_a_clean_control_for_every_size_and_seed(path: Path) -> None:
-    runs = load_study(path).runs()
-    assert len({run.identity for run in runs}) == len(runs)
-    clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
-    assert {(run.model, run.seed) for run in runs} <= clean
-
-
-def test_the_laptop_study_is_the_grid_it_says() -> None:
-    runs = load_study(LAPTOP).runs()
-    at_90 = [run for run in runs if run.repeated_fraction == 0.9]
-    assert {run.model for run in at_90} == {"2x32", "2x64", "2x96"}
-    assert {run.repeats for run in at_90} == {10, 30, 100, 300, 900}
-    assert all(run.pool * run.repeats * 10 == run.positions * 9 for run in at_90), "f and R are both exact"
-    assert len(runs) == len(at_90) + 4 + 3  # clean controls of four sizes, and f = 0.5
 
 
 @pytest.mark.parametrize(
@@ -51,9 +36,13 @@ def test_the_laptop_study_is_the_grid_it_says() -> None:
         ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
         ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; accepted are"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
-        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, name, training"),
+        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, models, name, resources, training"),
         ('name="../elsewhere"', "name: string should match pattern"),
         ("tokens", "accepted is key=value"),
+        ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
+        ("resources.precision=float8", "resources.precision: input should be 'auto', 'float32' or 'bfloat16', found"),
+        ("models.2x64.epochs=3", "models.2x64.epochs: unknown key; accepted are beta1"),
+        ("models.2y64.tokens=3", "'2y64' is no size"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_names_the_place(override: str, message: str) -> None:
@@ -103,7 +92,51 @@ def test_identity_follows_everything_that_can_change_the_result(study: Study) ->
 def test_identity_is_the_same_on_every_machine_and_day() -> None:
     run = load_study(LAPTOP).runs("0123456789abcdef")[0]
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
-    assert run.identity == "92a8c81c2c8aec71e753215212b15e50b594b55e34515e09b6a36444c9677ec6"
+    assert run.identity == "50164e0c38e7ea4a7248c60ad5a82d6cd52e51fb5fa0b7cfbb26e966f4125da1"
+
+
+def test_resources_are_in_no_identity(study: Study) -> None:
+    machine = study.model_copy(update={"resources": Resources(precision="bfloat16", processes_per_run=8)})
+    assert [run.identity for run in machine.runs()] == [run.identity for run in study.runs()]
+
+
+def test_a_size_may_have_its_own_training_values_and_the_grid_has_the_last_word(study: Study) -> None:
+    own = study.model_copy(update={"models": {"2x16": {"learning_rate": 0.5, "tokens": 4096}}})
+    rates = {(run.model, run.learning_rate, run.tokens) for run in own.runs()}
+    assert rates == {("1x16", 3e-3, study.training.tokens), ("2x16", 0.5, 4096)}
+    gridded = own.model_copy(update={"grid": [{"model": "2x16", "repeats": 1, "learning_rate": [0.1, 0.2]}]})
+    assert [run.learning_rate for run in gridded.runs()] == [0.1, 0.2]
+
+
+def test_the_vocabulary_is_padded_as_asked(study: Study) -> None:
+    run = study.runs()[0]
+    assert run.model_vocabulary(50_257) == 50_257
+    assert run.model_copy(update={"vocabulary_multiple": 64}).model_vocabulary(50_257) == 50_304
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_declared_study_has_distinct_runs_with_controls(path: Path) -> None:
+    runs = load_study(path).runs()
+    assert len({run.identity for run in runs}) == len(runs)
+    clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
+    seeds = {run.seed for run in runs}
+    assert {run.model for run in runs} == {model for model, _ in clean} and seeds == {seed for _, seed in clean}
+    for run in runs:
+        share = run.pool * run.repeats / run.positions
+        assert abs(share - run.repeated_fraction) <= 0.05 * run.repeated_fraction
+
+
+def test_the_published_grid_is_the_published_one() -> None:
+    runs = load_study(STUDIES / "hernandez2022.toml").runs()
+    assert len(runs) == 10 + 10 * (5 + 4 * 6), "the largest pool is no whole repeat at f = 3%"
+    assert {run.repeated_fraction for run in runs} == {0.0, 0.03, 0.1, 0.2, 0.5, 0.9}
+    assert max(run.repeats for run in runs if run.repeated_fraction == 0.1) == 1220
+    assert max(run.repeats for run in runs if run.repeated_fraction == 0.9) == 10_000
+    pools = sorted({round(run.pool * run.context / 8.2e6, 1) for run in runs if run.repeats > 1})
+    for run in runs:
+        if run.repeats > 1:  # every fraction has the same six pools, half a decade apart
+            steps = math.log(run.pool * run.context / 8.2e6, math.sqrt(10))
+            assert abs(steps - round(steps)) < 0.1 and 0 <= round(steps) <= 5, (run.label, pools)
 
 
 def test_evaluations_are_log_spaced_and_even_and_always_at_both_ends() -> None:

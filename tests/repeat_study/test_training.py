@@ -30,7 +30,7 @@ def test_clipping_takes_each_lane_by_itself() -> None:
 
 def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Run]) -> None:
     module = LanguageModelling(runs[0], vocabulary=320)
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(map(id, grouped)) == sorted(map(id, module.model.parameters()))
     decayed = {

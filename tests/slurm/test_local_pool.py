@@ -13,8 +13,9 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.keeper import Progress
 from repeat_study.records import RunDirectory, Status
-from repeat_study.runner import Outcome, Progress
+from repeat_study.runner import Outcome
 from repeat_study.study import Run
 from slurm.local_pool import Event, Pool, Restarted
 
@@ -37,7 +38,7 @@ def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: Token
 def test_a_run_that_fails_is_named_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bad = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
     ended = pool(store, tmp_path, []).train([bad, *runs[1:4]])
-    assert ended[bad.name].outcome is Outcome.FAILED and "test_loss is nan by step 1" in ended[bad.name].reason
+    assert ended[bad.name].outcome is Outcome.FAILED and "test_loss is nan" in ended[bad.name].reason
     assert {ended[run.name].outcome for run in runs[1:4]} == {Outcome.DONE}
     assert RunDirectory(tmp_path / bad.name).status() is Status.FAILED
 

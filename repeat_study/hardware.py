@@ -1,0 +1,74 @@
+"""What the machine is and can do: precision, peak FLOP/s, memory used."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from functools import cache
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+
+from repeat_study.resources import Precision, Resources
+
+
+def uses_cuda(resources: Resources) -> bool:
+    """Whether a run with these resources trains on a GPU of this machine."""
+    return resources.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def gpus_for(resources: Resources) -> int:
+    """GPUs of this machine that its pool may use."""
+    return torch.cuda.device_count() if uses_cuda(resources) else 0
+
+
+def multiplies_in(resources: Resources) -> torch.dtype:
+    """The type matrix products are computed in."""
+    if resources.precision is Precision.AUTO:
+        return torch.bfloat16 if uses_cuda(resources) and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if resources.precision is Precision.BFLOAT16 else torch.float32
+
+
+@cache
+def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """FLOP/s of a process at best: a GPU's published number, and of a CPU, or a GPU that is not in Lightning's table,
+    what a square matrix product reaches here."""
+    published = get_available_flops(device, dtype) if device.type == "cuda" else None
+    if published:
+        return float(published)
+    size = 8192 if device.type == "cuda" else 768
+    square = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(square, square)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2.0 * size**3 / min(seconds)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes this process has held: on its GPU, or resident where it has none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe(device: torch.device, resources: Resources, processes: int) -> dict[str, Any]:
+    """What a line of sessions.jsonl says of the machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " cpu"
+    dtype = multiplies_in(resources)
+    return {
+        "host": platform.node(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "device": name,
+        "precision": str(dtype).removeprefix("torch."),
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "sharing": resources.sharing if processes > 1 else None,
+        "torch": torch.__version__,
+        "peak_flops": processes * peak_flops(device, dtype, torch.get_num_threads()),
+    }

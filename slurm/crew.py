@@ -1,0 +1,153 @@
+"""The processes that train one run at a time on this machine, and what goes through their pipes."""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.keeper import Progress
+from repeat_study.resources import Resources
+from repeat_study.runner import Outcome, train
+from repeat_study.study import Run
+
+# One thread: several of them on small tensors collapse when another process holds a core. A heap that keeps its memory:
+# glibc otherwise returns each step's tensors to the kernel and faults them in again (measured: 10-28% of the speed).
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that left its processes, and why where it failed."""
+
+    run: str
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a crew is given: a run, where its tokens lie and where its directory goes."""
+
+    run: Run
+    store: Path
+    study_dir: Path
+    port: int  # where the processes of the crew meet
+
+
+@dataclass
+class Crew:
+    """Processes that share a run; the first one leads, and answers. Any message during a job means: stop."""
+
+    processes: list[SpawnProcess]
+    pipes: list[Connection]
+    run: Run | None = None
+    moved: bool = False  # has got further since it was given its run
+
+    @classmethod
+    def hire(cls, resources: Resources, gpus: Sequence[int]) -> "Crew":
+        """Start `resources.processes_per_run` processes, each with one thread, on these GPUs, if any."""
+        for variable, value in WORKER_ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        context = multiprocessing.get_context("spawn")
+        crew = cls([], [])
+        # Inherited: Ctrl-C reaches the whole group, and the pool alone decides what it means, also while a process is
+        # still importing.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for rank in range(resources.processes_per_run):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, resources, rank, list(gpus)), daemon=True)
+                process.start()
+                theirs.close()
+                crew.processes.append(process)
+                crew.pipes.append(ours)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return crew
+
+    @property
+    def lead(self) -> Connection:
+        """Our end of the pipe that answers come through."""
+        return self.pipes[0]
+
+    def give(self, run: Run | None, store: TokenStore, study_dir: Path) -> None:
+        """Let the crew train a run; None: nothing for now."""
+        self.run, self.moved = run, False
+        if run:
+            job = Job(run, store.folder, study_dir, _free_port())
+            for pipe in self.pipes:
+                with suppress(OSError):  # a process that died meanwhile: its pipe is at its end, which is noticed next
+                    pipe.send(job)
+
+    def ask_to_stop(self) -> None:
+        """Have the state saved at the next step boundary, and the processes leave."""
+        for pipe in self.pipes:
+            with suppress(OSError):
+                pipe.send("stop")
+
+    def end(self, kill: bool = False) -> str:
+        """Close the pipes and wait until every process is gone; returns how the first of them to fail went, if any did."""
+        for pipe in self.pipes:
+            pipe.close()
+        for process in self.processes:
+            process.join(2.0 if kill else None)  # it may be on its way out
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+            process.join()
+        code = next((code for code in codes if code), 0)
+        return f"process killed by {signal.Signals(-code).name}" if code < 0 else f"process ended with code {code}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -> None:
+    """A process's life: train what comes through the pipe until it closes or says stop."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    import torch
+
+    torch.set_num_threads(1)
+    team = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
+    team |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), resources.processes_per_run)
+    os.environ |= {variable: str(value) for variable, value in team.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+    def tell(event: Progress | Ended) -> None:
+        if rank == 0:
+            with suppress(OSError):  # the pool is gone: the pipe then also says stop, and the state is saved
+                pipe.send(event)
+
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if job == "stop":
+            return
+        os.environ["MASTER_PORT"] = str(job.port)
+        try:
+            outcome = train(job.run, TokenStore(job.store), job.study_dir, tell, pipe.poll, resources)
+            reason = ""
+        except InputError as error:
+            outcome, reason = Outcome.FAILED, str(error)
+        except Exception as error:
+            outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        if outcome is Outcome.INTERRUPTED:
+            return
+        tell(Ended(job.run.name, outcome, reason))

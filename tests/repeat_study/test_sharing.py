@@ -1,0 +1,63 @@
+"""One run on several processes, or in several parts of a step, is the run of one process and one part."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.token_store import TokenStore
+from repeat_study.records import RunDirectory
+from repeat_study.resources import Resources
+from repeat_study.runner import Outcome, train
+from repeat_study.study import Run
+from slurm.crew import Ended
+from slurm.local_pool import Event, Pool
+
+CLOSE = 1e-5  # nats; measured: 4e-7 or less
+
+
+def losses(folder: Path, run: Run) -> list[float]:
+    """Every loss of every evaluation."""
+    rows = RunDirectory(folder / run.name).rows()
+    assert [row["step"] for row in rows] == run.evaluation.steps(run.steps)
+    return [row[key] for row in rows for key in ("train_loss", "test_loss", "pool_loss") if row[key] is not None]
+
+
+@pytest.fixture(scope="module")
+def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    assert train(study.runs(store.fingerprint)[4], store, folder) is Outcome.DONE
+    return folder
+
+
+@pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
+def test_two_processes_give_the_losses_of_one(
+    sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    resources = Resources(processes_per_run=2, sharing=sharing, micro_sequences=2, keep_checkpoints="log")
+    ended = Pool(store, tmp_path, 2, lambda event: None, resources).train([runs[4]])
+    assert ended[runs[4].name] == Ended(runs[4].name, Outcome.DONE)
+    assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
+
+
+@pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
+def test_a_run_begun_by_two_processes_may_be_finished_by_one(
+    sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    def listen(event: Event) -> None:
+        if not isinstance(event, Ended) and getattr(event, "step", 0) >= 24:
+            raise KeyboardInterrupt
+
+    run, resources = runs[4], Resources(processes_per_run=2, sharing=sharing)
+    with pytest.raises(KeyboardInterrupt):
+        Pool(store, tmp_path, 2, listen, resources).train([run])
+    assert 24 <= RunDirectory(tmp_path / run.name).rows()[-1]["step"] < run.steps
+    assert train(run, store, tmp_path) is Outcome.DONE
+    assert losses(tmp_path, run) == pytest.approx(losses(alone, run), abs=CLOSE)
+
+
+def test_a_step_in_parts_is_the_step_as_a_whole(
+    alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    assert train(runs[4], store, tmp_path, resources=Resources(micro_sequences=3)) is Outcome.DONE  # 3 + 3 + 2 of 8
+    assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
