@@ -1,0 +1,236 @@
+"""Training speed: against nanoGPT's own model and loop, and against a bare loop over our own module.
+
+    python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
+
+Prints a table and, last, one JSON line of ratios. The two sides take turns within this one run, each in a process of its
+own, one thread, the same batch, shape, precision and tokens. nanoGPT's train.py runs as it is and its printed times are
+read; on a CPU it runs twice, with the heap settings that our pool gives its processes and without. Our side is
+repeat_study.runner.train on a run directory, everything it writes included but its evaluations, which both leave out.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.build import DataSpec, prepare
+from data_prep.token_store import TokenStore
+from repeat_study.cost import run_flops
+from repeat_study.study import EvaluationSpec, Run
+from slurm.crew import WORKER_ENVIRONMENT
+
+INTERVALS = 6  # of a run; the first, in which caches fill and kernels are compiled, is left out
+
+# name, vocabulary, context, sequences per step, steps per interval
+CPU = [
+    ("2x32", 1024, 128, 16, 40),
+    ("2x64", 1024, 128, 16, 25),
+    ("2x128", 1024, 128, 16, 10),
+    ("6x384", 4096, 256, 4, 2),
+]
+CUDA = [("2L", 50_304, 1024, 16, 50), ("4L", 50_304, 1024, 16, 50), ("8L", 50_304, 1024, 16, 25)]
+
+
+def some_run(shape: tuple[str, int, int, int, int], store: TokenStore, seed: int) -> Run:
+    name, vocabulary, context, sequences, steps = shape
+    return Run(
+        model=name,
+        repeats=1,
+        seed=seed,  # a directory of its own for every round
+        tokens=INTERVALS * steps * sequences * context,
+        context=context,
+        sequences_per_step=sequences,
+        vocabulary_multiple=vocabulary,
+        learning_rate=1e-3,
+        evaluation=EvaluationSpec(
+            even_points=INTERVALS, log_points=0, test_sequences=1, pool_sequences=1, seen_sequences=1
+        ),
+        corpus=store.fingerprint,
+    )
+
+
+def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
+    """Tokens per second of `train`, median over intervals."""
+    from repeat_study.records import RunDirectory
+    from repeat_study.resources import Resources
+    from repeat_study.runner import train
+
+    train(run, store, folder, resources=Resources(accelerator=device))
+    rates = [timing["tokens_per_second"] for timing in RunDirectory(folder / run.name).timings()]
+    return statistics.median(rates[2:])  # the untrained model has none
+
+
+def bare(store: TokenStore, run: Run, device: str) -> float:
+    """Tokens per second of the same work in a plain loop: batch, loss, backward pass, clipping, AdamW, schedule."""
+    import torch
+
+    from repeat_study.datamodule import MixtureBatches
+    from repeat_study.training import LanguageModelling, clip_gradients_per_lane
+
+    module = LanguageModelling(run, store.vocabulary).to(device)
+    if device == "cuda":
+        module.model.compile_parts()
+    optimizer, parameters = module.configure_optimizers(), list(module.model.parameters())
+    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
+    per_interval, rates = run.steps // INTERVALS, []
+    for interval in range(INTERVALS):
+        begun = time.perf_counter()
+        for step in range(interval * per_interval, (interval + 1) * per_interval):
+            for group in optimizer.param_groups:
+                group["lr"] = module.learning_rate(step)
+            batch = batches[step].to(device)
+            with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+                loss = module.model(batch[..., :-1], batch[..., 1:]).sum()
+            loss.backward()
+            clip_gradients_per_lane(parameters, run.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        rates.append(per_interval * run.tokens_per_step / (time.perf_counter() - begun))
+    return statistics.median(rates[1:])
+
+
+def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[str, str]) -> float:
+    """Tokens per second that nanoGPT's train.py reports, median over the same intervals."""
+    shape = run.shape
+    options = {
+        "dataset": folder,
+        "out_dir": folder / "out",
+        "device": device,
+        "dtype": "bfloat16" if device == "cuda" else "float32",
+        "compile": device == "cuda",
+        "batch_size": run.sequences_per_step,
+        "block_size": run.context,
+        "gradient_accumulation_steps": 1,
+        "n_layer": shape.layers,
+        "n_head": shape.heads,
+        "n_embd": shape.d_model,
+        "max_iters": run.steps,
+        "eval_iters": 1,
+        "eval_interval": 10**9,
+        "log_interval": 1,
+    }
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        cwd=nanogpt,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"nanoGPT's train.py failed:\n{done.stderr[-2000:]}")
+    milliseconds = [float(found) for found in re.findall(r"iter \d+: loss .*, time ([\d.]+)ms", done.stdout)][1:]
+    assert len(milliseconds) == run.steps
+    length = run.steps // INTERVALS
+    intervals = [sum(milliseconds[at : at + length]) for at in range(length, run.steps, length)]
+    return length * run.tokens_per_step / (statistics.median(intervals) / 1000)
+
+
+def in_a_process(
+    side: str, folder: Path, store: TokenStore, run: Run, device: str, environment: dict[str, str]
+) -> float:
+    arguments = [
+        sys.executable,
+        __file__,
+        "--side",
+        side,
+        str(folder),
+        str(store.folder),
+        run.model_dump_json(),
+        device,
+    ]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def one_side(side: str, folder: str, store: str, run: str, device: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    tokens, spec = TokenStore(Path(store)), Run.model_validate_json(run)
+    print(ours(Path(folder), tokens, spec, device) if side == "ours" else bare(tokens, spec, device))
+
+
+def write_for_peer(store: TokenStore, vocabulary: int, folder: Path) -> None:
+    folder.mkdir()
+    tokens = np.asarray(store.train).astype(np.uint16)
+    tokens.tofile(folder / "train.bin")
+    tokens.tofile(folder / "val.bin")
+    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": vocabulary}))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; without it, the bare loop alone")
+    arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--peak", type=float, default=989.0, help="of the GPU, in TFLOP/s")
+    arguments.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.side:
+        one_side(*options.side)
+        return
+    alone = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    tuned = alone | WORKER_ENVIRONMENT
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data: dict[str, Any] = {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000}
+        store = prepare(DataSpec.model_validate(data), folder / "data")
+        print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s and ratios, least and most of the rounds")
+        for shape in CPU if options.device == "cpu" else CUDA:
+            rows: dict[str, list[float]] = {}
+            if options.nanogpt:
+                write_for_peer(store, shape[1], folder / shape[0])
+            for round_ in range(options.rounds):
+                run = some_run(shape, store, round_)
+                sides = {
+                    "ours": lambda run=run: in_a_process("ours", folder / "runs", store, run, options.device, tuned),
+                    "bare": lambda run=run: in_a_process("bare", folder / "runs", store, run, options.device, tuned),
+                }
+                if options.nanogpt:
+                    peer_of = options.nanogpt.resolve(), folder / shape[0]
+                    sides["nanoGPT"] = lambda run=run, at=peer_of: peer(*at, run, options.device, tuned)
+                    if options.device == "cpu":
+                        sides["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", alone)
+                for side in list(sides) if round_ % 2 else reversed(sides):
+                    rows.setdefault(side, []).append(sides[side]())
+            rate = statistics.median(rows["ours"])
+            batch = f"{shape[3]} x {shape[2]}"
+            precision = "float32" if options.device == "cpu" else "bfloat16"
+            print(f"{shape[0]:8} {batch:>11} {shape[1]:>10}  ours {rate:,.0f} tokens/s, {precision}")
+            if options.device == "cuda":
+                flops = run_flops(run, store.vocabulary) / (run.positions * run.context) * rate
+                ratios[f"{shape[0]} utilisation"] = flops / options.peak / 1e12
+                print(f"{'':32} {flops / 1e12:.0f} TFLOP/s, {flops / options.peak / 1e12:.0%} of the peak")
+            for side, rates in rows.items():
+                if side != "ours":
+                    each = [one / other for one, other in zip(rows["ours"], rates, strict=True)]
+                    ratios[f"{shape[0]} ours / {side}"] = statistics.median(each)
+                    print(
+                        f"{'':32} / {side} ({statistics.median(rates):,.0f}):"
+                        f" {statistics.median(each):.3f} ({min(each):.3f}-{max(each):.3f})",
+                        flush=True,
+                    )
+    print(json.dumps({"ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}}))
+
+
+if __name__ == "__main__":
+    main()
