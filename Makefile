@@ -21,6 +21,7 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/training.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

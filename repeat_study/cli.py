@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.cost import evaluation_share, run_flops, training_memory
-from repeat_study.resources import Keep, Resources, Sharing
+from repeat_study.plan import Prices, plain_table, plan_of
+from repeat_study.resources import Keep
 from repeat_study.study import Run, Study, load_study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -36,14 +35,6 @@ def _load(study: str, overrides: list[str] | None) -> Study:
     if path.suffix != ".toml" and os.sep not in study:
         path = Path("studies") / f"{study}.toml"
     return load_study(path, overrides)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for column in others:
-        table.add_column(column, justify="right")
-    return table
 
 
 def _cores() -> int:
@@ -75,58 +66,12 @@ def plan(
 ) -> None:
     """Show the grid with its exact repeat accounting and cost; nothing is built or trained."""
     declared = _load(study, set_)
-    runs = declared.runs()
-    vocabulary = declared.data.expected_vocabulary()
-    processes = processes or _cores()
-    table = _table("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs", "evaluation")
-    for run in runs:
-        pool, tokens = run.pool * run.context, run.positions * run.context
-        repeated = pool * run.repeats
-        counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
-        costs = (f"{run_flops(run, vocabulary):.2e}", f"{evaluation_share(run):.1%}")
-        table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", *costs)
-    console.print(table)
+    prices = Prices(peak * 1e12 * utilisation, gigaflops * 1e9 * (processes or _cores()))
+    for part in plan_of(declared, prices):
+        console.print(part)
     console.print(
-        f"{declared.name}: {len(runs)} runs; N: parameters without embeddings; unique, pool: tokens; evaluation: of all FLOPs\n"
-        "every unique token is seen once, every pool token exactly R times; tokens are whole optimiser steps\n"
+        f"assumed: a GPU of {peak:g} TFLOP/s at {utilisation:.0%}, and here {processes or _cores()} processes of {gigaflops:g} GFLOP/s"
     )
-    _plan_sizes(runs, vocabulary, declared.resources, peak * 1e12 * utilisation)
-    total = sum(run_flops(run, vocabulary) for run in runs)
-    console.print(
-        f"N all: with embeddings and gains; memory: of a GPU process in bfloat16, {declared.resources.micro_sequences or 'all'}"
-        " sequences at a time, at least\n"
-        f"total {total:.2e} FLOPs: about {_hours(total / (peak * 1e12 * utilisation))} GPU-hours at {utilisation:.0%}, assumed,"
-        f" of a peak of {peak:g} TFLOP/s,\n"
-        f"or {_hours(total / (gigaflops * 1e9 * processes))} hours on {processes} processes at an assumed {gigaflops:g} GFLOP/s each"
-    )
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
-
-
-def _plan_sizes(runs: list[Run], vocabulary: int, resources: Resources, flops_per_second: float) -> None:
-    table = _table("size", "N", "N all", "runs", "tokens", "FLOPs", "GPU-hours", "memory")
-    for model, context in dict.fromkeys((run.model, run.context) for run in runs):
-        of_size = [run for run in runs if (run.model, run.context) == (model, context)]
-        shape, rows = of_size[0].shape, max(run.model_vocabulary(vocabulary) for run in of_size)
-        each = max(run.sequences_per_step for run in of_size) // resources.processes_per_run
-        sequences = min(each, resources.micro_sequences or each)
-        split = resources.processes_per_run if resources.sharing is Sharing.FSDP else 1
-        memory = training_memory(shape, rows, context, sequences, resources.checkpoint_activations, split)
-        flops = sum(run_flops(run, vocabulary) for run in of_size)
-        counts = (shape.parameters_non_embedding, shape.parameters_total(rows), len(of_size))
-        tokens = sum(run.positions * run.context for run in of_size)
-        table.add_row(
-            model,
-            *(f"{count:,}" for count in counts),
-            f"{tokens:.2e}",
-            f"{flops:.2e}",
-            _hours(flops / flops_per_second),
-            f"{memory.total / 1e9:.2g} GB",
-        )
-    console.print(table)
 
 
 @app.command()
@@ -152,7 +97,7 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     )
     source = manifest["built_from"]["source"]
     console.print("source: " + ", ".join(f"{key} {value}" for key, value in source.items()))
-    table = _table("split", "documents", "tokens", "bytes of text", "bytes/token")
+    table = plain_table("split", "documents", "tokens", "bytes of text", "bytes/token")
     for name, split in manifest["splits"].items():
         counts = (split["documents"], split["tokens"], split["text_bytes"])
         table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
@@ -185,7 +130,7 @@ def provenance(
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
     from data_prep.provenance import sightings
 
-    table = _table("position", "stream", "place", "copy", "since last", "until next", "documents")
+    table = plain_table("position", "stream", "place", "copy", "since last", "until next", "documents")
     table.columns[-1].justify = "left"
     first = step * chosen.sequences_per_step
     found = list(sightings(chosen.mixture(), chosen.draw(store), range(first, first + chosen.sequences_per_step)))
@@ -257,7 +202,9 @@ def status(
 
     declared = _load(study, set_)
     store = TokenStore(data_dir / declared.data.store_name)
-    table = _table("run", "status", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation", "note")
+    table = plain_table(
+        "run", "status", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation", "note"
+    )
     counts: dict[str, int] = {}
     for run in declared.runs(store.fingerprint):
         directory = RunDirectory(runs_dir / declared.name / run.name)
@@ -295,7 +242,7 @@ def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = 
     declared = _load(study, set_)
     folder = runs_dir / declared.name
     summary, page = write_report(folder, names_in(folder, declared))
-    table = _table(*summary.columns)
+    table = plain_table(*summary.columns)
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))
     console.print(table)

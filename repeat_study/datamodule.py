@@ -67,4 +67,5 @@ class MixtureDataModule(lightning.LightningDataModule):
         """One pass over the steps that remain; an item is a whole batch already."""
         assert self.trainer is not None
         steps = RemainingSteps(self.trainer.global_step, len(self.batches))
-        return DataLoader(self.batches, batch_size=None, sampler=steps)
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(self.batches, batch_size=None, sampler=steps, pin_memory=on_gpu)

@@ -161,11 +161,12 @@ class RunKeeper(lightning.Callback):
 
     def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
+        means = module.take_means()  # waits for a GPU to finish its steps, so that the clock counts them
         seconds = self.clock.charge("train")
         trained = (self.step - self.mark_step) * self.run.tokens_per_step
         self.mark_step = self.step
         row: dict[str, Any] = {"step": self.step, "tokens": self.step * self.run.tokens_per_step}
-        row |= module.take_means()
+        row |= means
         row |= {"learning_rate": module.learning_rate(self.step)}
         with trainer.precision_plugin.forward_context():
             row |= self.evaluate(module.model, self.step)
