@@ -1,9 +1,11 @@
 """One run on several processes, or in several parts of a step, is the run of one process and one part."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data_prep.token_store import TokenStore
 from repeat_study.records import RunDirectory
@@ -61,3 +63,28 @@ def test_a_step_in_parts_is_the_step_as_a_whole(
 ) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(micro_sequences=3)) is Outcome.DONE  # 3 + 3 + 2 of 8
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
+
+
+def test_bfloat16_learns_as_float32_does(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    assert train(runs[4], store, tmp_path, resources=Resources(precision="bfloat16")) is Outcome.DONE
+    found, wanted = losses(tmp_path, runs[4]), losses(alone, runs[4])
+    assert found != wanted and found == pytest.approx(wanted, abs=0.02)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_parts_change_no_loss(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    assert train(runs[4], store, tmp_path, resources=Resources(compile=True)) is Outcome.DONE
+    assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
+    checkpoints = [RunDirectory(folder / runs[4].name).checkpoint for folder in (tmp_path, alone)]
+    states = [torch.load(path, weights_only=True)["state_dict"] for path in checkpoints]
+    assert states[0].keys() == states[1].keys(), "a compiled run's checkpoint is anybody's"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_gives_the_losses_of_the_cpu(
+    compiled: bool, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    resources = Resources(accelerator="cuda", precision="float32", compile=compiled)
+    assert train(runs[4], store, tmp_path, resources=resources) is Outcome.DONE
+    assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=5e-3)
