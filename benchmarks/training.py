@@ -36,7 +36,7 @@ CPU = [
     ("2x32", 1024, 128, 16, 40),
     ("2x64", 1024, 128, 16, 25),
     ("2x128", 1024, 128, 16, 10),
-    ("6x384", 4096, 256, 4, 2),
+    ("6x384", 4096, 256, 4, 5),
 ]
 CUDA = [("2L", 50_304, 1024, 16, 50), ("4L", 50_304, 1024, 16, 50), ("8L", 50_304, 1024, 16, 25)]
 
@@ -179,6 +179,7 @@ def main() -> None:
     arguments.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; without it, the bare loop alone")
     arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--shapes", nargs="*", help="some of them, by name")
     arguments.add_argument("--peak", type=float, default=989.0, help="of the GPU, in TFLOP/s")
     arguments.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -196,6 +197,8 @@ def main() -> None:
         store = prepare(DataSpec.model_validate(data), folder / "data")
         print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s and ratios, least and most of the rounds")
         for shape in CPU if options.device == "cpu" else CUDA:
+            if options.shapes and shape[0] not in options.shapes:
+                continue
             rows: dict[str, list[float]] = {}
             if options.nanogpt:
                 write_for_peer(store, shape[1], folder / shape[0])

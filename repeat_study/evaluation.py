@@ -1,5 +1,6 @@
 """One evaluation of a run: loss on the test set, on the pool, on unique tokens already seen, and the probes."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +43,15 @@ class Evaluator:
 
     def __call__(self, model: Decoder, step: int) -> dict[str, Any]:
         """All numbers of one evaluation, by the names of metrics.jsonl; None where a number has no meaning yet."""
-        model.eval()
-        row = {
-            "test_loss": mean_loss(model, self.test),
-            "pool_loss": mean_loss(model, self.pool),
-            "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
-            **self.copying(model),
-            **(self.prefix_matching(model) if self.prefix_matching else {}),
-        }
-        model.train()
-        return row
+        # Its shapes are many and seen rarely: compiled for them, training's own graphs would become general and slower.
+        with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
+            return {
+                "test_loss": mean_loss(model, self.test),
+                "pool_loss": mean_loss(model, self.pool),
+                "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
+                **self.copying(model),
+                **(self.prefix_matching(model) if self.prefix_matching else {}),
+            }
 
 
 def evaluator(run: Run, store: TokenStore) -> Evaluator:

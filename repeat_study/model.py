@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         lanes = len(seeds)
         self.shape, self.vocabulary, self.context = shape, vocabulary, context
         self.checkpoint_activations = checkpoint_activations
-        self.compile_loss = False
+        self.compiled = False
         self.embedding = nn.Parameter(torch.empty(lanes, vocabulary, shape.d_model))
         self.blocks = nn.ModuleList(Block(lanes, shape, context) for _ in range(shape.layers))
         self.final_norm = Norm(lanes, shape.d_model, shape.style)
@@ -178,9 +178,9 @@ class Decoder(nn.Module):
 
     def compile_parts(self) -> None:
         """Compile block by block, so that all blocks share one graph, and the loss; parameters keep their names."""
-        self.compile_loss = True
+        self.compiled = True
         for block in self.blocks:
-            block.compile()
+            block.compile(dynamic=False)
 
     @torch.no_grad()
     def _initialise(self, seeds: Sequence[int]) -> None:
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
         if targets_lbt is None:
             logits_lbtv: Tensor = self.unembedding(x_lbtd)
             return logits_lbtv
-        return loss.mean_loss_per_lane(x_lbtd, self.unembedding.weight, targets_lbt, self.compile_loss)
+        return loss.mean_loss_per_lane(x_lbtd, self.unembedding.weight, targets_lbt, self.compiled)
 
     @torch.no_grad()
     def token_losses(self, sequences_lbs: Tensor) -> Tensor:

@@ -143,11 +143,12 @@ def _placement(resources: Resources, team: Team) -> dict[str, Any]:
     """The Trainer's arguments that say which processes train together, and how."""
     if team.world == 1:
         return {"devices": 1}
-    # gradient_as_bucket_view: gradients live in the buffers that are exchanged, one copy less of them.
+    # gradient_as_bucket_view: gradients live in the buffers that are exchanged, one copy less of them. Buffers are sums
+    # that each process keeps of its own steps, or constants.
     strategy = (
         ModelParallelStrategy(data_parallel_size=team.world, tensor_parallel_size=1, save_distributed_checkpoint=False)
         if resources.sharing is Sharing.FSDP
-        else DDPStrategy(gradient_as_bucket_view=True)
+        else DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
     )
     return {
         "devices": team.local_world,
