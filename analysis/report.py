@@ -104,6 +104,10 @@ def _page(runs: Runs, sections: list[Section]) -> str:
     ]
     notes += [f"Not yet started: {name}." for name in runs.absent]
     notes += [f"Not part of the study as it is declared now, left out: {name}." for name in runs.strangers]
+    if len(precisions := sorted(runs.table.precision.dropna().unique())) > 1:
+        notes.append(
+            f"Trained in several precisions ({', '.join(precisions)}), whose losses differ beyond the last digits."
+        )
     shared = ", ".join(
         f"{name} {runs.table[key].iloc[0]:,}" for key, name in SHARED.items() if runs.table[key].nunique() == 1
     )

@@ -83,6 +83,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         directory = RunDirectory(folder / name)
         status, rows = directory.status(), directory.checked_rows()
         record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
+        record["precision"] = directory.precision()
         if status is Status.DONE:
             record |= {f"final_{key}": value for key, value in rows[-1].items() if not isinstance(value, list)}
         runs.append(record)

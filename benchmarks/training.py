@@ -3,8 +3,8 @@
     python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
 
 Prints a table and, last, one JSON line of ratios. The two sides take turns within this one run, each in a process of its
-own, one thread, the same batch, shape, precision and tokens. nanoGPT's train.py runs as it is and its printed times are
-read; on a CPU it runs twice, with the heap settings that our pool gives its processes and without. Our side is
+own, one thread, the same batch, shape, precision and tokens. nanoGPT's train.py runs as it is and is timed by when
+its log lines come; on a CPU it runs twice, with the heap settings that our pool gives its processes and without. Our side is
 repeat_study.runner.train on a run directory, everything it writes included but its evaluations, which both leave out.
 """
 
@@ -12,12 +12,12 @@ import argparse
 import json
 import os
 import pickle
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
 
 
 def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[str, str]) -> float:
-    """Tokens per second that nanoGPT's train.py reports, median over the same intervals."""
+    """Tokens per second of nanoGPT's train.py, median over the same intervals."""
     shape = run.shape
     options = {
         "dataset": folder,
@@ -119,24 +119,29 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
         "max_iters": run.steps,
         "eval_iters": 1,
         "eval_interval": 10**9,
-        "log_interval": 1,
+        "log_interval": run.steps // INTERVALS,  # it waits for the GPU whenever it logs
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
-    done = subprocess.run(
-        [sys.executable, "train.py", *arguments],
+    # Times of arrival, not the times that it prints: one step's on a GPU is whenever the host got there.
+    arrivals, length = [], run.steps // INTERVALS
+    process = subprocess.Popen(
+        [sys.executable, "-u", "train.py", *arguments],
         cwd=nanogpt,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    if done.returncode:
-        raise SystemExit(f"nanoGPT's train.py failed:\n{done.stderr[-2000:]}")
-    milliseconds = [float(found) for found in re.findall(r"iter \d+: loss .*, time ([\d.]+)ms", done.stdout)][1:]
-    assert len(milliseconds) == run.steps
-    length = run.steps // INTERVALS
-    intervals = [sum(milliseconds[at : at + length]) for at in range(length, run.steps, length)]
-    return length * run.tokens_per_step / (statistics.median(intervals) / 1000)
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("iter "):
+            arrivals.append(time.perf_counter())
+    if process.wait():
+        raise SystemExit(f"nanoGPT's train.py failed:\n{''.join(said)[-2000:]}")
+    intervals = [later - earlier for earlier, later in pairwise(arrivals)]
+    return length * run.tokens_per_step / statistics.median(intervals[1:])
 
 
 def in_a_process(

@@ -161,16 +161,19 @@ def run(
     resources = declared.resources
     if keep_checkpoints:
         resources = resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
+    from repeat_study.hardware import gpus_for
+
+    gpus = gpus_for(resources)
+    declared.check_sharing(declared.data.expected_vocabulary())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is saved
     store = _store(declared, data_dir)
     runs = _runs(declared, store)
-    from repeat_study.hardware import gpus_for
     from repeat_study.monitoring import write_study_page
     from repeat_study.runner import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is saved
-    folder, gpus = runs_dir / declared.name, gpus_for(resources)
+    folder = runs_dir / declared.name
     processes = processes or _cores()
     write_study_page(folder, runs)
     on = f"{gpus} GPUs" if gpus else f"{processes} processes"

@@ -8,7 +8,8 @@ from repeat_study.study import Run
 PROBE_SEQUENCES = 9 + 20  # of copying and of prefix matching with their nulls, each up to a context long
 CHUNK_LOGITS = 1 << 27  # of the loss on a GPU, at a time
 
-STATE_BYTES = 16  # per parameter: float32 weight, gradient, and AdamW's two moments
+STATE_BYTES = 12  # per parameter: float32 weight and AdamW's two moments
+GRADIENT_BYTES = 4  # per parameter; not split by FSDP while gradients are accumulated
 CAST_BYTES = 2  # per parameter: the bfloat16 copy that autocast multiplies with
 
 
@@ -73,7 +74,7 @@ def training_memory(
     tokens = sequences * context
     chunk = min(CHUNK_LOGITS, tokens * vocabulary)
     return Memory(
-        state=parameters * STATE_BYTES // sharded_over + parameters * CAST_BYTES,
+        state=parameters * STATE_BYTES // sharded_over + parameters * (GRADIENT_BYTES + CAST_BYTES),
         activations=tokens * activation_bytes_per_token(shape, checkpointed),
         loss=chunk * (2 + 4 + 2) + 4 * vocabulary * shape.d_model + tokens * (4 + 2 + 2) * shape.d_model,
     )

@@ -11,12 +11,20 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 
-from repeat_study.resources import Precision, Resources
+from data_prep.errors import InputError
+from repeat_study.resources import Accelerator, Precision, Resources
 
 
 def uses_cuda(resources: Resources) -> bool:
-    """Whether a run with these resources trains on a GPU of this machine."""
-    return resources.accelerator != "cpu" and torch.cuda.is_available()
+    """Whether a run with these resources trains on a GPU of this machine; InputError where it should and there is none."""
+    if resources.accelerator is Accelerator.CPU:
+        return False
+    there = torch.cuda.is_available()
+    if resources.accelerator is Accelerator.CUDA and not there:
+        raise InputError(
+            "resources.accelerator: 'cuda' asked for, this machine has no GPU that torch can use; accepted: 'auto'"
+        )
+    return there
 
 
 def gpus_for(resources: Resources) -> int:
@@ -27,17 +35,26 @@ def gpus_for(resources: Resources) -> int:
 def multiplies_in(resources: Resources) -> torch.dtype:
     """The type matrix products are computed in."""
     if resources.precision is Precision.AUTO:
-        return torch.bfloat16 if uses_cuda(resources) and torch.cuda.is_bf16_supported() else torch.float32
+        return (
+            torch.bfloat16
+            if uses_cuda(resources) and torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     return torch.bfloat16 if resources.precision is Precision.BFLOAT16 else torch.float32
+
+
+def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s of a GPU by Lightning's table; None for a CPU and for a GPU that is not in it."""
+    flops = get_available_flops(device, dtype) if device.type == "cuda" else None
+    return float(flops) if flops else None
 
 
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """FLOP/s of a process at best: a GPU's published number, and of a CPU, or a GPU that is not in Lightning's table,
     what a square matrix product reaches here."""
-    published = get_available_flops(device, dtype) if device.type == "cuda" else None
-    if published:
-        return float(published)
+    if published := published_flops(device, dtype):
+        return published
     size = 8192 if device.type == "cuda" else 768
     square = torch.randn(size, size, device=device, dtype=dtype)
     seconds = []
@@ -51,7 +68,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes this process has held: on its GPU, or resident where it has none."""
+    """Most bytes held: on the GPU by this run, or, where there is none, resident by this process since it began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -71,4 +88,5 @@ def describe(device: torch.device, resources: Resources, processes: int) -> dict
         "sharing": resources.sharing if processes > 1 else None,
         "torch": torch.__version__,
         "peak_flops": processes * peak_flops(device, dtype, torch.get_num_threads()),
+        "peak_is": "published" if published_flops(device, dtype) else "measured",
     }

@@ -102,7 +102,7 @@ class RunKeeper(lightning.Callback):
         if not path.is_file():
             return 0
         try:
-            return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+            return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
         except Exception as error:  # torch raises almost anything on a damaged file
             raise InputError(
                 f"{path}: damaged ({type(error).__name__}); delete it to train the run from its start"
@@ -126,6 +126,8 @@ class RunKeeper(lightning.Callback):
         self.peak_flops = machine["peak_flops"]
         self.check_each_step = pl_module.device.type == "cpu" and self.team.world == 1  # elsewhere that would wait
         self.mark_step, self.clock.mark = trainer.global_step, time.perf_counter()
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
         if self.team.leads:
             self.directory.begin({"step": trainer.global_step, "time": time.time(), **machine})
         if trainer.global_step == 0:
@@ -152,12 +154,10 @@ class RunKeeper(lightning.Callback):
 
     def _check(self, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
-        step = int(module.left_range_at)
-        if self.team.any(step > 0):
-            what = (
-                f"the training loss or its gradient left the range (no number, or above {module.largest_loss:.1f} nats)"
-            )
-            raise Diverged(what, step or self.step)
+        if self.team.any(bool(module.left_range[0] > 0)):
+            step, loss, norm = module.left_range.tolist()
+            what = f"training loss {loss:.4g} nats, gradient norm {norm:.3g}; accepted is a loss up to {module.largest_loss:.4g}"
+            raise Diverged(what, int(step) or self.step)
 
     def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
@@ -173,9 +173,13 @@ class RunKeeper(lightning.Callback):
         for key, value in row.items():
             if isinstance(value, float) and not abs(value) < float("inf"):
                 raise Diverged(f"{key} is {value}", self.step)
+        # A model that memorises may know nothing else; one that knows neither is ruined, and must not be saved.
+        if min(row["test_loss"], row["pool_loss"]) > module.largest_loss:
+            what = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
+            raise Diverged(f"{what}; accepted is up to {module.largest_loss:.4g}", self.step)
         self.clock.charge("evaluation")
         rate = trained / seconds if trained else None
-        left = self.clock.total / self.step * (self.run.steps - self.step) if self.step else None
+        left = self._seconds_left(seconds)
         timing = {
             "step": self.step,
             "time": time.time(),
@@ -185,12 +189,22 @@ class RunKeeper(lightning.Callback):
             "tokens_per_second": rate,
             "utilisation": rate and rate * module.flops_per_token / self.peak_flops,
             "memory_bytes": peak_memory(module.device),
-            "seconds_left": left,
+            "seconds_left": left if rate else None,
         }
         if self.monitor:
             self.directory.append(row, timing)
             self.monitor.add(row | timing)
-        self.report(Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
+        self.report(
+            Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, timing["seconds_left"])
+        )
+
+    def _seconds_left(self, seconds: float) -> float:
+        """At the pace of the steps since the last evaluation, and with evaluations and saves as they were on average."""
+        ahead = [step for step in self.evaluation_steps if step > self.step]
+        behind = len(self.evaluation_steps) - len(ahead)
+        steps_before = max((step for step in self.evaluation_steps if step < self.step), default=0)
+        pace = seconds / max(1, self.step - steps_before)
+        return pace * (self.run.steps - self.step) + (self.clock.evaluation + self.clock.saving) / behind * len(ahead)
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)

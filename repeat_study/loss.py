@@ -71,7 +71,8 @@ class _MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_gradient, weight_gradient = ctx.saved_tensors
         scale_l11 = (gradients[0] / ctx.tokens)[:, None, None]
-        return x_gradient * scale_l11.to(x_gradient.dtype), (weight_gradient * scale_l11).to(ctx.dtype), None, None
+        # In float32: 1 / tokens rounds in bfloat16, and only what comes after it would be off by that.
+        return (x_gradient * scale_l11).to(ctx.dtype), (weight_gradient * scale_l11).to(ctx.dtype), None, None
 
 
 def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:

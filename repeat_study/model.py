@@ -179,6 +179,7 @@ class Decoder(nn.Module):
     def compile_parts(self) -> None:
         """Compile block by block, so that all blocks share one graph, and the loss; parameters keep their names."""
         self.compiled = True
+        torch.compiler.reset()  # graphs of another run's shapes count against the limit of this one's
         for block in self.blocks:
             block.compile(dynamic=False)
 

@@ -21,6 +21,7 @@ class Prices:
 def plan_of(study: Study, prices: Prices) -> Iterator[Table | str]:
     """The grid with its exact repeat accounting, its sizes with their cost, and the totals."""
     runs, vocabulary = study.runs(), study.data.expected_vocabulary()
+    study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
         f"{study.name}: {len(runs)} runs; N: parameters without embeddings; unique, pool: tokens; evaluation: share of the FLOPs\n"
@@ -78,7 +79,7 @@ def _sizes(study: Study, runs: list[Run], vocabulary: int, prices: Prices) -> Ta
             f"{sum(run.positions * run.context for run in of_size):.2e}",
             f"{flops:.2e}",
             _hours(flops / prices.gpu),
-            f"{memory / 1e9:.2g} GB" if memory < 1e11 else f"{memory / 1e9:,.0f} GB",
+            f"{memory / 1e9:,.1f} GB" if memory > 1e9 else f"{memory / 1e6:.1f} MB",
         )
     return table
 

@@ -115,6 +115,20 @@ class RunDirectory:
         _append(self.metrics, row)
         _append(self.timing, timing)
 
+    def keep_precision(self, precision: str) -> None:
+        """Raises InputError where the run was begun in another precision: one curve is of one precision."""
+        begun = self.precision() if self.checkpoint.is_file() else None
+        if begun and begun != precision:
+            raise InputError(
+                f"{self.sessions}: the run was begun in {begun}, here it would go on in {precision}; set"
+                f" resources.precision={begun}, or delete {self.checkpoint} to train it from its start"
+            )
+
+    def precision(self) -> str | None:
+        """What the run's products were computed in, by its last session; None before the first."""
+        sessions = _read_lines(self.sessions)
+        return str(sessions[-1]["precision"]) if sessions else None
+
     def begin(self, session: Row) -> None:
         """Add what is known of the machine that trains the run from here on."""
         _append(self.sessions, session)
@@ -132,6 +146,8 @@ class RunDirectory:
                     f"{path}: does not hold every evaluation up to step {step}, where the checkpoint stands;"
                     f" delete {self.checkpoint} to train the run from its start"
                 )
+        for scratch in self.path.glob(".*.tmp"):  # of writes that a kill cut short
+            scratch.unlink(missing_ok=True)
         write_atomically(self.metrics, _lines(kept))
         write_atomically(self.timing, _lines(timings))
         return kept

@@ -1,4 +1,7 @@
-"""What a run may use. None of it is in a run's identity: it decides how fast a result comes, not which result."""
+"""What a run may use. None of it is in a run's identity: it decides how fast a result comes, and its rounding.
+
+Precision rounds most: a run keeps the one it began with, and the report says where a study has several.
+"""
 
 from enum import StrEnum
 
@@ -28,12 +31,20 @@ class Keep(StrEnum):
     ALL = "all"  # those of every evaluation
 
 
+class Accelerator(StrEnum):
+    """What a run trains on."""
+
+    AUTO = "auto"  # a GPU where there is one
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Resources(BaseModel):
     """The `[resources]` table of a study, which may be left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    accelerator: str = Field("auto", pattern="^(auto|cpu|cuda)$")
+    accelerator: Accelerator = Field(Accelerator.AUTO, strict=False)
     precision: Precision = Field(Precision.AUTO, strict=False)
     processes_per_run: int = Field(1, ge=1, le=4096)  # each has a GPU, or a core where there is none
     sharing: Sharing = Field(Sharing.DDP, strict=False)

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from data_prep.errors import InputError
@@ -67,10 +68,13 @@ def train(
                 return verdict
             try:
                 return _train(run, store, directory, report, should_stop, resources, team)
+            except InputError:
+                raise  # not the run's fault
             except Exception as error:
                 if team.leads:
                     step = error.step if isinstance(error, Diverged) else None
-                    directory.fail(f"{type(error).__name__}: {error}", step)
+                    with suppress(OSError):  # a full disk must not hide what it caused
+                        directory.fail(f"{type(error).__name__}: {error}", step)
                 raise
     finally:
         team.leave()
@@ -99,11 +103,8 @@ def _train(
     resources: Resources,
     team: Team,
 ) -> Outcome:
-    if run.sequences_per_step % team.world:
-        raise InputError(
-            f"resources.processes_per_run: the {run.sequences_per_step} sequences of a step do not divide among"
-            f" {team.world} processes"
-        )
+    if team.leads:
+        directory.keep_precision(str(multiplies_in(resources)).removeprefix("torch."))
     module = LanguageModelling(run, store.vocabulary, resources, team)
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, team.rank, team.world)
     keeper = RunKeeper(run, directory, evaluator(run, store), resources, team, report, should_stop)
@@ -121,6 +122,7 @@ def _train(
         num_sanity_val_steps=0,
         limit_val_batches=0,
         use_distributed_sampler=False,
+        plugins=[WholeFiles(), *([TorchElasticEnvironment()] if team.world > 1 else [])],
         **_placement(resources, team),
     )
     try:
@@ -139,6 +141,14 @@ def _train(
     return Outcome.DONE
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints straight to their file: Lightning's own way goes twice through memory and once through /tmp."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Not atomic: RunKeeper gives it a scratch file and renames that."""
+        torch.save(checkpoint, path)
+
+
 def _placement(resources: Resources, team: Team) -> dict[str, Any]:
     """The Trainer's arguments that say which processes train together, and how."""
     if team.world == 1:
@@ -154,7 +164,6 @@ def _placement(resources: Resources, team: Team) -> dict[str, Any]:
         "devices": team.local_world,
         "num_nodes": team.nodes,
         "strategy": strategy,
-        "plugins": [TorchElasticEnvironment()],
     }
 
 

@@ -18,7 +18,7 @@ from data_prep.files import canonical_json
 from data_prep.mixture import RepeatMixture, Spacing, pool_size
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import Shape, shape_of
-from repeat_study.resources import Resources
+from repeat_study.resources import Resources, Sharing
 
 RESULT_FORMAT = 2  # part of every identity; raised when the same spec would give other numbers
 
@@ -35,7 +35,7 @@ SpecType = TypeVar("SpecType", bound=Spec)
 class EvaluationSpec(Spec):
     """When and on how much a run is evaluated: the `[evaluation]` table."""
 
-    even_points: int = Field(20, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
+    even_points: int = Field(16, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
     log_points: int = Field(8, ge=0, le=10_000)  # log-spaced from the first step to the last
     test_sequences: int = Field(64, ge=1)
     pool_sequences: int = Field(16, ge=1)  # the first of the pool, or all of a smaller one
@@ -206,12 +206,32 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _models_hold_training_keys(self) -> Self:
+        in_grid = {model for table in self.grid for model in np.atleast_1d(table.get("model", [])).tolist()}
         for model, values in self.models.items():
-            shape_of(model)
-            for key in values.keys() - TrainingSpec.model_fields.keys():
-                accepted = ", ".join(sorted(TrainingSpec.model_fields))
-                raise InputError(f"models.{model}.{key}: unknown key; accepted are {accepted}")
+            if model not in in_grid:
+                raise InputError(f"models.{model}: not in the grid, whose models are {', '.join(sorted(in_grid))}")
+            _validated(TrainingSpec, self.training.model_dump() | values, f"models.{model}.")
         return self
+
+    def check_sharing(self, vocabulary: int) -> None:
+        """Raises InputError where the processes of `[resources]` cannot share a run of the grid; `vocabulary` is the
+        tokenizer's."""
+        world = self.resources.processes_per_run
+        for run in self.runs():
+            if run.sequences_per_step % world:
+                what = f"the {run.sequences_per_step} sequences of a step of {run.model}"
+            elif self.resources.sharing is Sharing.FSDP and (uneven := _uneven(run, vocabulary, world)):
+                what = f"the {uneven} of {run.model}, which FSDP splits,"
+            else:
+                continue
+            raise InputError(f"resources.processes_per_run: {what} do not divide among {world} processes")
+
+
+def _uneven(run: Run, vocabulary: int, world: int) -> str:
+    """An axis of the model that does not divide among `world` processes, none where all do."""
+    shape, rows = run.shape, run.model_vocabulary(vocabulary)
+    split = {"d_model": shape.d_model, "heads": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
+    return next((f"{size} rows of the {axis}" for axis, size in split.items() if size % world), "")
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:

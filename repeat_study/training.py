@@ -74,11 +74,12 @@ class LanguageModelling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("left_range_at", torch.zeros((), dtype=torch.int64))  # step, 0 while all is well
+        # Step, loss and norm of the gradient when they first left the range; zeros while all is well.
+        self.register_buffer("left_range", torch.zeros(3, dtype=torch.float64))
         self.loss_sum_l: Tensor
         self.norm_sum_l: Tensor
         self.summed_steps: Tensor
-        self.left_range_at: Tensor
+        self.left_range: Tensor
 
     @property
     def largest_loss(self) -> float:
@@ -120,7 +121,8 @@ class LanguageModelling(lightning.LightningModule):
         self.summed_steps.add_(1)
         # Written so that NaN, of which every comparison is false, counts as out of range too.
         left = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf)).any()
-        self.left_range_at.add_((left & (self.left_range_at == 0)) * (step + 1))
+        now = torch.stack([torch.full_like(loss_l, step + 1), loss_l, norm_l])[:, 0]
+        self.left_range.copy_(torch.where(left & (self.left_range[0] == 0), now, self.left_range))
 
     def _accumulate(self, batch: Tensor) -> Tensor:
         """Gradients of the batch's loss, a few sequences at a time; returns each lane's mean loss, shape [lanes]."""

@@ -111,6 +111,12 @@ class Crew:
         return f"process killed by {signal.Signals(-code).name}" if code < 0 else f"process ended with code {code}"
 
 
+def visible_gpus(numbers: Sequence[int], inherited: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES for some of this process's GPUs, which a scheduler may have named already."""
+    names = inherited.split(",") if inherited else None
+    return ",".join(names[number].strip() if names else str(number) for number in numbers)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -120,7 +126,7 @@ def _free_port() -> int:
 def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -> None:
     """A process's life: train what comes through the pipe until it closes or says stop."""
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     import torch
 
     torch.set_num_threads(1)
@@ -148,6 +154,6 @@ def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -
             outcome, reason = Outcome.FAILED, str(error)
         except Exception as error:
             outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        tell(Ended(job.run.name, outcome, reason))
         if outcome is Outcome.INTERRUPTED:
             return
-        tell(Ended(job.run.name, outcome, reason))

@@ -56,6 +56,7 @@ class Pool:
             self.study_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.study_dir}: cannot hold runs: {error.strerror}") from error
+        places = self._places()
         for run in runs:
             RunDirectory(self.study_dir / run.name).check(run, self.store)
         todo = deque(sorted(runs, key=work, reverse=True))
@@ -64,7 +65,7 @@ class Pool:
                 todo.remove(run)
                 self._end(Ended(run.name, Outcome.ALREADY_DONE))
         try:
-            for _ in range(min(self._places(), len(todo))):
+            for _ in range(min(places, len(todo))):
                 self._hire(todo)
             while busy := [crew for crew in self._crews if crew.run]:
                 self._listen_once(busy, todo)
@@ -79,10 +80,11 @@ class Pool:
     def _places(self) -> int:
         """How many crews fit on the machine, with the GPUs of each."""
         each = self.resources.processes_per_run
+        if (there := self.gpus or self.processes) < each:
+            kind = "GPUs" if self.gpus else "processes to give"
+            raise InputError(f"resources.processes_per_run: {each} asked for, this machine has {there} {kind}")
         if not self.gpus:
-            return max(1, self.processes // each)
-        if self.gpus < each:
-            raise InputError(f"resources.processes_per_run: {each} asked for, this machine has {self.gpus} GPUs")
+            return self.processes // each
         self._free_gpus = [list(range(first, first + each)) for first in range(0, self.gpus - each + 1, each)]
         return len(self._free_gpus)
 
@@ -105,7 +107,11 @@ class Pool:
                 except (EOFError, ConnectionResetError):
                     self._replace(crew, todo)
                     continue
-                if isinstance(event, Ended):
+                if isinstance(event, Ended) and event.outcome is Outcome.INTERRUPTED:
+                    assert crew.run
+                    self._dismiss(crew)
+                    self._again(crew.run, "stopped from outside, its state saved", todo)
+                elif isinstance(event, Ended):
                     self._end(event)
                     if event.outcome is Outcome.FAILED and len(crew.processes) > 1:
                         self._dismiss(crew)  # the others may still wait for the one that failed
@@ -130,11 +136,15 @@ class Pool:
         reason = self._dismiss(crew)
         self._deaths[run.name] = 1 if crew.moved else self._deaths.get(run.name, 0) + 1
         if self._deaths[run.name] < ATTEMPTS:
-            todo.appendleft(run)
-            self.listen(Restarted(run.name, reason))
+            self._again(run, reason, todo)
         else:
             RunDirectory(self.study_dir / run.name).fail(reason)
             self._end(Ended(run.name, Outcome.FAILED, reason))
+            self._hire(todo)
+
+    def _again(self, run: Run, reason: str, todo: deque[Run]) -> None:
+        todo.appendleft(run)
+        self.listen(Restarted(run.name, reason))
         self._hire(todo)
 
     def _end(self, ended: Ended) -> None:

@@ -97,6 +97,10 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
         (("provenance", "tiny", "none", "--step", "0"), "none: no runs of tiny are called so; there are 1x16-clean-s0"),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
+        (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences of a step of"),
+        (["plan", "tiny", "--set", "resources.processes_per_run=3"], "do not divide among 3 processes"),
+        (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
+        (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -247,12 +247,32 @@ def test_a_run_that_leaves_the_range_keeps_its_last_good_checkpoint(
     sound = LanguageModelling.learning_rate
     with monkeypatch.context() as planted:
         planted.setattr(LanguageModelling, "learning_rate", lambda self, step: 1e4 if step == 20 else sound(self, step))
-        with pytest.raises(Diverged, match=r"training loss or its gradient left the range"):
+        with pytest.raises(
+            Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; accepted is a loss up to 11.54"
+        ):
             train(run, store, tmp_path)
     assert directory.failure().endswith("(step 22)"), "the step after the one that ruined the weights, counted from 1"
     assert torch.load(directory.checkpoint, weights_only=True)["global_step"] == 16
     assert train(run, store, tmp_path) is Outcome.DONE
     assert_same_result(undisturbed / run.name, directory.path)
+
+
+def test_ruined_weights_are_never_saved(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    run = runs[0].model_copy(update={"learning_rate": 3.0, "warmup_fraction": 0.0})
+    with pytest.raises(Diverged, match=r"test loss [\d.]+ and pool loss [\d.]+ nats; accepted is up to 11.54"):
+        train(run, store, tmp_path)
+    directory = RunDirectory(tmp_path / run.name)
+    assert not directory.checkpoint.exists() and all(row["test_loss"] < 11.5 for row in directory.rows())
+
+
+def test_a_run_keeps_the_precision_it_began_with(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    with pytest.raises(
+        InputError, match=r"begun in float32, here it would go on in bfloat16; set resources\.precision="
+    ):
+        train(runs[0], store, tmp_path, resources=Resources(precision="bfloat16"))
+    assert directory.status() is Status.INTERRUPTED, "the run is not at fault"
+    assert train(runs[0], store, tmp_path) is Outcome.DONE
 
 
 @pytest.mark.parametrize("keep", ["last", "log", "all"])

@@ -80,6 +80,22 @@ def test_compiled_parts_change_no_loss(alone: Path, runs: list[Run], store: Toke
     assert states[0].keys() == states[1].keys(), "a compiled run's checkpoint is anybody's"
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_sizes_that_follow_each_other_in_a_process_are_all_compiled(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """Graphs pile up over the runs of a process, and beyond a limit torch silently goes back to uncompiled."""
+    graphs = []
+    for model in ("9x16", "2x32", "1x64", "3x16"):
+        run = runs[0].model_copy(update={"model": model, "tokens": 4 * 32 * 8})
+        torch._dynamo.utils.counters.clear()
+        assert train(run, store, tmp_path, resources=Resources(compile=True)) is Outcome.DONE
+        counted = torch._dynamo.utils.counters
+        assert not counted["recompile_limit"] and not counted["graph_break"]
+        graphs.append(counted["stats"]["unique_graphs"])
+    assert graphs == [2, 2, 2, 2], "one for all blocks, one for the loss, whatever the depth"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_gpu_gives_the_losses_of_the_cpu(

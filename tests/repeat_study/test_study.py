@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ LAPTOP = STUDIES / "laptop.toml"
         ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
         ("resources.precision=float8", "resources.precision: input should be 'auto', 'float32' or 'bfloat16', found"),
         ("models.2x64.epochs=3", "models.2x64.epochs: unknown key; accepted are beta1"),
-        ("models.2y64.tokens=3", "'2y64' is no size"),
+        ("models.2y64.tokens=3", "models.2y64: not in the grid, whose models are 2x16, 2x32"),
+        ("models.2x64.learning_rate=fast", "models.2x64.learning_rate: input should be a valid number, found 'fast'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_names_the_place(override: str, message: str) -> None:
@@ -92,12 +94,26 @@ def test_identity_follows_everything_that_can_change_the_result(study: Study) ->
 def test_identity_is_the_same_on_every_machine_and_day() -> None:
     run = load_study(LAPTOP).runs("0123456789abcdef")[0]
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
-    assert run.identity == "50164e0c38e7ea4a7248c60ad5a82d6cd52e51fb5fa0b7cfbb26e966f4125da1"
+    assert run.identity == "21b41cd53a057e6c17fef5a07ded31b99c950a99df0e6b4b3a389ce66894479f"
 
 
 def test_resources_are_in_no_identity(study: Study) -> None:
     machine = study.model_copy(update={"resources": Resources(precision="bfloat16", processes_per_run=8)})
     assert [run.identity for run in machine.runs()] == [run.identity for run in study.runs()]
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"processes_per_run": 3}, "the 8 sequences of a step of 1x16 do not divide among 3 processes"),
+        ({"processes_per_run": 8, "sharing": "fsdp"}, "the 257 rows of the vocabulary of 1x16, which FSDP splits,"),
+    ],
+)
+def test_processes_that_cannot_share_a_run_are_refused(resources: dict[str, Any], message: str, study: Study) -> None:
+    shared = study.model_copy(update={"resources": Resources(**resources)})
+    with pytest.raises(InputError, match=message):
+        shared.check_sharing(257)
+    study.check_sharing(257)
 
 
 def test_a_size_may_have_its_own_training_values_and_the_grid_has_the_last_word(study: Study) -> None:

@@ -1,5 +1,6 @@
 """The pool with real processes: one thread each, skipping, failing, dying, stopping."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,8 +16,10 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.keeper import Progress
 from repeat_study.records import RunDirectory, Status
+from repeat_study.resources import Resources
 from repeat_study.runner import Outcome
 from repeat_study.study import Run
+from slurm.crew import visible_gpus
 from slurm.local_pool import Event, Pool, Restarted
 
 LONG = {"tokens": 1000 * 32 * 8}  # long enough to be met on its way
@@ -65,6 +68,36 @@ def test_a_killed_process_is_replaced_and_its_run_resumed(runs: list[Run], store
     assert pool(store, tmp_path / "undisturbed", [], 1).train([run])[run.name].outcome is Outcome.DONE
     metrics = [(tmp_path / name / run.name / "metrics.jsonl").read_bytes() for name in ("killed", "undisturbed")]
     assert metrics[0] == metrics[1]
+
+
+def test_being_stopped_again_and_again_is_no_failure(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    """A scheduler that preempts a run before it gets to an evaluation."""
+    run = runs[0].model_copy(update={"evaluation": runs[0].evaluation.model_copy(update={"even_points": 1})})
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        stops = sum(isinstance(event, Restarted) for event in events)
+        if stops < 3 and isinstance(event, Progress) and (event.resumed or event.step == 0):
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid or 0, signal.SIGTERM)
+
+    ended = Pool(store, tmp_path, 1, listen).train([run])
+    assert ended[run.name].outcome is Outcome.DONE
+    reasons = [event.reason for event in events if isinstance(event, Restarted)]
+    assert reasons == ["stopped from outside, its state saved"] * 3
+
+
+def test_a_crew_gets_some_of_the_gpus_that_a_scheduler_gave() -> None:
+    assert visible_gpus([0, 1], None) == "0,1"
+    assert visible_gpus([1], "4,5") == "5"
+    assert visible_gpus([0], "GPU-8932f937,GPU-46a3a1f8") == "GPU-8932f937"
+
+
+def test_more_processes_per_run_than_there_are_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="processes_per_run: 4 asked for, this machine has 2 processes to give"):
+        Pool(store, tmp_path, 2, print, Resources(processes_per_run=4)).train(runs)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_whose_process_dies_every_time_is_given_up(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
