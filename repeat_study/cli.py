@@ -231,7 +231,7 @@ def _speed(timings: list[dict[str, Any]]) -> tuple[str, ...]:
         f"{last['tokens_per_second']:,.0f}",
         f"{last['utilisation']:.0%}",
         f"{last['memory_bytes'] / 1e9:.2f} GB",
-        f"{last['seconds_left'] / 60:.1f} min",
+        f"{last['seconds_left'] / 60:.1f} min" if last["seconds_left"] else "",
         f"{last['evaluation_seconds'] / spent:.1%}",
     )
 

@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams.api_pb2 import (
     DATA_TYPE_FLOAT64,
     DATA_TYPE_STRING,
+    STATUS_FAILURE,
     STATUS_SUCCESS,
     Experiment,
     HParamInfo,
@@ -123,9 +124,9 @@ class Monitor:
         self._add(row)
         self._writer.flush()
 
-    def finish(self) -> None:
-        """Mark the run complete in the table of runs."""
-        end = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=self._now)
+    def finish(self, succeeded: bool = True) -> None:
+        """Say in the table of runs how the run ended."""
+        end = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=self._now)
         plugin_data = HParamsPluginData(session_end_info=end)
         self._write(_event(self._now, 0, [_hparams_value(hparams.SESSION_END_INFO_TAG, plugin_data)]))
         self._writer.flush()

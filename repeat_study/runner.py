@@ -131,6 +131,10 @@ def _train(
             trainer.fit(module, MixtureDataModule(batches), ckpt_path=checkpoint, weights_only=True)
         if keeper.monitor and keeper.step == run.steps:
             keeper.monitor.finish()
+    except Diverged:
+        if keeper.monitor:
+            keeper.monitor.finish(succeeded=False)
+        raise
     finally:
         if keeper.monitor:
             keeper.monitor.close()

@@ -207,16 +207,17 @@ def test_a_column_is_what_varies_and_what_the_study_is_about(tmp_path: Path, gri
     assert found["repeats"] == [repeated.repeats]
 
 
-def test_a_run_is_a_success_in_the_table_once_it_is_finished(tmp_path: Path, grid: list[Run]) -> None:
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_the_table_says_how_a_run_ended(tmp_path: Path, grid: list[Run], succeeded: bool) -> None:
     run = grid[0]
     write_study_page(tmp_path, grid)
     monitor = watch(tmp_path, run, [row(0), row(1)])
     assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN"
-    monitor.finish()
+    monitor.finish(succeeded)
     monitor.close()
     monitor.close()
     session = table(tmp_path)[run.name]
-    assert session["status"] == "STATUS_SUCCESS"
+    assert session["status"] == ("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
     assert (session["startTimeSecs"], session["endTimeSecs"]) == (1.7e9, 1.7e9 + 1), "the run's, not the session's"
     watch(tmp_path, run, [row(0)]).close()
     assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN", "a run that goes on is not finished"
