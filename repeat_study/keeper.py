@@ -179,7 +179,7 @@ class RunKeeper(lightning.Callback):
             raise Diverged(f"{what}; accepted is up to {module.largest_loss:.4g}", self.step)
         self.clock.charge("evaluation")
         rate = trained / seconds if trained else None
-        left = self._seconds_left(seconds)
+        left = self._seconds_left(rate) if rate else None
         timing = {
             "step": self.step,
             "time": time.time(),
@@ -189,22 +189,19 @@ class RunKeeper(lightning.Callback):
             "tokens_per_second": rate,
             "utilisation": rate and rate * module.flops_per_token / self.peak_flops,
             "memory_bytes": peak_memory(module.device),
-            "seconds_left": left if rate else None,
+            "seconds_left": left,
         }
         if self.monitor:
             self.directory.append(row, timing)
             self.monitor.add(row | timing)
-        self.report(
-            Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, timing["seconds_left"])
-        )
+        self.report(Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
 
-    def _seconds_left(self, seconds: float) -> float:
+    def _seconds_left(self, tokens_per_second: float) -> float:
         """At the pace of the steps since the last evaluation, and with evaluations and saves as they were on average."""
         ahead = [step for step in self.evaluation_steps if step > self.step]
         behind = len(self.evaluation_steps) - len(ahead)
-        steps_before = max((step for step in self.evaluation_steps if step < self.step), default=0)
-        pace = seconds / max(1, self.step - steps_before)
-        return pace * (self.run.steps - self.step) + (self.clock.evaluation + self.clock.saving) / behind * len(ahead)
+        training = (self.run.steps - self.step) * self.run.tokens_per_step / tokens_per_second
+        return training + (self.clock.evaluation + self.clock.saving) / behind * len(ahead)
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
