@@ -59,13 +59,13 @@ class RemainingSteps(Sampler[int]):
 class MixtureDataModule(lightning.LightningDataModule):
     """Serves the batches of a run from the step the trainer has reached."""
 
-    def __init__(self, batches: MixtureBatches) -> None:
+    def __init__(self, batches: MixtureBatches, pin_memory: bool = False) -> None:
+        """`pin_memory`: for a GPU, which then copies a batch while it computes."""
         super().__init__()
-        self.batches = batches
+        self.batches, self.pin_memory = batches, pin_memory
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """One pass over the steps that remain; an item is a whole batch already."""
         assert self.trainer is not None
         steps = RemainingSteps(self.trainer.global_step, len(self.batches))
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(self.batches, batch_size=None, sampler=steps, pin_memory=on_gpu)
+        return DataLoader(self.batches, batch_size=None, sampler=steps, pin_memory=self.pin_memory)

@@ -128,7 +128,9 @@ def _train(
     try:
         if keeper.resume_step < run.steps:
             checkpoint = directory.checkpoint if keeper.resume_step else None
-            trainer.fit(module, MixtureDataModule(batches), ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(
+                module, MixtureDataModule(batches, uses_cuda(resources)), ckpt_path=checkpoint, weights_only=True
+            )
         if keeper.monitor and keeper.step == run.steps:
             keeper.monitor.finish()
     except Diverged:
