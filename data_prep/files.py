@@ -20,14 +20,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        scratch.write_bytes(content)
+        settle(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def settle(scratch: Path, path: Path) -> None:
+    """Put a finished scratch file in the place of `path`, once its content is on the disk."""
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    scratch.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

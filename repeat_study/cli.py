@@ -225,14 +225,15 @@ def _speed(timings: list[dict[str, Any]]) -> tuple[str, ...]:
     """Cells of `status`: rate, utilisation, memory, minutes left, evaluation's share of the time so far."""
     if not timings or timings[-1]["tokens_per_second"] is None:
         return ("",) * 5
+    from repeat_study.records import evaluation_share
+
     last = timings[-1]
-    spent = sum(last[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
     return (
         f"{last['tokens_per_second']:,.0f}",
         f"{last['utilisation']:.0%}",
         f"{last['memory_bytes'] / 1e9:.2f} GB",
         f"{last['seconds_left'] / 60:.1f} min" if last["seconds_left"] else "",
-        f"{last['evaluation_seconds'] / spent:.1%}",
+        f"{evaluation_share(last):.1%}",
     )
 
 

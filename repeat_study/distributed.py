@@ -17,15 +17,14 @@ class Team:
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
+    local_world: int = 1  # on this machine
 
     @classmethod
     def from_environment(cls) -> "Team":
-        """The team that RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE describe; alone without them."""
+        """The team that RANK, WORLD_SIZE and LOCAL_WORLD_SIZE describe; alone without them."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        return cls(int(os.environ.get("RANK", "0")), world, int(os.environ.get("LOCAL_RANK", "0")), local)
+        return cls(int(os.environ.get("RANK", "0")), world, local)
 
     @property
     def leads(self) -> bool:

@@ -34,13 +34,15 @@ def gpus_for(resources: Resources) -> int:
 
 def multiplies_in(resources: Resources) -> torch.dtype:
     """The type matrix products are computed in."""
+    bfloat16 = resources.precision is Precision.BFLOAT16
     if resources.precision is Precision.AUTO:
-        return (
-            torch.bfloat16
-            if uses_cuda(resources) and torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
-    return torch.bfloat16 if resources.precision is Precision.BFLOAT16 else torch.float32
+        bfloat16 = uses_cuda(resources) and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if bfloat16 else torch.float32
+
+
+def precision_name(resources: Resources) -> str:
+    """What the records call it: bfloat16 or float32."""
+    return str(multiplies_in(resources)).removeprefix("torch.")
 
 
 def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
@@ -82,7 +84,7 @@ def describe(device: torch.device, resources: Resources, processes: int) -> dict
         "host": platform.node(),
         "job": os.environ.get("SLURM_JOB_ID"),
         "device": name,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": precision_name(resources),
         "processes": processes,
         "threads": torch.get_num_threads(),
         "sharing": resources.sharing if processes > 1 else None,

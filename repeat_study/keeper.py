@@ -1,18 +1,18 @@
 """The Lightning callback that keeps a run's records: evaluates on schedule, saves, and stops at a step boundary."""
 
-import os
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
 from data_prep.errors import InputError
+from data_prep.files import settle
 from repeat_study.distributed import Team
 from repeat_study.evaluation import Evaluator
 from repeat_study.hardware import describe, peak_memory
@@ -59,11 +59,6 @@ class Clock:
         spent, self.mark = now - self.mark, now
         setattr(self, account, getattr(self, account) + spent)
         return spent
-
-    @property
-    def total(self) -> float:
-        """Seconds of the run so far."""
-        return self.train + self.evaluation + self.saving
 
 
 class RunKeeper(lightning.Callback):
@@ -171,7 +166,7 @@ class RunKeeper(lightning.Callback):
         with trainer.precision_plugin.forward_context():
             row |= self.evaluate(module.model, self.step)
         for key, value in row.items():
-            if isinstance(value, float) and not abs(value) < float("inf"):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise Diverged(f"{key} is {value}", self.step)
         # A model that memorises may know nothing else; one that knows neither is ruined, and must not be saved.
         if min(row["test_loss"], row["pool_loss"]) > module.largest_loss:
@@ -210,7 +205,7 @@ class RunKeeper(lightning.Callback):
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         if self.team.leads:
-            _settle(scratch, path)
+            settle(scratch, path)
         if self.step in self._kept:
             weights = trainer.strategy.lightning_module_state_dict()  # whole, also where they are sharded
             if self.team.leads:
@@ -218,12 +213,5 @@ class RunKeeper(lightning.Callback):
                     key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")
                 }
                 torch.save({"step": self.step, "model": model}, scratch)
-                _settle(scratch, self.directory.weights_at(self.step))
+                settle(scratch, self.directory.weights_at(self.step))
         self.clock.charge("saving")
-
-
-def _settle(scratch: Path, path: Path) -> None:
-    """Make a whole file, on the disk, of a scratch one."""
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
-    scratch.replace(path)

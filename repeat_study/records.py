@@ -1,7 +1,8 @@
 """The run directory: what a run writes and how it is read back. It is the only contract between training and analysis.
 
 spec.json       the run's science, written first; a directory made by another spec is refused
-metrics.jsonl   one line per evaluation, a function of the spec alone: a resumed run writes the same bytes
+metrics.jsonl   one line per evaluation, a function of the spec and of how its machine rounds: resumed there, a run writes the
+                same bytes
 timing.jsonl    seconds, tokens per second, utilisation and memory beside each evaluation; machines differ, so it is kept apart
 sessions.jsonl  one line per start: machine, device, precision, number of processes, version of torch
 checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights alone, where they are asked for
@@ -164,8 +165,7 @@ class RunDirectory:
             "test_loss": last["test_loss"],
             "train_seconds": timing["train_seconds"],
             "evaluation_seconds": timing["evaluation_seconds"],
-            "evaluation_share": timing["evaluation_seconds"]
-            / (timing["train_seconds"] + timing["evaluation_seconds"] + timing["saving_seconds"]),
+            "evaluation_share": evaluation_share(timing),
             "metrics_sha256": hashlib.sha256(self.metrics.read_bytes()).hexdigest(),
         }
         write_json(self.done, record)
@@ -206,6 +206,12 @@ def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
         "training_flops_per_token": shape.training_flops_per_token(vocabulary, run.context),
     }
     return dict(json.loads(json.dumps(record)))
+
+
+def evaluation_share(timing: Row) -> float:
+    """Evaluation's share of all seconds up to a line of timing.jsonl."""
+    spent = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
+    return float(timing["evaluation_seconds"] / spent)
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.datamodule import MixtureBatches, MixtureDataModule
 from repeat_study.distributed import Team
 from repeat_study.evaluation import evaluator
-from repeat_study.hardware import multiplies_in, uses_cuda
+from repeat_study.hardware import multiplies_in, precision_name, uses_cuda
 from repeat_study.keeper import Diverged, Progress, RunKeeper
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources, Sharing
@@ -104,7 +104,7 @@ def _train(
     team: Team,
 ) -> Outcome:
     if team.leads:
-        directory.keep_precision(str(multiplies_in(resources)).removeprefix("torch."))
+        directory.keep_precision(precision_name(resources))
     module = LanguageModelling(run, store.vocabulary, resources, team)
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, team.rank, team.world)
     keeper = RunKeeper(run, directory, evaluator(run, store), resources, team, report, should_stop)

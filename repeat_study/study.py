@@ -217,7 +217,7 @@ class Study(Spec):
         """Raises InputError where the processes of `[resources]` cannot share a run of the grid; `vocabulary` is the
         tokenizer's."""
         world = self.resources.processes_per_run
-        for run in self.runs():
+        for run in self.runs() if world > 1 else []:
             if run.sequences_per_step % world:
                 what = f"the {run.sequences_per_step} sequences of a step of {run.model}"
             elif self.resources.sharing is Sharing.FSDP and (uneven := _uneven(run, vocabulary, world)):

@@ -52,23 +52,24 @@ class Crew:
 
     processes: list[SpawnProcess]
     pipes: list[Connection]
+    gpus: list[int]  # of this machine's, none where it has none
     run: Run | None = None
     moved: bool = False  # has got further since it was given its run
 
     @classmethod
-    def hire(cls, resources: Resources, gpus: Sequence[int]) -> "Crew":
+    def hire(cls, resources: Resources, gpus: list[int]) -> "Crew":
         """Start `resources.processes_per_run` processes, each with one thread, on these GPUs, if any."""
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         context = multiprocessing.get_context("spawn")
-        crew = cls([], [])
+        crew = cls([], [], gpus)
         # Inherited: Ctrl-C reaches the whole group, and the pool alone decides what it means, also while a process is
         # still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for rank in range(resources.processes_per_run):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, resources, rank, list(gpus)), daemon=True)
+                process = context.Process(target=_serve, args=(theirs, resources, rank, gpus), daemon=True)
                 process.start()
                 theirs.close()
                 crew.processes.append(process)

@@ -42,7 +42,6 @@ class Pool:
     ended: dict[str, Ended] = field(default_factory=dict)
     _crews: list[Crew] = field(default_factory=list)
     _free_gpus: list[list[int]] = field(default_factory=list)
-    _gpus_of: dict[int, list[int]] = field(default_factory=dict)
     _deaths: dict[str, int] = field(default_factory=dict)
 
     def train(self, runs: Iterable[Run]) -> dict[str, Ended]:
@@ -89,9 +88,7 @@ class Pool:
         return len(self._free_gpus)
 
     def _hire(self, todo: deque[Run]) -> None:
-        gpus = self._free_gpus.pop() if self._free_gpus else []
-        crew = Crew.hire(self.resources, gpus)
-        self._gpus_of[id(crew)] = gpus
+        crew = Crew.hire(self.resources, self._free_gpus.pop() if self._free_gpus else [])
         self._crews.append(crew)
         self._give(crew, todo)
 
@@ -126,8 +123,8 @@ class Pool:
 
     def _dismiss(self, crew: Crew) -> str:
         self._crews.remove(crew)
-        if gpus := self._gpus_of.pop(id(crew)):
-            self._free_gpus.append(gpus)
+        if crew.gpus:
+            self._free_gpus.append(crew.gpus)
         return crew.end(kill=True)
 
     def _replace(self, crew: Crew, todo: deque[Run]) -> None:

@@ -135,7 +135,13 @@ def test_stopping_the_pool_saves_every_run(how: str, runs: list[Run], store: Tok
     )
     (tmp_path / "pool.py").write_text(script)
     arguments = [sys.executable, tmp_path / "pool.py", run.model_dump_json(), store.folder, tmp_path]
-    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    parent = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
+    )
     while not (rows := directory.rows()) or rows[-1]["step"] == 0:
         assert parent.poll() is None, parent.stdout and parent.stdout.read()
         time.sleep(0.01)
