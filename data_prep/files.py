@@ -57,6 +57,16 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     return record
 
 
+def read_text(path: Path) -> str:
+    """A text file's content; InputError where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})") from error
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes as hex; reads in blocks, so memory stays flat."""
     with path.open("rb") as file:

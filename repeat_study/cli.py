@@ -12,6 +12,7 @@ from rich.console import Console
 from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
+from data_prep.files import read_text, write_json
 from data_prep.token_store import TokenStore
 from repeat_study.plan import Prices, plain_table, plan_of
 from repeat_study.resources import Keep
@@ -169,10 +170,13 @@ def run(
     store = _store(declared, data_dir)
     runs = _runs(declared, store)
     from repeat_study.monitoring import write_study_page
+    from repeat_study.probes.copying import copying_probe
     from repeat_study.runner import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 
+    if text := declared.evaluation.copying_text:  # refuse one that cannot be copied before any training
+        copying_probe(store.tokenizer(), store.end_of_text, declared.training.context, text)
     folder = runs_dir / declared.name
     processes = processes or _cores()
     write_study_page(folder, runs)
@@ -235,6 +239,30 @@ def _speed(timings: list[dict[str, Any]]) -> tuple[str, ...]:
         f"{last['seconds_left'] / 60:.1f} min" if last["seconds_left"] else "",
         f"{evaluation_share(last):.1%}",
     )
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, runs/STUDY/RUN")],
+    step: Annotated[
+        int | None, typer.Option(min=1, help="whose weights were kept; default: the last checkpoint")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="paragraphs to copy, between blank lines; default: the study's")
+    ] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="also write every number to this file")] = None,
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """Measure copying, induction and every head of a run's checkpoint, beside their nulls."""
+    from repeat_study.probing import probe as measure
+    from repeat_study.probing import tables_of
+
+    found = measure(run, data_dir, step, read_text(text) if text else "")
+    for part in tables_of(found):
+        console.print(part)
+    if json_:
+        write_json(json_, found.record())
+        console.print(f"written: {json_}")
 
 
 @app.command()

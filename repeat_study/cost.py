@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from repeat_study.ladder import Shape, Style
 from repeat_study.study import Run
 
-PROBE_SEQUENCES = 9 + 20  # of copying and of prefix matching with their nulls, each up to a context long
+PROBE_SEQUENCES = 2 * 6 + 15  # of copying and of the heads' probe with their nulls
+ABLATION_SEQUENCES = 2 * 4  # for each head, half of the layers on average
+PROBE_CONTEXT = 1_600  # tokens of a probe's sequence at most: 11 copies of a paragraph
 CHUNK_LOGITS = 1 << 27  # of the loss on a GPU, at a time
 
 STATE_BYTES = 12  # per parameter: float32 weight and AdamW's two moments
@@ -21,10 +23,12 @@ def run_flops(run: Run, vocabulary: int) -> float:
 
 def evaluation_share(run: Run) -> float:
     """Evaluation's share of a run's FLOPs; a forward pass is a third of a training step's work on the same tokens."""
-    sizes = run.evaluation
-    sequences = sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences + PROBE_SEQUENCES
-    evaluated = sequences * len(sizes.steps(run.steps)) / 3
-    return evaluated / (evaluated + run.positions)
+    sizes, shape = run.evaluation, run.shape
+    probed = PROBE_SEQUENCES + ABLATION_SEQUENCES * (1 + shape.layers * shape.heads / 2)
+    tokens: float = (sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences) * run.context
+    tokens += probed * min(run.context, PROBE_CONTEXT)
+    evaluated = tokens * len(sizes.steps(run.steps)) / 3
+    return evaluated / (evaluated + run.positions * run.context)
 
 
 def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:

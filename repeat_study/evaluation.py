@@ -12,22 +12,43 @@ from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore
 from repeat_study.model import Decoder
 from repeat_study.probes.copying import CopyingProbe, copying_probe
-from repeat_study.probes.prefix_matching import PrefixMatchingProbe, prefix_matching_probe
+from repeat_study.probes.head_table import head_table
+from repeat_study.probes.heads import HeadProbe, head_probe
+from repeat_study.probes.in_context import in_context
 from repeat_study.study import Run
 
 CHUNK_TOKENS = 1 << 12  # of a forward pass on a CPU
 CHUNK_TOKENS_CUDA = 1 << 16
 
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found.
+
+    row: the numbers of metrics.jsonl by name; None where a number has no meaning yet.
+    heads: columns with an entry per head, layer by layer; empty where the context is too short for the probe.
+    paragraph: columns with an entry per token of the first copied paragraph.
+    """
+
+    row: dict[str, Any]
+    heads: Columns
+    paragraph: Columns
+
 
 @torch.no_grad()
-def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
-    """Mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
-    if not len(tokens):
-        return None
+def losses_of(model: Decoder, tokens: Tensor) -> Tensor:
+    """Loss in nats of every token of sequences [n, context + 1] but the first, [n, context]."""
     tokens = tokens.to(model.embedding.device)
     size = CHUNK_TOKENS_CUDA if tokens.is_cuda else CHUNK_TOKENS
     chunks = torch.split(tokens, max(1, size // tokens.shape[1]))
-    return float(torch.cat([model.token_losses(chunk[None]) for chunk in chunks], dim=1).double().mean())
+    return torch.cat([model.token_losses(chunk[None])[0] for chunk in chunks])
+
+
+def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
+    """Mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
+    return float(losses_of(model, tokens).double().mean()) if len(tokens) else None
 
 
 @dataclass(frozen=True)
@@ -39,35 +60,61 @@ class Evaluator:
     seen: Tensor
     seen_after: int  # steps until all of `seen` has been trained on
     copying: CopyingProbe
-    prefix_matching: PrefixMatchingProbe | None  # none where the context is too short
+    heads: HeadProbe | None  # none where the context is too short
+    paragraph: list[str]  # the first paragraph's tokens as text, one copy
 
-    def __call__(self, model: Decoder, step: int) -> dict[str, Any]:
-        """All numbers of one evaluation, by the names of metrics.jsonl; None where a number has no meaning yet."""
+    def __call__(self, model: Decoder, step: int) -> Evaluation:
+        """Everything that is measured after `step` steps, on the first lane."""
         # Its shapes are many and seen rarely: compiled for them, training's own graphs would become general and slower.
         with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
-            return {
-                "test_loss": mean_loss(model, self.test),
-                "pool_loss": mean_loss(model, self.pool),
-                "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
-                **self.copying(model),
-                **(self.prefix_matching(model) if self.prefix_matching else {}),
-            }
+            return self._evaluate(model, step)
+
+    def _evaluate(self, model: Decoder, step: int) -> Evaluation:
+        test, copying = losses_of(model, self.test), self.copying(model)
+        row: dict[str, Any] = {
+            "test_loss": float(test.double().mean()),
+            "pool_loss": mean_loss(model, self.pool),
+            "seen_unique_loss": mean_loss(model, self.seen) if step >= self.seen_after else None,
+            **in_context(test),
+            **copying.row("copying"),
+        }
+        heads: Columns = {}
+        if self.heads:
+            scores = self.heads(model)
+            table = head_table(model, scores, self.copying, self.test)
+            row |= scores.random_copying().row("random_copying") | table.headlines()
+            heads = table.flat()
+        return Evaluation(row, heads, self._paragraph(copying.tokens[0]))
+
+    def _paragraph(self, losses: Tensor) -> Columns:
+        copies, length = losses.shape
+        return {
+            "copy": [copy for copy in range(1, copies + 1) for _ in range(length)],
+            "token": self.paragraph * copies,
+            "loss": losses.flatten().tolist(),
+        }
 
 
 def evaluator(run: Run, store: TokenStore) -> Evaluator:
     """The evaluation sets of a run. Test sequences are the same for every run on a store; pool and seen sequences are
-    the first of the pool and of the unique stream, so arms that share these are judged on the same text."""
+    the first of the pool and of the unique stream, so arms that share these are judged on the same text.
+
+    Raises InputError where the study's copying text is too short or cannot be spelled.
+    """
     mixture, draw, sizes = run.mixture(), run.draw(store), run.evaluation
     in_test = store.sequences_in("test", run.context)
     chosen = permute(np.arange(min(sizes.test_sequences, in_test)), in_test, stream_key("test"))
     beside = mixture.pool or draw.pool_capacity
     seen = min(sizes.seen_sequences, mixture.unique_positions)
     test = torch.from_numpy(store.gather("test", chosen, run.context))
+    tokenizer = store.tokenizer()
+    copying = copying_probe(tokenizer, store.end_of_text, run.context, sizes.copying_text, test)
     return Evaluator(
         test=test,
         pool=torch.from_numpy(draw.pool_tokens(np.arange(min(sizes.pool_sequences, beside)))),
         seen=torch.from_numpy(draw.unique_tokens(np.arange(seen))),
         seen_after=mixture.unique_position(seen - 1) // run.sequences_per_step + 1 if seen else 0,
-        copying=copying_probe(store.tokenizer(), store.end_of_text, run.context, test[0].tolist()),
-        prefix_matching=prefix_matching_probe(store, run.context),
+        copying=copying,
+        heads=head_probe(store, run.context),
+        paragraph=[tokenizer.decode([token]) for token in copying.copied[0, 1 : 1 + copying.length].tolist()],
     )

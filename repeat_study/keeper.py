@@ -90,18 +90,21 @@ class RunKeeper(lightning.Callback):
             expected = [step for step in self.evaluation_steps if step <= self.step] if self.step else []
             rows = directory.rewind(self.step if self.step else -1, expected)
             shown = [row | timing for row, timing in zip(rows, directory.timings(), strict=True)]
-            self.monitor = Monitor(directory.path, run, shown)
+            self.monitor = Monitor(directory.path, run, zip(shown, directory.heads_of(rows), strict=True))
 
     def _checkpointed_step(self) -> int:
         path = self.directory.checkpoint
         if not path.is_file():
             return 0
+        mend = "delete it to train the run from its start"
         try:
-            return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            step, identity = int(content["global_step"]), content["run"]
         except Exception as error:  # torch raises almost anything on a damaged file
-            raise InputError(
-                f"{path}: damaged ({type(error).__name__}); delete it to train the run from its start"
-            ) from error
+            raise InputError(f"{path}: damaged ({type(error).__name__}); {mend}") from error
+        if identity != self.run.identity:
+            raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {mend}")
+        return step
 
     def state_dict(self) -> dict[str, float]:
         """The clock, kept with the checkpoint."""
@@ -164,7 +167,8 @@ class RunKeeper(lightning.Callback):
         row |= means
         row |= {"learning_rate": module.learning_rate(self.step)}
         with trainer.precision_plugin.forward_context():
-            row |= self.evaluate(module.model, self.step)
+            found = self.evaluate(module.model, self.step)
+        row |= found.row
         for key, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise Diverged(f"{key} is {value}", self.step)
@@ -187,8 +191,8 @@ class RunKeeper(lightning.Callback):
             "seconds_left": left,
         }
         if self.monitor:
-            self.directory.append(row, timing)
-            self.monitor.add(row | timing)
+            self.directory.append(row, timing, found.heads, found.paragraph)
+            self.monitor.add(row | timing, found.heads)
         self.report(Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
 
     def _seconds_left(self, tokens_per_second: float) -> float:
@@ -212,6 +216,6 @@ class RunKeeper(lightning.Callback):
                 model = {
                     key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")
                 }
-                torch.save({"step": self.step, "model": model}, scratch)
+                torch.save({"step": self.step, "run": self.run.identity, "model": model}, scratch)
                 settle(scratch, self.directory.weights_at(self.step))
         self.clock.charge("saving")

@@ -146,7 +146,10 @@ class Block(nn.Module):
 
     def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
         """[lanes, batch, time, d_model] to the same."""
-        x_lbtd = x_lbtd + self.attention(self.attention_norm(x_lbtd), mix)
+        return self.after_attention(x_lbtd + self.attention(self.attention_norm(x_lbtd), mix))
+
+    def after_attention(self, x_lbtd: Tensor) -> Tensor:
+        """What the block makes of its input and what its heads added to it, same shape."""
         return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
 
@@ -194,12 +197,18 @@ class Decoder(nn.Module):
                     std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
 
+    def embedded(self, tokens_lbt: Tensor) -> Tensor:
+        """What enters the first block, shape [lanes, batch, time, d_model]."""
+        offset_l11 = torch.arange(len(tokens_lbt), device=tokens_lbt.device)[:, None, None] * self.vocabulary
+        return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
+
     def residual(self, tokens_lbt: Tensor, mix: Mix | None = None) -> Tensor:
         """The normalised residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
-        lanes = len(tokens_lbt)
-        offset_l11 = torch.arange(lanes, device=tokens_lbt.device)[:, None, None] * self.vocabulary
-        x_lbtd = F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
-        for layer, block in enumerate(self.blocks):
+        return self.residual_from(0, self.embedded(tokens_lbt), mix)
+
+    def residual_from(self, first: int, x_lbtd: Tensor, mix: Mix | None = None) -> Tensor:
+        """The same from what enters the block `first`."""
+        for layer, block in enumerate(self.blocks[first:], first):
             if mix:
                 x_lbtd = block(x_lbtd, partial(mix, layer))
             elif self.checkpoint_activations and torch.is_grad_enabled():

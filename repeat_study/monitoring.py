@@ -8,6 +8,7 @@ the definition of an experiment from whichever run it meets first.
 import hashlib
 import io
 import os
+import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar import metadata as custom_scalars
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
@@ -31,11 +33,14 @@ from tensorboard.plugins.hparams.api_pb2 import (
     MetricName,
 )
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.plugins.image import metadata as images
 from tensorboard.plugins.scalar import metadata as scalars
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomically
+from repeat_study.heat_map import heat_map
+from repeat_study.records import Columns
 from repeat_study.study import Run
 
 PREFIX = "events.out.tfevents"
@@ -70,6 +75,18 @@ SCALARS = {
     "copying_loss": Scalar("copying/loss", "copying loss", NATS, "on copies 2 onwards of one paragraph"),
     "copying_gain": Scalar("copying/gain", "copying gain", NATS, "by which copies 2 onwards cost less than copy 1"),
     "copying_gain_null": Scalar("copying/gain_null", "null of the copying gain", NATS, "with every copy shuffled anew"),
+    "random_copying_gain": Scalar(
+        "copying/random_gain", "copying gain on random tokens", NATS, "by which copies 2 onwards cost less than copy 1"
+    ),
+    "random_copying_gain_null": Scalar(
+        "copying/random_gain_null", "its null", NATS, "the same where every copy has fresh tokens"
+    ),
+    "in_context_score": Scalar(
+        "induction/in_context_score",
+        "in-context score",
+        NATS,
+        "loss late in the context minus loss early in it; negative is better",
+    ),
     "prefix_matching": Scalar(
         "induction/prefix_matching",
         "prefix matching",
@@ -81,6 +98,27 @@ SCALARS = {
         "null of prefix matching",
         "0 to 1",
         "the same where there is nothing to match",
+    ),
+    "previous_token": Scalar(
+        "induction/previous_token", "attention to the token before", "0 to 1", "of the head that does it most"
+    ),
+    "copying_score": Scalar(
+        "induction/copying_score",
+        "copying score",
+        "-1 to 1",
+        "of the best head: how far attending to a token raises that token's logit among others",
+    ),
+    "ablation_copying_loss": Scalar(
+        "induction/ablation_copying_loss",
+        "copying loss by ablation",
+        NATS,
+        "by which ablating one head raises the copying loss, of the head where that is most",
+    ),
+    "ablation_in_context_score": Scalar(
+        "induction/ablation_in_context_score",
+        "in-context score by ablation",
+        NATS,
+        "by which ablating one head raises the in-context score, of the head where that is most",
     ),
     "learning_rate": Scalar("training/learning_rate", "learning rate", "", "of the next step"),
     "gradient_norm": Scalar(
@@ -98,30 +136,34 @@ FACTORS = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"} 
 SHORT = {"parameters_non_embedding": "parameters"}  # the table's columns are narrow
 LABELS = {"seed", "pool_seed"}  # numbers that only tell one run from another
 RESULTS = ("test_loss", "pool_loss", "copying_gain", "prefix_matching")
-CHARTS = ("test_loss", "pool_loss", "seen_unique_loss", "copying_loss", "copying_gain", "prefix_matching")
+CHARTS = ("test_loss", "pool_loss", "in_context_score", "copying_loss", "copying_gain", "prefix_matching")
+
+
+HEAT_MAP = ("prefix matching of every head", "layers from the bottom up, heads from left to right; 0 to 1")
 
 
 class Monitor:
     """Writes one run's events; the horizontal axis is trained tokens."""
 
-    def __init__(self, folder: Path, run: Run, rows: Iterable[dict[str, Any]]) -> None:
-        """Start the events of the run directory `folder` anew with `rows`, the evaluations that stand."""
-        rows = list(rows)
+    def __init__(self, folder: Path, run: Run, evaluations: Iterable[tuple[dict[str, Any], Columns]]) -> None:
+        """Start the events of the run directory `folder` anew with the evaluations that stand, as `add` takes them."""
+        evaluations = list(evaluations)
         older = event_files(folder)
         self._writer = RecordWriter((folder / f"{PREFIX}.{time.time_ns()}").open("xb"))
         self._described: set[str] = set()
-        self._now = _wall_time(rows[0]) if rows else time.time()
+        self._now = _wall_time(evaluations[0][0]) if evaluations else time.time()
         self._write(Event(wall_time=self._now, file_version="brain.Event:2"))
         self._write(_event(self._now, 0, [_session_start(run, self._now)]))
-        for row in rows:
-            self._add(row)
+        for row, heads in evaluations:
+            self._add(row, heads)
         self._writer.flush()
         for path in older:
             path.unlink(missing_ok=True)
 
-    def add(self, row: dict[str, Any]) -> None:
-        """One evaluation, a line of metrics.jsonl and of timing.jsonl in one; on view when this returns."""
-        self._add(row)
+    def add(self, row: dict[str, Any], heads: Columns) -> None:
+        """One evaluation, a line of metrics.jsonl and of timing.jsonl in one, and its rows of heads.parquet; on view when
+        this returns."""
+        self._add(row, heads)
         self._writer.flush()
 
     def finish(self, succeeded: bool = True) -> None:
@@ -135,9 +177,12 @@ class Monitor:
         """Release the file; may be called again."""
         self._writer.close()
 
-    def _add(self, row: dict[str, Any]) -> None:
+    def _add(self, row: dict[str, Any], heads: Columns) -> None:
         self._now = _wall_time(row)
         values = [self._value(scalar, number * scalar.scale) for scalar, number in _numbers(row)]
+        if heads:
+            picture = heat_map(heads["layer"], heads["head"], heads["prefix_matching"])
+            values.append(image("heads/prefix_matching", *HEAT_MAP, picture))
         self._write(_event(self._now, row["tokens"], values))
 
     def _value(self, scalar: Scalar, number: float) -> Summary.Value:
@@ -173,6 +218,21 @@ def write_study_page(study_dir: Path, runs: Sequence[Run]) -> None:
                 tensor=layout,
             ),
         ],
+    )
+
+
+def image(tag: str, title: str, caption: str, png: bytes) -> Summary.Value:
+    """A picture for TensorBoard's Images tab."""
+    width, height = struct.unpack(">II", png[16:24])  # where a PNG's header has them
+    content = [str(width).encode(), str(height).encode(), png]
+    return Summary.Value(
+        tag=tag,
+        metadata=images.create_summary_metadata(title, caption),
+        tensor=TensorProto(
+            dtype=DT_STRING,
+            tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(content))]),
+            string_val=content,
+        ),
     )
 
 

@@ -3,6 +3,8 @@
 spec.json       the run's science, written first; a directory made by another spec is refused
 metrics.jsonl   one line per evaluation, a function of the spec and of how its machine rounds: resumed there, a run writes the
                 same bytes
+heads.parquet   a row per evaluation and head: the scores of `probes.head_table`
+paragraph.parquet  a row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
 timing.jsonl    seconds, tokens per second, utilisation and memory beside each evaluation; machines differ, so it is kept apart
 sessions.jsonl  one line per start: machine, device, precision, number of processes, version of torch
 checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights alone, where they are asked for
@@ -12,6 +14,7 @@ done.json       written last: the run is complete
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -19,12 +22,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
 from data_prep.errors import InputError
 from data_prep.files import is_locked, read_record, write_atomically, write_json
 from data_prep.token_store import TokenStore
 from repeat_study.study import RESULT_FORMAT, Run
 
 Row = dict[str, Any]
+Columns = dict[str, list[Any]]
 
 
 class Status(StrEnum):
@@ -44,6 +52,8 @@ class RunDirectory:
         self.path = path
         self.spec = path / "spec.json"
         self.metrics = path / "metrics.jsonl"
+        self.heads = path / "heads.parquet"
+        self.paragraph = path / "paragraph.parquet"
         self.timing = path / "timing.jsonl"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
         self.sessions = path / "sessions.jsonl"
@@ -52,7 +62,8 @@ class RunDirectory:
         self.lock = path / ".lock"
 
     def weights_at(self, step: int) -> Path:
-        """Where the weights of a step are kept: a dict of `step` and `model`, the decoder's state_dict."""
+        """Where the weights of a step are kept: a dict of `step`, `run` (its identity) and `model`, the
+        decoder's state_dict."""
         return self.checkpoint.with_name(f"step-{step:09d}.pt")
 
     def status(self) -> Status:
@@ -98,21 +109,47 @@ class RunDirectory:
         return _read_lines(self.metrics)
 
     def checked_rows(self) -> list[Row]:
-        """All evaluations; raises InputError when a finished run's metrics are not the ones it finished with."""
+        """All evaluations; raises InputError when a finished run's records are not the ones it finished with."""
         if self.done.is_file():
-            found = hashlib.sha256(self.metrics.read_bytes()).hexdigest() if self.metrics.is_file() else "no file"
-            if found != read_record(self.done, "metrics_sha256")["metrics_sha256"]:
-                raise InputError(
-                    f"{self.metrics}: altered after the run was done; delete the run's folder to train it again"
-                )
+            for name, wanted in read_record(self.done, "sha256")["sha256"].items():
+                path = self.path / name
+                found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+                if found != wanted:
+                    raise InputError(
+                        f"{path}: altered after the run was done; delete the run's folder to train it again"
+                    )
         return self.rows()
 
     def timings(self) -> list[Row]:
         """Seconds trained and evaluated at each evaluation; same form as rows."""
         return _read_lines(self.timing)
 
-    def append(self, row: Row, timing: Row) -> None:
-        """Add one evaluation; on the disk before this returns."""
+    def table(self, path: Path) -> pa.Table | None:
+        """heads.parquet or paragraph.parquet; None where no evaluation has written it. Raises InputError where it is
+        damaged."""
+        if not path.is_file():
+            return None
+        try:
+            return parquet.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: damaged ({error}); delete the run's folder to train it again") from error
+
+    def heads_of(self, rows: list[Row]) -> list[Columns]:
+        """The columns of heads.parquet at each of these evaluations, empty where it has none."""
+        table = self.table(self.heads)
+        if table is None:
+            return [{} for _ in rows]
+        return [table.filter(pc.field("step") == row["step"]).to_pydict() for row in rows]
+
+    def append(self, row: Row, timing: Row, heads: Columns, paragraph: Columns) -> None:
+        """Add one evaluation; on the disk before this returns. The row of metrics comes after what it stands for."""
+        for path, columns in ((self.heads, heads), (self.paragraph, paragraph)):
+            if columns:
+                entries = len(next(iter(columns.values())))
+                when = {key: [row[key]] * entries for key in ("step", "tokens")}
+                standing = self.table(path)
+                added = pa.table(when | columns, schema=standing.schema if standing else None)
+                _write_table(path, pa.concat_tables([standing, added]) if standing else added)
         _append(self.metrics, row)
         _append(self.timing, timing)
 
@@ -141,14 +178,24 @@ class RunDirectory:
         """
         kept = [row for row in self.rows() if row["step"] <= step]
         timings = [row for row in self.timings() if row["step"] <= step]
-        for path, found in ((self.metrics, kept), (self.timing, timings)):
-            if [row["step"] for row in found] != expected:
+        tables = {path: self.table(path) for path in (self.heads, self.paragraph)}
+        steps = {path: [row["step"] for row in found] for path, found in ((self.metrics, kept), (self.timing, timings))}
+        for path, table in tables.items():
+            found = sorted(set(table["step"].to_pylist())) if table else []
+            # A context that is too short for the probe of heads has no table of them.
+            if path == self.paragraph or any("prefix_matching" in row for row in kept):
+                steps[path] = [at for at in found if at <= step]
+        for path, standing in steps.items():
+            if standing != expected:
                 raise InputError(
                     f"{path}: does not hold every evaluation up to step {step}, where the checkpoint stands;"
                     f" delete {self.checkpoint} to train the run from its start"
                 )
         for scratch in self.path.glob(".*.tmp"):  # of writes that a kill cut short
             scratch.unlink(missing_ok=True)
+        for path, table in tables.items():
+            if table:
+                _write_table(path, table.filter(pc.field("step") <= step))
         write_atomically(self.metrics, _lines(kept))
         write_atomically(self.timing, _lines(timings))
         return kept
@@ -166,7 +213,11 @@ class RunDirectory:
             "train_seconds": timing["train_seconds"],
             "evaluation_seconds": timing["evaluation_seconds"],
             "evaluation_share": evaluation_share(timing),
-            "metrics_sha256": hashlib.sha256(self.metrics.read_bytes()).hexdigest(),
+            "sha256": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in (self.metrics, self.heads, self.paragraph)
+                if path.is_file()
+            },
         }
         write_json(self.done, record)
         self.failed.unlink(missing_ok=True)
@@ -217,6 +268,12 @@ def evaluation_share(timing: Row) -> float:
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
     return f"{key}: found {found.get(key)!r}, wanted {wanted.get(key)!r}"
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
 
 
 def _append(path: Path, record: Row) -> None:

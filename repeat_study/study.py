@@ -14,13 +14,13 @@ from data_prep.build import DataSpec
 from data_prep.corpora import SourceSpec
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
-from data_prep.files import canonical_json
+from data_prep.files import canonical_json, read_text
 from data_prep.mixture import RepeatMixture, Spacing, pool_size
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import Shape, shape_of
 from repeat_study.resources import Resources, Sharing
 
-RESULT_FORMAT = 2  # part of every identity; raised when the same spec would give other numbers
+RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give other numbers
 
 
 class Spec(BaseModel):
@@ -40,6 +40,7 @@ class EvaluationSpec(Spec):
     test_sequences: int = Field(64, ge=1)
     pool_sequences: int = Field(16, ge=1)  # the first of the pool, or all of a smaller one
     seen_sequences: int = Field(16, ge=1)  # the first of the unique stream, once they have been trained on
+    copying_text: str = ""  # paragraphs between blank lines, for the copying loss; empty: the shipped ones
 
     def steps(self, total: int) -> list[int]:
         """Optimiser steps after which a run of `total` steps is evaluated; 0 (untrained) and `total` always are."""
@@ -251,11 +252,31 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     for override in overrides or []:
         _override(table, override)
     try:
+        _read_copying_text(table, path.parent)
         study = _validated(Study, {"name": path.stem} | table, "")
         study.runs()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return study
+
+
+def run_of(record: dict[str, Any], path: Path) -> Run:
+    """The run that the fields of a spec.json declare; InputError where they are none."""
+    fields = {key: value for key, value in record.items() if key in Run.model_fields}
+    try:
+        return _validated(Run, fields, "")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_copying_text(table: dict[str, Any], folder: Path) -> None:
+    """Put the content of `evaluation.copying_text = {file = ...}` in its place: the text is the science, not its path."""
+    evaluation = table.get("evaluation")
+    if not isinstance(evaluation, dict) or not isinstance(given := evaluation.get("copying_text"), dict):
+        return
+    if list(given) != ["file"] or not isinstance(given["file"], str):
+        raise InputError(f"evaluation.copying_text: accepted is a text or {{file = PATH}}, found {given!r}")
+    evaluation["copying_text"] = read_text(folder / given["file"])
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -100,8 +100,14 @@ class LanguageModelling(lightning.LightningModule):
                 # The first axis is lanes, of which there may be one: the second is split.
                 fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
             register_fsdp_forward_method(self.model, "residual")
+            for block in self.model.blocks:
+                register_fsdp_forward_method(block, "after_attention")
         if self.resources.compile if self.resources.compile is not None else uses_cuda(self.resources):
             self.model.compile_parts()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose weights these are."""
+        checkpoint["run"] = self.run.identity
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """One optimiser step on a batch [lanes, sequences, context + 1]."""

@@ -64,6 +64,13 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
     assert again.stdout.count("already done") == 2
     status = call("status", "studies/tiny.toml", cwd=workplace)
     assert "2 done" in status.stdout and "64/64" in status.stdout
+    folder = next((workplace / "runs/tiny").glob("*clean*"))
+    probe = call("probe", folder, "--json", "probed.json", cwd=workplace)
+    assert probe.returncode == 0 and "4 copies of 6 paragraphs, 8 tokens each" in probe.stdout, probe.stderr
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    written = json.loads((workplace / "probed.json").read_text())
+    numbers = {key: value for key, value in last.items() if key in written["row"]}
+    assert written["row"] == numbers, "the run's own last evaluation"
     report = call("report", "tiny", cwd=workplace)
     assert report.returncode == 0 and "report: runs/tiny/report.html" in report.stdout
     assert (workplace / "runs/tiny/report.html").exists()
@@ -93,6 +100,12 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
             "the corpus has",
         ),
         (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
+        (("probe", "studies"), "studies: no run here (no spec.json)"),
+        (
+            ("plan", "tiny", "--set", "evaluation.copying_text={file='no.txt'}"),
+            "studies/no.txt: cannot be read: No such file",
+        ),
+        (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
         (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
         (("provenance", "tiny", "none", "--step", "0"), "none: no runs of tiny are called so; there are 1x16-clean-s0"),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),

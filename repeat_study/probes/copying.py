@@ -1,4 +1,4 @@
-"""Copying loss: one paragraph again and again, the loss of every copy [H22 fig. 5]."""
+"""Copying loss: a paragraph again and again, the loss of every copy [H22 fig. 5]."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,61 +9,117 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from data_prep.errors import InputError
 from repeat_study.model import Decoder
+from repeat_study.probes.intervals import numbers
 
 COPIES = 11  # [H22 section 4]
 FEWEST_COPIES = 4  # where the context is too short for 11 whole paragraphs, the paragraph is cut until this many fit
-CONTROLS = 8  # shuffled sequences in the null
+FEWEST_TOKENS = 8  # of a user's paragraph
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Losses in nats of copied sequences, and of a null beside them."""
+
+    tokens: Tensor  # of every token of every copy, shape [sequences, copies, length]
+    shuffled: Tensor  # the null: the same where the order is not repeated
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Mean loss on copies 2 onwards, how much lower that is than on the first copy (the gain), the same gain on the
+        null, with their intervals, and the loss of every copy."""
+        per_copy, per_null = self.tokens.double().mean(dim=-1), self.shuffled.double().mean(dim=-1)
+        return {
+            **numbers(f"{name}_loss", later(per_copy)),
+            **numbers(f"{name}_gain", per_copy[:, 0] - later(per_copy)),
+            **numbers(f"{name}_gain_null", per_null[:, 0] - later(per_null)),
+            f"{name}_loss_per_copy": per_copy.mean(dim=0).tolist(),
+        }
+
+
+def later(per_copy: Tensor) -> Tensor:
+    """Mean over copies 2 onwards, [..., copies] to [...]."""
+    return per_copy[..., 1:].mean(dim=-1)
 
 
 @dataclass(frozen=True)
 class CopyingProbe:
     """The probe's input, the same for every run of a study.
 
-    copied: the start token and `copies` copies of the paragraph, shape [1, 1 + copies·length].
-    shuffled: the null, shape [CONTROLS, 1 + copies·length]. Every copy is a fresh shuffle of the paragraph's tokens:
-    which tokens come is repeated, their order is not, so what a model gains here from one copy to the next it gains
-    without copying. Its loss itself is no null, since shuffled text is hard for any model; its gain is.
+    sequences: the start token and `copies` copies of each paragraph, shape [paragraphs, 1 + copies·length]; then as many
+    for the null. There every copy is a fresh shuffle of the paragraph's tokens: which tokens come is repeated, their
+    order is not, so what a model gains here from one copy to the next it gains without copying. Its loss itself is no
+    null, since shuffled text is hard for any model; its gain is.
     """
 
-    copied: Tensor
-    shuffled: Tensor
+    sequences: Tensor
     copies: int
     length: int  # tokens per copy
 
+    @property
+    def copied(self) -> Tensor:
+        """The sequences with copies, shape [paragraphs, 1 + copies·length]."""
+        return self.sequences[: len(self.sequences) // 2]
+
     @torch.no_grad()
-    def __call__(self, model: Decoder) -> dict[str, Any]:
-        """Loss in nats per token: of each copy, the mean over copies 2 onwards, how much lower that mean is than the
-        first copy's loss (the gain), and the same gain on the null."""
-        batch = torch.cat([self.copied, self.shuffled])[None].to(model.embedding.device)
-        losses = model.token_losses(batch)[0].double()
-        per_copy = losses.view(-1, self.copies, self.length).mean(dim=2)
-        later = per_copy[:, 1:].mean(dim=1)
-        gain = per_copy[:, 0] - later
-        return {
-            "copying_loss": float(later[0]),
-            "copying_gain": float(gain[0]),
-            "copying_gain_null": float(gain[1:].mean()),
-            "copying_loss_per_copy": per_copy[0].tolist(),
-        }
+    def __call__(self, model: Decoder) -> Copying:
+        """Losses of the first lane."""
+        losses = model.token_losses(self.sequences[None].to(model.embedding.device))[0]
+        copied, shuffled = losses.unflatten(1, (self.copies, self.length)).chunk(2)
+        return Copying(copied, shuffled)
 
 
-def copying_probe(tokenizer: Tokenizer, end_of_text: int, context: int, fallback: list[int]) -> CopyingProbe:
-    """The probe for a context: 11 copies of a paragraph, or as many as fit, the paragraph cut so that at least 4 do
-    (in a context of 4 or more).
+def copying_probe(
+    tokenizer: Tokenizer, end_of_text: int, context: int, text: str = "", fallback: Tensor | None = None
+) -> CopyingProbe:
+    """The probe for a context: 11 copies of every paragraph of `text`, or as many as fit, the paragraphs cut to their
+    shortest and so that at least 4 copies fit (in a context of 4 or more).
 
-    The paragraph opens Alice's Adventures in Wonderland (Carroll 1865), public domain and shipped; a tokenizer that
-    cannot spell it, as a synthetic language's, gets the tokens of `fallback` instead.
+    Without a text it is the opening of Alice's Adventures in Wonderland (Carroll 1865), public domain and shipped; a
+    tokenizer that cannot spell that, as a synthetic language's, gets the tokens of `fallback`, [paragraphs, time].
+    Raises InputError where a paragraph of `text` is too short or holds what the tokenizer cannot spell.
     """
-    text = files("repeat_study.probes").joinpath("paragraph.txt").read_text(encoding="utf-8").strip()
-    paragraph = _spelled(tokenizer, text) or fallback
-    paragraph = paragraph[: max(1, context // FEWEST_COPIES)]
-    copies = min(COPIES, context // len(paragraph))
+    if text:
+        paragraphs = _of_user(tokenizer, text)
+    else:
+        shipped = files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
+        paragraphs = [_spelled(tokenizer, paragraph) for paragraph in paragraphs_of(shipped)]
+        if not all(paragraphs):
+            assert fallback is not None, "a tokenizer that cannot spell the shipped text needs another"
+            paragraphs = fallback[: len(paragraphs)].tolist()
+    length = min(max(1, context // FEWEST_COPIES), *map(len, paragraphs))
+    copies = min(COPIES, context // length)
     random = np.random.default_rng(0)
-    shuffles = [np.concatenate([random.permutation(paragraph) for _ in range(copies)]) for _ in range(CONTROLS)]
-    copied = torch.tensor([[end_of_text, *paragraph * copies]])
-    start = torch.full((CONTROLS, 1), end_of_text)
-    return CopyingProbe(copied, torch.cat([start, torch.from_numpy(np.stack(shuffles))], dim=1), copies, len(paragraph))
+    cut = [np.array(paragraph[:length]) for paragraph in paragraphs]
+    copied = [np.tile(paragraph, copies) for paragraph in cut]
+    shuffled = [np.concatenate([random.permutation(paragraph) for _ in range(copies)]) for paragraph in cut]
+    start = np.full((2 * len(cut), 1), end_of_text)
+    return CopyingProbe(torch.from_numpy(np.hstack([start, np.stack(copied + shuffled)])), copies, length)
+
+
+def paragraphs_of(text: str) -> list[str]:
+    """What blank lines separate, each with its line breaks as spaces."""
+    blocks = text.replace("\r\n", "\n").split("\n\n")
+    return [" ".join(block.split()) for block in blocks if block.strip()]
+
+
+def _of_user(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    found = []
+    for number, paragraph in enumerate(paragraphs_of(text), start=1):
+        ids = _spelled(tokenizer, paragraph)
+        if not ids:
+            raise InputError(
+                f"copying text, paragraph {number} ({paragraph[:30]!r}): holds what the study's tokenizer cannot spell"
+            )
+        if len(ids) < FEWEST_TOKENS:
+            raise InputError(
+                f"copying text, paragraph {number} ({paragraph[:30]!r}): {len(ids)} tokens; accepted are {FEWEST_TOKENS}"
+                " or more"
+            )
+        found.append(ids)
+    if not found:
+        raise InputError("copying text: no paragraph; accepted is text whose paragraphs are separated by blank lines")
+    return found
 
 
 def _spelled(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -63,8 +63,8 @@ def test_seen_sequences_are_judged_from_the_first_step_that_has_seen_them_all(
     sets = evaluator(run, store)
     assert sets.seen_after == eighth // run.sequences_per_step + 1
     model = Decoder(run.shape, store.vocabulary, run.context, [0])
-    assert sets(model, sets.seen_after - 1)["seen_unique_loss"] is None
-    assert sets(model, sets.seen_after)["seen_unique_loss"] is not None
+    assert sets(model, sets.seen_after - 1).row["seen_unique_loss"] is None
+    assert sets(model, sets.seen_after).row["seen_unique_loss"] is not None
 
 
 def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Run], store: TokenStore) -> None:
@@ -75,3 +75,27 @@ def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Ru
         expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
     assert mean_loss(model, tokens) == pytest.approx(float(expected), abs=1e-6)
     assert mean_loss(model, tokens[:0]) is None
+
+
+def test_one_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
+    run = next(run for run in runs if run.model == "2x16")
+    evaluate = evaluator(run, store)
+    found = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
+    assert (found.heads["layer"], found.heads["head"]) == ([0, 1], [0, 0])
+    assert all(len(column) == 2 for column in found.heads.values())
+    scores = found.heads["prefix_matching"]
+    assert found.row["prefix_matching"] == max(scores)
+    assert found.row["prefix_matching_ci"] == found.heads["prefix_matching_ci"][scores.index(max(scores))]
+    assert found.row["prefix_matching_null"] == max(found.heads["prefix_matching_null"])
+    tokens, copying = found.paragraph, evaluate.copying
+    assert all(len(column) == copying.copies * copying.length for column in tokens.values())
+    assert "".join(tokens["token"][: copying.length]) == "Alice was beginn"[: len("".join(tokens["token"][:8]))]
+    assert tokens["copy"] == [copy for copy in (1, 2, 3, 4) for _ in range(8)]
+    first = copying(Decoder(run.shape, store.vocabulary, 32, [0])).tokens[0]
+    assert tokens["loss"] == first.flatten().tolist()
+
+
+def test_a_context_too_short_for_heads_is_evaluated_without_them(runs: list[Run], store: TokenStore) -> None:
+    run = runs[0].model_copy(update={"context": 7})
+    found = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
+    assert found.heads == {} and "prefix_matching" not in found.row and found.row["copying_loss"] > 0

@@ -1,5 +1,6 @@
 """What TensorBoard reads: the events by its own reader, the tables and charts by the routes its page asks."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.base_plugin import TBContext
@@ -18,10 +20,12 @@ from werkzeug.test import Client
 
 from data_prep.errors import InputError
 from data_prep.mixture import Spacing
+from repeat_study.heat_map import CELL, MARGIN
 from repeat_study.monitoring import CHARTS, SCALARS, Monitor, write_study_page
 from repeat_study.study import Run, Study
 
 Points = dict[str, list[tuple[int, float]]]
+HEADS = {"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "prefix_matching": [0.03, 0.0, 1.0, 0.25]}
 ALL_STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 
 
@@ -40,7 +44,7 @@ def row(step: int, **changes: Any) -> dict[str, Any]:
 def watch(study_dir: Path, run: Run, rows: list[dict[str, Any]]) -> Monitor:
     folder = study_dir / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    return Monitor(folder, run, rows)
+    return Monitor(folder, run, [(row, HEADS) for row in rows])
 
 
 def read(study_dir: Path) -> EventMultiplexer:
@@ -98,8 +102,8 @@ def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
     write_study_page(tmp_path, grid)
     for run in grid:
         monitor = watch(tmp_path, run, [])
-        monitor.add(row(0))
-        monitor.add(row(4))
+        monitor.add(row(0), HEADS)
+        monitor.add(row(4), HEADS)
         monitor.close()
     assert set(read(tmp_path).Runs()) == {".", *(run.name for run in grid)}
     found = points(tmp_path, grid[0])
@@ -111,7 +115,7 @@ def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
 def test_an_evaluation_is_on_view_as_soon_as_it_is_added(tmp_path: Path, grid: list[Run]) -> None:
     monitor = watch(tmp_path, grid[0], [row(0)])
     assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0]
-    monitor.add(row(1))
+    monitor.add(row(1), HEADS)
     assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0, 256]
     monitor.close()
 
@@ -122,7 +126,7 @@ def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run
     rows = [row(step) for step in range(8)]
     whole = watch(undisturbed, grid[0], [])
     for each in rows:
-        whole.add(each)
+        whole.add(each, HEADS)
     whole.close()
 
     watch(killed, grid[0], rows[:6])  # never closed
@@ -131,10 +135,29 @@ def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run
         file.write(b"\x99\x00\x00")  # a record cut short
     resumed = watch(killed, grid[0], rows[:resumed_at])
     for each in rows[resumed_at:]:
-        resumed.add(each)
+        resumed.add(each, HEADS)
     resumed.close()
     assert points(killed, grid[0]) == points(undisturbed, grid[0])
     assert len(list((killed / grid[0].name).iterdir())) == 1
+
+
+def test_every_evaluation_has_a_heat_map_of_its_heads(tmp_path: Path, grid: list[Run]) -> None:
+    monitor = watch(tmp_path, grid[0], [row(0)])
+    monitor.add(row(1), HEADS | {"prefix_matching": [0.5] * 4})
+    monitor.add(row(2), {})  # a context too short for the probe
+    monitor.close()
+    events = read(tmp_path).Tensors(grid[0].name, "heads/prefix_matching")
+    assert [event.step for event in events] == [0, 256]
+    width, height, png = events[0].tensor_proto.string_val
+    picture = Image.open(io.BytesIO(png))
+    assert picture.size == (int(width), int(height))
+    left, cell = MARGIN + 2, CELL
+
+    def lightness(row: int, column: int) -> int:
+        return sum(picture.getpixel((left + column * cell, row * cell + 2)))
+
+    # Layers from the bottom up, light is more.
+    assert lightness(0, 0) > lightness(0, 1) > lightness(1, 0) > lightness(1, 1)
 
 
 def test_only_events_are_removed_from_a_run_directory(tmp_path: Path, grid: list[Run]) -> None:
@@ -162,7 +185,8 @@ def test_every_tag_says_its_unit_and_no_two_share_a_title(tmp_path: Path, grid: 
     multiplexer = read(tmp_path)
     for tag in points(tmp_path, grid[0]):
         said = multiplexer.SummaryMetadata(grid[0].name, tag).summary_description
-        assert ("nats per token" in said) == (tag.split("/")[0] in ("loss", "copying", "loss_by_copy")), tag
+        nats = tag.split("/")[0] in ("loss", "copying", "loss_by_copy") or "ablation" in tag or "in_context" in tag
+        assert ("nats per token" in said) == nats, tag
     assert len({scalar.title for scalar in SCALARS.values()}) == len(SCALARS)
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -44,6 +46,9 @@ def same_value(one: Any, other: Any) -> bool:
 def assert_same_result(one: Path, other: Path) -> None:
     """Metrics to the byte; weights, optimiser and schedule to the bit; the same TensorBoard points."""
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    for table in ("heads.parquet", "paragraph.parquet"):
+        found, wanted = parquet.read_table(one / table), parquet.read_table(other / table)
+        assert found.num_rows and found.equals(wanted), table
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (one, other)]
     for part in ("state_dict", "optimizer_states", "global_step"):
         assert same_value(states[0][part], states[1][part]), part
@@ -53,7 +58,7 @@ def assert_same_result(one: Path, other: Path) -> None:
 def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(run), size_guidance={"tensors": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["tensors"] if not tag.startswith(("machine/", "_hparams_/"))]
+    tags = [tag for tag in events.Tags()["tensors"] if not tag.startswith(("machine/", "heads/", "_hparams_/"))]
     return {
         tag: [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)] for tag in tags
     }
@@ -83,6 +88,14 @@ def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run
         assert [step for step, _ in points["loss/test"]] == [row["tokens"] for row in rows]
         assert [loss for _, loss in points["loss/test"]] == pytest.approx([row["test_loss"] for row in rows])
         assert len([tag for tag in points if tag.startswith("loss_by_copy/")]) == 4
+        layers, heads = run.shape.layers, run.shape.heads
+        table = directory.table(directory.heads).to_pylist()
+        places = [(row["step"], row["layer"], row["head"]) for row in table]
+        steps = [row["step"] for row in rows]
+        assert places == [(step, layer, head) for step in steps for layer in range(layers) for head in range(heads)]
+        best = {step: max(row["prefix_matching"] for row in table if row["step"] == step) for step in steps}
+        assert best == {row["step"]: row["prefix_matching"] for row in rows}
+        assert directory.table(directory.paragraph).num_rows == len(steps) * 4 * 8
 
 
 def test_repeats_lower_the_loss_on_the_pool_below_the_clean_runs_null(undisturbed: Path, runs: list[Run]) -> None:
@@ -291,7 +304,9 @@ def test_weights_are_kept_at_the_evaluations_that_were_asked_for(
     for path, step in zip(kept, steps[keep], strict=True):
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
-        assert saved["step"] == step and evaluate(model, step)["test_loss"] == losses[step]
+        assert (saved["step"], saved["run"]) == (step, run.identity) and evaluate(model, step).row[
+            "test_loss"
+        ] == losses[step]
 
 
 def test_a_run_says_what_its_machine_did(undisturbed: Path, runs: list[Run]) -> None:
@@ -329,6 +344,34 @@ def test_evaluations_that_are_missing_are_noticed(
     (directory.path / which).write_text("".join(lines[:kept]))
     with pytest.raises(InputError, match=rf"{which}: does not hold every evaluation up to step 40"):
         train(runs[0], store, tmp_path)
+
+
+@pytest.mark.parametrize("which", ["heads.parquet", "paragraph.parquet"])
+def test_tables_that_are_missing_or_damaged_are_noticed(
+    which: str, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    path = directory.path / which
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{which}: does not hold every evaluation up to step 40"):
+        train(runs[0], store, tmp_path)
+    path.write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=rf"{which}: damaged"):
+        train(runs[0], store, tmp_path)
+    assert path.read_bytes() == whole[:-9], "nothing is touched"
+    path.write_bytes(whole)
+    assert train(runs[0], store, tmp_path) is Outcome.DONE
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
+        directory.checked_rows()
+
+
+def test_a_checkpoint_of_another_run_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    one, other = (interrupted(run, store, tmp_path) for run in runs[:2])
+    shutil.copy(one.checkpoint, other.checkpoint)
+    with pytest.raises(InputError, match=rf"last.ckpt: a checkpoint of another spec \({runs[0].identity[:8]}\)"):
+        train(runs[1], store, tmp_path)
 
 
 def interrupted(run: Run, store: TokenStore, folder: Path) -> RunDirectory:

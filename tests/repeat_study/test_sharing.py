@@ -25,6 +25,12 @@ def losses(folder: Path, run: Run) -> list[float]:
     return [row[key] for row in rows for key in ("train_loss", "test_loss", "pool_loss") if row[key] is not None]
 
 
+def scores(folder: Path, run: Run) -> list[float]:
+    """Every number of every head at every evaluation."""
+    table = RunDirectory(folder / run.name).table(RunDirectory(folder / run.name).heads)
+    return [value for row in table.to_pylist() for key, value in row.items() if not key.endswith("_ci")]
+
+
 @pytest.fixture(scope="module")
 def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
@@ -40,6 +46,7 @@ def test_two_processes_give_the_losses_of_one(
     ended = Pool(store, tmp_path, 2, lambda event: None, resources).train([runs[4]])
     assert ended[runs[4].name] == Ended(runs[4].name, Outcome.DONE)
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
+    assert scores(tmp_path, runs[4]) == pytest.approx(scores(alone, runs[4]), abs=1e-4), "heads of sharded weights too"
 
 
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])

@@ -1,0 +1,70 @@
+"""Pattern-preserving ablation: what is lost where one head's output is zero and all attention stays as it was [O22]."""
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from repeat_study import loss
+from repeat_study.model import Block, Decoder
+from repeat_study.probes.heads import attention_patterns
+
+CHUNK_TOKENS = 1 << 12  # of a forward pass on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16
+
+
+@torch.no_grad()
+def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Token losses in nats at `positions` of sequences [batch, time + 1]: of the model as it is, [lanes, batch,
+    positions], and with each head's output zeroed in turn, [lanes, layers, heads, batch, positions].
+
+    The patterns of a first pass are frozen, so an ablation takes away what a head writes and not where later heads look.
+    The heads of a layer are folded into the batch, as many at a time as a chunk holds, and start behind their layer's
+    attention.
+    """
+    lanes, heads = len(model.embedding), model.shape.heads
+    sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
+    inputs_lbt = sequences[:, :-1].expand(lanes, -1, -1)
+    targets_bp = sequences[:, 1:][:, positions]
+    patterns: list[Tensor] = []
+    written: list[Tensor] = []  # by each head, [lanes, heads, batch, time, d_model]
+    entered: list[Tensor] = []  # what every block read
+
+    def keep(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        pattern = attention_patterns(query, key).to(value.dtype)
+        patterns.append(pattern.unflatten(0, (lanes, 1, -1)))
+        mixed = pattern @ value
+        block = model.blocks[layer]
+        assert isinstance(block, Block)
+        out_lhkd = block.attention.out.weight.unflatten(1, (heads, -1))
+        written.append(torch.einsum("lbhtk,lhkd->lhbtd", mixed.unflatten(0, (lanes, -1)), out_lhkd))
+        return mixed
+
+    def frozen(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        pattern = patterns[layer]
+        return (pattern @ value.unflatten(0, (lanes, -1, pattern.shape[2]))).flatten(0, 2)
+
+    def losses(x_lntd: Tensor) -> Tensor:
+        x_lnpd = x_lntd[:, :, positions]
+        targets_lnp = targets_bp.repeat(x_lnpd.shape[1] // len(targets_bp), 1).expand(lanes, -1, -1)
+        return loss.token_losses(x_lnpd, model.unembedding.weight, targets_lnp)
+
+    def enter(block: Module, arguments: tuple[Tensor]) -> None:
+        entered.append(arguments[0])
+
+    hooks = [block.register_forward_pre_hook(enter) for block in model.blocks]
+    try:
+        whole = losses(model.residual(inputs_lbt, keep))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    at_once = max(1, (CHUNK_TOKENS_CUDA if sequences.is_cuda else CHUNK_TOKENS) // inputs_lbt[0].numel())
+    found = []
+    for layer, (x_lbtd, written_lhbtd) in enumerate(zip(entered, written, strict=True)):
+        block = model.blocks[layer]
+        assert isinstance(block, Block)
+        attended_l1btd = (x_lbtd + written_lhbtd.sum(dim=1))[:, None]
+        for written_labtd in written_lhbtd.split(at_once, dim=1):
+            without = (attended_l1btd - written_labtd).flatten(1, 2)
+            changed = losses(model.residual_from(layer + 1, block.after_attention(without), frozen))
+            found.append(changed.unflatten(1, (-1, len(sequences))))
+    return whole, torch.cat(found, dim=1).unflatten(1, (len(written), heads))

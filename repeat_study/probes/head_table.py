@@ -1,0 +1,81 @@
+"""All that is known of every head at one evaluation, as one table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repeat_study.model import Decoder
+from repeat_study.probes.ablation import ablated_losses
+from repeat_study.probes.copying import CopyingProbe
+from repeat_study.probes.heads import HeadScores
+from repeat_study.probes.intervals import mean_and_interval
+from repeat_study.probes.positions import windows
+
+# Of the copied paragraphs and of the test set, for every ablation: what is measured is a difference on the same text.
+ABLATION_SEQUENCES = 4
+SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
+ABLATIONS = ("ablation_copying_loss", "ablation_in_context_score")
+# Of a score's best head, or of the head whose ablation hurts most; the null's best head is chosen the same way.
+HEADLINES = ("prefix_matching", "previous_token", "copying", *ABLATIONS)
+
+
+@dataclass(frozen=True)
+class HeadTable:
+    """Numbers of the first lane's heads by name, float64 of shape [layers, heads].
+
+    The fields of `HeadScores` with `_null` and, for each, `_ci`: half the 95% interval over sequences. `ov_copying`. By
+    how many nats ablating the head raises the copying loss and the in-context score: `ablation_...` with `_ci`.
+    """
+
+    columns: dict[str, Tensor]
+
+    def headlines(self) -> dict[str, Any]:
+        """One number per row of metrics: that of the best head, with its interval and with the best head's on the null."""
+        row: dict[str, Any] = {}
+        for name in HEADLINES:
+            scores = self.columns[name].flatten()
+            best = int(scores.argmax())
+            half = float(self.columns[f"{name}_ci"].flatten()[best])
+            name_in_row = "copying_score" if name == "copying" else name
+            row |= {name_in_row: float(scores[best]), f"{name_in_row}_ci": half if half == half else None}
+            if f"{name}_null" in self.columns:
+                row[f"{name_in_row}_null"] = float(self.columns[f"{name}_null"].max())
+        return row
+
+    def flat(self) -> dict[str, list[Any]]:
+        """The columns of heads.parquet: an entry per head, layer by layer."""
+        layers, heads = self.columns["prefix_matching"].shape
+        layer, head = torch.meshgrid(torch.arange(layers), torch.arange(heads), indexing="ij")
+        return {
+            name: values.flatten().tolist() for name, values in {"layer": layer, "head": head, **self.columns}.items()
+        }
+
+
+def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> HeadTable:
+    """The table of a model whose `scores` are known already; test: sequences [n, context + 1]."""
+    samples = {name: getattr(scores, name)[0] for score in SCORES for name in (score, f"{score}_null")} | _ablations(
+        model, copying, test
+    )
+    columns = {"ov_copying": scores.ov_copying[0].cpu()}
+    for name, by_sequence in samples.items():
+        columns[name], columns[f"{name}_ci"] = mean_and_interval(by_sequence)
+    return HeadTable({name: column.cpu() for name, column in columns.items()})
+
+
+def _ablations(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
+    """What ablating each head raises, [layers, heads, sequences] in nats."""
+
+    early, late = windows(test.shape[1] - 1)
+    positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
+    copied = copying.copied[:ABLATION_SEQUENCES]
+    from_second_on = torch.arange(copying.length, copied.shape[1] - 1)
+    whole, ablated = ablated_losses(model, copied, from_second_on)
+    raised = {"ablation_copying_loss": (ablated - whole[:, None, None])[0].double().mean(dim=-1)}
+    whole, ablated = ablated_losses(model, test[:ABLATION_SEQUENCES, : late.stop + 1], positions)
+    change = (ablated - whole[:, None, None])[0].double()
+    raised["ablation_in_context_score"] = change[..., len(positions) - (late.stop - late.start) :].mean(
+        dim=-1
+    ) - change[..., : early.stop - early.start].mean(dim=-1)
+    return raised

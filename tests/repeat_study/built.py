@@ -1,0 +1,50 @@
+"""A decoder with an induction circuit whose weights are set by hand, so that every score is known beforehand."""
+
+import torch
+
+from repeat_study.ladder import Shape
+from repeat_study.model import Decoder
+from repeat_study.probes.heads import COPIES, NULL_SEQUENCES, SEQUENCES, HeadProbe
+
+TOKENS, D, D_HEAD, CONTEXT, LENGTH = 32, 256, 64, 128, 25
+# Dimensions of the residual stream. Positions are added to queries and keys alone; beyond 192 they hardly change over the
+# context, so that what a token says there is not drowned.
+POSITION, OUTPUT, TOKEN, BEFORE = slice(0, 64), slice(128, 160), slice(192, 224), slice(224, 256)
+
+
+@torch.no_grad()
+def induction_circuit() -> Decoder:
+    """Layer 0 head 0 attends to the token before and notes it; layer 1 head 0 attends to where the token noted is the
+    present one, and predicts what stands there. The other heads of both layers do nothing."""
+    model = Decoder(Shape(2, D, 2, D_HEAD, 0), TOKENS, CONTEXT, [0])
+    for name, parameter in model.named_parameters():
+        if not name.endswith("gain"):
+            parameter.zero_()
+    model.embedding[0, :, TOKEN] = torch.eye(TOKENS)
+    model.unembedding.weight[0, OUTPUT] = torch.eye(TOKENS)
+    before, induction = (block.attention for block in model.blocks)
+    query, key = before.query_key.weight[0].chunk(2, dim=1)
+    key[POSITION, :D_HEAD] = torch.eye(64)
+    for pair in range(32):  # turned back by one position
+        angle = torch.tensor(-(10_000.0 ** (-2 * pair / D)))
+        at = slice(2 * pair, 2 * pair + 2)
+        query[at, at] = 60 * torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    before.value.weight[0, TOKEN, :TOKENS] = torch.eye(TOKENS)
+    before.out.weight[0, :TOKENS, BEFORE] = torch.eye(TOKENS) / D**0.5
+    query, key = induction.query_key.weight[0].chunk(2, dim=1)
+    query[TOKEN, :TOKENS] = torch.eye(TOKENS)
+    key[BEFORE, :TOKENS] = 2 * torch.eye(TOKENS)
+    induction.value.weight[0, TOKEN, :TOKENS] = torch.eye(TOKENS)
+    induction.out.weight[0, :TOKENS, OUTPUT] = 2 * torch.eye(TOKENS)
+    return model
+
+
+def random_copies(generator: torch.Generator) -> HeadProbe:
+    """The probe of heads for this vocabulary, token 0 at the start."""
+
+    def draw() -> torch.Tensor:
+        return 1 + torch.randperm(TOKENS - 1, generator=generator)[:LENGTH]
+
+    copied = [draw().repeat(COPIES) for _ in range(SEQUENCES)]
+    fresh = [torch.cat([draw() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]
+    return HeadProbe(torch.nn.functional.pad(torch.stack(copied + fresh), (1, 0)), LENGTH)
