@@ -203,9 +203,10 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
     their gains are not.
     """
     heads, d_head = model.shape.heads, model.shape.d_head
-    source_lvd = block.attention_norm.gain[:, None, :] * model.embedding
+    source_lvd = model.embedding
     if model.shape.style is Style.SHORTFORMER:
         source_lvd = source_lvd - source_lvd.mean(dim=2, keepdim=True)
+    source_lvd = block.attention_norm.gain[:, None, :] * source_lvd
     through_ldd = reading(model).float() @ source_lvd.float()
     value_lhdk = block.attention.value.weight.float().unflatten(2, (heads, d_head)).movedim(2, 1)
     out_lhkd = block.attention.out.weight.float().unflatten(1, (heads, d_head))

@@ -154,9 +154,13 @@ def test_attention_only_logits_are_the_sum_of_their_paths(model: str) -> None:
 @torch.no_grad()
 def test_the_small_circuit_has_the_eigenvalues_of_the_vocabularys() -> None:
     decoder = Decoder(shape_of("2x32"), 40, 16, [3])
+    for name, parameter in decoder.named_parameters():
+        if name.endswith("gain"):
+            parameter.normal_(1.0, 0.5, generator=generator())
     for block in decoder.blocks:
         small = ov_circuit(decoder, block)[0]
-        values = decoder.embedding[0] - decoder.embedding[0].mean(dim=1, keepdim=True)
+        normalised = torch.nn.functional.layer_norm(decoder.embedding[0], (32,), eps=1e12) * 1e6  # its scale left out
+        values = normalised * block.attention_norm.gain[0]
         for head in range(decoder.shape.heads):
             inside = slice(16 * head, 16 * head + 16)
             value, out = block.attention.value.weight[0][:, inside], block.attention.out.weight[0][inside]
