@@ -22,6 +22,7 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/probes.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -254,11 +254,11 @@ def probe(
     data_dir: DataOption = Path("data"),
 ) -> None:
     """Measure copying, induction and every head of a run's checkpoint, beside their nulls."""
-    from repeat_study.probing import probe as measure
-    from repeat_study.probing import tables_of
+    from repeat_study import probing
 
-    found = measure(run, data_dir, step, read_text(text) if text else "")
-    for part in tables_of(found):
+    given = read_text(text) if text else ""
+    found = probing.probe(probing.trained(run, data_dir, step), given)
+    for part in probing.tables_of(found):
         console.print(part)
     if json_:
         write_json(json_, found.record())

@@ -22,6 +22,35 @@ from repeat_study.study import RESULT_FORMAT, Run, run_of
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A run's model as it was after `step` steps, and the store it was trained on."""
+
+    run: Run
+    store: TokenStore
+    step: int
+    model: Decoder
+
+
+def trained(folder: Path, data_dir: Path, step: int | None = None) -> Trained:
+    """The model of the run in `folder`, at its last checkpoint or at a `step` whose weights were kept.
+
+    data_dir: where the token store lies. Raises InputError where the run, its weights or its store are not there or not
+    its own.
+    """
+    directory = RunDirectory(folder)
+    run = _run_of(directory)
+    store = _store_of(run, data_dir)
+    path = directory.checkpoint if step is None else directory.weights_at(step)
+    at, weights = _read_weights(path, run)
+    model = Decoder(run.shape, run.model_vocabulary(store.vocabulary), run.context, [run.seed])
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: not weights of a {run.model} with a vocabulary of {model.vocabulary}") from error
+    return Trained(run, store, at, model)
+
+
+@dataclass(frozen=True)
 class Probed:
     """What was found on a run's weights after `step` steps, and on the untrained model they came from, the null."""
 
@@ -36,32 +65,21 @@ class Probed:
         return {"run": self.run.name, "step": self.step, **asdict(self.found), "untrained": asdict(self.untrained)}
 
 
-def probe(folder: Path, data_dir: Path, step: int | None = None, text: str = "") -> Probed:
-    """Measure the run in `folder` at its last checkpoint, or at a `step` whose weights were kept.
+def probe(subject: Trained, text: str = "") -> Probed:
+    """Measure a model; text: paragraphs for the copying loss in place of the study's.
 
-    data_dir: where the token store lies that the run was trained on. text: paragraphs for the copying loss in place of
-    the study's. Raises InputError where the run, its weights or its store are not there or not its own, and where the
-    text or the context is too short.
+    Raises InputError where the text or the context is too short.
     """
-    directory = RunDirectory(folder)
-    run = _run_of(directory)
+    run, model = subject.run, subject.model
     if run.context < 2 * HEAD_COPIES:
         raise InputError(
-            f"{directory.spec}: a context of {run.context} tokens; the probe of heads needs {2 * HEAD_COPIES} or more"
+            f"{run.name}: a context of {run.context} tokens; the probe of heads needs {2 * HEAD_COPIES} or more"
         )
-    store = _store_of(run, data_dir)
     if text:
         run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"copying_text": text})})
-    path = directory.checkpoint if step is None else directory.weights_at(step)
-    at, weights = read_weights(path, directory)
-    vocabulary = run.model_vocabulary(store.vocabulary)
-    untrained, trained = (Decoder(run.shape, vocabulary, run.context, [run.seed]) for _ in range(2))
-    try:
-        trained.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path}: not weights of a {run.model} with a vocabulary of {vocabulary}") from error
-    evaluate = evaluator(run, store)
-    return Probed(run, at, evaluate, evaluate(trained, at), evaluate(untrained, 0))
+    evaluate = evaluator(run, subject.store)
+    untrained = Decoder(run.shape, model.vocabulary, run.context, [run.seed])
+    return Probed(subject.run, subject.step, evaluate, evaluate(model, subject.step), evaluate(untrained, 0))
 
 
 def tables_of(probed: Probed) -> Iterator[Table | str]:
@@ -99,11 +117,8 @@ def _cell(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.3f}"
 
 
-def read_weights(path: Path, directory: RunDirectory) -> tuple[int, dict[str, torch.Tensor]]:
-    """Step and decoder's state_dict of last.ckpt or of weights that were kept.
-
-    Raises InputError where the file is missing or damaged, or holds another run's weights.
-    """
+def _read_weights(path: Path, run: Run) -> tuple[int, dict[str, torch.Tensor]]:
+    """Step and decoder's state_dict of last.ckpt or of weights that were kept."""
     if not path.is_file():
         kept = sorted(int(other.stem.removeprefix("step-")) for other in path.parent.glob("step-*.pt"))
         known = f"kept are the steps {', '.join(map(str, kept))}" if kept else "no step's weights were kept"
@@ -123,8 +138,8 @@ def read_weights(path: Path, directory: RunDirectory) -> tuple[int, dict[str, to
         identity = content["run"]
     except Exception as error:  # torch raises almost anything on a damaged file
         raise InputError(f"{path}: damaged ({type(error).__name__}), or not a checkpoint of this version") from error
-    if identity != read_record(directory.spec, "identity")["identity"]:
-        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than {directory.spec} is")
+    if identity != run.identity:
+        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than the spec.json beside it")
     return step, weights
 
 

@@ -203,7 +203,7 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
     their gains are not.
     """
     heads, d_head = model.shape.heads, model.shape.d_head
-    source_lvd = model.embedding
+    source_lvd: Tensor = model.embedding
     if model.shape.style is Style.SHORTFORMER:
         source_lvd = source_lvd - source_lvd.mean(dim=2, keepdim=True)
     source_lvd = block.attention_norm.gain[:, None, :] * source_lvd

@@ -11,6 +11,7 @@ import torch
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.probing import probe, tables_of
+from repeat_study.probing import trained as load
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
 from repeat_study.runner import train
@@ -36,7 +37,7 @@ def copied(trained: RunDirectory, tmp_path: Path) -> RunDirectory:
 def test_a_checkpoint_gives_the_numbers_of_its_evaluation(
     step: int | None, trained: RunDirectory, data_dir: Path
 ) -> None:
-    found = probe(trained.path, data_dir, step)
+    found = probe(load(trained.path, data_dir, step))
     row = next(row for row in trained.rows() if row["step"] == (step or 64))
     assert found.step == row["step"]
     assert found.found.row == {key: value for key, value in row.items() if key in found.found.row}
@@ -49,7 +50,7 @@ def test_a_checkpoint_gives_the_numbers_of_its_evaluation(
 def test_everything_is_shown_and_written(trained: RunDirectory, data_dir: Path, capsys: Any) -> None:
     from rich.console import Console
 
-    found = probe(trained.path, data_dir, text="A paragraph of the user's, to be copied again and again.")
+    found = probe(load(trained.path, data_dir), "A paragraph of the user's, to be copied again and again.")
     console = Console(width=300, record=True)
     for part in tables_of(found):
         console.print(part)
@@ -63,17 +64,17 @@ def test_everything_is_shown_and_written(trained: RunDirectory, data_dir: Path, 
 
 def test_weights_that_are_not_the_runs_are_refused(copied: RunDirectory, data_dir: Path) -> None:
     with pytest.raises(InputError, match=r"step-000000003.pt: no such checkpoint; kept are the steps 1, 8, 64"):
-        probe(copied.path, data_dir, 3)
+        load(copied.path, data_dir, 3)
     weights = torch.load(copied.weights_at(8), weights_only=True)
     torch.save(weights | {"run": "0" * 64}, copied.weights_at(8))
     with pytest.raises(InputError, match=r"step-000000008.pt: a checkpoint of another spec \(00000000\) than"):
-        probe(copied.path, data_dir, 8)
+        load(copied.path, data_dir, 8)
     torch.save(weights | {"model": {"embedding": torch.zeros(1)}}, copied.weights_at(8))
     with pytest.raises(InputError, match=r"not weights of a 2x16 with a vocabulary of 320"):
-        probe(copied.path, data_dir, 8)
+        load(copied.path, data_dir, 8)
     copied.checkpoint.write_bytes(b"PK")
     with pytest.raises(InputError, match=r"last.ckpt: damaged"):
-        probe(copied.path, data_dir)
+        load(copied.path, data_dir)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +90,12 @@ def test_a_spec_that_is_not_this_versions_is_refused(
 ) -> None:
     copied.spec.write_text(json.dumps(json.loads(copied.spec.read_text()) | changes))
     with pytest.raises(InputError, match=message):
-        probe(copied.path, data_dir)
+        load(copied.path, data_dir)
 
 
 def test_a_store_that_is_not_there_is_named(copied: RunDirectory, store: TokenStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"no token store {store.fingerprint}, .* there are: none"):
-        probe(copied.path, tmp_path)
+        load(copied.path, tmp_path)
 
 
 def test_a_context_too_short_for_the_probe_is_one_line(
@@ -103,4 +104,4 @@ def test_a_context_too_short_for_the_probe_is_one_line(
     run = runs[0].model_copy(update={"context": 7, "tokens": 7 * 8 * 64})
     train(run, store, tmp_path)
     with pytest.raises(InputError, match="a context of 7 tokens; the probe of heads needs 8 or more"):
-        probe(tmp_path / run.name, data_dir)
+        probe(load(tmp_path / run.name, data_dir))

@@ -1,0 +1,227 @@
+"""The probes of heads against TransformerLens on one trained run: first that both find the same, then what each takes.
+
+The other side measures the way its users do: patterns, values and scales from one cache, its own detection patterns and its
+stack of heads, eigenvalues by FactoredMatrix, and a pass with hooks for every head that is ablated.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from hooked import hooked
+from torch import Tensor
+from transformer_lens import FactoredMatrix, HookedTransformer
+from transformer_lens.head_detector import (
+    get_induction_head_detection_pattern,
+    get_previous_token_head_detection_pattern,
+)
+from transformer_lens.utils import get_act_name
+
+from repeat_study.evaluation import Evaluator, evaluator
+from repeat_study.model import Decoder
+from repeat_study.probes.ablation import ablated_losses
+from repeat_study.probes.head_table import ABLATION_SEQUENCES, head_table
+from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns, eigenvalue_copying, ov_circuit
+from repeat_study.probes.positions import windows
+from repeat_study.probing import trained
+
+LIMIT = 1e-4  # on every difference
+EACH = 3  # times that a part is timed in a round
+
+Parts = dict[str, Callable[[], object]]  # what is timed, by name, in this order
+
+
+class Lens:
+    """A probe of heads made with TransformerLens. Scores are [layers, heads, sequences]; letters are those of `probes.heads`,
+    and y for layers."""
+
+    def __init__(self, model: HookedTransformer, probe: HeadProbe) -> None:
+        self.model, self.length = model, probe.length
+        self.inputs, self.targets = probe.sequences[:, :-1], probe.sequences[:, 1:]
+        self.sample_nsd = model.tokens_to_residual_directions(self.inputs[:, 1 : 1 + probe.length])
+        # From the tokens of a copied sequence, not from our target; the null, without repeats, is looked at in the same places.
+        self.sought_qp = get_induction_head_detection_pattern(self.inputs[:1])
+
+    def run(self) -> dict[str, Tensor]:
+        logits, self.cache = self.model.run_with_cache(self.inputs)
+        return {"random_losses": losses_of(logits, self.targets)}
+
+    def patterns(self) -> dict[str, Tensor]:
+        pattern_ynhqp = self.cache.stack_activation("pattern")
+
+        def attended(wanted_qp: Tensor) -> Tensor:
+            to_wanted_ynhq = (pattern_ynhqp * wanted_qp).sum(dim=-1)
+            return to_wanted_ynhq[..., wanted_qp.any(dim=1)].mean(dim=-1).movedim(1, -1)
+
+        match, before_qp = attended(self.sought_qp), get_previous_token_head_detection_pattern(self.inputs[:1])
+        return {
+            "prefix_matching": match[..., :SEQUENCES],
+            "prefix_matching_null": match[..., SEQUENCES:],
+            "previous_token": attended(before_qp)[..., SEQUENCES:],
+            "previous_token_null": attended(before_qp @ before_qp)[..., SEQUENCES:],
+        }
+
+    def attribution(self) -> dict[str, Tensor]:
+        # Not by logit_attrs, which leaves out the gain of a final norm that is not folded into the unembedding.
+        written_cntd = self.cache.stack_head_results(apply_ln=True) * self.model.ln_final.w
+        along_ntd = self.model.tokens_to_residual_directions(self.targets) - self.sample_nsd.mean(dim=1, keepdim=True)
+        push_cn = (written_cntd * along_ntd).sum(dim=-1)[..., self.sought_qp.any(dim=1)].mean(dim=-1)
+        push_yhn = push_cn.unflatten(0, (self.model.cfg.n_layers, -1))
+        return {"attribution": push_yhn[..., :SEQUENCES], "attribution_null": push_yhn[..., SEQUENCES:]}
+
+    def copying(self) -> dict[str, Tensor]:
+        value_ynhsk = self.cache.stack_activation("v")[:, :, 1 : 1 + self.length].transpose(2, 3)
+        written_ynhsd = value_ynhsk @ self.model.W_O[:, None]
+        written_ynhsd = (written_ynhsd - written_ynhsd.mean(dim=-1, keepdim=True)) * self.model.ln_final.w
+        logits_ynhss = written_ynhsd @ self.sample_nsd[:, None].mT
+        push = (logits_ynhss - logits_ynhss.mean(dim=-1, keepdim=True)).relu()
+        share = push / push.sum(dim=-1, keepdim=True)
+        of_each = (part.diagonal(dim1=-2, dim2=-1).mean(dim=-1).mT for part in (share, share.roll(-1, -1)))
+        own, other = (4 * part.clamp_max(0.5) - 1 for part in of_each)
+        return {"copying": own[..., :SEQUENCES], "copying_null": other[..., :SEQUENCES]}
+
+    def circuits(self) -> dict[str, Tensor]:
+        """From the weights alone, [layers, heads]."""
+        model, scores = self.model, []
+        read_dv = model.ln_final.w[:, None] * model.W_U
+        for layer, block in enumerate(model.blocks):
+            source_vd = (model.W_E - model.W_E.mean(dim=1, keepdim=True)) * block.ln1.w
+            circuit = source_vd @ FactoredMatrix(model.W_V[layer], model.W_O[layer]) @ (read_dv - read_dv.mean(dim=0))
+            eigenvalues = circuit.eigenvalues
+            scores.append(eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1))
+        return {"ov_copying": torch.stack(scores)}
+
+    def ablated(self, sequences: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of sequences [batch, time + 1]: [batch, time], and [layers, heads, batch, time] without each head."""
+        inputs, targets = sequences[:, :-1], sequences[:, 1:]
+        logits, cache = self.model.run_with_cache(inputs)
+        freeze = (lambda name: name.endswith("hook_pattern"), lambda pattern, hook: cache[hook.name])
+        layers, heads, found = range(self.model.cfg.n_layers), range(self.model.cfg.n_heads), []
+        for layer in layers:
+            for head in heads:
+                hooks = [freeze, (get_act_name("z", layer), partial(silenced, head=head))]
+                found.append(losses_of(self.model.run_with_hooks(inputs, fwd_hooks=hooks), targets))
+        return losses_of(logits, targets), torch.stack(found).unflatten(0, (len(layers), len(heads)))
+
+
+def silenced(z_nthk: Tensor, hook: object, head: int) -> Tensor:
+    z_nthk[:, :, head] = 0
+    return z_nthk
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    return -logits.log_softmax(dim=-1).gather(-1, targets[..., None])[..., 0]
+
+
+def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
+    """What heads are ablated on, as in `head_table`."""
+    _, late = windows(evaluate.test.shape[1] - 1)
+    copied, test = evaluate.copying.copied[:ABLATION_SEQUENCES], evaluate.test[:ABLATION_SEQUENCES, : late.stop + 1]
+    return {"copied": copied, "test": test}
+
+
+def patterns_of(model: Decoder, inputs: Tensor) -> Tensor:
+    """[layers, batch, heads, time, time]."""
+    found: list[Tensor] = []
+
+    def look(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found.append(attention_patterns(query, key))
+        return found[-1] @ value
+
+    model.residual(inputs[None], look)
+    return torch.stack(found)
+
+
+def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, float]:
+    """The largest absolute difference of each number, over all sequences, positions and heads."""
+    assert evaluate.heads
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, inputs in {"of the head probe": lens.inputs, "of the test text": evaluate.test[:, :-1]}.items():
+        logits, cache = lens.model.run_with_cache(inputs)
+        pairs[f"logits {name}"] = model(inputs[None])[0], logits
+        pairs[f"patterns {name}"] = patterns_of(model, inputs), cache.stack_activation("pattern")
+    ours = evaluate.heads(model)
+    theirs = lens.run() | lens.patterns() | lens.attribution() | lens.copying() | lens.circuits()
+    pairs |= {name: (getattr(ours, name)[0].reshape(value.shape), value) for name, value in theirs.items()}
+    for name, sequences in texts_of(evaluate).items():
+        mine = ablated_losses(model, sequences, torch.arange(sequences.shape[1] - 1))
+        for what, one, other in zip(("whole", "without each head"), mine, lens.ablated(sequences), strict=True):
+            pairs[f"losses {what}, {name} text"] = one[0], other
+    return {name: float((one - other).abs().max()) for name, (one, other) in pairs.items()}
+
+
+def milliseconds(parts: Parts) -> dict[str, float]:
+    took = dict.fromkeys(parts, 0.0)
+    for _ in range(EACH):
+        for name, work in parts.items():
+            begun = time.process_time()  # of the one thread: not what others take of the machine meanwhile
+            work()
+            took[name] += 1e3 * (time.process_time() - begun) / EACH
+    return took
+
+
+def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[str, float]:
+    """The table of times; returns the ratios."""
+    assert evaluate.heads
+    heads, scores, texts = evaluate.heads, evaluate.heads(model), texts_of(evaluate)
+    ours: Parts = {
+        "scores": lambda: heads(model),
+        "OV circuits": lambda: [eigenvalue_copying(ov_circuit(model, block)) for block in model.blocks],
+        "ablation": lambda: head_table(model, scores, evaluate.copying, evaluate.test),
+    }
+    theirs: Parts = {
+        "run_with_cache": lens.run,
+        "patterns": lens.patterns,
+        "attribution": lens.attribution,
+        "copying": lens.copying,
+        "OV circuits": lens.circuits,
+        "ablation": lambda: [lens.ablated(sequences) for sequences in texts.values()],
+    }
+    milliseconds(ours), milliseconds(theirs)  # caches fill
+    rows: list[tuple[dict[str, float], dict[str, float]]] = []
+    for round_ in range(rounds):
+        if round_ % 2:
+            mine, other = milliseconds(ours), milliseconds(theirs)
+        else:
+            other, mine = milliseconds(theirs), milliseconds(ours)
+        other["scores"] = sum(took for name, took in other.items() if name != "ablation")
+        for side in (mine, other):
+            side["head suite"] = side["scores"] + side["ablation"]
+        rows.append((mine, other))
+    print(f"CPU ms per checkpoint, and TransformerLens / ours; medians, least and most of {rounds} rounds")
+    print(f"{'':16} {'ours':>8} {'TransformerLens':>16}  ratio")
+    ratios = {}
+    for name in (*(name for name in theirs if name != "ablation"), "scores", "ablation", "head suite"):
+        alone = statistics.median(other[name] for _, other in rows)
+        if name not in rows[0][0]:  # ours makes all scores in one pass
+            print(f"  {name:14} {'':8} {alone:16.1f}")
+            continue
+        each = [other[name] / mine[name] for mine, other in rows]
+        ratios[f"{name} TransformerLens / ours"] = statistics.median(each)
+        mine_alone = statistics.median(mine[name] for mine, _ in rows)
+        print(
+            f"{name:16} {mine_alone:8.1f} {alone:16.1f}  {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
+        )
+    return ratios
+
+
+@torch.no_grad()
+def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
+    """Both tables; returns the ratios. Leaves with exit code 1 where a difference is above the limit."""
+    torch.set_num_threads(1)
+    subject = trained(folder, data_dir)
+    run, model = subject.run, subject.model
+    evaluate = evaluator(run, subject.store)
+    if evaluate.heads is None:
+        raise SystemExit(f"probes: {folder}: a context of {run.context} is too short for the probe of heads")
+    lens = Lens(hooked(model), evaluate.heads)
+    found = differences(model, lens, evaluate)
+    print(f"{folder.name}: largest absolute differences, ours and TransformerLens's; at most {LIMIT:g}")
+    for name, difference in found.items():
+        print(f"{name:40} {difference:.1e}")
+    if above := [name for name, difference in found.items() if not difference <= LIMIT]:
+        raise SystemExit(f"probes: TransformerLens disagrees on {', '.join(above)}")
+    return timed(model, lens, evaluate, rounds)

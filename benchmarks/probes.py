@@ -1,0 +1,154 @@
+"""What the probes cost: as a share of training, and against TransformerLens on a trained run.
+
+    python benchmarks/probes.py [--data-dir data]
+    python benchmarks/probes.py --transformer-lens runs/STUDY/RUN    # needs pip install 'transformer-lens<4'
+
+Prints a table and, last, one JSON line of ratios; the sides take turns within this one run, on one thread. Of the laptop
+study: for each size, the seconds that all evaluations of a run spend on probes (copying, heads and their ablations,
+in-context) over the seconds of its optimiser steps. Of a trained run: see lens.py; exit code 1 where the two disagree.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_prep.build import prepare
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.datamodule import MixtureBatches
+from repeat_study.evaluation import evaluator, losses_of
+from repeat_study.probes.head_table import head_table
+from repeat_study.probes.in_context import in_context
+from repeat_study.study import Run, load_study
+from repeat_study.training import LanguageModelling, clip_gradients_per_lane
+from slurm.crew import WORKER_ENVIRONMENT
+
+STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
+AIM = 0.05  # of the probes: at most this share of training
+STEPS = 50  # of the optimiser, timed at a time
+EVALUATIONS = 4  # timed at a time
+PROBES = ("copying", "heads", "head table", "in-context")
+
+Sides = dict[str, Callable[[], object]]  # what is timed, by name
+
+
+def seconds(work: Callable[[], object], times: int) -> float:
+    begun = time.process_time()  # of the one thread: not what others take of the machine meanwhile
+    for _ in range(times):
+        work()
+    return (time.process_time() - begun) / times
+
+
+def sides_of(run: Run, store: TokenStore) -> Sides:
+    """One optimiser step; each probe of an evaluation, with its rows; all of an evaluation. The weights train on."""
+    module = LanguageModelling(run, store.vocabulary)
+    model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
+    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
+    evaluate, numbers = evaluator(run, store), cycle(range(run.steps))
+    heads, test_losses = evaluate.heads, losses_of(model, evaluate.test)
+    assert heads
+    scores = heads(model)
+
+    def step() -> None:
+        number = next(numbers)
+        for group in optimizer.param_groups:
+            group["lr"] = module.learning_rate(number)
+        batch = batches[number]
+        model(batch[..., :-1], batch[..., 1:]).sum().backward()
+        clip_gradients_per_lane(parameters, run.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def table() -> None:
+        found = head_table(model, scores, evaluate.copying, evaluate.test)
+        found.headlines(), found.flat()
+
+    return {
+        "step": step,
+        "copying": lambda: evaluate.copying(model).row("copying"),
+        "heads": lambda: heads(model).random_copying().row("random_copying"),
+        "head table": table,
+        "in-context": lambda: in_context(test_losses),
+        "evaluation": lambda: evaluate(model, run.steps),
+    }
+
+
+def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
+    """Both tables; returns the ratios."""
+    torch.set_num_threads(1)
+    study = load_study(STUDY)
+    store = prepare(study.data, data_dir)
+    runs = study.runs(store.fingerprint)
+    counts = Counter(run.model for run in runs)
+    # Of each size the run with the largest R: one that has a pool, where the size has any.
+    of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}
+    sides = {size: sides_of(run, store) for size, run in of_size.items()}
+    took: dict[str, dict[str, list[float]]] = {size: {name: [] for name in works} for size, works in sides.items()}
+    for round_ in range(-1, rounds):  # one before the first, in which caches fill
+        for size, works in sides.items():
+            for name in list(works) if round_ % 2 else reversed(works):
+                one = seconds(works[name], STEPS if name == "step" else EVALUATIONS)
+                if round_ >= 0:
+                    took[size][name].append(one)
+    columns = ("step", *PROBES, "evaluation")
+    print(
+        f"{'size':8} {'runs':>4} {'steps':>5} {'evaluations':>11}  CPU ms of: {' '.join(f'{name:>10}' for name in columns)}"
+    )
+    spent: dict[str, np.ndarray] = {}  # seconds of a run: training, probes, evaluations; a column per round
+    for size, run in of_size.items():
+        points = len(run.evaluation.steps(run.steps))
+        each = {name: np.array(took[size][name]) for name in columns}
+        probes = sum(each[name] for name in PROBES)
+        spent[size] = np.stack([run.steps * each["step"], points * probes, points * each["evaluation"]])
+        cells = " ".join(f"{1e3 * np.median(each[name]):10.2f}" for name in columns)
+        print(f"{size:8} {counts[size]:>4} {run.steps:>5} {points:>11} {'':12}{cells}")
+    spent[study.name] = sum(counts[size] * seconds_of for size, seconds_of in spent.items())
+    print(f"shares of the seconds of training; medians, least and most of {rounds} rounds")
+    ratios = {}
+    for name, (training, probes, evaluations) in spent.items():
+        said = []
+        for part, seconds_of in (("probes", probes), ("evaluations", evaluations)):
+            share = seconds_of / training
+            ratios[f"{name} {part} / training"] = float(np.median(share))
+            said.append(f"{part} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
+        print(f"{name:8} {', '.join(said)}")
+    print(f"the aim: all probes of {study.name} at most {AIM:.0%}")
+    return ratios
+
+
+def main() -> None:
+    if missing := {key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ}:
+        os.execve(sys.executable, sys.orig_argv, os.environ | missing)  # read when a process starts
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--transformer-lens", type=Path, metavar="RUN_DIR", help="a trained run to compare on")
+    arguments.add_argument("--data-dir", type=Path, default=Path("data"), help="where token stores are kept")
+    arguments.add_argument("--rounds", type=int, default=9)
+    options = arguments.parse_args()
+    if options.transformer_lens and importlib.util.find_spec("transformer_lens") is None:
+        print("probes: this Python has no TransformerLens (pip install 'transformer-lens<4')", file=sys.stderr)
+        sys.exit(2)
+    try:
+        if options.transformer_lens:
+            from lens import compared
+
+            ratios = compared(options.transformer_lens, options.data_dir, options.rounds)
+        else:
+            ratios = share_of_training(options.data_dir, options.rounds)
+    except InputError as error:
+        print(f"probes: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(json.dumps({"ratios": {name: round(ratio, 4) for name, ratio in ratios.items()}}))
+
+
+if __name__ == "__main__":
+    main()
