@@ -6,9 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.effective_size import Multiplier, multiplier
+from analysis.effective_size import METRICS, size_multipliers
+from analysis.induction import formation
 from analysis.runs import Runs
-from analysis.scaling_law import PowerLaw, fit_power_law
+
+# Numbers of the last evaluation that runs made before they were measured lack.
+PROBED = ("prefix_matching", "prefix_matching_null", "random_copying_loss", "random_copying_gain", "in_context_score")
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,6 @@ def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
     return DoubleDescent(float(rise[peak]), float(x[peak]), float(y[peak] - y[-1]) if rise[peak] > 0 else 0.0)
 
 
-def clean_law(runs: Runs) -> PowerLaw | None:
-    """The law of the finished clean runs' test loss; None where they have fewer than three sizes."""
-    clean = runs.done[runs.done.repeats == 1]
-    if clean.parameters_non_embedding.nunique() < 3:
-        return None
-    return fit_power_law(clean.parameters_non_embedding, clean.final_test_loss)
-
-
 def noise_of_rise(runs: Runs) -> float:
     """The rise that means nothing, in nats: twice the largest rise of any clean run's own curve, or twice the largest
     standard deviation of final test loss between clean seeds of one size where that is more; NaN without clean runs."""
@@ -47,46 +42,37 @@ def noise_of_rise(runs: Runs) -> float:
     return 2 * max(*own, *between)
 
 
-def size_multipliers(runs: Runs) -> dict[str, Multiplier]:
-    """Effective-size multiplier of every finished run by name; empty where the clean law cannot be fitted."""
-    law = clean_law(runs)
-    if law is None:
-        return {}
-    done = runs.done
-    return {
-        name: multiplier(law, size, loss)
-        for name, size, loss in zip(done.name, done.parameters_non_embedding, done.final_test_loss, strict=True)
-    }
-
-
 def summary(runs: Runs) -> pd.DataFrame:
-    """One row per finished run: final losses in nats, size multiplier, double-descent rise, place and recovery.
+    """One row per finished run: final losses in nats, size multipliers, double-descent rise, place and recovery, and
+    what is known of its induction heads.
 
     `rise_counts` says whether the rise stands above the noise of the clean runs, `double_descent` whether what is won
-    back does too; None without a clean run.
+    back does too; None without a clean run. `heads_formed_at` and `heads_lost_at` are in tokens, `induction.formation`.
     """
     done = runs.done
-    multipliers = size_multipliers(runs)
+    multipliers = {metric.column: size_multipliers(runs, metric) for metric in METRICS}
     clean_loss = done[done.repeats == 1].groupby("model").final_test_loss.mean()
     noise = noise_of_rise(runs)
     rows = []
     for run in done.itertuples(index=False):
         curve = runs.curve(str(run.name))
         descent = double_descent(curve.tokens, curve.test_loss)
-        size = multipliers.get(str(run.name))
+        sizes = {column: found.get(str(run.name)) for column, found in multipliers.items()}
+        heads = formation(curve) if pd.notna(getattr(run, "final_prefix_matching", None)) else None
         rows.append(
             {
                 "run": run.name,
                 "label": run.label,
                 "model": run.model,
+                "layers": run.layers,
                 "parameters_non_embedding": run.parameters_non_embedding,
                 "repeated_fraction": run.repeated_fraction,
                 "repeats": run.repeats,
                 "seed": run.seed,
                 "test_loss": run.final_test_loss,
                 "excess_over_clean": run.final_test_loss - clean_loss.get(run.model, float("nan")),
-                "size_multiplier": size.value if size else float("nan"),
-                "size_multiplier_bound": str(size.bound) if size else "",
+                **{column: size.value if size else float("nan") for column, size in sizes.items()},
+                **{f"{column}_bound": str(size.bound) if size else "" for column, size in sizes.items()},
                 "rise": descent.rise,
                 "rise_at_tokens": descent.at_tokens if descent.rise > 0 else float("nan"),
                 "won_back": descent.won_back,
@@ -97,6 +83,9 @@ def summary(runs: Runs) -> pd.DataFrame:
                 "copying_loss": run.final_copying_loss,
                 "copying_gain": run.final_copying_gain,
                 "copying_gain_null": run.final_copying_gain_null,
+                **{name: getattr(run, f"final_{name}", float("nan")) for name in PROBED},
+                "heads_formed_at": heads.formed_at if heads else float("nan"),
+                "heads_lost_at": heads.lost_at if heads else float("nan"),
             }
         )
     columns = ["parameters_non_embedding", "repeated_fraction", "repeats", "seed"]

@@ -1,10 +1,14 @@
 """What happened, in sentences and in a table for people; both computed from the summary."""
 
 import pandas as pd
+from scipy.stats import t as student_t
+
+OF_HEADS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # left out where no run has any
 
 
 def findings(numbers: pd.DataFrame) -> list[str]:
-    """Sentences on double descent and on the worst R of every size and fraction; nulls are said as plainly as effects.
+    """Sentences on double descent, on the worst R of every size and fraction and on induction heads; nulls are said as
+    plainly as effects.
 
     numbers: `degradation.summary`. Losses and multipliers are means over the runs of one R, or say that they are not.
     """
@@ -12,7 +16,7 @@ def findings(numbers: pd.DataFrame) -> list[str]:
     for fraction, here in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
         sentences.append(_double_descent(fraction, here))
         sentences += [_worst(model, fraction, line) for model, line in here.groupby("model")]
-    return sentences or ["No repeated run has finished yet."]
+    return (sentences or ["No repeated run has finished yet."]) + _induction(numbers)
 
 
 def _double_descent(fraction: float, here: pd.DataFrame) -> str:
@@ -43,14 +47,90 @@ def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
     return said + ("; fewer and more repeats both do less harm." if inside else "; it is the edge of the range tried.")
 
 
+def _induction(numbers: pd.DataFrame) -> list[str]:
+    """Whether induction heads formed, when, and what repeats left of them; where none did, that nothing is claimed."""
+    if numbers.prefix_matching.isna().all():
+        return []
+    known = numbers[numbers.prefix_matching.notna()]
+    formed = known.heads_formed_at.notna() | known.heads_lost_at.notna()
+    if not formed.any():
+        best = known.loc[known.prefix_matching.idxmax()]
+        return [
+            f"No induction head formed in any of {len(known)} runs: no best head's prefix matching exceeds twice its null for"
+            f" good (the highest at the end is {best.prefix_matching:.3f}, in {best.run}; its null is"
+            f" {best.prefix_matching_null:.3f}). About what repeats do to induction heads this study says nothing."
+        ]
+    sentences = []
+    for (_, model), here in known.groupby(["parameters_non_embedding", "model"]):
+        if (here.layers == 1).all():
+            found = "none formed" if not formed[here.index].any() else "its score exceeds twice its null all the same"
+            best = here.prefix_matching.max()
+            sentences.append(
+                f"{model} has one layer and cannot form induction heads: {found} (best score at the end {best:.3f})."
+            )
+            continue
+        clean = here[here.repeats == 1]
+        if len(clean):
+            sentences.append(f"Induction heads in {model}: {_formed(clean)}.")
+        for fraction, repeated in here[here.repeats > 1].groupby("repeated_fraction"):
+            arms = "; ".join(f"R = {value:,}: {_formed(arm)}" for value, arm in repeated.groupby("repeats"))
+            sentences.append(f"Induction heads in {model}, f = {fraction:.0%}: {arms}.")
+            worst = repeated.groupby("repeats").test_loss.mean().idxmax()
+            if len(clean):
+                sentences.append(_beside(f"{model}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst]))
+    return sentences
+
+
+def _formed(arm: pd.DataFrame) -> str:
+    """When heads formed in the runs of one R."""
+    name = "clean" if (arm.repeats == 1).all() else ""
+    when, lost = arm.heads_formed_at.dropna(), arm.heads_lost_at.dropna()
+    of = f" in {len(when)} of {len(arm)} seeds" if len(arm) > 1 else ""
+    said = f"none in {len(arm)} seeds" if len(arm) > 1 else "none"
+    if len(when):
+        first, last = f"{when.min():,.0f}", f"{when.max():,.0f}"
+        said = f"formed by {first if first == last else f'{first} to {last}'} tokens{of}"
+    if len(lost):
+        said += f", formed and lost{f' in {len(lost)}' if len(arm) > 1 else ''}, the last by {lost.max():,.0f}"
+    return f"{name} {said}".strip()
+
+
+def _beside(where: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
+    """The end of the clean run beside the worst R for test loss, which is not chosen by what is compared here."""
+
+    def both(column: str) -> str:
+        return " against ".join(_with_interval(arm[column]) for arm in (clean, worst))
+
+    seeds = min(len(clean), len(worst))
+    return (
+        f"{where}, at the end, clean against R = {worst.repeats.iloc[0]:,} (the worst for test loss): prefix matching"
+        f" {both('prefix_matching')} (null {max(clean.prefix_matching_null.max(), worst.prefix_matching_null.max()):.3f}),"
+        f" copying gain {both('copying_gain')} (null {both('copying_gain_null')}), in-context score"
+        f" {both('in_context_score')}; {'95% intervals over seeds' if seeds > 1 else 'one seed, so no intervals'}."
+    )
+
+
+def _with_interval(values: pd.Series) -> str:
+    """Mean of the seeds and half its 95% t interval."""
+    values = values.dropna()
+    if len(values) < 2:
+        return f"{values.mean():.3f}"
+    half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.3f} ± {half:.3f}"
+
+
 def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
     """The summary for people: rounded, bounds written out, one row per run; a rise within the noise is left out."""
 
     def text(column: pd.Series, form: str) -> list[str]:
         return [format(value, form) if pd.notna(value) else "–" for value in column]
 
+    def sizes(column: str) -> list[str]:
+        values = text(numbers[column], ".3f")
+        return [bound + value for bound, value in zip(numbers[f"{column}_bound"], values, strict=True)]
+
     rise = numbers.where(numbers.rise_counts != False)  # noqa: E712  (None: no clean run to judge by)
-    return pd.DataFrame(
+    short = pd.DataFrame(
         {
             "run": numbers.label,
             "N": text(numbers.parameters_non_embedding, ",d"),
@@ -58,10 +138,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
             "R": numbers.repeats,
             "test loss": text(numbers.test_loss, ".3f"),
             "over clean": text(numbers.excess_over_clean, "+.3f"),
-            "size ×": [
-                bound + value for bound, value in
-                zip(numbers.size_multiplier_bound, text(numbers.size_multiplier, ".3f"), strict=True)
-            ],
+            "size ×": sizes("size_multiplier"),
             "rise": text(rise.rise, ".3f"),
             "at tokens": text(rise.rise_at_tokens, ",.0f"),
             "won back": text(rise.won_back, ".3f"),
@@ -69,5 +146,11 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
             "copying loss": text(numbers.copying_loss, ".3f"),
             "copying gain": text(numbers.copying_gain, ".3f"),
             "its null": text(numbers.copying_gain_null, ".3f"),
+            "copying ×": sizes("copying_multiplier"),
+            "prefix ×": sizes("prefix_matching_multiplier"),
+            "prefix matching": text(numbers.prefix_matching, ".3f"),
+            "null score": text(numbers.prefix_matching_null, ".3f"),
+            "heads from": text(numbers.heads_formed_at, ",.0f"),
         }
-    )  # fmt: skip
+    )
+    return short.drop(columns=[name for name in OF_HEADS if (short[name] == "–").all()])

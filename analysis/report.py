@@ -9,8 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis import per_token
 from analysis.degradation import summary
-from analysis.figures import degradation_by_repeats, degradation_by_size, learning_curves, pool_loss, size_multiplier
+from analysis.figures import (
+    copying_and_prefix_sizes,
+    degradation_by_repeats,
+    degradation_by_size,
+    heads,
+    induction_over_training,
+    learning_curves,
+    loss_by_position,
+    pool_loss,
+    size_multiplier,
+)
 from analysis.figures.style import Drawing, Missing
 from analysis.findings import findings, short_summary
 from analysis.runs import Runs, load_runs
@@ -24,6 +35,10 @@ FIGURES: tuple[Callable[[Runs], Drawing | Missing], ...] = (
     degradation_by_size.draw,
     size_multiplier.draw,
     pool_loss.draw,
+    induction_over_training.draw,
+    heads.draw,
+    copying_and_prefix_sizes.draw,
+    loss_by_position.draw,
 )
 
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "at tokens", "won back"]
@@ -39,14 +54,17 @@ EXPLANATION = (
     " model). Rise: largest height of test loss above its earlier minimum, and where; left out when it does not exceed"
     " twice what clean runs show. Won back: how far test loss falls from there to the end. Copying loss: on copies 2"
     " onwards of one paragraph; its gain is how much lower that is than on the first copy, and the null is the same gain"
-    " when every copy is shuffled. Each row is one run directory; all digits are in"
+    " when every copy is shuffled. Copying × and prefix ×: the same as size ×, by copying loss and by what prefix matching"
+    " lacks of 1; none where clean runs do not order these by size. Prefix matching: of the best head at the end; its null"
+    " score is the best where nothing repeats. Heads from: the tokens from which on it exceeds twice its null and its"
+    " untrained score. Each row is one run directory; all digits are in"
     ' <a href="tables/summary.csv">tables/summary.csv</a>.</p>'
 )
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 figure { margin: 1rem 0 2.5rem; }
-figure img { background: white; max-width: 100%; border-radius: 4px; padding: .5rem; box-sizing: border-box; }
+figure img { background: white; max-width: max(100%, 44rem); border-radius: 4px; padding: .5rem; box-sizing: border-box; }
 figcaption { max-width: 60rem; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid; } tbody tr:nth-child(even) { background: color-mix(in srgb, currentColor 6%, transparent); }
@@ -66,7 +84,8 @@ class Section:
 
 
 def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataFrame, Path]:
-    """Write figures/, tables/ and report.html into the study's folder; returns the short summary and the page's path.
+    """Write figures/, tables/ and report.html, and tokens.html where runs hold their copied paragraph,
+    into the study's folder; returns the short summary and the page's path.
 
     names: the run directories that belong to the study, None for all that are there.
     Raises InputError when there is nothing to report on, or a record of a run cannot be read.
@@ -77,8 +96,15 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
     write_images(folder, [drawing for section in sections for drawing, _ in section.pictures])
     (folder / "tables").mkdir(exist_ok=True)
     write_atomically(folder / "tables" / "summary.csv", numbers.to_csv(index=False).encode())
-    page = folder / "report.html"
-    write_atomically(page, _page(runs, sections).encode())
+    tokens, page = folder / "tokens.html", folder / "report.html"
+    by_token = per_token.page(
+        f"{_title(runs)}, token by token", [(section.variant, section.runs) for section in sections]
+    )
+    if by_token:
+        write_atomically(tokens, by_token.encode())
+    else:
+        tokens.unlink(missing_ok=True)
+    write_atomically(page, _page(runs, sections, tokens.name if by_token else None).encode())
     if numbers.empty:
         return runs.table.rename(columns={"label": "run"})[["run", "status"]], page
     short = short_summary(numbers)
@@ -97,8 +123,12 @@ def _section(variant: str, runs: Runs) -> Section:
     return Section(variant, runs, summary(runs) if len(runs.done) else pd.DataFrame(), pictures, missing)
 
 
-def _page(runs: Runs, sections: list[Section]) -> str:
-    title = f"repeat-study: {runs.folder.resolve().name}"
+def _title(runs: Runs) -> str:
+    return f"repeat-study: {runs.folder.resolve().name}"
+
+
+def _page(runs: Runs, sections: list[Section], tokens: str | None) -> str:
+    title = _title(runs)
     notes = [
         f"Not yet finished: {run.name} ({run.status})." for run in runs.table.itertuples() if run.status != Status.DONE
     ]
@@ -117,6 +147,11 @@ def _page(runs: Runs, sections: list[Section]) -> str:
         " Losses are in nats per token.</p>",
         *(f'<p class="note">{html.escape(note)}</p>' for note in notes),
     ]
+    if tokens:
+        parts.append(
+            f'<p><a href="{tokens}">Token by token</a>: the copied paragraph, every token coloured by its probability,'
+            " clean beside repeated.</p>"
+        )
     for section in sections:
         parts += _section_html(section)
     body = "\n".join(parts)
@@ -137,8 +172,8 @@ def _section_html(section: Section) -> Iterator[str]:
         yield f'<p class="note">No figure {html.escape(f"{figure.name}: {figure.reason}")}.</p>'
     for drawing, svg in section.pictures:
         yield (
-            f'<h2>{html.escape(drawing.title)}</h2><figure><img alt="{html.escape(drawing.title)}"'
-            f' src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"><figcaption>{html.escape(drawing.caption)}'
+            f'<h2>{html.escape(drawing.title)}</h2><figure><div class="wide"><img alt="{html.escape(drawing.title)}"'
+            f' src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"></div><figcaption>{html.escape(drawing.caption)}'
             f' Numbers: <a href="tables/{drawing.name}.csv">tables/{drawing.name}.csv</a></figcaption></figure>'
         )
     if len(section.numbers):

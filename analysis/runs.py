@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
+from repeat_study.ladder import shape_of
 from repeat_study.records import RunDirectory, Status
 from repeat_study.study import Run, Study
 
 OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
 # Every field of a run but those that all figures are drawn over, and `evaluation`, which only looks.
 FACTORS = sorted(Run.model_fields.keys() - {"model", "repeats", "repeated_fraction", "seed", "pool_seed", "evaluation"})
+# What tells the runs of a study apart, to set beside what they measured.
+ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction", "repeats", "seed", "pool_seed"]
 NEEDED = (*Run.model_fields, "label", "parameters_non_embedding", "trained_tokens", "vocabulary")
 
 
@@ -21,7 +24,8 @@ NEEDED = (*Run.model_fields, "label", "parameters_non_embedding", "trained_token
 class Runs:
     """The runs of a study.
 
-    table: one row per run: the fields of spec.json, `status`, and for finished runs the last evaluation's numbers.
+    table: one row per run: the fields of spec.json, `layers`, `status`, and for finished runs the last evaluation's
+        numbers as `final_...`.
     evaluations: one row per evaluation of every run: `name` and the fields of metrics.jsonl.
     absent: runs that were asked for and have no directory; strangers: directories nobody asked for.
     """
@@ -68,6 +72,30 @@ class Runs:
         """Evaluations of one run, by step."""
         return self.evaluations[self.evaluations.name == name].sort_values("step")
 
+    def heads(self, name: str) -> pd.DataFrame:
+        """heads.parquet of one run, a row per evaluation and head; empty where its context is too short for the probe.
+
+        Read when asked for. Raises InputError where the file is damaged.
+        """
+        return self._table(RunDirectory(self.folder / name), "heads")
+
+    def paragraph(self, name: str) -> pd.DataFrame:
+        """paragraph.parquet of one run, a row per evaluation and token of the copied paragraph, with its loss in nats;
+        empty in runs that did not write it. Read when asked for; raises as `heads` does."""
+        return self._table(RunDirectory(self.folder / name), "paragraph")
+
+    def at_the_end(self, table: Literal["heads", "paragraph"]) -> pd.DataFrame:
+        """Last evaluation of heads.parquet or paragraph.parquet of every finished run that has one, with the run's
+        `name`; empty where none has."""
+        read = self.heads if table == "heads" else self.paragraph
+        found = [(name, read(name)) for name in self.done.name]
+        last = [rows[rows.step == rows.step.max()].assign(name=name) for name, rows in found if len(rows)]
+        return pd.concat(last, ignore_index=True) if last else pd.DataFrame()
+
+    def _table(self, directory: RunDirectory, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
+        table = directory.table(getattr(directory, which))
+        return pd.DataFrame() if table is None else table.to_pandas()
+
 
 def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     """Read the runs below `folder`: those of `names`, or all.
@@ -83,6 +111,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         directory = RunDirectory(folder / name)
         status, rows = directory.status(), directory.checked_rows()
         record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
+        record["layers"] = shape_of(record["model"]).layers
         record["precision"] = directory.precision()
         if status is Status.DONE:
             record |= {f"final_{key}": value for key, value in rows[-1].items() if not isinstance(value, list)}

@@ -54,15 +54,20 @@ def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
     def predicted(theta: Floats) -> Floats:
         return np.logaddexp(theta[0], theta[1] - np.exp(theta[2]) * np.log(n / unit))
 
-    def objective(theta: Floats) -> float:
-        return float(huber(HUBER_DELTA, predicted(theta) - np.log(measured)).sum() * 1e6)
+    def objective(theta: Floats) -> tuple[float, Floats]:
+        """The loss and its gradient; with a numerical one a fit takes four times as long."""
+        off = predicted(theta) - np.log(measured)
+        falling = 1 - np.exp(theta[0] - predicted(theta))  # the power law's share of the loss
+        slopes = np.stack([1 - falling, falling, -falling * np.exp(theta[2]) * np.log(n / unit)])
+        gradient = slopes @ np.clip(off, -HUBER_DELTA, HUBER_DELTA)
+        return float(huber(HUBER_DELTA, off).sum() * 1e6), gradient * 1e6
 
     starts = product(
         np.log(measured.min() * np.array([0.05, 0.5, 0.9])), np.log([0.1, 1.0, 3.0]), np.log([0.05, 0.2, 0.5])
     )
     # E may vanish (log E -> -inf) where the curve shows no floor yet; the bound stops it at 1e-6 nats.
     bounds = [(np.log(1e-6), np.log(measured.min())), (-10.0, 10.0), (np.log(1e-3), np.log(3.0))]
-    fits = [minimize(objective, np.array(start), method="L-BFGS-B", bounds=bounds) for start in starts]
+    fits = [minimize(objective, np.array(start), method="L-BFGS-B", jac=True, bounds=bounds) for start in starts]
     best = min(fits, key=lambda fit: float(fit.fun)).x
     exponent = float(np.exp(best[2]))
     return PowerLaw(

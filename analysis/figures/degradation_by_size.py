@@ -1,6 +1,6 @@
 """Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
 
-from analysis.degradation import clean_law
+from analysis.effective_size import clean_law
 from analysis.figures.style import (
     CLEAN,
     Drawing,
@@ -13,6 +13,7 @@ from analysis.figures.style import (
     size_axis,
 )
 from analysis.runs import Runs
+from analysis.scaling_law import PowerLaw
 
 NAME = "degradation_by_size"
 
@@ -31,15 +32,17 @@ def draw(runs: Runs) -> Drawing | Missing:
     law = clean_law(runs)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         clean = data[data.repeats == 1]
-        points(ax, "parameters_non_embedding", clean, color=CLEAN, linestyle="none" if law else "--", label="clean")
-        if law:
-            ax.plot(
-                clean.parameters_non_embedding,
-                law.loss(clean.parameters_non_embedding),
-                "--",
-                color=CLEAN,
-                label="clean law",
-            )
+        points(
+            ax,
+            "parameters_non_embedding",
+            clean,
+            color=CLEAN,
+            linestyle="none" if isinstance(law, PowerLaw) else "--",
+            label="clean",
+        )
+        if isinstance(law, PowerLaw):
+            fitted = clean.parameters_non_embedding[clean.parameters_non_embedding.between(law.smallest, law.largest)]
+            ax.plot(fitted, law.loss(fitted), "--", color=CLEAN, label="clean law")
         for repeats in sorted(colour):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
             points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")

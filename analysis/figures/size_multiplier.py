@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from analysis.degradation import clean_law, size_multipliers
-from analysis.effective_size import Bound
+from analysis.effective_size import Bound, NoLaw, clean_law, in_law, size_multipliers
 from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
 from analysis.runs import Runs
 
@@ -13,11 +12,12 @@ NAME = "size_multiplier"
 def draw(runs: Runs) -> Drawing | Missing:
     """One panel per fraction; white triangles mark values that are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
-    if law is None:
-        return Missing(NAME, "the clean law has three parameters and needs finished clean runs of at least three sizes")
-    table = runs.done.assign(
-        multiplier=[multipliers[name].value for name in runs.done.name],
-        bound=[str(multipliers[name].bound) for name in runs.done.name],
+    if isinstance(law, NoLaw):
+        return Missing(NAME, law.reason)
+    table = in_law(runs)
+    table = table.assign(
+        multiplier=[multipliers[name].value for name in table.name],
+        bound=[str(multipliers[name].bound) for name in table.name],
     )
     table = table[table.repeats > 1]
     if table.empty:

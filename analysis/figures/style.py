@@ -4,10 +4,12 @@ import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
@@ -66,11 +68,92 @@ def colours(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
     return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
 
 
-def grid_of_axes(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows x columns panels with shared axes; drawn without pyplot, so nothing global is left behind."""
-    figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + 2.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+def grid_of_axes(
+    rows: int, columns: int, sharey: bool | Literal["row"] = True, height: float = 2.5
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of rows x columns panels with shared axes, each `height` inches high; drawn without pyplot, so nothing
+    global is left behind."""
+    figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
     return figure, [list(row) for row in axes]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What one panel shows: the runs of a model at a fraction, the clean ones beside the repeated ones."""
+
+    model: str
+    fraction: float  # 0 where the study repeats nothing
+    runs: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Model, fraction, and what a model of one layer is there for."""
+        control = " (one layer: a control)" if (self.runs.layers == 1).all() else ""
+        return self.model + control + (f", f = {self.fraction:.0%}" if self.fraction else ", clean")
+
+
+def arms(table: pd.DataFrame) -> list[Arms]:
+    """The panels of a table of runs, largest fraction first, then by size."""
+    shown = table[table.repeats > 1] if (table.repeats > 1).any() else table
+    keys = shown[["repeated_fraction", "parameters_non_embedding", "model"]].drop_duplicates()
+    keys = keys.sort_values(list(keys), ascending=[False, True, True])
+    return [
+        Arms(key.model, key.repeated_fraction, table[(table.model == key.model) & same])
+        for key in keys.itertuples(index=False)
+        for same in [table.repeated_fraction.isin([0.0, key.repeated_fraction])]
+    ]
+
+
+FEWEST_FOR_A_BAND = 3  # the 95% interval of two seeds is 13 times as wide as they lie apart, and would hide all else
+
+
+def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
+    """A line per R of the mean of `y` over seeds, the clean one black and dashed. table: a row per run (`name`) and `x`.
+
+    Three seeds or more have a 95% band, two a thin line each.
+    """
+    means = over_seeds(table, ["repeats", x], y)
+    for repeats, line in means.groupby("repeats"):
+        color = CLEAN if repeats == 1 else colour[float(repeats)]
+        seeds = [run for _, run in table[table.repeats == repeats].groupby("name")]
+        width = 1.6 if len(seeds) > 1 else 1.1
+        axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
+        if len(seeds) >= FEWEST_FOR_A_BAND:
+            axes.fill_between(line[x], line.low, line.high, color=color, alpha=0.15, linewidth=0)
+        elif len(seeds) > 1:
+            for run in seeds:
+                axes.plot(run[x], run[y], color=color, linewidth=0.6, alpha=0.7)
+
+
+def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
+    """A dotted line per R of the mean null `y` over seeds; same form as `over_repeats`."""
+    for repeats, line in over_seeds(table, ["repeats", x], y).groupby("repeats"):
+        axes.plot(line[x], line["mean"], ":", color=CLEAN if repeats == 1 else colour[float(repeats)], linewidth=1.1)
+
+
+def limit(axes: Axes, low: float, high: float) -> None:
+    """The vertical axis from `low` to `high` and a margin: that of the runs, for intervals of a few seeds are several
+    times as wide as these lie apart."""
+    margin = 0.06 * (high - low) or 0.1
+    axes.set_ylim(low - margin, high + margin)
+
+
+def seeds_note(table: pd.DataFrame) -> str:
+    """How a caption speaks of what `over_repeats` draws."""
+    seeds = int(table.groupby(["model", "repeated_fraction", "repeats"]).name.nunique().max())
+    if seeds >= FEWEST_FOR_A_BAND:
+        return f"Lines are means and bands 95% intervals over up to {seeds} seeds, cut at the edge of the panel."
+    return "Thick lines are means over two seeds, thin lines the seeds." if seeds == 2 else "One seed, so no intervals."
+
+
+def legend_of_repeats(figure: Figure, axes: Axes, colour: dict[float, tuple[float, ...]], **others: Artist) -> None:
+    """Beside the figure: the clean line, a line per R, and `others` by label."""
+    handles: list[Artist] = [axes.plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
+    handles += [axes.plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
+    handles += list(others.values())
+    labels = ["clean", *(f"R = {value:g}" for value in sorted(colour)), *others]
+    figure.legend(handles, labels, loc="outside right center")
 
 
 def over_seeds(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:

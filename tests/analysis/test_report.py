@@ -1,17 +1,16 @@
 """The report of run directories: trained ones for the whole, written ones for known numbers."""
 
-import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.util.tensor_util import make_ndarray
+from written_runs import write_run
 
 from analysis.degradation import noise_of_rise, summary
 from analysis.findings import findings
@@ -19,27 +18,9 @@ from analysis.report import write_report
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.records import RunDirectory, spec_record
 from repeat_study.study import Run
 
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
-
-
-def write_run(folder: Path, template: Run, store: TokenStore, losses: list[float], **fields: Any) -> str:
-    """A run directory with a given test-loss curve, by the same code that training uses."""
-    run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
-    directory = RunDirectory(folder / run.name)
-    directory.make()
-    directory.spec.write_text(json.dumps(spec_record(run, store)))
-    steps = [round(run.steps * place / (len(losses) - 1)) for place in range(len(losses))]
-    for step, loss in zip(steps, losses, strict=True):
-        row = {"step": step, "tokens": step * 256, "train_loss": loss, "test_loss": loss, "pool_loss": loss / 2}
-        row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_gain": 0.1, "copying_gain_null": 0.0}
-        row |= {"copying_loss_per_copy": [loss] * 4}
-        timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
-        directory.append(row, timing)
-    directory.finish(steps)
-    return run.name
 
 
 @pytest.fixture
@@ -81,6 +62,7 @@ def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
     short, page = write_report(planted)
     text = page.read_text()
     names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
+    names += ["copying_and_prefix_sizes"]
     assert text.count("data:image/svg+xml;base64,") == len(names)
     assert not re.search(r'(src|href)="(https?:)?//', text)
     for name in names:
@@ -136,7 +118,7 @@ def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path) -> None
     write_report(planted)
     first = shown_in_tensorboard(planted)
     pictures = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
-    assert first == pictures and len(first) == 5
+    assert first == pictures and len(first) == 6
     write_report(planted)
     assert shown_in_tensorboard(planted) == first
     for clean in planted.glob("2x32-clean*"):  # the clean law needs three sizes

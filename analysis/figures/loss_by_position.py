@@ -1,0 +1,66 @@
+"""Final test loss by position in the context, one line per number of repeats [O22: what context is worth]."""
+
+import pandas as pd
+
+from analysis.figures.style import (
+    Drawing,
+    Missing,
+    arms,
+    colours,
+    grid_of_axes,
+    legend_of_repeats,
+    limit,
+    over_repeats,
+    seeds_note,
+)
+from analysis.runs import ARM, Runs
+from repeat_study.probes.positions import position_bands
+
+NAME = "loss_by_position"
+COLUMNS = 4
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """A panel per fraction and model."""
+    table = _by_position(runs)
+    if table.empty:
+        return Missing(NAME, "no finished run holds its loss by position: made before it was measured")
+    panels = arms(table)
+    columns = min(len(panels), COLUMNS)
+    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    flat = [ax for row in axes for ax in row]
+    colour = colours(table.repeats[table.repeats > 1])
+    for ax, panel in zip(flat, panels, strict=False):
+        over_repeats(ax, "position", "loss", panel.runs, colour)
+        ax.set(xscale="log", xlabel="position in context (tokens)")
+        ax.set_title(panel.title, fontsize=9)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_tick_params(labelbottom=True)
+    for ax in flat[len(panels) :]:
+        ax.set_visible(False)
+    limit(flat[0], table.loss.min(), table.loss.max())
+    for row in axes:
+        row[0].set_ylabel("final test loss (nats/token)")
+    legend_of_repeats(figure, flat[0], colour)
+    return Drawing(
+        NAME,
+        "Loss by position in context",
+        "Final test loss averaged over log-spaced bands of positions, at the middle of each band. A line that falls to the"
+        " right uses its context: n-grams within the first few tokens, induction heads after that. A repeated run that lies"
+        " parallel above the clean one has lost what it knows of text; one that flattens where the clean one still falls has"
+        f" lost the use of context. {seeds_note(table)}",
+        figure,
+        table,
+    )
+
+
+def _by_position(runs: Runs) -> pd.DataFrame:
+    """A row per finished run and band: `position` in tokens, the band's middle, and `loss` in nats."""
+    if "loss_by_position" not in runs.evaluations:
+        return pd.DataFrame()
+    last = runs.evaluations.sort_values("step").drop_duplicates("name", keep="last")
+    last = last[last.loss_by_position.notna()][["name", "loss_by_position"]]
+    table = runs.done[[*ARM, "context"]].merge(last, on="name")
+    table["position"] = [[(low + 1 + high) / 2 for low, high in position_bands(context)] for context in table.context]
+    exploded = table.rename(columns={"loss_by_position": "loss"}).explode(["position", "loss"], ignore_index=True)
+    return exploded.astype({"position": float, "loss": float})

@@ -1,0 +1,78 @@
+"""Run directories with numbers that a test knows, written by the same code that training uses."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.token_store import TokenStore
+from repeat_study.probes.positions import position_bands
+from repeat_study.records import RunDirectory, spec_record
+from repeat_study.study import Run
+
+NULL, HALF = 0.03125, 0.0078125  # of every score of a head, and half its interval; exact in binary
+TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]
+
+
+def write_run(
+    folder: Path,
+    template: Run,
+    store: TokenStore,
+    losses: Sequence[float],
+    heads: Sequence[Any] | None = None,
+    paragraph: Sequence[Sequence[float]] | None = None,
+    metrics: dict[str, Any] | None = None,
+    **fields: Any,
+) -> str:
+    """A run directory with a given test-loss curve, which its copying loss follows.
+
+    heads: prefix matching of every head at every evaluation, [evaluations, layers, heads]; ablating a head raises the
+    copying loss by twice its score. paragraph: the probability of every token of every copy at the end, [copies, tokens].
+    metrics: what the last evaluation says otherwise. A run with neither is as those that older versions wrote.
+    """
+    run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
+    directory = RunDirectory(folder / run.name)
+    directory.make()
+    directory.spec.write_text(json.dumps(spec_record(run, store)))
+    steps = [round(run.steps * place / (len(losses) - 1)) for place in range(len(losses))]
+    for place, (step, loss) in enumerate(zip(steps, losses, strict=True)):
+        row = {"step": step, "tokens": step * 256, "train_loss": loss, "test_loss": loss, "pool_loss": loss / 2}
+        row |= {"seen_unique_loss": loss, "copying_loss": loss, "copying_gain": 0.1, "copying_gain_null": 0.0}
+        row |= {"copying_loss_per_copy": [loss] * 4}
+        scores, tokens = {}, {}
+        if heads is not None:
+            row |= {"prefix_matching": float(np.max(heads[place])), "prefix_matching_ci": HALF}
+            row |= {"prefix_matching_null": NULL, "in_context_score": -0.25, "random_copying_loss": loss}
+            row |= {"random_copying_gain": 0.5, "loss_by_position": falling(loss, run.context)}
+            scores = head_columns(np.asarray(heads[place], float))
+        if paragraph is not None:
+            final = np.asarray(paragraph, float)
+            shown = final if place == len(losses) - 1 else np.full_like(final, 0.01)
+            tokens = {
+                "copy": np.repeat(np.arange(1, len(final) + 1), len(TOKENS)).tolist(),
+                "token": TOKENS * len(final),
+                "loss": (-np.log(shown)).flatten().tolist(),
+            }
+        if place == len(losses) - 1:
+            row |= metrics or {}
+        timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
+        directory.append(row, timing, scores, tokens)
+    directory.finish(steps)
+    return run.name
+
+
+def falling(loss: float, context: int) -> list[float]:
+    """Loss by position: an eighth of a nat less in every band."""
+    return [loss + 1 - band / 8 for band in range(len(position_bands(context)))]
+
+
+def head_columns(scores: np.ndarray) -> dict[str, list[Any]]:
+    """The columns of heads.parquet that figures read, from scores [layers, heads]."""
+    layer, head = np.indices(scores.shape)
+    flat = scores.flatten()
+    columns = {"layer": layer.flatten(), "head": head.flatten(), "prefix_matching": flat}
+    columns |= {"prefix_matching_ci": np.full_like(flat, HALF), "prefix_matching_null": np.full_like(flat, NULL)}
+    columns |= {"ablation_copying_loss": 2 * flat, "ablation_copying_loss_ci": np.full_like(flat, HALF)}
+    return {name: values.tolist() for name, values in columns.items()}
