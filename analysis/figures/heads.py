@@ -35,7 +35,9 @@ def draw(runs: Runs) -> Drawing | Missing:
             ax.set_title("clean" if repeats == 1 else f"R = {repeats:g}", fontsize=9)
         row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}\nlayer", fontsize=8)
         _ablation(row[-1], panel.runs, colour)
-        row[-1].set_xlim(0.0, 1.05 * float(norm.vmax or 1.0))
+        row[-1].set_xlim(
+            0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
+        )
     axes[0][-1].legend(fontsize=7)
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, :-1], label="prefix matching", location="bottom", shrink=0.6, aspect=40
