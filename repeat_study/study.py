@@ -35,11 +35,11 @@ SpecType = TypeVar("SpecType", bound=Spec)
 class EvaluationSpec(Spec):
     """When and on how much a run is evaluated: the `[evaluation]` table."""
 
-    even_points: int = Field(16, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
-    log_points: int = Field(8, ge=0, le=10_000)  # log-spaced from the first step to the last
-    test_sequences: int = Field(64, ge=1)
-    pool_sequences: int = Field(16, ge=1)  # the first of the pool, or all of a smaller one
-    seen_sequences: int = Field(16, ge=1)  # the first of the unique stream, once they have been trained on
+    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
+    log_points: int = Field(6, ge=0, le=10_000)  # log-spaced from the first step to the last
+    test_sequences: int = Field(48, ge=1)
+    pool_sequences: int = Field(12, ge=1)  # the first of the pool, or all of a smaller one
+    seen_sequences: int = Field(12, ge=1)  # the first of the unique stream, once they have been trained on
     copying_text: str = ""  # paragraphs between blank lines, for the copying loss; empty: the shipped ones
 
     def steps(self, total: int) -> list[int]:

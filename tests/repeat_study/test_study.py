@@ -94,7 +94,7 @@ def test_identity_follows_everything_that_can_change_the_result(study: Study) ->
 def test_identity_is_the_same_on_every_machine_and_day() -> None:
     run = load_study(LAPTOP).runs("0123456789abcdef")[0]
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
-    assert run.identity == "c3f8658af37be3994c2ad670af3d31af60dbc63b704aa03a160c0ffa6cc72e6c"
+    assert run.identity == "131e8d5cf8329749120876e364ee5731136207f1bebbf3bc18adf9c79c0fd252"
 
 
 def test_resources_are_in_no_identity(study: Study) -> None:
