@@ -107,12 +107,13 @@ class Attention(nn.Module):
             query, key = (rotate(part, self.position[:, :time]) for part in (query, key))
         return query, key, value
 
-    def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
-        """[lanes, batch, time, d_model] to the same; lanes fold into the batch, so one kernel serves them all."""
+    def mixed(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
+        """What the heads put together, side by side, [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head];
+        `out` makes of it what they write. Lanes fold into the batch, so one kernel serves them all."""
         lanes, batch, time, _ = x_lbtd.shape
         query, key, value = self.queries_keys_values(x_lbtd)
         mixed = mix(query, key, value) if mix else F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(lanes, batch, time, -1))
+        return mixed.transpose(1, 2).reshape(lanes, batch, time, -1)
 
 
 class MLP(nn.Module):
@@ -146,10 +147,11 @@ class Block(nn.Module):
 
     def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
         """[lanes, batch, time, d_model] to the same."""
-        return self.after_attention(x_lbtd + self.attention(self.attention_norm(x_lbtd), mix))
+        return self.after_mixing(x_lbtd, self.attention.mixed(self.attention_norm(x_lbtd), mix))
 
-    def after_attention(self, x_lbtd: Tensor) -> Tensor:
-        """What the block makes of its input and what its heads added to it, same shape."""
+    def after_mixing(self, x_lbtd: Tensor, mixed_lbti: Tensor) -> Tensor:
+        """What the block makes of its input and of what its heads put together, the shape of its input."""
+        x_lbtd = x_lbtd + self.attention.out(mixed_lbti)
         return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
 

@@ -101,7 +101,7 @@ class LanguageModelling(lightning.LightningModule):
                 fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
             register_fsdp_forward_method(self.model, "residual")
             for block in self.model.blocks:
-                register_fsdp_forward_method(block, "after_attention")
+                register_fsdp_forward_method(block, "after_mixing")
         if self.resources.compile if self.resources.compile is not None else uses_cuda(self.resources):
             self.model.compile_parts()
 

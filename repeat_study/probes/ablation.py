@@ -19,24 +19,21 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
 
     The patterns of a first pass are frozen, so an ablation takes away what a head writes and not where later heads look.
     The heads of a layer are folded into the batch, as many at a time as a chunk holds, and start behind their layer's
-    attention.
+    patterns.
     """
-    lanes, heads = len(model.embedding), model.shape.heads
+    lanes, heads, d_head = len(model.embedding), model.shape.heads, model.shape.d_head
     sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
     inputs_lbt = sequences[:, :-1].expand(lanes, -1, -1)
     targets_bp = sequences[:, 1:][:, positions]
     patterns: list[Tensor] = []
-    written: list[Tensor] = []  # by each head, [lanes, heads, batch, time, d_model]
+    mixed_by_layer: list[Tensor] = []  # what heads put together, [lanes, 1, batch, time, heads·d_head]
     entered: list[Tensor] = []  # what every block read
 
     def keep(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         pattern = attention_patterns(query, key).to(value.dtype)
         patterns.append(pattern.unflatten(0, (lanes, 1, -1)))
         mixed = pattern @ value
-        block = model.blocks[layer]
-        assert isinstance(block, Block)
-        out_lhkd = block.attention.out.weight.unflatten(1, (heads, -1))
-        written.append(torch.einsum("lbhtk,lhkd->lhbtd", mixed.unflatten(0, (lanes, -1)), out_lhkd))
+        mixed_by_layer.append(mixed.transpose(1, 2).flatten(2).unflatten(0, (lanes, 1, -1)))
         return mixed
 
     def frozen(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -57,14 +54,16 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
     finally:
         for hook in hooks:
             hook.remove()
+    # Row h keeps every head but h.
+    kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
     at_once = max(1, (CHUNK_TOKENS_CUDA if sequences.is_cuda else CHUNK_TOKENS) // inputs_lbt[0].numel())
     found = []
-    for layer, (x_lbtd, written_lhbtd) in enumerate(zip(entered, written, strict=True)):
+    for layer, (x_lbtd, mixed_l1bti) in enumerate(zip(entered, mixed_by_layer, strict=True)):
         block = model.blocks[layer]
         assert isinstance(block, Block)
-        attended_l1btd = (x_lbtd + written_lhbtd.sum(dim=1))[:, None]
-        for written_labtd in written_lhbtd.split(at_once, dim=1):
-            without = (attended_l1btd - written_labtd).flatten(1, 2)
-            changed = losses(model.residual_from(layer + 1, block.after_attention(without), frozen))
+        for kept_ai in kept_hi.split(at_once):
+            without_lnti = (mixed_l1bti * kept_ai[:, None, None]).flatten(1, 2)
+            x_lntd = block.after_mixing(x_lbtd.repeat(1, len(kept_ai), 1, 1), without_lnti)
+            changed = losses(model.residual_from(layer + 1, x_lntd, frozen))
             found.append(changed.unflatten(1, (-1, len(sequences))))
-    return whole, torch.cat(found, dim=1).unflatten(1, (len(written), heads))
+    return whole, torch.cat(found, dim=1).unflatten(1, (len(entered), heads))

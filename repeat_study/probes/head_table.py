@@ -15,6 +15,9 @@ from repeat_study.probes.positions import windows
 
 # Of the copied paragraphs and of the test set, for every ablation: what is measured is a difference on the same text.
 ABLATION_SEQUENCES = 4
+ABLATION_COPIES = (
+    4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
+)
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
 ABLATIONS = ("ablation_copying_loss", "ablation_in_context_score")
 # Of a score's best head, or of the head whose ablation hurts most; the null's best head is chosen the same way.
@@ -69,7 +72,7 @@ def _ablations(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str,
 
     early, late = windows(test.shape[1] - 1)
     positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
-    copied = copying.copied[:ABLATION_SEQUENCES]
+    copied = copying.copied[:ABLATION_SEQUENCES, : 1 + min(ABLATION_COPIES, copying.copies) * copying.length]
     from_second_on = torch.arange(copying.length, copied.shape[1] - 1)
     whole, ablated = ablated_losses(model, copied, from_second_on)
     raised = {"ablation_copying_loss": (ablated - whole[:, None, None])[0].double().mean(dim=-1)}
