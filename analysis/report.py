@@ -53,7 +53,7 @@ EXPLANATION = (
     "<p>Size ×: size of the clean model with the same loss over the run's own size (≤: worse than the smallest clean"
     " model). Rise: largest height of test loss above its earlier minimum, and where; left out when it does not exceed"
     " twice what clean runs show. Won back: how far test loss falls from there to the end. Copying loss: on copies 2"
-    " onwards of one paragraph; its gain is how much lower that is than on the first copy, and the null is the same gain"
+    " onwards of a paragraph, a mean over several; its gain is how much lower that is than on the first copy, and the null is the same gain"
     " when every copy is shuffled. Copying × and prefix ×: the same as size ×, by copying loss and by what prefix matching"
     " lacks of 1; none where clean runs do not order these by size. Prefix matching: of the best head at the end; its null"
     " score is the best where nothing repeats. Heads from: the tokens from which on it exceeds twice its null and its"
@@ -141,6 +141,8 @@ def _page(runs: Runs, sections: list[Section], tokens: str | None) -> str:
     shared = ", ".join(
         f"{name} {runs.table[key].iloc[0]:,}" for key, name in SHARED.items() if runs.table[key].nunique() == 1
     )
+    copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
+    shared += f"; {' or '.join(map(str, copies))} copies of a paragraph in the copying probe, which takes up to 11"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{len(runs.done)} finished runs; {shared}; corpus {', '.join(sorted(set(runs.table.corpus)))}."
