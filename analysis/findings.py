@@ -52,12 +52,12 @@ def _induction(numbers: pd.DataFrame) -> list[str]:
     if numbers.prefix_matching.isna().all():
         return []
     known = numbers[numbers.prefix_matching.notna()]
-    formed = known.heads_formed_at.notna() | known.heads_lost_at.notna()
+    formed = known.heads_formed_at.notna()
     if not formed.any():
         best = known.loc[known.prefix_matching.idxmax()]
         return [
-            f"No induction head formed in any of {len(known)} runs: no best head's prefix matching exceeds twice its null for"
-            f" good (the highest at the end is {best.prefix_matching:.3f}, in {best.run}; its null is"
+            f"No induction head formed in any of {len(known)} runs: no best head's prefix matching stays above twice its null"
+            f" (the highest at the end is {best.prefix_matching:.3f}, in {best.run}; its null is"
             f" {best.prefix_matching_null:.3f}). About what repeats do to induction heads this study says nothing."
         ]
     sentences = []
@@ -85,13 +85,13 @@ def _formed(arm: pd.DataFrame) -> str:
     """When heads formed in the runs of one R."""
     name = "clean" if (arm.repeats == 1).all() else ""
     when, lost = arm.heads_formed_at.dropna(), arm.heads_lost_at.dropna()
-    of = f" in {len(when)} of {len(arm)} seeds" if len(arm) > 1 else ""
-    said = f"none in {len(arm)} seeds" if len(arm) > 1 else "none"
-    if len(when):
-        first, last = f"{when.min():,.0f}", f"{when.max():,.0f}"
-        said = f"formed by {first if first == last else f'{first} to {last}'} tokens{of}"
+    if when.empty:
+        return f"{name} none{f' in {len(arm)} seeds' if len(arm) > 1 else ''}".strip()
+    first, last = f"{when.min():,.0f}", f"{when.max():,.0f}"
+    said = f"formed by {first if first == last else f'{first} to {last}'} tokens"
+    said += f" in {len(when)} of {len(arm)} seeds" if len(arm) > 1 else ""
     if len(lost):
-        said += f", formed and lost{f' in {len(lost)}' if len(arm) > 1 else ''}, the last by {lost.max():,.0f}"
+        said += f" and lost again{f' in {len(lost)}' if len(arm) > 1 else ''} by {lost.max():,.0f}"
     return f"{name} {said}".strip()
 
 

@@ -60,7 +60,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
 def read_text(path: Path) -> str:
     """A text file's content; InputError where it cannot be read or is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # without the mark that some editors put first
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

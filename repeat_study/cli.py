@@ -175,7 +175,8 @@ def run(
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 
-    if text := declared.evaluation.copying_text:  # refuse one that cannot be copied before any training
+    text = declared.evaluation.copying_text
+    if text is not None:  # refuse one that cannot be copied before any training
         copying_probe(store.tokenizer(), store.end_of_text, declared.training.context, text)
     folder = runs_dir / declared.name
     processes = processes or _cores()
@@ -256,7 +257,9 @@ def probe(
     """Measure copying, induction and every head of a run's checkpoint, beside their nulls."""
     from repeat_study import probing
 
-    given = read_text(text) if text else ""
+    given = read_text(text) if text else None
+    if json_ and not json_.parent.is_dir():
+        raise InputError(f"{json_}: no such folder; accepted is a file in one that is there")
     found = probing.probe(probing.trained(run, data_dir, step), given)
     for part in probing.tables_of(found):
         console.print(part)

@@ -11,14 +11,11 @@ from torch import Tensor
 from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore
 from repeat_study.model import Decoder
-from repeat_study.probes.copying import CopyingProbe, copying_probe
+from repeat_study.probes.copying import CopyingProbe, copying_probe, pieces
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.heads import HeadProbe, head_probe
 from repeat_study.probes.in_context import in_context
 from repeat_study.study import Run
-
-CHUNK_TOKENS = 1 << 12  # of a forward pass on a CPU
-CHUNK_TOKENS_CUDA = 1 << 16
 
 Columns = dict[str, list[Any]]
 
@@ -37,18 +34,11 @@ class Evaluation:
     paragraph: Columns
 
 
-@torch.no_grad()
-def losses_of(model: Decoder, tokens: Tensor) -> Tensor:
-    """Loss in nats of every token of sequences [n, context + 1] but the first, [n, context]."""
-    tokens = tokens.to(model.embedding.device)
-    size = CHUNK_TOKENS_CUDA if tokens.is_cuda else CHUNK_TOKENS
-    chunks = torch.split(tokens, max(1, size // tokens.shape[1]))
-    return torch.cat([model.token_losses(chunk[None])[0] for chunk in chunks])
-
-
 def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
     """Mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
-    return float(losses_of(model, tokens).double().mean()) if len(tokens) else None
+    if not len(tokens):
+        return None
+    return float(model.token_losses(tokens[None].to(model.embedding.device)).double().mean())
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,8 @@ class Evaluator:
             return self._evaluate(model, step)
 
     def _evaluate(self, model: Decoder, step: int) -> Evaluation:
-        test, copying = losses_of(model, self.test), self.copying(model)
+        test = model.token_losses(self.test[None].to(model.embedding.device))[0]
+        copying = self.copying(model)
         row: dict[str, Any] = {
             "test_loss": float(test.double().mean()),
             "pool_loss": mean_loss(model, self.pool),
@@ -116,5 +107,5 @@ def evaluator(run: Run, store: TokenStore) -> Evaluator:
         seen_after=mixture.unique_position(seen - 1) // run.sequences_per_step + 1 if seen else 0,
         copying=copying,
         heads=head_probe(store, run.context),
-        paragraph=[tokenizer.decode([token]) for token in copying.copied[0, 1 : 1 + copying.length].tolist()],
+        paragraph=pieces(tokenizer, copying.copied[0, 1 : 1 + copying.length].tolist()),
     )

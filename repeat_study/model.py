@@ -23,6 +23,15 @@ Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 LayerMix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+CHUNK_TOKENS = 1 << 12  # of a forward pass without gradient on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16
+
+
+def sequences_at_once(tokens: Tensor) -> int:
+    """How many sequences, whose length is the last axis of `tokens`, one forward pass without gradient takes."""
+    return max(1, (CHUNK_TOKENS_CUDA if tokens.is_cuda else CHUNK_TOKENS) // tokens.shape[-1])
+
+
 def sinusoid(context: int, d_model: int) -> Tensor:
     """Sinusoidal positions, shape [context, d_model] [Vaswani et al. 2017]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
@@ -233,6 +242,10 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def token_losses(self, sequences_lbs: Tensor) -> Tensor:
-        """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]."""
-        x_lbtd = self.residual(sequences_lbs[..., :-1])
-        return loss.token_losses(x_lbtd, self.unembedding.weight, sequences_lbs[..., 1:])
+        """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]; a
+        few sequences at a time."""
+        parts = sequences_lbs.split(sequences_at_once(sequences_lbs), dim=1)
+        losses = [
+            loss.token_losses(self.residual(part[..., :-1]), self.unembedding.weight, part[..., 1:]) for part in parts
+        ]
+        return torch.cat(losses, dim=1)

@@ -72,7 +72,7 @@ SCALARS = {
     ),
     "seen_unique_loss": Scalar("loss/seen_unique", "loss on unique text seen", NATS, "on text trained on exactly once"),
     "train_loss": Scalar("loss/train", "training loss", NATS, "mean over the steps since the evaluation before"),
-    "copying_loss": Scalar("copying/loss", "copying loss", NATS, "on copies 2 onwards of one paragraph"),
+    "copying_loss": Scalar("copying/loss", "copying loss", NATS, "on copies 2 onwards of a paragraph"),
     "copying_gain": Scalar("copying/gain", "copying gain", NATS, "by which copies 2 onwards cost less than copy 1"),
     "copying_gain_null": Scalar("copying/gain_null", "null of the copying gain", NATS, "with every copy shuffled anew"),
     "random_copying_gain": Scalar(
@@ -108,17 +108,17 @@ SCALARS = {
         "-1 to 1",
         "of the best head: how far attending to a token raises that token's logit among others",
     ),
-    "ablation_copying_loss": Scalar(
-        "induction/ablation_copying_loss",
-        "copying loss by ablation",
+    "ablation_copying_gain": Scalar(
+        "induction/ablation_copying_gain",
+        "copying gain lost by ablation",
         NATS,
-        "by which ablating one head raises the copying loss, of the head where that is most",
+        "of the head without which most is lost",
     ),
-    "ablation_in_context_score": Scalar(
-        "induction/ablation_in_context_score",
-        "in-context score by ablation",
+    "ablation_copying_gain_null": Scalar(
+        "induction/ablation_copying_gain_null",
+        "null of the gain lost by ablation",
         NATS,
-        "by which ablating one head raises the in-context score, of the head where that is most",
+        "the same on shuffled copies",
     ),
     "learning_rate": Scalar("training/learning_rate", "learning rate", "", "of the next step"),
     "gradient_norm": Scalar(
@@ -268,7 +268,7 @@ def _numbers(row: dict[str, Any]) -> Iterator[tuple[Scalar, float]]:
         if row.get(key) is not None:
             yield scalar, row[key]
     for copy, loss in enumerate(row.get("copying_loss_per_copy") or [], start=1):
-        yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}", NATS, "of one paragraph"), loss
+        yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}", NATS, "of a paragraph"), loss
 
 
 def _factors(run: Run) -> dict[str, str | float]:

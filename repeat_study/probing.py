@@ -1,5 +1,6 @@
 """The probes on a checkpoint, after training: the same measurements as at an evaluation, beside the untrained model's."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,10 +63,22 @@ class Probed:
 
     def record(self) -> dict[str, Any]:
         """Every number, for a file; the forms are those of metrics.jsonl, heads.parquet and paragraph.parquet."""
-        return {"run": self.run.name, "step": self.step, **asdict(self.found), "untrained": asdict(self.untrained)}
+        copying, heads = self.evaluator.copying, self.evaluator.heads
+        lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
+        found = {"copies_and_tokens": lengths, **asdict(self.found), "untrained": asdict(self.untrained)}
+        return {"run": self.run.name, "step": self.step, **_without_nan(found)}
 
 
-def probe(subject: Trained, text: str = "") -> Probed:
+def _without_nan(value: Any) -> Any:
+    """What JSON can hold: None for NaN, an interval that one sequence does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def probe(subject: Trained, text: str | None = None) -> Probed:
     """Measure a model; text: paragraphs for the copying loss in place of the study's.
 
     Raises InputError where the text or the context is too short.
@@ -75,7 +88,7 @@ def probe(subject: Trained, text: str = "") -> Probed:
         raise InputError(
             f"{run.name}: a context of {run.context} tokens; the probe of heads needs {2 * HEAD_COPIES} or more"
         )
-    if text:
+    if text is not None:
         run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"copying_text": text})})
     evaluate = evaluator(run, subject.store)
     untrained = Decoder(run.shape, model.vocabulary, run.context, [run.seed])
@@ -85,10 +98,12 @@ def probe(subject: Trained, text: str = "") -> Probed:
 def tables_of(probed: Probed) -> Iterator[Table | str]:
     """What people read: what was measured, a table of numbers, a table of heads."""
     run, copying = probed.run, probed.evaluator.copying
+    assert probed.evaluator.heads
     yield f"{run.name}, step {probed.step} of {run.steps}, {probed.step * run.tokens_per_step:,} tokens"
     said = f"copying: {copying.copies} copies of {len(copying.copied)} paragraphs, {copying.length} tokens each"
     fewer = f"; the {COPIES} of the paper do not fit a context of {run.context}" if copying.copies < COPIES else ""
-    yield f"{said}{fewer}\n"
+    yield f"{said}{fewer}"
+    yield f"heads: {HEAD_COPIES} copies of {probed.evaluator.heads.length} random tokens\n"
     numbers = plain_table("nats, or 0 to 1", "value", "± 95%", "null", "untrained")
     row, untrained = probed.found.row, probed.untrained.row
     for name, value in row.items():

@@ -40,7 +40,8 @@ class EvaluationSpec(Spec):
     test_sequences: int = Field(48, ge=1)
     pool_sequences: int = Field(12, ge=1)  # the first of the pool, or all of a smaller one
     seen_sequences: int = Field(12, ge=1)  # the first of the unique stream, once they have been trained on
-    copying_text: str = ""  # paragraphs between blank lines, for the copying loss; empty: the shipped ones
+    # Paragraphs between blank lines, for the copying loss; None: the shipped ones.
+    copying_text: str | None = Field(None, max_length=100_000)
 
     def steps(self, total: int) -> list[int]:
         """Optimiser steps after which a run of `total` steps is evaluated; 0 (untrained) and `total` always are."""

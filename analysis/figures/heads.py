@@ -47,9 +47,9 @@ def draw(runs: Runs) -> Drawing | Missing:
         "Heads at the end of training",
         "Maps: prefix matching of every head, a layer a line, in one run per R of one seed, which share their start weights, so"
         " a place is the same head in all of them; an induction head is a bright place, and one that a repeated run lacks is"
-        " dark there. Right: each head's prefix matching against by how much zeroing its output, with all attention patterns"
-        " kept, raises the copying loss; bars are 95% intervals over the probe's sequences, the dotted line is the highest"
-        " score of any of these heads where nothing repeats. A head that copies lies to the right and above 0. Hernandez et"
+        " dark there. Right: each head's prefix matching against how much of the copying gain is lost by zeroing its output, with all"
+        " attention patterns kept; bars are 95% intervals over the probe's sequences, dotted lines are the highest of any of"
+        " these heads where nothing, or no order, repeats. A head that copies lies to the right of one and above the other. Hernandez et"
         " al. (figs. 6-7): at the worst R prefix matching is that of a model 1.47x smaller, and a two-layer model's induction"
         " head gives way.",
         figure,
@@ -69,7 +69,7 @@ def _map(ax: Axes, heads: pd.DataFrame, norm: Normalize) -> None:
     """One run's heads, layers from the bottom up."""
     ax.grid(False)
     if heads.empty:
-        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[], frame_on=False)
         return
     cells = heads.pivot(index="layer", columns="head", values="prefix_matching")
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
@@ -89,9 +89,9 @@ def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ..
     for repeats, these in heads.groupby("repeats"):
         ax.errorbar(
             these.prefix_matching,
-            these.ablation_copying_loss,
+            these.ablation_copying_gain,
             xerr=these.prefix_matching_ci,
-            yerr=these.ablation_copying_loss_ci,
+            yerr=these.ablation_copying_gain_ci,
             fmt="o",
             markersize=3,
             linewidth=0.7,
@@ -103,5 +103,6 @@ def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ..
     ax.axvline(heads.prefix_matching_null.max(), color="0.5", linestyle=":", linewidth=1)
     ax.axhline(0.0, color="0.5", linewidth=0.6)
     ax.set_xlabel("prefix matching", fontsize=8)
-    ax.set_ylabel("copying loss\nby ablation (nats)", fontsize=8)
+    ax.axhline(heads.ablation_copying_gain_null.max(), color="0.5", linestyle=":", linewidth=1)
+    ax.set_ylabel("copying gain lost\nby ablation (nats)", fontsize=8)
     ax.tick_params(labelsize=7)

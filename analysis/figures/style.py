@@ -94,8 +94,11 @@ class Arms:
 
 
 def arms(table: pd.DataFrame) -> list[Arms]:
-    """The panels of a table of runs, largest fraction first, then by size."""
-    shown = table[table.repeats > 1] if (table.repeats > 1).any() else table
+    """The panels of a table of runs, largest fraction first, then by size; at the end models of one layer that are never
+    repeated, as controls."""
+    never_repeated = table.groupby("model").repeats.transform("max") == 1
+    control = never_repeated & (table.layers == 1)
+    shown = table[(table.repeats > 1) | control] if (table.repeats > 1).any() else table
     keys = shown[["repeated_fraction", "parameters_non_embedding", "model"]].drop_duplicates()
     keys = keys.sort_values(list(keys), ascending=[False, True, True])
     return [

@@ -5,11 +5,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from repeat_study import loss
-from repeat_study.model import Block, Decoder
+from repeat_study.model import Block, Decoder, sequences_at_once
 from repeat_study.probes.heads import attention_patterns
-
-CHUNK_TOKENS = 1 << 12  # of a forward pass on a CPU
-CHUNK_TOKENS_CUDA = 1 << 16
 
 
 @torch.no_grad()
@@ -25,23 +22,24 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
     sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
     inputs_lbt = sequences[:, :-1].expand(lanes, -1, -1)
     targets_bp = sequences[:, 1:][:, positions]
-    patterns: list[Tensor] = []
+    patterns: list[Tensor] = []  # [lanes, batch, heads, time, time]
     mixed_by_layer: list[Tensor] = []  # what heads put together, [lanes, 1, batch, time, heads·d_head]
     entered: list[Tensor] = []  # what every block read
 
     def keep(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         pattern = attention_patterns(query, key).to(value.dtype)
-        patterns.append(pattern.unflatten(0, (lanes, 1, -1)))
+        patterns.append(pattern.unflatten(0, (lanes, -1)))
         mixed = pattern @ value
         mixed_by_layer.append(mixed.transpose(1, 2).flatten(2).unflatten(0, (lanes, 1, -1)))
         return mixed
 
     def frozen(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        pattern = patterns[layer]
-        return (pattern @ value.unflatten(0, (lanes, -1, pattern.shape[2]))).flatten(0, 2)
+        # Ablations share a pattern: beside each other in its product, they do not copy it.
+        value_lbhtak = value.unflatten(0, (lanes, -1, len(sequences))).movedim(1, 4)
+        mixed = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
+        return mixed.movedim(4, 1).flatten(0, 2)
 
-    def losses(x_lntd: Tensor) -> Tensor:
-        x_lnpd = x_lntd[:, :, positions]
+    def losses(x_lnpd: Tensor) -> Tensor:
         targets_lnp = targets_bp.repeat(x_lnpd.shape[1] // len(targets_bp), 1).expand(lanes, -1, -1)
         return loss.token_losses(x_lnpd, model.unembedding.weight, targets_lnp)
 
@@ -50,20 +48,22 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
 
     hooks = [block.register_forward_pre_hook(enter) for block in model.blocks]
     try:
-        whole = losses(model.residual(inputs_lbt, keep))
+        whole = losses(model.residual(inputs_lbt, keep)[:, :, positions])
     finally:
         for hook in hooks:
             hook.remove()
     # Row h keeps every head but h.
     kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
-    at_once = max(1, (CHUNK_TOKENS_CUDA if sequences.is_cuda else CHUNK_TOKENS) // inputs_lbt[0].numel())
+    at_once = max(1, sequences_at_once(inputs_lbt) // len(sequences))
     found = []
     for layer, (x_lbtd, mixed_l1bti) in enumerate(zip(entered, mixed_by_layer, strict=True)):
-        block = model.blocks[layer]
+        block, last = model.blocks[layer], layer == len(entered) - 1
         assert isinstance(block, Block)
+        if last:  # nothing looks at other positions any more
+            x_lbtd, mixed_l1bti = x_lbtd[:, :, positions], mixed_l1bti[:, :, :, positions]
         for kept_ai in kept_hi.split(at_once):
             without_lnti = (mixed_l1bti * kept_ai[:, None, None]).flatten(1, 2)
             x_lntd = block.after_mixing(x_lbtd.repeat(1, len(kept_ai), 1, 1), without_lnti)
-            changed = losses(model.residual_from(layer + 1, x_lntd, frozen))
-            found.append(changed.unflatten(1, (-1, len(sequences))))
+            changed = model.residual_from(layer + 1, x_lntd, frozen)
+            found.append(losses(changed if last else changed[:, :, positions]).unflatten(1, (-1, len(sequences))))
     return whole, torch.cat(found, dim=1).unflatten(1, (len(entered), heads))

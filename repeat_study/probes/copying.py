@@ -1,5 +1,6 @@
 """Copying loss: a paragraph again and again, the loss of every copy [H22 fig. 5]."""
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -16,6 +17,8 @@ from repeat_study.probes.intervals import numbers
 COPIES = 11  # [H22 section 4]
 FEWEST_COPIES = 4  # where the context is too short for 11 whole paragraphs, the paragraph is cut until this many fit
 FEWEST_TOKENS = 8  # of a user's paragraph
+MOST_TOKENS = 256  # of a paragraph; longer ones are cut
+MOST_PARAGRAPHS = 64
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class CopyingProbe:
 
 
 def copying_probe(
-    tokenizer: Tokenizer, end_of_text: int, context: int, text: str = "", fallback: Tensor | None = None
+    tokenizer: Tokenizer, end_of_text: int, context: int, text: str | None = None, fallback: Tensor | None = None
 ) -> CopyingProbe:
     """The probe for a context: 11 copies of every paragraph of `text`, or as many as fit, the paragraphs cut to their
     shortest and so that at least 4 copies fit (in a context of 4 or more).
@@ -79,7 +82,7 @@ def copying_probe(
     tokenizer that cannot spell that, as a synthetic language's, gets the tokens of `fallback`, [paragraphs, time].
     Raises InputError where a paragraph of `text` is too short or holds what the tokenizer cannot spell.
     """
-    if text:
+    if text is not None:
         paragraphs = _of_user(tokenizer, text)
     else:
         shipped = files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
@@ -87,7 +90,7 @@ def copying_probe(
         if not all(paragraphs):
             assert fallback is not None, "a tokenizer that cannot spell the shipped text needs another"
             paragraphs = fallback[: len(paragraphs)].tolist()
-    length = min(max(1, context // FEWEST_COPIES), *map(len, paragraphs))
+    length = min(max(1, context // FEWEST_COPIES), MOST_TOKENS, *map(len, paragraphs))
     copies = min(COPIES, context // length)
     random = np.random.default_rng(0)
     cut = [np.array(paragraph[:length]) for paragraph in paragraphs]
@@ -98,9 +101,9 @@ def copying_probe(
 
 
 def paragraphs_of(text: str) -> list[str]:
-    """What blank lines separate, each with its line breaks as spaces."""
-    blocks = text.replace("\r\n", "\n").split("\n\n")
-    return [" ".join(block.split()) for block in blocks if block.strip()]
+    """What blank lines separate; line breaks and indentation inside a paragraph are its own."""
+    blocks = re.split(r"\n[^\S\n]*\n", text.replace("\r\n", "\n"))
+    return [block.strip("\n").rstrip() for block in blocks if block.strip()]
 
 
 def _of_user(tokenizer: Tokenizer, text: str) -> list[list[int]]:
@@ -117,9 +120,20 @@ def _of_user(tokenizer: Tokenizer, text: str) -> list[list[int]]:
                 " or more"
             )
         found.append(ids)
-    if not found:
-        raise InputError("copying text: no paragraph; accepted is text whose paragraphs are separated by blank lines")
+    if not 1 <= len(found) <= MOST_PARAGRAPHS:
+        raise InputError(
+            f"copying text: {len(found) or 'no'} paragraphs; accepted are 1 to {MOST_PARAGRAPHS}, separated by blank lines"
+        )
     return found
+
+
+def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    """The text of each token where it stands: with the space that a tokenizer of words puts between two."""
+    whole = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
+    return [
+        after[len(before) :] if after.startswith(before) else tokenizer.decode([token])
+        for before, after, token in zip(whole, whole[1:], ids, strict=False)
+    ]
 
 
 def _spelled(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -8,28 +8,30 @@ from torch import Tensor
 
 from repeat_study.model import Decoder
 from repeat_study.probes.ablation import ablated_losses
-from repeat_study.probes.copying import CopyingProbe
+from repeat_study.probes.copying import CopyingProbe, later
 from repeat_study.probes.heads import HeadScores
 from repeat_study.probes.intervals import mean_and_interval
 from repeat_study.probes.positions import windows
 
-# Of the copied paragraphs and of the test set, for every ablation: what is measured is a difference on the same text.
-ABLATION_SEQUENCES = 4
-ABLATION_COPIES = (
-    4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
+ABLATED_SEQUENCES = (
+    4  # paragraphs, their shuffles and test sequences: what is measured is a difference on the same text
 )
+ABLATED_COPIES = 4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
-ABLATIONS = ("ablation_copying_loss", "ablation_in_context_score")
-# Of a score's best head, or of the head whose ablation hurts most; the null's best head is chosen the same way.
-HEADLINES = ("prefix_matching", "previous_token", "copying", *ABLATIONS)
+ABLATIONS = ("ablation_copying_gain", "ablation_copying_loss", "ablation_in_context_score")
+# Of a score's best head, or of the head whose ablation costs most; the null's best head is chosen the same way.
+HEADLINES = ("prefix_matching", "previous_token", "copying", "ablation_copying_gain")
 
 
 @dataclass(frozen=True)
 class HeadTable:
     """Numbers of the first lane's heads by name, float64 of shape [layers, heads].
 
-    The fields of `HeadScores` with `_null` and, for each, `_ci`: half the 95% interval over sequences. `ov_copying`. By
-    how many nats ablating the head raises the copying loss and the in-context score: `ablation_...` with `_ci`.
+    The fields of `HeadScores` with `_null` and, for each, `_ci`: half the 95% interval over sequences. `ov_copying`.
+    Likewise what ablating the head costs, in nats: `ablation_copying_loss` is by how much the loss rises on copies 2
+    onwards, which any useful head's does; `ablation_copying_gain` by how much more it rises there than on copy 1, which
+    only a head that copies does, and its null is that on shuffled copies; `ablation_in_context_score` by how much the
+    score rises, which is losing.
     """
 
     columns: dict[str, Tensor]
@@ -68,17 +70,23 @@ def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: 
 
 
 def _ablations(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """What ablating each head raises, [layers, heads, sequences] in nats."""
-
+    """What ablating each head costs, [layers, heads, sequences] in nats."""
+    length = copying.length
+    copies = min(ABLATED_COPIES, copying.copies)
+    paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
+    whole, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
+    # [layers, heads, sequences, copies]
+    rise = (ablated - whole[:, None, None])[0].double().unflatten(-1, (copies, length)).mean(dim=-1)
+    of_gain = later(rise) - rise[..., 0]
     early, late = windows(test.shape[1] - 1)
     positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
-    copied = copying.copied[:ABLATION_SEQUENCES, : 1 + min(ABLATION_COPIES, copying.copies) * copying.length]
-    from_second_on = torch.arange(copying.length, copied.shape[1] - 1)
-    whole, ablated = ablated_losses(model, copied, from_second_on)
-    raised = {"ablation_copying_loss": (ablated - whole[:, None, None])[0].double().mean(dim=-1)}
-    whole, ablated = ablated_losses(model, test[:ABLATION_SEQUENCES, : late.stop + 1], positions)
-    change = (ablated - whole[:, None, None])[0].double()
-    raised["ablation_in_context_score"] = change[..., len(positions) - (late.stop - late.start) :].mean(
-        dim=-1
-    ) - change[..., : early.stop - early.start].mean(dim=-1)
-    return raised
+    whole, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions)
+    of_early, of_late = (
+        (ablated - whole[:, None, None])[0].double().split([early.stop - early.start, late.stop - late.start], dim=-1)
+    )
+    return {
+        "ablation_copying_loss": later(rise)[..., : len(paragraphs)],
+        "ablation_copying_gain": of_gain[..., : len(paragraphs)],
+        "ablation_copying_gain_null": of_gain[..., len(paragraphs) :],
+        "ablation_in_context_score": of_late.mean(dim=-1) - of_early.mean(dim=-1),
+    }

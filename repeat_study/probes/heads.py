@@ -21,7 +21,7 @@ from repeat_study.probes.copying import Copying
 LENGTH = 25  # tokens of a copy [O22]
 COPIES = 4
 SEQUENCES = 10
-NULL_SEQUENCES = 5
+NULL_SEQUENCES = COPIES  # one for each rotation of its copies
 COUNTED_TOKENS = 1_000_000  # of the training split, to tell common tokens from rare ones
 
 
@@ -99,7 +99,7 @@ class HeadProbe:
     """The probe's input, the same for every run of a study.
 
     sequences: a start token and `COPIES` copies of random tokens drawn without replacement, neither the most common
-    nor the rarest, shape [SEQUENCES, 1 + copies·length]; then NULL_SEQUENCES in which every copy is drawn afresh.
+    nor the rarest, shape [SEQUENCES, 1 + copies·length]; then NULL_SEQUENCES in which no token comes twice.
     """
 
     sequences: Tensor
@@ -216,6 +216,8 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
 def eigenvalue_copying(circuit: Tensor) -> Tensor:
     """Sum of a circuit's eigenvalues over the sum of their sizes, -1 to 1, [..., d_head, d_head] to [...]: 1 where
     every direction is written back as itself [Elhage et al. 2021]."""
+    if not circuit.isfinite().all():  # of a run that diverged, which the run itself will say
+        return torch.full(circuit.shape[:-2], torch.nan, dtype=torch.float64)
     eigenvalues = torch.linalg.eigvals(circuit.cpu().double())
     return eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1).clamp_min(1e-30)
 
@@ -232,10 +234,12 @@ def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
         return None
     random = np.random.default_rng(0)
 
-    def draw() -> np.ndarray:
-        return random.choice(middle, length, replace=False)
-
-    copied = [np.tile(draw(), COPIES) for _ in range(SEQUENCES)]
-    null = [np.concatenate([draw() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]
+    copied = [np.tile(random.choice(middle, length, replace=False), COPIES) for _ in range(SEQUENCES)]
+    # Over the rotations every copy of the null is made of the same tokens, so none is harder than another.
+    if len(middle) >= COPIES * length:
+        drawn = random.choice(middle, (COPIES, length), replace=False)
+    else:  # a vocabulary too small for that has some token twice
+        drawn = np.stack([random.choice(middle, length, replace=False) for _ in range(COPIES)])
+    null = [np.concatenate([drawn[(first + k) % COPIES] for k in range(COPIES)]) for first in range(NULL_SEQUENCES)]
     start = np.full((SEQUENCES + NULL_SEQUENCES, 1), store.end_of_text)
     return HeadProbe(torch.from_numpy(np.hstack([start, np.stack(copied + null)])), length)

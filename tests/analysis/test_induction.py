@@ -79,14 +79,16 @@ def curve(scores: list[float], nulls: float = 0.04, half: float | None = 0.01) -
         ([0.03, 0.04, 0.2, 0.3, 0.4], 200, None),
         ([0.03, 0.3, 0.04, 0.3, 0.4], 300, None),  # one high score on the way makes no head
         ([0.03, 0.3, 0.04, 0.04, 0.04], None, None),  # nor does it lose one
-        ([0.03, 0.3, 0.4, 0.04, 0.04], None, 300),
-        ([0.03, 0.3, 0.4, 0.08, 0.085], None, None),  # wavers about twice the null
+        ([0.03, 0.3, 0.4, 0.04, 0.04], 100, 300),
+        ([0.03, 0.3, 0.4, 0.04, 0.3], 100, None),  # one low score loses none
+        ([0.03, 0.3, 0.4, 0.08, 0.085], 100, None),  # wavers about twice the null
+        ([0.03, 0.04, 0.04, 0.04, 0.3], None, None),  # one high score at the end is not enough
         ([0.03, 0.04, 0.05, 0.06, 0.07], None, None),
         ([0.03, 0.04, 0.05, 0.06, 0.089], None, None),  # above twice the null, its interval is not
         ([0.15, 0.2, 0.25, 0.28, 0.3], None, None),  # an untrained model scores half of that
     ],
 )
-def test_heads_have_formed_where_the_score_stays_above_twice_its_null(
+def test_heads_have_formed_where_the_score_is_above_twice_its_null_twice_in_a_row(
     scores: list[float], formed_at: float | None, lost_at: float | None
 ) -> None:
     found = formation(curve(scores))
@@ -164,6 +166,11 @@ def test_figures_hold_the_numbers_they_show(planted: Path) -> None:
     assert isinstance(position, Drawing) and isinstance(sizes, Drawing)
     assert len(over.table) == 11 * 4 and len(over.figure.axes) == 4 * 4
     assert "1x128 (one layer: a control), f = 50%" in [ax.get_title() for ax in over.figure.axes]
+    for path in planted.glob("1x128-f0.5*"):
+        shutil.rmtree(path)
+    alone = induction_over_training.draw(load_runs(planted))
+    assert isinstance(alone, Drawing), "a control that is never repeated is shown too"
+    assert "1x128 (one layer: a control), clean" in [ax.get_title() for ax in alone.figure.axes]
     clean = over.table.query("model == '2x64' and repeats == 1")
     assert clean.prefix_matching.tolist() == [NULL, NULL, score_of(98304) / 2, score_of(98304)]
     assert len(at_end.table) == 9 * 4 + 2 * 2, "every head of every run, at the end alone"

@@ -28,8 +28,8 @@ def write_run(
 ) -> str:
     """A run directory with a given test-loss curve, which its copying loss follows.
 
-    heads: prefix matching of every head at every evaluation, [evaluations, layers, heads]; ablating a head raises the
-    copying loss by twice its score. paragraph: the probability of every token of every copy at the end, [copies, tokens].
+    heads: prefix matching of every head at every evaluation, [evaluations, layers, heads]; ablating a head takes
+    twice its score from the copying gain. paragraph: the probability of every token of every copy at the end, [copies, tokens].
     metrics: what the last evaluation says otherwise. A run with neither is as those that older versions wrote.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
@@ -74,5 +74,6 @@ def head_columns(scores: np.ndarray) -> dict[str, list[Any]]:
     flat = scores.flatten()
     columns = {"layer": layer.flatten(), "head": head.flatten(), "prefix_matching": flat}
     columns |= {"prefix_matching_ci": np.full_like(flat, HALF), "prefix_matching_null": np.full_like(flat, NULL)}
-    columns |= {"ablation_copying_loss": 2 * flat, "ablation_copying_loss_ci": np.full_like(flat, HALF)}
+    columns |= {"ablation_copying_gain": 2 * flat, "ablation_copying_gain_ci": np.full_like(flat, HALF)}
+    columns |= {"ablation_copying_gain_null": np.zeros_like(flat)}
     return {name: values.tolist() for name, values in columns.items()}

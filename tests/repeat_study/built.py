@@ -46,5 +46,5 @@ def random_copies(generator: torch.Generator) -> HeadProbe:
         return 1 + torch.randperm(TOKENS - 1, generator=generator)[:LENGTH]
 
     copied = [draw().repeat(COPIES) for _ in range(SEQUENCES)]
-    fresh = [torch.cat([draw() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]
+    fresh = [torch.cat([draw() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]  # too few tokens for no repeats
     return HeadProbe(torch.nn.functional.pad(torch.stack(copied + fresh), (1, 0)), LENGTH)

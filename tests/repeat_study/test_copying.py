@@ -9,7 +9,7 @@ from data_prep.token_store import TokenStore
 from data_prep.tokenizer import word_tokenizer
 from repeat_study.ladder import shape_of
 from repeat_study.model import Decoder
-from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of
+from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of, pieces
 
 
 class LogitsAlone(Decoder):
@@ -101,13 +101,15 @@ def test_intervals_are_over_paragraphs(store: TokenStore) -> None:
 def test_a_language_that_cannot_spell_the_paragraph_copies_its_own_text() -> None:
     tokenizer = word_tokenizer(["a", "b", "c"])
     fallback = torch.tensor([[1, 2, 3, 2, 1, 3, 3], [3, 3, 1, 2, 1, 1, 2]])
-    probe = copying_probe(tokenizer, 0, 16, "", fallback)
+    probe = copying_probe(tokenizer, 0, 16, None, fallback)
     assert probe.copied.tolist() == [[0, *[1, 2, 3, 2] * 4], [0, *[3, 3, 1, 2] * 4]]
 
 
 def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
-    text = "The first paragraph,\nof two lines.\n\n\nAnd the second one, which is longer than the first.\n"
-    assert paragraphs_of(text)[0] == "The first paragraph, of two lines."
+    text = "\nThe first paragraph,\n    of two lines.\n \n\nAnd the second one, which is longer than the first.\r\n"
+    assert paragraphs_of(text)[0] == "The first paragraph,\n    of two lines.", (
+        "line breaks and indentation are its own"
+    )
     probe = copying_probe(store.tokenizer(), store.end_of_text, 1024, text)
     assert probe.copied.shape == (2, 1 + 11 * probe.length)
     assert store.tokenizer().decode(probe.copied[0, 1 : 1 + probe.length].tolist()) == paragraphs_of(text)[0]
@@ -117,7 +119,9 @@ def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
     ("words", "text", "message"),
     [
         (None, "too short", r"paragraph 1 \('too short'\): \d tokens; accepted are 8 or more"),
-        (None, "\n \n", "copying text: no paragraph"),
+        (None, "\n \n", "copying text: no paragraphs; accepted are 1 to 64"),
+        (None, "", "copying text: no paragraphs"),
+        (None, "A paragraph of more than eight tokens.\n\n" * 65, "copying text: 65 paragraphs"),
         (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: holds what the study's tokenizer cannot spell"),
     ],
 )
@@ -127,3 +131,13 @@ def test_text_that_cannot_be_probed_is_refused(
     tokenizer = word_tokenizer(words) if words else store.tokenizer()
     with pytest.raises(InputError, match=message):
         copying_probe(tokenizer, 0, 64, text)
+
+
+def test_pieces_stand_as_they_do_in_the_text(store: TokenStore) -> None:
+    tokenizer = store.tokenizer()
+    ids = tokenizer.encode("def café(x):\n    return x", add_special_tokens=False).ids
+    assert "".join(pieces(tokenizer, ids)).startswith("def caf") and "".join(pieces(tokenizer, ids)).endswith(
+        "return x"
+    )
+    words = word_tokenizer(["a", "b"])
+    assert pieces(words, words.encode("a b b").ids) == ["a", " b", " b"]

@@ -39,12 +39,21 @@ def test_copies_are_of_tokens_that_are_neither_common_nor_rare(store: TokenStore
     probe = head_probe(store, 128)
     assert probe and probe.sequences.shape == (SEQUENCES + NULL_SEQUENCES, 1 + 25 * COPIES) and probe.length == 25
     copied, fresh = probe.sequences[:, 1:].view(-1, COPIES, 25).split([SEQUENCES, NULL_SEQUENCES])
-    assert (copied == copied[:, :1]).all() and not (fresh == fresh[:, :1]).all(-1)[:, 1:].any()
-    assert all(len(set(copy.tolist())) == 25 for copy in torch.cat([copied, fresh]).flatten(0, 1)), "no replacement"
+    assert (copied == copied[:, :1]).all()
+    assert all(len(set(copy.tolist())) == 25 for copy in copied.flatten(0, 1)), "no replacement"
+    places = [sorted(fresh[:, copy].flatten().tolist()) for copy in range(COPIES)]
+    assert all(place == places[0] for place in places), "every copy of the null is of the same tokens"
     counts = np.bincount(store.train, minlength=store.vocabulary)
     seen = np.sort(counts[counts > 0])
     drawn = counts[np.unique(torch.cat([copied, fresh]).numpy())]
     assert seen[len(seen) // 8] < drawn.min() and drawn.max() < seen[-len(seen) // 8]
+
+
+def test_nothing_comes_twice_in_the_null_where_the_vocabulary_has_room(store: TokenStore) -> None:
+    probe = head_probe(store, 64)  # 4 of 16 tokens
+    assert probe
+    assert all(len(set(sequence.tolist())) == 65 for sequence in probe.sequences[SEQUENCES:])
+    assert len(probe.sequences) == SEQUENCES + NULL_SEQUENCES
 
 
 @pytest.mark.parametrize(("context", "length"), [(1000, 25), (100, 25), (32, 8), (8, 2), (7, None)])

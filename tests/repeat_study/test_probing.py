@@ -57,7 +57,10 @@ def test_everything_is_shown_and_written(trained: RunDirectory, data_dir: Path, 
     shown = console.export_text()
     assert "4 copies of 1 paragraphs, 8 tokens each; the 11 of the paper do not fit a context of 32" in shown
     assert "L0H0" in shown and "L1H0" in shown and "prefix matching" in shown
-    record = json.loads(json.dumps(found.record()))
+    assert "heads: 4 copies of 8 random tokens" in shown
+    record = json.loads(json.dumps(found.record(), allow_nan=False))
+    assert record["copies_and_tokens"] == {"copying": [4, 8], "heads": [4, 8]}
+    assert record["heads"]["ablation_copying_gain_ci"] == [None, None]
     assert record["row"]["copying_loss_ci"] is None, "one paragraph has no interval"
     assert record["row"]["copying_loss"] != trained.rows()[-1]["copying_loss"]
 

@@ -94,7 +94,7 @@ def test_identity_follows_everything_that_can_change_the_result(study: Study) ->
 def test_identity_is_the_same_on_every_machine_and_day() -> None:
     run = load_study(LAPTOP).runs("0123456789abcdef")[0]
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
-    assert run.identity == "131e8d5cf8329749120876e364ee5731136207f1bebbf3bc18adf9c79c0fd252"
+    assert run.identity == "44509d9ece146cbe29cef9bf12e10bf799de55d66e6961d4ae54605bd330016e"
 
 
 def test_resources_are_in_no_identity(study: Study) -> None:
