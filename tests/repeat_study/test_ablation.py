@@ -8,7 +8,8 @@ from repeat_study.model import Decoder
 from repeat_study.probes.ablation import ablated_losses
 from repeat_study.probes.copying import CopyingProbe
 from repeat_study.probes.head_table import HeadTable, head_table
-from repeat_study.probes.heads import attention_patterns
+from repeat_study.probes.heads import COPIES, NULL_SEQUENCES, SEQUENCES, HeadProbe, attention_patterns
+from repeat_study.probes.in_context import in_context_scores
 
 VOCABULARY = 50
 
@@ -123,3 +124,29 @@ def test_attribution_is_the_heads_own_path_to_the_logit() -> None:
     wanted = over_mean[:, queries].mean(dim=-1)
     assert torch.allclose(torch.cat([found.attribution, found.attribution_null], dim=-1)[0, 1, 0], wanted, atol=1e-4)
     assert found.attribution[0, 1, 0].std() > 0, "the sequences differ"
+
+
+def test_the_table_measures_copies_and_windows_as_the_losses_are_measured() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(shape_of("2x32"), VOCABULARY, 64, [0])
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, float(parameter.dim() == 2), 0.1)
+    copying = CopyingProbe(torch.randint(VOCABULARY, (2 * 5, 1 + 5 * 12)), 5, 12)  # only 4 of both are ablated
+    test = torch.randint(VOCABULARY, (6, 65))
+    probe = HeadProbe(torch.randint(VOCABULARY, (SEQUENCES + NULL_SEQUENCES, 1 + COPIES * 16)), 16)
+    columns = head_table(decoder, probe(decoder), copying, test).columns
+
+    def change(sequences: torch.Tensor) -> torch.Tensor:
+        """[layers, heads, sequences, time]"""
+        whole, ablated = ablated_losses(decoder, sequences, torch.arange(sequences.shape[1] - 1))
+        return (ablated - whole[:, None, None])[0].double()
+
+    of_score = in_context_scores(change(test[:4]))
+    assert torch.allclose(columns["ablation_in_context_score"], of_score.mean(dim=-1), atol=1e-5)
+    halves = {"": copying.sequences[:4, :49], "_null": copying.sequences[5:9, :49]}
+    for name, sequences in halves.items():
+        by_copy = change(sequences).unflatten(-1, (4, 12)).mean(dim=-1)
+        gain = by_copy[..., 1:].mean(dim=-1) - by_copy[..., 0]
+        assert torch.allclose(columns[f"ablation_copying_gain{name}"], gain.mean(dim=-1), atol=1e-5)
+    rise = change(halves[""])[..., 12:].mean(dim=(-1, -2))
+    assert torch.allclose(columns["ablation_copying_loss"], rise, atol=1e-5) and rise.abs().max() > 1e-3
