@@ -126,6 +126,8 @@ class HeadProbe:
         queries = attended_qp.any(dim=1)
         found: dict[str, list[Tensor]] = defaultdict(list)
 
+        reads: dict[str, Tensor] = {}  # of the sequence's tokens, and of the next token over their mean
+
         # Weights are looked at inside the pass alone: elsewhere a sharded model has only its part of them.
         def look(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             with torch.autocast(device.type, enabled=False):
@@ -137,11 +139,15 @@ class HeadProbe:
                 found["match"].append((pattern_lnhqp * attended_qp).sum(dim=-1)[..., queries].mean(dim=-1))
                 for name, back in (("before", 1), ("two before", 2)):
                     found[name].append(pattern_lnhqp.diagonal(-back, dim1=-2, dim2=-1).mean(dim=-1))
-                read_ldv = reading(model)
-                sample_lnds = read_ldv[:, :, tokens_nt[:, 1 : 1 + self.length]].movedim(1, 2)
-                read_lntd = read_ldv.movedim(1, 2)[:, tokens_nt[:, 1:]] - sample_lnds.mean(dim=-1)[:, :, None]
-                found["push"].append(contributions(block.attention, mixed, read_lntd))
-                own, other = copying_scores(block.attention, value.unflatten(0, (lanes, -1)), sample_lnds, self.length)
+                if not reads:
+                    read_ldv = reading(model)
+                    reads["sample"] = read_ldv[:, :, tokens_nt[:, 1 : 1 + self.length]].movedim(1, 2)
+                    of_next_lntd = read_ldv.movedim(1, 2)[:, tokens_nt[:, 1:]]
+                    reads["next"] = of_next_lntd - reads["sample"].mean(dim=-1)[:, :, None]
+                found["push"].append(contributions(block.attention, mixed, reads["next"]))
+                own, other = copying_scores(
+                    block.attention, value.unflatten(0, (lanes, -1)), reads["sample"], self.length
+                )
                 found["own"].append(own)
                 found["other"].append(other)
                 found["circuit"].append(ov_circuit(model, block))
