@@ -11,7 +11,15 @@ from analysis.induction import formation
 from analysis.runs import Runs
 
 # Numbers of the last evaluation that runs made before they were measured lack.
-PROBED = ("prefix_matching", "prefix_matching_null", "random_copying_loss", "random_copying_gain", "in_context_score")
+PROBED = (
+    "prefix_matching",
+    "prefix_matching_null",
+    "copying_score",
+    "random_copying_loss",
+    "random_copying_gain",
+    "random_copying_gain_null",
+    "in_context_score",
+)
 
 
 @dataclass(frozen=True)

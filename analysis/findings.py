@@ -3,6 +3,14 @@
 import pandas as pd
 from scipy.stats import t as student_t
 
+COMPARED = {
+    "test_loss": "test loss",
+    "prefix_matching": "prefix matching",
+    "copying_score": "copying score of the best head",
+    "random_copying_gain": "copying gain on random tokens",
+    "copying_gain": "copying gain on a paragraph",
+    "in_context_score": "in-context score",
+}
 OF_HEADS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # left out where no run has any
 
 
@@ -96,27 +104,29 @@ def _formed(arm: pd.DataFrame) -> str:
 
 
 def _beside(where: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """The end of the clean run beside the worst R for test loss, which is not chosen by what is compared here."""
-
-    def both(column: str) -> str:
-        return " against ".join(_with_interval(arm[column]) for arm in (clean, worst))
-
-    seeds = min(len(clean), len(worst))
-    return (
-        f"{where}, at the end, clean against R = {worst.repeats.iloc[0]:,} (the worst for test loss): prefix matching"
-        f" {both('prefix_matching')} (null {max(clean.prefix_matching_null.max(), worst.prefix_matching_null.max()):.3f}),"
-        f" copying gain {both('copying_gain')} (null {both('copying_gain_null')}), in-context score"
-        f" {both('in_context_score')}; {'95% intervals over seeds' if seeds > 1 else 'one seed, so no intervals'}."
+    """The end of the clean runs beside the worst R for test loss, which is not chosen by what is compared here. Runs of a
+    seed start from the same weights and see the same unique text, so differences are taken seed by seed."""
+    pairs = clean.merge(worst, on="seed", suffixes=("", "_repeated"))
+    said = []
+    for column, name in COMPARED.items():
+        change = (pairs[f"{column}_repeated"] - pairs[column]).dropna()
+        if change.empty:
+            continue
+        before, after = pairs.loc[change.index, column].mean(), pairs.loc[change.index, f"{column}_repeated"].mean()
+        said.append(f"{name} {before:.3f} against {after:.3f} ({_with_interval(change)})")
+    intervals = (
+        f"means of {len(pairs)} seeds, differences with 95% intervals over them" if len(pairs) > 1 else "one seed"
     )
+    repeats = f"R = {worst.repeats.iloc[0]:,} (the worst for test loss)"
+    return f"{where}, at the end, clean against {repeats}; {intervals}: {'; '.join(said)}."
 
 
-def _with_interval(values: pd.Series) -> str:
-    """Mean of the seeds and half its 95% t interval."""
-    values = values.dropna()
-    if len(values) < 2:
-        return f"{values.mean():.3f}"
-    half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():.3f} ± {half:.3f}"
+def _with_interval(change: pd.Series) -> str:
+    """Mean change over seeds and half its 95% t interval."""
+    if len(change) < 2:
+        return f"{change.mean():+.3f}"
+    half = student_t.ppf(0.975, len(change) - 1) * change.std(ddof=1) / len(change) ** 0.5
+    return f"{change.mean():+.3f} ± {half:.3f}"
 
 
 def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -11,30 +11,34 @@ from analysis.runs import ARM, Runs
 
 NAME = "heads"
 SCALE = "magma"  # not that of the numbers of repeats
+MOST_SEEDS = 4  # a row each; the table has all
 WRITTEN = 64  # heads of a model, up to which the values are written into the map
 
 
 def draw(runs: Runs) -> Drawing | Missing:
-    """A row per fraction and model: a map of layers by heads per R, and what ablating each head does to copying."""
+    """A row per fraction, model and seed: a map of layers by heads per R, and what ablating each head does to copying."""
     last = runs.at_the_end("heads")
     if last.empty:
         return Missing(NAME, "no finished run has heads.parquet: made before it was written, or contexts too short")
-    chosen = _one_seed(runs.done[runs.done.name.isin(last.name)])[ARM]
-    table = chosen.merge(last, on="name")
-    panels = arms(table)
+    table = runs.done[ARM].merge(last, on="name")
+    rows = [
+        (panel, seed, panel.runs[panel.runs.seed == seed])
+        for panel in arms(table)
+        for seed in sorted(panel.runs.seed.unique())[:MOST_SEEDS]
+    ]
     every = sorted(table.repeats.unique())
     colour = colours([value for value in every if value > 1])
     # A study without heads is dark: the scale ends no lower than four times what a head scores where nothing repeats.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
-    figure = Figure(figsize=(3.6 + 1.75 * len(every), 0.9 + 2.1 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(3.6 + 1.75 * len(every), 0.9 + 2.1 * len(rows)), layout="constrained")
     ratios = [1.0] * len(every) + [1.7]
-    axes = figure.subplots(len(panels), len(every) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios})
-    for row, panel in zip(axes, panels, strict=True):
+    axes = figure.subplots(len(rows), len(every) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios})
+    for row, (panel, seed, here) in zip(axes, rows, strict=True):
         for ax, repeats in zip(row, every, strict=False):
-            _map(ax, panel.runs[panel.runs.repeats == repeats], norm)
+            _map(ax, here[here.repeats == repeats].drop_duplicates(["layer", "head"]), norm)
             ax.set_title("clean" if repeats == 1 else f"R = {repeats:g}", fontsize=9)
-        row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}\nlayer", fontsize=8)
-        _ablation(row[-1], panel.runs, colour)
+        row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
+        _ablation(row[-1], here, colour)
         row[-1].set_xlim(
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
@@ -45,8 +49,8 @@ def draw(runs: Runs) -> Drawing | Missing:
     return Drawing(
         NAME,
         "Heads at the end of training",
-        "Maps: prefix matching of every head, a layer a line, in one run per R of one seed, which share their start weights, so"
-        " a place is the same head in all of them; an induction head is a bright place, and one that a repeated run lacks is"
+        "Maps: prefix matching of every head, a layer a line, one run per R; the runs of a seed share their start weights, so a"
+        " place is the same head in all maps of a line; an induction head is a bright place, and one that a repeated run lacks is"
         " dark there. Right: each head's prefix matching against how much of the copying gain is lost by zeroing its output, with all"
         " attention patterns kept; bars are 95% intervals over the probe's sequences, dotted lines are the highest of any of"
         " these heads where nothing, or no order, repeats. A head that copies lies to the right of one and above the other. Hernandez et"
@@ -55,14 +59,6 @@ def draw(runs: Runs) -> Drawing | Missing:
         figure,
         table,
     )
-
-
-def _one_seed(done: pd.DataFrame) -> pd.DataFrame:
-    """A run per model, fraction and R: of the seed that most arms of the model and fraction have, the first of them."""
-    by = ["model", "repeated_fraction", "repeats"]
-    arms_of_seed = done.groupby(["model", "seed"]).name.transform("nunique")
-    ranked = done.assign(arms=arms_of_seed).sort_values(["arms", "seed", "pool_seed"], ascending=[False, True, True])
-    return ranked.drop_duplicates(by).drop(columns="arms")
 
 
 def _map(ax: Axes, heads: pd.DataFrame, norm: Normalize) -> None:

@@ -38,6 +38,8 @@ class Measured:
 
 ROWS = (
     Measured("prefix_matching", "prefix matching,\nbest head", null="prefix_matching_null"),
+    Measured("copying_score", "copying score,\nbest head", null="copying_score_null"),
+    Measured("random_copying_gain", "copying gain, random\ntokens (nats/token)", null="random_copying_gain_null"),
     Measured("copying_gain", "copying gain\n(nats/token)", null="copying_gain_null"),
     Measured("in_context_score", "in-context score\n(nats/token)"),
     Measured("test_loss", "test loss\n(nats/token)", from_share=0.02),
@@ -90,8 +92,9 @@ def draw(runs: Runs) -> Drawing | Missing:
     return Drawing(
         NAME,
         "Induction heads and copying over training",
-        "From above: attention that the best head pays to what came after earlier occurrences of the present token; how much"
-        " lower the loss is on copies 2 onwards of a paragraph than on the first; loss late in the context less loss early in"
+        "From above: attention that the best head pays to what came after earlier occurrences of the present token; how far"
+        " the best head's direct path raises the token it attends to, -1 to 1; how much lower the loss is on copies 2 onwards of"
+        " random tokens, then of a paragraph, than on the first copy; loss late in the context less loss early in"
         " it (lower is better); test loss. Dotted: each line's null, the same where nothing, or no order, repeats;"
         " grey: the best head of an untrained model. Heads form where prefix matching leaves both, and copying and the"
         " in-context score follow (Olsson et al. 2022). Hernandez et al. (fig. 7, two layers, attention only, f = 50%):"

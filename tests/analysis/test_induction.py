@@ -164,7 +164,7 @@ def test_figures_hold_the_numbers_they_show(planted: Path) -> None:
     )
     assert isinstance(over, Drawing) and isinstance(at_end, Drawing)
     assert isinstance(position, Drawing) and isinstance(sizes, Drawing)
-    assert len(over.table) == 11 * 4 and len(over.figure.axes) == 4 * 4
+    assert len(over.table) == 11 * 4 and len(over.figure.axes) == 6 * 4
     assert "1x128 (one layer: a control), f = 50%" in [ax.get_title() for ax in over.figure.axes]
     for path in planted.glob("1x128-f0.5*"):
         shutil.rmtree(path)
@@ -182,16 +182,20 @@ def test_figures_hold_the_numbers_they_show(planted: Path) -> None:
     assert worst["copying loss"] < worst["prefix matching"] < worst["test loss"] < 1
 
 
-def test_a_map_of_heads_is_of_one_seed(planted: Path, runs: list[Run], store: TokenStore) -> None:
-    # A seed with the clean run alone: the seed that has more arms is shown.
-    fields = {"model": "2x64", "repeats": 1, "seed": 0}
-    shutil.rmtree(next(planted.glob("2x64-clean-s0*")))
-    for repeats in (1, 4, 16):
+def test_every_seed_has_a_row_of_maps(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    for repeats in (1, 4):
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "seed": 3}
         write_run(planted, runs[0], store, [5.0, 4.5, 4.0, 3.9], formed(0.5), **fields)
     found = heads.draw(load_runs(planted))
     assert isinstance(found, Drawing)
-    assert found.table[found.table.model == "2x64"].seed.unique().tolist() == [3]
+    rows = [ax.get_ylabel() for ax in found.figure.axes if "seed" in ax.get_ylabel()]
+    assert sorted(rows) == sorted(
+        [
+            *(f"{size}, f = 50%, seed 0\nlayer" for size in SIZES),
+            "1x128\n(one layer: a control), f = 50%, seed 0\nlayer",
+            "2x64, f = 50%, seed 3\nlayer",
+        ]
+    )
 
 
 def test_runs_without_scores_of_heads_say_what_is_missing(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
@@ -216,10 +220,18 @@ def test_findings_say_when_heads_form_and_what_repeats_leave(planted: Path, runs
     assert "Induction heads in 2x64, f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds." in said
     assert "1x128 has one layer and cannot form induction heads: none formed (best score at the end 0.031)." in said
     beside = next(line for line in said if line.startswith("2x64, f = 50%, at the end"))
-    assert "clean against R = 16 (the worst for test loss)" in beside
-    half = 12.706 * abs(NULL - 2 * NULL) / 2
-    assert f"prefix matching {score_of(98304):.3f} against {1.5 * NULL:.3f} ± {half:.3f} (null 0.031)" in beside
-    assert f"copying gain 1.500 against {(1.35 + 0.35) / 2:.3f} ±" in beside
+    assert "clean against R = 16 (the worst for test loss); one seed: test loss" in beside, "seed 1 has no clean run"
+    score = score_of(98304)
+    assert f"prefix matching {score:.3f} against {NULL:.3f} ({NULL - score:+.3f})" in beside
+    assert "copying gain on a paragraph 1.500 against 1.350 (-0.150)" in beside
+    clean = fields | {"repeats": 1}
+    write_run(planted, runs[0], store, [5.0, 4.5, 4.0, 3.8], formed(score), None, {"copying_gain": 1.4}, **clean)
+    said = findings(summary(load_runs(planted)))
+    beside = next(line for line in said if line.startswith("2x64, f = 50%, at the end"))
+    assert "means of 2 seeds, differences with 95% intervals over them" in beside
+    changes = np.array([1.35 - 1.5, 0.35 - 1.4])
+    half = 12.706 * changes.std(ddof=1) / 2**0.5
+    assert f"copying gain on a paragraph 1.450 against 0.850 ({changes.mean():+.3f} ± {half:.3f})" in beside
 
 
 def test_a_study_in_which_no_head_formed_claims_nothing(planted: Path) -> None:
@@ -274,6 +286,6 @@ def test_intervals_are_drawn_from_five_seeds_on(planted: Path, runs: list[Run], 
 
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
     assert bands() == 0
-    for seed, wanted in ((1, 0), (2, 0), (3, 0), (4, 4)):
+    for seed, wanted in ((1, 0), (2, 0), (3, 0), (4, 6)):
         write_run(planted, runs[0], store, [5.0, 4.5, 4.0, 3.9], formed(0.5 + HALF), seed=seed, **fields)
         assert bands() == wanted

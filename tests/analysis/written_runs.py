@@ -45,6 +45,7 @@ def write_run(
         if heads is not None:
             row |= {"prefix_matching": float(np.max(heads[place])), "prefix_matching_ci": HALF}
             row |= {"prefix_matching_null": NULL, "in_context_score": -0.25, "random_copying_loss": loss}
+            row |= {"random_copying_gain_null": 0.0, "copying_score": -0.5, "copying_score_null": -0.75}
             row |= {"random_copying_gain": 0.5, "loss_by_position": falling(loss, run.context)}
             scores = head_columns(np.asarray(heads[place], float))
         if paragraph is not None:
