@@ -12,6 +12,7 @@ from analysis.runs import Runs
 
 STEPS = 10  # of the colour scale, even in the square root of the probability: small models are rarely sure of anything
 DROPS = 12  # listed
+MOST_SEEDS = 4
 BEFORE = 6  # tokens shown before a listed one
 SHOWN = {code: chr(0x2400 + code) for code in range(32)} | {9: "⇥", 10: "⏎", 127: "␡"}  # control characters, visible
 
@@ -42,6 +43,7 @@ class Beside:
     clean, repeated: a row per token of every copy, `copy`, `token`, `loss` in nats and `probability`.
     """
 
+    seed: int
     clean: pd.DataFrame
     repeated: dict[int, pd.DataFrame]  # by R, the most damaged first
 
@@ -70,16 +72,16 @@ def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
     )
 
 
-def beside(panel: Arms, runs: Runs) -> Beside | None:
-    """The runs of a panel that are shown: of the first seed that has a clean and a repeated run with their paragraphs."""
-    known = panel.runs.sort_values(["seed", "pool_seed"])
-    for _, seed in known.groupby("seed"):
-        clean, repeated = seed[seed.repeats == 1], seed[seed.repeats > 1].drop_duplicates("repeats")
-        if len(clean) and len(repeated):
+def beside(panel: Arms, runs: Runs) -> list[Beside]:
+    """The runs of a panel that are shown: of the first seeds that have a clean and a repeated run with their paragraphs."""
+    shown = []
+    for seed, of_seed in panel.runs.sort_values(["seed", "pool_seed"]).groupby("seed"):
+        clean, repeated = of_seed[of_seed.repeats == 1], of_seed[of_seed.repeats > 1].drop_duplicates("repeats")
+        if len(clean) and len(repeated) and len(shown) < MOST_SEEDS:
             worst_first = repeated.sort_values("final_copying_loss", ascending=False)
             found = {int(run.repeats): _last(runs, run.name) for run in worst_first.itertuples()}
-            return Beside(_last(runs, clean.name.iloc[0]), found)
-    return None
+            shown.append(Beside(int(seed), _last(runs, clean.name.iloc[0]), found))
+    return shown
 
 
 def drops(clean: pd.DataFrame, repeated: pd.DataFrame) -> pd.DataFrame:
@@ -127,8 +129,10 @@ def _variant(variant: str, runs: Runs) -> Iterator[str]:
     if variant:
         yield f"<h1>{html.escape(variant)}</h1>"
     for panel in arms(done):
-        if shown := beside(panel, runs):
-            yield f"<h2>{html.escape(panel.title)}</h2>"
+        besides = beside(panel, runs)
+        for shown in besides:
+            seed = f", seed {shown.seed}" if len(besides) > 1 else ""
+            yield f"<h2>{html.escape(panel.title)}{seed}</h2>"
             (worst, table), *others = shown.repeated.items()
             yield f'<div class="pair">{_text("clean", shown.clean)}{_text(f"R = {worst:,}", table)}</div>'
             yield _drops_html(shown.clean, table, worst)
