@@ -74,7 +74,7 @@ def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
 
 def beside(panel: Arms, runs: Runs) -> list[Beside]:
     """The runs of a panel that are shown: of the first seeds that have a clean and a repeated run with their paragraphs."""
-    shown = []
+    shown: list[Beside] = []
     for seed, of_seed in panel.runs.sort_values(["seed", "pool_seed"]).groupby("seed"):
         clean, repeated = of_seed[of_seed.repeats == 1], of_seed[of_seed.repeats > 1].drop_duplicates("repeats")
         if len(clean) and len(repeated) and len(shown) < MOST_SEEDS:
