@@ -36,7 +36,8 @@ def draw(runs: Runs) -> Drawing | Missing:
     for row, (panel, seed, here) in zip(axes, rows, strict=True):
         for ax, repeats in zip(row, every, strict=False):
             _map(ax, here[here.repeats == repeats].drop_duplicates(["layer", "head"]), norm)
-            ax.set_title("clean" if repeats == 1 else f"R = {repeats:g}", fontsize=9)
+            if ax.images:
+                ax.set_title("clean" if repeats == 1 else f"R = {repeats:g}", fontsize=9)
         row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
         _ablation(row[-1], here, colour)
         row[-1].set_xlim(
