@@ -8,6 +8,7 @@ COMPARED = {
     "prefix_matching": "prefix matching",
     "copying_score": "copying score of the best head",
     "random_copying_gain": "copying gain on random tokens",
+    "copying_loss": "copying loss",
     "copying_gain": "copying gain on a paragraph",
     "in_context_score": "in-context score",
 }
