@@ -13,9 +13,8 @@ from repeat_study.probes.heads import HeadScores
 from repeat_study.probes.intervals import mean_and_interval
 from repeat_study.probes.positions import windows
 
-ABLATED_SEQUENCES = (
-    4  # paragraphs, their shuffles and test sequences: what is measured is a difference on the same text
-)
+# Paragraphs, their shuffles and test sequences, as many of each: what is measured is a difference on the same text.
+ABLATED_SEQUENCES = 4
 ABLATED_COPIES = 4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
 ABLATIONS = ("ablation_copying_gain", "ablation_copying_loss", "ablation_in_context_score")
