@@ -26,7 +26,7 @@ from data_prep.build import prepare
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.datamodule import MixtureBatches
-from repeat_study.evaluation import evaluator, losses_of
+from repeat_study.evaluation import evaluator
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.in_context import in_context
 from repeat_study.study import Run, load_study
@@ -55,7 +55,7 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
     evaluate, numbers = evaluator(run, store), cycle(range(run.steps))
-    heads, test_losses = evaluate.heads, losses_of(model, evaluate.test)
+    heads, test_losses = evaluate.heads, model.token_losses(evaluate.test[None])[0]
     assert heads
     scores = heads(model)
 

@@ -15,9 +15,8 @@ from repeat_study.probes.copying import CopyingProbe, copying_probe, pieces
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.heads import HeadProbe, head_probe
 from repeat_study.probes.in_context import in_context
+from repeat_study.records import Columns
 from repeat_study.study import Run
-
-Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
