@@ -23,7 +23,7 @@ from transformer_lens.utils import get_act_name
 from repeat_study.evaluation import Evaluator, evaluator
 from repeat_study.model import Decoder
 from repeat_study.probes.ablation import ablated_losses
-from repeat_study.probes.head_table import ABLATION_SEQUENCES, head_table
+from repeat_study.probes.head_table import ABLATED_COPIES, ABLATED_SEQUENCES, head_table
 from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns, eigenvalue_copying, ov_circuit
 from repeat_study.probes.positions import windows
 from repeat_study.probing import trained
@@ -119,7 +119,9 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
     """What heads are ablated on, as in `head_table`."""
     _, late = windows(evaluate.test.shape[1] - 1)
-    copied, test = evaluate.copying.copied[:ABLATION_SEQUENCES], evaluate.test[:ABLATION_SEQUENCES, : late.stop + 1]
+    copying, test = evaluate.copying, evaluate.test[:ABLATED_SEQUENCES, : late.stop + 1]
+    end = 1 + min(ABLATED_COPIES, copying.copies) * copying.length
+    copied = torch.cat([half[:ABLATED_SEQUENCES, :end] for half in copying.sequences.chunk(2)])
     return {"copied": copied, "test": test}
 
 
