@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from repeat_study.ladder import Shape, Style
 from repeat_study.study import Run
 
-PROBE_SEQUENCES = 2 * 6 + 15  # of copying and of the heads' probe with their nulls
-ABLATION_SEQUENCES = 2 * 4  # for each head, half of the layers on average
+PROBE_SEQUENCES = 2 * 6 + 14  # of copying and of the heads' probe with their nulls
+ABLATION_SEQUENCES = 3 * 4  # for each head, half of the layers on average
 PROBE_CONTEXT = 1_600  # tokens of a probe's sequence at most: 11 copies of a paragraph
 CHUNK_LOGITS = 1 << 27  # of the loss on a GPU, at a time
 

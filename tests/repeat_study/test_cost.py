@@ -60,6 +60,6 @@ def test_the_largest_model_of_the_paper_fits_80_gb() -> None:
 def test_flops_and_evaluation_share_of_a_run_by_hand(runs: list[Run]) -> None:
     run = runs[0]  # 64 steps of 8 sequences of 32 tokens; evaluated at 0, 1, 8 (twice), 16, ..., 64
     assert run_flops(run, 320) == run.shape.training_flops_per_token(320, 32) * 64 * 8 * 32
-    of_one_head = 4 + 4  # paragraphs and test sequences, in one layer of one
-    forward = 10 * (16 + 8 + 8 + 12 + 15 + of_one_head * (1 + 1 / 2)) / 3
+    of_one_head = 4 + 4 + 4  # paragraphs, shuffles and test sequences, in one layer of one
+    forward = 10 * (16 + 8 + 8 + 12 + 14 + of_one_head * (1 + 1 / 2)) / 3
     assert evaluation_share(run) == pytest.approx(forward / (forward + 64 * 8))
