@@ -46,11 +46,11 @@ def draw(runs: Runs) -> Drawing | Missing:
             panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.title)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
-                known, bounds = line[line.bound == Bound.EXACT], line[line.bound != Bound.EXACT]
+                bounds = line[line.bound != Bound.EXACT]
+                known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
                 points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
-                aside = bounds.repeats * 1.06 ** (
-                    place - len(colour) // 2
-                )  # those of one size coincide at a clean size
+                # Those of one size coincide at a clean size.
+                aside = bounds.repeats * 1.06 ** (place - len(colour) // 2)
                 for bound, marker in ((Bound.AT_MOST, "v"), (Bound.AT_LEAST, "^")):
                     of_kind = bounds.bound == bound
                     ax.plot(

@@ -32,7 +32,8 @@ def draw(runs: Runs) -> Drawing | Missing:
     for ax, fraction in zip(axes[0], fractions, strict=True):
         for place, repeats in enumerate(sorted(colour)):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
-            known, bounds = line[line.bound == Bound.EXACT], line[line.bound != Bound.EXACT]
+            bounds = line[line.bound != Bound.EXACT]
+            known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
             points(ax, "parameters_non_embedding", known, color=colour[repeats], label=f"R = {repeats:g}")
             # Bounds of all R coincide, being the smallest clean size over the size: set side by side, not joined.
             aside = bounds.parameters_non_embedding * 1.06 ** (place - len(colour) // 2)
