@@ -1,0 +1,5 @@
+"""`python -m repeat_study.cli`."""
+
+from repeat_study.cli import main
+
+main()

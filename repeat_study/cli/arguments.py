@@ -1,0 +1,52 @@
+"""What verbs share: their arguments, and how a study, its store and its runs are found."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data_prep.build import prepare as prepare_store
+from data_prep.console import BuildDisplay
+from data_prep.token_store import TokenStore
+from repeat_study.study import Run, Study, load_study
+
+# Pipes and logs get wide lines, never cropped or wrapped ones.
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a study's TOML file, or its name in studies/")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.tokens=1000000")
+]
+DataOption = Annotated[Path, typer.Option("--data-dir", help="where token stores are kept")]
+RunsOption = Annotated[Path, typer.Option("--runs-dir", help="where run directories are kept")]
+ProcessesOption = Annotated[int | None, typer.Option(min=1, help="processes, one thread each; default: one per core")]
+
+
+def load(study: str, overrides: list[str] | None) -> Study:
+    """The declared study, by path or by name."""
+    path = Path(study)
+    if path.suffix != ".toml" and os.sep not in study:
+        path = Path("studies") / f"{study}.toml"
+    return load_study(path, overrides)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepared(study: Study, data_dir: Path) -> TokenStore:
+    """The study's token store, built where it does not stand yet."""
+    with BuildDisplay(console) as display:
+        return prepare_store(study.data, data_dir, display)
+
+
+def runs_of(study: Study, store: TokenStore) -> list[Run]:
+    """The study's runs on that corpus; InputError where it holds too little for one of them."""
+    runs = study.runs(store.fingerprint)
+    for run in runs:
+        run.draw(store)  # refuses a corpus that is too small, before any training
+    return runs
