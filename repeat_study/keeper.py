@@ -17,6 +17,7 @@ from repeat_study.distributed import Team
 from repeat_study.evaluation import Evaluator
 from repeat_study.hardware import describe, peak_memory
 from repeat_study.monitoring import Monitor
+from repeat_study.outcome import Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Keep, Resources
 from repeat_study.study import Run
@@ -29,19 +30,6 @@ class Diverged(RuntimeError):
     def __init__(self, what: str, step: int) -> None:
         super().__init__(what)
         self.step = step
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, sent at every evaluation."""
-
-    run: str
-    step: int
-    steps: int
-    test_loss: float
-    resumed: bool = False
-    tokens_per_second: float | None = None
-    seconds_left: float | None = None
 
 
 @dataclass

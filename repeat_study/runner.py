@@ -4,12 +4,12 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -21,21 +21,12 @@ from repeat_study.datamodule import MixtureBatches, MixtureDataModule
 from repeat_study.distributed import Team
 from repeat_study.evaluation import evaluator
 from repeat_study.hardware import multiplies_in, precision_name, uses_cuda
-from repeat_study.keeper import Diverged, Progress, RunKeeper
+from repeat_study.keeper import Diverged, RunKeeper
+from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources, Sharing
 from repeat_study.study import Run
 from repeat_study.training import LanguageModelling
-
-
-class Outcome(StrEnum):
-    """How a call of `train` ended."""
-
-    DONE = "done"
-    ALREADY_DONE = "already done"
-    INTERRUPTED = "interrupted"  # asked to stop; the checkpoint holds every step made
-    BUSY = "busy"  # another process is training this run
-    FAILED = "failed"  # the run's own fault; failed.json says why
 
 
 def train(
@@ -122,7 +113,8 @@ def _train(
         num_sanity_val_steps=0,
         limit_val_batches=0,
         use_distributed_sampler=False,
-        plugins=[WholeFiles(), *([TorchElasticEnvironment()] if team.world > 1 else [])],
+        # Named, or Lightning would find SLURM around a run and take it for one to requeue and to resume by itself.
+        plugins=[WholeFiles(), TorchElasticEnvironment() if team.world > 1 else LightningEnvironment()],
         **_placement(resources, team),
     )
     try:

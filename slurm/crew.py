@@ -13,9 +13,8 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.keeper import Progress
+from repeat_study.outcome import Outcome, Progress
 from repeat_study.resources import Resources
-from repeat_study.runner import Outcome, train
 from repeat_study.study import Run
 
 # One thread: several of them on small tensors collapse when another process holds a core. A heap that keeps its memory:
@@ -129,6 +128,8 @@ def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     import torch
+
+    from repeat_study.runner import train
 
     torch.set_num_threads(1)
     team = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}

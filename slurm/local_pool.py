@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.keeper import Progress
+from repeat_study.cost import work
+from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.runner import Outcome
 from repeat_study.study import Run
 from slurm.crew import Crew, Ended
 
@@ -160,10 +160,3 @@ class Pool:
             for crew in self._crews:
                 for process in crew.processes:
                     process.kill()
-
-
-def work(run: Run) -> float:
-    """Relative time of a run on one core: its FLOPs, and 0.6 MFLOP per token for what is not arithmetic (measured for
-    2x32, 2x64 and 2x96, where it predicts the ratios of seconds within 2%). Used to order runs and to guess time left."""
-    per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + 6e5
-    return per_token * run.positions * run.context

@@ -46,8 +46,8 @@ def run(
     store = prepared(declared, data_dir)
     runs = runs_of(declared, store)
     from repeat_study.monitoring import write_study_page
+    from repeat_study.outcome import Outcome
     from repeat_study.probes.copying import copying_probe
-    from repeat_study.runner import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 

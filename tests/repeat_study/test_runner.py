@@ -23,11 +23,12 @@ from data_prep.errors import InputError
 from data_prep.files import exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.evaluation import evaluator
-from repeat_study.keeper import Diverged, Progress
+from repeat_study.keeper import Diverged
 from repeat_study.model import Decoder
+from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Keep, Resources
-from repeat_study.runner import Outcome, train
+from repeat_study.runner import train
 from repeat_study.study import Run
 from repeat_study.training import LanguageModelling
 from slurm.local_pool import Event, Pool

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from data_prep.token_store import TokenStore
+from repeat_study.outcome import Outcome
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
-from repeat_study.runner import Outcome, train
+from repeat_study.runner import train
 from repeat_study.study import Run
 from slurm.crew import Ended
 from slurm.local_pool import Event, Pool

@@ -14,10 +14,9 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.keeper import Progress
+from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.runner import Outcome
 from repeat_study.study import Run
 from slurm.crew import visible_gpus
 from slurm.local_pool import Event, Pool, Restarted
