@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import lightning
@@ -72,6 +73,7 @@ class RunKeeper(lightning.Callback):
         self._due, self._kept = frozenset(self.evaluation_steps), frozenset(kept[resources.keep_checkpoints])
         self.step = self.resume_step = self._checkpointed_step()
         self._terminated = threading.Event()
+        self._handler = signal.getsignal(signal.SIGTERM)  # the caller's own, which is told too
         self.clock = Clock()
         self.monitor: Monitor | None = None
         if team.leads:
@@ -107,7 +109,7 @@ class RunKeeper(lightning.Callback):
         """Evaluate the untrained model, the null of every probe; or say from where the run goes on."""
         if threading.current_thread() is threading.main_thread():
             # Lightning's own handler, installed before this hook, would leave by SystemExit with nothing saved.
-            signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
+            signal.signal(signal.SIGTERM, self._terminate)
         machine = describe(pl_module.device, self.resources, self.team.world)
         self.peak_flops = machine["peak_flops"]
         self.check_each_step = pl_module.device.type == "cpu" and self.team.world == 1  # elsewhere that would wait
@@ -121,6 +123,11 @@ class RunKeeper(lightning.Callback):
         else:
             loss = self.directory.rows()[-1]["test_loss"]
             self.report(Progress(self.run.name, self.step, self.run.steps, loss, resumed=True))
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._terminated.set()
+        if callable(self._handler):
+            self._handler(number, frame)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -108,6 +108,20 @@ class RunDirectory:
         """All evaluations in order; a last line cut short by a crash is left out."""
         return _read_lines(self.metrics)
 
+    def last(self, path: Path) -> Row | None:
+        """The last whole line of one of the .jsonl files, whose others are not read; None where it has none."""
+        try:
+            with path.open("rb") as file:
+                size = reach = file.seek(0, os.SEEK_END)
+                lines: list[bytes] = []
+                for reach in (2**14, size):  # a line of metrics.jsonl has one to a few kilobytes
+                    file.seek(max(size - reach, 0))
+                    if len(lines := file.read().split(b"\n")) > 2 or reach >= size:
+                        break
+        except FileNotFoundError:
+            return None
+        return _parsed(path, lines[-2:-1])[0] if len(lines) > 1 else None
+
     def checked_rows(self) -> list[Row]:
         """All evaluations; raises InputError when a finished run's records are not the ones it finished with."""
         if self.done.is_file():
@@ -165,8 +179,12 @@ class RunDirectory:
 
     def precision(self) -> str | None:
         """What the run's products were computed in, by its last session; None before the first."""
-        sessions = _read_lines(self.sessions)
+        sessions = self.session_rows()
         return str(sessions[-1]["precision"]) if sessions else None
+
+    def session_rows(self) -> list[Row]:
+        """All starts of the run in order."""
+        return _read_lines(self.sessions)
 
     def begin(self, session: Row) -> None:
         """Add what is known of the machine that trains the run from here on."""
@@ -292,8 +310,12 @@ def _read_lines(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     *whole, _ = path.read_bytes().split(b"\n")
+    return _parsed(path, whole)
+
+
+def _parsed(path: Path, lines: list[bytes]) -> list[Row]:
     try:
-        rows = [json.loads(line) for line in whole]
+        rows = [json.loads(line) for line in lines]
         assert all(isinstance(row["step"], int) for row in rows), "a line without its step"
         return rows
     except (ValueError, TypeError, KeyError, AssertionError) as error:

@@ -183,6 +183,7 @@ class Study(Spec):
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: Resources = Resources()
+    slurm: dict[str, Any] = {}  # what a sweep asks of a cluster, read by slurm.allocation
     models: dict[str, dict[str, Any]] = {}  # what a size has in place of the values of [training]
     grid: list[dict[str, Any]] = Field(min_length=1)
 
@@ -203,7 +204,7 @@ class Study(Spec):
             for point in product(*axes.values()):
                 chosen = dict(zip(axes, point, strict=True))
                 of_model = self.models.get(str(chosen.get("model")), {})
-                runs[_validated(Run, shared | of_model | chosen, f"grid.{number}.")] = None
+                runs[validated(Run, shared | of_model | chosen, f"grid.{number}.")] = None
         return list(runs)
 
     @model_validator(mode="after")
@@ -212,7 +213,7 @@ class Study(Spec):
         for model, values in self.models.items():
             if model not in in_grid:
                 raise InputError(f"models.{model}: not in the grid, whose models are {', '.join(sorted(in_grid))}")
-            _validated(TrainingSpec, self.training.model_dump() | values, f"models.{model}.")
+            validated(TrainingSpec, self.training.model_dump() | values, f"models.{model}.")
         return self
 
     def check_sharing(self, vocabulary: int) -> None:
@@ -254,7 +255,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         _override(table, override)
     try:
         _read_copying_text(table, path.parent)
-        study = _validated(Study, {"name": path.stem} | table, "")
+        study = validated(Study, {"name": path.stem} | table, "")
         study.runs()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -265,7 +266,7 @@ def run_of(record: dict[str, Any], path: Path) -> Run:
     """The run that the fields of a spec.json declare; InputError where they are none."""
     fields = {key: value for key, value in record.items() if key in Run.model_fields}
     try:
-        return _validated(Run, fields, "")
+        return validated(Run, fields, "")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -302,7 +303,8 @@ def _axes() -> str:
     return ", ".join(sorted(Run.model_fields.keys() - {"evaluation", "corpus"}))
 
 
-def _validated(kind: type[SpecType], values: dict[str, Any], where: str) -> SpecType:
+def validated(kind: type[SpecType], values: dict[str, Any], where: str) -> SpecType:
+    """The spec with these values; InputError of one line that begins with `where`."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from data_prep.errors import InputError
-from repeat_study.cli import data, results, training
+from repeat_study.cli import data, results, sweeps, training
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for verb in (
@@ -14,7 +14,11 @@ for verb in (
     data.inspect,
     data.provenance,
     training.run,
-    training.status,
+    sweeps.sweep,
+    sweeps.status,
+    sweeps.resume,
+    sweeps.cancel,
+    sweeps.dev_cluster,
     results.probe,
     results.report,
 ):

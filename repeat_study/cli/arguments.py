@@ -10,6 +10,7 @@ from rich.console import Console
 
 from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
+from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.study import Run, Study, load_study
 
@@ -45,8 +46,21 @@ def prepared(study: Study, data_dir: Path) -> TokenStore:
 
 
 def runs_of(study: Study, store: TokenStore) -> list[Run]:
-    """The study's runs on that corpus; InputError where it holds too little for one of them."""
+    """The study's runs on that corpus; InputError where it holds too little for one of them, or no text to copy."""
     runs = study.runs(store.fingerprint)
     for run in runs:
-        run.draw(store)  # refuses a corpus that is too small, before any training
+        run.draw(store)
+    if (text := study.evaluation.copying_text) is not None:
+        from repeat_study.probes.copying import copying_probe
+
+        copying_probe(store.tokenizer(), store.end_of_text, study.training.context, text)
     return runs
+
+
+def named(name: str, runs: list[Run], study: str) -> Run:
+    """The run that is called so, by name or label; InputError where it is none or several."""
+    found = [run for run in runs if name in (run.name, run.label)]
+    if len(found) != 1:
+        known = ", ".join(run.name if found else run.label for run in found or runs)
+        raise InputError(f"{name}: {len(found) or 'no'} runs of {study} are called so; there are {known}")
+    return found[0]

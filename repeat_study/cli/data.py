@@ -15,6 +15,7 @@ from repeat_study.cli.arguments import (
     console,
     cores,
     load,
+    named,
     prepared,
     runs_of,
 )
@@ -85,11 +86,7 @@ def provenance(
     declared = load(study, set_)
     store = TokenStore(data_dir / declared.data.store_name)
     runs = declared.runs(store.fingerprint)
-    named = [candidate for candidate in runs if run in (candidate.name, candidate.label)]
-    if len(named) != 1:
-        known = ", ".join(candidate.name if named else candidate.label for candidate in named or runs)
-        raise InputError(f"{run}: {len(named) or 'no'} runs of {declared.name} are called so; there are {known}")
-    (chosen,) = named
+    chosen = named(run, runs, declared.name)
     if step >= chosen.steps:
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
     from data_prep.provenance import sightings

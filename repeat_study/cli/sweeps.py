@@ -1,0 +1,288 @@
+"""Verbs that place a study's runs on a cluster and watch them: sweep, resume, cancel, status, dev-cluster."""
+
+import time
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.cli.arguments import (
+    DataOption,
+    ProcessesOption,
+    RunsOption,
+    SetOption,
+    StudyArgument,
+    console,
+    load,
+    named,
+    prepared,
+    runs_of,
+)
+from repeat_study.cli.training import train_here
+from repeat_study.plan import plain_table
+from repeat_study.study import Run, Study
+
+USER_FILE = Path(typer.get_app_dir("repeat-study")) / "slurm.toml"
+
+
+class Cluster(StrEnum):
+    """Where a sweep's runs are trained."""
+
+    SLURM = "slurm"
+    LOCAL = "local"  # a pool of processes on this machine, as `run`
+    DEBUG = "debug"  # one after another in this process
+
+
+PartitionOption = Annotated[str | None, typer.Option(help="where the jobs run")]
+AccountOption = Annotated[str | None, typer.Option(help="who pays")]
+QosOption = Annotated[str | None, typer.Option(help="quality of service")]
+TimeOption = Annotated[str | None, typer.Option(help="of one stay on a node, e.g. 8:00:00; then a run is requeued")]
+NodesOption = Annotated[int | None, typer.Option(min=1, help="per run")]
+GpusOption = Annotated[int | None, typer.Option("--gpus-per-node", min=0, help="one for each process of a run")]
+CpusOption = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="cores for each process of a run")]
+MemoryOption = Annotated[float | None, typer.Option("--mem-gb", help="of each node, in GB")]
+ParallelismOption = Annotated[int | None, typer.Option("--array-parallelism", min=1, help="runs at a time")]
+
+
+def sweep(
+    context: typer.Context,
+    study: StudyArgument,
+    set_: SetOption = None,
+    cluster: Annotated[
+        Cluster, typer.Option(help="slurm; local: processes on this machine; debug: in this process")
+    ] = Cluster.SLURM,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    qos: QosOption = None,
+    time: TimeOption = None,
+    nodes: NodesOption = None,
+    gpus_per_node: GpusOption = None,
+    cpus_per_task: CpusOption = None,
+    mem_gb: MemoryOption = None,
+    array_parallelism: ParallelismOption = None,
+    processes: ProcessesOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Submit every run that is neither done nor in the queue to SLURM, as arrays. What the options leave out is taken from
+    the study's table `slurm`, then from slurm.toml in the user's configuration."""
+    declared = load(study, set_)
+    if cluster is Cluster.SLURM:
+        _submit(declared, _given(context), data_dir, runs_dir)
+        return
+    from repeat_study.hardware import gpus_for
+
+    gpus = gpus_for(declared.resources)
+    declared.check_sharing(declared.data.expected_vocabulary())
+    store = prepared(declared, data_dir)
+    runs, folder = runs_of(declared, store), runs_dir / declared.name
+    if cluster is Cluster.LOCAL:
+        train_here(runs, store, folder, declared.resources, processes, gpus)
+    else:
+        _train_in_this_process(declared, runs, store, folder)
+
+
+def resume(
+    context: typer.Context,
+    study: StudyArgument,
+    set_: SetOption = None,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    qos: QosOption = None,
+    time: TimeOption = None,
+    nodes: NodesOption = None,
+    gpus_per_node: GpusOption = None,
+    cpus_per_task: CpusOption = None,
+    mem_gb: MemoryOption = None,
+    array_parallelism: ParallelismOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Submit all that is unfinished and not in the queue, with the options of the last submission where none are given.
+    Safe at any time."""
+    from slurm.submissions import submissions
+
+    declared = load(study, set_)
+    before = submissions(runs_dir / declared.name)
+    if not before:
+        raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; `repeat-study sweep` does")
+    _submit(declared, before[-1].given | _given(context), data_dir, runs_dir)
+
+
+def cancel(
+    study: StudyArgument,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="names or labels, as `status` shows")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="every run of the study")] = False,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Take runs out of the queue. Those in training save their state first; `resume` submits them again."""
+    declared = load(study, set_)
+    if bool(runs) == all_:
+        raise InputError("cancel: name the runs to stop, or give --all")
+    from slurm import sweep as sweeps
+
+    there = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
+    chosen = there if all_ else [named(run, there, declared.name) for run in runs or []]
+    jobs = sweeps.cancel(chosen, runs_dir / declared.name)
+    console.print(f"cancelled: {', '.join(jobs) or 'nothing'}")
+    if len(jobs) < len(chosen):
+        console.print(f"{len(chosen) - len(jobs)} of the {len(chosen)} runs were not in the queue")
+
+
+def status(
+    study: StudyArgument,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+    watch: Annotated[bool, typer.Option("--watch", help="keep it current until nothing runs or waits")] = False,
+    every: Annotated[float, typer.Option(min=1, help="seconds between two looks with --watch")] = 15.0,
+    stuck_after: Annotated[float, typer.Option(min=0, help="minutes without a sign of life that are in order")] = 10.0,
+) -> None:
+    """Show where every run stands: by its directory, and by the queue where it was submitted."""
+    declared = load(study, set_)
+    runs = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
+
+    def look() -> tuple[Group, bool]:
+        return _overview(runs, runs_dir / declared.name, stuck_after * 60)
+
+    if not watch:
+        console.print(look()[0])
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
+        while True:
+            shown, active = look()
+            if console.is_terminal:
+                live.update(shown, refresh=True)
+            else:
+                console.print(shown)
+            if not active:
+                return
+            time.sleep(every)
+
+
+def dev_cluster(
+    action: Annotated[str, typer.Argument(metavar="start|stop")],
+    folder: Annotated[Path, typer.Option(help="everything that the cluster is lies here")] = Path("dev-cluster"),
+) -> None:
+    """Start or stop a throw-away SLURM of two nodes on this machine, to try sweeps out."""
+    from slurm.dev_cluster import DevCluster
+
+    cluster = DevCluster(folder)
+    if action == "start":
+        cluster.start()
+        console.print("two nodes with 2 cores and 2 make-believe GPUs each; partitions: main, urgent (preempts main)")
+        console.print(f"for this shell: export SLURM_CONF={cluster.conf}")
+    elif action == "stop":
+        cluster.stop()
+        console.print("stopped")
+    else:
+        raise InputError(f"dev-cluster: accepted are start and stop, found {action!r}")
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """What the command line says of the allocation; its options are called as the keys are."""
+    from slurm.allocation import Allocation
+
+    return {key: context.params[key] for key in Allocation.model_fields if context.params.get(key) is not None}
+
+
+def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
+    from slurm import scheduler
+    from slurm.allocation import allocation_of
+
+    allocation = allocation_of(declared.slurm, given, USER_FILE)
+    allocation.tasks_per_node(declared.resources)
+    declared.check_sharing(declared.data.expected_vocabulary())
+    scheduler.max_array_size()  # finds out whether a cluster answers, before a store is built
+    if allocation.partition:
+        scheduler.check_partition(allocation.partition)
+    store = prepared(declared, data_dir)
+    runs, folder = runs_of(declared, store), runs_dir / declared.name
+    from repeat_study.monitoring import write_study_page
+    from slurm.sweep import submit
+
+    write_study_page(folder, runs)
+    submitted = submit(runs, store, folder, allocation, declared.resources, given, console.print)
+    if submitted:
+        console.print(
+            f"logs: {submitted.logs}; `repeat-study status` shows the runs, `resume` submits what is left over"
+        )
+
+
+def _train_in_this_process(declared: Study, runs: list[Run], store: TokenStore, folder: Path) -> None:
+    import torch
+
+    from repeat_study.monitoring import write_study_page
+    from repeat_study.outcome import Outcome
+    from repeat_study.runner import train
+    from slurm.job import show_progress
+    from slurm.preemption import Leave
+
+    torch.set_num_threads(1)  # as everywhere else, for the same bits
+    write_study_page(folder, runs)
+    leave = Leave("INT", "TERM")
+    for run in runs:
+        console.print(run.label)
+        outcome = train(run, store, folder, show_progress, leave, declared.resources)
+        console.print(f"{run.label}: {outcome.value}")
+        if outcome is Outcome.INTERRUPTED:
+            raise typer.Exit(130)
+
+
+def _overview(runs: list[Run], folder: Path, stuck_after: float) -> tuple[Group, bool]:
+    """What `status` shows, and whether anything runs or waits."""
+    from slurm import scheduler
+    from slurm.overview import State, standings
+    from slurm.submissions import submissions
+
+    submitted, queue, trouble = submissions(folder), None, ""
+    if submitted:
+        try:
+            queue = scheduler.queue()
+        except InputError as error:
+            trouble = f"{error}; states are those of the run directories alone"
+    found = list(standings(runs, folder, submitted, queue, stuck_after))
+    table = plain_table("run", "state", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation")
+    for column in (["job"] if submitted else []) + ["note"]:
+        table.add_column(column)
+    for standing in found:
+        loss = "" if standing.test_loss is None else f"{standing.test_loss:.3f}"
+        cells = [standing.run.name, standing.state, f"{standing.step}/{standing.run.steps}", loss]
+        job = [standing.job] if submitted else []
+        table.add_row(*cells, *_speed(standing.timing), *job, standing.note)
+    parts: list[RenderableType] = [table]
+    for standing in found:
+        if standing.log:
+            parts.append(Text(f"\n{standing.run.name}, the end of its error log:\n  " + "\n  ".join(standing.log)))
+    counts = Counter(standing.state for standing in found)
+    parts.append(Text(", ".join(f"{counts[state]} {state}" for state in State if counts[state])))
+    parts += [Text(trouble)] if trouble else []
+    waiting = {State.PREEMPTED, State.RUNNING, State.STUCK}
+    active = any(standing.state in waiting or (standing.state is State.PENDING and standing.job) for standing in found)
+    return Group(*parts), active
+
+
+def _speed(timing: dict[str, Any] | None) -> tuple[str, ...]:
+    """Cells of `status`: rate, utilisation, memory, minutes left, evaluation's share of the time so far."""
+    if not timing or timing["tokens_per_second"] is None:
+        return ("",) * 5
+    from repeat_study.records import evaluation_share
+
+    return (
+        f"{timing['tokens_per_second']:,.0f}",
+        f"{timing['utilisation']:.0%}",
+        f"{timing['memory_bytes'] / 1e9:.2f} GB",
+        f"{timing['seconds_left'] / 60:.1f} min" if timing["seconds_left"] else "",
+        f"{evaluation_share(timing):.1%}",
+    )

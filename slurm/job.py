@@ -1,0 +1,113 @@
+"""What a job of a sweep does: train one run from wherever its directory says it stands. It carries the spec, no state."""
+
+import os
+import socket
+import zlib
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from submitit import JobEnvironment
+from submitit.helpers import DelayedSubmission
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.outcome import Outcome, Progress
+from repeat_study.records import RunDirectory
+from repeat_study.resources import Resources
+from repeat_study.study import Run
+from slurm.preemption import Leave, back_to_the_queue
+
+# Starts of one job at one step, each ended without a word, after which the run is given up: something kills it every time.
+STARTS = 5
+# Seconds to wait for another process to leave the run: one that SLURM lost with its node and started here anew.
+WAIT_FOR_ANOTHER = 900.0
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A call trains the run; submitit pickles it at submission, and a requeued job calls it again."""
+
+    run: Run
+    store: Path
+    study_dir: Path
+    resources: Resources
+
+    def __call__(self) -> str:
+        """Train to the end and say so, or leave for the queue. All tasks of the job share the run."""
+        leave = Leave("TERM", JobEnvironment.USR_SIG)  # before torch is imported, which takes seconds
+        join_team(JobEnvironment())
+        import torch
+
+        from repeat_study.runner import train
+
+        torch.set_num_threads(1)
+        directory = RunDirectory(self.study_dir / self.run.name)
+        if os.environ["RANK"] == "0" and (step := given_up(directory)) is not None:
+            reason = f"its process was killed {STARTS} times at step {step}; out of memory, maybe: the log of the job may say"
+            directory.fail(reason, step)
+            raise InputError(f"{directory.path}: {reason}")
+        waited = 0.0
+        while not leave():
+            outcome = train(self.run, TokenStore(self.store), self.study_dir, show_progress, leave, self.resources)
+            if outcome is Outcome.INTERRUPTED:
+                print(f"{leave.reason}: its state is saved", flush=True)
+                back_to_the_queue()
+            if outcome is not Outcome.BUSY:
+                print(f"{self.run.label}: {outcome.value}", flush=True)
+                return outcome.value
+            if waited >= WAIT_FOR_ANOTHER:
+                raise InputError(f"{directory.path}: another process has been training this run for {waited:.0f} s")
+            print("another process trains this run; waiting for it to leave", flush=True)
+            leave.wait(5.0)
+            waited += 5.0
+        return back_to_the_queue()
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit requeues where a signal comes before `__call__` has taken over: the same again."""
+        return DelayedSubmission(self)
+
+
+def join_team(job: JobEnvironment) -> None:
+    """Tell the tasks of a job who they are, in torchrun's names: together they train one run."""
+    here = job.num_tasks // job.num_nodes
+    start = f"{job.raw_job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    port = 20_000 + zlib.crc32(start.encode()) % 40_000  # the same for all tasks, another one after a requeue
+    team = {
+        "RANK": job.global_rank,
+        "LOCAL_RANK": job.local_rank,
+        "GROUP_RANK": job.node,
+        "WORLD_SIZE": job.num_tasks,
+        "LOCAL_WORLD_SIZE": here,
+        "MASTER_ADDR": "127.0.0.1" if job.num_nodes == 1 else _first_node(job),
+        "MASTER_PORT": port,
+    }
+    os.environ |= {name: str(value) for name, value in team.items()}
+
+
+def _first_node(job: JobEnvironment) -> str:
+    """Where the first task runs: by its node's name, or where that means nothing to the network, by the address of the
+    batch script, which runs there."""
+    try:
+        socket.getaddrinfo(name := job.hostnames[0], None)
+    except OSError:
+        return os.environ["SLURM_LAUNCH_NODE_IPADDR"]
+    return name
+
+
+def given_up(directory: RunDirectory) -> int | None:
+    """The step at which the run was begun STARTS times by this job and got no further; None where it may be tried."""
+    if directory.done.is_file():
+        return None
+    sessions = directory.session_rows()
+    last = sessions[-1:] and (sessions[-1]["step"], os.environ.get("SLURM_JOB_ID"))
+    stuck = list(takewhile(lambda session: (session["step"], session["job"]) == last, reversed(sessions)))
+    return int(stuck[0]["step"]) if len(stuck) >= STARTS else None
+
+
+def show_progress(progress: Progress) -> None:
+    """One line for each evaluation."""
+    line = f"step {progress.step}/{progress.steps}  test loss {progress.test_loss:.4f}"
+    if progress.tokens_per_second and progress.seconds_left is not None:
+        line += f"  {progress.tokens_per_second:,.0f} tokens/s, {progress.seconds_left / 60:.1f} min left"
+    print(line + ("  (resumed)" if progress.resumed else ""), flush=True)

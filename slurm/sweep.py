@@ -1,0 +1,216 @@
+"""Submits the runs of a study to SLURM as arrays, and takes them back. A run is never in the queue twice."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+
+from data_prep.errors import InputError
+from data_prep.files import AlreadyLocked
+from data_prep.token_store import TokenStore
+from repeat_study.cost import work
+from repeat_study.records import RunDirectory, Status
+from repeat_study.resources import Resources
+from repeat_study.study import Run
+from slurm import scheduler
+from slurm.allocation import Allocation
+from slurm.crew import WORKER_ENVIRONMENT
+from slurm.job import TrainJob
+from slurm.preemption import REQUEUE_LINES
+from slurm.snapshot import commit, keep_source
+from slurm.submissions import Array, Submission, held_runs, only_one, submissions, sweeps_dir
+
+# submitit counts every stop towards a limit of its own; runs are requeued for as long as they take.
+NO_LIMIT = 10**6
+
+
+@dataclass
+class Sorted:
+    """What stands of a study's runs, before anything is submitted."""
+
+    done: list[Run] = field(default_factory=list)
+    queued: list[Run] = field(default_factory=list)
+    here: list[Run] = field(default_factory=list)  # in training by a process that is no job of a sweep
+    failed: list[Run] = field(default_factory=list)  # and to be tried again
+    open: list[Run] = field(default_factory=list)
+
+    @property
+    def todo(self) -> list[Run]:
+        """What is to be submitted, the costliest first."""
+        return sorted([*self.open, *self.failed], key=work, reverse=True)
+
+
+def submit(
+    runs: Sequence[Run],
+    store: TokenStore,
+    study_dir: Path,
+    allocation: Allocation,
+    resources: Resources,
+    given: dict[str, Any],
+    say: Callable[[str], None],
+) -> Submission | None:
+    """Submit every run that is neither done nor in the queue, and `say` what was done; returns what was submitted, if
+    anything. `given` is recorded for `resume`: the part of the allocation that neither the study nor the user's file says.
+
+    Raises InputError, with nothing submitted, when the cluster cannot be asked, another process is submitting, or a run's
+    directory was made by another spec; and when sbatch refuses, with what it had taken before recorded.
+    """
+    largest = scheduler.max_array_size()
+    try:
+        with only_one(study_dir):
+            found = sort(runs, study_dir)
+            for run in found.todo:
+                RunDirectory(study_dir / run.name).check(run, store)
+            for line in _account(found):
+                say(line)
+            if not found.todo:
+                return None
+            submission = Submission.new(
+                study_dir,
+                allocation=allocation.model_dump(),
+                given=given,
+                resources=resources.model_dump(mode="json"),
+                store=str(store.folder.resolve()),
+                source=keep_source(sweeps_dir(study_dir)).name,
+                commit=commit(),
+            )
+            for array in _submitted(submission, found.todo, study_dir, allocation, resources, largest):
+                say(f"job {array.job}: {len(array.runs)} run{'s' * (len(array.runs) > 1)}")
+            return submission
+    except AlreadyLocked as error:
+        raise InputError(f"{sweeps_dir(study_dir)}: another process is submitting runs of this study") from error
+
+
+def sort(runs: Iterable[Run], study_dir: Path) -> Sorted:
+    """Where runs stand, by their directories and the queue."""
+    held, found = held_runs(submissions(study_dir), scheduler.queue()), Sorted()
+    for run in runs:
+        status = RunDirectory(study_dir / run.name).status()
+        if status is Status.DONE:
+            found.done.append(run)
+        elif run.name in held:
+            found.queued.append(run)
+        elif status is Status.RUNNING:
+            found.here.append(run)
+        elif status is Status.FAILED:
+            found.failed.append(run)
+        else:
+            found.open.append(run)
+    return found
+
+
+def _account(found: Sorted) -> Iterable[str]:
+    counts = {
+        "done": found.done,
+        "in the queue already": found.queued,
+        "in training outside the queue": found.here,
+        "that failed, to be tried again from the last checkpoint": found.failed,
+    }
+    yield f"{len(found.todo)} runs to submit" + "".join(
+        f"; {len(runs)} {what}" for what, runs in counts.items() if runs
+    )
+
+
+def _submitted(
+    submission: Submission,
+    todo: Sequence[Run],
+    study_dir: Path,
+    allocation: Allocation,
+    resources: Resources,
+    largest: int,
+) -> Iterable[Array]:
+    """Submit arrays of at most `largest` runs, and give each once it is in the queue."""
+    parts = [todo[first : first + largest] for first in range(0, len(todo), largest)]
+    names = [f"{study_dir.name}.{submission.folder.name}.{number}" for number in range(len(parts))]
+    submission.arrays = [Array(name, [run.name for run in part]) for name, part in zip(names, parts, strict=True)]
+    at_once = allocation.array_parallelism
+    slots = shares(at_once, [len(part) for part in parts])
+    try:
+        submission.logs.mkdir(parents=True)
+        submission.write()
+        parameters = allocation.parameters(resources)
+        parameters["additional_parameters"]["chdir"] = str(sweeps_dir(study_dir).resolve() / submission.source)
+        parameters["setup"] += [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+        for number, (array, part) in enumerate(zip(submission.arrays, parts, strict=True)):
+            executor = submitit.SlurmExecutor(submission.logs, max_num_timeout=NO_LIMIT)
+            executor.update_parameters(
+                **parameters,
+                job_name=array.name,
+                array_parallelism=slots[number],
+                teardown=REQUEUE_LINES,
+                srun_args=["--kill-on-bad-exit=1"],  # tasks that share a run cannot go on without one of them
+            )
+            if at_once and number >= at_once:  # more arrays than runs may run at a time: each waits for one before it
+                executor.update_parameters(dependency=f"afterany:{submission.arrays[number - at_once].job}")
+            store = Path(submission.store)
+            calls = [TrainJob(run, store, study_dir.resolve(), resources) for run in part]
+            with _outside_of_allocations():
+                jobs = executor.submit_array(calls)
+            array.job = jobs[0].job_id.split("_")[0]
+            submission.write()
+            yield array
+    except (FailedJobError, FailedSubmissionError) as error:
+        taken = sum(len(array.runs) for array in submission.arrays if array.job)
+        rest = f"; {taken} of {len(todo)} runs are in the queue, `resume` submits the others" if taken else ""
+        raise InputError(f"sbatch: {scheduler.first_complaint(str(error))}{rest}") from error
+    except OSError as error:
+        raise InputError(f"{error.filename or submission.folder}: cannot be written: {error.strerror}") from error
+    finally:
+        if not all(array.job for array in submission.arrays):
+            _forget_refused(submission)
+
+
+@contextmanager
+def _outside_of_allocations() -> Iterator[None]:
+    """Hide what a job that this is called from has in its environment: the new one would take it for its own."""
+    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # but not which cluster it is
+    with clean_env():
+        os.environ |= where
+        yield
+
+
+def shares(at_once: int | None, sizes: Sequence[int]) -> list[int]:
+    """How many runs of each array may run at a time, so that `at_once` do of all arrays that may run at a time."""
+    if at_once is None:
+        return list(sizes)
+    count = len(sizes)
+    return [max(1, at_once // count + (number < at_once % count)) for number in range(count)]
+
+
+def _forget_refused(submission: Submission) -> None:
+    """Leave nothing of arrays that sbatch refused."""
+    submission.arrays = [array for array in submission.arrays if array.job]
+    if not submission.arrays:
+        shutil.rmtree(submission.folder, ignore_errors=True)
+        return
+    submission.write()
+    for path in submission.logs.iterdir():
+        # submitit's, under names that have no job's id yet; a link stands for a script that was taken
+        if len(path.stem) == 32 or (path.name.startswith(".submission_file") and not path.is_symlink()):
+            path.unlink()
+
+
+def cancel(runs: Sequence[Run], study_dir: Path) -> list[str]:
+    """Take these runs out of the queue, those in training too, whose state is saved; returns the jobs that were ended."""
+    try:
+        with only_one(study_dir):
+            submitted = submissions(study_dir)
+            held = held_runs(submitted, scheduler.queue())
+            names = [run.name for run in runs if run.name in held]
+            for submission in submitted:
+                mine = {run for array in submission.arrays for run in array.runs}
+                if gone := mine.intersection(names):
+                    submission.cancelled = sorted({*submission.cancelled, *gone})
+                    submission.write()
+            jobs = [held[name].job for name in names]
+            scheduler.cancel(jobs)
+            return jobs
+    except AlreadyLocked as error:
+        raise InputError(f"{sweeps_dir(study_dir)}: another process is submitting runs of this study") from error

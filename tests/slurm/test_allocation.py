@@ -1,0 +1,79 @@
+"""What a sweep asks of a cluster, and where it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.errors import InputError
+from repeat_study.resources import Resources
+from slurm.allocation import Allocation, allocation_of
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("90", 90),
+        ("90:30", 91),
+        ("8:00:00", 480),
+        ("0:59:30", 60),
+        ("1-0", 1440),
+        ("2-12:30", 3630),
+        ("1-00:00:01", 1441),
+    ],
+)
+def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
+    assert Allocation(time=time).minutes == minutes
+
+
+def test_the_command_line_goes_before_the_study_and_the_study_before_the_user(tmp_path: Path) -> None:
+    user = tmp_path / "slurm.toml"
+    user.write_text('partition = "theirs"\naccount = "lab"\nmem_gb = 8.0\n')
+    found = allocation_of({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
+    assert (found.account, found.partition, found.mem_gb) == ("lab", "study", 32.0)
+    assert allocation_of({}, {}, tmp_path / "none.toml") == Allocation()
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"partion": "a"}, "slurm.partion: unknown key; did you mean 'partition'?"),
+        ({"time": "soon"}, "time: accepted are minutes, hours:minutes:seconds or days-hours, found 'soon'"),
+        ({"time": "1", "signal_delay_s": 60}, "time: 1 is no longer than the 60 s of signal_delay_s"),
+        ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
+        ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(study: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        allocation_of(study, {}, tmp_path / "none.toml")
+    assert message in str(caught.value)
+
+
+def test_the_users_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+    user = tmp_path / "slurm.toml"
+    for text, message in (
+        ("partition = 3", "slurm.toml: partition: input should be a valid string"),
+        ("[", "cannot be read"),
+    ):
+        user.write_text(text)
+        with pytest.raises(InputError, match=message):
+            allocation_of({}, {}, user)
+
+
+def test_processes_gpus_and_nodes_have_to_fit() -> None:
+    parameters = Allocation(nodes=2, gpus_per_node=4).parameters(Resources(processes_per_run=8))
+    assert (parameters["nodes"], parameters["ntasks_per_node"], parameters["gpus_per_node"]) == (2, 4, 4)
+    assert "gpus_per_node" not in Allocation().parameters(Resources())
+    with pytest.raises(
+        InputError, match=r"4 GPUs on each of 1 nodes for 1 processes; .* resources.processes_per_run=4"
+    ):
+        Allocation(gpus_per_node=4).parameters(Resources())
+    with pytest.raises(InputError, match="3 processes_per_run do not divide among 2 nodes"):
+        Allocation(nodes=2).parameters(Resources(processes_per_run=3))
+
+
+def test_any_option_of_sbatch_can_be_given() -> None:
+    given = Allocation(extra={"reservation": "tonight", "gpu-bind": "none"}, mem_gb=1.5).parameters(Resources())
+    assert given["additional_parameters"] == {"requeue": True, "reservation": "tonight", "gpu_bind": "none"}
+    assert given["mem"] == "1536MB"

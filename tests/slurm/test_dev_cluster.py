@@ -1,0 +1,177 @@
+"""The throw-away cluster, with the real SLURM: it runs, requeues, forgets nothing and leaves nothing behind."""
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_prep.errors import InputError
+from slurm.dev_cluster import DevCluster, missing_programs
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
+    if (missing := missing_programs()) and os.environ.get("REPEAT_STUDY_REQUIRE_SLURM") != "1":
+        pytest.skip(f"no SLURM here: {', '.join(missing)} not found")
+    cluster = DevCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(shared: DevCluster) -> DevCluster:
+    """The one cluster of this module, running, whatever the test before did to it."""
+    if not shared.running():
+        shared.start()
+    return shared
+
+
+def client(cluster: DevCluster, command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | cluster.environment
+    return subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, timeout=30)
+
+
+def submit(cluster: DevCluster, script: str, options: str = "") -> tuple[str, Path]:
+    """A job's id and the file that it prints to, also when it starts again."""
+    path = cluster.folder / "job.sh"
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    output = cluster.folder / "job-%j.out"
+    done = client(cluster, f"sbatch --parsable --open-mode=append --output={output} {options} {path}")
+    assert done.returncode == 0, done.stderr
+    job = done.stdout.strip()
+    return job, Path(str(output).replace("%j", job))
+
+
+def state(cluster: DevCluster, job: str) -> str:
+    return client(cluster, f"squeue --noheader --states=all --jobs={job} --format=%T").stdout.strip()
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def processes_of(cluster: DevCluster) -> list[str]:
+    """Command lines of the cluster's daemons and of everything that its jobs are."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if str(cluster.folder) in line or process.environ().get("SLURM_CONF") == str(cluster.conf):
+                found.append(line)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_job_runs_to_its_end_and_submits_another(cluster: DevCluster) -> None:
+    job, output = submit(cluster, "echo $SLURM_JOB_ID $SLURMD_NODENAME; sbatch --output=/dev/null --wrap=true", "-w n2")
+    wait_for(lambda: state(cluster, job) == "COMPLETED")
+    assert text(output).splitlines() == [f"{job} n2", f"Submitted batch job {int(job) + 1}"]
+    wait_for(lambda: state(cluster, str(int(job) + 1)) == "COMPLETED")
+
+
+def test_a_second_start_is_refused_and_harms_nothing(cluster: DevCluster) -> None:
+    with pytest.raises(InputError, match="runs already"):
+        cluster.start()
+    assert cluster.running()
+
+
+def test_two_gpus_of_a_node_are_granted_and_three_refused(cluster: DevCluster) -> None:
+    granted = client(cluster, "srun --gpus-per-node=2 printenv SLURM_GPUS_ON_NODE")
+    assert granted.stdout == "2\n"
+    refused = client(cluster, "srun --gpus-per-node=3 true")
+    assert refused.returncode != 0 and "not available" in refused.stderr
+
+
+def test_an_urgent_job_preempts_one_of_main_which_runs_again(cluster: DevCluster) -> None:
+    # A job that neither asks for a signal nor leaves at it is killed after its grace time: measured 20 s.
+    script = "trap 'scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 60 & wait; wait"
+    preempted, output = submit(cluster, script, "-p main -w n1 -c 2 --signal=B:USR1@60")
+    wait_for(lambda: "start 0" in text(output))
+    urgent, _ = submit(cluster, "true", "-p urgent -w n1 -c 2")
+    wait_for(lambda: state(cluster, urgent) == "COMPLETED")
+    wait_for(lambda: "start 1" in text(output))
+    assert state(cluster, preempted) == "RUNNING"
+
+
+def test_stop_leaves_no_process_and_a_later_start_gives_no_id_twice(cluster: DevCluster) -> None:
+    stubborn = "trap '' TERM; setsid sleep 61 & env -i /bin/sleep 62 & echo started; while :; do sleep 1; done"
+    first, output = submit(cluster, stubborn)
+    wait_for(lambda: "started" in text(output))
+    cluster.stop()
+    assert not processes_of(cluster) and not cluster.running()
+    cluster.stop()
+    cluster.start()
+    assert state(cluster, first) == "CANCELLED"
+    assert int(submit(cluster, "true")[0]) > int(first)
+
+
+def test_what_outlived_killed_daemons_ends_with_stop(cluster: DevCluster) -> None:
+    _, output = submit(cluster, "echo started; exec sleep 63")
+    wait_for(lambda: "started" in text(output))
+    for daemon in ("slurmctld", "n1", "n2", "munged"):
+        cluster.kill_daemon(daemon)
+    assert not cluster.running() and any("sleep 63" in line for line in processes_of(cluster))
+    cluster.stop()
+    assert not processes_of(cluster)
+
+
+def test_two_clusters_run_side_by_side(cluster: DevCluster, tmp_path: Path) -> None:
+    other = DevCluster(tmp_path / "other")
+    try:
+        other.start(max_array_size=11, cpus_per_node=3)
+        assert client(other, "sbatch --array=0-11 --wrap=true").returncode != 0
+        assert client(other, "srun --nodes=1 --ntasks=3 hostname").stdout.count("\n") == 3
+        assert client(cluster, "srun --nodes=1 --ntasks=3 true").returncode != 0  # the first one has its own two cores
+    finally:
+        other.stop()
+    assert cluster.running() and not processes_of(other)
+
+
+def test_a_killed_slurmctld_that_starts_again_knows_its_jobs(cluster: DevCluster) -> None:
+    job, output = submit(cluster, "echo started; exec sleep 60")
+    wait_for(lambda: "started" in text(output))
+    saved = cluster.folder / "state/job_state"
+    wait_for(lambda: saved.stat().st_mtime > output.stat().st_mtime)  # every 5 s
+    cluster.kill_daemon("slurmctld")
+    assert cluster.running()
+    cluster.start_daemon("slurmctld")
+    assert state(cluster, job) == "RUNNING"
+
+
+def test_a_daemon_that_does_not_come_up_is_named_with_its_reason(shared: DevCluster, tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path / "broken")
+    with pytest.raises(InputError, match=r"slurmctld did not come up; .*slurmctld\.log ends with: .*fatal"):
+        cluster.start(max_array_size=-1)
+    assert not processes_of(cluster)
+
+
+def test_folders_that_slurm_cannot_use_are_refused(shared: DevCluster, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, reason in (("x" * 80, "too long"), ("a b", "can name only"), ("file", "cannot be made")):
+        with pytest.raises(InputError, match=reason):
+            DevCluster(tmp_path / name).start()
+
+
+def test_missing_programs_are_named_with_the_packages_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "sbatch" in missing_programs()
+    with pytest.raises(InputError, match=r"without .*sbatch.*apt-get install .*slurm-client munge$"):
+        DevCluster(tmp_path / "cluster").start()
+    assert not (tmp_path / "cluster").exists()

@@ -1,0 +1,165 @@
+"""One array on a real SLURM; something else befalls each run, and all end as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.outcome import Outcome
+from repeat_study.records import RunDirectory, Status
+from repeat_study.resources import Resources
+from repeat_study.study import Run, Study
+from slurm import scheduler
+from slurm.allocation import Allocation
+from slurm.dev_cluster import DevCluster
+from slurm.local_pool import Pool
+from slurm.submissions import held_runs, submissions
+from slurm.sweep import submit
+from tests.slurm.conftest import wait_until
+
+DISTURBANCES = ("requeued", "terminated", "killed", "preempted", "controller restarted", "node lost")
+
+
+def longer(runs: list[Run]) -> list[Run]:
+    """As many runs as there are disturbances, each of several seconds."""
+    changes = {
+        "model": "4x64",
+        "tokens": 1200 * 32 * 8,
+        "evaluation": runs[0].evaluation.model_copy(update={"even_points": 25}),
+    }
+    return [runs[1].model_copy(update={**changes, "seed": seed}) for seed in range(len(DISTURBANCES))]
+
+
+@dataclass
+class Watched:
+    """What a run's directory showed while others did things to it."""
+
+    directory: RunDirectory
+    reached: int = 0  # the last evaluation that was ever seen
+    sessions: int = 0
+    lost: list[int] = field(default_factory=list)  # evaluations that a start had to make again
+
+    def look(self) -> None:
+        """Note how far it is, and where new starts began."""
+        starts = self.directory.session_rows()
+        for session in starts[self.sessions :]:
+            if self.sessions:
+                self.lost.append(max(self.reached - session["step"], 0))
+            self.sessions += 1
+        if row := self.directory.last(self.directory.metrics):
+            self.reached = max(self.reached, row["step"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    runs = longer(study.runs(store.fingerprint))
+    ended = Pool(store, folder, 2, lambda event: None).train(runs)
+    assert {end.outcome for end in ended.values()} == {Outcome.DONE}
+    return folder
+
+
+def training_processes(run: Run, folder: Path) -> Iterator[psutil.Process]:
+    """Those that hold the run's directory."""
+    lock = str(RunDirectory(folder / run.name).lock)
+    for process in psutil.process_iter():
+        try:
+            if lock in (file.path for file in process.open_files()):
+                yield process
+        except psutil.Error:
+            continue
+
+
+def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
+    cluster: DevCluster, undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    disturbed = longer(runs)
+    allocation = Allocation(time="30", array_parallelism=2, signal_delay_s=20)
+    submission = submit(disturbed, store, tmp_path, allocation, Resources(), {}, print)
+    assert submission
+    watched = {run.name: Watched(RunDirectory(tmp_path / run.name)) for run in disturbed}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for one in watched.values():
+                one.look()
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def job_of(run: Run) -> scheduler.Queued:
+        return held_runs(submissions(tmp_path), scheduler.queue())[run.name]
+
+    def node_of(run: Run) -> str:
+        return scheduler.ask("squeue", "--noheader", f"--jobs={job_of(run).job}", "--format=%N").strip()
+
+    def preempt(run: Run) -> None:
+        command = ["sbatch", "--parsable", "--partition=urgent", f"--nodelist={node_of(run)}", "--exclusive"]
+        subprocess.run([*command, "--output=/dev/null", "--wrap", "sleep 1"], check=True, capture_output=True)
+
+    def lose_node(run: Run) -> None:
+        """The node falls silent with the run on it; SLURM starts it on the other, and then the node comes back."""
+        (process,) = training_processes(run, tmp_path)
+        node = node_of(run)
+        process.suspend()
+        cluster.kill_daemon(node)
+        log = Path(str(submission.log_files(run.name)[0]).replace(".err", ".out"))
+        wait_until(lambda: "another process trains this run" in log.read_text(), 120)
+        assert process.is_running(), "the run is still the silent process's"
+        cluster.start_daemon(node)
+
+    def restart_controller(run: Run) -> None:
+        cluster.kill_daemon("slurmctld")
+        (process,) = training_processes(run, tmp_path)
+        process.send_signal(signal.SIGTERM)  # what is to be requeued meanwhile, waits for it
+        wait_until(lambda: not psutil.pid_exists(process.pid))
+        time.sleep(1)
+        cluster.start_daemon("slurmctld")
+
+    actions: dict[str, Callable[[Run], object]] = {
+        "requeued": lambda run: scheduler.ask("scontrol", "requeue", job_of(run).job),
+        "terminated": lambda run: scheduler.ask("scancel", "--signal=TERM", job_of(run).job),
+        "killed": lambda run: [os.kill(process.pid, signal.SIGKILL) for process in training_processes(run, tmp_path)],
+        "preempted": preempt,
+        "controller restarted": restart_controller,
+        "node lost": lose_node,
+    }
+
+    def disturb(name: str, run: Run) -> None:
+        one = watched[run.name]
+        wait_until(lambda: one.reached > 0, 300)
+        before, begun, done = one.sessions, time.monotonic(), False
+        while not done:  # another one's disturbance may be that no controller answers, or that the job is on its way
+            with suppress(InputError, KeyError, ValueError):
+                actions[name](run)
+                done = True
+        wait_until(lambda: one.sessions > before, 180)
+        print(f"{name}: on again after {time.monotonic() - begun:.1f} s")
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            for disturbing in [
+                pool.submit(disturb, name, run) for name, run in zip(DISTURBANCES, disturbed, strict=True)
+            ]:
+                disturbing.result()
+            wait_until(lambda: all(one.directory.status() is Status.DONE for one in watched.values()), 180)
+        finally:
+            over.set()
+            watcher.join()
+    for run in disturbed:
+        one = watched[run.name]
+        assert one.sessions >= 2 and set(one.lost) == {0}, "no evaluation was made twice"
+        assert one.directory.metrics.read_bytes() == (undisturbed / run.name / "metrics.jsonl").read_bytes()

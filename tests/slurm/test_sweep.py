@@ -1,0 +1,244 @@
+"""Sweeps on a real SLURM: what is submitted, what is not, and what people are told of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.outcome import Outcome
+from repeat_study.records import RunDirectory, Status
+from repeat_study.resources import Resources
+from repeat_study.study import Run
+from slurm import scheduler, sweep
+from slurm.allocation import Allocation
+from slurm.dev_cluster import DevCluster
+from slurm.local_pool import Pool
+from slurm.overview import Standing, State, standings
+from slurm.submissions import Submission, submissions
+from tests.slurm.conftest import require_slurm, wait_until
+
+HELD = {"hold": True}  # sbatch --hold: a job that waits until it is released
+
+
+def submit(runs: list[Run], store: TokenStore, folder: Path, **asked: object) -> tuple[Submission | None, list[str]]:
+    said: list[str] = []
+    allocation = Allocation.model_validate({"time": "10", **asked})
+    resources = Resources(processes_per_run=int(str(asked.get("nodes", 1))))
+    return sweep.submit(runs, store, folder, allocation, resources, {}, said.append), said
+
+
+def states(runs: list[Run], folder: Path) -> dict[str, Standing]:
+    found = standings(runs, folder, submissions(folder), scheduler.queue(), 600)
+    return {standing.run.name: standing for standing in found}
+
+
+def metrics(folder: Path, run: Run) -> bytes:
+    return RunDirectory(folder / run.name).metrics.read_bytes()
+
+
+def test_an_array_ends_as_the_local_pool_does_and_no_run_is_submitted_twice(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    grid = [run.model_copy(update={"seed": seed}) for run in runs for seed in (0, 1)]
+    diverging = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
+    everything = [diverging, *grid]
+    submission, said = submit(everything, store, tmp_path / "swept", array_parallelism=2)
+    assert submission and len(submission.arrays) == 1 and said[0] == "13 runs to submit"
+    assert submit(everything, store, tmp_path / "swept")[1] == ["0 runs to submit; 13 in the queue already"]
+
+    def done() -> int:
+        return sum(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in grid)
+
+    wait_until(lambda: done() >= 4, 180)
+    halfway, said = submit(everything, store, tmp_path / "swept")
+    assert halfway is None and " in the queue already" in said[0] and " done;" in said[0], said
+    wait_until(lambda: State.RUNNING in {one.state for one in states(everything, tmp_path / "swept").values()})
+    wait_until(lambda: done() == len(grid) and not scheduler.queue(), 180)
+    ended = Pool(store, tmp_path / "pool", 2, lambda event: None).train(grid)
+    assert {end.outcome for end in ended.values()} == {Outcome.DONE}
+    assert len(grid) == 12
+    for run in grid:
+        assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "pool", run), run.label
+    failed = states(everything, tmp_path / "swept")[diverging.name]
+    assert failed.state is State.FAILED and failed.note.startswith("Diverged: test_loss is nan"), failed
+    assert any("Diverged" in line for line in failed.log), failed.log
+
+
+def test_a_cancelled_run_keeps_its_state_and_goes_on_when_submitted_again(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run = runs[1].model_copy(update={"model": "4x64", "tokens": 600 * 32 * 8})
+    directory = RunDirectory(tmp_path / run.name)
+    submission, _ = submit([run, runs[0]], store, tmp_path, extra=HELD)
+    assert submission
+    source = tmp_path / "sweeps" / submission.source
+    (source / "slurm" / "job.py").open("a").write("\nprint('imported from the copy')\n")
+    jobs = {name: standing.job for name, standing in states([run, runs[0]], tmp_path).items()}
+    assert sweep.cancel([runs[0]], tmp_path) == [jobs[runs[0].name]], "one that waits is taken out at once"
+    scheduler.ask("scontrol", "release", jobs[run.name])
+    wait_until(lambda: (row := directory.last(directory.metrics)) and row["step"] > 1)
+    (process,) = (p for p in psutil.process_iter() if str(directory.lock) in {file.path for file in files(p)})
+    assert process.cwd() == str(source)
+    assert sweep.cancel([run], tmp_path) == [jobs[run.name]]
+    wait_until(lambda: not scheduler.queue())
+    assert [standing.state for standing in states([run, runs[0]], tmp_path).values()] == [State.CANCELLED] * 2
+    assert directory.status() is Status.INTERRUPTED and directory.checkpoint.is_file()
+    log = submission.log_files(run.name)[0]
+    assert "imported from the copy" in log.with_suffix(".out").read_text()
+    assert "SIGTERM: its state is saved" in log.with_suffix(".out").read_text()
+    again, said = submit([run], store, tmp_path)
+    assert again and said[0] == "1 runs to submit"
+    wait_until(lambda: directory.status() is Status.DONE)
+    assert len(directory.session_rows()) == 2 and directory.session_rows()[1]["step"] > 0
+
+
+def files(process: psutil.Process) -> list[object]:
+    try:
+        return list(process.open_files())
+    except psutil.Error:
+        return []
+
+
+def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    """A minute is the least that SLURM knows, and its signal may come a minute early: here after some 8 seconds."""
+    changes = {"model": "4x64", "tokens": 900 * 32 * 8}
+    run = runs[1].model_copy(update=changes)
+    submission, _ = submit([run], store, tmp_path / "swept", time="1", signal_delay_s=50)
+    assert submission
+    wait_until(lambda: RunDirectory(tmp_path / "swept" / run.name).status() is Status.DONE, 240)
+    starts = [session["step"] for session in RunDirectory(tmp_path / "swept" / run.name).session_rows()]
+    assert len(starts) > 1 and starts == sorted(set(starts)), starts
+    assert "SIGUSR2: its state is saved" in submission.log_files(run.name)[0].with_suffix(".out").read_text()
+    Pool(store, tmp_path / "pool", 1, lambda event: None).train([run])
+    assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "pool", run)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tasks_of_an_array_element_share_its_run(
+    nodes: int, cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    shared = runs[:2]
+    allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
+    sweep.submit(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2), {}, print)
+    wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared), 120)
+    Pool(store, tmp_path / "alone", 2, lambda event: None).train(shared)
+    for run in shared:
+        found, wanted = (RunDirectory(tmp_path / where / run.name).rows() for where in ("swept", "alone"))
+        assert [row["step"] for row in found] == [row["step"] for row in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            assert one["test_loss"] == pytest.approx(other["test_loss"], abs=1e-3)
+        (session,) = RunDirectory(tmp_path / "swept" / run.name).session_rows()
+        assert session["processes"] == 2
+
+
+@pytest.fixture(scope="module")
+def small_arrays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
+    """Another cluster, which takes arrays of 8."""
+    require_slurm()
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    made = DevCluster(folder / "cluster")
+    made.start(max_array_size=8)
+    yield made
+    made.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def many(runs: list[Run]) -> list[Run]:
+    return [run.model_copy(update={"seed": seed}) for run in runs for seed in range(4)][:20]
+
+
+def test_arrays_are_split_at_what_the_cluster_takes(
+    small_arrays: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(small_arrays.conf))
+    submission, said = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=4)
+    assert submission and [len(array.runs) for array in submission.arrays] == [8, 8, 4]
+    assert len(scheduler.queue()) == 20
+    assert submit(many(runs), store, tmp_path)[1] == ["0 runs to submit; 20 in the queue already"]
+    limits = [scheduler.ask("scontrol", "show", "job", "--oneliner", f"{array.job}_0") for array in submission.arrays]
+    assert ["ArrayTaskThrottle=2" in limits[0], *("ArrayTaskThrottle=1" in one for one in limits[1:])] == [True] * 3
+    assert len(sweep.cancel(many(runs)[3:], tmp_path)) == 17
+    wait_until(lambda: len(scheduler.queue()) == 3)
+    again, said = submit(many(runs), store, tmp_path, extra=HELD)
+    assert again and said[0] == "17 runs to submit; 3 in the queue already"
+    assert len(scheduler.queue()) == 20
+    sweep.cancel(many(runs), tmp_path)
+
+
+def test_more_arrays_than_runs_at_a_time_wait_for_one_another() -> None:
+    assert sweep.shares(None, [8, 8, 4]) == [8, 8, 4]
+    assert sweep.shares(8, [8, 8, 4]) == [3, 3, 2]
+    assert sweep.shares(2, [8, 8, 4]) == [1, 1, 1]
+
+
+def test_the_third_of_three_arrays_depends_on_the_first_where_two_runs_may_run(
+    small_arrays: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(small_arrays.conf))
+    submission, _ = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=2)
+    assert submission
+    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", f"{submission.arrays[2].job}_0")
+    assert f"Dependency=afterany:{submission.arrays[0].job}" in shown
+    sweep.cancel(many(runs), tmp_path)
+
+
+def test_a_sweep_may_be_submitted_from_inside_an_allocation(
+    small_arrays: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(small_arrays.conf))
+    script = tmp_path / "inside.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from data_prep.token_store import TokenStore\n"
+        "from repeat_study.resources import Resources; from repeat_study.study import Run\n"
+        "from slurm.allocation import Allocation; from slurm.sweep import submit\n"
+        "run = Run.model_validate_json(sys.argv[1], strict=True)\n"
+        "asked = Allocation(time='10', extra={'hold': True})\n"
+        "submit([run], TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), asked, Resources(), {}, print)\n"
+    )
+    arguments = [runs[0].model_dump_json(), str(store.folder), str(tmp_path / "swept")]
+    outer = ["sbatch", "--wait", "--ntasks=2", "--gpus-per-node=2", "--time=3", f"--output={tmp_path}/outer.log"]
+    (tmp_path / "outer.sh").write_text(f'#!/bin/bash\n{sys.executable} {script} "$@"\n')
+    subprocess.run([*outer, tmp_path / "outer.sh", *arguments], check=True, timeout=60, env={**os.environ})
+    (standing,) = states([runs[0]], tmp_path / "swept").values()
+    assert standing.state is State.PENDING, (tmp_path / "outer.log").read_text()
+    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", standing.job)
+    assert " NumTasks=1 " in shown and "gpu" not in shown and "TimeLimit=00:10:00" in shown
+    sweep.cancel([runs[0]], tmp_path / "swept")
+
+
+def test_gpus_are_asked_for_by_node(cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    allocation = Allocation(time="10", gpus_per_node=2, mem_gb=0.5, extra=HELD)
+    submission = sweep.submit(runs[:1], store, tmp_path, allocation, Resources(processes_per_run=2), {}, print)
+    assert submission
+    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", str(submission.arrays[0].job))
+    assert "TresPerNode=gres:gpu:2" in shown and "MinMemoryNode=512M" in shown and "NumTasks=2" in shown
+    sweep.cancel(runs[:1], tmp_path)
+
+
+def test_what_sbatch_refuses_leaves_nothing(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"sbatch: .*invalid partition specified: elsewhere"):
+        submit(runs, store, tmp_path, partition="elsewhere")
+    assert not submissions(tmp_path) and not scheduler.queue()
+    assert {path.name.split("-")[0] for path in (tmp_path / "sweeps").iterdir()} == {".lock", "source"}
+
+
+def test_a_job_that_cannot_begin_is_shown_with_the_end_of_its_log(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    submission, _ = submit(runs[:1], store, tmp_path, setup=["export PYTHONHOME=/nowhere"])
+    assert submission
+    wait_until(lambda: not scheduler.queue())
+    (standing,) = states(runs[:1], tmp_path).values()
+    assert standing.state is State.FAILED
+    assert any("ModuleNotFoundError" in line or "init_fs_encoding" in line for line in standing.log), standing.log
