@@ -131,7 +131,7 @@ class DevCluster:
 
         Jobs have no time to save anything. Logs and the list of jobs stay. Raises InputError when a process does not end.
         """
-        if not self.folder.is_dir():
+        if not self.running() and not self._job_processes():
             return
         with exclusive_lock(self.folder / "lock", wait=True):
             if self._daemon("slurmctld"):
@@ -228,8 +228,8 @@ class DevCluster:
             if dead or time.monotonic() > deadline:
                 name = (dead or daemons)[0]
                 log = self.folder / f"{name}.log"
-                end = log.read_text(errors="replace").splitlines()[-1:]
-                raise InputError(f"{name} did not come up; {log} ends with: {''.join(end)}")
+                end = log.read_text(errors="replace").splitlines()[-2:]
+                raise InputError(f"{name} did not come up; {log} ends with: {' / '.join(end)}")
             time.sleep(0.1)
 
     def _daemon(self, name: str) -> list[int]:

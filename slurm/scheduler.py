@@ -49,9 +49,11 @@ def ask(*command: str) -> str:
 
 
 def first_complaint(stderr: str) -> str:
-    """The first line of an error message, without the name of the program that every line begins with."""
+    """The line of an error message that says most, without the name of the program that every line begins with: what
+    is fatal, else the first."""
     lines = [line for line in stderr.splitlines() if line.strip()] or ["refused without a word"]
-    return re.sub(r"^\w+: error: ", "", lines[0])
+    line = next((line for line in lines if ": fatal: " in line), lines[0])
+    return re.sub(r"^\w+: (error|fatal): ", "", line)
 
 
 def max_array_size() -> int:

@@ -1,9 +1,10 @@
 """Submits the runs of a study to SLURM as arrays, and takes them back. A run is never in the queue twice."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def _submitted(
                 executor.update_parameters(dependency=f"afterany:{submission.arrays[number - at_once].job}")
             store = Path(submission.store)
             calls = [TrainJob(run, store, study_dir.resolve(), resources) for run in part]
-            with _outside_of_allocations():
+            with _outside_of_allocations(), redirect_stderr(io.StringIO()):  # submitit says there what it raises too
                 jobs = executor.submit_array(calls)
             array.job = jobs[0].job_id.split("_")[0]
             submission.write()

@@ -12,6 +12,7 @@ import torch
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
 from repeat_study.study import Run, Study
+from tests.command import STUDY, toml
 
 torch.set_num_threads(1)
 
@@ -57,3 +58,15 @@ def study(data_spec: DataSpec) -> Study:
 @pytest.fixture
 def runs(study: Study, store: TokenStore) -> list[Run]:
     return study.runs(store.fingerprint)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
+    """A folder with a study whose store stands already."""
+    (tmp_path / "studies").mkdir()
+    spec = study.data
+    data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
+    lines = [f"{key} = {toml(value)}" for key, value in (data | {"test_fraction": spec.test_fraction}).items()]
+    (tmp_path / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
+    (tmp_path / "data").symlink_to(store.folder.parent)
+    return tmp_path

@@ -1,54 +1,11 @@
 """The command as a user meets it: real processes, exit codes, one line for bad input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from data_prep.token_store import TokenStore
-from repeat_study.study import Study
-
-STUDY = """
-[training]
-tokens = 16_384
-context = 32
-sequences_per_step = 8
-learning_rate = 3e-3
-
-[evaluation]
-even_points = 4
-test_sequences = 16
-
-[[grid]]
-model = "1x16"
-repeats = [1, 4]
-repeated_fraction = 0.5
-"""
-
-
-def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "repeat_study.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + "}"
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
-    """A folder with a study whose store stands already."""
-    (tmp_path / "studies").mkdir()
-    spec = study.data
-    data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
-    lines = [f"{key} = {_toml(value)}" for key, value in (data | {"test_fraction": spec.test_fraction}).items()]
-    (tmp_path / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
-    (tmp_path / "data").symlink_to(store.folder.parent)
-    return tmp_path
+from tests.command import call
 
 
 def test_a_study_from_plan_to_report(workplace: Path) -> None:
@@ -114,6 +71,13 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
         (["plan", "tiny", "--set", "resources.processes_per_run=3"], "do not divide among 3 processes"),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
+        (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),
+        (["sweep", "tiny", "--gpus-per-node", "4"], "give each process one: --set resources.processes_per_run=4"),
+        (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
+        (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
+        (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
+        (["cancel", "tiny"], "cancel: name the runs to stop, or give --all"),
+        (["dev-cluster", "restart"], "dev-cluster: accepted are start and stop, found 'restart'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -135,9 +135,9 @@ def cancel(
     there = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
     chosen = there if all_ else [named(run, there, declared.name) for run in runs or []]
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
-    console.print(f"cancelled: {', '.join(jobs) or 'nothing'}")
-    if len(jobs) < len(chosen):
-        console.print(f"{len(chosen) - len(jobs)} of the {len(chosen)} runs were not in the queue")
+    few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
+    absent = f"; {len(chosen) - len(jobs)} were not in the queue" if len(jobs) < len(chosen) else ""
+    console.print(f"cancelled the jobs of {len(jobs)} runs{few}{absent}")
 
 
 def status(

@@ -1,4 +1,4 @@
-"""One array on a real SLURM; something else befalls each run, and all end as if nothing had happened."""
+"""One array on a real SLURM; its runs are disturbed in every way at once, and end as if nothing had happened."""
 
 import os
 import signal
@@ -28,15 +28,16 @@ from slurm.submissions import held_runs, submissions
 from slurm.sweep import submit
 from tests.slurm.conftest import wait_until
 
-DISTURBANCES = ("requeued", "terminated", "killed", "preempted", "controller restarted", "node lost")
+# Of each run, one after the other; the node and the controller are those of the other runs too.
+DISTURBANCES = (("node lost",), ("requeued", "killed", "preempted"), ("terminated", "controller restarted"))
 
 
 def longer(runs: list[Run]) -> list[Run]:
-    """As many runs as there are disturbances, each of several seconds."""
+    """A run of several seconds for each series of disturbances."""
     changes = {
-        "model": "4x64",
+        "model": "2x64",
         "tokens": 1200 * 32 * 8,
-        "evaluation": runs[0].evaluation.model_copy(update={"even_points": 25}),
+        "evaluation": runs[0].evaluation.model_copy(update={"even_points": 12}),
     }
     return [runs[1].model_copy(update={**changes, "seed": seed}) for seed in range(len(DISTURBANCES))]
 
@@ -46,16 +47,17 @@ class Watched:
     """What a run's directory showed while others did things to it."""
 
     directory: RunDirectory
+    due: list[int]  # when it is evaluated
     reached: int = 0  # the last evaluation that was ever seen
     sessions: int = 0
-    lost: list[int] = field(default_factory=list)  # evaluations that a start had to make again
+    lost: list[int] = field(default_factory=list)  # at each start: evaluations that have to be made again
 
     def look(self) -> None:
         """Note how far it is, and where new starts began."""
         starts = self.directory.session_rows()
         for session in starts[self.sessions :]:
             if self.sessions:
-                self.lost.append(max(self.reached - session["step"], 0))
+                self.lost.append(sum(session["step"] < step <= self.reached for step in self.due))
             self.sessions += 1
         if row := self.directory.last(self.directory.metrics):
             self.reached = max(self.reached, row["step"])
@@ -85,10 +87,12 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     cluster: DevCluster, undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     disturbed = longer(runs)
-    allocation = Allocation(time="30", array_parallelism=2, signal_delay_s=20)
+    allocation = Allocation(time="30", array_parallelism=3, signal_delay_s=20)
     submission = submit(disturbed, store, tmp_path, allocation, Resources(), {}, print)
     assert submission
-    watched = {run.name: Watched(RunDirectory(tmp_path / run.name)) for run in disturbed}
+    watched = {
+        run.name: Watched(RunDirectory(tmp_path / run.name), run.evaluation.steps(run.steps)) for run in disturbed
+    }
     over = threading.Event()
 
     def watch() -> None:
@@ -138,16 +142,22 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         "node lost": lose_node,
     }
 
-    def disturb(name: str, run: Run) -> None:
+    def disturb(names: tuple[str, ...], run: Run) -> None:
+        reached = 0
+        for name in names:
+            reached = disturb_once(name, run, reached)
+
+    def disturb_once(name: str, run: Run, reached: int) -> int:
         one = watched[run.name]
-        wait_until(lambda: one.reached > 0, 300)
+        wait_until(lambda: one.reached > reached, 120)
         before, begun, done = one.sessions, time.monotonic(), False
         while not done:  # another one's disturbance may be that no controller answers, or that the job is on its way
             with suppress(InputError, KeyError, ValueError):
                 actions[name](run)
                 done = True
-        wait_until(lambda: one.sessions > before, 180)
-        print(f"{name}: on again after {time.monotonic() - begun:.1f} s")
+        wait_until(lambda: one.sessions > before, 120)
+        print(f"{name}: at step {one.reached}, on again after {time.monotonic() - begun:.1f} s")
+        return one.reached
 
     with ThreadPoolExecutor() as pool:
         try:
@@ -159,7 +169,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         finally:
             over.set()
             watcher.join()
-    for run in disturbed:
+    for names, run in zip(DISTURBANCES, disturbed, strict=True):
         one = watched[run.name]
-        assert one.sessions >= 2 and set(one.lost) == {0}, "no evaluation was made twice"
+        assert one.sessions > len(names) and max(one.lost) <= 1, one
         assert one.directory.metrics.read_bytes() == (undisturbed / run.name / "metrics.jsonl").read_bytes()

@@ -123,7 +123,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
 def test_tasks_of_an_array_element_share_its_run(
     nodes: int, cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    shared = runs[:2]
+    shared = runs[: 3 - nodes]
     allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
     sweep.submit(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2), {}, print)
     wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared), 120)

@@ -1,0 +1,35 @@
+"""The command in a process of its own, and a study for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+STUDY = """
+[training]
+tokens = 16_384
+context = 32
+sequences_per_step = 8
+learning_rate = 3e-3
+
+[evaluation]
+even_points = 4
+test_sequences = 16
+
+[[grid]]
+model = "1x16"
+repeats = [1, 4]
+repeated_fraction = 0.5
+"""
+
+
+def call(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "repeat_study.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(part)}" for key, part in value.items()) + "}"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,76 @@
+"""Sweeps from the command line."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slurm import scheduler
+from slurm.dev_cluster import DevCluster
+from tests.command import call
+from tests.slurm.conftest import wait_until
+
+
+def test_a_sweep_is_submitted_seen_cancelled_and_resumed(cluster: DevCluster, workplace: Path) -> None:
+    """Nothing is trained: the jobs are held."""
+    held = ("--set", "slurm.extra={hold=true}")
+    swept = call("sweep", "tiny", *held, "--time", "20", "--partition", "main", cwd=workplace)
+    assert swept.returncode == 0 and "2 runs to submit" in swept.stdout and "logs: " in swept.stdout, swept.stderr
+    again = call("sweep", "tiny", *held, cwd=workplace)
+    assert again.returncode == 0 and "0 runs to submit; 2 in the queue already" in again.stdout
+    shown = call("status", "tiny", cwd=workplace).stdout
+    assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
+    gone = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
+    assert "cancelled the jobs of 1 runs" in gone.stdout, gone.stderr
+    assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
+    resumed = call("resume", "tiny", *held, "--set", "slurm.account=lab", cwd=workplace)
+    assert "1 runs to submit; 1 in the queue already" in resumed.stdout, resumed.stderr
+    jobs = [scheduler.ask("scontrol", "show", "job", "-o", job.job) for job in scheduler.queue().values()]
+    assert all("TimeLimit=00:20:00" in job and "Partition=main" in job for job in jobs), "as it was asked for first"
+    assert sum("Account=lab" in job for job in jobs) == 1, "and what is said anew"
+    assert "of 2 runs" in call("cancel", "tiny", "--all", cwd=workplace).stdout
+    wait_until(lambda: not scheduler.queue())
+
+
+def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same(workplace: Path) -> None:
+    for cluster in ("local", "debug"):
+        done = call("sweep", "tiny", "--cluster", cluster, "--runs-dir", cluster, cwd=workplace)
+        assert done.returncode == 0 and done.stdout.count("done") == 2, done.stderr
+    for found in (workplace / "local/tiny").glob("*/metrics.jsonl"):
+        assert found.read_bytes() == (workplace / "debug/tiny" / found.parent.name / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--partition", "gpu"), "slurm.partition: no 'gpu' on this cluster; accepted are main, urgent"),
+        (("--set", "slurm.extra={nodelist='n9'}"), "sbatch: Batch job submission failed: Invalid node name specified"),
+        (("--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
+    ],
+)
+def test_what_a_cluster_does_not_have_is_one_line(
+    arguments: tuple[str, ...], message: str, cluster: DevCluster, workplace: Path
+) -> None:
+    refused = call("sweep", "tiny", *arguments, cwd=workplace, timeout=10)
+    assert refused.returncode == 2 and message in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
+    assert not scheduler.queue() and not list(workplace.glob("runs/tiny/sweeps/*/sweep.json"))
+
+
+def test_without_slurm_or_where_it_is_silent_there_is_one_line_within_ten_seconds(
+    cluster: DevCluster, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("sweep", "tiny", "--set", "slurm.extra={hold=true}", cwd=workplace)
+    cluster.kill_daemon("slurmctld")
+    try:
+        silent = call("resume", "tiny", cwd=workplace, timeout=10)
+        assert silent.returncode == 2 and silent.stderr.count("\n") == 1, silent.stderr
+        assert "the cluster does not answer" in silent.stderr, silent.stderr
+        shown = call("status", "tiny", cwd=workplace, timeout=10)
+        assert shown.returncode == 0 and "2 pending" in shown.stdout, shown.stderr
+        assert "states are those of the run directories alone" in shown.stdout
+    finally:
+        cluster.start_daemon("slurmctld")
+    assert "of 2 runs" in call("cancel", "tiny", "--all", cwd=workplace).stdout
+    monkeypatch.setenv("PATH", os.devnull)
+    absent = call("sweep", "tiny", cwd=workplace, timeout=10)
+    assert absent.returncode == 2 and "scontrol: not found on the PATH" in absent.stderr
