@@ -1,5 +1,6 @@
 """What a job of a sweep does: train one run from wherever its directory says it stands. It carries the spec, no state."""
 
+import json
 import os
 import socket
 import zlib
@@ -18,7 +19,7 @@ from repeat_study.resources import Resources
 from repeat_study.study import Run
 from slurm.preemption import Leave, back_to_the_queue
 
-# Starts of one job at one step, each ended without a word, after which the run is given up: something kills it every time.
+# Starts of one job with nothing saved and no word since, after which the run is given up: something kills it every time.
 STARTS = 5
 # Seconds to wait for another process to leave the run: one that SLURM lost with its node and started here anew.
 WAIT_FOR_ANOTHER = 900.0
@@ -36,23 +37,23 @@ class TrainJob:
     def __call__(self) -> str:
         """Train to the end and say so, or leave for the queue. All tasks of the job share the run."""
         leave = Leave("TERM", JobEnvironment.USR_SIG)  # before torch is imported, which takes seconds
-        join_team(JobEnvironment())
+        job = JobEnvironment()
+        join_team(job)
+        directory = RunDirectory(self.study_dir / self.run.name)
+        starts = Starts(job.paths.folder / f"{job.job_id}_starts.jsonl", directory)
+        if job.global_rank == 0:
+            starts.count()
         import torch
 
         from repeat_study.runner import train
 
         torch.set_num_threads(1)
-        directory = RunDirectory(self.study_dir / self.run.name)
-        if os.environ["RANK"] == "0" and (step := given_up(directory)) is not None:
-            reason = f"its process was killed {STARTS} times at step {step}; out of memory, maybe: the log of the job may say"
-            directory.fail(reason, step)
-            raise InputError(f"{directory.path}: {reason}")
         waited = 0.0
         while not leave():
             outcome = train(self.run, TokenStore(self.store), self.study_dir, show_progress, leave, self.resources)
             if outcome is Outcome.INTERRUPTED:
                 print(f"{leave.reason}: its state is saved", flush=True)
-                back_to_the_queue()
+                break
             if outcome is not Outcome.BUSY:
                 print(f"{self.run.label}: {outcome.value}", flush=True)
                 return outcome.value
@@ -61,6 +62,7 @@ class TrainJob:
             print("another process trains this run; waiting for it to leave", flush=True)
             leave.wait(5.0)
             waited += 5.0
+        starts.forget()
         return back_to_the_queue()
 
     def checkpoint(self) -> DelayedSubmission:
@@ -95,14 +97,34 @@ def _first_node(job: JobEnvironment) -> str:
     return name
 
 
-def given_up(directory: RunDirectory) -> int | None:
-    """The step at which the run was begun STARTS times by this job and got no further; None where it may be tried."""
-    if directory.done.is_file():
-        return None
-    sessions = directory.session_rows()
-    last = sessions[-1:] and (sessions[-1]["step"], os.environ.get("SLURM_JOB_ID"))
-    stuck = list(takewhile(lambda session: (session["step"], session["job"]) == last, reversed(sessions)))
-    return int(stuck[0]["step"]) if len(stuck) >= STARTS else None
+@dataclass(frozen=True)
+class Starts:
+    """The starts of a job since it last left in order, in a file beside its logs, with how far the run was at each."""
+
+    path: Path
+    directory: RunDirectory
+
+    def count(self) -> None:
+        """Add this one; where it is one too many, mark the run failed and raise InputError."""
+        before = self.path.read_text().splitlines() if self.path.is_file() else []
+        now = json.dumps(self._reached())
+        in_vain = len(list(takewhile(lambda line: line == now, reversed(before))))
+        if in_vain >= STARTS and not self.directory.done.is_file():
+            reason = f"its process was killed {in_vain} times on end; for want of memory, maybe: the job's log may say"
+            self.directory.make()
+            self.directory.fail(reason)
+            raise InputError(f"{self.directory.path}: {reason}")
+        with self.path.open("a") as file:
+            file.write(now + "\n")
+
+    def forget(self) -> None:
+        """The job leaves in order."""
+        self.path.unlink(missing_ok=True)
+
+    def _reached(self) -> list[int]:
+        """What changes whenever anything is evaluated or saved."""
+        row, checkpoint = self.directory.last(self.directory.metrics), self.directory.checkpoint
+        return [row["step"] if row else 0, checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0]
 
 
 def show_progress(progress: Progress) -> None:

@@ -158,14 +158,12 @@ def _submitted(
             submission.write()
             yield array
     except (FailedJobError, FailedSubmissionError) as error:
+        _forget_refused(submission)
         taken = sum(len(array.runs) for array in submission.arrays if array.job)
         rest = f"; {taken} of {len(todo)} runs are in the queue, `resume` submits the others" if taken else ""
         raise InputError(f"sbatch: {scheduler.first_complaint(str(error))}{rest}") from error
     except OSError as error:
         raise InputError(f"{error.filename or submission.folder}: cannot be written: {error.strerror}") from error
-    finally:
-        if not all(array.job for array in submission.arrays):
-            _forget_refused(submission)
 
 
 @contextmanager
@@ -186,8 +184,12 @@ def shares(at_once: int | None, sizes: Sequence[int]) -> list[int]:
 
 
 def _forget_refused(submission: Submission) -> None:
-    """Leave nothing of arrays that sbatch refused."""
-    submission.arrays = [array for array in submission.arrays if array.job]
+    """Leave nothing of arrays that are not in the queue: sbatch may fail to hear that a job was taken."""
+    try:
+        there = {name for name, _ in scheduler.queue()}
+    except InputError:
+        return  # what is recorded and is not in the queue does no harm
+    submission.arrays = [array for array in submission.arrays if array.job or array.name in there]
     if not submission.arrays:
         shutil.rmtree(submission.folder, ignore_errors=True)
         return

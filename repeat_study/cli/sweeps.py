@@ -154,7 +154,8 @@ def status(
     runs = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
 
     def look() -> tuple[Group, bool]:
-        return _overview(runs, runs_dir / declared.name, stuck_after * 60)
+        height = console.height - 8 if watch and console.is_terminal else None
+        return _overview(runs, runs_dir / declared.name, stuck_after * 60, height)
 
     if not watch:
         console.print(look()[0])
@@ -240,8 +241,9 @@ def _train_in_this_process(declared: Study, runs: list[Run], store: TokenStore, 
             raise typer.Exit(130)
 
 
-def _overview(runs: list[Run], folder: Path, stuck_after: float) -> tuple[Group, bool]:
-    """What `status` shows, and whether anything runs or waits."""
+def _overview(runs: list[Run], folder: Path, stuck_after: float, most: int | None) -> tuple[Group, bool]:
+    """What `status` shows, and whether anything runs or waits. Where there are more than `most` rows, the runs that are
+    done or not begun have none."""
     from slurm import scheduler
     from slurm.overview import State, standings
     from slurm.submissions import submissions
@@ -256,13 +258,15 @@ def _overview(runs: list[Run], folder: Path, stuck_after: float) -> tuple[Group,
     table = plain_table("run", "state", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation")
     for column in (["job"] if submitted else []) + ["note"]:
         table.add_column(column)
-    for standing in found:
+    quiet = {State.DONE, State.PENDING} if most is not None and len(found) > most else set()
+    shown = [standing for standing in found if standing.state not in quiet]
+    for standing in shown:
         loss = "" if standing.test_loss is None else f"{standing.test_loss:.3f}"
         cells = [standing.run.name, standing.state, f"{standing.step}/{standing.run.steps}", loss]
         job = [standing.job] if submitted else []
         table.add_row(*cells, *_speed(standing.timing), *job, standing.note)
     parts: list[RenderableType] = [table]
-    for standing in found:
+    for standing in shown:
         if standing.log:
             parts.append(Text(f"\n{standing.run.name}, the end of its error log:\n  " + "\n  ".join(standing.log)))
     counts = Counter(standing.state for standing in found)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.records import RunDirectory
+from repeat_study.records import RunDirectory, Status
 from repeat_study.runner import train
 from repeat_study.study import Run
-from slurm.job import STARTS, given_up
+from slurm.job import STARTS, Starts
 from slurm.overview import State, standings
 from slurm.scheduler import Queued, first_complaint
 from slurm.submissions import Array, Submission, submissions
@@ -79,18 +80,22 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
     assert directory.last(directory.metrics) is None
 
 
-def test_a_run_that_is_killed_at_one_step_again_and_again_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
+def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.begin({"step": 10, "job": "6"})
+    directory.make()
+    starts = Starts(tmp_path / "7_starts.jsonl", directory)
+    for _ in range(STARTS - 1):
+        starts.count()
+    directory.metrics.write_text('{"step": 10}\n')  # it got somewhere
     for _ in range(STARTS):
-        assert given_up(directory) is None
-        directory.begin({"step": 10, "job": "7"})
-    assert given_up(directory) == 10
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert given_up(directory) is None, "whoever submits it again wants it tried again"
+        starts.count()
+    starts.forget()  # it was told to leave, and did
+    for _ in range(STARTS):
+        starts.count()
+    with pytest.raises(InputError, match="its process was killed 5 times on end"):
+        starts.count()
+    assert directory.status() is Status.FAILED and "killed 5 times" in directory.failure()
+    Starts(tmp_path / "8_starts.jsonl", directory).count()  # submitted again, it is tried again
 
 
 def test_a_complaint_of_slurm_is_its_first_line() -> None:
