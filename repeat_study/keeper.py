@@ -72,6 +72,10 @@ class RunKeeper(lightning.Callback):
         kept = {Keep.LAST: [], Keep.LOG: run.evaluation.log_steps(run.steps), Keep.ALL: self.evaluation_steps}
         self._due, self._kept = frozenset(self.evaluation_steps), frozenset(kept[resources.keep_checkpoints])
         self.step = self.resume_step = self._checkpointed_step()
+        if (leads := team.told(self.step)) != self.step:  # of nodes whose view of a shared folder lags
+            raise InputError(
+                f"{directory.checkpoint}: step {self.step} here and {leads} where the lead process is; start the run again"
+            )
         self._terminated = threading.Event()
         self._handler = signal.getsignal(signal.SIGTERM)  # the caller's own, which is told too
         self.clock = Clock()

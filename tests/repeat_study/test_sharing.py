@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.distributed import Team
+from repeat_study.keeper import RunKeeper
 from repeat_study.outcome import Outcome
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
@@ -64,6 +67,19 @@ def test_a_run_begun_by_two_processes_may_be_finished_by_one(
     assert 24 <= RunDirectory(tmp_path / run.name).rows()[-1]["step"] < run.steps
     assert train(run, store, tmp_path) is Outcome.DONE
     assert losses(tmp_path, run) == pytest.approx(losses(alone, run), abs=CLOSE)
+
+
+class Elsewhere(Team):
+    """The second process of two, whose lead has trained a step more."""
+
+    def told(self, thing: Any) -> Any:
+        return thing + 1
+
+
+def test_processes_that_see_different_checkpoints_do_not_train(runs: list[Run], tmp_path: Path) -> None:
+    directory, team = RunDirectory(tmp_path), Elsewhere(rank=1, world=2)
+    with pytest.raises(InputError, match=r"last.ckpt: step 0 here and 1 where the lead process is"):
+        RunKeeper(runs[0], directory, lambda: None, Resources(), team, print, bool)  # type: ignore[arg-type]
 
 
 def test_a_step_in_parts_is_the_step_as_a_whole(
