@@ -37,7 +37,7 @@ LAPTOP = STUDIES / "laptop.toml"
         ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
         ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; accepted are"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
-        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, models, name, resources, training"),
+        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluation, grid, models, name, resources, slurm, training"),
         ('name="../elsewhere"', "name: string should match pattern"),
         ("tokens", "accepted is key=value"),
         ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
