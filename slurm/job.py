@@ -17,7 +17,7 @@ from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
 from repeat_study.study import Run
-from slurm.preemption import Leave, back_to_the_queue
+from slurm.preemption import SAVED_WORDS, Leave, back_to_the_queue
 
 # Starts of one job with nothing saved and no word since, after which the run is given up: something kills it every time.
 STARTS = 5
@@ -52,13 +52,14 @@ class TrainJob:
         while not leave():
             outcome = train(self.run, TokenStore(self.store), self.study_dir, show_progress, leave, self.resources)
             if outcome is Outcome.INTERRUPTED:
-                print(f"{leave.reason}: its state is saved", flush=True)
+                print(f"{leave.reason}: {SAVED_WORDS}", flush=True)
                 break
             if outcome is not Outcome.BUSY:
                 print(f"{self.run.label}: {outcome.value}", flush=True)
                 return outcome.value
             if waited >= WAIT_FOR_ANOTHER:
-                raise InputError(f"{directory.path}: another process has been training this run for {waited:.0f} s")
+                print(f"another process has been training this run for {waited:.0f} s; the queue may wait", flush=True)
+                break
             print("another process trains this run; waiting for it to leave", flush=True)
             leave.wait(5.0)
             waited += 5.0
@@ -74,7 +75,8 @@ def join_team(job: JobEnvironment) -> None:
     """Tell the tasks of a job who they are, in torchrun's names: together they train one run."""
     here = job.num_tasks // job.num_nodes
     start = f"{job.raw_job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}"
-    port = 20_000 + zlib.crc32(start.encode()) % 40_000  # the same for all tasks, another one after a requeue
+    # The same for all tasks, another one after a requeue; below the ports that kernels give to clients.
+    port = 20_000 + zlib.crc32(start.encode()) % 12_000
     team = {
         "RANK": job.global_rank,
         "LOCAL_RANK": job.local_rank,
@@ -110,7 +112,7 @@ class Starts:
         now = json.dumps(self._reached())
         in_vain = len(list(takewhile(lambda line: line == now, reversed(before))))
         if in_vain >= STARTS and not self.directory.done.is_file():
-            reason = f"its process was killed {in_vain} times on end; for want of memory, maybe: the job's log may say"
+            reason = f"its process was ended {in_vain} times on end with nothing done; for want of memory, maybe: its log may say"
             self.directory.make()
             self.directory.fail(reason)
             raise InputError(f"{self.directory.path}: {reason}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from repeat_study.records import RunDirectory, Status
 from repeat_study.study import Run
+from slurm.preemption import SAVED_WORDS
 from slurm.scheduler import Queued
 from slurm.submissions import Submission, held_runs, latest
 
@@ -60,16 +61,20 @@ def standings(
     now = time.time()
     for run in runs:
         directory = RunDirectory(study_dir / run.name)
-        if (status := directory.status()) is Status.PENDING and run.name not in last:
+        jobs, submission = held.get(run.name, []), last.get(run.name)
+        job = max(jobs, key=lambda job: job.on_a_node, default=None)
+        taken = submission is not None and bool(submission.job_of(run.name))
+        if (status := directory.status()) is Status.PENDING and not job and not taken:
             yield Standing(run, State.PENDING, note="not submitted" if submitted else "")
             continue
         row, timing = directory.last(directory.metrics), directory.last(directory.timing)
         step, loss = (row["step"], row["test_loss"]) if row else (0, None)
-        job, submission = held.get(run.name), last.get(run.name)
         state, note = State(status), ""
         log: tuple[str, ...] = ()
         if status is Status.DONE:
             pass
+        elif job and job.leaving and submission and run.name in submission.cancelled:
+            state, note = State.CANCELLED, "leaving"
         elif job and not job.on_a_node:
             begun = submission is not None and _last_start(directory) > submission.time
             state, note = State.PREEMPTED if begun else State.PENDING, job.reason
@@ -84,10 +89,18 @@ def standings(
             log = error_log(submission, run) if submission else ()
         elif submission and run.name in submission.cancelled:
             state = State.CANCELLED
-        elif submission and queue is not None:
+        elif submission and taken and queue is not None and not left_in_order(submission, run):
             state, log = State.FAILED, error_log(submission, run)
             note = log[-1] if log else "its job left the queue without a word"
+        elif submission and taken and queue is not None:
+            note = "its state is saved, and its job has left the queue; `resume` submits it again"
         yield Standing(run, state, step, loss, timing, job.job if job else "", note, log)
+
+
+def left_in_order(submission: Submission, run: Run) -> bool:
+    """Whether the last thing that the run's job did was to save its state."""
+    logs = [path.with_suffix(".out") for path in submission.log_files(run.name)[:1]]
+    return any(path.is_file() and path.read_text(errors="replace").rstrip().endswith(SAVED_WORDS) for path in logs)
 
 
 def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
@@ -95,7 +108,7 @@ def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
     texts = [path.read_text(errors="replace") for path in submission.log_files(run.name)]
     text = next((text for text in texts if "Traceback" in text), texts[0] if texts else "")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if not re.match(r"srun: |submitit (ERROR|INFO|WARNING)", line)]
+    own = [line for line in lines if not re.match(r"srun: |slurmstepd|submitit (ERROR|INFO|WARNING)", line)]
     return tuple((own or lines)[-TAIL:])
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import NoReturn
 
+SAVED_WORDS = "its state is saved"  # the last of a job that was told to leave
 SAVED = 75  # exit code of a run that was told to leave and saved its state: EX_TEMPFAIL of sysexits.h
 
 
@@ -44,20 +45,28 @@ def back_to_the_queue() -> NoReturn:
     sys.exit(SAVED)
 
 
-# Ends the batch script. Above 128: a process was killed by a signal, be it by hand or for want of memory. A job that SLURM
-# ends or requeues itself is no longer RUNNING; one that SLURM had given up with its node and that runs again elsewhere has
-# been restarted more often than this script knows. slurmctld may be away for a while.
+# Ends the batch script. Above 128: a process was killed by a signal, be it by hand or for want of memory. The job is named
+# as an element of its array: the plain number of the element that started last is also that of the whole array. One that
+# SLURM ends or requeues itself is no longer RUNNING; one that SLURM had given up with its node and that runs again elsewhere
+# has been restarted more often than this script knows. slurmctld may be away for a while; what it refuses, it refuses again.
 REQUEUE_LINES = f"""\
 code=$?
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+job=${{job:-$SLURM_JOB_ID}}
 if [ $code -eq {SAVED} ] || {{ [ $code -gt 128 ] && [ $code -lt 192 ]; }}; then
+  refused=0
   for attempt in $(seq 60); do
-    if job=$(timeout 20 scontrol show job --oneliner "$SLURM_JOB_ID"); then
-      case "$job" in
+    if shown=$(timeout 20 scontrol show job --oneliner "$job"); then
+      case "$shown" in
         *" JobState=RUNNING "*" Restarts=${{SLURM_RESTART_COUNT:-0}} "*) ;;
         *) break ;;
       esac
-      echo "exit code $code: back to the queue"
-      timeout 20 scontrol requeue "$SLURM_JOB_ID" && break
+      if timeout 20 scontrol requeue "$job"; then
+        echo "exit code $code: back to the queue"
+        break
+      fi
+      refused=$((refused + 1))
+      [ $refused -lt 3 ] || break
     fi
     sleep 5
   done

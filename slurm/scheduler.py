@@ -14,6 +14,8 @@ from datetime import datetime
 from data_prep.errors import InputError
 
 PATIENCE = 8.0  # seconds; a busy slurmctld answers within a few
+# Of a user's environment, these change what the programs list and how: a job left out would be submitted again.
+_FILTERS = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Queued:
     state: str  # SLURM's word: PENDING, RUNNING, COMPLETING, ...
     reason: str  # why it waits
     started: float | None  # seconds since the epoch, of the present stay on a node
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its processes are being ended; it may be on its way back to the queue."""
+        return self.state == "COMPLETING"
 
     @property
     def on_a_node(self) -> bool:
@@ -39,8 +46,9 @@ def ask(*command: str) -> str:
     program = command[0]
     if not shutil.which(program):
         raise InputError(f"{program}: not found on the PATH; accepted is a machine from which SLURM jobs are submitted")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(_FILTERS)}
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        found = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, env=plain)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{program}: the cluster does not answer (waited {PATIENCE:g} s)") from error
     if found.returncode:
@@ -75,11 +83,12 @@ def check_partition(name: str) -> None:
 def queue() -> dict[tuple[str, int], Queued]:
     """This user's jobs in the queue, by name and index in their array; 0 is the index of a job that is no array."""
     jobs = {}
-    lines = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%r|%S|%j").splitlines()
-    for line in lines:
-        job, index, state, reason, started, name = line.split("|", 5)
-        found = Queued(job, state, reason, _seconds(started))
-        jobs[name, int(index) if index.isdigit() else 0] = found
+    listed = ask("squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%r|%S|%j")
+    for line in listed.split("\n"):
+        fields = line.split("|", 5)
+        if len(fields) == 6:  # a job's name may hold anything, a line break too
+            job, index, state, reason, started, name = fields
+            jobs[name, int(index) if index.isdigit() else 0] = Queued(job, state, reason, _seconds(started))
     return jobs
 
 

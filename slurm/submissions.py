@@ -8,9 +8,10 @@ An array is recorded before it is submitted, under a name that nothing else in t
 a submission that was cut short leaves no job that nobody knows of.
 """
 
+import json
 import uuid
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from submitit.core.utils import JobPaths
 
 from data_prep.errors import InputError
-from data_prep.files import exclusive_lock, read_record, write_json
+from data_prep.files import AlreadyLocked, exclusive_lock, write_json
 from slurm.scheduler import Queued
 
 
@@ -70,11 +71,13 @@ class Submission:
         del record["folder"]
         write_json(self.folder / "sweep.json", record)
 
+    def job_of(self, run: str) -> str | None:
+        """The run's job, None where sbatch is not known to have taken it."""
+        return next(array for array in self.arrays if run in array.runs).job_of(run)
+
     def log_files(self, run: str) -> list[Path]:
         """What the tasks of the run's job wrote to standard error, the first task's first."""
-        array = next(array for array in self.arrays if run in array.runs)
-        job = array.job_of(run)
-        if job is None:
+        if not (job := self.job_of(run)):
             return []
         first = JobPaths(self.logs, job_id=job, task_id=0).stderr
         return sorted(first.parent.glob(first.name.replace("_0_log", "_*_log")))
@@ -85,22 +88,31 @@ def sweeps_dir(study_dir: Path) -> Path:
     return study_dir / "sweeps"
 
 
-def only_one(study_dir: Path) -> AbstractContextManager[None]:
-    """Held while something is submitted or cancelled; AlreadyLocked where another process does so."""
-    return exclusive_lock(sweeps_dir(study_dir) / ".lock")
+@contextmanager
+def only_one(study_dir: Path) -> Iterator[None]:
+    """Held while something is submitted or cancelled; InputError where another process does so."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive_lock(sweeps_dir(study_dir) / ".lock"))
+        except AlreadyLocked as error:
+            raise InputError(
+                f"{sweeps_dir(study_dir)}: another process submits or cancels runs of this study"
+            ) from error
+        yield
 
 
 def submissions(study_dir: Path) -> list[Submission]:
     """All submissions of a study, the oldest first; InputError where a record is malformed."""
-    return [_read(path) for path in sorted(sweeps_dir(study_dir).glob("*/sweep.json"))]
+    found = [_read(path) for path in sweeps_dir(study_dir).glob("*/sweep.json")]
+    return sorted(found, key=lambda submission: submission.time)
 
 
 def latest(submitted: Sequence[Submission]) -> dict[str, Submission]:
-    """The last submission of each run that sbatch is known to have taken."""
-    return {run: one for one in submitted for array in one.arrays if array.job for run in array.runs}
+    """The last submission of each run."""
+    return {run: one for one in submitted for array in one.arrays for run in array.runs}
 
 
-def held_runs(submitted: Sequence[Submission], queue: dict[tuple[str, int], Queued]) -> dict[str, Queued]:
+def held_runs(submitted: Sequence[Submission], queue: dict[tuple[str, int], Queued]) -> dict[str, list[Queued]]:
     """The runs that are in the queue, with their jobs."""
     places = {
         (array.name, index): run
@@ -108,13 +120,20 @@ def held_runs(submitted: Sequence[Submission], queue: dict[tuple[str, int], Queu
         for array in submission.arrays
         for index, run in enumerate(array.runs)
     }
-    return {places[place]: job for place, job in queue.items() if place in places}
+    held: dict[str, list[Queued]] = {}
+    for place, job in queue.items():
+        if place in places:
+            held.setdefault(places[place], []).append(job)
+    return held
 
 
 def _read(path: Path) -> Submission:
-    record = read_record(path, *(key for key in Submission.__dataclass_fields__ if key != "folder"))
     try:
+        record = json.loads(path.read_text(encoding="utf-8"))
         arrays = [Array(**array) for array in record.pop("arrays")]
         return Submission(folder=path.parent, arrays=arrays, **record)
-    except TypeError as error:
-        raise InputError(f"{path}: malformed ({error}); restore it or delete its folder") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); restore it, or cancel its jobs, whose names end in {path.parent.name} and a"
+            " number, and delete its folder"
+        ) from error

@@ -2,19 +2,20 @@
 
 import io
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 from submitit.helpers import clean_env
 
 from data_prep.errors import InputError
-from data_prep.files import AlreadyLocked
 from data_prep.token_store import TokenStore
 from repeat_study.cost import work
 from repeat_study.records import RunDirectory, Status
@@ -30,6 +31,8 @@ from slurm.submissions import Array, Submission, held_runs, only_one, submission
 
 # submitit counts every stop towards a limit of its own; runs are requeued for as long as they take.
 NO_LIMIT = 10**6
+# Seconds to wait for jobs that are being ended: SLURM kills what has not left by itself after KillWait, often 30.
+LEAVING = 60.0
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Sorted:
 
     done: list[Run] = field(default_factory=list)
     queued: list[Run] = field(default_factory=list)
+    leaving: list[Run] = field(default_factory=list)  # in the queue, their processes being ended
     here: list[Run] = field(default_factory=list)  # in training by a process that is no job of a sweep
     failed: list[Run] = field(default_factory=list)  # and to be tried again
     open: list[Run] = field(default_factory=list)
@@ -63,41 +67,67 @@ def submit(
     Raises InputError, with nothing submitted, when the cluster cannot be asked, another process is submitting, or a run's
     directory was made by another spec; and when sbatch refuses, with what it had taken before recorded.
     """
+    if "%" in str(study_dir.resolve()):
+        raise InputError(f"{study_dir.resolve()}: SLURM takes % in a path for a pattern; accepted is a folder without")
     largest = scheduler.max_array_size()
-    try:
-        with only_one(study_dir):
-            found = sort(runs, study_dir)
-            for run in found.todo:
-                RunDirectory(study_dir / run.name).check(run, store)
-            for line in _account(found):
-                say(line)
-            if not found.todo:
-                return None
-            submission = Submission.new(
-                study_dir,
-                allocation=allocation.model_dump(),
-                given=given,
-                resources=resources.model_dump(mode="json"),
-                store=str(store.folder.resolve()),
-                source=keep_source(sweeps_dir(study_dir)).name,
-                commit=commit(),
-            )
-            for array in _submitted(submission, found.todo, study_dir, allocation, resources, largest):
-                say(f"job {array.job}: {len(array.runs)} run{'s' * (len(array.runs) > 1)}")
-            return submission
-    except AlreadyLocked as error:
-        raise InputError(f"{sweeps_dir(study_dir)}: another process is submitting runs of this study") from error
+    with only_one(study_dir):
+        found = _sorted_once_left(runs, study_dir, say)
+        for run in found.todo:
+            RunDirectory(study_dir / run.name).check(run, store)
+        say(_account(found))
+        if not found.todo:
+            return None
+        submission = Submission.new(
+            study_dir,
+            allocation=allocation.model_dump(),
+            given=given,
+            resources=resources.model_dump(mode="json"),
+            store=str(store.folder.resolve()),
+            source=keep_source(sweeps_dir(study_dir)).name,
+            commit=commit(),
+        )
+        for array in _submitted(submission, found.todo, study_dir, allocation, resources, largest):
+            say(f"job {array.job}: {_runs(array.runs)}")
+        return submission
+
+
+def _sorted_once_left(runs: Sequence[Run], study_dir: Path, say: Callable[[str], None]) -> Sorted:
+    """Where runs stand, once jobs that are being ended are gone: each may still go back to the queue by itself."""
+    _settle(submissions(study_dir))
+    end, found = time.monotonic() + LEAVING, sort(runs, study_dir)
+    if found.leaving:
+        say(f"waiting for the jobs of {_runs(found.leaving)} to leave")
+    while found.leaving and time.monotonic() < end:
+        time.sleep(1)
+        found = sort(runs, study_dir)
+    return found
+
+
+def _settle(submitted: Sequence[Submission]) -> None:
+    """Put right what was cut short between sbatch's answer and its record: a job that has all it needs is recorded, one
+    that has not could not run and is taken out of the queue."""
+    queue = scheduler.queue()
+    for submission in submitted:
+        for array in submission.arrays:
+            jobs = [job.job for (name, _), job in queue.items() if name == array.name]
+            if array.job or not jobs:
+                continue
+            if all(JobPaths(submission.logs, job_id=job).submitted_pickle.is_file() for job in jobs):
+                array.job = jobs[0].split("_")[0]
+                submission.write()
+            else:
+                scheduler.cancel(jobs)
 
 
 def sort(runs: Iterable[Run], study_dir: Path) -> Sorted:
     """Where runs stand, by their directories and the queue."""
     held, found = held_runs(submissions(study_dir), scheduler.queue()), Sorted()
     for run in runs:
-        status = RunDirectory(study_dir / run.name).status()
+        status, jobs = RunDirectory(study_dir / run.name).status(), held.get(run.name, [])
         if status is Status.DONE:
             found.done.append(run)
-        elif run.name in held:
-            found.queued.append(run)
+        elif jobs:
+            (found.leaving if all(job.leaving for job in jobs) else found.queued).append(run)
         elif status is Status.RUNNING:
             found.here.append(run)
         elif status is Status.FAILED:
@@ -107,16 +137,20 @@ def sort(runs: Iterable[Run], study_dir: Path) -> Sorted:
     return found
 
 
-def _account(found: Sorted) -> Iterable[str]:
+def _account(found: Sorted) -> str:
     counts = {
         "done": found.done,
         "in the queue already": found.queued,
+        "still leaving the queue, submit again later": found.leaving,
         "in training outside the queue": found.here,
         "that failed, to be tried again from the last checkpoint": found.failed,
     }
-    yield f"{len(found.todo)} runs to submit" + "".join(
-        f"; {len(runs)} {what}" for what, runs in counts.items() if runs
-    )
+    rest = "".join(f"; {len(runs)} {what}" for what, runs in counts.items() if runs)
+    return f"{_runs(found.todo)} to submit{rest}"
+
+
+def _runs(runs: Sequence[object]) -> str:
+    return f"{len(runs)} run" + "s" * (len(runs) != 1)
 
 
 def _submitted(
@@ -137,8 +171,15 @@ def _submitted(
         submission.logs.mkdir(parents=True)
         submission.write()
         parameters = allocation.parameters(resources)
-        parameters["additional_parameters"]["chdir"] = str(sweeps_dir(study_dir).resolve() / submission.source)
-        parameters["setup"] += [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+        source = sweeps_dir(study_dir).resolve() / submission.source
+        parameters["additional_parameters"]["chdir"] = str(source)
+        parameters["setup"] += [
+            "set +e",  # as some sites' modules leave it: the lines after training would be left out
+            f"cd {shlex.quote(str(source))}",  # where python -m looks first
+            *(f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()),
+        ]
+        # Tasks that share a run cannot go on without one of them; and srun does not ask sbatch for the cores of a task.
+        srun = ["--kill-on-bad-exit=1", f"--cpus-per-task={allocation.cpus_per_task}"]
         for number, (array, part) in enumerate(zip(submission.arrays, parts, strict=True)):
             executor = submitit.SlurmExecutor(submission.logs, max_num_timeout=NO_LIMIT)
             executor.update_parameters(
@@ -146,7 +187,7 @@ def _submitted(
                 job_name=array.name,
                 array_parallelism=slots[number],
                 teardown=REQUEUE_LINES,
-                srun_args=["--kill-on-bad-exit=1"],  # tasks that share a run cannot go on without one of them
+                srun_args=srun,
             )
             if at_once and number >= at_once:  # more arrays than runs may run at a time: each waits for one before it
                 executor.update_parameters(dependency=f"afterany:{submission.arrays[number - at_once].job}")
@@ -169,7 +210,10 @@ def _submitted(
 @contextmanager
 def _outside_of_allocations() -> Iterator[None]:
     """Hide what a job that this is called from has in its environment: the new one would take it for its own."""
-    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # but not which cluster it is
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # which cluster it is stays
     with clean_env():
         os.environ |= where
         yield
@@ -200,20 +244,18 @@ def _forget_refused(submission: Submission) -> None:
             path.unlink()
 
 
-def cancel(runs: Sequence[Run], study_dir: Path) -> list[str]:
-    """Take these runs out of the queue, those in training too, whose state is saved; returns the jobs that were ended."""
-    try:
-        with only_one(study_dir):
-            submitted = submissions(study_dir)
-            held = held_runs(submitted, scheduler.queue())
-            names = [run.name for run in runs if run.name in held]
-            for submission in submitted:
-                mine = {run for array in submission.arrays for run in array.runs}
-                if gone := mine.intersection(names):
-                    submission.cancelled = sorted({*submission.cancelled, *gone})
-                    submission.write()
-            jobs = [held[name].job for name in names]
-            scheduler.cancel(jobs)
-            return jobs
-    except AlreadyLocked as error:
-        raise InputError(f"{sweeps_dir(study_dir)}: another process is submitting runs of this study") from error
+def cancel(names: Collection[str] | None, study_dir: Path) -> list[str]:
+    """Take runs of these names out of the queue, or all of the study's, those in training too, whose state is saved;
+    returns the jobs that were ended."""
+    with only_one(study_dir):
+        submitted = submissions(study_dir)
+        held = held_runs(submitted, scheduler.queue())
+        chosen = set(held) if names is None else set(held).intersection(names)
+        for submission in submitted:
+            mine = {run for array in submission.arrays for run in array.runs}
+            if gone := mine & chosen:
+                submission.cancelled = sorted({*submission.cancelled, *gone})
+                submission.write()
+        jobs = [job.job for name in sorted(chosen) for job in held[name]]
+        scheduler.cancel(jobs)
+        return jobs

@@ -133,11 +133,13 @@ def cancel(
     from slurm import sweep as sweeps
 
     there = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
-    chosen = there if all_ else [named(run, there, declared.name) for run in runs or []]
+    chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
     few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
-    absent = f"; {len(chosen) - len(jobs)} were not in the queue" if len(jobs) < len(chosen) else ""
-    console.print(f"cancelled the jobs of {len(jobs)} runs{few}{absent}")
+    absent = (
+        f"; {len(chosen) - len(jobs)} of the runs were not in the queue" if chosen and len(jobs) < len(chosen) else ""
+    )
+    console.print(f"cancelled jobs: {len(jobs)}{few}{absent}")
 
 
 def status(
@@ -246,7 +248,7 @@ def _overview(runs: list[Run], folder: Path, stuck_after: float, most: int | Non
     done or not begun have none."""
     from slurm import scheduler
     from slurm.overview import State, standings
-    from slurm.submissions import submissions
+    from slurm.submissions import held_runs, submissions
 
     submitted, queue, trouble = submissions(folder), None, ""
     if submitted:
@@ -272,6 +274,10 @@ def _overview(runs: list[Run], folder: Path, stuck_after: float, most: int | Non
     counts = Counter(standing.state for standing in found)
     parts.append(Text(", ".join(f"{counts[state]} {state}" for state in State if counts[state])))
     parts += [Text(trouble)] if trouble else []
+    strange = set(held_runs(submitted, queue or {})) - {run.name for run in runs}
+    if strange:
+        what = f"{len(strange)} more in the queue that the study, as it is now, does not declare; `cancel --all` takes them too"
+        parts.append(Text(f"{what}: {', '.join(sorted(strange)[:3])}{', ...' * (len(strange) > 3)}"))
     waiting = {State.PREEMPTED, State.RUNNING, State.STUCK}
     active = any(standing.state in waiting or (standing.state is State.PENDING and standing.job) for standing in found)
     return Group(*parts), active

@@ -107,7 +107,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     watcher.start()
 
     def job_of(run: Run) -> scheduler.Queued:
-        return held_runs(submissions(tmp_path), scheduler.queue())[run.name]
+        return held_runs(submissions(tmp_path), scheduler.queue())[run.name][0]
 
     def node_of(run: Run) -> str:
         return scheduler.ask("squeue", "--noheader", f"--jobs={job_of(run).job}", "--format=%N").strip()

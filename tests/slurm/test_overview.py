@@ -92,9 +92,9 @@ def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_
     starts.forget()  # it was told to leave, and did
     for _ in range(STARTS):
         starts.count()
-    with pytest.raises(InputError, match="its process was killed 5 times on end"):
+    with pytest.raises(InputError, match="its process was ended 5 times on end"):
         starts.count()
-    assert directory.status() is Status.FAILED and "killed 5 times" in directory.failure()
+    assert directory.status() is Status.FAILED and "ended 5 times" in directory.failure()
     Starts(tmp_path / "8_starts.jsonl", directory).count()  # submitted again, it is tried again
 
 

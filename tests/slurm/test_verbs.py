@@ -20,15 +20,17 @@ def test_a_sweep_is_submitted_seen_cancelled_and_resumed(cluster: DevCluster, wo
     assert again.returncode == 0 and "0 runs to submit; 2 in the queue already" in again.stdout
     shown = call("status", "tiny", cwd=workplace).stdout
     assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
+    edited = call("status", "tiny", "--set", "training.learning_rate=1e-3", cwd=workplace).stdout
+    assert "2 more in the queue that the study, as it is now, does not declare" in edited, edited
     gone = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
-    assert "cancelled the jobs of 1 runs" in gone.stdout, gone.stderr
+    assert "cancelled jobs: 1" in gone.stdout, gone.stderr
     assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
     resumed = call("resume", "tiny", *held, "--set", "slurm.account=lab", cwd=workplace)
-    assert "1 runs to submit; 1 in the queue already" in resumed.stdout, resumed.stderr
+    assert "1 run to submit; 1 in the queue already" in resumed.stdout, resumed.stderr
     jobs = [scheduler.ask("scontrol", "show", "job", "-o", job.job) for job in scheduler.queue().values()]
     assert all("TimeLimit=00:20:00" in job and "Partition=main" in job for job in jobs), "as it was asked for first"
     assert sum("Account=lab" in job for job in jobs) == 1, "and what is said anew"
-    assert "of 2 runs" in call("cancel", "tiny", "--all", cwd=workplace).stdout
+    assert "cancelled jobs: 2" in call("cancel", "tiny", "--all", cwd=workplace).stdout
     wait_until(lambda: not scheduler.queue())
 
 
@@ -70,7 +72,7 @@ def test_without_slurm_or_where_it_is_silent_there_is_one_line_within_ten_second
         assert "states are those of the run directories alone" in shown.stdout
     finally:
         cluster.start_daemon("slurmctld")
-    assert "of 2 runs" in call("cancel", "tiny", "--all", cwd=workplace).stdout
+    assert "cancelled jobs: 2" in call("cancel", "tiny", "--all", cwd=workplace).stdout
     monkeypatch.setenv("PATH", os.devnull)
     absent = call("sweep", "tiny", cwd=workplace, timeout=10)
     assert absent.returncode == 2 and "scontrol: not found on the PATH" in absent.stderr

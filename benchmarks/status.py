@@ -1,0 +1,95 @@
+"""`repeat-study status` and `sweep` of a thousand runs, as whole processes, against the same of ten.
+
+The queue is that of a throw-away SLURM with every run in it, held; half of the runs have a finished run's records, one micro run's
+copied. Prints a table and, last, one JSON line of ratios, all taken in this one run. Needs SLURM's programs.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from data_prep.build import prepare
+from repeat_study.runner import train
+from repeat_study.study import load_study
+from slurm.dev_cluster import DevCluster
+
+ROUNDS = 5
+STUDY = """
+[data]
+source = {{kind = "files", paths = ["{library}/email", "{library}/json"]}}
+vocabulary = 320
+max_tokens = 1_000_000
+test_fraction = 0.1
+[training]
+tokens = 16_384
+context = 32
+sequences_per_step = 8
+learning_rate = 3e-3
+[slurm]
+extra = {{hold = true}}
+[[grid]]
+model = "1x16"
+repeats = [1, 4]
+repeated_fraction = 0.5
+seed = {seeds}
+"""
+
+
+def command(*arguments: str) -> tuple[float, str]:
+    """Seconds of a whole process, and what it printed."""
+    begun = time.perf_counter()
+    found = subprocess.run(
+        [sys.executable, "-m", "repeat_study.cli", *arguments], capture_output=True, text=True, check=True
+    )
+    return time.perf_counter() - begun, found.stdout
+
+
+def measure(count: int) -> tuple[float, float]:
+    """Seconds to submit `count` runs, and median seconds to show them."""
+    name = f"runs{count}"
+    path = Path("studies") / f"{name}.toml"
+    path.write_text(STUDY.format(library=Path(os.__file__).parent, seeds=list(range(count // 2))))
+    study = load_study(path)
+    store = prepare(study.data, Path("data"))
+    runs = study.runs(store.fingerprint)
+    train(runs[0], store, Path("one"))
+    submitting, said = command("sweep", name)
+    assert f"{count} runs to submit" in said, said
+    for number, run in enumerate(runs):
+        shutil.copytree(Path("one") / runs[0].name, Path("runs") / name / run.name)
+        if number % 2:
+            (Path("runs") / name / run.name / "done.json").unlink()
+    rounds = [command("status", name) for _ in range(ROUNDS)]
+    assert all(f"{count // 2} done, {count // 2} pending" in shown for _, shown in rounds), rounds[0][1][-200:]
+    command("cancel", name, "--all")
+    return submitting, statistics.median(seconds for seconds, _ in rounds)
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="status-"))
+    os.chdir(folder)
+    Path("studies").mkdir()
+    cluster = DevCluster(folder / "c")
+    cluster.start()
+    os.environ |= cluster.environment
+    try:
+        found = {count: measure(count) for count in (10, 1000)}
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    print("runs   sweep, s   status, s")
+    for count, (submitting, showing) in found.items():
+        print(f"{count:4}   {submitting:8.2f}   {showing:9.2f}")
+    names = ("sweep of 1000 runs over 10", "status of 1000 runs over 10")
+    ratios = {name: round(found[1000][which] / found[10][which], 2) for which, name in enumerate(names)}
+    print(json.dumps({"ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()
