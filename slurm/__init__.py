@@ -1,1 +1,1 @@
-"""Places runs on machines: a pool of processes here. Knows run directories and `train`, nothing of models."""
+"""Places runs on machines: a pool of processes here, or the jobs of a SLURM cluster. Knows runs, nothing of models."""

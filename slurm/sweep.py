@@ -19,7 +19,7 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.cost import work
 from repeat_study.records import RunDirectory, Status
-from repeat_study.resources import Resources
+from repeat_study.resources import Accelerator, Resources
 from repeat_study.study import Run
 from slurm import scheduler
 from slurm.allocation import Allocation
@@ -69,6 +69,9 @@ def submit(
     """
     if "%" in str(study_dir.resolve()):
         raise InputError(f"{study_dir.resolve()}: SLURM takes % in a path for a pattern; accepted is a folder without")
+    if allocation.gpus_per_node and resources.accelerator is Accelerator.AUTO:
+        # Where a node's GPU cannot be used, the job has to fail: on the CPU it would train for weeks, and in float32.
+        resources = resources.model_copy(update={"accelerator": Accelerator.CUDA})
     largest = scheduler.max_array_size()
     with only_one(study_dir):
         found = _sorted_once_left(runs, study_dir, say)
