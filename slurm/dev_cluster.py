@@ -145,9 +145,14 @@ class DevCluster:
     def kill_daemon(self, name: str) -> None:
         """Kill slurmctld, n1 or n2 (the slurmd of that node) with SIGKILL, as a crash would; its jobs live on.
 
-        slurmctld saves its jobs every 5 s: one submitted just before is forgotten, as on any SLURM.
+        slurmctld saves its jobs every 5 s, as on any SLURM: one submitted just before is forgotten, one that left for the
+        queue runs for two minutes more by its books, and one that it started is held and its node drained.
         """
         self._end(partial(self._daemon, name), signal.SIGKILL)
+
+    def stop_daemon(self, name: str) -> None:
+        """End slurmctld, n1 or n2 in order, as for an upgrade: slurmctld saves what it knows; jobs live on."""
+        self._end(partial(self._daemon, name), signal.SIGTERM)
 
     def start_daemon(self, name: str) -> None:
         """Start slurmctld, n1 or n2 again; returns once slurmctld answers, or slurmd is in the background.

@@ -128,7 +128,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         cluster.start_daemon(node)
 
     def restart_controller(run: Run) -> None:
-        cluster.kill_daemon("slurmctld")
+        cluster.stop_daemon("slurmctld")
         (process,) = training_processes(run, tmp_path)
         process.send_signal(signal.SIGTERM)  # what is to be requeued meanwhile, waits for it
         wait_until(lambda: not psutil.pid_exists(process.pid))
