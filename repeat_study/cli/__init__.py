@@ -5,7 +5,7 @@ import sys
 import typer
 
 from data_prep.errors import InputError
-from repeat_study.cli import data, results, sweeps, training
+from repeat_study.cli import data, laws, results, sweeps, training
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for verb in (
@@ -21,6 +21,8 @@ for verb in (
     sweeps.dev_cluster,
     results.probe,
     results.report,
+    laws.predict,
+    laws.fit,
 ):
     app.command()(verb)
 

@@ -1,0 +1,281 @@
+"""What a law says about one plan: the penalty, the smaller model or lost compute that it amounts to, dangerous and safe R."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.laws import chudnovsky, hernandez, muennighoff
+from analysis.laws.form import LEVEL, Constants, Domain, interval
+from analysis.laws.points import Floats, Points, ask
+
+if TYPE_CHECKING:
+    from analysis.laws.fit import Fitted
+
+SAFE = 0.9  # an effective size of at least this share of the size
+SMALLEST_POOL = 1000.0  # tokens; R is looked at up to the one that leaves so small a pool
+MOST_REPEATS = 1e6
+PER_DECADE = 60
+SMALLER = np.geomspace(1e-6, 1.0, 1201)  # effective sizes as shares of the size
+NO_INTERVAL = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A run that is planned: sizes in parameters and tokens; no `repeats` asks about each law's worst R."""
+
+    params: float
+    tokens: float
+    fraction: float
+    repeats: float | None = None
+
+    @property
+    def most_repeats(self) -> float:
+        """The largest R that is looked at."""
+        return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Something that predicts: a published law, or one fitted on runs.
+
+    loss: nats of points; draws: the same for every draw of its bootstrap; knows_tokens: whether its clean law was told by runs
+    of several lengths, without which it says nothing of compute.
+    """
+
+    name: str
+    title: str
+    origin: str
+    loss: Callable[[Points], Floats]
+    domain: Domain
+    draws: tuple[Callable[[Points], Floats], ...] = ()
+    knows_tokens: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its 95% interval, NaN where there is none."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+NOTHING = Value(float("nan"))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Penalty in nats and effective size over size, for every R of a grid."""
+
+    repeats: Floats
+    penalty: Floats
+    multiplier: Floats
+
+    @property
+    def worst(self) -> int | None:
+        """Place of the largest penalty; None where it is at the end, or falls by under 1% from there on."""
+        place = int(self.penalty.argmax())
+        return place if self.penalty[-1] < 0.99 * self.penalty[place] else None
+
+    def band(self) -> tuple[float, float]:
+        """The R about the worst one with at least half of the largest penalty; infinite where there is no upper end."""
+        place = int(self.penalty.argmax())
+        if self.penalty[place] <= 0:
+            return NO_INTERVAL
+        less = self.penalty < self.penalty[place] / 2
+        below, above = np.flatnonzero(less[:place]), np.flatnonzero(less[place:])
+        return (
+            float(self.repeats[below[-1] + 1]) if len(below) else 1.0,
+            float(self.repeats[place + above[0] - 1]) if len(above) else float("inf"),
+        )
+
+    def safe(self) -> tuple[float, float]:
+        """Up to which R, and from which on, the effective size is at least SAFE of the size; infinite where never again."""
+        costs = np.flatnonzero(self.multiplier < SAFE)
+        if not len(costs):
+            return float("inf"), 1.0
+        after = float(self.repeats[costs[-1] + 1]) if costs[-1] + 1 < len(self.repeats) else float("inf")
+        return float(self.repeats[max(costs[0] - 1, 0)]), after
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one law says. Penalty in nats; sizes as shares. `worst` and `band` are NaN where harm only grows with R."""
+
+    teller: Teller
+    repeats: float  # asked for, or the worst one
+    clean_loss: float
+    penalty: Value
+    multiplier: Value
+    lost_compute: float  # NaN where the law cannot say
+    worst: Value
+    band: tuple[Value, Value]
+    safe_up_to: Value
+    safe_from: Value
+    curve: Curve
+    spread: tuple[Floats, Floats] | None  # 95% interval of the curve's penalty
+    outside: list[str]  # what of the question lies outside of what the law was fitted on
+
+
+def tellers_published() -> list[Teller]:
+    """The laws whose constants are published, or put together from what is."""
+    return [
+        Teller(
+            "hernandez",
+            hernandez.LAW.title,
+            "published",
+            hernandez.published_loss,
+            hernandez.PUBLISHED_DOMAIN,
+            tuple(partial(hernandez.published_loss, deeper=depth) for depth in hernandez.PUBLISHED_DEPTHS),
+            notes=(
+                "its penalty in nats is the loss of the smaller model by M23's clean law, for H22 publishes no constants of its"
+                " own; the depth at 800M stands for all sizes, and the interval is the"
+                " range of the paper's own statements of it",
+            ),
+        ),
+        Teller(
+            "chudnovsky",
+            chudnovsky.LAW.title,
+            "published",
+            chudnovsky.published_loss,
+            chudnovsky.PUBLISHED_DOMAIN,
+            notes=(
+                "it counts all parameters and says nothing of the width, which is H22's; two draws of the data differ by"
+                " 0.006 to 0.018 nats",
+            ),
+        ),
+        Teller(
+            "muennighoff",
+            muennighoff.LAW.title,
+            "published",
+            lambda points: muennighoff.loss(muennighoff.PUBLISHED, points),
+            muennighoff.PUBLISHED_DOMAIN,
+            notes=("fitted where the whole set repeats; for a part, its tokens' worth is summed; it has no worst R",),
+        ),
+    ]
+
+
+def teller_of(fitted: "Fitted") -> Teller:
+    """A law fitted on runs."""
+
+    def of(constants: Constants) -> Callable[[Points], Floats]:
+        return lambda points: fitted.law.loss(constants, points)
+
+    return Teller(
+        fitted.law.name,
+        fitted.law.title,
+        f"fitted on {fitted.points} runs",
+        fitted.loss,
+        fitted.domain,
+        tuple(map(of, fitted.draws)),
+        knows_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
+    )
+
+
+def answer(teller: Teller, question: Question) -> Answer:
+    """Ask one law. R is looked at on a grid of 60 values per decade."""
+    top = question.most_repeats
+    grid = np.geomspace(1.0, top, max(2, round(PER_DECADE * np.log10(top)) + 1))
+    curve = _curve(teller.loss, question, grid)
+    drawn = [_curve(loss, question, grid) for loss in teller.draws]
+    place = curve.worst
+    repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
+    here, penalties = _at(curve, repeats), [_at(one, repeats) for one in drawn]
+    worst = [float(grid[one.worst]) if one.worst is not None else float("nan") for one in drawn]
+
+    def edges(which: Callable[[Curve], tuple[float, float]]) -> tuple[Value, Value]:
+        found, others = which(curve), np.array([which(one) for one in drawn]).reshape(-1, 2)
+        low, high = (Value(found[side], *_spread(others[:, side])) for side in (0, 1))
+        return low, high
+
+    safe_up_to, safe_from = edges(Curve.safe)
+    return Answer(
+        teller,
+        repeats,
+        float(teller.loss(ask(question.params, question.tokens, 0.0, 1.0))),
+        Value(here[0], *interval([one[0] for one in penalties])),
+        Value(here[1], *interval([one[1] for one in penalties])),
+        _lost_compute(teller, question, repeats) if teller.knows_tokens else float("nan"),
+        Value(float(grid[place]) if place is not None else float("nan"), *interval(worst)),
+        edges(Curve.band) if place is not None else (NOTHING, NOTHING),
+        safe_up_to,
+        safe_from,
+        curve,
+        _envelope(drawn),
+        teller.domain.outside(question.params, question.tokens, question.fraction, question.repeats),
+    )
+
+
+def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -> Curve:
+    points = ask(question.params, question.tokens, question.fraction, grid)
+    losses, clean = loss(points), loss(points.as_clean())
+    sizes = ask(question.params * SMALLER, question.tokens, 0.0, 1.0)
+    by_size = loss(sizes)  # falls with size: turned round for interp, which takes rising values
+    multiplier = np.exp(np.interp(losses, by_size[::-1], np.log(SMALLER)[::-1]))
+    return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
+
+
+def _at(curve: Curve, repeats: float) -> tuple[float, float]:
+    """Penalty and multiplier at one R."""
+    log = np.log(curve.repeats)
+    multiplier = np.interp(np.log(repeats), log, np.log(curve.multiplier))
+    return float(np.interp(np.log(repeats), log, curve.penalty)), float(np.exp(multiplier))
+
+
+def _lost_compute(teller: Teller, question: Question, repeats: float) -> float:
+    """CEL: the share of the compute that a clean run with as many tokens per parameter does without at the same loss."""
+    loss = float(teller.loss(ask(question.params, question.tokens, question.fraction, repeats)))
+    scaled = teller.loss(ask(question.params * SMALLER, question.tokens * SMALLER, 0.0, 1.0))
+    return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SMALLER)[::-1]))) ** 2
+
+
+def _envelope(drawn: list[Curve]) -> tuple[Floats, Floats] | None:
+    if not drawn:
+        return None
+    low, high = np.quantile([one.penalty for one in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def _spread(values: Floats) -> tuple[float, float]:
+    """95% interval that may end at infinity."""
+    if not len(values):
+        return NO_INTERVAL
+    finite = np.isfinite(values)
+    low, high = interval(np.where(finite, values, 1e300))
+    return low if low < 1e299 else float("inf"), high if high < 1e299 else float("inf")
+
+
+def record(found: Answer) -> dict[str, object]:
+    """Every number of an answer, for JSON; infinities and what is not known as None."""
+
+    def plain(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    def whole(value: Value) -> dict[str, float | None]:
+        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
+
+    return {
+        "law": found.teller.name,
+        "origin": found.teller.origin,
+        "repeats": plain(found.repeats),
+        "clean_loss": plain(found.clean_loss),
+        "penalty_nats": whole(found.penalty),
+        "size_multiplier": whole(found.multiplier),
+        "lost_compute": plain(found.lost_compute),
+        "worst_repeats": whole(found.worst),
+        "dangerous_from": whole(found.band[0]),
+        "dangerous_up_to": whole(found.band[1]),
+        "safe_up_to": whole(found.safe_up_to),
+        "safe_from": whole(found.safe_from),
+        "outside_of_what_it_was_fitted_on": found.outside,
+        "notes": list(found.teller.notes),
+        "curve": {
+            "repeats": [plain(value) for value in found.curve.repeats],
+            "penalty_nats": [plain(value) for value in found.curve.penalty],
+            "size_multiplier": [plain(value) for value in found.curve.multiplier],
+        },
+    }

@@ -1,0 +1,33 @@
+"""L26: a penalty for overfitting that grows with passes and with parameters per unique token [L26]."""
+
+from analysis.laws.clean import DATA, FLOOR, SIZE
+from analysis.laws.form import Constant, Constants, Law
+from analysis.laws.points import Floats, Points
+
+
+def loss(constants: Constants, points: Points) -> Floats:
+    """E + A/N^alpha + B/(U·(1+r))^beta + P·r^delta·(N/U)^kappa; of a run that repeats a part, U counts all different tokens
+    and r is the mean number of passes over them less one."""
+    r = points.tokens / points.unique - 1
+    penalty = constants["P"] * r ** constants["delta"] * (points.params / points.unique) ** constants["kappa"]
+    clean = constants["E"] + constants["A"] * points.params ** -constants["alpha"]
+    return clean + constants["B"] * points.tokens ** -constants["beta"] + penalty
+
+
+LAW = Law(
+    "lovelace",
+    "Lovelace et al. 2026: overfitting penalty",
+    "L26",
+    (
+        FLOOR,
+        *SIZE,
+        *(
+            Constant(c.name, c.starts, c.low, c.high, per=c.per, varies="tokens", otherwise=o)
+            for c, o in zip(DATA, (0.0, 1.0), strict=True)
+        ),
+        Constant("P", (0.03, 0.3), 1e-9, 1e3, per=(("tokens", "kappa", 1), ("params", "kappa", -1))),
+        Constant("delta", (0.5, 1.5), 0.01, 10.0),
+        Constant("kappa", (0.3, 1.0), 1e-3, 5.0),
+    ),
+    loss,
+)

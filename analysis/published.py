@@ -1,0 +1,44 @@
+"""The papers' numbers that ours are set beside, each with where it stands; from figures where the text gives none."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PowerOfSize:
+    """coefficient · N^exponent, over sizes from `smallest` to `largest` (parameters)."""
+
+    coefficient: float
+    exponent: float
+    smallest: float
+    largest: float
+
+    def at(self, size: float) -> float:
+        """The value at one size."""
+        return self.coefficient * size**self.exponent
+
+
+# Hernandez et al. 2022: N without embeddings, 100B tokens for every size. Edges in R of the region with at least half of the
+# largest degradation, f = 10% [fig. 4 right].
+H22_TOKENS = 100e9
+H22_BAND_FRACTION = 0.1
+H22_SIZES = (1.57e6, 805e6)
+H22_LEFT_EDGE = PowerOfSize(4.2e6, -0.56, *H22_SIZES)
+H22_RIGHT_EDGE = PowerOfSize(5.1e7, -0.50, *H22_SIZES)
+# Effective size over size of an 800M model at the worst R, by f. 3%: "at most 1.15x" smaller [fig. 5]; 10%: "acts like 340M-400M"
+# [fig. 2 left], of which the middle; 50% and 90%: 10x and 73x smaller [section 2].
+H22_WORST_MULTIPLIER = {0.03: 1 / 1.15, 0.1: 370 / 800, 0.5: 1 / 10, 0.9: 1 / 73}
+H22_ACTS_LIKE = (340e6, 400e6)  # what 800M acts like at f = 10% with 0.1% of the data seen 100 times
+H22_ACTS_LIKE_REPEATS = 100
+H22_COPYING_MULTIPLIER = 1 / 3  # f = 3%, worst R, "up to" [fig. 5]
+H22_PREFIX_MATCHING_MULTIPLIER = 1 / 1.47  # f = 3%, worst R [fig. 6]; the text also says 2x
+H22_OUT_OF_DISTRIBUTION = {0.5: 0.84, 0.9: 0.75}  # multiplier of the loss on Python of text models [fig. 10]
+
+# Chudnovsky et al. 2026: N with embeddings, tokens = 20·OT·N, f = 10%, compute C = 6·N·T.
+C26_FRACTION = 0.1
+C26_TOKENS_PER_PARAMETER = 20.0  # at overtraining 1
+C26_SIZES = (34e6, 344e6)
+C26_CLEAN_LAW = (2.365, 6.647e5, 0.317)  # L(C) = E + A·C^-alpha at overtraining 1
+C26_WORST_REPEATS = PowerOfSize(2.31e10, -0.96, *C26_SIZES)
+C26_WORST_POOL = PowerOfSize(7.58e-10, 1.84, *C26_SIZES)  # tokens; the exponents disagree by 0.12
+C26_LOST_COMPUTE = {34e6: 0.19, 48e6: 0.19, 63e6: 0.21, 93e6: 0.21, 153e6: 0.26, 344e6: 0.33}  # CEL at the worst R
+C26_DATA_NOISE = (0.006, 0.018)  # nats between two draws of the data: at most up to R = 719, and above

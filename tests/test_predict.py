@@ -1,0 +1,86 @@
+"""The verbs predict and fit, as a user calls them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.laws import partial
+from analysis.laws.points import COLUMNS, ask
+from tests.command import call
+
+PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
+
+
+@pytest.fixture
+def runs_csv(tmp_path: Path) -> Path:
+    """Runs of four sizes by a law of ours, with a little noise."""
+    constants = {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "R_D": 15.0, "P": 20.0, "eta": -0.1}
+    constants |= {"gamma": 1.5, "kappa": 0.6, "s": 2.0, "k": 3e6, "a": -0.35, "b": -0.3, "c": 0.0}
+    grid = [(n, 1e8, 0.9, r) for n in (2e5, 1e6, 5e6, 3e7) for r in (1, 4, 12, 40, 120, 400)]
+    points = ask(*np.array(grid, float).T)
+    losses = partial.loss(constants, points) * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(points)))
+    columns = (points.params, points.tokens, points.fraction, points.repeats, losses)
+    lines = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+    (path := tmp_path / "mine.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+    return path
+
+
+def test_predict_tells_what_the_published_laws_say(tmp_path: Path) -> None:
+    told = call(*PLAN, "--repeats", 100, "--json", "told.json", "--figure", "told.svg", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "R = 100, a subset of 100M tokens" in told.stdout
+    assert "R = 100 lies in the dangerous range of 2 of 2" in told.stdout
+    written = json.loads((tmp_path / "told.json").read_text())
+    assert written["question"] == {"params": 8e8, "tokens": 1e11, "fraction": 0.1, "repeats": 100.0}
+    laws = {one["law"]: one for one in written["answers"]}
+    assert set(laws) == {"hernandez", "chudnovsky", "muennighoff"}
+    assert laws["hernandez"]["dangerous_from"]["value"] < 100 < laws["hernandez"]["dangerous_up_to"]["value"]
+    assert laws["chudnovsky"]["worst_repeats"]["value"] < laws["hernandez"]["worst_repeats"]["value"]
+    assert "tokens 1e+11" in " ".join(laws["chudnovsky"]["outside_of_what_it_was_fitted_on"])
+    assert laws["muennighoff"]["worst_repeats"]["value"] is None
+    assert (tmp_path / "told.svg").read_text().lstrip().startswith("<?xml")
+    same = call(*PLAN, "--subset-tokens", "100M", cwd=tmp_path)
+    assert same.stdout.splitlines()[:5] == told.stdout.splitlines()[:5]
+
+
+def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path) -> None:
+    fitted = call("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "24 runs, 4 of them clean" in fitted.stdout and "Where a size is left out, the laws are off by" in fitted.stdout
+    record = json.loads((runs_csv.parent / "fit.json").read_text())
+    low, high = record["fits"][0]["intervals"]["alpha"]
+    assert low < 0.2 < high
+    plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)
+    told = call(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
+    assert told.returncode == 0 and "fitted on 24 runs" in told.stdout, told.stderr
+    (answer,) = json.loads((runs_csv.parent / "told.json").read_text())["answers"]
+    assert answer["penalty_nats"]["low"] < answer["penalty_nats"]["value"] < answer["penalty_nats"]["high"]
+    assert answer["lost_compute"] is None, "all runs have the same tokens"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*PLAN, "--repeats", "0.5"), "--repeats 0.5: the subset would be seen 0.5 times; accepted is 1 or more"),
+        ((*PLAN, "--subset-tokens", "20B"), "--subset-tokens 20,000,000,000: the subset would be seen 0.5 times"),
+        ((*PLAN, "--repeats", "5", "--subset-tokens", "1B"), "give one"),
+        ((*PLAN, "--law", "mine"), "--law mine: no such law here; there are hernandez, chudnovsky, muennighoff"),
+        ((*PLAN, "--figure", "a.gif"), "a.gif: figures end in .pdf, .png, .svg"),
+        ((*PLAN, "--json", "no/such.json"), "no/such.json: no such folder"),
+        ((*PLAN, "--csv", "none.csv"), "none.csv: no such file"),
+        (("predict", "--params", "8x", "--tokens", "1B", "--fraction", "0.1"), "'8x' is no count; accepted are"),
+        (
+            ("predict", "--params", "8M", "--tokens", "1B", "--fraction", "2"),
+            "--fraction 2: accepted is a share above 0",
+        ),
+        (("fit", "mine.csv", "--law", "ours"), "--law ours: no such law; there are clean_size, clean_compute, partial"),
+        (("fit", "one.csv"), "no law can be fitted; clean_size: it has 3 constants and needs as many different clean"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(runs_csv: Path, arguments: tuple[str, ...], message: str) -> None:
+    (runs_csv.parent / "one.csv").write_text(f"{','.join(COLUMNS)}\n1e6,1e8,0,1,3.5\n")
+    found = call(*arguments, cwd=runs_csv.parent)
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1 and message in found.stderr, found.stderr
