@@ -29,6 +29,8 @@ def findings(numbers: pd.DataFrame) -> list[str]:
 
 
 def _double_descent(fraction: float, here: pd.DataFrame) -> str:
+    if here.double_descent.isna().all():
+        return f"Whether there is double descent at f = {fraction:.0%} cannot be said without a clean run to judge by."
     found = here[here.double_descent == True]  # noqa: E712  (the column may hold None: no clean run to judge by)
     if found.empty:
         return f"No double descent at f = {fraction:.0%} in {len(here)} runs."
@@ -165,3 +167,8 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return short.drop(columns=[name for name in OF_HEADS if (short[name] == "–").all()])
+
+
+def rounded(value: float) -> str:
+    """A number to 3 significant digits, large ones in full."""
+    return f"{float(f'{value:.3g}'):,.10g}" if pd.notna(value) else "–"

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,7 @@ def drops(clean: pd.DataFrame, repeated: pd.DataFrame) -> pd.DataFrame:
     return both.loc[fall[fall > 0].sort_values(ascending=False, kind="stable").index[:DROPS]]
 
 
+@cache  # the same few hundred tokens, copied, in hundreds of runs
 def visible(token: str) -> str:
     """A token as HTML: escaped, its spaces and control characters marked."""
     return "".join(_character(character) for character in token)
@@ -116,8 +118,7 @@ def _mixed(step: int) -> str:
 
 
 def _last(runs: Runs, name: str) -> pd.DataFrame:
-    table = runs.paragraph(name)
-    table = table[table.step == table.step.max()].reset_index(drop=True)
+    table = runs.last(name, "paragraph")
     return table.assign(probability=np.exp(-table.loss))
 
 
@@ -161,8 +162,9 @@ def _drops_html(clean: pd.DataFrame, repeated: pd.DataFrame, repeats: int) -> st
     found = drops(clean, repeated)
     if found.empty:
         return f"<p>No token of copies 2 onwards is less probable at R = {repeats:,} than in the clean run.</p>"
+    tokens = clean.token.to_list()
     rows = [
-        f'<tr><td class="text">…{"".join(map(visible, clean.token.iloc[max(0, place - BEFORE) : place]))}'
+        f'<tr><td class="text">…{"".join(map(visible, tokens[max(0, place - BEFORE) : place]))}'
         f'<strong>{visible(row.token)}</strong></td><td class="n">{row[1]}</td><td class="n">{row.clean:.1%}</td>'
         f'<td class="n">{row.repeated:.1%}</td></tr>'
         for place, row in zip(found.index, found.itertuples(), strict=True)

@@ -41,4 +41,5 @@ C26_CLEAN_LAW = (2.365, 6.647e5, 0.317)  # L(C) = E + A·C^-alpha at overtrainin
 C26_WORST_REPEATS = PowerOfSize(2.31e10, -0.96, *C26_SIZES)
 C26_WORST_POOL = PowerOfSize(7.58e-10, 1.84, *C26_SIZES)  # tokens; the exponents disagree by 0.12
 C26_LOST_COMPUTE = {34e6: 0.19, 48e6: 0.19, 63e6: 0.21, 93e6: 0.21, 153e6: 0.26, 344e6: 0.33}  # CEL at the worst R
-C26_DATA_NOISE = (0.006, 0.018)  # nats between two draws of the data: at most up to R = 719, and above
+C26_DATA_NOISE = (0.006, 0.018)  # nats between two draws of the data: up to R = 719, and the most above
+C26_NOISY_REPEATS = 719

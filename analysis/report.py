@@ -1,30 +1,43 @@
 """One self-contained HTML page: what happened, every figure with its caption, every run with its numbers."""
 
-import base64
-import html
+import gc
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis import per_token
+from analysis import beside_the_papers, page, per_token
 from analysis.degradation import summary
 from analysis.figures import (
+    compute_equivalent_loss,
     copying_and_prefix_sizes,
     degradation_by_repeats,
     degradation_by_size,
+    divergence,
     heads,
     induction_over_training,
+    law_of_repetition,
     learning_curves,
     loss_by_position,
+    out_of_distribution,
+    peak_location,
     pool_loss,
+    poor_performance_band,
+    repeats_map,
     size_multiplier,
 )
-from analysis.figures.style import Drawing, Missing
-from analysis.findings import findings, short_summary
+from analysis.figures.style import Drawing, Missing, Picture
+from analysis.findings import findings, rounded, short_summary
+from analysis.in_short import in_short
+from analysis.laws import part as laws_part
+from analysis.laws.of_study import laws_of
+from analysis.page import Block, Part, Table
 from analysis.runs import Runs, load_runs
+from analysis.side_by_side import processes, side_by_side
 from analysis.tensorboard_images import write_images
 from data_prep.files import write_atomically
 from repeat_study.records import Status
@@ -33,13 +46,27 @@ FIGURES: tuple[Callable[[Runs], Drawing | Missing], ...] = (
     learning_curves.draw,
     degradation_by_repeats.draw,
     degradation_by_size.draw,
+    divergence.draw,
     size_multiplier.draw,
+    poor_performance_band.draw,
+    peak_location.draw,
+    compute_equivalent_loss.draw,
     pool_loss.draw,
+    repeats_map.draw,
+    law_of_repetition.draw,
     induction_over_training.draw,
     heads.draw,
     copying_and_prefix_sizes.draw,
     loss_by_position.draw,
+    out_of_distribution.draw,
 )
+
+# Results without a figure: sentences and tables under a heading of their own, or why there are none.
+PARTS: tuple[Callable[[Runs], Part | Missing], ...] = (laws_part.tell,)
+
+# Figures of the fits that parts tell of too: these take a dozen seconds, and are made by one process.
+OF_LAWS = (law_of_repetition.draw,)
+FEWEST_TO_SHARE = 50  # runs, below which one process draws all
 
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "at tokens", "won back"]
 
@@ -60,16 +87,11 @@ EXPLANATION = (
     " untrained score. Each row is one run directory; all digits are in"
     ' <a href="tables/summary.csv">tables/summary.csv</a>.</p>'
 )
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-figure { margin: 1rem 0 2.5rem; }
-figure img { background: white; max-width: max(100%, 44rem); border-radius: 4px; padding: .5rem; box-sizing: border-box; }
-figcaption { max-width: 60rem; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 1px solid; } tbody tr:nth-child(even) { background: color-mix(in srgb, currentColor 6%, transparent); }
-td:first-child, th:first-child { text-align: left; } .note { border-left: 4px solid orange; padding-left: .8rem; }
-"""
+BESIDE = (
+    "<p>Where a paper has a number for what was measured here. Models, data and tokens are others, and far fewer: what"
+    " should agree is the direction. 95% intervals over seeds, none for one seed; all digits are in"
+    ' <a href="tables/beside_the_papers.csv">tables/beside_the_papers.csv</a>.</p>'
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +101,9 @@ class Section:
     variant: str
     runs: Runs
     numbers: pd.DataFrame
-    pictures: list[tuple[Drawing, bytes]]
+    pictures: list[Picture]
     missing: list[Missing]
+    parts: list[Part]
 
 
 def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataFrame, Path]:
@@ -91,98 +114,181 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
     Raises InputError when there is nothing to report on, or a record of a run cannot be read.
     """
     runs = load_runs(folder, names)
-    sections = [_section(variant, part) for variant, part in runs.variants()]
+    sections, by_token = _sections(runs)
     numbers = pd.concat([section.numbers.assign(variant=section.variant) for section in sections])
-    write_images(folder, [drawing for section in sections for drawing, _ in section.pictures])
+    published = beside_the_papers.table(runs) if len(runs.done) else pd.DataFrame()
+    write_images(folder, [picture for section in sections for picture in section.pictures])
     (folder / "tables").mkdir(exist_ok=True)
-    write_atomically(folder / "tables" / "summary.csv", numbers.to_csv(index=False).encode())
-    tokens, page = folder / "tokens.html", folder / "report.html"
-    by_token = per_token.page(
-        f"{_title(runs)}, token by token", [(section.variant, section.runs) for section in sections]
-    )
+    laws = [(section.variant, laws_of(section.runs)) for section in sections]
+    constants = pd.concat([found.constants().assign(variant=variant) for variant, found in laws])
+    left_out = pd.concat([found.compared.assign(variant=variant) for variant, found in laws])
+    tables = {"summary": numbers, "beside_the_papers": published, "laws": constants, "laws_left_out": left_out}
+    for name, table in tables.items():
+        write_atomically(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
+    tokens, path = folder / "tokens.html", folder / "report.html"
     if by_token:
         write_atomically(tokens, by_token.encode())
     else:
         tokens.unlink(missing_ok=True)
-    write_atomically(page, _page(runs, sections, tokens.name if by_token else None).encode())
+    blocks = [block for section in sections for block in _blocks(section)]
+    if len(published):
+        blocks.append(page.table(Table("Beside the papers", BESIDE, _beside_the_papers(published))))
+    write_atomically(
+        path, page.document(_title(runs), _before(runs, tokens.name if by_token else None), blocks).encode()
+    )
     if numbers.empty:
-        return runs.table.rename(columns={"label": "run"})[["run", "status"]], page
+        return runs.table.rename(columns={"label": "run"})[["run", "status"]], path
     short = short_summary(numbers)
     if runs.table.label.duplicated().any():
         short["run"] = numbers.run.to_list()  # labels do not tell variants apart
-    return short[[column for column in IN_CONSOLE if column in short]], page
+    return short[[column for column in IN_CONSOLE if column in short]], path
 
 
-def _section(variant: str, runs: Runs) -> Section:
-    drawn = [draw(runs) for draw in FIGURES]
-    if variant:
-        suffix = "." + re.sub(r"[^\w.=]+", "_", variant)
-        drawn = [replace(figure, name=figure.name + suffix) for figure in drawn]
-    pictures = [(figure, figure.save(runs.folder)) for figure in drawn if isinstance(figure, Drawing)]
-    missing = [figure for figure in drawn if isinstance(figure, Missing)]
-    return Section(variant, runs, summary(runs) if len(runs.done) else pd.DataFrame(), pictures, missing)
+def _sections(runs: Runs) -> tuple[list[Section], str | None]:
+    """Every variant with all that is shown of it, and the page of tokens, made by as many processes as pay."""
+    variants = runs.variants()
+    # Before processes part ways: figures read the same fits.
+    numbers = [summary(part) if len(part.done) else pd.DataFrame() for _, part in variants]
+    makers = [(variant, part, make) for variant, part in variants for make in (*FIGURES, *PARTS)]
+    tasks: list[Callable[[], Picture | Part | Missing | str | None]] = [partial(_made, *maker) for maker in makers]
+    tasks.append(partial(per_token.page, f"{_title(runs)}, token by token", variants))
+    of_laws = [place for place, (_, _, make) in enumerate(makers) if make in (*OF_LAWS, *PARTS)]
+    *made, by_token = side_by_side(tasks, of_laws, processes() if len(runs.table) >= FEWEST_TO_SHARE else 1)
+    each = len(FIGURES) + len(PARTS)
+    sections = [
+        Section(
+            variant,
+            part,
+            numbers[place],
+            [piece for piece in pieces if isinstance(piece, Picture)],
+            [piece for piece in pieces if isinstance(piece, Missing)],
+            [piece for piece in pieces if isinstance(piece, Part)],
+        )
+        for place, (variant, part) in enumerate(variants)
+        for pieces in [made[place * each : (place + 1) * each]]
+    ]
+    return sections, by_token if isinstance(by_token, str) else None
+
+
+def _made(variant: str, runs: Runs, make: Callable[[Runs], Drawing | Part | Missing]) -> Picture | Part | Missing:
+    """A figure, saved under a name of its variant, or another piece of the page."""
+    piece = make(runs)
+    suffix = "." + re.sub(r"[^\w.=]+", "_", variant) if variant else ""
+    if isinstance(piece, Drawing):
+        picture = replace(piece, name=piece.name + suffix).save(runs.folder)
+        del piece
+        gc.collect()  # a figure is full of cycles, and of up to 100 MB
+        return picture
+    return replace(piece, name=piece.name + suffix) if isinstance(piece, Missing) and make not in PARTS else piece
 
 
 def _title(runs: Runs) -> str:
     return f"repeat-study: {runs.folder.resolve().name}"
 
 
-def _page(runs: Runs, sections: list[Section], tokens: str | None) -> str:
-    title = _title(runs)
-    notes = [
-        f"Not yet finished: {run.name} ({run.status})." for run in runs.table.itertuples() if run.status != Status.DONE
-    ]
-    notes += [f"Not yet started: {name}." for name in runs.absent]
-    notes += [f"Not part of the study as it is declared now, left out: {name}." for name in runs.strangers]
-    if len(precisions := sorted(runs.table.precision.dropna().unique())) > 1:
-        notes.append(
-            f"Trained in several precisions ({', '.join(precisions)}), whose losses differ beyond the last digits."
-        )
+def _before(runs: Runs, tokens: str | None) -> str:
+    """What comes before all else: what the runs share, and what a reader has to know of them."""
     shared = ", ".join(
         f"{name} {runs.table[key].iloc[0]:,}" for key, name in SHARED.items() if runs.table[key].nunique() == 1
     )
     copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
     shared += f"; {' or '.join(map(str, copies))} copies of a paragraph in the copying probe, which takes up to 11"
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
         f"<p>{len(runs.done)} finished runs; {shared}; corpus {', '.join(sorted(set(runs.table.corpus)))}."
         " Losses are in nats per token.</p>",
-        *(f'<p class="note">{html.escape(note)}</p>' for note in notes),
+        *_notes(runs),
     ]
     if tokens:
         parts.append(
             f'<p><a href="{tokens}">Token by token</a>: the copied paragraph, every token coloured by its probability,'
             " clean beside repeated.</p>"
         )
-    for section in sections:
-        parts += _section_html(section)
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>\n'
+    return "\n".join(parts)
+
+
+def _notes(runs: Runs) -> Iterator[str]:
+    unfinished = [
+        f"Not yet finished: {run.name} ({run.status})." for run in runs.table.itertuples() if run.status != Status.DONE
+    ]
+    absent = [f"Not yet started: {name}." for name in runs.absent]
+    yield from page.notes(
+        unfinished + absent,
+        f"{len(unfinished)} runs are not yet finished and {len(absent)} not yet started. Unfinished ones are in the figures over"
+        " training, and in no final number.",
     )
-
-
-def _section_html(section: Section) -> Iterator[str]:
-    if section.variant:
-        yield f"<h1>{html.escape(section.variant)}</h1>"
-    if len(section.numbers):
-        yield "<h2>What happened</h2><ul>"
-        yield from (f"<li>{html.escape(sentence)}</li>" for sentence in findings(section.numbers))
-        yield "</ul>"
-    for figure in section.missing:
-        yield f'<p class="note">No figure {html.escape(f"{figure.name}: {figure.reason}")}.</p>'
-    for drawing, svg in section.pictures:
-        yield (
-            f'<h2>{html.escape(drawing.title)}</h2><figure><div class="wide"><img alt="{html.escape(drawing.title)}"'
-            f' src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"></div><figcaption>{html.escape(drawing.caption)}'
-            f' Numbers: <a href="tables/{drawing.name}.csv">tables/{drawing.name}.csv</a></figcaption></figure>'
+    strangers = [f"Not part of the study as it is declared now, left out: {name}." for name in runs.strangers]
+    yield from page.notes(strangers, f"{len(strangers)} directories are not part of the study as it is declared now.")
+    duplicates = [
+        f"Trained the same way twice, which makes no second seed: {name} is left out, {kept} stands."
+        for name, kept in runs.duplicates.items()
+    ]
+    yield from page.notes(duplicates, f"{len(duplicates)} runs were trained the same way as others and are left out.")
+    mixed = []
+    if len(precisions := sorted(runs.table.precision.dropna().unique())) > 1:
+        mixed.append(
+            f"Trained in several precisions ({', '.join(precisions)}), whose losses differ beyond the last digits."
         )
-    if len(section.numbers):
-        short = short_summary(section.numbers)
-        links = [
-            f'<a href="{html.escape(name)}/">{html.escape(label)}</a>'
-            for name, label in zip(section.numbers.run, short.run, strict=True)
+    evaluations = pd.DataFrame(runs.table.evaluation.to_list()).astype(str)
+    if several := [key for key in evaluations if evaluations[key].nunique() > 1]:
+        mixed.append(f"Evaluated in several ways, so that numbers differ in more than training: {', '.join(several)}.")
+    if runs.table[runs.table.repeats > 1].pool_seed.nunique() > 1:
+        mixed.append("Runs of one seed on several pools count as runs of their own in means and intervals.")
+    yield from page.notes(mixed, "")
+
+
+def _blocks(section: Section) -> Iterator[Block]:
+    """One variant, from what happened to its runs."""
+    if section.variant:
+        yield Block(section.variant, "", level=1)
+    details = page.sentences(findings(section.numbers)) if len(section.numbers) else ""
+    happened = page.sentences(in_short(section.runs, section.numbers), "short")
+    yield Block("What happened", happened + (page.folded("In detail", details) if details else ""))
+    yield from map(page.figure, section.pictures)
+    yield from map(page.part, section.parts)
+    if section.missing:
+        yield page.cannot_show(section.missing)
+    yield page.table(_runs_table(section))
+
+
+def _runs_table(section: Section) -> Table:
+    """Every run that has a directory; unfinished ones with where they stand and no final number."""
+    short = short_summary(section.numbers) if len(section.numbers) else pd.DataFrame()
+    names = section.numbers.run.to_list() if len(section.numbers) else []
+    unfinished = section.runs.table[section.runs.table.status != Status.DONE]
+    if len(unfinished):
+        rows = [
+            {
+                "run": run.label,
+                "status": _so_far(section.runs.curve(str(run.name)), run),
+                "N": f"{run.parameters_non_embedding:,}",
+                "f": f"{run.repeated_fraction:.0%}" if run.repeats > 1 else "clean",
+                "R": run.repeats,
+            }
+            for run in unfinished.itertuples()
         ]
-        table = short.assign(run=links).to_html(index=False, border=0, escape=False)
-        yield f'<h2>Runs</h2>{EXPLANATION}<div class="wide">{table}</div>'
+        finished = short.assign(status="done") if len(short) else short
+        short = pd.concat([finished, pd.DataFrame(rows)], ignore_index=True).fillna("–")
+        short.insert(1, "status", short.pop("status"))
+        names += unfinished.name.to_list()
+    return Table("Runs", EXPLANATION, short, [f"{name}/" for name in names])
+
+
+def _so_far(curve: pd.DataFrame, run: Any) -> str:
+    if curve.empty:
+        return f"{run.status}, not yet evaluated"
+    share = curve.tokens.iloc[-1] / run.trained_tokens
+    return f"{run.status}, {share:.0%} trained, test loss so far {curve.test_loss.iloc[-1]:.3f}"
+
+
+def _beside_the_papers(table: pd.DataFrame) -> pd.DataFrame:
+    known = table.low.notna() & (table.low < table.high)
+    return pd.DataFrame(
+        {
+            "quantity": table.quantity,
+            "where": table["where"],
+            "here": table.bound + table.here.map(rounded),
+            "95% interval": (table.low.map(rounded) + " to " + table.high.map(rounded)).where(known, "–"),
+            "published": table.published.map(rounded),
+            "source": table.source.replace("", "–"),
+        }
+    )

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.style import Drawing
+from analysis.figures.style import Picture
 from repeat_study.monitoring import image, write_events
 
 
-def write_images(folder: Path, drawings: Sequence[Drawing]) -> None:
-    """Show figures/<name>.png of these drawings in TensorBoard, in place of what it was shown before.
+def write_images(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Show figures/<name>.png of these pictures in TensorBoard, in place of what it was shown before.
 
     Raises InputError when the folder cannot be written.
     """
@@ -17,6 +17,6 @@ def write_images(folder: Path, drawings: Sequence[Drawing]) -> None:
         figures,
         [
             image(f"report/{one.name}", one.title, one.caption, (figures / f"{one.name}.png").read_bytes())
-            for one in drawings
+            for one in pictures
         ],
     )

@@ -122,8 +122,8 @@ class RunDirectory:
             return None
         return _parsed(path, lines[-2:-1])[0] if len(lines) > 1 else None
 
-    def checked_rows(self) -> list[Row]:
-        """All evaluations; raises InputError when a finished run's records are not the ones it finished with."""
+    def check_records(self) -> None:
+        """Raises InputError when a finished run's records are not the ones it finished with."""
         if self.done.is_file():
             for name, wanted in read_record(self.done, "sha256")["sha256"].items():
                 path = self.path / name
@@ -132,6 +132,10 @@ class RunDirectory:
                     raise InputError(
                         f"{path}: altered after the run was done; delete the run's folder to train it again"
                     )
+
+    def checked_rows(self) -> list[Row]:
+        """All evaluations; raises InputError as `check_records` does."""
+        self.check_records()
         return self.rows()
 
     def timings(self) -> list[Row]:

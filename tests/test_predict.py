@@ -16,8 +16,8 @@ PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 @pytest.fixture
 def runs_csv(tmp_path: Path) -> Path:
     """Runs of four sizes by a law of ours, with a little noise."""
-    constants = {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "R_D": 15.0, "P": 20.0, "eta": -0.1}
-    constants |= {"gamma": 1.5, "kappa": 0.6, "s": 2.0, "k": 3e6, "a": -0.35, "b": -0.3, "c": 0.0}
+    constants = {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
+    constants |= {"gamma": 1.5, "s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0}
     grid = [(n, 1e8, 0.9, r) for n in (2e5, 1e6, 5e6, 3e7) for r in (1, 4, 12, 40, 120, 400)]
     points = ask(*np.array(grid, float).T)
     losses = partial.loss(constants, points) * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(points)))
@@ -48,7 +48,9 @@ def test_predict_tells_what_the_published_laws_say(tmp_path: Path) -> None:
 def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path) -> None:
     fitted = call("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
-    assert "24 runs, 4 of them clean" in fitted.stdout and "Where a size is left out, the laws are off by" in fitted.stdout
+    assert (
+        "24 runs, 4 of them clean" in fitted.stdout and "Where a size is left out, the laws are off by" in fitted.stdout
+    )
     record = json.loads((runs_csv.parent / "fit.json").read_text())
     low, high = record["fits"][0]["intervals"]["alpha"]
     assert low < 0.2 < high

@@ -1,5 +1,6 @@
 """Every head at the end of training: which match prefixes in the clean run and not beside repeats [H22 figs. 6-7]."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -11,8 +12,8 @@ from analysis.runs import ARM, Runs
 
 NAME = "heads"
 SCALE = "magma"  # not that of the numbers of repeats
-MOST_SEEDS = 4  # a row each; the table has all
-WRITTEN = 64  # heads of a model, up to which the values are written into the map
+MOST_SEEDS, MOST_ROWS = 4, 12  # a row per panel and seed, of every panel at least one; the table has all
+WRITTEN = 48  # columns of heads in a row of maps, up to which the values are written into them
 
 
 def draw(runs: Runs) -> Drawing | Missing:
@@ -21,31 +22,30 @@ def draw(runs: Runs) -> Drawing | Missing:
     if last.empty:
         return Missing(NAME, "no finished run has heads.parquet: made before it was written, or contexts too short")
     table = runs.done[ARM].merge(last, on="name")
+    panels = arms(table)
+    seeds = max(1, min(MOST_SEEDS, MOST_ROWS // len(panels)))
     rows = [
         (panel, seed, panel.runs[panel.runs.seed == seed])
-        for panel in arms(table)
-        for seed in sorted(panel.runs.seed.unique())[:MOST_SEEDS]
+        for panel in panels
+        for seed in sorted(panel.runs.seed.unique())[:seeds]
     ]
     every = sorted(table.repeats.unique())
     colour = colours([value for value in every if value > 1])
     # A study without heads is dark: the scale ends no lower than four times what a head scores where nothing repeats.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
-    figure = Figure(figsize=(3.6 + 1.75 * len(every), 0.9 + 2.1 * len(rows)), layout="constrained")
-    ratios = [1.0] * len(every) + [1.7]
-    axes = figure.subplots(len(rows), len(every) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios})
+    figure = Figure(figsize=(4.6 + min(1.75 * len(every), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
+    ratios = [min(1.0 * len(every), 6.0), 1.7]
+    axes = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"width_ratios": ratios})
     for row, (panel, seed, here) in zip(axes, rows, strict=True):
-        for ax, repeats in zip(row, every, strict=False):
-            _map(ax, here[here.repeats == repeats].drop_duplicates(["layer", "head"]), norm)
-            if ax.images:
-                ax.set_title("clean" if repeats == 1 else f"R = {repeats:g}", fontsize=9)
+        _maps(row[0], here, every, norm)
         row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
         _ablation(row[-1], here, colour)
         row[-1].set_xlim(
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
-    axes[0][-1].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=7, ncols=1 + (len(every) > 7))
     figure.colorbar(
-        ScalarMappable(norm, SCALE), ax=axes[:, :-1], label="prefix matching", location="bottom", shrink=0.6, aspect=40
+        ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )
     return Drawing(
         NAME,
@@ -62,23 +62,29 @@ def draw(runs: Runs) -> Drawing | Missing:
     )
 
 
-def _map(ax: Axes, heads: pd.DataFrame, norm: Normalize) -> None:
-    """One run's heads, layers from the bottom up."""
+def _maps(ax: Axes, heads: pd.DataFrame, every: list[int], norm: Normalize) -> None:
+    """The maps of a row beside each other, layers from the bottom up, a place for every R; one drawing area for all, as
+    dozens of them take a minute."""
+    layers, width = heads.layer.max() + 1, heads["head"].max() + 1
+    cells = np.full((layers, len(every) * (width + 1) - 1), np.nan)
+    starts = {repeats: place * (width + 1) for place, repeats in enumerate(every)}
+    for repeats, these in heads.groupby("repeats"):
+        these = these.drop_duplicates(["layer", "head"])
+        cells[these.layer, starts[repeats] + these["head"]] = these.prefix_matching
     ax.grid(False)
-    if heads.empty:
-        ax.set(xticks=[], yticks=[], frame_on=False)
-        return
-    cells = heads.pivot(index="layer", columns="head", values="prefix_matching")
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
-    if cells.size <= WRITTEN:
-        for layer, head, value in zip(heads.layer, heads["head"], heads.prefix_matching, strict=True):
+    if len(every) * width <= WRITTEN:
+        for layer, column in np.argwhere(~np.isnan(cells)):
+            value = cells[layer, column]
             shade = "black" if norm(value) > 0.6 else "white"
-            text = f"{value:.2f}".removeprefix("0") if cells.shape[1] > 4 else f"{value:.2f}"
-            ax.text(head, layer, text, color=shade, ha="center", va="center", fontsize=7)
-    ax.set_yticks(cells.index if len(cells) <= 8 else cells.index[:: len(cells) // 4])
-    ax.set_xticks(cells.columns if cells.shape[1] <= 8 else cells.columns[:: cells.shape[1] // 4])
+            ax.text(column, layer, f"{value:.2f}".removeprefix("0"), color=shade, ha="center", va="center", fontsize=7)
+    shown = [repeats for repeats in every if (heads.repeats == repeats).any()]
+    middles = [starts[repeats] + (width - 1) / 2 for repeats in shown]
+    ax.set_xticks(middles, ["clean" if repeats == 1 else f"R = {repeats:g}" for repeats in shown])
+    ax.set_yticks(range(0, layers, 1 if layers <= 8 else layers // 4))
     ax.tick_params(labelsize=7, length=0)
-    ax.set_xlabel("head", fontsize=8)
+    ax.set_xlabel(f"heads 0 to {width - 1} of each run", fontsize=8)
+    ax.spines[:].set_visible(False)
 
 
 def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:

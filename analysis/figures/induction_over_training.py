@@ -50,7 +50,9 @@ def draw(runs: Runs) -> Drawing | Missing:
     """A column per fraction and model; a row per measure, in aligned time."""
     if "prefix_matching" not in runs.evaluations:
         return Missing(NAME, "the runs hold no scores of heads: made before they were measured, or contexts too short")
-    table = runs.table[ARM].merge(runs.evaluations[runs.evaluations.prefix_matching.notna()], on="name")
+    columns = [name for row in ROWS for name in (row.column, row.null) if name in runs.evaluations]
+    seen = runs.evaluations.loc[runs.evaluations.prefix_matching.notna(), ["name", "step", "tokens", *columns]]
+    table = runs.table[ARM].merge(seen, on="name")
     panels = arms(table)
     blocks = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     figure, axes = grid_of_axes(len(blocks) * len(ROWS), min(len(panels), COLUMNS), sharey="row", height=1.75)

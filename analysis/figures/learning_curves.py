@@ -27,7 +27,7 @@ def draw(runs: Runs) -> Drawing | Missing:
             curve = runs.curve(str(run.name))
             style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": colour[run.repeats]}
             # Step 0 and the first fall are the same for all and would squeeze everything else.
-            late = curve[curve.tokens >= 0.02 * curve.tokens.max()]
+            late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
         ax.set_title(f"{size_name(size)} parameters, f = {fraction:.0%}", fontsize=9)
     for ax in flat[len(panels) :]:

@@ -1,6 +1,7 @@
 """What all figures share: their form, their colours, error bars over seeds, and how they are saved."""
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
@@ -25,9 +27,21 @@ matplotlib.rcParams.update(
         "grid.alpha": 0.25,
         "legend.frameon": False,
         "svg.hashsalt": "repeat-study",  # the same figure gives the same file
+        "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
     }
 )
 CLEAN = "black"
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A saved figure as the page shows it; the matplotlib figure, which is large, is gone."""
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
 
 
 @dataclass(frozen=True)
@@ -40,17 +54,26 @@ class Drawing:
     figure: Figure
     table: pd.DataFrame
 
-    def save(self, folder: Path) -> bytes:
-        """Write figures/<name>.png and .svg and tables/<name>.csv below `folder`; returns the SVG."""
+    def save(self, folder: Path) -> Picture:
+        """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. To be called once.
+
+        The same figure gives the same bytes.
+        """
         for part in ("figures", "tables"):
             (folder / part).mkdir(exist_ok=True)
-        svg, png = io.BytesIO(), io.BytesIO()
-        self.figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-        self.figure.savefig(png, format="png", dpi=150, bbox_inches="tight")
-        write_atomically(folder / "figures" / f"{self.name}.svg", svg.getvalue())
-        write_atomically(folder / "figures" / f"{self.name}.png", png.getvalue())
+        # Laid out and measured once: savefig would do so again for every format, also where the engine is "none".
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine(None)
+        box = self.figure.get_tightbbox().padded(0.1)
+        saved = {form: io.BytesIO() for form in UNDATED}
+        for form, file in saved.items():
+            self.figure.savefig(file, format=form, dpi=150, bbox_inches=box, metadata=UNDATED[form])
+        found = {form: file.getvalue() for form, file in saved.items()}
+        found["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", found["svg"])  # a hundredth of a point is enough
+        for form, content in found.items():
+            write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
-        return svg.getvalue()
+        return Picture(self.name, self.title, self.caption, found["svg"])
 
 
 @dataclass(frozen=True)
@@ -111,6 +134,7 @@ def arms(table: pd.DataFrame) -> list[Arms]:
 # The 95% interval of two seeds is 13 times as wide as they lie apart and that of three seeds 2.5 times; and where heads form
 # in some seeds alone, no band around a mean says so, as the seeds themselves do.
 FEWEST_FOR_A_BAND = 5
+MOST_OF_A_BAND = 80  # evaluations at which a band or a null is drawn: a panel is 300 pixels wide, a page has to be sent
 
 
 def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
@@ -119,23 +143,40 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[f
     Five seeds or more have a 95% band, fewer a thin line each. The mean is drawn where all of them have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
+    of_arms = table.groupby("repeats").name.nunique()
     for repeats, line in means.groupby("repeats"):
         line = line[line.seeds == line.seeds.max()]
         color = CLEAN if repeats == 1 else colour[float(repeats)]
-        seeds = [run for _, run in table[table.repeats == repeats].groupby("name")]
-        width = 1.6 if len(seeds) > 1 else 1.1
+        seeds = of_arms[repeats]
+        width = 1.6 if seeds > 1 else 1.1
         axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
-        if len(seeds) >= FEWEST_FOR_A_BAND:
-            axes.fill_between(line[x], line.low, line.high, color=color, alpha=0.15, linewidth=0)
-        elif len(seeds) > 1:
-            for run in seeds:
+        if seeds >= FEWEST_FOR_A_BAND:
+            _band(axes, thinned(line)[[x, "low", "high"]].to_numpy(float), color)
+        elif seeds > 1:
+            for _, run in table[table.repeats == repeats].groupby("name"):
                 axes.plot(run[x], run[y], color=color, linewidth=0.6, alpha=0.7)
+
+
+def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None:
+    """What `fill_between` draws, from rows of x, low and high; that sets the limits of all shared axes anew for every band,
+    half the time of a figure of 50 panels. The mean has the same x, and `limit` sets y."""
+    edges = edges[~np.isnan(edges).any(axis=1)]
+    there_and_back = np.concatenate([edges[:, :2], edges[::-1, ::2]])
+    axes.add_collection(PolyCollection([there_and_back], color=color, alpha=0.15, linewidth=0), autolim=False)
 
 
 def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
     """A dotted line per R of the mean null `y` over seeds; same form as `over_repeats`."""
     for repeats, line in over_seeds(table, ["repeats", x], y).groupby("repeats"):
+        line = thinned(line)
         axes.plot(line[x], line["mean"], ":", color=CLEAN if repeats == 1 else colour[float(repeats)], linewidth=1.1)
+
+
+def thinned(line: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_OF_A_BAND of the rows, evenly spaced, the first and the last among them."""
+    if len(line) <= MOST_OF_A_BAND:
+        return line
+    return line.iloc[np.linspace(0, len(line) - 1, MOST_OF_A_BAND).round().astype(int)]
 
 
 def limit(axes: Axes, low: float, high: float) -> None:

@@ -2,17 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.laws import chudnovsky, hernandez, muennighoff
-from analysis.laws.form import LEVEL, Constants, Domain, interval
+from analysis.laws.form import LEVEL, interval
 from analysis.laws.points import Floats, Points, ask
-
-if TYPE_CHECKING:
-    from analysis.laws.fit import Fitted
+from analysis.laws.tellers import Teller
 
 SAFE = 0.9  # an effective size of at least this share of the size
 SMALLEST_POOL = 1000.0  # tokens; R is looked at up to the one that leaves so small a pool
@@ -35,24 +30,6 @@ class Question:
     def most_repeats(self) -> float:
         """The largest R that is looked at."""
         return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
-
-
-@dataclass(frozen=True)
-class Teller:
-    """Something that predicts: a published law, or one fitted on runs.
-
-    loss: nats of points; draws: the same for every draw of its bootstrap; knows_tokens: whether its clean law was told by runs
-    of several lengths, without which it says nothing of compute.
-    """
-
-    name: str
-    title: str
-    origin: str
-    loss: Callable[[Points], Floats]
-    domain: Domain
-    draws: tuple[Callable[[Points], Floats], ...] = ()
-    knows_tokens: bool = True
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,61 +98,6 @@ class Answer:
     outside: list[str]  # what of the question lies outside of what the law was fitted on
 
 
-def tellers_published() -> list[Teller]:
-    """The laws whose constants are published, or put together from what is."""
-    return [
-        Teller(
-            "hernandez",
-            hernandez.LAW.title,
-            "published",
-            hernandez.published_loss,
-            hernandez.PUBLISHED_DOMAIN,
-            tuple(partial(hernandez.published_loss, deeper=depth) for depth in hernandez.PUBLISHED_DEPTHS),
-            notes=(
-                "its penalty in nats is the loss of the smaller model by M23's clean law, for H22 publishes no constants of its"
-                " own; the depth at 800M stands for all sizes, and the interval is the"
-                " range of the paper's own statements of it",
-            ),
-        ),
-        Teller(
-            "chudnovsky",
-            chudnovsky.LAW.title,
-            "published",
-            chudnovsky.published_loss,
-            chudnovsky.PUBLISHED_DOMAIN,
-            notes=(
-                "it counts all parameters and says nothing of the width, which is H22's; two draws of the data differ by"
-                " 0.006 to 0.018 nats",
-            ),
-        ),
-        Teller(
-            "muennighoff",
-            muennighoff.LAW.title,
-            "published",
-            lambda points: muennighoff.loss(muennighoff.PUBLISHED, points),
-            muennighoff.PUBLISHED_DOMAIN,
-            notes=("fitted where the whole set repeats; for a part, its tokens' worth is summed; it has no worst R",),
-        ),
-    ]
-
-
-def teller_of(fitted: "Fitted") -> Teller:
-    """A law fitted on runs."""
-
-    def of(constants: Constants) -> Callable[[Points], Floats]:
-        return lambda points: fitted.law.loss(constants, points)
-
-    return Teller(
-        fitted.law.name,
-        fitted.law.title,
-        f"fitted on {fitted.points} runs",
-        fitted.loss,
-        fitted.domain,
-        tuple(map(of, fitted.draws)),
-        knows_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
-    )
-
-
 def answer(teller: Teller, question: Question) -> Answer:
     """Ask one law. R is looked at on a grid of 60 values per decade."""
     top = question.most_repeats
@@ -184,7 +106,9 @@ def answer(teller: Teller, question: Question) -> Answer:
     drawn = [_curve(loss, question, grid) for loss in teller.draws]
     place = curve.worst
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
-    here, penalties = _at(curve, repeats), [_at(one, repeats) for one in drawn]
+    here, around = _at(curve, repeats), [_at(one, repeats) for one in drawn]
+    if teller.noise:
+        around = [_shifted(teller, question, repeats, sign * teller.noise(repeats)) for sign in (-1, 1)]
     worst = [float(grid[one.worst]) if one.worst is not None else float("nan") for one in drawn]
 
     def edges(which: Callable[[Curve], tuple[float, float]]) -> tuple[Value, Value]:
@@ -197,8 +121,8 @@ def answer(teller: Teller, question: Question) -> Answer:
         teller,
         repeats,
         float(teller.loss(ask(question.params, question.tokens, 0.0, 1.0))),
-        Value(here[0], *interval([one[0] for one in penalties])),
-        Value(here[1], *interval([one[1] for one in penalties])),
+        Value(here[0], *interval([one[0] for one in around])),
+        Value(here[1], *interval([one[1] for one in around])),
         _lost_compute(teller, question, repeats) if teller.knows_tokens else float("nan"),
         Value(float(grid[place]) if place is not None else float("nan"), *interval(worst)),
         edges(Curve.band) if place is not None else (NOTHING, NOTHING),
@@ -224,6 +148,12 @@ def _at(curve: Curve, repeats: float) -> tuple[float, float]:
     log = np.log(curve.repeats)
     multiplier = np.interp(np.log(repeats), log, np.log(curve.multiplier))
     return float(np.interp(np.log(repeats), log, curve.penalty)), float(np.exp(multiplier))
+
+
+def _shifted(teller: Teller, question: Question, repeats: float, nats: float) -> tuple[float, float]:
+    """Penalty and multiplier of a run whose loss is by so much another."""
+    shifted = _curve(lambda points: teller.loss(points) + nats * (points.repeats > 1), question, np.array([repeats]))
+    return float(shifted.penalty[0]), float(shifted.multiplier[0])
 
 
 def _lost_compute(teller: Teller, question: Question, repeats: float) -> float:

@@ -7,8 +7,10 @@ from analysis.laws.form import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     C26_CLEAN_LAW,
+    C26_DATA_NOISE,
     C26_FRACTION,
     C26_LOST_COMPUTE,
+    C26_NOISY_REPEATS,
     C26_SIZES,
     C26_TOKENS_PER_PARAMETER,
     C26_WORST_REPEATS,
@@ -54,6 +56,11 @@ def published_loss(points: Points) -> Floats:
     """The paper's clean law at the compute that is kept."""
     floor, coefficient, exponent = C26_CLEAN_LAW
     return floor + coefficient * (published_kept(points) * 6 * points.params * points.tokens) ** -exponent
+
+
+def noise(repeats: float) -> float:
+    """Nats by which two draws of the data differ."""
+    return C26_DATA_NOISE[repeats > C26_NOISY_REPEATS]
 
 
 LAW = Law(

@@ -11,7 +11,7 @@ from analysis.laws.form import Constant, Constants, Domain, Law, domain_of, inte
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-FOLLOWED = 8  # starts
+FOLLOWED = 5  # starts
 STEP = 1e-6  # of the slopes
 FAR = 10.0
 BOOTSTRAP_STEPS = 30
@@ -162,7 +162,7 @@ class _Search:
         starts = np.array(list(product(*([self._inner(one, start) for start in one.starts] for one in self.free))))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)
         near = starts[np.argsort(cost, kind="stable")[:FOLLOWED]]
-        first = sorted((self.from_start(start, measured, 40) for start in near), key=lambda found: found[1])
+        first = sorted((self.from_start(start, measured, 30) for start in near), key=lambda found: found[1])
         return min((self.from_start(start, measured, 400) for start, _ in first[:2]), key=lambda found: found[1])[0]
 
     def _bounds(self) -> tuple[Floats, Floats]:

@@ -55,7 +55,8 @@ def predict(
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """How often may a subset be repeated? The loss that it costs, the smaller model that it amounts to, which R to avoid."""
-    from analysis.laws.answer import Question, answer, record, teller_of, tellers_published
+    from analysis.laws.answer import Question, answer, record
+    from analysis.laws.tellers import teller_of, tellers_published
     from analysis.laws.words import COLUMNS, agreement, curves, notes, row
     from analysis.laws.words import amount as short
 

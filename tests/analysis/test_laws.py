@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial
-from analysis.laws.answer import Question, answer, record, teller_of, tellers_published
+from analysis.laws.answer import Question, answer, record
 from analysis.laws.fit import CannotFit, fit
 from analysis.laws.form import Law
 from analysis.laws.held_out import NEAREST, NO_HARM, compare, measured_peak
 from analysis.laws.points import Points, ask, read_points
+from analysis.laws.tellers import teller_of, tellers_published
 from analysis.laws.words import agreement, curves
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE, H22_RIGHT_EDGE
 from data_prep.errors import InputError
@@ -40,8 +41,8 @@ TRUE: dict[str, tuple[Law, dict[str, float]]] = {
     ),
     "partial": (
         partial.LAW,
-        {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "R_D": 15.0, "P": 20.0, "eta": -0.1, "gamma": 1.5}
-        | {"kappa": 0.6, "s": 2.0, "k": 3e6, "a": -0.35, "b": -0.3, "c": 0.0},
+        {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1, "gamma": 1.5}
+        | {"s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0},
     ),
 }
 
@@ -83,6 +84,17 @@ def test_a_law_without_noise_gives_its_predictions_back(name: str) -> None:
 def test_intervals_hold_the_true_constants_of_at_least_nine_in_ten_tables() -> None:
     held = coverage("clean_size", tables=40, draws=60)
     assert min(held.values()) >= 0.9, held
+
+
+def test_M23_comes_near_its_published_constants_on_runs_made_with_them() -> None:
+    law, published = TRUE["muennighoff"]
+    fitted = fit(law, table(law, published, 0.002, 0), draws=0).constants
+    for name in ("E", "alpha", "beta"):
+        assert fitted[name] == pytest.approx(published[name], rel=0.05), name
+    for name in ("A", "B"):
+        assert math.log(fitted[name]) == pytest.approx(math.log(published[name]), rel=0.05), name
+    for name in ("R_D", "R_N"):
+        assert fitted[name] == pytest.approx(published[name], rel=0.25), name
 
 
 @pytest.mark.parametrize(
@@ -191,7 +203,7 @@ def test_laws_are_judged_on_what_they_did_not_see() -> None:
     assert errors["partial"] < errors[NEAREST] < errors[NO_HARM]
     assert errors.idxmin() == "partial", "the tables are its own"
     peaks = sizes[sizes.law == "partial"].peak.dropna()
-    assert len(peaks) and peaks.max() < 0.2
+    assert len(peaks) and peaks.max() < 0.35, "the R tried lie half a decade apart"
     assert judged[judged.left_out.str.startswith("R")].peak.isna().all()
 
 

@@ -1,9 +1,11 @@
 """The report of run directories: trained ones for the whole, written ones for known numbers."""
 
+import html
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +16,14 @@ from written_runs import write_run
 
 from analysis.degradation import noise_of_rise, summary
 from analysis.findings import findings
+from analysis.in_short import in_short
 from analysis.report import write_report
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.study import Run
 
+FORMS = (".pdf", ".svg", ".png")
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
 
 
@@ -63,15 +67,104 @@ def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
     text = page.read_text()
     names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
     names += ["copying_and_prefix_sizes"]
-    assert text.count("data:image/svg+xml;base64,") == len(names)
-    assert not re.search(r'(src|href)="(https?:)?//', text)
+    assert {path.stem for path in (planted / "figures").glob("*.svg")} >= set(names)
+    assert text.count("data:image/svg+xml;base64,") == len(list((planted / "figures").glob("*.svg")))
+    assert not re.search(r"""(src|href|url\(|import)\s*[=(]?\s*["']?(https?:)?//""", text)
+    assert not re.search(r"fetch\(|XMLHttpRequest|@import|<link|<script src", text)
     for name in names:
         assert (planted / "figures" / f"{name}.png").stat().st_size > 5000
         assert (planted / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
         assert len(pd.read_csv(planted / "tables" / f"{name}.csv"))
     assert len(short) == 12
     for link in re.findall(r'href="([^"]+)"', text):
-        assert (planted / link).exists(), link
+        assert f'id="{link[1:]}"' in text if link.startswith("#") else (planted / link).exists(), link
+
+
+def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(planted: Path) -> None:
+    write_report(planted)
+    drawn = sorted((planted / "figures").glob("*.pdf"))
+    assert {path.stem for path in drawn} == {path.stem for path in (planted / "figures").glob("*.svg")}
+    first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    time.sleep(1.1)  # a date in the file would differ
+    text = write_report(planted)[1].read_text()
+    assert first == {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    for path in drawn:
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF") and b"/FontFile2" in content and b"/Type3" not in content, path
+        assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
+
+
+def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
+    runs = load_runs(planted)
+    said = in_short(runs, summary(runs))
+    assert len(said) == 5
+    study, worst, descent, cost, heads = said
+    assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%, R from 2 to 16" in study
+    assert "f = 50%, R = 4 (3 of 3 sizes, with less harm at fewer and at more repeats)" in worst
+    assert "f = 50% in 3 of 9 runs" in descent and "rises by 0.75 nats" in descent
+    assert "as of clean models 0.5 to ≤1 times the size" in cost and "nats over clean" in cost
+    assert "Induction heads were not measured" in heads and "lower than clean in 0 of 3" in heads
+    text = write_report(planted)[1].read_text()
+    summary_ends = text.index("<details")
+    assert all(text.index(html.escape(sentence)) < summary_ends for sentence in said)
+    assert text.index("the worst of the 3 R tried is 4") > summary_ends, "details are folded below"
+
+
+def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    for seed, end in ((0, 4.0), (1, 4.1)):
+        write_run(tmp_path, runs[0], store, [5.0, 4.5, end], model="2x32", repeats=1, seed=seed)
+        for repeats in (2, 4, 16):
+            fields = {"model": "2x32", "repeats": repeats, "repeated_fraction": 0.5, "seed": seed}
+            write_run(tmp_path, runs[0], store, [5.0, 4.5, end + 0.01], **fields)
+    loaded = load_runs(tmp_path)
+    _, worst, descent, *_ = in_short(loaded, summary(loaded))
+    assert "f = 50%, none (1 size)" in worst
+    assert descent.startswith("No double descent in any of 6 repeated runs")
+
+
+def test_tables_are_plain_ones_that_scripts_let_sort(planted: Path) -> None:
+    text = write_report(planted)[1].read_text()
+    assert text.count('<table class="sortable">') == text.count("<table")
+    assert "<button" not in text, "without scripts nothing looks as if it could be pressed"
+    assert text.count('<td class="n">') > 50 and "aria-sort" in text
+    for run in summary(load_runs(planted)).run:
+        assert f'<a href="{run}/">' in text
+    table = pd.read_csv(planted / "tables" / "beside_the_papers.csv")
+    assert {"quantity", "where", "here", "low", "high", "published", "source"} <= set(table)
+    assert "Beside the papers</h2>" in text
+
+
+def test_runs_that_differ_in_their_evaluation_alone_are_no_two_seeds(
+    planted: Path, runs: list[Run], store: TokenStore
+) -> None:
+    fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
+    (standing,) = (path.name for path in planted.glob("2x64-f0.5-R4-*"))
+    more = runs[0].evaluation.model_copy(update={"test_sequences": runs[0].evaluation.test_sequences + 8})
+    other = write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 9.0], evaluation=more, **fields)
+    assert other != standing
+    loaded = load_runs(planted)
+    assert loaded.duplicates == {standing: other}, "the one that was tested on more text stands"
+    table = summary(loaded).query("model == '2x64' and repeats == 4")
+    assert table.test_loss.tolist() == [9.0], "no average of the two"
+    text = write_report(planted)[1].read_text()
+    assert f"no second seed: {standing} is left out, {other} stands." in text
+    assert "Evaluated in several ways, so that numbers differ in more than training: test_sequences." in text
+    (planted / other / "done.json").unlink()
+    assert load_runs(planted).duplicates == {other: standing}, "a finished one stands before an unfinished one"
+
+
+def test_many_unfinished_runs_are_one_folded_note_and_rows_of_the_table(planted: Path) -> None:
+    for done in sorted(planted.glob("*/done.json"))[:9]:
+        metrics = done.with_name("metrics.jsonl")
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
+        done.unlink()
+    text = write_report(planted)[1].read_text()
+    assert '<details class="note"><summary>9 runs are not yet finished and 0 not yet started.' in text
+    assert text.count('<p class="note">Not yet finished') == 0 and text.count("<li>Not yet finished") == 9
+    assert text.count("trained, test loss so far") == 9
+    assert "12 runs, 3 of them finished" in text
+    curves = pd.read_csv(planted / "tables" / "learning_curves.csv")
+    assert curves.name.nunique() == 12, "where they can be used they are"
 
 
 def test_the_same_runs_give_the_same_page(planted: Path) -> None:
@@ -96,8 +189,8 @@ def test_unfinished_and_undeclared_runs_are_named_and_left_out(
 def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
     text = write_report(tmp_path)[1].read_text()
-    assert "No figure size_multiplier: the clean law has three parameters and needs" in text
-    assert "No figure learning_curves: no run with repeats" in text
+    assert "size_multiplier: the clean law has three parameters and needs" in text
+    assert "learning_curves: no run with repeats" in text
 
 
 def shown_in_tensorboard(folder: Path) -> dict[str, bytes]:
@@ -109,7 +202,7 @@ def shown_in_tensorboard(folder: Path) -> dict[str, bytes]:
     for tag in multiplexer.PluginRunToTagToContent("images").get("figures", {}):
         (event,) = multiplexer.Tensors("figures", tag)
         width, height, png = make_ndarray(event.tensor_proto)
-        assert int(width) > int(height) > 100
+        assert int(width) > 300 and int(height) > 100
         shown[tag] = png
     return shown
 
@@ -118,7 +211,7 @@ def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path) -> None
     write_report(planted)
     first = shown_in_tensorboard(planted)
     pictures = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
-    assert first == pictures and len(first) == 6
+    assert first == pictures and len(first) == 12
     write_report(planted)
     assert shown_in_tensorboard(planted) == first
     for clean in planted.glob("2x32-clean*"):  # the clean law needs three sizes
@@ -164,7 +257,7 @@ def test_what_varies_beside_the_seed_is_never_averaged(planted: Path, runs: list
     numbers = pd.read_csv(planted / "tables" / "summary.csv").set_index("run")
     slow = numbers[numbers.variant == "learning_rate = 0.001"]
     assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each has its own control"
-    assert page.read_text().count("What happened") == 2
+    assert page.read_text().count("What happened</h2>") == 2
     assert short.run.is_unique
 
 
@@ -198,3 +291,15 @@ def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
         spec.write_text(content)
         with pytest.raises(InputError, match=message):
             write_report(planted)
+
+
+def test_what_every_size_has_its_own_value_of_sets_nothing_apart(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for place, (model, size) in enumerate(SIZES.items()):
+        for repeats, end in ((1, 2 + 40 * size**-0.3), (4, 2.5 + 40 * size**-0.3)):
+            fields = {"model": model, "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3 / (1 + place)}
+            write_run(tmp_path, runs[0], store, [5.0, 4.5, end], **fields)
+    ((variant, whole),) = load_runs(tmp_path).variants()
+    assert variant == "" and len(whole.table) == 6
+    assert summary(whole).size_multiplier.notna().all(), "one clean law over the sizes"

@@ -1,0 +1,72 @@
+"""Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
+
+from analysis.effective_size import Bound, NoLaw, in_law
+from analysis.figures.estimates import BOUNDS, TRIANGLE, apart, spread, spread_note
+from analysis.figures.style import (
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    limit,
+    points,
+    repeats_axis,
+    size_name,
+)
+from analysis.lost_compute import compute, lost_compute
+from analysis.published import C26_FRACTION, C26_LOST_COMPUTE
+from analysis.runs import ARM, Runs
+
+NAME = "compute_equivalent_loss"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction; 0 is no loss, and white triangles mark bounds."""
+    found = lost_compute(runs)
+    if isinstance(found, NoLaw):
+        return Missing(NAME, found.reason)
+    table = in_law(runs)
+    table = table[[*ARM, "parameters_total", "trained_tokens"]].assign(
+        compute=compute(table),
+        lost=[found.lost[name].value for name in table.name],
+        bound=[str(found.lost[name].bound) for name in table.name],
+    )
+    table = table[table.repeats > 1]
+    if table.empty:
+        return Missing(NAME, "no finished run with repeats > 1")
+    by = ["repeated_fraction", "parameters_non_embedding", "parameters_total", "compute", "repeats"]
+    data = spread(table, by, "lost").merge(
+        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
+    )
+    fractions = sorted(table.repeated_fraction.unique(), reverse=True)
+    figure, axes = grid_of_axes(1, len(fractions))
+    colour = colours(table.parameters_non_embedding)
+    for ax, fraction in zip(axes[0], fractions, strict=True):
+        for place, size in enumerate(sorted(colour)):
+            line = data[(data.repeated_fraction == fraction) & (data.parameters_non_embedding == size)]
+            known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
+            points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
+            for bound, marker in TRIANGLE.items():
+                of_kind = line[line.bound == bound]
+                aside = of_kind.repeats * 1.06 ** (place - len(colour) // 2)  # those of one size coincide
+                ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
+        ax.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
+        ax.set_title(f"f = {fraction:.0%}")
+        repeats_axis(ax, apart(table.repeats))
+    limit(axes[0][0], min(0.0, data["mean"].min()), max(0.0, data["mean"].max()))
+    axes[0][0].set_ylabel("compute-equivalent loss 1 − C*(L)/C")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    law, same = found.law, table.trained_tokens.nunique() == 1
+    published = ", ".join(f"{lost:.2f} at {size_name(size)}" for size, lost in C26_LOST_COMPUTE.items())
+    return Drawing(
+        NAME,
+        "Compute-equivalent loss",
+        "Share of a run's compute C = 6·N·T (all parameters) that clean training to the same test loss would have saved;"
+        f" 0 is no harm. C* is read off the law of the clean runs, L = {law.irreducible:.3g} +"
+        f" {law.coefficient:.3g}·C^-{law.exponent:.3g} through {law.points} runs from {law.smallest:.2g} to"
+        f" {law.largest:.2g} FLOPs (largest residual {law.residual:.3f} nats), and not beyond. {BOUNDS}"
+        + (" All sizes here have the same tokens, so this law is not that of compute-optimal runs." if same else "")
+        + f" Chudnovsky et al. (f = {C26_FRACTION:.0%}, 20 tokens per parameter), at the worst R: {published}."
+        f" {spread_note(data)}",
+        figure,
+        data,
+    )

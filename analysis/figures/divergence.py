@@ -1,0 +1,97 @@
+"""Test loss, the clean law and loss on the pool against size at one R [H22 fig. 2 right]: harm comes where the pool is learnt."""
+
+import pandas as pd
+
+from analysis.effective_size import clean_law
+from analysis.figures.estimates import apart, spread, spread_note
+from analysis.figures.style import (
+    CLEAN,
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    points,
+    size_axis,
+    size_name,
+)
+from analysis.runs import Runs
+from analysis.scaling_law import PowerLaw
+
+NAME = "divergence"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction, at the R that does most harm there."""
+    done = runs.done
+    chosen = _chosen(done)
+    if not chosen:
+        return Missing(
+            NAME, "needs finished repeated runs of at least two sizes at one R and fraction, beside clean ones"
+        )
+    by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
+    test, pool = (spread(done, by, f"final_{which}_loss") for which in ("test", "pool"))
+    figure, axes = grid_of_axes(1, len(chosen))
+    shade = colours([0, 1, 2])
+    law = clean_law(runs)
+    shown = []
+    for ax, (fraction, repeats) in zip(axes[0], sorted(chosen.items(), reverse=True), strict=True):
+        for data, color, name in ((test, shade[0], "test"), (pool, shade[1], "pool")):
+            line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
+            points(ax, "parameters_non_embedding", line, color=color, label=f"{name} loss")
+            clean = data[data.repeats == 1]
+            if name == "pool":
+                ax.plot(clean.parameters_non_embedding, clean["mean"], ":", color=color, label="pool, clean runs")
+            shown += [line.assign(loss=name), clean.assign(loss=name)]
+        fitted = isinstance(law, PowerLaw)
+        clean = test[test.repeats == 1]
+        points(
+            ax,
+            "parameters_non_embedding",
+            clean,
+            color=CLEAN,
+            linestyle="none" if fitted else "--",
+            label="test loss, clean runs",
+        )
+        if isinstance(law, PowerLaw):
+            sizes = clean.parameters_non_embedding[clean.parameters_non_embedding.between(law.smallest, law.largest)]
+            ax.plot(sizes, law.loss(sizes), "--", color=CLEAN, linewidth=1, label="clean law")
+        ax.set_title(f"f = {fraction:.0%}, R = {repeats:g}")
+        size_axis(ax, apart(done.parameters_non_embedding, size_name))
+        ax.set_ylim(bottom=0)
+    axes[0][0].set_ylabel("final loss (nats/token)")
+    handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))
+    order = ["test loss", "test loss, clean runs", "clean law", "pool, clean runs", "pool loss"]
+    figure.legend(
+        [handles[name] for name in order if name in handles],
+        [n for n in order if n in handles],
+        loc="outside right center",
+    )
+    table = pd.concat(shown, ignore_index=True).drop_duplicates()
+    reason = "" if isinstance(law, PowerLaw) else f" No clean law is drawn: {law.reason}."
+    return Drawing(
+        NAME,
+        "Where test loss leaves the clean law",
+        "Final test loss and final loss on the repeated pool against model size, beside the clean runs. The R of a panel is,"
+        " of those run at most sizes, the one whose test loss stands furthest above the clean runs, as a mean over sizes."
+        " The dotted line is the clean runs' loss on text drawn as the pool is, which they never trained on: below it, the"
+        " pool is memorised. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss follows the clean law in small"
+        f" models and leaves it where the pool's loss goes to 0.{reason} {spread_note(table)}",
+        figure,
+        table,
+    )
+
+
+def _chosen(done: pd.DataFrame) -> dict[float, float]:
+    """By fraction, the R with the largest excess of test loss over clean runs, a mean over sizes, among the R that were run at
+    most sizes; none for a fraction where no R has two sizes."""
+    clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
+    repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]
+    chosen = {}
+    for fraction, here in repeated.groupby("repeated_fraction"):
+        means = here.groupby(["repeats", "model"]).final_test_loss.mean().reset_index()
+        means["excess"] = means.final_test_loss - means.model.map(clean)
+        by_repeats = means.groupby("repeats").excess.agg(["mean", "count"])
+        most = by_repeats[by_repeats["count"] == by_repeats["count"].max()]
+        if by_repeats["count"].max() > 1:
+            chosen[float(fraction)] = float(most["mean"].idxmax())
+    return chosen

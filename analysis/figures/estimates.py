@@ -1,0 +1,100 @@
+"""How figures draw numbers that have an interval or are bounds."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
+from analysis.effective_size import Bound
+from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds
+from analysis.peaks import Estimate
+
+TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
+CHARACTERS = 36  # that a panel of the house's width holds below it
+BOUNDS = "White triangles: upper (▽) or lower (△) bounds."
+
+
+def estimates(
+    axes: Axes,
+    x: Sequence[float],
+    values: Sequence[Estimate | None],
+    color: object,
+    marker: str = "o",
+    join: bool = True,
+    label: str = "",
+) -> None:
+    """Points with their intervals, joined by a line except across bounds, which are white triangles."""
+    shown = [(place, value) for place, value in zip(x, values, strict=True) if value]
+    known = [(place, value if not value.bound else Estimate(float("nan"))) for place, value in shown]
+    style = {
+        "color": color,
+        "marker": marker,
+        "markersize": 4.5,
+        "linewidth": 1.3,
+        "capsize": 2,
+        "label": label or None,
+    }
+    axes.errorbar(
+        [place for place, _ in known],
+        [value.value for _, value in known],
+        yerr=np.array([[value.value - value.low, value.high - value.value] for _, value in known])
+        .reshape(-1, 2)
+        .T.clip(0),
+        linestyle="-" if join else "none",
+        **style,  # type: ignore[arg-type]
+    )
+    for place, value in shown:
+        if value.bound:
+            axes.plot(place, value.value, TRIANGLE[value.bound], color=color, markerfacecolor="white", markersize=6)
+
+
+def seeds_say(fewest: int, most: int) -> str:
+    """How a caption speaks of the intervals of peaks, which need two runs of every R."""
+    if most < 2:
+        return "One seed, so no intervals."
+    some = "" if fewest > 1 else ", none where an R has one seed"
+    return (
+        f"Bars: 95% bootstrap intervals over {most} seeds{some}; of so few they are rough."
+        if most < 5
+        else (f"Bars: 95% bootstrap intervals over {most} seeds{some}.")
+    )
+
+
+def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
+    """Those of `values` whose names do not run into one another as ticks of one logarithmic axis, the first of them kept."""
+    ordered = sorted(set(values))
+    span = math.log(ordered[-1] / ordered[0])
+    kept = ordered[:1]
+    for value in ordered[1:]:
+        room = (len(name(kept[-1])) + len(name(value))) / 2 + 0.7
+        if math.log(value / kept[-1]) / span * CHARACTERS >= room:
+            kept.append(value)
+    return kept
+
+
+def spread(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
+    """`over_seeds` with `low` and `high` the range of the seeds where they are too few for an interval to say anything."""
+    means = over_seeds(table, by, column)
+    ends = table.groupby(by)[column].agg(["min", "max"]).reset_index()
+    few = means.seeds < FEWEST_FOR_A_BAND
+    return means.assign(low=means.low.where(~few, ends["min"]), high=means.high.where(~few, ends["max"]))
+
+
+def spread_note(data: pd.DataFrame) -> str:
+    """How a caption speaks of what `spread` gives."""
+    seeds = int(data.seeds.max())
+    if seeds >= FEWEST_FOR_A_BAND:
+        few = ", the range of the seeds where there are fewer than five" if data.seeds.min() < FEWEST_FOR_A_BAND else ""
+        return f"Bars: 95% intervals over up to {seeds} seeds{few}."
+    return f"Bars: the range of up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
+
+
+def log_axis(axes: Axes, name: Callable[[float], str] = "{:g}".format) -> None:
+    """A logarithmic vertical axis that names several values within a decade, which is often all there is."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: name(value))
+    axes.yaxis.set_minor_locator(LogLocator(subs=()))

@@ -1,0 +1,94 @@
+"""Effective-size multiplier by the loss on other text against repeats [H22 fig. 10]: whether the harm reaches beyond the
+training distribution."""
+
+import pandas as pd
+
+from analysis.effective_size import TEST_LOSS, Bound, Metric, NoLaw, clean_law, size_multipliers
+from analysis.figures.estimates import BOUNDS, TRIANGLE, apart, spread, spread_note
+from analysis.figures.style import (
+    Drawing,
+    Missing,
+    colours,
+    grid_of_axes,
+    points,
+    repeats_axis,
+    size_name,
+)
+from analysis.published import H22_OUT_OF_DISTRIBUTION
+from analysis.runs import ARM, Runs
+
+NAME = "out_of_distribution"
+PREFIX = f"final_{TEST_LOSS.name}_"
+
+
+def test_sets(runs: Runs) -> list[Metric]:
+    """The further test sets that finished runs were evaluated on: `test_loss_<set>` in metrics.jsonl."""
+    done = runs.done
+    names = [name for name in done if str(name).startswith(PREFIX) and done[name].notna().any()]
+    sets = [str(name).removeprefix(PREFIX) for name in names if not str(name).endswith("_ci")]
+    return [Metric(f"{TEST_LOSS.name}_{name}", name, f"{name}_multiplier") for name in sorted(sets)]
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """A column per test set, the ordinary one first, and a row per fraction; white triangles mark bounds."""
+    others = test_sets(runs)
+    if not others:
+        return Missing(
+            NAME,
+            "no run was evaluated on text beside its own test set (a `test_loss_<set>` in metrics.jsonl for every such set)",
+        )
+    laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *others)}
+    why = "; ".join(f"{metric.title}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
+    shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
+    if not set(shown) & set(others):
+        return Missing(NAME, f"no further test set has a clean law ({why})")
+    done = runs.done[runs.done.repeats > 1]
+    tables = []
+    for metric in shown:
+        found = size_multipliers(runs, metric)
+        rows = done[ARM][done.name.isin(found)]
+        sizes = [found[name] for name in rows.name]
+        tables.append(
+            rows.assign(
+                test_set=metric.title,
+                multiplier=[size.value for size in sizes],
+                bound=[str(size.bound) for size in sizes],
+            )
+        )
+    table = pd.concat(tables, ignore_index=True)
+    if table.empty:
+        return Missing(NAME, "no finished run with repeats > 1")
+    by = ["test_set", "repeated_fraction", "parameters_non_embedding", "repeats"]
+    data = spread(table, by, "multiplier").merge(
+        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
+    )
+    fractions = sorted(table.repeated_fraction.unique(), reverse=True)
+    figure, axes = grid_of_axes(len(fractions), len(shown))
+    colour = colours(table.parameters_non_embedding)
+    for row, fraction in zip(axes, fractions, strict=True):
+        for ax, metric in zip(row, shown, strict=True):
+            panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.title)]
+            for place, size in enumerate(sorted(colour)):
+                line = panel[panel.parameters_non_embedding == size]
+                known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
+                points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
+                for bound, marker in TRIANGLE.items():
+                    of_kind = line[line.bound == bound]
+                    aside = of_kind.repeats * 1.06 ** (place - len(colour) // 2)  # those of one size coincide
+                    ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
+            ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+            ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
+            repeats_axis(ax, apart(table.repeats))
+        row[0].set(yscale="log", ylabel="effective size / size")
+        row[0].yaxis.set_major_formatter("{x:g}")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    published = ", ".join(f"{value} at f = {fraction:.0%}" for fraction, value in H22_OUT_OF_DISTRIBUTION.items())
+    return Drawing(
+        NAME,
+        "Effective size on other text",
+        "Size of the clean model with the same final loss over the run's own size, by the run's own test set (left) and by"
+        f" others that it was not trained for, with a clean law for each. {BOUNDS} Hernandez et al. (fig. 10), models of text"
+        f" on Python: {published}. {f'Not shown, {why}. ' if why else ''}{spread_note(data)}",
+        figure,
+        data,
+    )

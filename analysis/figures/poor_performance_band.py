@@ -1,0 +1,78 @@
+"""The R-range with at least half of the largest degradation, against size [H22 fig. 4 right]."""
+
+import numpy as np
+
+from analysis.figures.estimates import BOUNDS, apart, estimates, log_axis, seeds_say
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis, size_name
+from analysis.peak_laws import PowerLawOfSize, laws, peak_table
+from analysis.peaks import NO_PEAK, peaks
+from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES
+from analysis.runs import Runs
+
+NAME = "poor_performance_band"
+LINES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left edge", "D"))
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """One panel per fraction that has peaks of two sizes; fitted power laws dashed, the published ones dotted."""
+    every = peaks(runs)
+    fractions = sorted({peak.fraction for peak in every}, reverse=True)
+    fractions = [value for value in fractions if len({p.size for p in every if p.fraction == value}) > 1]
+    if not every:
+        return Missing(NAME, NO_PEAK)
+    if not fractions:
+        return Missing(NAME, "needs peaks of at least two sizes at one fraction, and there is one size")
+    found = [peak for peak in every if peak.fraction in fractions]
+    sizes = [peak.size for peak in found]
+    figure, axes = grid_of_axes(1, len(fractions), height=2.9)
+    colour = dict(zip((name for name, *_ in LINES), reversed(list(colours(range(3)).values())), strict=True))
+    overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
+    said = []
+    for ax, fraction in zip(axes[0], fractions, strict=True):
+        here = [peak for peak in found if peak.fraction == fraction]
+        x = [peak.size for peak in here]
+        if len(set(x)) == len(x):
+            ax.fill_between(
+                x, [p.left.value for p in here], [p.right.value for p in here], color="0.85", linewidth=0, zorder=0
+            )
+        for name, label, marker in LINES:
+            values = [getattr(peak, name) for peak in here]
+            estimates(ax, x, values, colour[name], marker, join=False, label=label)
+            law = laws(here, name)
+            if isinstance(law, PowerLawOfSize):
+                span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
+                ax.plot(span, [law.law.at(size) for size in span], "--", color=colour[name], linewidth=1.2)
+                said.append(f"f = {fraction:.0%}, {label}: R = {law}")
+        if overlap and fraction == H22_BAND_FRACTION:
+            ends = np.array([max(min(sizes), H22_SIZES[0]), min(max(sizes), H22_SIZES[1])])
+            for name, edge in (("left", H22_LEFT_EDGE), ("right", H22_RIGHT_EDGE)):
+                ax.plot(ends, [edge.at(size) for size in ends], ":", color=colour[name], linewidth=1.6)
+        ax.set_title(f"f = {fraction:.0%}")
+        size_axis(ax, apart(sizes, size_name))
+        log_axis(ax)
+    axes[0][0].set_ylabel("repeats R")
+    handles = [axes[0][0].plot([], [], color=colour[n], marker=m, linestyle="none", label=t)[0] for n, t, m in LINES]
+    handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
+    if overlap:
+        handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])
+    figure.legend(handles=handles, loc="outside right center")
+    seeds = [peak.seeds for peak in found]
+    fits = (
+        "; ".join(said) + " (in brackets the interval of the exponent)"
+        if said
+        else "none: three sizes with that number known, and no bound, are needed"
+    )
+    return Drawing(
+        NAME,
+        "The region of poor performance",
+        "Grey: the R at which final test loss exceeds the clean run's by at least half of the largest excess, by a monotone"
+        " curve through the R tried; the worst R is one of those, so that its interval reaches half-way to the next."
+        f" {BOUNDS} Bounds are where the region goes on beyond the R tried, and enter no fit."
+        f" Power laws: {fits}. Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g}"
+        f" to {H22_SIZES[1]:.3g}): left edge {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f}, right edge"
+        f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"
+        f"{'' if overlap else '; not drawn, for no size of theirs is among these at their f'}."
+        f" {seeds_say(min(seeds), max(seeds))}",
+        figure,
+        peak_table(found),
+    )
