@@ -15,7 +15,6 @@ from analysis.laws.clean import DATA, FLOOR, SIZE
 from analysis.laws.form import Constant, Constants, Law, seen
 from analysis.laws.points import Floats, Points
 
-
 OF_SIZE = -0.5  # exponent of N in R_m: H22's band moves with N^-0.56 and N^-0.50 [fig. 4 right]; freely fitted -0.49
 HALF_LIFE = muennighoff.PUBLISHED["R_D"]  # passes, 15.4; freely fitted 17
 
