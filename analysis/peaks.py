@@ -154,7 +154,8 @@ def _along(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray, Floats, Flo
     after = np.where(below & (place > at), place, len(fine)).min(1)
 
     def crossing(out: np.ndarray, into: np.ndarray) -> Floats:
-        share = (height / 2 - curve[row, out]) / (curve[row, into] - curve[row, out])
+        with np.errstate(divide="ignore", invalid="ignore"):  # where the curve never falls below; that is not taken
+            share = (height / 2 - curve[row, out]) / (curve[row, into] - curve[row, out])
         return fine[out] + share * (fine[into] - fine[out])
 
     left = crossing(before, before + 1)
