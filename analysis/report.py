@@ -66,7 +66,7 @@ PARTS: tuple[Callable[[Runs], Part | Missing], ...] = (laws_part.tell,)
 
 # Figures of the fits that parts tell of too: these take a dozen seconds, and are made by one process.
 OF_LAWS = (law_of_repetition.draw,)
-FEWEST_TO_SHARE = 50  # runs, below which one process draws all
+FEWEST_TO_SHARE = 12  # runs; with fewer, starting processes takes longer than drawing
 
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "at tokens", "won back"]
 

@@ -1,7 +1,7 @@
 """Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
 
 from analysis.effective_size import Bound, NoLaw, in_law
-from analysis.figures.estimates import BOUNDS, TRIANGLE, apart, spread, spread_note
+from analysis.figures.estimates import BOUNDS, TRIANGLE, spread, spread_note
 from analysis.figures.style import (
     Drawing,
     Missing,
@@ -51,7 +51,7 @@ def draw(runs: Runs) -> Drawing | Missing:
                 ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
         ax.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
         ax.set_title(f"f = {fraction:.0%}")
-        repeats_axis(ax, apart(table.repeats))
+        repeats_axis(ax, table.repeats)
     limit(axes[0][0], min(0.0, data["mean"].min()), max(0.0, data["mean"].max()))
     axes[0][0].set_ylabel("compute-equivalent loss 1 − C*(L)/C")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.effective_size import clean_law
-from analysis.figures.estimates import apart, spread, spread_note
+from analysis.figures.estimates import spread, spread_note
 from analysis.figures.style import (
     CLEAN,
     Drawing,
@@ -12,7 +12,6 @@ from analysis.figures.style import (
     grid_of_axes,
     points,
     size_axis,
-    size_name,
 )
 from analysis.runs import Runs
 from analysis.scaling_law import PowerLaw
@@ -56,7 +55,7 @@ def draw(runs: Runs) -> Drawing | Missing:
             sizes = clean.parameters_non_embedding[clean.parameters_non_embedding.between(law.smallest, law.largest)]
             ax.plot(sizes, law.loss(sizes), "--", color=CLEAN, linewidth=1, label="clean law")
         ax.set_title(f"f = {fraction:.0%}, R = {repeats:g}")
-        size_axis(ax, apart(done.parameters_non_embedding, size_name))
+        size_axis(ax, done.parameters_non_embedding)
         ax.set_ylim(bottom=0)
     axes[0][0].set_ylabel("final loss (nats/token)")
     handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))

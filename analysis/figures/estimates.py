@@ -1,7 +1,6 @@
 """How figures draw numbers that have an interval or are bounds."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds
 from analysis.peaks import Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
-CHARACTERS = 36  # that a panel of the house's width holds below it
 BOUNDS = "White triangles: upper (▽) or lower (△) bounds."
 
 
@@ -61,18 +59,6 @@ def seeds_say(fewest: int, most: int) -> str:
         if most < 5
         else (f"Bars: 95% bootstrap intervals over {most} seeds{some}.")
     )
-
-
-def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
-    """Those of `values` whose names do not run into one another as ticks of one logarithmic axis, the first of them kept."""
-    ordered = sorted(set(values))
-    span = math.log(ordered[-1] / ordered[0])
-    kept = ordered[:1]
-    for value in ordered[1:]:
-        room = (len(name(kept[-1])) + len(name(value))) / 2 + 0.7
-        if math.log(value / kept[-1]) / span * CHARACTERS >= room:
-            kept.append(value)
-    return kept
 
 
 def spread(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:

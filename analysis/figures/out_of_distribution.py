@@ -4,7 +4,7 @@ training distribution."""
 import pandas as pd
 
 from analysis.effective_size import TEST_LOSS, Bound, Metric, NoLaw, clean_law, size_multipliers
-from analysis.figures.estimates import BOUNDS, TRIANGLE, apart, spread, spread_note
+from analysis.figures.estimates import BOUNDS, TRIANGLE, spread, spread_note
 from analysis.figures.style import (
     Drawing,
     Missing,
@@ -78,7 +78,7 @@ def draw(runs: Runs) -> Drawing | Missing:
                     ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
-            repeats_axis(ax, apart(table.repeats))
+            repeats_axis(ax, table.repeats)
         row[0].set(yscale="log", ylabel="effective size / size")
         row[0].yaxis.set_major_formatter("{x:g}")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.figures.estimates import BOUNDS, apart, estimates, log_axis, seeds_say
+from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
 from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis, size_name
 from analysis.peak_laws import PowerLawOfSize, laws, peak_table
 from analysis.peaks import NO_PEAK, peaks
@@ -45,7 +45,7 @@ def draw(runs: Runs) -> Drawing | Missing:
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
                 ax.plot(ends, [published.at(size) for size in ends], ":", color="0.3", linewidth=1.6)
             log_axis(ax, size_name if pool else "{:g}".format)
-            size_axis(ax, apart(sizes, size_name))
+            size_axis(ax, sizes)
             ax.set_xlabel("all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
     axes[0][0].set_ylabel("worst R")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from analysis.figures.estimates import BOUNDS, apart, estimates, log_axis, seeds_say
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis, size_name
+from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
+from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis
 from analysis.peak_laws import PowerLawOfSize, laws, peak_table
 from analysis.peaks import NO_PEAK, peaks
 from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES
@@ -48,7 +48,7 @@ def draw(runs: Runs) -> Drawing | Missing:
             for name, edge in (("left", H22_LEFT_EDGE), ("right", H22_RIGHT_EDGE)):
                 ax.plot(ends, [edge.at(size) for size in ends], ":", color=colour[name], linewidth=1.6)
         ax.set_title(f"f = {fraction:.0%}")
-        size_axis(ax, apart(sizes, size_name))
+        size_axis(ax, sizes)
         log_axis(ax)
     axes[0][0].set_ylabel("repeats R")
     handles = [axes[0][0].plot([], [], color=colour[n], marker=m, linestyle="none", label=t)[0] for n, t, m in LINES]

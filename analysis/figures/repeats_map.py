@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.estimates import apart, spread, spread_note
+from analysis.figures.estimates import spread, spread_note
 from analysis.figures.style import (
     Drawing,
     Missing,
@@ -66,7 +66,7 @@ def draw(runs: Runs) -> Drawing | Missing:
                 tables.append(line.assign(measure=measure.column, repeated_fraction=fraction))
             if measure is shown[0]:
                 ax.set_title(f"f = {fraction:.0%}")
-            repeats_axis(ax, apart(final.repeats))
+            repeats_axis(ax, final.repeats)
             if measure is not shown[-1]:
                 ax.set_xlabel("")
         values = final[measure.column]

@@ -1,6 +1,7 @@
 """What all figures share: their form, their colours, error bars over seeds, and how they are saved."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ matplotlib.rcParams.update(
     }
 )
 CLEAN = "black"
+CHARACTERS = 36  # of ticks that a panel of the house's width holds below it
 UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
@@ -227,12 +229,12 @@ def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
 
 
 def size_axis(axes: Axes, sizes: Iterable[float]) -> None:
-    """A logarithmic axis of model sizes with a tick at every size there is."""
+    """A logarithmic axis of model sizes with a tick at every size there is that has room."""
     _named_ticks(axes, sizes, "parameters without embeddings", size_name)
 
 
 def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
-    """A logarithmic axis of repeats with a tick at every R there is; 1 is the clean run."""
+    """A logarithmic axis of repeats with a tick at every R there is that has room; 1 is the clean run."""
     _named_ticks(axes, repeats, "repeats R", lambda value: "clean" if value == 1 else f"{value:g}")
 
 
@@ -243,8 +245,20 @@ def tokens_axis(axes: Axes) -> None:
     axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, whose lower neighbour may be empty
 
 
+def _apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
+    """Those of `values` whose names do not run into one another as ticks of one logarithmic axis, the first of them kept."""
+    ordered = sorted(set(values))
+    span = math.log(ordered[-1] / ordered[0]) or 1.0
+    kept = ordered[:1]
+    for value in ordered[1:]:
+        room = (len(name(kept[-1])) + len(name(value))) / 2 + 0.7
+        if math.log(value / kept[-1]) / span * CHARACTERS >= room:
+            kept.append(value)
+    return kept
+
+
 def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable[[float], str]) -> None:
-    ticks = sorted(set(values))
+    ticks = _apart(values, name)
     axes.set(xscale="log", xlabel=label)
     axes.set_xticks(ticks, [name(value) for value in ticks])
     axes.minorticks_off()
