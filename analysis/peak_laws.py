@@ -9,10 +9,10 @@ from scipy.stats import linregress
 from scipy.stats import t as student_t
 
 from analysis.effective_size import Multiplier, NoLaw
+from analysis.laws.points import Floats
 from analysis.peaks import NAN, Estimate, Peak
 from analysis.published import PowerOfSize
 from analysis.runs import Runs
-from analysis.scaling_law import Floats
 
 FEWEST_SIZES = 3  # of two parameters
 ESTIMATES = ("height", "worst", "left", "right", "gaussian", "pool_at_worst", "pool_at_gaussian")

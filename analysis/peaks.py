@@ -9,8 +9,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from analysis.effective_size import Bound
+from analysis.laws.points import Floats
 from analysis.runs import Runs
-from analysis.scaling_law import Floats
 
 RESAMPLES = 500
 FEWEST_REPEATS = 2  # with one R > 1 there is a worst one, but nothing that it is worse than

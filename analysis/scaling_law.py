@@ -1,15 +1,14 @@
 """The clean scaling law: loss against model size as a power law plus a constant."""
 
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.special import huber
 
-Floats = npt.NDArray[np.float64]
-HUBER_DELTA = 1e-3  # on log loss [M23 section 6]
+from analysis.laws.clean import IN_SIZE
+from analysis.laws.fit import fit
+from analysis.laws.points import Floats, ask
+
 PARAMETERS = 3
 
 
@@ -38,7 +37,7 @@ class PowerLaw:
 
 
 def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
-    """Fit the law by Huber loss on log loss, L-BFGS from a grid of starts, E and A positive [M23 section 6].
+    """Fit the law as all laws are, by Huber loss on log loss, E and A positive [M23 section 6].
 
     sizes, losses: one entry per clean run. Raises ValueError with fewer than three distinct sizes: the law has three
     parameters.
@@ -48,37 +47,15 @@ def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
         raise ValueError(
             f"a power law with a constant needs clean runs of {PARAMETERS} sizes, found {len(np.unique(n))}"
         )
-    # Sizes in units of their geometric mean keep the parameters near one.
-    unit = float(np.exp(np.log(n).mean()))
-
-    log_n, log_measured = np.log(n / unit), np.log(measured)
-
-    def predicted(theta: Floats) -> Floats:
-        return np.logaddexp(theta[0], theta[1] - np.exp(theta[2]) * log_n)
-
-    def objective(theta: Floats) -> tuple[float, Floats]:
-        """The loss and its gradient; with a numerical one a fit takes four times as long."""
-        log_loss = predicted(theta)
-        off = log_loss - log_measured
-        falling = 1 - np.exp(theta[0] - log_loss)  # the power law's share of the loss
-        slopes = np.array([1 - falling, falling, -falling * np.exp(theta[2]) * log_n])
-        gradient = slopes @ np.clip(off, -HUBER_DELTA, HUBER_DELTA)
-        return float(huber(HUBER_DELTA, off).sum() * 1e6), gradient * 1e6
-
-    starts = product(
-        np.log(measured.min() * np.array([0.05, 0.5, 0.9])), np.log([0.1, 1.0, 3.0]), np.log([0.05, 0.2, 0.5])
-    )
-    # E may vanish (log E -> -inf) where the curve shows no floor yet; the bound stops it at 1e-6 nats.
-    bounds = [(np.log(1e-6), np.log(measured.min())), (-10.0, 10.0), (np.log(1e-3), np.log(3.0))]
-    fits = [minimize(objective, np.array(start), method="L-BFGS-B", jac=True, bounds=bounds) for start in starts]
-    best = min(fits, key=lambda fit: float(fit.fun)).x
-    exponent = float(np.exp(best[2]))
+    points = replace(ask(n, 1.0, 0.0, 1.0), loss=measured)  # of any number that falls: a size, or compute
+    fitted = fit(IN_SIZE, points, draws=0)
+    found = fitted.constants
     return PowerLaw(
-        irreducible=float(np.exp(best[0])),
-        coefficient=float(np.exp(best[1]) * unit**exponent),
-        exponent=exponent,
+        irreducible=found["E"],
+        coefficient=found["A"],
+        exponent=found["alpha"],
         smallest=float(n.min()),
         largest=float(n.max()),
         points=len(n),
-        residual=float(np.abs(np.exp(predicted(best)) - measured).max()),
+        residual=float(np.abs(fitted.loss(points) - measured).max()),
     )

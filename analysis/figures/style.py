@@ -245,7 +245,7 @@ def tokens_axis(axes: Axes) -> None:
     axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, whose lower neighbour may be empty
 
 
-def _apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
+def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
     """Those of `values` whose names do not run into one another as ticks of one logarithmic axis, the first of them kept."""
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0]) or 1.0
@@ -258,7 +258,7 @@ def _apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format
 
 
 def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable[[float], str]) -> None:
-    ticks = _apart(values, name)
+    ticks = apart(values, name)
     axes.set(xscale="log", xlabel=label)
     axes.set_xticks(ticks, [name(value) for value in ticks])
     axes.minorticks_off()

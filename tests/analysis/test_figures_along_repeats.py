@@ -14,8 +14,7 @@ from analysis.figures import (
     poor_performance_band,
     repeats_map,
 )
-from analysis.figures.estimates import apart
-from analysis.figures.style import Drawing, Missing, size_name
+from analysis.figures.style import Drawing, Missing, apart, size_name
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import shape_of
