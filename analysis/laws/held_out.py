@@ -1,11 +1,10 @@
 """Laws judged on runs they were not fitted on: a size that was left out, a range of R that was left out."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 
 from analysis.laws.clean import IN_SIZE
 from analysis.laws.fit import CannotFit, fit
@@ -89,16 +88,16 @@ def splits(points: Points) -> Iterator[Split]:
 
 
 def measured_peak(points: Points) -> float:
-    """Worst R of the runs of one size and fraction, clean ones among them, by a monotone cubic through the means in log R; NaN
-    where it is the largest R tried or there are too few."""
+    """Worst R of the repeated runs of one size and fraction: of the parabola in log R through the largest mean loss
+    and its neighbours; NaN where the largest is at an end of the R tried, or these are too few."""
     repeats = np.unique(points.repeats)
-    if len(repeats) < FEWEST_FOR_A_PEAK + 1 or repeats[0] != 1:
+    means = np.array([points.loss[points.repeats == value].mean() for value in repeats])
+    worst = int(means.argmax())
+    if len(repeats) < FEWEST_FOR_A_PEAK or worst in (0, len(repeats) - 1):
         return float("nan")
-    means = [points.loss[points.repeats == value].mean() for value in repeats]
-    grid = np.geomspace(1.0, repeats[-1], 2000)
-    curve = PchipInterpolator(np.log(repeats), means)(np.log(grid))
-    place = int(curve.argmax())
-    return float(grid[place]) if 0 < place < len(grid) - 1 else float("nan")
+    around = slice(worst - 1, worst + 2)
+    curvature, slope, _ = np.polyfit(np.log(repeats[around]), means[around], 2)
+    return float(np.exp(-slope / (2 * curvature)))
 
 
 def _peak_error(predict: Predict, split: Split) -> float:
@@ -108,14 +107,7 @@ def _peak_error(predict: Predict, split: Split) -> float:
     off = []
     for fraction in np.unique(split.judged.fraction):
         at = split.judged[split.judged.fraction == fraction]
-        clean = ask(at.params[:1], at.tokens[:1], 0.0, 1.0)
-        together = Points(
-            *(np.concatenate([getattr(one, name) for one in (clean, at)]) for name in clean.__dataclass_fields__)
-        )
-        together = replace(
-            together, loss=np.append(at.loss.min() - 1e-9, at.loss)
-        )  # below all: no run is the better for repeats
-        if np.isnan(measured := measured_peak(together)):
+        if np.isnan(measured := measured_peak(at)):
             continue
         grid = np.geomspace(1.0, at.repeats.max(), 1000)
         predicted = predict(ask(at.params[0], at.tokens[0], fraction, grid))
