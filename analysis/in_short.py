@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 from scipy.stats import t as student_t
 
+from analysis.effective_size import Bound
 from analysis.figures.style import size_name
 from analysis.runs import Runs
 
@@ -69,7 +70,8 @@ def _worst(worst: pd.DataFrame) -> str:
         edge = f", {share}with less harm at fewer and at more repeats" if inside else ", the edge of the range"
         values = _range(harmed.repeats, "{:,}".format)
         said.append(f"f = {fraction:.0%}, R = {values} ({len(harmed)} of {_many(len(here), 'size')}{edge})")
-    return f"The R, of those tried, that harms test loss most beyond what clean runs vary by: {'; '.join(said)}."
+    judged = " beyond what clean seeds vary by" if worst.noise.notna().all() else ""
+    return f"The R, of those finished, that harms test loss most{judged}: {'; '.join(said)}."
 
 
 def _double_descent(numbers: pd.DataFrame) -> str:
@@ -98,6 +100,7 @@ def _cost(worst: pd.DataFrame) -> str:
     for fraction, here in known.groupby("repeated_fraction", sort=False):
         told = f"f = {fraction:.0%}, {_range(here.excess_over_clean, '{:+.3f}'.format)} nats over clean"
         sized = here[here.size_multiplier.notna()].sort_values("size_multiplier")
+        sized = sized[(sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)]  # at most its own size says nothing
         if len(sized):
             ends = [f"{row.bound}{row.size_multiplier:.2g}" for row in sized.itertuples()]
             told += (

@@ -16,7 +16,7 @@ PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 @pytest.fixture
 def runs_csv(tmp_path: Path) -> Path:
     """Runs of four sizes by a law of ours, with a little noise."""
-    constants = {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
+    constants = partial.HELD | {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
     constants |= {"gamma": 1.5, "s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0}
     grid = [(n, 1e8, 0.9, r) for n in (2e5, 1e6, 5e6, 3e7) for r in (1, 4, 12, 40, 120, 400)]
     points = ask(*np.array(grid, float).T)

@@ -47,7 +47,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     axes[0][0].set_ylabel("penalty (nats/token)")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     inside = (
-        "Bands: 95% over a bootstrap of the runs"
+        "Bands: 95% over a bootstrap of the residuals, in which what the form misses is not; between the R tried nothing was measured"
         if fitted.draws
         else "No interval, for it has as many constants as runs"
     )

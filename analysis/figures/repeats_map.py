@@ -81,7 +81,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     handles.append(axes[0][0].plot([], [], ":", color="0.3")[0])
     figure.legend(handles, [*labels, "clean run, or null"], loc="outside right center")
     table = pd.concat(tables, ignore_index=True)
-    absent = ", ".join(m.column for m in MEASURES if m not in shown)
+    absent = "; ".join(" ".join(m.label.split("(")[0].split()) for m in MEASURES if m not in shown)
     left_out = f" Not measured here: {absent}." if absent else ""
     return Drawing(
         NAME,

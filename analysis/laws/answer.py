@@ -15,6 +15,7 @@ MOST_REPEATS = 1e6
 PER_DECADE = 60
 SMALLER = np.geomspace(1e-6, 1.0, 1201)  # effective sizes as shares of the size
 NO_INTERVAL = (float("nan"), float("nan"))
+NOTHING_LOST = 1e-4  # nats, below which there is no worst R
 
 
 @dataclass(frozen=True)
@@ -54,29 +55,33 @@ class Curve:
 
     @property
     def worst(self) -> int | None:
-        """Place of the largest penalty; None where it is at the end, or falls by under 1% from there on."""
+        """Place of the largest penalty; None where it is at the end, or falls by under 1% from there on, or is nothing."""
         place = int(self.penalty.argmax())
-        return place if self.penalty[-1] < 0.99 * self.penalty[place] else None
+        return place if self.penalty[-1] < 0.99 * self.penalty[place] and self.penalty[place] > NOTHING_LOST else None
 
     def band(self) -> tuple[float, float]:
-        """The R about the worst one with at least half of the largest penalty; infinite where there is no upper end."""
+        """The R about the worst one at which at least half as much size is lost, by its logarithm; infinite where there is no
+        upper end."""
+        lost = -np.log(self.multiplier)
         place = int(self.penalty.argmax())
-        if self.penalty[place] <= 0:
-            return NO_INTERVAL
-        less = self.penalty < self.penalty[place] / 2
-        below, above = np.flatnonzero(less[:place]), np.flatnonzero(less[place:])
-        return (
-            float(self.repeats[below[-1] + 1]) if len(below) else 1.0,
-            float(self.repeats[place + above[0] - 1]) if len(above) else float("inf"),
-        )
+        below, above = np.flatnonzero(lost[:place] < lost[place] / 2), np.flatnonzero(lost[place:] < lost[place] / 2)
+        low = self._crossing(lost, below[-1], lost[place] / 2) if len(below) else 1.0
+        return low, self._crossing(lost, place + above[0] - 1, lost[place] / 2) if len(above) else float("inf")
 
     def safe(self) -> tuple[float, float]:
         """Up to which R, and from which on, the effective size is at least SAFE of the size; infinite where never again."""
-        costs = np.flatnonzero(self.multiplier < SAFE)
+        lost, most = -np.log(self.multiplier), -np.log(SAFE)
+        costs = np.flatnonzero(lost > most)
         if not len(costs):
             return float("inf"), 1.0
-        after = float(self.repeats[costs[-1] + 1]) if costs[-1] + 1 < len(self.repeats) else float("inf")
-        return float(self.repeats[max(costs[0] - 1, 0)]), after
+        last = costs[-1]
+        after = self._crossing(lost, last, most) if last + 1 < len(lost) else float("inf")
+        return self._crossing(lost, costs[0] - 1, most) if costs[0] else 1.0, after
+
+    def _crossing(self, values: Floats, place: int, level: float) -> float:
+        """R between this place and the next at which the values cross a level, by a line in log R."""
+        share = (level - values[place]) / (values[place + 1] - values[place])
+        return float(self.repeats[place] * (self.repeats[place + 1] / self.repeats[place]) ** share)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,9 @@ class Answer:
     clean_loss: float
     penalty: Value
     multiplier: Value
+    floor: (
+        float  # the smallest size that the law was fitted on, as a share; below it the multiplier is a bound. 0 outside
+    )
     lost_compute: float  # NaN where the law cannot say
     worst: Value
     band: tuple[Value, Value]
@@ -106,7 +114,7 @@ def answer(teller: Teller, question: Question) -> Answer:
     drawn = [_curve(loss, question, grid) for loss in teller.draws]
     place = curve.worst
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
-    here, around = _at(curve, repeats), [_at(one, repeats) for one in drawn]
+    here, *around = (_at(loss, question, repeats) for loss in (teller.loss, *teller.draws))
     if teller.noise:
         around = [_shifted(teller, question, repeats, sign * teller.noise(repeats)) for sign in (-1, 1)]
     worst = [float(grid[one.worst]) if one.worst is not None else float("nan") for one in drawn]
@@ -123,6 +131,7 @@ def answer(teller: Teller, question: Question) -> Answer:
         float(teller.loss(ask(question.params, question.tokens, 0.0, 1.0))),
         Value(here[0], *interval([one[0] for one in around])),
         Value(here[1], *interval([one[1] for one in around])),
+        floor if (floor := teller.domain.params[0] / question.params) < 1 else 0.0,
         _lost_compute(teller, question, repeats) if teller.knows_tokens else float("nan"),
         Value(float(grid[place]) if place is not None else float("nan"), *interval(worst)),
         edges(Curve.band) if place is not None else (NOTHING, NOTHING),
@@ -130,7 +139,7 @@ def answer(teller: Teller, question: Question) -> Answer:
         safe_from,
         curve,
         _envelope(drawn),
-        teller.domain.outside(question.params, question.tokens, question.fraction, question.repeats),
+        teller.domain.outside(question.params, question.tokens, question.fraction, repeats),
     )
 
 
@@ -143,17 +152,15 @@ def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -
     return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
 
 
-def _at(curve: Curve, repeats: float) -> tuple[float, float]:
+def _at(loss: Callable[[Points], Floats], question: Question, repeats: float) -> tuple[float, float]:
     """Penalty and multiplier at one R."""
-    log = np.log(curve.repeats)
-    multiplier = np.interp(np.log(repeats), log, np.log(curve.multiplier))
-    return float(np.interp(np.log(repeats), log, curve.penalty)), float(np.exp(multiplier))
+    curve = _curve(loss, question, np.array([repeats]))
+    return float(curve.penalty[0]), float(curve.multiplier[0])
 
 
 def _shifted(teller: Teller, question: Question, repeats: float, nats: float) -> tuple[float, float]:
     """Penalty and multiplier of a run whose loss is by so much another."""
-    shifted = _curve(lambda points: teller.loss(points) + nats * (points.repeats > 1), question, np.array([repeats]))
-    return float(shifted.penalty[0]), float(shifted.multiplier[0])
+    return _at(lambda points: teller.loss(points) + nats * (points.repeats > 1), question, repeats)
 
 
 def _lost_compute(teller: Teller, question: Question, repeats: float) -> float:
@@ -195,12 +202,15 @@ def record(found: Answer) -> dict[str, object]:
         "clean_loss": plain(found.clean_loss),
         "penalty_nats": whole(found.penalty),
         "size_multiplier": whole(found.multiplier),
+        "size_multiplier_at_most": plain(found.floor) if found.multiplier.value < found.floor else None,
         "lost_compute": plain(found.lost_compute),
         "worst_repeats": whole(found.worst),
         "dangerous_from": whole(found.band[0]),
         "dangerous_up_to": whole(found.band[1]),
         "safe_up_to": whole(found.safe_up_to),
         "safe_from": whole(found.safe_from),
+        "safe_at_every_repeats": bool(np.isinf(found.safe_up_to.value)),
+        "looked_at_up_to_repeats": plain(found.curve.repeats[-1]),
         "outside_of_what_it_was_fitted_on": found.outside,
         "notes": list(found.teller.notes),
         "curve": {

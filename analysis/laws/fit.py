@@ -11,9 +11,11 @@ from analysis.laws.form import Constant, Constants, Domain, Law, domain_of, inte
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-FOLLOWED = 5  # starts
+FOLLOWED = 4  # starts
 STEP = 1e-6  # of the slopes
 FAR = 10.0
+NOT_DETERMINED = "not determined: at a bound of the search"
+AT_BOUND = 1e-2  # of a logarithm, or of an exponent
 BOOTSTRAP_STEPS = 30
 DRAWS = 200
 
@@ -33,6 +35,7 @@ class Fitted:
     domain: Domain
     points: int
     error: float  # root mean square of fitted - measured, nats
+    undetermined: tuple[str, ...] = ()  # constants that stopped at a bound of the search
 
     def loss(self, points: Points) -> Floats:
         """Predicted loss in nats."""
@@ -72,6 +75,7 @@ def fit(law: Law, points: Points, draws: int = DRAWS, seed: int = 0) -> Fitted:
         domain_of(points),
         len(points),
         float(np.sqrt(np.mean((np.exp(fitted) - points.loss) ** 2))),
+        search.at_bounds(best),
     )
 
 
@@ -117,7 +121,7 @@ class _Search:
     @classmethod
     def of(cls, law: Law, points: Points) -> "_Search":
         free = free_constants(law, points)
-        fixed = {one.name: one.otherwise for one in law.constants if one not in free}
+        fixed = dict(law.held) | {one.name: one.otherwise for one in law.constants if one not in free}
         middle = {name: float(np.exp(np.log(getattr(points, name)).mean())) for name in ("params", "tokens")}
         return cls(law, points, free, fixed, middle)
 
@@ -164,6 +168,11 @@ class _Search:
         near = starts[np.argsort(cost, kind="stable")[:FOLLOWED]]
         first = sorted((self.from_start(start, measured, 30) for start in near), key=lambda found: found[1])
         return min((self.from_start(start, measured, 400) for start, _ in first[:2]), key=lambda found: found[1])[0]
+
+    def at_bounds(self, theta: Floats) -> tuple[str, ...]:
+        low, high = self._bounds()
+        near = (theta - low < AT_BOUND) | (high - theta < AT_BOUND)
+        return tuple(one.name for one, is_near in zip(self.free, near, strict=True) if is_near)
 
     def _bounds(self) -> tuple[Floats, Floats]:
         low, high = (

@@ -1,7 +1,7 @@
 """The form that all laws share: named constants, a loss for every point, and where they hold."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,18 @@ class Law:
     loss: Callable[[Constants, Points], Floats]
     only_clean: bool = False  # it knows no repetition and is fitted on clean runs
     one_fraction: bool = False  # it has no f
+    held: Constants = field(default_factory=dict)  # constants that are given, not fitted
+
+
+def held(law: Law, name: str, title: str, **values: float) -> Law:
+    """The law with these constants given."""
+    return replace(
+        law,
+        name=name,
+        title=title,
+        constants=tuple(one for one in law.constants if one.name not in values),
+        held=values,
+    )
 
 
 @dataclass(frozen=True)
@@ -50,16 +62,19 @@ class Domain:
     tokens: tuple[float, float]
     fraction: tuple[float, float]  # of repeated runs
     repeats: tuple[float, float]
+    tokens_per_param: tuple[float, float] | None = None  # where it is narrower than the two
 
     def outside(self, params: float, tokens: float, fraction: float, repeats: float | None = None) -> list[str]:
         """What of a question lies outside, each as a clause; 1% off is inside."""
         asked = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
+        if self.tokens_per_param:
+            asked["tokens_per_param"] = tokens / params
         said = []
         for name, value in asked.items():
             low, high = getattr(self, name)
             if value is not None and not low / 1.01 <= value <= high * 1.01:
                 range_ = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-                said.append(f"{name} {value:.3g} (fitted on {range_})")
+                said.append(f"{name.replace('_', ' ')} {value:.3g} (fitted on {range_})")
         return said
 
 
@@ -70,12 +85,9 @@ def domain_of(points: Points) -> Domain:
     def range_of(values: Floats) -> tuple[float, float]:
         return float(values.min()), float(values.max())
 
-    return Domain(
-        range_of(points.params),
-        range_of(points.tokens),
-        range_of(repeated.fraction),
-        (1.0, float(points.repeats.max())),
-    )
+    per_param = range_of(points.tokens / points.params)
+    most = float(points.repeats.max())
+    return Domain(range_of(points.params), range_of(points.tokens), range_of(repeated.fraction), (1.0, most), per_param)
 
 
 def seen(points: Points, half_life: float) -> Floats:

@@ -8,6 +8,8 @@ from analysis.laws.form import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     H22_ACTS_LIKE,
+    H22_ACTS_LIKE_REPEATS,
+    H22_ACTS_LIKE_SIZE,
     H22_BAND_FRACTION,
     H22_LEFT_EDGE,
     H22_RIGHT_EDGE,
@@ -17,8 +19,6 @@ from analysis.published import (
 )
 
 # Bands are published for f = 10%, depths for an 800M model.
-# The paper's statements of the worst multiplier at f = 10% lie between 340/800 [fig. 2] and 0.55 [fig. 4 left]: so many times as deep.
-PUBLISHED_DEPTHS = tuple(np.log(m) / np.log(H22_WORST_MULTIPLIER[0.1]) for m in (H22_ACTS_LIKE[0] / 800e6, 0.55))
 PUBLISHED_DOMAIN = Domain(H22_SIZES, (H22_TOKENS, H22_TOKENS), (H22_BAND_FRACTION, H22_BAND_FRACTION), (1.0, 1220.0))
 
 
@@ -38,13 +38,32 @@ def loss(constants: Constants, points: Points) -> Floats:
     return constants["E"] + constants["A"] * size ** -constants["alpha"]
 
 
+def _published_edges(params: Floats) -> tuple[Floats, Floats]:
+    left, right = (edge.coefficient * params**edge.exponent for edge in (H22_LEFT_EDGE, H22_RIGHT_EDGE))
+    return left, right
+
+
+def _depth_at_10_percent(size: float) -> float:
+    """-ln of the worst multiplier of an 800M model that acts like `size` at the R for which the paper says so."""
+    here = bump(np.array(H22_ACTS_LIKE_REPEATS), *_published_edges(np.array(H22_ACTS_LIKE_SIZE)))
+    return float(np.log(H22_ACTS_LIKE_SIZE / size) / here)
+
+
+MIDDLE = sum(H22_ACTS_LIKE) / 2
+# By f, at 800M; and by how much deeper or shallower the ends of the paper's range at f = 10% are.
+PUBLISHED_DEPTHS = {f: -np.log(m) for f, m in H22_WORST_MULTIPLIER.items()} | {
+    H22_BAND_FRACTION: _depth_at_10_percent(MIDDLE)
+}
+PUBLISHED_SPREAD = tuple(_depth_at_10_percent(size) / _depth_at_10_percent(MIDDLE) for size in H22_ACTS_LIKE)
+
+
 def published_multiplier(points: Points, deeper: float = 1.0) -> Floats:
     """Effective size over size by the paper's numbers: the depth at the worst R between the paper's fractions by powers of f,
     at every size as at 800M, for the paper gives no law of it; `deeper` scales it."""
-    fractions, depths = zip(*((f, -np.log(m)) for f, m in H22_WORST_MULTIPLIER.items()), strict=True)
+    fractions, depths = zip(*sorted(PUBLISHED_DEPTHS.items()), strict=True)
     log_f = np.log(np.maximum(points.fraction, 1e-3))
     depth = np.exp(np.interp(log_f, np.log(fractions), np.log(depths)))
-    left, right = (edge.coefficient * points.params**edge.exponent for edge in (H22_LEFT_EDGE, H22_RIGHT_EDGE))
+    left, right = _published_edges(points.params)
     return np.exp(-deeper * depth * bump(points.repeats, left, right))
 
 

@@ -36,10 +36,11 @@ class StudyLaws:
             {"law": name, "runs": found.points, "error": found.error, "constant": constant}
             | {"value": found.constants[constant]}
             | dict(zip(("low", "high"), found.interval(constant), strict=True))
+            | {"determined": constant not in found.undetermined}
             for name, found in self.fits.items()
             for constant in found.free
         ]
-        return pd.DataFrame(rows, columns=["law", "runs", "error", "constant", "value", "low", "high"])
+        return pd.DataFrame(rows, columns=["law", "runs", "error", "constant", "value", "low", "high", "determined"])
 
 
 def laws_of(runs: Runs) -> StudyLaws:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from analysis.figures.style import Missing
+from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.of_study import StudyLaws, laws_of
 from analysis.laws.registry import LAWS
 from analysis.page import Part, Table
@@ -37,7 +38,7 @@ LEFT_OUT = (
 )
 CONSTANTS = (
     "<p>In the papers' units: N without embeddings, tokens, nats. 95% intervals by a bootstrap that draws the residuals of the"
-    ' runs anew. All digits are in <a href="tables/laws.csv">tables/laws.csv</a>.</p>'
+    ' runs anew, of any run; what a form misses is not in them. All digits are in <a href="tables/laws.csv">tables/laws.csv</a>.</p>'
 )
 
 
@@ -65,7 +66,7 @@ def _constants(laws: StudyLaws) -> pd.DataFrame:
             "law": table.law,
             "constant": table.constant,
             "value": table.value.map("{:.4g}".format),
-            "95% interval": interval.where(known, "–"),
+            "95% interval": interval.where(known, "–").where(table.determined, NOT_DETERMINED),
         }
     )
 

@@ -20,7 +20,7 @@ ACCEPTED: dict[str, tuple[str, Callable[[Floats], Any]]] = {
     "tokens": ("a number above 0", lambda value: value > 0),
     "fraction": ("a share from 0 to 1", lambda value: (value >= 0) & (value <= 1)),
     "repeats": ("1 (clean) or more", lambda value: value >= 1),
-    "loss": ("nats per token above 0", lambda value: value > 0),
+    "loss": ("nats per token above 0, up to 100", lambda value: (value > 0) & (value <= 100)),
 }
 
 
@@ -71,15 +71,14 @@ def ask(params: npt.ArrayLike, tokens: npt.ArrayLike, fraction: npt.ArrayLike, r
     return Points(n, t, np.where(r == 1, 0.0, f), r, np.full_like(n, np.nan))
 
 
-def points_of(runs: "Runs", all_parameters: bool = False) -> Points:
-    """The finished runs of a study by parameters without embeddings, or with them; models of one layer are left out where
-    there are deeper ones."""
+def points_of(runs: "Runs") -> Points:
+    """The finished runs of a study by parameters without embeddings; models of one layer are left out where there are deeper
+    ones."""
     from analysis.effective_size import in_law
 
     table = in_law(runs)
-    size = table.parameters_total if all_parameters else table.parameters_non_embedding
-    columns = (size, table.trained_tokens, table.repeated_fraction, table.repeats, table.final_test_loss)
-    return Points(*(column.to_numpy(float) for column in columns))
+    names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")
+    return Points(*(table[name].to_numpy(float) for name in names))
 
 
 def read_points(path: Path) -> Points:
@@ -90,17 +89,25 @@ def read_points(path: Path) -> Points:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a CSV file: {error}") from error
+    table.columns = table.columns.str.strip()
+    table = table[(table != "").any(axis=1)]  # blank lines count as lines
     if missing := [name for name in COLUMNS if name not in table]:
         raise InputError(
             f"{path}: no column {', '.join(missing)}; found {', '.join(table)}; needed {', '.join(COLUMNS)}"
         )
+    if twice := [name for name in COLUMNS if f"{name}.1" in table]:
+        raise InputError(f"{path}: two columns {', '.join(twice)}")
     if table.empty:
         raise InputError(f"{path}: no runs in it")
+
+    def line(row: int) -> str:
+        return f"line {table.index[row] + 2}"
+
     columns = []
     for name in COLUMNS:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
@@ -108,16 +115,14 @@ def read_points(path: Path) -> Points:
         wrong = ~(np.isfinite(values) & holds(values))
         if wrong.any():
             row = int(wrong.argmax())
-            raise InputError(f"{path}, line {row + 2}: {name} is {table[name][row]!r}; accepted is {accepted}")
+            raise InputError(f"{path}, {line(row)}: {name} is {table[name].iloc[row]!r}; accepted is {accepted}")
         columns.append(values)
     points = Points(*columns)
     nothing = (points.fraction == 0) & ~points.clean
     if nothing.any():
-        raise InputError(
-            f"{path}, line {int(nothing.argmax()) + 2}: repeats above 1 of a fraction of 0; clean runs have repeats 1"
-        )
-    if (again := table[list(COLUMNS)].duplicated()).any():
-        raise InputError(
-            f"{path}, line {int(again.to_numpy().argmax()) + 2}: a run that stands there twice, loss and all"
-        )
+        at = line(int(nothing.argmax()))
+        raise InputError(f"{path}, {at}: repeats above 1 of a fraction of 0; clean runs have repeats 1")
+    again = pd.DataFrame(np.stack(columns, axis=1)).duplicated().to_numpy()
+    if again.any():
+        raise InputError(f"{path}, {line(int(again.argmax()))}: a run that stands there twice, loss and all")
     return replace(points, fraction=np.where(points.clean, 0.0, points.fraction))

@@ -34,16 +34,19 @@ def amount(value: float) -> str:
 def row(found: Answer, question: Question) -> tuple[str, ...]:
     """A law's answer by COLUMNS; intervals in brackets."""
     share = found.multiplier
-    smaller = "≤ " if share.value <= 1.01e-6 else ""
-    size = f"{smaller}{amount(share.value * question.params)}{_between(share, lambda x: amount(x * question.params))}"
+    if share.value < found.floor:  # the clean law is not extrapolated
+        size = f"≤ {amount(found.floor * question.params)}, ≤ {found.floor:.2g}×"
+    else:
+        between = _between(share, lambda x: amount(x * question.params))
+        size = f"{amount(share.value * question.params)}{between}, {share.value:.2g}×"
     return (
         found.teller.name,
         found.teller.origin,
         _repeats(found.repeats),
         f"{found.penalty.value:.3g}{_between(found.penalty, lambda x: f'{x:.3g}')}",
-        f"{size}, {share.value:.2g}×",
+        size,
         "–" if math.isnan(found.lost_compute) else f"{found.lost_compute:.0%}",
-        "none: harm grows with R"
+        f"none up to {_repeats(found.curve.repeats[-1])}"
         if math.isnan(found.worst.value)
         else _repeats(found.worst.value) + _between(found.worst, _repeats),
         _band(found),
@@ -72,7 +75,7 @@ def agreement(answers: list[Answer], question: Question) -> str:
         said.append(f"their worst R from {_repeats(min(peaks))} to {_repeats(max(peaks))}, {apart:.1f} decades")
     if len(peaks) < len(answers):
         without = ", ".join(one.teller.name for one in answers if math.isnan(one.worst.value))
-        said.append(f"{without} knows no worst R" if len(answers) - len(peaks) == 1 else f"{without} know no worst R")
+        said.append(f"none up to R = {_repeats(answers[0].curve.repeats[-1])} by {without}")
     if question.repeats and peaks:
         bands = [one for one in answers if not math.isnan(one.worst.value)]
         inside = sum(one.band[0].value <= question.repeats <= one.band[1].value for one in bands)

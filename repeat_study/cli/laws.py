@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from analysis.laws.points import Points
 
 FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+COUNT = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+)"  # thousands may be set apart
 SUFFIXES = {".svg", ".pdf", ".png"}
 
 
 def amount(text: str) -> float:
     """A count that may end in k, M, B or T."""
-    found = re.fullmatch(r"([\d_.,]+(?:e[+-]?\d+)?)\s*([kmbgt]?)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(rf"({COUNT}(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbgt]?)", text.strip(), re.IGNORECASE)
     try:
         value = float(found[1].replace(",", "").replace("_", "")) * FACTORS[found[2].lower()] if found else 0.0
     except ValueError:
@@ -55,7 +57,7 @@ def predict(
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """How often may a subset be repeated? The loss that it costs, the smaller model that it amounts to, which R to avoid."""
-    from analysis.laws.answer import Question, answer, record
+    from analysis.laws.answer import MOST_REPEATS, Question, answer, record
     from analysis.laws.tellers import teller_of, tellers_published
     from analysis.laws.words import COLUMNS, agreement, curves, notes, row
     from analysis.laws.words import amount as short
@@ -66,6 +68,8 @@ def predict(
         raise InputError("--repeats and --subset-tokens: one follows from the other; give one")
     if subset_tokens is not None:
         repeats = fraction * tokens / subset_tokens
+    if repeats is not None and not repeats <= MOST_REPEATS:
+        raise InputError(f"--repeats {repeats:g}: accepted is a number from 1 to {MOST_REPEATS:g}")
     if repeats is not None and repeats < 1:
         given = f"--subset-tokens {subset_tokens:,.0f}" if subset_tokens else f"--repeats {repeats:g}"
         raise InputError(f"{given}: the subset would be seen {repeats:.3g} times; accepted is 1 or more")
@@ -75,7 +79,7 @@ def predict(
         raise InputError(f"{figure}: figures end in {', '.join(sorted(SUFFIXES))}")
     tellers = tellers_published()
     if study or csv:
-        tellers += [teller_of(one) for one in _fits(_points(study, csv, set_, runs_dir), law)]
+        tellers += [teller_of(one) for one in _fits(_points(study, csv, set_, runs_dir), law, of_repetition=True)]
     if unknown := set(law or ()) - {teller.name for teller in tellers}:
         known = ", ".join(dict.fromkeys(teller.name for teller in tellers))
         raise InputError(
@@ -119,6 +123,7 @@ def fit(
     ] = None,
 ) -> None:
     """Fit the laws on your own runs: constants with intervals, where they hold, and how they predict runs left out."""
+    from analysis.laws.fit import NOT_DETERMINED
     from analysis.laws.held_out import compare, verdict
     from analysis.laws.registry import NAMES
 
@@ -136,7 +141,10 @@ def fit(
         table = plain_table("constant", "value", "95% interval")
         for name in fitted.free:
             low, high = fitted.interval(name)
-            table.add_row(name, f"{fitted.constants[name]:.4g}", "–" if low != low else f"{low:.4g} to {high:.4g}")
+            spread = "–" if low != low else f"{low:.4g} to {high:.4g}"
+            table.add_row(
+                name, f"{fitted.constants[name]:.4g}", NOT_DETERMINED if name in fitted.undetermined else spread
+            )
         console.print(table)
         console.print()
     compared = compare(points)
@@ -181,7 +189,7 @@ def _points(study: str | None, csv: Path | None, set_: list[str] | None, runs_di
     return points_of(runs)
 
 
-def _fits(points: "Points", names: list[str] | None) -> "list[Fitted]":
+def _fits(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[Fitted]":
     """Every law, or those of `names`, that the runs determine; says why of the others. InputError where none is."""
     from analysis.laws.fit import CannotFit
     from analysis.laws.fit import fit as fitted
@@ -189,14 +197,14 @@ def _fits(points: "Points", names: list[str] | None) -> "list[Fitted]":
 
     found, reasons = [], []
     for law in LAWS:
-        if names and law.name not in names:
+        if (names and law.name not in names) or (of_repetition and law.only_clean):
             continue
         try:
             found.append(fitted(law, points))
         except CannotFit as error:
             reasons.append(f"{law.name}: {error}")
     if not found:
-        raise InputError(f"no law can be fitted; {'; '.join(reasons)}")
+        raise InputError(f"no law can be fitted{'; ' if reasons else ''}{'; '.join(reasons)}")
     for reason in reasons:
         console.print(f"not fitted: {reason}")
     return found
@@ -215,5 +223,11 @@ def _record(fitted: "Fitted") -> dict[str, object]:
 
 
 def _can_be_written(path: Path | None) -> None:
-    if path and not path.resolve().parent.is_dir():
+    if not path:
+        return
+    if not path.resolve().parent.is_dir():
         raise InputError(f"{path}: no such folder; accepted is a file in one that is there")
+    try:
+        TemporaryFile(dir=path.resolve().parent).close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -133,7 +133,7 @@ def test_the_map_has_a_row_per_measure_and_names_what_is_absent(planted: Runs) -
     harm = figure.table[(figure.table.measure == "excess_over_clean") & (figure.table.repeats == 16)]
     assert harm["mean"].tolist() == pytest.approx([0.5] * 3)
     assert set(figure.table.measure) == {"excess_over_clean", "pool_loss", "copying_loss"}
-    assert "Not measured here: random_copying_gain, prefix_matching." in figure.caption
+    assert "Not measured here: copying gain, random tokens; prefix matching, best head." in figure.caption
     assert len(figure.figure.axes) == 3
 
 
