@@ -63,7 +63,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         yield row("left edge of the poor region (R)", where, peak.left, left)
         yield row("right edge of the poor region (R)", where, peak.right, right)
         for metric in METRICS:
-            if size := at_worst(runs, peak, sizes[metric]):
+            if size := at_worst(runs, peak, sizes[metric], ratio=True):
                 yield row(f"size multiplier at the worst R, {metric.title}", where, size, _multiplier(metric, peak))
         if not isinstance(compute, NoLaw) and (lost := at_worst(runs, peak, compute.lost)):
             yield row("compute-equivalent loss at the worst R", where, lost, _lost(peak))

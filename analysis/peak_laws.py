@@ -110,9 +110,9 @@ def peak_table(found: Sequence[Peak]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier]) -> Estimate | None:
-    """Mean over seeds of what runs have (by name) at the worst R of a peak, with its 95% t interval; a bound where one of them
-    is; None where no run has any."""
+def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier], ratio: bool = False) -> Estimate | None:
+    """Mean over seeds of what runs have (by name) at the worst R of a peak, with its 95% t interval, of a ratio by its
+    logarithm; a bound where one of them is; None where no run has any."""
     done = runs.done
     here = done[(done.model == peak.model) & (done.repeated_fraction == peak.fraction)]
     names = [name for name in here[here.repeats == peak.worst.value].name if name in values]
@@ -122,5 +122,8 @@ def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier]) -> Estima
     bound = max((values[name].bound for name in names), key=len)
     if bound or len(numbers) == 1:
         return Estimate(float(numbers.mean()), bound=bound)
+    if ratio:
+        numbers = np.log(numbers)
     mean, half = numbers.mean(), student_t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / len(numbers) ** 0.5
-    return Estimate(float(mean), float(mean - half), float(mean + half))
+    ends = np.array([mean, mean - half, mean + half])
+    return Estimate(*map(float, np.exp(ends) if ratio else ends))

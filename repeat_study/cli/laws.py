@@ -147,7 +147,8 @@ def fit(
             )
         console.print(table)
         console.print()
-    compared = compare(points)
+    with console.status("comparing on runs left out"):
+        compared = compare(points)
     if compared.empty:
         console.print("no comparison on runs left out: it needs four sizes, or five R")
     else:
@@ -200,7 +201,8 @@ def _fits(points: "Points", names: list[str] | None, of_repetition: bool = False
         if (names and law.name not in names) or (of_repetition and law.only_clean):
             continue
         try:
-            found.append(fitted(law, points))
+            with console.status(f"fitting {law.name}"):
+                found.append(fitted(law, points))
         except CannotFit as error:
             reasons.append(f"{law.name}: {error}")
     if not found:
