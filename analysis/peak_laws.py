@@ -125,5 +125,5 @@ def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier], ratio: bo
     if ratio:
         numbers = np.log(numbers)
     mean, half = numbers.mean(), student_t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / len(numbers) ** 0.5
-    ends = np.array([mean, mean - half, mean + half])
-    return Estimate(*map(float, np.exp(ends) if ratio else ends))
+    value, low, high = (float(np.exp(end) if ratio else end) for end in (mean, mean - half, mean + half))
+    return Estimate(value, low, high)

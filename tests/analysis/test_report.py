@@ -112,7 +112,7 @@ def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
     assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%, R from 2 to 16" in study
     assert "f = 50%, R = 4 (3 of 3 sizes, with less harm at fewer and at more repeats)" in worst
     assert "f = 50% in 3 of 9 runs" in descent and "rises by 0.75 nats" in descent
-    assert "as of clean models 0.5 to ≤1 times the size" in cost and "nats over clean" in cost
+    assert "as of clean models 0.5 times the size" in cost and "nats over clean" in cost
     assert "Induction heads were not measured" in heads and "lower than clean in 0 of 3" in heads
     text = write_report(planted)[1].read_text()
     summary_ends = text.index("<details")
