@@ -166,8 +166,8 @@ class _Search:
         starts = np.array(list(product(*([self._inner(one, start) for start in one.starts] for one in self.free))))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)
         near = starts[np.argsort(cost, kind="stable")[:FOLLOWED]]
-        first = sorted((self.from_start(start, measured, 30) for start in near), key=lambda found: found[1])
-        return min((self.from_start(start, measured, 400) for start, _ in first[:2]), key=lambda found: found[1])[0]
+        first = sorted((self.from_start(start, measured, 20) for start in near), key=lambda found: found[1])
+        return self.from_start(first[0][0], measured, 400)[0]
 
     def at_bounds(self, theta: Floats) -> tuple[str, ...]:
         low, high = self._bounds()
