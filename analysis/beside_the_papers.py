@@ -108,7 +108,7 @@ def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
     if metric.name == "test_loss" and peak.fraction in published.H22_WORST_MULTIPLIER:
         return published.H22_WORST_MULTIPLIER[peak.fraction], "H22, 800M"
     if metric.name == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
-        like = sum(published.H22_ACTS_LIKE) / 2 / published.H22_ACTS_LIKE_SIZE
+        like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
         return like, f"H22 fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
     return AT_THREE_PERCENT.get(metric.name, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
 

@@ -1,6 +1,12 @@
 """The papers' numbers that ours are set beside, each with where it stands; from figures where the text gives none."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -12,8 +18,8 @@ class PowerOfSize:
     smallest: float
     largest: float
 
-    def at(self, size: float) -> float:
-        """The value at one size."""
+    def at(self, size: Number) -> Number:
+        """The value at one size, or at several."""
         return self.coefficient * size**self.exponent
 
 
@@ -29,6 +35,7 @@ H22_RIGHT_EDGE = PowerOfSize(5.1e7, -0.50, *H22_SIZES)
 H22_WORST_MULTIPLIER = {0.03: 1 / 1.15, 0.5: 1 / 10, 0.9: 1 / 73}
 H22_ACTS_LIKE_SIZE = 800e6
 H22_ACTS_LIKE = (340e6, 400e6)
+H22_ACTS_LIKE_MIDDLE = sum(H22_ACTS_LIKE) / 2
 H22_ACTS_LIKE_REPEATS = 100.0
 H22_COPYING_MULTIPLIER = 1 / 3  # f = 3%, worst R, "up to" [fig. 5]
 H22_PREFIX_MATCHING_MULTIPLIER = 1 / 1.47  # f = 3%, worst R [fig. 6]; the text also says 2x

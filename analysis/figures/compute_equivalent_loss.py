@@ -1,14 +1,13 @@
 """Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
 
-from analysis.effective_size import Bound, NoLaw, in_law
-from analysis.figures.estimates import BOUNDS, TRIANGLE, spread, spread_note
+from analysis.effective_size import NoLaw, in_law
+from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
 from analysis.figures.style import (
     Drawing,
     Missing,
     colours,
     grid_of_axes,
     limit,
-    points,
     repeats_axis,
     size_name,
 )
@@ -34,21 +33,14 @@ def draw(runs: Runs) -> Drawing | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["repeated_fraction", "parameters_non_embedding", "parameters_total", "compute", "repeats"]
-    data = spread(table, by, "lost").merge(
-        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
-    )
+    data = with_bounds(spread(table, by, "lost"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
     colour = colours(table.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         for place, size in enumerate(sorted(colour)):
             line = data[(data.repeated_fraction == fraction) & (data.parameters_non_embedding == size)]
-            known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
-            points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
-            for bound, marker in TRIANGLE.items():
-                of_kind = line[line.bound == bound]
-                aside = of_kind.repeats * 1.06 ** (place - len(colour) // 2)  # those of one size coincide
-                ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
+            bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
         ax.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, table.repeats)

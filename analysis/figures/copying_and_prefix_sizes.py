@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from analysis.effective_size import METRICS, Bound, Multiplier, NoLaw, clean_law, size_multipliers
+from analysis.effective_size import METRICS, Multiplier, NoLaw, clean_law, size_multipliers
+from analysis.figures.estimates import bounded_line, with_bounds
 from analysis.figures.style import (
     Drawing,
     Missing,
@@ -10,7 +11,6 @@ from analysis.figures.style import (
     grid_of_axes,
     interval_note,
     over_seeds,
-    points,
     repeats_axis,
     size_name,
 )
@@ -35,9 +35,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["metric", "repeated_fraction", "parameters_non_embedding", "repeats"]
-    data = over_seeds(table, by, "multiplier").merge(
-        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
-    )
+    data = with_bounds(over_seeds(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(len(fractions), len(shown))
     colour = colours(table.parameters_non_embedding)
@@ -46,21 +44,7 @@ def draw(runs: Runs) -> Drawing | Missing:
             panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.title)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
-                bounds = line[line.bound != Bound.EXACT]
-                known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
-                points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
-                # Those of one size coincide at a clean size.
-                aside = bounds.repeats * 1.06 ** (place - len(colour) // 2)
-                for bound, marker in ((Bound.AT_MOST, "v"), (Bound.AT_LEAST, "^")):
-                    of_kind = bounds.bound == bound
-                    ax.plot(
-                        aside[of_kind],
-                        bounds["mean"][of_kind],
-                        marker,
-                        color=colour[size],
-                        markerfacecolor="white",
-                        markersize=6,
-                    )
+                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)

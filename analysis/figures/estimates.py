@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from analysis.effective_size import Bound
-from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds
+from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds, points
 from analysis.peaks import Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
@@ -47,6 +47,23 @@ def estimates(
     for place, value in shown:
         if value.bound:
             axes.plot(place, value.value, TRIANGLE[value.bound], color=color, markerfacecolor="white", markersize=6)
+
+
+def with_bounds(means: pd.DataFrame, table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over the runs of `table`, with their `bound`: exact only where that of all of them is."""
+    bounds = table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index()
+    return means.merge(bounds, on=by)
+
+
+def bounded_line(axes: Axes, x: str, line: pd.DataFrame, place: int, lines: int, color: object, label: str) -> None:
+    """A line that does not go on across bounds, which are white triangles. Those of several lines coincide, so the triangles of the
+    line at this place of so many are set aside a little."""
+    known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))
+    points(axes, x, known, color=color, label=label)
+    for bound, marker in TRIANGLE.items():
+        of_kind = line[line.bound == bound]
+        aside = of_kind[x] * 1.06 ** (place - lines // 2)
+        axes.plot(aside, of_kind["mean"], marker, color=color, markerfacecolor="white", markersize=6)
 
 
 def seeds_say(fewest: int, most: int) -> str:

@@ -3,14 +3,13 @@ training distribution."""
 
 import pandas as pd
 
-from analysis.effective_size import TEST_LOSS, Bound, Metric, NoLaw, clean_law, size_multipliers
-from analysis.figures.estimates import BOUNDS, TRIANGLE, spread, spread_note
+from analysis.effective_size import TEST_LOSS, Metric, NoLaw, clean_law, size_multipliers
+from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
 from analysis.figures.style import (
     Drawing,
     Missing,
     colours,
     grid_of_axes,
-    points,
     repeats_axis,
     size_name,
 )
@@ -59,9 +58,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["test_set", "repeated_fraction", "parameters_non_embedding", "repeats"]
-    data = spread(table, by, "multiplier").merge(
-        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
-    )
+    data = with_bounds(spread(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(len(fractions), len(shown))
     colour = colours(table.parameters_non_embedding)
@@ -70,12 +67,7 @@ def draw(runs: Runs) -> Drawing | Missing:
             panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.title)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
-                known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
-                points(ax, "repeats", known, color=colour[size], label=f"N = {size_name(size)}")
-                for bound, marker in TRIANGLE.items():
-                    of_kind = line[line.bound == bound]
-                    aside = of_kind.repeats * 1.06 ** (place - len(colour) // 2)  # those of one size coincide
-                    ax.plot(aside, of_kind["mean"], marker, color=colour[size], markerfacecolor="white", markersize=6)
+                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from analysis.effective_size import Bound, NoLaw, clean_law, in_law, size_multipliers
+from analysis.figures.estimates import with_bounds
 from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
 from analysis.runs import Runs
 
@@ -23,9 +24,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
-    data = over_seeds(table, by, "multiplier").merge(
-        table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index(), on=by
-    )
+    data = with_bounds(over_seeds(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
     colour = colours(table.repeats)

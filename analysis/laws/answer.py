@@ -14,7 +14,6 @@ SMALLEST_POOL = 1000.0  # tokens; R is looked at up to the one that leaves so sm
 MOST_REPEATS = 1e6
 PER_DECADE = 60
 SMALLER = np.geomspace(1e-6, 1.0, 1201)  # effective sizes as shares of the size
-NO_INTERVAL = (float("nan"), float("nan"))
 NOTHING_LOST = 1e-4  # nats, below which there is no worst R
 
 
@@ -180,7 +179,7 @@ def _envelope(drawn: list[Curve]) -> tuple[Floats, Floats] | None:
 def _spread(values: Floats) -> tuple[float, float]:
     """95% interval that may end at infinity."""
     if not len(values):
-        return NO_INTERVAL
+        return interval(values)
     finite = np.isfinite(values)
     low, high = interval(np.where(finite, values, 1e300))
     return low if low < 1e299 else float("inf"), high if high < 1e299 else float("inf")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from analysis.laws import hernandez
 from analysis.laws.clean import IN_COMPUTE
 from analysis.laws.form import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
@@ -14,8 +15,6 @@ from analysis.published import (
     C26_SIZES,
     C26_TOKENS_PER_PARAMETER,
     C26_WORST_REPEATS,
-    H22_LEFT_EDGE,
-    H22_RIGHT_EDGE,
 )
 
 PUBLISHED_DOMAIN = Domain(
@@ -47,9 +46,9 @@ def published_kept(points: Points) -> Floats:
     width: it is that of H22's band at the same size."""
     sizes, lost = (np.array(values) for values in zip(*C26_LOST_COMPUTE.items(), strict=True))
     slope, level = np.polyfit(np.log(sizes), np.log(lost / (1 - lost)), 1)
-    edges = [edge.coefficient * points.params**edge.exponent for edge in (H22_LEFT_EDGE, H22_RIGHT_EDGE)]
-    sigma = np.log10(edges[1] / edges[0]) / 2 / np.sqrt(2 * np.log(2))
-    worst = C26_WORST_REPEATS.coefficient * points.params**C26_WORST_REPEATS.exponent
+    left, right = hernandez.published_edges(points.params)
+    sigma = np.log10(right / left) / 2 / np.sqrt(2 * np.log(2))
+    worst = C26_WORST_REPEATS.at(points.params)
     return kept(slope * np.log(points.params) + level, points.repeats, worst, sigma)
 
 
@@ -67,7 +66,6 @@ def noise(repeats: float) -> float:
 LAW = Law(
     "chudnovsky",
     "Chudnovsky et al. 2026: a Gaussian share of compute lost",
-    "C26",
     (
         *IN_COMPUTE.constants,
         Constant("odds", (0.5, 5.0), 1e-4, 1e6, per=(("params", "growth", -1),)),

@@ -24,11 +24,10 @@ def by_compute(constants: Constants, points: Points) -> Floats:
     return constants["E"] + constants["A"] * (6 * points.params * points.tokens) ** -constants["alpha"]
 
 
-IN_SIZE = Law("clean_size", "clean law in size, E + A/N^alpha", "H22", (FLOOR, *SIZE), by_size, only_clean=True)
+IN_SIZE = Law("clean_size", "clean law in size, E + A/N^alpha", (FLOOR, *SIZE), by_size, only_clean=True)
 IN_COMPUTE = Law(
     "clean_compute",
     "clean law in compute, E + A/C^alpha",
-    "C26",
     (FLOOR, Constant("A", (0.3, 1.5), 1e-4, 100.0, per=(("params", "alpha", 1), ("tokens", "alpha", 1))), SIZE[1]),
     by_compute,
     only_clean=True,

@@ -35,7 +35,6 @@ class Law:
 
     name: str
     title: str
-    source: str
     constants: tuple[Constant, ...]
     loss: Callable[[Constants, Points], Floats]
     only_clean: bool = False  # it knows no repetition and is fitted on clean runs

@@ -8,6 +8,7 @@ from analysis.laws.form import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     H22_ACTS_LIKE,
+    H22_ACTS_LIKE_MIDDLE,
     H22_ACTS_LIKE_REPEATS,
     H22_ACTS_LIKE_SIZE,
     H22_BAND_FRACTION,
@@ -38,23 +39,24 @@ def loss(constants: Constants, points: Points) -> Floats:
     return constants["E"] + constants["A"] * size ** -constants["alpha"]
 
 
-def _published_edges(params: Floats) -> tuple[Floats, Floats]:
-    left, right = (edge.coefficient * params**edge.exponent for edge in (H22_LEFT_EDGE, H22_RIGHT_EDGE))
-    return left, right
+def published_edges(params: Floats) -> tuple[Floats, Floats]:
+    """Left and right edge of the paper's band, in R."""
+    return H22_LEFT_EDGE.at(params), H22_RIGHT_EDGE.at(params)
 
 
 def _depth_at_10_percent(size: float) -> float:
     """-ln of the worst multiplier of an 800M model that acts like `size` at the R for which the paper says so."""
-    here = bump(np.array(H22_ACTS_LIKE_REPEATS), *_published_edges(np.array(H22_ACTS_LIKE_SIZE)))
+    here = bump(np.array(H22_ACTS_LIKE_REPEATS), *published_edges(np.array(H22_ACTS_LIKE_SIZE)))
     return float(np.log(H22_ACTS_LIKE_SIZE / size) / here)
 
 
-MIDDLE = sum(H22_ACTS_LIKE) / 2
 # By f, at 800M; and by how much deeper or shallower the ends of the paper's range at f = 10% are.
 PUBLISHED_DEPTHS = {f: -np.log(m) for f, m in H22_WORST_MULTIPLIER.items()} | {
-    H22_BAND_FRACTION: _depth_at_10_percent(MIDDLE)
+    H22_BAND_FRACTION: _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE)
 }
-PUBLISHED_SPREAD = tuple(_depth_at_10_percent(size) / _depth_at_10_percent(MIDDLE) for size in H22_ACTS_LIKE)
+PUBLISHED_SPREAD = tuple(
+    _depth_at_10_percent(size) / _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE) for size in H22_ACTS_LIKE
+)
 
 
 def published_multiplier(points: Points, deeper: float = 1.0) -> Floats:
@@ -63,7 +65,7 @@ def published_multiplier(points: Points, deeper: float = 1.0) -> Floats:
     fractions, depths = zip(*sorted(PUBLISHED_DEPTHS.items()), strict=True)
     log_f = np.log(np.maximum(points.fraction, 1e-3))
     depth = np.exp(np.interp(log_f, np.log(fractions), np.log(depths)))
-    left, right = _published_edges(points.params)
+    left, right = published_edges(points.params)
     return np.exp(-deeper * depth * bump(points.repeats, left, right))
 
 
@@ -77,7 +79,6 @@ def published_loss(points: Points, deeper: float = 1.0) -> Floats:
 LAW = Law(
     "hernandez",
     "Hernandez et al. 2022: a band of R that costs model size",
-    "H22 fig. 4",
     (
         FLOOR,
         *SIZE,

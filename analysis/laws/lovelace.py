@@ -17,7 +17,6 @@ def loss(constants: Constants, points: Points) -> Floats:
 LAW = Law(
     "lovelace",
     "Lovelace et al. 2026: overfitting penalty",
-    "L26",
     (
         FLOOR,
         *SIZE,

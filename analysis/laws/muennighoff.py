@@ -40,7 +40,6 @@ def clean_loss(constants: Constants, points: Points) -> Floats:
 LAW = Law(
     "muennighoff",
     "Muennighoff et al. 2023: passes lose their worth",
-    "M23",
     (FLOOR, *SIZE, *DATA, Constant("R_D", (5.0, 20.0), 0.1, 1e4), Constant("R_N", (5.0,), 0.1, 1e4)),
     loss,
 )

@@ -38,7 +38,6 @@ def loss(constants: Constants, points: Points) -> Floats:
 FREE = Law(
     "partial_free",
     "this study's law of partial repetition, nothing held",
-    "repeat-study",
     (
         FLOOR,
         *SIZE,
