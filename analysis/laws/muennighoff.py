@@ -26,7 +26,8 @@ def loss(constants: Constants, points: Points) -> Floats:
     # With compute 6·N·D the loss is least where alpha·A/N^alpha = beta·B/D^beta.
     best = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
     useful = np.minimum(points.params, best)
-    surplus = points.params / useful - 1
+    with np.errstate(over="ignore"):  # a search that goes astray: infinite surplus is worth what very much is
+        surplus = points.params / useful - 1
     size = useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
     return constants["E"] + a * size**-alpha + b * seen(points, constants["R_D"]) ** -beta
 
