@@ -17,7 +17,8 @@ from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.ladder import shape_of
 from repeat_study.records import RunDirectory, Status
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
 # Every field of a run but those that all figures are drawn over, and `evaluation`, which only looks.

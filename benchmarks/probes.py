@@ -29,7 +29,8 @@ from repeat_study.datamodule import MixtureBatches
 from repeat_study.evaluation import evaluator
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.in_context import in_context
-from repeat_study.study import Run, load_study
+from repeat_study.run import Run
+from repeat_study.study import load_study
 from repeat_study.training import LanguageModelling, clip_gradients_per_lane
 from slurm.crew import WORKER_ENVIRONMENT
 

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from repeat_study.probes.positions import position_bands
 from repeat_study.records import RunDirectory, spec_record
-from repeat_study.study import EvaluationSpec, Run
+from repeat_study.run import EvaluationSpec, Run
 
 EVALUATIONS = 200
 MODELS = ("2x64", "2x128", "4x128", "4x256")

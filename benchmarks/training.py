@@ -26,7 +26,7 @@ import numpy as np
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
 from repeat_study.cost import run_flops
-from repeat_study.study import EvaluationSpec, Run
+from repeat_study.run import EvaluationSpec, Run
 from slurm.crew import WORKER_ENVIRONMENT
 
 INTERVALS = 6  # of a run; the first, in which caches fill and kernels are compiled, is left out

@@ -16,7 +16,7 @@ from repeat_study.probes.head_table import head_table
 from repeat_study.probes.heads import HeadProbe, head_probe
 from repeat_study.probes.in_context import in_context
 from repeat_study.records import Columns
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 @dataclass(frozen=True)

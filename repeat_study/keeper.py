@@ -21,7 +21,7 @@ from repeat_study.monitoring import Monitor
 from repeat_study.outcome import Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Keep, Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from repeat_study.training import LanguageModelling
 
 

@@ -41,7 +41,7 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 from repeat_study.heat_map import heat_map
 from repeat_study.records import Columns
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 PREFIX = "events.out.tfevents"
 

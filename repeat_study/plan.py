@@ -7,7 +7,8 @@ from rich.table import Table
 
 from repeat_study.cost import evaluation_share, run_flops, training_memory
 from repeat_study.resources import Sharing
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 
 @dataclass(frozen=True)

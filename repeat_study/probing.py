@@ -19,7 +19,7 @@ from repeat_study.probes.copying import COPIES
 from repeat_study.probes.head_table import ABLATIONS
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
 from repeat_study.records import RunDirectory
-from repeat_study.study import RESULT_FORMAT, Run, run_of
+from repeat_study.run import RESULT_FORMAT, Run, run_of
 
 
 @dataclass(frozen=True)

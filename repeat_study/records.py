@@ -29,7 +29,7 @@ from pyarrow import parquet
 from data_prep.errors import InputError
 from data_prep.files import is_locked, read_record, write_atomically, write_json
 from data_prep.token_store import TokenStore
-from repeat_study.study import RESULT_FORMAT, Run
+from repeat_study.run import RESULT_FORMAT, Run
 
 Row = dict[str, Any]
 Columns = dict[str, list[Any]]

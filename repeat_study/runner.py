@@ -25,7 +25,7 @@ from repeat_study.keeper import Diverged, RunKeeper
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources, Sharing
-from repeat_study.study import Run
+from repeat_study.run import Run
 from repeat_study.training import LanguageModelling
 
 

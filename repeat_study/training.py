@@ -18,7 +18,7 @@ from repeat_study.distributed import Team
 from repeat_study.hardware import uses_cuda
 from repeat_study.model import Decoder
 from repeat_study.resources import Resources, Sharing
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 # A training loss above this many times log(vocabulary), the loss of guessing blindly, has left the range.
 LARGEST_LOSS = 2.0

@@ -11,7 +11,7 @@ from rich.text import Text
 from repeat_study.cost import work
 from repeat_study.outcome import Outcome
 from repeat_study.outcome import Progress as RunProgress
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm.crew import Ended
 from slurm.local_pool import Event
 

@@ -15,7 +15,7 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.resources import Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 # One thread: several of them on small tensors collapse when another process holds a core. A heap that keeps its memory:
 # glibc otherwise returns each step's tensors to the kernel and faults them in again (measured: 10-28% of the speed).

@@ -16,7 +16,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm.preemption import SAVED_WORDS, Leave, back_to_the_queue
 
 # Starts of one job with nothing saved and no word since, after which the run is given up: something kills it every time.

@@ -12,7 +12,7 @@ from repeat_study.cost import work
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm.crew import Crew, Ended
 
 ATTEMPTS = 2  # times a run is tried when its process goes from outside and it got no further meanwhile

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repeat_study.records import RunDirectory, Status
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm.preemption import SAVED_WORDS
 from slurm.scheduler import Queued
 from slurm.submissions import Submission, held_runs, latest

@@ -20,7 +20,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.cost import work
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Accelerator, Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm import scheduler
 from slurm.allocation import Allocation
 from slurm.crew import WORKER_ENVIRONMENT

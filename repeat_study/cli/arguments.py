@@ -12,7 +12,8 @@ from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.study import Run, Study, load_study
+from repeat_study.run import Run
+from repeat_study.study import Study, load_study
 
 # Pipes and logs get wide lines, never cropped or wrapped ones.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)

@@ -27,7 +27,8 @@ from repeat_study.cli.arguments import (
 )
 from repeat_study.cli.training import train_here
 from repeat_study.plan import plain_table
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 USER_FILE = Path(typer.get_app_dir("repeat-study")) / "slurm.toml"
 

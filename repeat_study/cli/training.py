@@ -20,7 +20,7 @@ from repeat_study.cli.arguments import (
     runs_of,
 )
 from repeat_study.resources import Keep, Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 def run(

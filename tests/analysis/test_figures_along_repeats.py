@@ -18,7 +18,8 @@ from analysis.figures.style import Drawing, Missing, apart, size_name
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import shape_of
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 MODELS = ("2x32", "2x64", "2x128")
 TOKENS = 2**22  # on paper: enough for a pool at every R

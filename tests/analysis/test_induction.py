@@ -25,7 +25,7 @@ from analysis.induction import formation
 from analysis.report import write_report
 from analysis.runs import load_runs
 from data_prep.token_store import TokenStore
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
 PREFIX = next(metric for metric in METRICS if metric.name == "prefix_matching")

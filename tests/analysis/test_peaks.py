@@ -17,7 +17,8 @@ from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.ladder import shape_of
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 MODELS = ("2x32", "2x64", "2x128", "2x256")
 TRIED = [2**power for power in range(2, 13)]

@@ -23,7 +23,7 @@ from analysis.report import write_report
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 FORMS = (".pdf", ".svg", ".png")
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}

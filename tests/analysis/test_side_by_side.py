@@ -14,7 +14,7 @@ from analysis import report
 from analysis.side_by_side import side_by_side
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 def written(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from repeat_study import loss
 from repeat_study.cost import CHUNK_LOGITS, activation_bytes_per_token, evaluation_share, run_flops, training_memory
 from repeat_study.ladder import shape_of
 from repeat_study.model import Decoder
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 def kept_for_the_backward_pass(name: str, checkpointed: bool, sequences: int = 3, context: int = 40) -> float:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
 from repeat_study.datamodule import MixtureBatches, MixtureDataModule, RemainingSteps
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 def batches_of(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureBatches:

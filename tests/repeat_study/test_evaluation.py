@@ -8,7 +8,7 @@ from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
 from repeat_study.evaluation import evaluator, mean_loss
 from repeat_study.model import Decoder
-from repeat_study.study import Run
+from repeat_study.run import Run
 
 
 def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:

@@ -22,7 +22,8 @@ from data_prep.errors import InputError
 from data_prep.mixture import Spacing
 from repeat_study.heat_map import CELL, MARGIN
 from repeat_study.monitoring import CHARTS, SCALARS, Monitor, write_study_page
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 
 Points = dict[str, list[tuple[int, float]]]
 HEADS = {"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "prefix_matching": [0.03, 0.0, 1.0, 0.25]}

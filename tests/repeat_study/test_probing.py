@@ -14,8 +14,8 @@ from repeat_study.probing import probe, tables_of
 from repeat_study.probing import trained as load
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
+from repeat_study.run import Run
 from repeat_study.runner import train
-from repeat_study.study import Run
 
 
 @pytest.fixture(scope="module")

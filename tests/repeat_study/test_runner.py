@@ -28,8 +28,8 @@ from repeat_study.model import Decoder
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Keep, Resources
+from repeat_study.run import Run
 from repeat_study.runner import train
-from repeat_study.study import Run
 from repeat_study.training import LanguageModelling
 from slurm.local_pool import Event, Pool
 

@@ -14,8 +14,8 @@ from repeat_study.keeper import RunKeeper
 from repeat_study.outcome import Outcome
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
+from repeat_study.run import Run
 from repeat_study.runner import train
-from repeat_study.study import Run
 from slurm.crew import Ended
 from slurm.local_pool import Event, Pool
 

@@ -6,7 +6,8 @@ import pytest
 
 from data_prep.errors import InputError
 from repeat_study.resources import Resources
-from repeat_study.study import EvaluationSpec, Run, Study, load_study
+from repeat_study.run import EvaluationSpec, Run
+from repeat_study.study import Study, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 LAPTOP = STUDIES / "laptop.toml"

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from repeat_study.study import Run
+from repeat_study.run import Run
 from repeat_study.training import LanguageModelling, clip_gradients_per_lane, learning_rate_factor
 
 

@@ -19,7 +19,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.outcome import Outcome
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.study import Run, Study
+from repeat_study.run import Run
+from repeat_study.study import Study
 from slurm import scheduler
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster

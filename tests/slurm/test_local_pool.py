@@ -17,7 +17,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm.crew import visible_gpus
 from slurm.local_pool import Event, Pool, Restarted
 

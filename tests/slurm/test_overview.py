@@ -10,8 +10,8 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.records import RunDirectory, Status
+from repeat_study.run import Run
 from repeat_study.runner import train
-from repeat_study.study import Run
 from slurm.job import STARTS, Starts
 from slurm.overview import State, standings
 from slurm.scheduler import Queued, first_complaint

@@ -16,7 +16,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.outcome import Outcome
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
-from repeat_study.study import Run
+from repeat_study.run import Run
 from slurm import scheduler, sweep
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster

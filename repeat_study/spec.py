@@ -1,0 +1,56 @@
+"""What all specs share: frozen, strict, and errors of one line that say where, what was found and what is accepted."""
+
+import difflib
+from typing import Any, ClassVar, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_prep.corpora import SourceSpec
+from data_prep.errors import InputError
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    not_given: ClassVar[frozenset[str]] = frozenset()  # fields that follow from others, and that no file may name
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def validated(kind: type[SpecType], values: dict[str, Any], where: str) -> SpecType:
+    """The spec with these values; InputError of one line that begins with `where`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_one_line(kind, error, where)) from error
+
+
+def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    place = where + ".".join(map(str, first["loc"]))
+    if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
+        return f"{where}{cause}"
+    if first["type"] == "extra_forbidden":
+        accepted = sorted(_fields_at(kind, first["loc"][:-1]) - kind.not_given)
+        close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{place}: unknown key; {hint}accepted are {', '.join(accepted)}"
+    if first["type"] == "missing":
+        return f"{place}: missing; give a value"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{place}: {message}, found {first['input']!r}"
+
+
+def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
+    for key in place:
+        if str(key) not in kind.model_fields:  # the tag of a union, as the kind of a source
+            kind = next(
+                member for member in get_args(get_args(SourceSpec)[0]) if member.model_fields["kind"].default == key
+            )
+            continue
+        inner = kind.model_fields[str(key)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            kind = inner
+    return set(kind.model_fields)
