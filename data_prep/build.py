@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from data_prep.corpora import Document, SourceReport, SourceSpec, documents
+from data_prep.corpora.document import split_draw
 from data_prep.corpora.synthetic import Synthetic, words_of
 from data_prep.corpora.text_files import TextFiles, find_files
 from data_prep.encoding import EncodedBatch, encode
@@ -49,7 +50,7 @@ _counts = attrgetter(*COUNTS)
 BUILD_FORMAT = 2  # raised when the same spec and texts would give another store
 
 
-def _named_source(value: Any) -> Any:
+def named_source(value: Any) -> Any:
     """`source = "installed-python"` is short for `source = {kind = "installed-python"}`."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -59,35 +60,47 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    source: Annotated[SourceSpec, BeforeValidator(_named_source)]
+    source: Annotated[SourceSpec, BeforeValidator(named_source)]
     vocabulary: int = Field(1024, ge=SMALLEST_VOCABULARY, le=2**20)  # of a byte-level BPE trained on the training split
     tokenizer: str | None = None  # path of a tokenizer.json to use instead
+    tokenizer_of: "DataSpec | None" = None  # the tokenizer of that store instead: its models read this one's tokens
     end_of_text: str = END_OF_TEXT
     max_tokens: int = Field(gt=0, le=10**15)  # both splits together; the document that crosses it is the last
-    test_fraction: float = Field(0.05, gt=0, lt=1)
+    test_fraction: float = Field(0.05, gt=0, le=1)  # 1: text to be tested on, and nothing to train on
 
     @property
     def store_name(self) -> str:
         """Folder name of the store: two specs share it only when they ask for the same one."""
         without: dict[str, Any] = {"source": {"max_bad_rows"}}  # it decides whether there is a store, not which
-        if self.tokenizer is not None:
+        without["tokenizer_of"] = True
+        if self.tokenizer is not None or self.tokenizer_of is not None:
             without["vocabulary"] = True
         content = [BUILD_FORMAT, self.model_dump(exclude=without)]
+        if self.tokenizer_of is not None:
+            content.append(self.tokenizer_of.store_name)
         return f"{self.source.kind}-{hashlib.sha256(canonical_json(content)).hexdigest()[:8]}"
 
     def expected_vocabulary(self) -> int:
         """The vocabulary of the store to be; InputError where a tokenizer is named that cannot be read."""
+        if self.tokenizer_of is not None:
+            return self.tokenizer_of.expected_vocabulary()
         if self.tokenizer is not None:
             return vocabulary_of(load_tokenizer(Path(self.tokenizer).expanduser()))
         return len(words_of(self.source)) + 1 if isinstance(self.source, Synthetic) else self.vocabulary
 
-    def inputs(self) -> dict[str, str]:
+    def tokenizer_file(self, data_dir: Path) -> Path | None:
+        """The tokenizer.json that is used, None where one is trained."""
+        if self.tokenizer_of is not None:
+            return data_dir / self.tokenizer_of.store_name / TOKENIZER
+        return None if self.tokenizer is None else Path(self.tokenizer).expanduser()
+
+    def inputs(self, data_dir: Path) -> dict[str, str]:
         """What the files that go in are like now, as far as they are here: sizes of text, the tokenizer's checksum.
 
         A store knows its own, so that other text under the same names is noticed.
         """
         found = {}
-        if self.tokenizer is not None and (path := Path(self.tokenizer).expanduser()).is_file():
+        if (path := self.tokenizer_file(data_dir)) and path.is_file():
             found["tokenizer"] = sha256_file(path)
         if isinstance(self.source, TextFiles):
             with suppress(InputError):
@@ -99,9 +112,9 @@ Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
 
 
 def split_of(document: Document, test_fraction: float) -> Split:
-    """The split of a document, from its content alone: adding or renaming documents moves no other one."""
-    draw = int.from_bytes(hashlib.sha256(b"split" + document.digest).digest()[:8], "little")
-    return "test" if draw < test_fraction * 2**64 else "train"
+    """The split of a document, by where it was taken from; in stores of one fraction no text is test in one and training
+    text in another."""
+    return "test" if split_draw(document.origin) < test_fraction * 2**64 else "train"
 
 
 def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, share: None) -> TokenStore:
@@ -111,6 +124,8 @@ def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, sh
     is complete; a build that was killed goes on where its journal says.
     Raises InputError when the corpus cannot be used, the disk is full, or a standing store does not match its manifest.
     """
+    if spec.tokenizer_of is not None:
+        prepare(spec.tokenizer_of, data_dir, progress)
     store = _standing_or_built(spec, data_dir, progress)
     corpus, limit = store.manifest["corpus"], getattr(spec.source, "max_bad_rows", None)
     if limit is not None and corpus["bad"] > limit:
@@ -118,7 +133,7 @@ def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda what, sh
             f"{store.folder}: built with {corpus['bad']} malformed rows skipped, the first {corpus['bad_named'][0]};"
             f" accepted by data.source.max_bad_rows: {limit}"
         )
-    known, now = store.manifest["inputs"], spec.inputs()
+    known, now = store.manifest["inputs"], spec.inputs(data_dir)
     # Text that is not here at all is no objection: the store may have been brought from elsewhere.
     if now and (changed := [name for name in sorted(known.keys() | now) if known.get(name) != now.get(name)]):
         raise InputError(
@@ -174,7 +189,8 @@ class _Builder:
         self.report = SourceReport()
         self.seen = hashlib.sha256()  # over the digests of the documents taken, in order: a source that changed shows
         self.taken = 0
-        self.inputs = spec.inputs()
+        self.data_dir = folder.parent
+        self.inputs = spec.inputs(self.data_dir)
         # The report's counts as they stood when each document had been read: reading runs ahead of taking, and what
         # lies behind the last document taken does not count.
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -202,7 +218,7 @@ class _Builder:
         self._write(tokenizer, rest, writers)
         counts = {str(split): writer.close() for split, writer in writers.items()}
         for name, count in counts.items():
-            if not count["documents"]:
+            if not count["documents"] and not (name == "train" and spec.test_fraction == 1):
                 raise InputError(f"data: the {name} split is empty; give more text or another test_fraction")
         self.progress("computing checksums", 0.0)
         record = {
@@ -232,8 +248,8 @@ class _Builder:
         spec, path = self.spec, self.folder / TOKENIZER
         if not fresh:
             return load_tokenizer(path)
-        if spec.tokenizer is not None:
-            tokenizer = load_tokenizer(Path(spec.tokenizer).expanduser())
+        if (brought := spec.tokenizer_file(self.data_dir)) is not None:
+            tokenizer = load_tokenizer(brought)
         elif isinstance(spec.source, Synthetic):
             tokenizer = word_tokenizer(words_of(spec.source))
         else:

@@ -144,8 +144,10 @@ class TokenStore:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {mend}") from error
         # Plain arrays over the maps: the memmap class itself makes every slice some microseconds slower.
-        self.train = np.asarray(np.memmap(folder / "train.tokens", dtype, "r"))
-        self.test = np.asarray(np.memmap(folder / "test.tokens", dtype, "r"))
+        self.train, self.test = (
+            np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
+            for path in (folder / f"{split}.tokens" for split in SPLITS)
+        )
         self._rows: dict[tuple[Split, int], npt.NDArray[np.unsignedinteger]] = {}
 
     def _check_files(self, verify: bool, mend: str) -> None:
@@ -197,3 +199,13 @@ class TokenStore:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the tokens were made with."""
         return load_tokenizer(self.folder / TOKENIZER)
+
+
+def find_store(data_dir: Path, fingerprint: str) -> TokenStore:
+    """The store of that fingerprint below `data_dir`; InputError where there is none."""
+    stores = {path.parent: read_record(path).get("fingerprint") for path in sorted(data_dir.glob(f"*/{MANIFEST}"))}
+    for folder, found in stores.items():
+        if found == fingerprint:
+            return TokenStore(folder)
+    known = ", ".join(f"{folder.name} ({found})" for folder, found in stores.items()) or "none"
+    raise InputError(f"{data_dir}: no token store {fingerprint}, which the run needs; there are: {known}")

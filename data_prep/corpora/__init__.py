@@ -5,9 +5,10 @@ from typing import Annotated, assert_never
 
 from pydantic import Field
 
-from data_prep.corpora import hugging_face, installed_python, synthetic, text_files
+from data_prep.corpora import hugging_face, installed_prose, installed_python, synthetic, text_files
 from data_prep.corpora.document import Document, SourceReport
 from data_prep.corpora.hugging_face import HuggingFace
+from data_prep.corpora.installed_prose import InstalledProse
 from data_prep.corpora.installed_python import InstalledPython
 from data_prep.corpora.synthetic import Synthetic
 from data_prep.corpora.text_files import TextFiles
@@ -15,6 +16,7 @@ from data_prep.corpora.text_files import TextFiles
 __all__ = [
     "Document",
     "HuggingFace",
+    "InstalledProse",
     "InstalledPython",
     "SourceReport",
     "SourceSpec",
@@ -23,7 +25,9 @@ __all__ = [
     "documents",
 ]
 
-SourceSpec = Annotated[InstalledPython | TextFiles | HuggingFace | Synthetic, Field(discriminator="kind")]
+SourceSpec = Annotated[
+    InstalledPython | InstalledProse | TextFiles | HuggingFace | Synthetic, Field(discriminator="kind")
+]
 
 DIGEST_PREFIX = 16  # bytes: two of 10^12 documents agree in it by chance with probability 10^-15
 
@@ -50,6 +54,8 @@ def _read(spec: SourceSpec, report: SourceReport) -> Iterator[Document]:
     match spec:
         case InstalledPython():
             return installed_python.read(report)
+        case InstalledProse():
+            return installed_prose.read(report)
         case TextFiles():
             return text_files.read(spec, report)
         case HuggingFace():

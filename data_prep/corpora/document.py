@@ -21,16 +21,26 @@ class Document:
     name: str
     text: str
     digest: bytes  # SHA-256 of the UTF-8 text
+    origin: bytes  # of what the text was taken from, which decides on its split; `digest` where it is the whole of it
 
     @classmethod
-    def of(cls, name: str, text: object) -> Self:
+    def of(cls, name: str, text: object, origin: bytes | None = None) -> Self:
         """Name a text; raises BadRow when it is no string, or holds half a surrogate pair, which UTF-8 cannot."""
         if not isinstance(text, str):
             raise BadRow(f"{'null' if text is None else type(text).__name__} found, a string expected")
         try:
-            return cls(name, text, hashlib.sha256(text.encode()).digest())
+            digest = hashlib.sha256(text.encode()).digest()
         except UnicodeEncodeError as error:
             raise BadRow(f"half a surrogate pair at character {error.start}") from error
+        return cls(name, text, digest, origin or digest)
+
+
+def split_draw(origin: bytes) -> int:
+    """A number below 2**64 by the digest of a text's origin: where it is below `test_fraction` of that, it is test text.
+
+    From content alone: adding or renaming documents moves no other one, and what was taken from a text goes where it goes.
+    """
+    return int.from_bytes(hashlib.sha256(b"split" + origin).digest()[:8], "little")
 
 
 @dataclass

@@ -35,7 +35,7 @@ def read(report: SourceReport) -> Iterator[Document]:
     """
     roots = installed_python_roots()
     files: list[tuple[bytes, str, Path]] = []
-    for name, path in _python_files(roots):
+    for name, path in installed_files(roots, "*.py"):
         try:
             files.append((hashlib.sha256(path.read_bytes()).digest(), name, path))
         except OSError as error:
@@ -53,12 +53,13 @@ def read(report: SourceReport) -> Iterator[Document]:
             yield document
 
 
-def _python_files(roots: list[Path]) -> Iterator[tuple[str, Path]]:
+def installed_files(roots: list[Path], pattern: str = "*") -> Iterator[tuple[str, Path]]:
+    """Name below its root and path of every file of the installation; `roots`: the standard library's first."""
     for root in roots:
-        for path in root.rglob("*.py"):
+        for path in root.rglob(pattern):
             name = path.relative_to(root)
             # The standard library's folder often holds another environment's packages; an editable install writes
-            # a file with this machine's paths into it.
+            # files with this machine's paths into it.
             foreign = root == roots[0] and {"site-packages", "dist-packages"} & set(name.parts)
             if not foreign and not name.name.startswith("__editable__") and path.is_file():
                 yield str(name), path
