@@ -118,8 +118,8 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
     """What heads are ablated on, as in `head_table`."""
-    _, late = windows(evaluate.test.shape[1] - 1)
-    copying, test = evaluate.copying, evaluate.test[:ABLATED_SEQUENCES, : late.stop + 1]
+    _, late = windows(evaluate.texts.test.shape[1] - 1)
+    copying, test = evaluate.copying, evaluate.texts.test[:ABLATED_SEQUENCES, : late.stop + 1]
     end = 1 + min(ABLATED_COPIES, copying.copies) * copying.length
     copied = torch.cat([half[:ABLATED_SEQUENCES, :end] for half in copying.sequences.chunk(2)])
     return {"copied": copied, "test": test}
@@ -141,7 +141,7 @@ def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, fl
     """The largest absolute difference of each number, over all sequences, positions and heads."""
     assert evaluate.heads
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, inputs in {"of the head probe": lens.inputs, "of the test text": evaluate.test[:, :-1]}.items():
+    for name, inputs in {"of the head probe": lens.inputs, "of the test text": evaluate.texts.test[:, :-1]}.items():
         logits, cache = lens.model.run_with_cache(inputs)
         pairs[f"logits {name}"] = model(inputs[None])[0], logits
         pairs[f"patterns {name}"] = patterns_of(model, inputs), cache.stack_activation("pattern")
@@ -172,7 +172,7 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
     ours: Parts = {
         "scores": lambda: heads(model),
         "OV circuits": lambda: [eigenvalue_copying(ov_circuit(model, block)) for block in model.blocks],
-        "ablation": lambda: head_table(model, scores, evaluate.copying, evaluate.test),
+        "ablation": lambda: head_table(model, scores, evaluate.copying, evaluate.texts.test),
     }
     theirs: Parts = {
         "run_with_cache": lens.run,

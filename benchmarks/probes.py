@@ -56,7 +56,7 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
     evaluate, numbers = evaluator(run, store), cycle(range(run.steps))
-    heads, test_losses = evaluate.heads, model.token_losses(evaluate.test[None])[0]
+    heads, test_losses = evaluate.heads, model.token_losses(evaluate.texts.test[None])[0]
     assert heads
     scores = heads(model)
 
@@ -71,7 +71,7 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
         optimizer.zero_grad(set_to_none=True)
 
     def table() -> None:
-        found = head_table(model, scores, evaluate.copying, evaluate.test)
+        found = head_table(model, scores, evaluate.copying, evaluate.texts.test)
         found.headlines(), found.flat()
 
     return {
@@ -89,7 +89,7 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
     torch.set_num_threads(1)
     study = load_study(STUDY)
     store = prepare(study.data, data_dir)
-    runs = study.runs(store.fingerprint)
+    runs = study.runs(store.fingerprint, further_tests=())
     counts = Counter(run.model for run in runs)
     # Of each size the run with the largest R: one that has a pool, where the size has any.
     of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}

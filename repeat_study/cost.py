@@ -25,7 +25,10 @@ def evaluation_share(run: Run) -> float:
     """Evaluation's share of a run's FLOPs; a forward pass is a third of a training step's work on the same tokens."""
     sizes, shape = run.evaluation, run.shape
     probed = PROBE_SEQUENCES + ABLATION_SEQUENCES * (1 + shape.layers * shape.heads / 2)
-    tokens: float = (sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences) * run.context
+    tested = sizes.test_sequences * (1 + len(run.further_tests))
+    if run.parent:
+        tested += sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences
+    tokens: float = (tested + sizes.pool_sequences + sizes.seen_sequences) * run.context
     tokens += probed * min(run.context, PROBE_CONTEXT)
     evaluated = tokens * len(sizes.steps(run.steps)) / 3
     return evaluated / (evaluated + run.positions * run.context)

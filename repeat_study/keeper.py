@@ -79,6 +79,7 @@ class RunKeeper(lightning.Callback):
         self._terminated = threading.Event()
         self._handler = signal.getsignal(signal.SIGTERM)  # the caller's own, which is told too
         self.clock = Clock()
+        self.started_from: str | None = None  # digest of the parent's weights that this session began with
         self.monitor: Monitor | None = None
         if team.leads:
             expected = [step for step in self.evaluation_steps if step <= self.step] if self.step else []
@@ -121,7 +122,10 @@ class RunKeeper(lightning.Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         if self.team.leads:
-            self.directory.begin({"step": trainer.global_step, "time": time.time(), **machine})
+            began = {"step": trainer.global_step, "time": time.time(), **machine}
+            if self.started_from:
+                began["parent_weights_sha256"] = self.started_from
+            self.directory.begin(began)
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
         else:

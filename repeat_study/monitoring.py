@@ -71,6 +71,11 @@ SCALARS = {
         "on the repeated pool; in a clean run on text drawn the same way that it never trains on",
     ),
     "seen_unique_loss": Scalar("loss/seen_unique", "loss on unique text seen", NATS, "on text trained on exactly once"),
+    "parent_test_loss": Scalar("parent/test", "loss on the parent's test text", NATS, "of a fine-tuned run"),
+    "parent_pool_loss": Scalar("parent/pool", "loss on the parent's pool", NATS, "which a fine-tuned run may forget"),
+    "parent_seen_unique_loss": Scalar(
+        "parent/seen_unique", "loss on unique text the parent saw", NATS, "which a fine-tuned run may forget"
+    ),
     "train_loss": Scalar("loss/train", "training loss", NATS, "mean over the steps since the evaluation before"),
     "copying_loss": Scalar("copying/loss", "copying loss", NATS, "on copies 2 onwards of a paragraph"),
     "copying_gain": Scalar("copying/gain", "copying gain", NATS, "by which copies 2 onwards cost less than copy 1"),
@@ -267,6 +272,9 @@ def _numbers(row: dict[str, Any]) -> Iterator[tuple[Scalar, float]]:
     for key, scalar in SCALARS.items():
         if row.get(key) is not None:
             yield scalar, row[key]
+    for key in row:
+        if (name := key.removeprefix("test_loss_")) != key:
+            yield Scalar(f"loss/test_{name}", f"test loss, {name}", NATS, "on further held-out text"), row[key]
     for copy, loss in enumerate(row.get("copying_loss_per_copy") or [], start=1):
         yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}", NATS, "of a paragraph"), loss
 
@@ -276,6 +284,8 @@ def _factors(run: Run) -> dict[str, str | float]:
     fields = run.model_dump(mode="json", exclude={"evaluation", "corpus"})
     known = {key: value for key, value in fields.items() if isinstance(value, str | int | float)}
     known |= {key: str(known[key]) for key in LABELS}
+    if run.parent:
+        known["parent"] = run.parent.label
     return known | {"parameters_non_embedding": run.shape.parameters_non_embedding}
 
 

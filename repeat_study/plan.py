@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from repeat_study.cost import evaluation_share, run_flops, training_memory
+from repeat_study.finetune import Parents
 from repeat_study.resources import Sharing
 from repeat_study.run import Run
 from repeat_study.study import Study
@@ -29,6 +30,12 @@ def plan_of(study: Study, prices: Prices) -> Iterator[Table | str]:
         "every unique token is seen once, every pool token exactly R times; tokens are whole optimiser steps\n"
     )
     yield _sizes(study, runs, vocabulary, prices)
+    if study.parent_study and (needed := _parents(study)):
+        their_flops = sum(run_flops(run, vocabulary) for run in needed)
+        yield (
+            f"before them {len(needed)} runs of {study.parent_study.name}, from which they start, where these are not done:"
+            f" {their_flops:.2e} FLOPs\n"
+        )
     at_once = study.resources.micro_sequences or "all"
     flops = sum(run_flops(run, vocabulary) for run in runs)
     yield (
@@ -37,6 +44,11 @@ def plan_of(study: Study, prices: Prices) -> Iterator[Table | str]:
         f"total {flops:.2e} FLOPs: {_hours(flops / prices.gpu)} GPU-hours, or {_hours(flops / prices.this_machine)} hours"
         " on this machine's CPU"
     )
+
+
+def _parents(study: Study) -> list[Run]:
+    assert study.parent_study
+    return study.parents_needed(Parents(study.parent_study.name, study.parent_study.runs()))
 
 
 def plain_table(first: str, *others: str) -> Table:

@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from data_prep.errors import InputError
-from data_prep.files import read_record
-from data_prep.token_store import MANIFEST, TokenStore
+from data_prep.token_store import TokenStore, find_store
 from repeat_study.evaluation import Evaluation, Evaluator, evaluator
 from repeat_study.model import Decoder
 from repeat_study.plan import plain_table
@@ -19,7 +17,8 @@ from repeat_study.probes.copying import COPIES
 from repeat_study.probes.head_table import ABLATIONS
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
 from repeat_study.records import RunDirectory
-from repeat_study.run import RESULT_FORMAT, Run, run_of
+from repeat_study.run import Run
+from repeat_study.weights import load_weights, read_weights, recorded_run
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,12 @@ def trained(folder: Path, data_dir: Path, step: int | None = None) -> Trained:
     its own.
     """
     directory = RunDirectory(folder)
-    run = _run_of(directory)
-    store = _store_of(run, data_dir)
+    run = recorded_run(directory)
+    store = find_store(data_dir, run.corpus)
     path = directory.checkpoint if step is None else directory.weights_at(step)
-    at, weights = _read_weights(path, run)
+    at, weights = read_weights(path, run)
     model = Decoder(run.shape, run.model_vocabulary(store.vocabulary), run.context, [run.seed])
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path}: not weights of a {run.model} with a vocabulary of {model.vocabulary}") from error
+    load_weights(model, weights, path, run.model)
     return Trained(run, store, at, model)
 
 
@@ -130,52 +126,3 @@ def tables_of(probed: Probed) -> Iterator[Table | str]:
 
 def _cell(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.3f}"
-
-
-def _read_weights(path: Path, run: Run) -> tuple[int, dict[str, torch.Tensor]]:
-    """Step and decoder's state_dict of last.ckpt or of weights that were kept."""
-    if not path.is_file():
-        kept = sorted(int(other.stem.removeprefix("step-")) for other in path.parent.glob("step-*.pt"))
-        known = f"kept are the steps {', '.join(map(str, kept))}" if kept else "no step's weights were kept"
-        raise InputError(f"{path}: no such checkpoint; {known}, `run --keep-checkpoints` keeps them")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        step = int(content["step"] if "step" in content else content["global_step"])
-        weights = (
-            content["model"]
-            if "model" in content
-            else {
-                key.removeprefix("model."): value
-                for key, value in content["state_dict"].items()
-                if key.startswith("model.")
-            }
-        )
-        identity = content["run"]
-    except Exception as error:  # torch raises almost anything on a damaged file
-        raise InputError(f"{path}: damaged ({type(error).__name__}), or not a checkpoint of this version") from error
-    if identity != run.identity:
-        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than the spec.json beside it")
-    return step, weights
-
-
-def _run_of(directory: RunDirectory) -> Run:
-    if not directory.spec.is_file():
-        raise InputError(f"{directory.path}: no run here (no spec.json); accepted is a run's folder, runs/STUDY/RUN")
-    record = read_record(directory.spec, "format", "identity")
-    if record["format"] != RESULT_FORMAT:
-        raise InputError(f"{directory.spec}: of format {record['format']}; this version reads {RESULT_FORMAT}")
-    run = run_of(record, directory.spec)
-    if run.identity != record["identity"]:
-        raise InputError(
-            f"{directory.spec}: altered since it was written; its fields are not those of {record['identity'][:8]}"
-        )
-    return run
-
-
-def _store_of(run: Run, data_dir: Path) -> TokenStore:
-    stores = {path.parent: read_record(path).get("fingerprint") for path in sorted(data_dir.glob(f"*/{MANIFEST}"))}
-    for folder, fingerprint in stores.items():
-        if fingerprint == run.corpus:
-            return TokenStore(folder)
-    found = ", ".join(f"{folder.name} ({fingerprint})" for folder, fingerprint in stores.items()) or "none"
-    raise InputError(f"{data_dir}: no token store {run.corpus}, which the run was trained on; there are: {found}")

@@ -258,6 +258,12 @@ class RunDirectory:
         return f"{record['reason']} (step {record['step']})"
 
 
+def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
+    """Of those of `runs` that are done in a study's folder, by name, in nats per token."""
+    done = {run.name: RunDirectory(study_dir / run.name).done for run in runs}
+    return {name: float(read_record(path, "test_loss")["test_loss"]) for name, path in done.items() if path.is_file()}
+
+
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
     """Content of spec.json: the run's fields and what follows from them."""
     shape, mixture = run.shape, run.mixture()

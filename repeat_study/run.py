@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
@@ -15,6 +15,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.ladder import Shape, shape_of
 from repeat_study.spec import Spec, validated
 
+# Fields that came later than runs of this format, and that stand in a record only where they say something.
+LATER = ("further_tests", "parent")
 RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give other numbers
 
 
@@ -57,10 +59,33 @@ class TrainingSpec(Spec):
     gradient_clip: float = Field(1.0, gt=0)  # largest norm of a lane's gradient
 
 
+class FurtherTest(Spec):
+    """Another text that a run is tested on at every evaluation, as on its own test set."""
+
+    name: str
+    fingerprint: str  # of the store whose test split it is; empty until it is prepared
+
+
+class Parent(Spec):
+    """The finished run whose weights another one starts from."""
+
+    study: str  # in whose folder it lies; no part of any identity
+    label: str
+    identity: str  # of the parent; empty while it is not known which one it will be
+    repeats: int
+    repeated_fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The parent's directory, below its study's."""
+        return f"{self.label}-{self.identity[:8]}"
+
+
 class Run(TrainingSpec):
     """One run: everything that can change its result, and nothing else."""
 
-    not_given: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation"})
+    not_given: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
     model: str
     repeats: int = Field(ge=1, le=10**12)  # R
     repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control, whatever the grid says
@@ -71,6 +96,13 @@ class Run(TrainingSpec):
     pool_seed: int = Field(0, ge=0, lt=2**31)  # draws another pool beside the same unique stream
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
+    further_tests: tuple[FurtherTest, ...] = Field((), strict=False)
+    parent: Parent | None = None  # None: from weights drawn with the seed
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that what most runs lack is in no identity and in no record of theirs."""
+        return {key: value for key, value in fields(self).items() if key not in LATER or value not in ((), [], None)}
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +152,12 @@ class Run(TrainingSpec):
     @property
     def label(self) -> str:
         """What people call the run: size, fraction, repeats and seed, and what departs from the ordinary."""
-        parts = [self.model, f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean"]
+        parts = [self.model]
+        if self.repeats > 1 or not self.parent:
+            parts.append(f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean")
+        if self.parent:
+            parent = self.parent.label.removeprefix(f"{self.model}-").removesuffix(f"-s{self.seed}")
+            parts.append(f"from-{parent}")
         if self.unit is not Unit.SEQUENCE:
             parts.append(f"{self.unit}s")
         if self.spacing is not Spacing.PASSES:
@@ -140,7 +177,10 @@ class Run(TrainingSpec):
     @property
     def identity(self) -> str:
         """SHA-256 over the spec: two runs are the same run iff these agree, on whatever machine."""
-        return hashlib.sha256(canonical_json([RESULT_FORMAT, self.model_dump()])).hexdigest()
+        spec = self.model_dump()
+        if self.parent:
+            spec["parent"] = self.parent.identity
+        return hashlib.sha256(canonical_json([RESULT_FORMAT, spec])).hexdigest()
 
     def model_vocabulary(self, vocabulary: int) -> int:
         """Rows of the embedding for a tokenizer's vocabulary: GPT-2's 50,257 becomes 50,304 in multiples of 64."""

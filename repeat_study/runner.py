@@ -27,6 +27,7 @@ from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources, Sharing
 from repeat_study.run import Run
 from repeat_study.training import LanguageModelling
+from repeat_study.weights import finished_parent, start_from
 
 
 def train(
@@ -98,7 +99,11 @@ def _train(
         directory.keep_precision(precision_name(resources))
     module = LanguageModelling(run, store.vocabulary, resources, team)
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, team.rank, team.world)
-    keeper = RunKeeper(run, directory, evaluator(run, store), resources, team, report, should_stop)
+    origin = finished_parent(run, directory.path.parent)
+    evaluate = evaluator(run, store, origin[1] if origin else None)
+    keeper = RunKeeper(run, directory, evaluate, resources, team, report, should_stop)
+    if origin and not keeper.resume_step:
+        keeper.started_from = start_from(module.model, *origin)
     _quieten_lightning()
     trainer = lightning.Trainer(
         max_steps=run.steps,

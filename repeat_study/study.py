@@ -1,52 +1,127 @@
 """A declared study: one TOML file, and the grid of runs that it stands for."""
 
 import tomllib
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from data_prep.build import DataSpec
+from data_prep.build import DataSpec, named_source
+from data_prep.corpora import SourceSpec
 from data_prep.errors import InputError
 from data_prep.files import read_text
+from repeat_study.finetune import SCRATCH, FineTune, Parents
 from repeat_study.resources import Resources, Sharing
-from repeat_study.run import EvaluationSpec, Run, TrainingSpec
+from repeat_study.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
 from repeat_study.spec import Spec, validated
+
+INSTALLED = ("installed-python", "installed-prose")  # two readings of the same files
+
+
+class EvaluateSpec(Spec):
+    """A further text to be tested on: a table of `[[evaluate]]`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    source: Annotated[SourceSpec, BeforeValidator(named_source)]
+    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # read; of these, `test_fraction` is tested on
+    # None: of an installation the study's own share, so that nothing is tested on that was taken from training text; of other
+    # sources all.
+    test_fraction: float | None = Field(None, gt=0, le=1)
+
+    def data(self, of: DataSpec) -> DataSpec:
+        """The store whose test split is the text, in the tokens of the store that is trained on."""
+        whole = 1.0 if self.source.kind not in INSTALLED else of.test_fraction
+        return DataSpec(
+            source=self.source,
+            vocabulary=of.vocabulary,
+            tokenizer_of=of,
+            end_of_text=of.end_of_text,
+            max_tokens=self.max_tokens,
+            test_fraction=self.test_fraction or whole,
+        )
 
 
 class Study(Spec):
     """A declared study: one TOML file."""
 
+    not_given: ClassVar[frozenset[str]] = frozenset({"parent_study"})
+
     name: str = Field(pattern=r"^\w[\w.-]*$")
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
+    evaluate: tuple[EvaluateSpec, ...] = Field((), strict=False)
+    finetune: FineTune | None = None
+    parent_study: "Study | None" = None  # what [finetune] names, read beside this one
     resources: Resources = Resources()
-    slurm: dict[str, Any] = {}  # what a sweep asks of a cluster, read by slurm.allocation
-    models: dict[str, dict[str, Any]] = {}  # what a size has in place of the values of [training]
+    slurm: dict[str, Any] = Field(default_factory=dict)  # what a sweep asks of a cluster, read by slurm.allocation
+    # What a size has in place of the values of [training].
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     grid: list[dict[str, Any]] = Field(min_length=1)
 
-    def runs(self, corpus: str = "") -> list[Run]:
-        """All runs of the grid, each once, in the order of the file; `corpus` is the store's fingerprint.
+    def runs(
+        self, corpus: str = "", further_tests: tuple[FurtherTest, ...] | None = None, parents: Parents | None = None
+    ) -> list[Run]:
+        """All runs of the grid, each once, in the order of the file.
 
-        Every `[[grid]]` table is a product of its lists; keys are those of a run. Raises InputError for a bad point.
+        corpus: the store's fingerprint; further_tests: those of `[[evaluate]]`; parents: what `[finetune]` chooses from. What
+        is left out is not prepared yet, and the runs have other identities than those to be trained.
+        Every `[[grid]]` table is a product of its lists; keys are those of a run, and `parent`. Raises InputError for a bad point.
         """
+        if further_tests is None:
+            further_tests = tuple(FurtherTest(name=text.name, fingerprint="") for text in self.evaluate)
+        if parents is None and self.parent_study:
+            parents = Parents(self.parent_study.name, self.parent_study.runs())
         shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
+        shared["further_tests"] = further_tests
         runs: dict[Run, None] = {}
+        for where, chosen in self._points():
+            selector = chosen.pop("parent", SCRATCH)
+            values = shared | self.models.get(str(chosen.get("model")), {}) | chosen
+            if self.finetune and parents and selector != SCRATCH:
+                seed = values.get("seed", Run.model_fields["seed"].default)
+                try:
+                    values["parent"] = parents.choose(selector, str(values.get("model")), seed)
+                except InputError as error:
+                    raise type(error)(f"{where}parent: {error}") from error
+                values["learning_rate"] *= self.finetune.learning_rate_share
+                if "warmup_fraction" not in chosen:
+                    values["warmup_fraction"] = self.finetune.warmup_fraction
+            runs[validated(Run, values, where)] = None
+        return list(runs)
+
+    @property
+    def lineage(self) -> "list[Study]":
+        """This study and those it descends from, the eldest first."""
+        return [*(self.parent_study.lineage if self.parent_study else []), self]
+
+    def parents_needed(self, parents: Parents) -> list[Run]:
+        """Runs of the parents' study that have to be finished before all of this one's can start, each once."""
+        needed: dict[Run, None] = {}
+        for where, chosen in self._points():
+            try:
+                found = parents.needed(chosen.get("parent", SCRATCH), str(chosen.get("model")), chosen.get("seed", 0))
+            except InputError as error:
+                raise InputError(f"{where}parent: {error}") from error
+            needed |= dict.fromkeys(found)
+        return list(needed)
+
+    def _points(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every point of the grid, and how an error names its table."""
         for number, table in enumerate(self.grid):
             axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+            if "parent" in axes and not self.finetune:
+                raise InputError(f"grid.{number}.parent: only runs of a study with a table [finetune] have parents")
             for fixed in Run.not_given & axes.keys():
                 raise InputError(f"grid.{number}.{fixed}: not an axis; accepted are {_axes()}")
             for key, values in axes.items():
                 if not values:
                     raise InputError(f"grid.{number}.{key}: an empty list; give at least one value")
             for point in product(*axes.values()):
-                chosen = dict(zip(axes, point, strict=True))
-                of_model = self.models.get(str(chosen.get("model")), {})
-                runs[validated(Run, shared | of_model | chosen, f"grid.{number}.")] = None
-        return list(runs)
+                yield f"grid.{number}.", dict(zip(axes, point, strict=True))
 
     @model_validator(mode="after")
     def _models_hold_training_keys(self) -> Self:
@@ -57,9 +132,47 @@ class Study(Spec):
             validated(TrainingSpec, self.training.model_dump() | values, f"models.{model}.")
         return self
 
+    @model_validator(mode="after")
+    def _texts_are_apart(self) -> Self:
+        if self.data.test_fraction == 1:
+            raise InputError("data.test_fraction: 1 leaves nothing to train on; accepted is less")
+        names = [text.name for text in self.evaluate]
+        for number, text in enumerate(self.evaluate):
+            if text.name in names[:number]:
+                raise InputError(f"evaluate.{number}.name: {text.name!r} is there already; give each its own")
+            beside = text.source.kind in INSTALLED and self.data.source.kind in INSTALLED
+            if beside and (text.test_fraction or 0) > self.data.test_fraction:
+                raise InputError(
+                    f"evaluate.{number}.test_fraction: {text.test_fraction} of the installation would reach into the training"
+                    f" text; accepted is up to data.test_fraction, {self.data.test_fraction}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _parents_fit(self) -> Self:
+        """What a model cannot change when it goes on with another text."""
+        if not (self.finetune and self.parent_study):
+            return self
+        if self.data.test_fraction != self.parent_study.data.test_fraction:
+            raise InputError(
+                f"data.test_fraction: {self.data.test_fraction} found, {self.parent_study.data.test_fraction} in"
+                f" {self.parent_study.name}: with another one the test text of one may be training text of the other"
+            )
+        if not any(table.get("parent", SCRATCH) not in (SCRATCH, [SCRATCH]) for table in self.grid):
+            raise InputError('finetune: no table of the grid names a parent, as parent = ["scratch", "clean", "worst"]')
+        theirs = self.parent_study.training
+        for key in ("context", "vocabulary_multiple"):
+            if (here := getattr(self.training, key)) != (there := getattr(theirs, key)):
+                raise InputError(
+                    f"training.{key}: {here} found, {there} in {self.parent_study.name}, whose models go on here"
+                )
+        return self
+
     def check_sharing(self, vocabulary: int) -> None:
-        """Raises InputError where the processes of `[resources]` cannot share a run of the grid; `vocabulary` is the
-        tokenizer's."""
+        """Raises InputError where the processes of `[resources]` cannot share a run of the grid, here and in the studies it
+        descends from; `vocabulary` is the tokenizer's, which all have."""
+        if self.parent_study:
+            self.parent_study.check_sharing(vocabulary)
         world = self.resources.processes_per_run
         for run in self.runs() if world > 1 else []:
             if run.sequences_per_step % world:
@@ -78,9 +191,11 @@ def _uneven(run: Run, vocabulary: int, world: int) -> str:
     return next((f"{size} rows of the {axis}" for axis, size in split.items() if size % world), "")
 
 
-def load_study(path: Path, overrides: list[str] | None = None) -> Study:
-    """Read a study from TOML; `overrides` are `key=value` with dotted keys and TOML values.
+def load_study(path: Path, overrides: list[str] | None = None, descendants: tuple[Path, ...] = ()) -> Study:
+    """Read a study from TOML, and the one its runs have their parents from.
 
+    overrides: `key=value` with dotted keys and TOML values; those of the parents' study begin with `parent.`.
+    descendants: the files whose parents are sought here.
     Raises InputError naming the file, the key, what was found and what is accepted.
     """
     try:
@@ -92,10 +207,15 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
+    of_parent = [override for override in overrides or [] if override.startswith("parent.")]
     for override in overrides or []:
-        _override(table, override)
+        if override not in of_parent:
+            _override(table, override)
     try:
         _read_copying_text(table, path.parent)
+        _read_parent_study(
+            table, path, [override.removeprefix("parent.") for override in of_parent], (*descendants, path)
+        )
         study = validated(Study, {"name": path.stem} | table, "")
         study.runs()
     except InputError as error:
@@ -111,6 +231,32 @@ def _read_copying_text(table: dict[str, Any], folder: Path) -> None:
     if list(given) != ["file"] or not isinstance(given["file"], str):
         raise InputError(f"evaluation.copying_text: accepted is a text or {{file = PATH}}, found {given!r}")
     evaluation["copying_text"] = read_text(folder / given["file"])
+
+
+def _read_parent_study(table: dict[str, Any], path: Path, overrides: list[str], chain: tuple[Path, ...]) -> None:
+    """Put the study that `finetune.from` names in its place, and its tokenizer in that of this one's: the models go on
+    reading the tokens that they know."""
+    finetune = table.get("finetune")
+    if not isinstance(finetune, dict) or not isinstance(given := finetune.get("from"), str):
+        if overrides:
+            raise InputError(f"--set parent.{overrides[0]}: the study has no table [finetune], so no parents")
+        return
+    file = path.parent / (given if given.endswith(".toml") else f"{given}.toml")
+    if file.resolve() in [before.resolve() for before in chain]:
+        way = " -> ".join(before.stem for before in (*chain, file))
+        raise InputError(f"finetune.from: a cycle, {way}; a model needs a parent that was there before it")
+    parent = load_study(file, overrides, chain)
+    table["parent_study"] = parent
+    if not isinstance(data := table.get("data"), dict):
+        return
+    theirs = {key: getattr(parent.data, key) for key in ("vocabulary", "tokenizer", "end_of_text")}
+    for key, there in theirs.items():
+        if (found := data.get(key, there)) != there:
+            raise InputError(
+                f"data.{key}: {found!r} found, {there!r} in {parent.name}, whose models go on here; leave it out"
+            )
+    fraction = {"test_fraction": parent.data.test_fraction}
+    table["data"] = fraction | data | theirs | {"tokenizer": None, "tokenizer_of": parent.data}
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -22,6 +22,26 @@ repeats = [1, 4]
 repeated_fraction = 0.5
 """
 
+CHILD = """
+[finetune]
+from = "tiny"
+
+[training]
+tokens = 8_192
+context = 32
+sequences_per_step = 8
+learning_rate = 3e-3
+
+[evaluation]
+even_points = 4
+test_sequences = 16
+
+[[grid]]
+model = "1x16"
+repeats = 1
+parent = ["scratch", "clean", {repeats = 4}]
+"""
+
 
 def call(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "repeat_study.cli", *map(str, arguments)]

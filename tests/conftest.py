@@ -13,7 +13,7 @@ from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
 from repeat_study.run import Run
 from repeat_study.study import Study
-from tests.command import STUDY, toml
+from tests.command import CHILD, STUDY, toml
 
 torch.set_num_threads(1)
 
@@ -71,3 +71,12 @@ def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
     (tmp_path / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
     (tmp_path / "data").symlink_to(store.folder.parent)
     return tmp_path
+
+
+@pytest.fixture
+def with_child(workplace: Path) -> Path:
+    """The same with a study beside it whose runs start from its runs, on other packages of the standard library."""
+    paths = [str(Path(os.__file__).parent / name) for name in ("ctypes", "dbm", "html", "urllib", "curses")]
+    data = f"[data]\nsource = {toml({'kind': 'files', 'paths': paths})}\nmax_tokens = 1_000_000\n"
+    (workplace / "studies" / "child.toml").write_text(data + CHILD)
+    return workplace

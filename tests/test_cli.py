@@ -33,6 +33,28 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
     assert (workplace / "runs/tiny/report.html").exists()
 
 
+def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path) -> None:
+    few = ("--set", "grid.0.parent=['scratch', 'clean', 'worst']")
+    plan = call("plan", "child", *few, cwd=with_child)
+    assert plan.returncode == 0 and "1x16-from-worst-s0" in plan.stdout, plan.stderr
+    unknown = call("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
+    assert unknown.returncode == 2 and "worst is no run of tiny with 1x16; there are 1x16-clean-s0" in unknown.stderr
+    run = call("run", "child", *few, cwd=with_child)
+    assert run.returncode == 0 and "tiny: 2 runs of it first" in run.stdout, run.stderr
+    assert run.stdout.count("done") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
+    again = call("run", "child", *few, cwd=with_child)
+    assert "first" not in again.stdout and again.stdout.count("already done") == 3
+    assert "3 done" in call("status", "child", *few, cwd=with_child).stdout
+    report = call("report", "child", *few, cwd=with_child)
+    assert report.returncode == 0 and "parent with f = 50%" in report.stdout, report.stderr
+    page = (with_child / "runs/child/report.html").read_text()
+    assert "Clean parent: " in page and "Not yet" not in page
+    assert call("report", "tiny", cwd=with_child).returncode == 0
+    (with_child / "runs" / "tiny").rename(with_child / "runs" / "away")
+    orphans = call("report", "child", *few, cwd=with_child)
+    assert orphans.returncode == 2 and "runs/tiny: no runs of tiny here, from which those of child" in orphans.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

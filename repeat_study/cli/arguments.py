@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from data_prep.build import prepare as prepare_store
 from data_prep.console import BuildDisplay
 from data_prep.errors import InputError
-from data_prep.token_store import TokenStore
+from repeat_study.preparation import Prepared, prepare_study
 from repeat_study.run import Run
 from repeat_study.study import Study, load_study
 
@@ -40,22 +39,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepared(study: Study, data_dir: Path) -> TokenStore:
-    """The study's token store, built where it does not stand yet."""
+def prepared(study: Study, data_dir: Path) -> Prepared:
+    """The study with its token stores, built where they do not stand yet."""
     with BuildDisplay(console) as display:
-        return prepare_store(study.data, data_dir, display)
-
-
-def runs_of(study: Study, store: TokenStore) -> list[Run]:
-    """The study's runs on that corpus; InputError where it holds too little for one of them, or no text to copy."""
-    runs = study.runs(store.fingerprint)
-    for run in runs:
-        run.draw(store)
-    if (text := study.evaluation.copying_text) is not None:
-        from repeat_study.probes.copying import copying_probe
-
-        copying_probe(store.tokenizer(), store.end_of_text, study.training.context, text)
-    return runs
+        return prepare_study(study, data_dir, display)
 
 
 def named(name: str, runs: list[Run], study: str) -> Run:

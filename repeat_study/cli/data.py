@@ -10,6 +10,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.cli.arguments import (
     DataOption,
     ProcessesOption,
+    RunsOption,
     SetOption,
     StudyArgument,
     console,
@@ -17,9 +18,9 @@ from repeat_study.cli.arguments import (
     load,
     named,
     prepared,
-    runs_of,
 )
 from repeat_study.plan import Prices, plain_table, plan_of
+from repeat_study.preparation import prepared_study
 
 
 def plan(
@@ -45,13 +46,18 @@ def plan(
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Build the study's token store, or check the one that stands."""
     declared = load(study, set_)
-    store = prepared(declared, data_dir)
+    store = prepared(declared, data_dir).store
     for name, split in store.manifest["splits"].items():
         console.print(
             f"{name}: {split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes"
         )
     console.print(f"{store.folder}: fingerprint {store.fingerprint}")
-    runs_of(declared, store)
+    for text in declared.evaluate:
+        other = TokenStore(data_dir / text.data(declared.data).store_name)
+        split = other.manifest["splits"]["test"]
+        console.print(
+            f"evaluate, {text.name}: {split['documents']:,} documents, {split['tokens']:,} tokens; {other.folder}"
+        )
 
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
@@ -81,11 +87,12 @@ def provenance(
     text: Annotated[bool, typer.Option("--text", help="also print every sequence, decoded")] = False,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Show every sequence of one step: pool or unique, which copy, how far its other copies are, which documents."""
     declared = load(study, set_)
-    store = TokenStore(data_dir / declared.data.store_name)
-    runs = declared.runs(store.fingerprint)
+    ready = prepared_study(declared, data_dir)
+    store, runs = ready.store, ready.runs(runs_dir)
     chosen = named(run, runs, declared.name)
     if step >= chosen.steps:
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")

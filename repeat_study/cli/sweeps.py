@@ -12,7 +12,6 @@ from rich.live import Live
 from rich.text import Text
 
 from data_prep.errors import InputError
-from data_prep.token_store import TokenStore
 from repeat_study.cli.arguments import (
     DataOption,
     ProcessesOption,
@@ -23,10 +22,12 @@ from repeat_study.cli.arguments import (
     load,
     named,
     prepared,
-    runs_of,
 )
-from repeat_study.cli.training import train_here
+from repeat_study.cli.training import train_with_parents
+from repeat_study.finetune import Undecided
 from repeat_study.plan import plain_table
+from repeat_study.preparation import Prepared, prepared_study
+from repeat_study.records import RunDirectory, Status
 from repeat_study.run import Run
 from repeat_study.study import Study
 
@@ -78,16 +79,13 @@ def sweep(
     if cluster is Cluster.SLURM:
         _submit(declared, _given(context), data_dir, runs_dir)
         return
-    from repeat_study.hardware import gpus_for
-
-    gpus = gpus_for(declared.resources)
-    declared.check_sharing(declared.data.expected_vocabulary())
-    store = prepared(declared, data_dir)
-    runs, folder = runs_of(declared, store), runs_dir / declared.name
     if cluster is Cluster.LOCAL:
-        train_here(runs, store, folder, declared.resources, processes, gpus)
-    else:
-        _train_in_this_process(declared, runs, store, folder)
+        train_with_parents(declared, data_dir, runs_dir, processes)
+        return
+    ready = prepared(declared, data_dir)
+    for stage, runs in ready.ancestors(runs_dir):
+        _train_in_this_process(stage, runs, runs_dir)
+    _train_in_this_process(ready, ready.runs(runs_dir), runs_dir)
 
 
 def resume(
@@ -133,7 +131,7 @@ def cancel(
         raise InputError("cancel: name the runs to stop, or give --all")
     from slurm import sweep as sweeps
 
-    there = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
+    there = [] if all_ else prepared_study(declared, data_dir).runs(runs_dir)
     chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
     few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
@@ -154,7 +152,7 @@ def status(
 ) -> None:
     """Show where every run stands: by its directory, and by the queue where it was submitted."""
     declared = load(study, set_)
-    runs = declared.runs(TokenStore(data_dir / declared.data.store_name).fingerprint)
+    runs = prepared_study(declared, data_dir).runs(runs_dir)
 
     def look() -> tuple[Group, bool]:
         height = console.height - 8 if watch and console.is_terminal else None
@@ -205,26 +203,40 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
     from slurm import scheduler
     from slurm.allocation import allocation_of
 
-    allocation = allocation_of(declared.slurm, given, USER_FILE)
-    allocation.tasks_per_node(declared.resources)
+    allocations = {}
+    for one in declared.lineage:
+        allocation = allocations[one.name] = allocation_of(one.slurm, given, USER_FILE)
+        allocation.tasks_per_node(one.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
     scheduler.max_array_size()  # finds out whether a cluster answers, before a store is built
-    if allocation.partition:
-        scheduler.check_partition(allocation.partition)
-    store = prepared(declared, data_dir)
-    runs, folder = runs_of(declared, store), runs_dir / declared.name
+    for partition in {found.partition for found in allocations.values() if found.partition}:
+        scheduler.check_partition(partition)
+    ready = prepared(declared, data_dir)
     from repeat_study.monitoring import write_study_page
     from slurm.sweep import submit
 
-    write_study_page(folder, runs)
-    submitted = submit(runs, store, folder, allocation, declared.resources, given, console.print)
-    if submitted:
-        console.print(
-            f"logs: {submitted.logs}; `repeat-study status` shows the runs, `resume` submits what is left over"
-        )
+    def submit_runs(stage: Prepared, runs: list[Run]) -> None:
+        folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
+        write_study_page(folder, stage.runs(runs_dir))
+        submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, given, console.print)
+        if submitted:
+            console.print(
+                f"logs: {submitted.logs}; `repeat-study status` shows the runs, `resume` submits what is left over"
+            )
+
+    try:
+        for stage, runs in ready.ancestors(runs_dir):
+            if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
+                console.print(f"{stage.study.name}, from whose runs others start:")
+                submit_runs(stage, runs)
+        runs = ready.runs(runs_dir)
+    except Undecided as error:
+        console.print(f"{declared.name}: nothing submitted yet. {error}; the same command then submits the others")
+        return
+    submit_runs(ready, runs)
 
 
-def _train_in_this_process(declared: Study, runs: list[Run], store: TokenStore, folder: Path) -> None:
+def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> None:
     import torch
 
     from repeat_study.monitoring import write_study_page
@@ -234,11 +246,12 @@ def _train_in_this_process(declared: Study, runs: list[Run], store: TokenStore, 
     from slurm.preemption import Leave
 
     torch.set_num_threads(1)  # as everywhere else, for the same bits
-    write_study_page(folder, runs)
+    folder = runs_dir / ready.study.name
+    write_study_page(folder, ready.runs(runs_dir))
     leave = Leave("INT", "TERM")
     for run in runs:
         console.print(run.label)
-        outcome = train(run, store, folder, show_progress, leave, declared.resources)
+        outcome = train(run, ready.store, folder, show_progress, leave, ready.study.resources)
         console.print(f"{run.label}: {outcome.value}")
         if outcome is Outcome.INTERRUPTED:
             raise typer.Exit(130)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from data_prep.token_store import TokenStore
 from repeat_study.cli.arguments import (
     DataOption,
     ProcessesOption,
@@ -17,10 +16,12 @@ from repeat_study.cli.arguments import (
     cores,
     load,
     prepared,
-    runs_of,
 )
-from repeat_study.resources import Keep, Resources
+from repeat_study.preparation import Prepared
+from repeat_study.records import RunDirectory, Status
+from repeat_study.resources import Keep
 from repeat_study.run import Run
+from repeat_study.study import Study
 
 
 def run(
@@ -35,40 +36,53 @@ def run(
 ) -> None:
     """Train every run of the study that is not done, on this machine. Call it again to go on after any stop."""
     declared = load(study, set_)
-    resources = declared.resources
     if keep_checkpoints:
-        resources = resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
+        resources = declared.resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
+        declared = declared.model_copy(update={"resources": resources})
+    train_with_parents(declared, data_dir, runs_dir, processes)
+
+
+def train_with_parents(declared: Study, data_dir: Path, runs_dir: Path, processes: int | None) -> None:
+    """Train a study's runs with a pool of processes, before them the runs of other studies that they start from, with the
+    resources of those; raises typer.Exit where it was stopped or a run failed."""
     from repeat_study.hardware import gpus_for
 
-    gpus = gpus_for(resources)
+    for study in declared.lineage:
+        gpus_for(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is saved
-    store = prepared(declared, data_dir)
-    runs = runs_of(declared, store)
-    train_here(runs, store, runs_dir / declared.name, resources, processes, gpus)
+    ready = prepared(declared, data_dir)
+    well = True
+    for stage, runs in ready.ancestors(runs_dir):
+        folder = runs_dir / stage.study.name
+        if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
+            console.print(f"{stage.study.name}: {len(todo)} runs of it first, from which others start")
+            well &= _train_here(todo, stage, runs_dir, processes)
+    well &= _train_here(ready.runs(runs_dir), ready, runs_dir, processes)
+    if not well:
+        raise typer.Exit(1)
 
 
-def train_here(
-    runs: list[Run], store: TokenStore, folder: Path, resources: Resources, processes: int | None, gpus: int
-) -> None:
-    """Train runs with a pool of processes and show it; raises typer.Exit where it was stopped or a run failed."""
+def _train_here(runs: list[Run], ready: Prepared, runs_dir: Path, processes: int | None) -> bool:
+    """Whether all of these runs of a study are done now; raises typer.Exit where it was stopped."""
+    from repeat_study.hardware import gpus_for
     from repeat_study.monitoring import write_study_page
     from repeat_study.outcome import Outcome
     from slurm.console import PoolDisplay
     from slurm.local_pool import Pool
 
-    processes = processes or cores()
-    write_study_page(folder, runs)
+    folder, resources = runs_dir / ready.study.name, ready.study.resources
+    processes, gpus = processes or cores(), gpus_for(resources)
+    write_study_page(folder, ready.runs(runs_dir))
     on = f"{gpus} GPUs" if gpus else f"{processes} processes"
     console.print(f"training {len(runs)} runs on {on}; `tensorboard --logdir {folder}` shows them")
     with PoolDisplay(runs, console) as display:
         try:
-            ended = Pool(store, folder, processes, display, resources, gpus).train(runs)
+            ended = Pool(ready.store, folder, processes, display, resources, gpus).train(runs)
         except KeyboardInterrupt:
             console.print("stopped; every run keeps its last checkpoint: the same command goes on from there")
             raise typer.Exit(130) from None
     bad = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
     for end in bad:
         console.print(f"{end.outcome.value}: {folder / end.run}" + (f": {end.reason}" if end.reason else ""))
-    if bad:
-        raise typer.Exit(1)
+    return not bad

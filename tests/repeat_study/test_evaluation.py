@@ -18,7 +18,7 @@ def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:
 
 def test_the_test_set_is_of_the_test_split_and_the_same_for_every_run(runs: list[Run], store: TokenStore) -> None:
     test = rows_of(store, "test")
-    sets = [evaluator(run, store).test for run in (*runs, runs[0].model_copy(update={"seed": 5}))]
+    sets = [evaluator(run, store).texts.test for run in (*runs, runs[0].model_copy(update={"seed": 5}))]
     assert all(torch.equal(one, sets[0]) for one in sets)
     assert sets[0].shape == (16, 33)
     assert {tuple(row) for row in sets[0].tolist()} <= test
@@ -27,7 +27,7 @@ def test_the_test_set_is_of_the_test_split_and_the_same_for_every_run(runs: list
 
 def test_the_test_set_is_spread_over_the_documents_of_the_split(runs: list[Run], store: TokenStore) -> None:
     sizes = runs[0].evaluation.model_copy(update={"test_sequences": 64})
-    test = evaluator(runs[0].model_copy(update={"evaluation": sizes}), store).test
+    test = evaluator(runs[0].model_copy(update={"evaluation": sizes}), store).texts.test
     all_rows = store.gather("test", np.arange(store.sequences_in("test", 32)), 32)
     places = [int(np.flatnonzero((all_rows == row).all(axis=1))[0]) for row in test.numpy()]
     documents = np.searchsorted(store.offsets("test"), np.array(places) * 33, side="right")
@@ -41,16 +41,21 @@ def test_pool_and_seen_sets_are_of_the_pool_and_of_the_unique_stream(runs: list[
         tokens = draw.tokens(found)
         pool = {tuple(row) for row in tokens[found.stream == Stream.POOL].tolist()}
         unique = {tuple(row) for row in tokens[found.stream == Stream.UNIQUE].tolist()}
-        assert {tuple(row) for row in sets.seen.tolist()} <= unique
+        assert {tuple(row) for row in sets.texts.seen.tolist()} <= unique
         if run.repeats > 1:
-            assert {tuple(row) for row in sets.pool.tolist()} <= pool
+            assert {tuple(row) for row in sets.texts.pool.tolist()} <= pool
         else:
-            assert len(sets.pool) == 8 and not {tuple(row) for row in sets.pool.tolist()} & unique, "a null, never seen"
+            assert len(sets.texts.pool) == 8 and not {tuple(row) for row in sets.texts.pool.tolist()} & unique, (
+                "a null, never seen"
+            )
 
 
 def test_arms_of_a_seed_are_judged_on_the_same_pool_and_unique_text(runs: list[Run], store: TokenStore) -> None:
     sets = [evaluator(run, store) for run in runs[:3]]
-    assert all(torch.equal(one.pool, sets[0].pool) and torch.equal(one.seen, sets[0].seen) for one in sets)
+    assert all(
+        torch.equal(one.texts.pool, sets[0].texts.pool) and torch.equal(one.texts.seen, sets[0].texts.seen)
+        for one in sets
+    )
 
 
 @pytest.mark.parametrize("which", range(6))
@@ -61,10 +66,10 @@ def test_seen_sequences_are_judged_from_the_first_step_that_has_seen_them_all(
     stream = run.mixture().at(np.arange(run.positions)).stream
     eighth = int(np.flatnonzero(stream == Stream.UNIQUE)[7])
     sets = evaluator(run, store)
-    assert sets.seen_after == eighth // run.sequences_per_step + 1
+    assert sets.texts.seen_after == eighth // run.sequences_per_step + 1
     model = Decoder(run.shape, store.vocabulary, run.context, [0])
-    assert sets(model, sets.seen_after - 1).row["seen_unique_loss"] is None
-    assert sets(model, sets.seen_after).row["seen_unique_loss"] is not None
+    assert sets(model, sets.texts.seen_after - 1).row["seen_unique_loss"] is None
+    assert sets(model, sets.texts.seen_after).row["seen_unique_loss"] is not None
 
 
 def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Run], store: TokenStore) -> None:

@@ -1,0 +1,96 @@
+"""A study with all that its runs stand on: token store, further test sets, and the parents' study likewise."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_prep.build import DataSpec, Progress, prepare
+from data_prep.overlap import require_apart
+from data_prep.token_store import TokenStore
+from repeat_study.finetune import Parents
+from repeat_study.records import final_test_losses
+from repeat_study.run import FurtherTest, Run
+from repeat_study.study import Study
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is needed to name a study's runs and to train them."""
+
+    study: Study
+    store: TokenStore
+    further_tests: tuple[FurtherTest, ...]
+    parent: "Prepared | None"
+
+    def runs(self, runs_dir: Path) -> list[Run]:
+        """The study's runs on this corpus. `runs_dir` is where studies have their folders: which parent is the worst is seen
+        there.
+
+        Raises InputError as Study.runs does, and Undecided where parents that may be the worst are not finished.
+        """
+        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
+
+    def check(self) -> None:
+        """Raises InputError where the corpus holds too little for a run, or no text to copy."""
+        for run in self.study.runs(self.store.fingerprint):
+            run.draw(self.store)
+        if (text := self.study.evaluation.copying_text) is not None:
+            from repeat_study.probes.copying import copying_probe
+
+            copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
+
+    def parents(self, runs_dir: Path) -> Parents | None:
+        """What the study's runs choose their parents from; None where they have none."""
+        if not self.parent:
+            return None
+        name, runs = self.parent.study.name, self.parent.runs(runs_dir)
+        return Parents(name, runs, final_test_losses(runs_dir / name, runs))
+
+    def parents_needed(self, runs_dir: Path) -> list[Run]:
+        """Runs of the parents' study that have to be done before this one's start."""
+        parents = self.parents(runs_dir)
+        return self.study.parents_needed(parents) if parents else []
+
+    def ancestors(self, runs_dir: Path) -> "Iterator[tuple[Prepared, list[Run]]]":
+        """Studies with those of their runs that have to be done before this one's start, the eldest first. Each is named when
+        it is asked for: which runs are parents may hang on how those before them ended."""
+        if self.parent:
+            yield from self.parent.ancestors(runs_dir)
+            yield self.parent, self.parents_needed(runs_dir)
+
+    @cached_property
+    def lineage(self) -> "list[Prepared]":
+        """This study and those it descends from, the eldest first."""
+        return [*(self.parent.lineage if self.parent else []), self]
+
+
+def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> Prepared:
+    """Build what does not stand yet, and check that what is tested on is nowhere trained on.
+
+    Raises InputError as `data_prep.build.prepare` does, and where a test set shares a document with a training text.
+    """
+    prepared = _with_stores(study, lambda spec: prepare(spec, data_dir, progress))
+    for text, there in zip(study.evaluate, prepared.further_tests, strict=True):
+        tested = TokenStore(data_dir / text.data(study.data).store_name)
+        for ancestor in prepared.lineage:
+            require_apart(tested, ancestor.store, f"evaluate, {there.name}")
+    if prepared.parent:
+        for ancestor in prepared.parent.lineage:
+            require_apart(prepared.store, ancestor.store, "data, its test split")
+            require_apart(ancestor.store, prepared.store, f"data, the test split of {ancestor.study.name}")
+    prepared.check()
+    return prepared
+
+
+def prepared_study(study: Study, data_dir: Path) -> Prepared:
+    """The same of what stands already; InputError where something does not."""
+    return _with_stores(study, lambda spec: TokenStore(data_dir / spec.store_name))
+
+
+def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> Prepared:
+    parent = _with_stores(study.parent_study, store_of) if study.parent_study else None
+    store = store_of(study.data)
+    stores = {text.name: store_of(text.data(study.data)) for text in study.evaluate}
+    further = tuple(FurtherTest(name=name, fingerprint=found.fingerprint) for name, found in stores.items())
+    return Prepared(study, store, further, parent)
