@@ -80,6 +80,7 @@ def submit(
         say(_account(found))
         if not found.todo:
             return None
+        parts = in_order(found.todo, study_dir, largest)
         submission = Submission.new(
             study_dir,
             allocation=allocation.model_dump(),
@@ -89,8 +90,9 @@ def submit(
             source=keep_source(sweeps_dir(study_dir)).name,
             commit=commit(),
         )
-        for array in _submitted(submission, found.todo, study_dir, allocation, resources, largest):
-            say(f"job {array.job}: {_runs(array.runs)}")
+        for array, part in zip(_submitted(submission, parts, study_dir, allocation, resources), parts, strict=True):
+            behind = f", once the {_runs(part.after)} they start from {'is' if len(part.after) == 1 else 'are'} done"
+            say(f"job {array.job}: {_runs(array.runs)}{behind if part.after else ''}")
         return submission
 
 
@@ -156,20 +158,59 @@ def _runs(runs: Sequence[object]) -> str:
     return f"{len(runs)} run" + "s" * (len(runs) != 1)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Runs of one array, and the jobs that have to leave the queue before they start: those of their parents."""
+
+    runs: Sequence[Run]
+    after: Sequence[str]
+
+
+def in_order(todo: Sequence[Run], study_dir: Path, largest: int) -> list[Part]:
+    """Arrays of at most `largest` runs: first of runs that can start at once, then of one model's each whose parents are still
+    in the queue, so that small models need not wait for large ones.
+
+    Raises InputError where a parent is neither finished nor in the queue.
+    """
+    queue = scheduler.queue()
+    held = {
+        study: held_runs(submissions(study_dir.parent / study), queue)
+        for study in {run.parent.study for run in todo if run.parent}
+    }
+    free: list[Run] = []
+    waiting: dict[str, tuple[list[Run], dict[str, None]]] = {}
+    for run in todo:
+        parent = run.parent
+        if not parent or RunDirectory(study_dir.parent / parent.study / parent.name).done.is_file():
+            free.append(run)
+            continue
+        if not (jobs := held[parent.study].get(parent.name)):
+            raise InputError(
+                f"{run.label}: its parent is neither finished nor in the queue: {study_dir.parent / parent.study / parent.name}"
+            )
+        runs, after = waiting.setdefault(run.model, ([], {}))
+        runs.append(run)
+        after |= dict.fromkeys(job.job for job in jobs)
+    groups = [Part(free, []), *(Part(runs, list(after)) for runs, after in waiting.values())]
+    return [
+        Part(group.runs[first : first + largest], group.after)
+        for group in groups
+        for first in range(0, len(group.runs), largest)
+    ]
+
+
 def _submitted(
     submission: Submission,
-    todo: Sequence[Run],
+    parts: Sequence[Part],
     study_dir: Path,
     allocation: Allocation,
     resources: Resources,
-    largest: int,
 ) -> Iterable[Array]:
-    """Submit arrays of at most `largest` runs, and give each once it is in the queue."""
-    parts = [todo[first : first + largest] for first in range(0, len(todo), largest)]
+    """Submit an array for each part, and give it once it is in the queue."""
     names = [f"{study_dir.name}.{submission.folder.name}.{number}" for number in range(len(parts))]
-    submission.arrays = [Array(name, [run.name for run in part]) for name, part in zip(names, parts, strict=True)]
+    submission.arrays = [Array(name, [run.name for run in part.runs]) for name, part in zip(names, parts, strict=True)]
     at_once = allocation.array_parallelism
-    slots = shares(at_once, [len(part) for part in parts])
+    slots = shares(at_once, [len(part.runs) for part in parts])
     try:
         submission.logs.mkdir(parents=True)
         submission.write()
@@ -192,10 +233,14 @@ def _submitted(
                 teardown=REQUEUE_LINES,
                 srun_args=srun,
             )
+            after = list(part.after)
             if at_once and number >= at_once:  # more arrays than runs may run at a time: each waits for one before it
-                executor.update_parameters(dependency=f"afterany:{submission.arrays[number - at_once].job}")
+                after.append(str(submission.arrays[number - at_once].job))
+            if after:
+                # Whichever way they ended: a run whose parent is not finished then says so, where SLURM would only hold it.
+                executor.update_parameters(dependency=":".join(["afterany", *after]))
             store = Path(submission.store)
-            calls = [TrainJob(run, store, study_dir.resolve(), resources) for run in part]
+            calls = [TrainJob(run, store, study_dir.resolve(), resources) for run in part.runs]
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):  # submitit says there what it raises too
                 jobs = executor.submit_array(calls)
             array.job = jobs[0].job_id.split("_")[0]
@@ -204,7 +249,8 @@ def _submitted(
     except (FailedJobError, FailedSubmissionError) as error:
         _forget_refused(submission)
         taken = sum(len(array.runs) for array in submission.arrays if array.job)
-        rest = f"; {taken} of {len(todo)} runs are in the queue, `resume` submits the others" if taken else ""
+        total = sum(len(part.runs) for part in parts)
+        rest = f"; {taken} of {total} runs are in the queue, `resume` submits the others" if taken else ""
         raise InputError(f"sbatch: {scheduler.first_complaint(str(error))}{rest}") from error
     except OSError as error:
         raise InputError(f"{error.filename or submission.folder}: cannot be written: {error.strerror}") from error

@@ -42,6 +42,39 @@ def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same(workplace: 
         assert found.read_bytes() == (workplace / "debug/tiny" / found.parent.name / "metrics.jsonl").read_bytes()
 
 
+def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: DevCluster, with_child: Path) -> None:
+    def jobs() -> dict[str, str]:
+        return {job.job: job.reason for job in scheduler.queue().values()}
+
+    held = ("--set", "parent.slurm.extra={hold=true}")
+    swept = call("sweep", "child", *held, cwd=with_child)
+    assert "tiny, from whose runs others start:\n2 runs to submit" in swept.stdout, swept.stderr
+    assert "2 runs, once the 2 runs they start from are done" in swept.stdout
+    again = call("sweep", "child", *held, cwd=with_child).stdout
+    assert again.count("0 runs to submit") == 2, again
+    worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
+    assert worst.returncode == 0 and "child: nothing submitted yet. grid.0.parent: worst chooses among" in worst.stdout
+    wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
+    wait_until(lambda: len(jobs()) == 4)
+    assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2
+    assert "cancelled jobs: 1" in call("cancel", "tiny", "1x16-clean-s0", cwd=with_child).stdout
+    scheduler.ask("scontrol", "release", next(job for job, reason in jobs().items() if reason == "JobHeldUser"))
+    wait_until(lambda: not jobs(), 120)
+    status = call("status", "child", cwd=with_child).stdout
+    assert "2 done, 1 failed" in status and "the parent of 1x16-from-clean-s0 is not finished (pending)" in status, (
+        status
+    )
+    resumed = call("resume", "child", cwd=with_child)
+    assert resumed.stdout.count("1 run to submit") == 2, resumed.stderr
+    assert "1 run, once the 1 run they start from is done" in resumed.stdout
+    wait_until(lambda: not jobs(), 120)
+    assert "3 done" in call("status", "child", cwd=with_child).stdout
+    local = call("run", "child", "--runs-dir", "local", cwd=with_child)
+    assert local.returncode == 0, local.stderr
+    for found in (with_child / "runs").glob("*/*/metrics.jsonl"):
+        assert found.read_bytes() == (with_child / "local" / found.relative_to(with_child / "runs")).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
