@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis import published
+from analysis import fine_tuning, published
 from analysis.degradation import summary
-from analysis.effective_size import METRICS, Metric, NoLaw, size_multipliers
+from analysis.effective_size import METRICS, TEST_LOSS, Metric, NoLaw, size_multipliers, test_sets
+from analysis.figures.estimates import with_bounds
 from analysis.figures.style import over_seeds
 from analysis.lost_compute import lost_compute
 from analysis.peak_laws import PowerLawOfSize, at_worst, laws
@@ -31,6 +32,7 @@ def table(runs: Runs) -> pd.DataFrame:
     Published values stand beside ours of the same f, and of the nearest published size where a paper gives several.
     """
     rows = [row for label, part in runs.variants() if len(part.done) for row in _rows(part, label)]
+    rows += _fine_tuned(runs) if runs.fine_tuned and len(runs.fine_tuned.done) else []
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -44,7 +46,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         yield row("double descent: rise (nats)", where, rise, paper)
         yield row("double descent: won back (nats)", where, back, paper)
     found = peaks(runs)
-    sizes = {metric: size_multipliers(runs, metric) for metric in METRICS}
+    sizes = {metric: size_multipliers(runs, metric) for metric in (*METRICS, *test_sets(runs))}
     compute = lost_compute(runs)
     for peak in found:
         where = f"{peak.model}, f = {peak.fraction:.0%}"
@@ -62,7 +64,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
             yield row("worst R, Gaussian", where, peak.gaussian, worst)
         yield row("left edge of the poor region (R)", where, peak.left, left)
         yield row("right edge of the poor region (R)", where, peak.right, right)
-        for metric in METRICS:
+        for metric in sizes:
             if size := at_worst(runs, peak, sizes[metric], ratio=True):
                 yield row(f"size multiplier at the worst R, {metric.title}", where, size, _multiplier(metric, peak))
         if not isinstance(compute, NoLaw) and (lost := at_worst(runs, peak, compute.lost)):
@@ -81,6 +83,22 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
                 where = f"{fit.sizes} sizes, f = {fraction:.0%}; interval: {fit.interval}"
                 yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_THERE)
                 yield row(f"{name} = k·N^a: k", where, fit.coefficient, (law.coefficient, source) if law else NOT_THERE)
+
+
+def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
+    """Effective size of fine-tuned runs by models from scratch, a row per model and start."""
+    numbers = fine_tuning.table(runs)
+    known = numbers[(numbers.start != fine_tuning.SCRATCH) & numbers.multiplier.notna()]
+    by = ["parameters_non_embedding", "model", "start"]
+    if known.empty:
+        return
+    for arm in with_bounds(over_seeds(known, by, "multiplier"), known, by).itertuples(index=False):
+        several = arm.seeds > 1 and not arm.bound
+        interval = (arm.low, arm.high) if several else (NAN, NAN)
+        repeated = arm.start != fine_tuning.CLEAN
+        paper = (1 / published.H22_OSSIFICATION, "H22 figs. 12, 15") if repeated else NOT_THERE
+        where = f"{arm.model}, {arm.start}"
+        yield "size multiplier after fine-tuning, by runs from scratch", where, arm.bound, arm.mean, *interval, *paper
 
 
 def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate]]:
@@ -110,6 +128,8 @@ def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
     if metric.name == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
         like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
         return like, f"H22 fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
+    if metric.name.startswith(f"{TEST_LOSS.name}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
+        return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22 fig. 10, English models on Python"
     return AT_THREE_PERCENT.get(metric.name, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
 
 

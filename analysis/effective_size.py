@@ -50,6 +50,15 @@ METRICS = (
 )
 
 
+def test_sets(runs: Runs) -> list[Metric]:
+    """The further test sets that finished runs were evaluated on: `test_loss_<set>` in metrics.jsonl."""
+    done = runs.done
+    prefix = f"final_{TEST_LOSS.name}_"
+    names = [name for name in done if str(name).startswith(prefix) and done[name].notna().any()]
+    sets = [str(name).removeprefix(prefix) for name in names]
+    return [Metric(f"{TEST_LOSS.name}_{name}", name, f"{name}_multiplier") for name in sorted(sets)]
+
+
 @dataclass(frozen=True)
 class NoLaw:
     """A metric that clean runs do not tell sizes apart by, and why."""

@@ -39,6 +39,9 @@ H22_ACTS_LIKE_MIDDLE = sum(H22_ACTS_LIKE) / 2
 H22_ACTS_LIKE_REPEATS = 100.0
 H22_COPYING_MULTIPLIER = 1 / 3  # f = 3%, worst R, "up to" [fig. 5]
 H22_PREFIX_MATCHING_MULTIPLIER = 1 / 1.47  # f = 3%, worst R [fig. 6]; the text also says 2x
+H22_OSSIFICATION = (
+    1.6  # times fewer effective parameters when fine-tuned from a repeated model than from scratch [figs. 12, 15]
+)
 H22_OUT_OF_DISTRIBUTION = {0.5: 0.84, 0.9: 0.75}  # multiplier of the loss on Python of text models [fig. 10]
 
 # Chudnovsky et al. 2026: N with embeddings, tokens = 20·OT·N, f = 10%, compute C = 6·N·T.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import beside_the_papers, page, per_token
+from analysis import beside_the_papers, fine_tuning, fine_tuning_section, page, per_token
 from analysis.degradation import summary
 from analysis.figures import (
     compute_equivalent_loss,
@@ -114,15 +114,23 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
     Raises InputError when there is nothing to report on, or a record of a run cannot be read.
     """
     runs = load_runs(folder, names)
-    sections, by_token = _sections(runs)
-    numbers = pd.concat([section.numbers.assign(variant=section.variant) for section in sections])
-    published = beside_the_papers.table(runs) if len(runs.done) else pd.DataFrame()
-    write_images(folder, [picture for section in sections for picture in section.pictures])
+    tuned = fine_tuning_section.section(runs) if runs.fine_tuned else None
+    # Where nothing is repeated beside them, runs from scratch are there for the fine-tuned ones alone.
+    repeats = not tuned or (runs.table.repeats > 1).any()
+    sections, by_token = _sections(runs) if repeats else ([], None)
+    numbers = _joined([section.numbers.assign(variant=section.variant) for section in sections])
+    published = beside_the_papers.table(runs) if len(runs.together.done) else pd.DataFrame()
+    pictures = [picture for section in sections for picture in section.pictures]
+    write_images(folder, [*(tuned.pictures if tuned else []), *pictures])
     (folder / "tables").mkdir(exist_ok=True)
     laws = [(section.variant, laws_of(section.runs)) for section in sections]
-    constants = pd.concat([found.constants().assign(variant=variant) for variant, found in laws])
-    left_out = pd.concat([found.compared.assign(variant=variant) for variant, found in laws])
-    tables = {"summary": numbers, "beside_the_papers": published, "laws": constants, "laws_left_out": left_out}
+    tables = {"beside_the_papers": published}
+    if sections:
+        tables["summary"] = numbers
+        tables["laws"] = _joined([found.constants().assign(variant=variant) for variant, found in laws])
+        tables["laws_left_out"] = _joined([found.compared.assign(variant=variant) for variant, found in laws])
+    if tuned:
+        tables["fine_tuning"] = tuned.numbers
     for name, table in tables.items():
         write_atomically(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
     tokens, path = folder / "tokens.html", folder / "report.html"
@@ -130,14 +138,17 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
         write_atomically(tokens, by_token.encode())
     else:
         tokens.unlink(missing_ok=True)
-    blocks = [block for section in sections for block in _blocks(section)]
+    blocks = list(tuned.blocks()) if tuned else []
+    blocks += [block for section in sections for block in _blocks(section)]
     if len(published):
         blocks.append(page.table(Table("Beside the papers", BESIDE, _beside_the_papers(published))))
     write_atomically(
-        path, page.document(_title(runs), _before(runs, tokens.name if by_token else None), blocks).encode()
+        path, page.document(_title(runs), _before(runs.together, tokens.name if by_token else None), blocks).encode()
     )
+    if tuned and len(tuned.numbers) and numbers.empty:
+        return fine_tuning.short(tuned.numbers), path
     if numbers.empty:
-        return runs.table.rename(columns={"label": "run"})[["run", "status"]], path
+        return runs.together.table.rename(columns={"label": "run"})[["run", "status"]], path
     short = short_summary(numbers)
     if runs.table.label.duplicated().any():
         short["run"] = numbers.run.to_list()  # labels do not tell variants apart
@@ -168,6 +179,10 @@ def _sections(runs: Runs) -> tuple[list[Section], str | None]:
         for pieces in [made[place * each : (place + 1) * each]]
     ]
     return sections, by_token if isinstance(by_token, str) else None
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def _made(variant: str, runs: Runs, make: Callable[[Runs], Drawing | Part | Missing]) -> Picture | Part | Missing:

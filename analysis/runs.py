@@ -15,30 +15,42 @@ from pyarrow import json
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
+from repeat_study.finetune import Parents
 from repeat_study.ladder import shape_of
-from repeat_study.records import RunDirectory, Status
-from repeat_study.run import Run
+from repeat_study.records import RunDirectory, Status, final_test_losses
+from repeat_study.run import LATER, FurtherTest, Parent, Run
 from repeat_study.study import Study
 
 OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
-# Every field of a run but those that all figures are drawn over, and `evaluation`, which only looks.
-FACTORS = sorted(Run.model_fields.keys() - {"model", "repeats", "repeated_fraction", "seed", "pool_seed", "evaluation"})
+OF_LOOKING = ("evaluation", "further_tests")  # these change nothing of what is trained
+# Every field of a run but those that all figures are drawn over, and those that only look.
+DRAWN_OVER = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
+FACTORS = sorted(Run.model_fields.keys() - {*DRAWN_OVER, *OF_LOOKING, "parent"})
 # What tells the runs of a study apart, to set beside what they measured.
 ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction", "repeats", "seed", "pool_seed"]
 # Two runs that agree in these differ in how they were looked at, not in what was trained: they are no two seeds.
-SAME_TRAINING = [*FACTORS, "model", "repeats", "repeated_fraction", "seed", "pool_seed"]
-NEEDED = (*Run.model_fields, "label", "parameters_non_embedding", "trained_tokens", "vocabulary")
+SAME_TRAINING = [*FACTORS, *DRAWN_OVER, "parent"]
+NEEDED = (
+    *(name for name in Run.model_fields if name not in LATER),
+    "label",
+    "parameters_non_embedding",
+    "trained_tokens",
+    "vocabulary",
+)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a study.
+    """The runs of a study that start from weights drawn at random, and those that were fine-tuned beside them.
 
     table: one row per run: the fields of spec.json, `layers`, `status`, and for finished runs the last evaluation's
         numbers as `final_...`.
     evaluations: one row per evaluation of every run: `name` and the fields of metrics.jsonl, lists as arrays.
     absent: runs that were asked for and have no directory; strangers: directories nobody asked for.
     duplicates: runs left out of both tables, each with the run kept in its place that was trained the same way.
+    fine_tuned: the runs that start from a finished one, in a table of the same form with `parent` (its name), `parent_study`,
+        `parent_repeats` and `parent_fraction`; None where the study has none. They are no arm of a grid of repetition, and
+        nothing that is said of one knows them.
     """
 
     folder: Path
@@ -47,6 +59,16 @@ class Runs:
     absent: list[str]
     strangers: list[str]
     duplicates: dict[str, str] = field(default_factory=dict)
+    fine_tuned: "Runs | None" = None
+
+    @property
+    def together(self) -> "Runs":
+        """All of them in one table."""
+        if not self.fine_tuned:
+            return self
+        table = pd.concat([self.table, self.fine_tuned.table], ignore_index=True)
+        evaluations = pd.concat([self.evaluations, self.fine_tuned.evaluations], ignore_index=True)
+        return replace(self, table=table, evaluations=evaluations, fine_tuned=None)
 
     @property
     def done(self) -> pd.DataFrame:
@@ -149,7 +171,18 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     del rows, read  # 50 MB in a large study, which every process that draws it would hold
     pa.default_memory_pool().release_unused()
     absent = [name for name in names or [] if name not in found]
-    return Runs(folder, table, evaluations, absent, sorted(found - set(wanted)), duplicates)
+    runs = Runs(folder, table, evaluations, absent, sorted(found - set(wanted)), duplicates)
+    return _apart(runs) if (table.parent != "").any() else runs
+
+
+def _apart(runs: Runs) -> Runs:
+    """Runs from scratch, and those with parents beside them."""
+    parts = []
+    for chosen in (runs.table.parent != "", runs.table.parent == ""):
+        table = runs.table[chosen].reset_index(drop=True)
+        evaluations = runs.evaluations[runs.evaluations.name.isin(table.name)].reset_index(drop=True)
+        parts.append(replace(runs, table=table, evaluations=evaluations))
+    return replace(parts[1], fine_tuned=parts[0])
 
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
@@ -158,6 +191,12 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     directory.check_records()
     rows = _evaluations(directory)
     record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
+    parent = record.pop("parent", None)
+    record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
+    if parent:
+        known = Parent.model_validate(parent)
+        record |= {"parent": known.name, "parent_study": known.study, "parent_label": known.label}
+        record |= {"parent_repeats": known.repeats, "parent_fraction": known.repeated_fraction}
     record["layers"] = shape_of(record["model"]).layers
     record["precision"] = directory.precision()
     if rows is None:
@@ -196,13 +235,38 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
 
 
 def names_in(folder: Path, study: Study) -> list[str]:
-    """Names of the study's runs, by the corpus that the runs below `folder` were trained on; no store is needed.
+    """Names of the study's runs, as `declared_in` has them."""
+    return [run.name for run in declared_in(folder, study)]
+
+
+def declared_in(folder: Path, study: Study) -> list[Run]:
+    """The study's runs, by the corpus and the further test sets of the runs below `folder`; no store is needed. Those of a study
+    whose runs have parents need the parents' folder beside it.
 
     Raises InputError when runs of the study as it is declared stand there for more than one corpus.
     """
-    standing = {path.parent.name: read_record(path, "corpus")["corpus"] for path in folder.glob("*/spec.json")}
-    of_corpus = {corpus: [run.name for run in study.runs(corpus)] for corpus in set(standing.values())}
-    found = {corpus for name, corpus in standing.items() if name in of_corpus[corpus]}
+    parents = None
+    if study.parent_study:
+        of_parents = folder.parent / study.parent_study.name
+        if not (runs := declared_in(of_parents, study.parent_study)):
+            raise InputError(
+                f"{of_parents}: no runs of {study.parent_study.name} here, from which those of {study.name} start"
+            )
+        parents = Parents(study.parent_study.name, runs, final_test_losses(of_parents, runs))
+    standing = {path.parent.name: _texts_of(path) for path in folder.glob("*/spec.json")}
+    names = tuple(text.name for text in study.evaluate)
+    alike = {texts for texts in standing.values() if tuple(text.name for text in texts[1]) == names}
+    of_texts = {texts: study.runs(*texts, parents) for texts in alike}
+    found = {
+        texts for name, texts in standing.items() if texts in alike and name in {run.name for run in of_texts[texts]}
+    }
     if len(found) > 1:
-        raise InputError(f"{folder}: runs on {len(found)} corpora ({', '.join(sorted(found))}); move those of one away")
-    return of_corpus[found.pop()] if found else []
+        corpora = sorted({corpus for corpus, _ in found})
+        raise InputError(f"{folder}: runs on {len(found)} corpora ({', '.join(corpora)}); move those of one away")
+    return of_texts[found.pop()] if found else []
+
+
+def _texts_of(spec: Path) -> tuple[str, tuple[FurtherTest, ...]]:
+    """Corpus and further test sets that a spec.json names."""
+    record = read_record(spec, "corpus")
+    return record["corpus"], tuple(FurtherTest.model_validate(text) for text in record.get("further_tests", []))

@@ -3,7 +3,7 @@ training distribution."""
 
 import pandas as pd
 
-from analysis.effective_size import TEST_LOSS, Metric, NoLaw, clean_law, size_multipliers
+from analysis.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
 from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
 from analysis.figures.style import (
     Drawing,
@@ -17,15 +17,6 @@ from analysis.published import H22_OUT_OF_DISTRIBUTION
 from analysis.runs import ARM, Runs
 
 NAME = "out_of_distribution"
-PREFIX = f"final_{TEST_LOSS.name}_"
-
-
-def test_sets(runs: Runs) -> list[Metric]:
-    """The further test sets that finished runs were evaluated on: `test_loss_<set>` in metrics.jsonl."""
-    done = runs.done
-    names = [name for name in done if str(name).startswith(PREFIX) and done[name].notna().any()]
-    sets = [str(name).removeprefix(PREFIX) for name in names if not str(name).endswith("_ci")]
-    return [Metric(f"{TEST_LOSS.name}_{name}", name, f"{name}_multiplier") for name in sorted(sets)]
 
 
 def draw(runs: Runs) -> Drawing | Missing:

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,6 +91,12 @@ def colours(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
     ordered = sorted(set(values))
     scale = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(ordered), 2)))
     return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
+
+
+def start_colours(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
+    """A colour for each kind of start of fine-tuning, in order: black from scratch, then as `colours`."""
+    scale = colours(range(max(len(names) - 1, 1)))
+    return {name: CLEAN if place == 0 else scale[place - 1] for place, name in enumerate(names)}
 
 
 def grid_of_axes(

@@ -1,0 +1,66 @@
+"""Final loss and effective size after fine-tuning, by what the run started from [H22 figs. 12, 15]."""
+
+import numpy as np
+import pandas as pd
+
+from analysis import fine_tuning, published
+from analysis.effective_size import NoLaw, clean_law
+from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread, spread_note, with_bounds
+from analysis.figures.style import Drawing, Missing, grid_of_axes, points, size_axis, start_colours
+from analysis.runs import Runs
+
+NAME = "ossification"
+
+
+def draw(runs: Runs) -> Drawing | Missing:
+    """Left: test loss against size, a line per start and the law of runs from scratch; right: effective size over size."""
+    table = fine_tuning.table(runs)
+    if table.empty or (table.start == fine_tuning.SCRATCH).all():
+        return Missing(NAME, "no fine-tuned run has finished")
+    law = clean_law(runs)
+    by = ["start", "parameters_non_embedding"]
+    loss = spread(table, by, "test_loss")
+    names = fine_tuning.in_order(table.start)
+    colour = start_colours(names)
+    figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
+    figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # a legend of words, and vertical axes of their own
+    left = axes[0][0]
+    for name in names:
+        points(left, "parameters_non_embedding", loss[loss.start == name], color=colour[name], label=name)
+    left.set_ylabel("final test loss (nats/token)")
+    left.set_title("test loss on the new text", fontsize=9)
+    data = loss.assign(quantity="test_loss", bound="")
+    if not isinstance(law, NoLaw):
+        sizes = np.geomspace(law.smallest, law.largest, 100)
+        left.plot(sizes, law.loss(sizes), color=colour[fine_tuning.SCRATCH], linewidth=0.8, linestyle="--")
+        known = table[table.start != fine_tuning.SCRATCH]
+        size = with_bounds(spread(known, by, "multiplier"), known, by)
+        right = axes[0][1]
+        for place, name in enumerate(names[1:] if names[0] == fine_tuning.SCRATCH else names):
+            line = size[size.start == name]
+            bounded_line(right, "parameters_non_embedding", line, place, len(names) - 1, colour[name], name)
+        right.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+        right.axhline(1 / published.H22_OSSIFICATION, color="grey", linewidth=0.8, linestyle="--")
+        right.set_ylabel("effective size / size")
+        right.set_title("beside runs from scratch", fontsize=9)
+        log_axis(right)
+        data = pd.concat([data, size.assign(quantity="multiplier")])
+    for ax in axes[0]:
+        size_axis(ax, table.parameters_non_embedding)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
+    effective = (
+        f"there is no effective size: {law.reason}. "
+        if isinstance(law, NoLaw)
+        else "right: the size of the model from scratch that reaches the same loss, over the run's own size (dotted: 1, as from"
+        f" scratch; dashed: {1 / published.H22_OSSIFICATION:.3g}). {BOUNDS} "
+    )
+    return Drawing(
+        NAME,
+        "Fine-tuned from clean and from repeated models",
+        "Final test loss on the text of fine-tuning, by what a run started from. Left: against size, the dashed line being the"
+        f" power law through the runs from scratch; {effective}Hernandez et al. (figs. 12, 15): fine-tuning a repeated model is"
+        f" worse than training from scratch, with {published.H22_OSSIFICATION}x fewer effective parameters, though it began with"
+        f" more tokens. {spread_note(data)}",
+        figure,
+        data,
+    )

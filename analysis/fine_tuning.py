@@ -1,0 +1,216 @@
+"""What fine-tuned runs brought along and lost: beside runs from scratch, and beside what their parents knew [H22 figs. 12, 15]."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis import published
+from analysis.effective_size import Bound, NoLaw, clean_law, multiplier
+from analysis.figures.style import size_name
+from analysis.runs import Runs
+
+SCRATCH, CLEAN = "from scratch", "clean parent"
+KNOWN = ("test", "pool", "seen_unique")  # texts of the parent that a run is tested on: parent_<text>_loss
+AT_BOTH_ENDS = (
+    *(f"parent_{text}_loss" for text in KNOWN),
+    "copying_loss",
+    "copying_gain",
+    "prefix_matching",
+    "prefix_matching_null",
+)
+EXPLANATION = (
+    "<p>Excess: final test loss over the mean of runs from scratch of the same size, negative where the parent helped. Size ×: size"
+    " of the model from scratch with the same final test loss, over the run's own size, by a power law through the runs from"
+    " scratch; ≤ and ≥ where that is outside of their sizes. The parent's texts: its loss on its own test set, its pool and unique"
+    " text it saw once, before fine-tuning and after it, in nats per token. All digits are in"
+    ' <a href="tables/fine_tuning.csv">tables/fine_tuning.csv</a>.</p>'
+)
+
+
+def starts(runs: Runs) -> pd.DataFrame:
+    """Every run with its `start`: from scratch, from a clean parent, or from one with repeats, told by fraction, and by R where
+    one size has parents of several. Ordered by size and start."""
+    table = runs.together.table
+    repeated = table[table.parent_repeats > 1]
+    several = repeated.groupby(["model", "parent_fraction"]).parent_repeats.nunique().max() > 1
+
+    def start(run: pd.Series) -> str:
+        if not run.parent:
+            return SCRATCH
+        if run.parent_repeats == 1:
+            return CLEAN
+        return f"parent with f = {run.parent_fraction:.0%}" + (f", R = {run.parent_repeats:,}" if several else "")
+
+    by = ["parameters_non_embedding", "parent_fraction", "parent_repeats", "parent", "seed"]
+    return table.assign(start=[start(run) for _, run in table.iterrows()]).sort_values(by, ignore_index=True)
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """The starts there are, from scratch and from clean parents first."""
+    return sorted(set(names), key=lambda start: ({SCRATCH: 0, CLEAN: 1}.get(start, 2), start))
+
+
+def table(runs: Runs) -> pd.DataFrame:
+    """A row per finished run: its start, final test loss, `excess` over from scratch (nats), `multiplier` of size and its
+    `bound`, and the numbers of AT_BOTH_ENDS at the first and the last evaluation as `<name>_before` and `<name>_after`."""
+    everything = starts(runs)
+    done = everything[everything.status == "done"]
+    law = clean_law(runs)
+    scratch = done[done.start == SCRATCH].groupby("model").final_test_loss.mean()
+    together, rows = runs.together, []
+    for run in done.itertuples(index=False):
+        curve = together.curve(str(run.name))
+        ends = {
+            f"{name}_{when}": curve[name].iloc[place] if name in curve else float("nan")
+            for name in AT_BOTH_ENDS
+            for when, place in (("before", 0), ("after", -1))
+        }
+        if isinstance(law, NoLaw) or run.start == SCRATCH:  # which the law goes through
+            size, bound = float("nan"), ""
+        else:
+            found = multiplier(law, run.parameters_non_embedding, run.final_test_loss)
+            size, bound = found.value, str(found.bound)
+        rows.append(
+            {
+                "run": run.name,
+                "label": run.label,
+                "model": run.model,
+                "parameters_non_embedding": run.parameters_non_embedding,
+                "seed": run.seed,
+                "start": run.start,
+                "parent": run.parent,
+                "parent_study": run.parent_study,
+                "parent_fraction": run.parent_fraction,
+                "parent_repeats": run.parent_repeats,
+                "test_loss": run.final_test_loss,
+                "excess": run.final_test_loss - scratch.get(run.model, float("nan")),
+                "multiplier": size,
+                "bound": bound,
+                **ends,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sentences(numbers: pd.DataFrame) -> list[str]:
+    """What happened, each sentence from the numbers alone; nulls are said as plainly as effects."""
+    if numbers.empty or (numbers.start == SCRATCH).all():
+        return ["No fine-tuned run has finished yet: nothing can be said of what they brought along."]
+    said = []
+    for start in in_order(numbers.start):
+        here = numbers[numbers.start == start]
+        if start == SCRATCH:
+            continue
+        excess = here.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
+        each = ", ".join(f"{value:+.3f} ({model})" for (_, model), value in excess.items())
+        worse = (excess > 0).sum()
+        verdict = "worse than" if worse == len(excess) else "better than" if not worse else "not always better than"
+        parents = ""
+        if (here.parent_repeats > 1).all():
+            repeats = here.groupby("model", sort=False).parent_repeats.first()
+            parents = f" ({', '.join(f'R = {value:,} at {model}' for model, value in repeats.items())})"
+        said.append(f"{start[0].upper()}{start[1:]}{parents}: {verdict} training from scratch, by {each} nats.")
+        if len(known := here[here.multiplier.notna()]):
+            said.append(f"As effective size over size: {_sizes(known)}.")
+    said += _ossification(numbers) + _forgetting(numbers) + _heads(numbers)
+    return said
+
+
+def _sizes(here: pd.DataFrame) -> str:
+    found = here.groupby(["parameters_non_embedding", "model"]).agg(
+        value=("multiplier", "mean"), bound=("bound", "max")
+    )
+    return ", ".join(f"{row.bound}{row.value:.2f} ({model})" for (_, model), row in found.iterrows())
+
+
+def _ossification(numbers: pd.DataFrame) -> list[str]:
+    """Repeated parents beside clean ones of the same size and seed."""
+    pairs = paired(numbers)
+    if pairs.empty:
+        return []
+    loss = pairs.test_loss_repeated - pairs.test_loss_clean
+    exact = pairs[(pairs.bound_repeated == Bound.EXACT) & (pairs.bound_clean == Bound.EXACT)]
+    said = (
+        f"A repeated parent in place of a clean one costs {loss.min():+.3f} to {loss.max():+.3f} nats after fine-tuning"
+        f" (in {(loss > 0).sum()} of {len(loss)} pairs it is the worse start)"
+    )
+    if len(exact):
+        ratio = exact.multiplier_clean / exact.multiplier_repeated
+        said += f", or {ratio.min():.2f} to {ratio.max():.2f} times fewer effective parameters"
+    return [
+        f"{said}. Hernandez et al. (figs. 12, 15): fine-tuned from a repeated model {published.H22_OSSIFICATION}x fewer than from"
+        " scratch."
+    ]
+
+
+def paired(numbers: pd.DataFrame) -> pd.DataFrame:
+    """A row per run with a repeated parent, beside the run of the same size and seed with a clean one."""
+    clean = numbers[numbers.start == CLEAN]
+    repeated = numbers[numbers.parent_repeats > 1]
+    return clean.merge(repeated, on=["model", "parameters_non_embedding", "seed"], suffixes=("_clean", "_repeated"))
+
+
+def _forgetting(numbers: pd.DataFrame) -> list[str]:
+    said = []
+    repeated = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_after.notna()]
+    for run in repeated.itertuples(index=False):
+        before = run.parent_test_loss_before - run.parent_pool_loss_before
+        after = run.parent_test_loss_after - run.parent_pool_loss_after
+        said.append(
+            f"{run.label}: loss on the parent's pool {run.parent_pool_loss_before:.2f} before and"
+            f" {run.parent_pool_loss_after:.2f} after; its lead over the parent's test text goes from {before:.2f} to {after:.2f}"
+            f" nats, which leaves {after / before:.0%} of it."
+            if before > 0.01
+            else f"{run.label}: the parent's pool was not learnt by heart, so there is nothing to forget."
+        )
+    return said
+
+
+def _heads(numbers: pd.DataFrame) -> list[str]:
+    ends = numbers[numbers.prefix_matching_after.notna()]
+    if ends.empty:
+        return []
+    scores = [
+        (ends[f"prefix_matching_{when}"] / ends[f"prefix_matching_null_{when}"]).max() for when in ("before", "after")
+    ]
+    if max(scores) <= 2:
+        return [
+            "No best head's prefix matching exceeds twice its null, in parents or after fine-tuning: of induction heads that repeats"
+            " break and fine-tuning mends these runs say nothing."
+        ]
+    pairs = paired(ends)
+    return [
+        f"{run.model}: prefix matching of the best head {run.prefix_matching_before_repeated:.3f} in the repeated parent and"
+        f" {run.prefix_matching_after_repeated:.3f} after fine-tuning ({run.prefix_matching_before_clean:.3f} and"
+        f" {run.prefix_matching_after_clean:.3f} from the clean one); copying gain {run.copying_gain_before_repeated:.3f} and"
+        f" {run.copying_gain_after_repeated:.3f} nats ({run.copying_gain_before_clean:.3f} and {run.copying_gain_after_clean:.3f})."
+        for run in pairs.itertuples(index=False)
+    ]
+
+
+def short(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The table for people: rounded, bounds written out, one row per run."""
+
+    def text(column: str, form: str) -> list[str]:
+        return [format(value, form) if pd.notna(value) else "–" for value in numbers[column]]
+
+    def ends(name: str) -> list[str]:
+        pairs = zip(text(f"{name}_before", ".3f"), text(f"{name}_after", ".3f"), strict=True)
+        return ["–" if "–" in pair else " to ".join(pair) for pair in pairs]
+
+    return pd.DataFrame(
+        {
+            "run": numbers.label,
+            "N": [size_name(size) for size in numbers.parameters_non_embedding],
+            "start": numbers.start,
+            "parent's R": [f"{value:,}" if value else "–" for value in numbers.parent_repeats],
+            "test loss": text("test_loss", ".3f"),
+            "excess": text("excess", "+.3f"),
+            "size ×": [b + v for b, v in zip(numbers.bound, text("multiplier", ".3f"), strict=True)],
+            "parent's test text": ends("parent_test_loss"),
+            "its pool": ends("parent_pool_loss"),
+            "its unique text": ends("parent_seen_unique_loss"),
+            "copying gain": ends("copying_gain"),
+            "prefix matching": ends("prefix_matching"),
+        }
+    )
