@@ -24,13 +24,15 @@ def write_run(
     heads: Sequence[Any] | None = None,
     paragraph: Sequence[Sequence[float]] | None = None,
     metrics: dict[str, Any] | None = None,
+    of_parent: Sequence[Sequence[float]] | None = None,
     **fields: Any,
 ) -> str:
     """A run directory with a given test-loss curve, which its copying loss follows.
 
     heads: prefix matching of every head at every evaluation, [evaluations, layers, heads]; ablating a head takes
     twice its score from the copying gain. paragraph: the probability of every token of every copy at the end, [copies, tokens].
-    metrics: what the last evaluation says otherwise. A run with neither is as those that older versions wrote.
+    metrics: what the last evaluation says otherwise. of_parent: losses on the parent's test text, pool and unique text at every
+    evaluation. A run with neither is as those that older versions wrote.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
     directory = RunDirectory(folder / run.name)
@@ -56,6 +58,9 @@ def write_run(
                 "token": TOKENS * len(final),
                 "loss": (-np.log(shown)).flatten().tolist(),
             }
+        if of_parent is not None:
+            texts = ("test", "pool", "seen_unique")
+            row |= {f"parent_{text}_loss": found for text, found in zip(texts, of_parent[place], strict=True)}
         if place == len(losses) - 1:
             row |= metrics or {}
         timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
