@@ -55,8 +55,8 @@ def test_sets(runs: Runs) -> list[Metric]:
     done = runs.done
     prefix = f"final_{TEST_LOSS.name}_"
     names = [name for name in done if str(name).startswith(prefix) and done[name].notna().any()]
-    sets = [str(name).removeprefix(prefix) for name in names]
-    return [Metric(f"{TEST_LOSS.name}_{name}", name, f"{name}_multiplier") for name in sorted(sets)]
+    sets = [str(name).removeprefix(prefix) for name in names if not str(name).endswith("_ci")]
+    return [Metric(f"{TEST_LOSS.name}_{name}", f"loss on {name}", f"{name}_multiplier") for name in sorted(sets)]
 
 
 @dataclass(frozen=True)
