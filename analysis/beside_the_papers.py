@@ -88,14 +88,13 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
 def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
     """Effective size of fine-tuned runs by models from scratch, a row per model and start."""
     numbers = fine_tuning.table(runs)
-    known = numbers[(numbers.start != fine_tuning.SCRATCH) & numbers.multiplier.notna()]
-    by = ["parameters_non_embedding", "model", "start"]
-    if known.empty:
+    if numbers.empty or (known := numbers[numbers.multiplier.notna()]).empty:
         return
+    by = ["parameters_non_embedding", "model", "start"]
     for arm in with_bounds(over_seeds(known, by, "multiplier"), known, by).itertuples(index=False):
         several = arm.seeds > 1 and not arm.bound
         interval = (arm.low, arm.high) if several else (NAN, NAN)
-        repeated = arm.start != fine_tuning.CLEAN
+        repeated = (known.parent_repeats[known.start == arm.start] > 1).all()
         paper = (1 / published.H22_OSSIFICATION, "H22 figs. 12, 15") if repeated else NOT_THERE
         where = f"{arm.model}, {arm.start}"
         yield "size multiplier after fine-tuning, by runs from scratch", where, arm.bound, arm.mean, *interval, *paper

@@ -1,15 +1,20 @@
 """What fine-tuned runs brought along and lost: beside runs from scratch, and beside what their parents knew [H22 figs. 12, 15]."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from analysis import published
-from analysis.effective_size import Bound, NoLaw, clean_law, multiplier
+from analysis.effective_size import Bound, NoLaw, clean_law, multiplier, test_sets
 from analysis.figures.style import size_name
-from analysis.runs import Runs
+from analysis.runs import FACTORS, Runs
+from repeat_study.finetune import described
+from repeat_study.records import Status
 
 SCRATCH, CLEAN = "from scratch", "clean parent"
+REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # what a label says of a parent with repeats, and then of whatever else it has
 KNOWN = ("test", "pool", "seen_unique")  # texts of the parent that a run is tested on: parent_<text>_loss
 AT_BOTH_ENDS = (
     *(f"parent_{text}_loss" for text in KNOWN),
@@ -28,44 +33,76 @@ EXPLANATION = (
 
 
 def starts(runs: Runs) -> pd.DataFrame:
-    """Every run with its `start`: from scratch, from a clean parent, or from one with repeats, told by fraction, and by R where
-    one size has parents of several. Ordered by size and start."""
+    """Every fine-tuned run and every clean one from scratch, with its `start`; ordered by size and start.
+
+    A start says what of the parent tells it from a clean one: its fraction, its R where one size has parents of several, and
+    whatever else its label says; and what of the run itself varies beside, as its learning rate.
+    """
     table = runs.together.table
-    repeated = table[table.parent_repeats > 1]
+    table = table[(table.parent != "") | (table.repeats == 1)]
+    of_parent = [
+        described(run.parent_label, run.model, int(run.parent_seed)) if run.parent else "" for run in table.itertuples()
+    ]
+    table = table.assign(start="", parent_says=of_parent)
+    repeated = table[table.parent_says.str.match(REPEATED)]
     several = repeated.groupby(["model", "parent_fraction"]).parent_repeats.nunique().max() > 1
+    table["start"] = [_start(run, several) for run in table.itertuples()]
+    for alike in (table.parent == "", table.parent != ""):
+        kinds = table[alike].groupby(["model", "start"])
+        for name in ("repeated_fraction", "repeats", *FACTORS):
+            if kinds[name].nunique().max() > 1:
+                table.loc[alike, "start"] += table.loc[alike, name].map(
+                    lambda value, name=name: f", {name} = {_said(value)}"
+                )
+    by = ["parameters_non_embedding", "parent_fraction", "parent_repeats", "start", "seed"]
+    return table.sort_values(by, ignore_index=True)
 
-    def start(run: pd.Series) -> str:
-        if not run.parent:
-            return SCRATCH
-        if run.parent_repeats == 1:
-            return CLEAN
-        return f"parent with f = {run.parent_fraction:.0%}" + (f", R = {run.parent_repeats:,}" if several else "")
 
-    by = ["parameters_non_embedding", "parent_fraction", "parent_repeats", "parent", "seed"]
-    return table.assign(start=[start(run) for _, run in table.iterrows()]).sort_values(by, ignore_index=True)
+def _start(run: Any, several: bool) -> str:
+    if not run.parent:
+        return SCRATCH
+    if run.parent_says == "clean":
+        return CLEAN
+    if not (found := re.match(REPEATED, run.parent_says)):
+        return f"parent {run.parent_says}"
+    repeats = f", R = {run.parent_repeats:,}" if several else ""
+    return f"parent with f = {run.parent_fraction:.0%}{repeats}{f' ({found[1]})' if found[1] else ''}"
+
+
+def _said(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def from_scratch(table: pd.DataFrame) -> pd.DataFrame:
+    """The controls of a table of `starts`: runs from scratch, if they are of one kind."""
+    kinds = {start for start in table.start if start.startswith(SCRATCH)}
+    return table[table.start.isin(kinds)] if len(kinds) == 1 else table[:0]
 
 
 def in_order(names: Sequence[str]) -> list[str]:
     """The starts there are, from scratch and from clean parents first."""
-    return sorted(set(names), key=lambda start: ({SCRATCH: 0, CLEAN: 1}.get(start, 2), start))
+    return sorted(set(names), key=lambda start: (not start.startswith(SCRATCH), not start.startswith(CLEAN), start))
 
 
 def table(runs: Runs) -> pd.DataFrame:
     """A row per finished run: its start, final test loss, `excess` over from scratch (nats), `multiplier` of size and its
-    `bound`, and the numbers of AT_BOTH_ENDS at the first and the last evaluation as `<name>_before` and `<name>_after`."""
+    `bound`, and the numbers of AT_BOTH_ENDS and of further test sets at the first and the last evaluation as `<name>_before` and
+    `<name>_after`. Without runs from scratch, or with several kinds of them, there is no excess and no multiplier."""
     everything = starts(runs)
-    done = everything[everything.status == "done"]
-    law = clean_law(runs)
-    scratch = done[done.start == SCRATCH].groupby("model").final_test_loss.mean()
+    done = everything[everything.status == Status.DONE]
+    scratch = from_scratch(done)
+    law = clean_law(runs) if len(scratch) else NoLaw("there are no runs from scratch of one kind")
+    control = scratch.groupby("model").final_test_loss.mean() if len(scratch) else pd.Series(dtype=float)
     together, rows = runs.together, []
+    further = [metric.name for metric in test_sets(together)]
     for run in done.itertuples(index=False):
         curve = together.curve(str(run.name))
         ends = {
             f"{name}_{when}": curve[name].iloc[place] if name in curve else float("nan")
-            for name in AT_BOTH_ENDS
+            for name in (*AT_BOTH_ENDS, *further)
             for when, place in (("before", 0), ("after", -1))
         }
-        if isinstance(law, NoLaw) or run.start == SCRATCH:  # which the law goes through
+        if isinstance(law, NoLaw) or not run.parent:  # which the law goes through
             size, bound = float("nan"), ""
         else:
             found = multiplier(law, run.parameters_non_embedding, run.final_test_loss)
@@ -77,13 +114,15 @@ def table(runs: Runs) -> pd.DataFrame:
                 "model": run.model,
                 "parameters_non_embedding": run.parameters_non_embedding,
                 "seed": run.seed,
+                "repeated_fraction": run.repeated_fraction,
+                "repeats": run.repeats,
                 "start": run.start,
                 "parent": run.parent,
                 "parent_study": run.parent_study,
                 "parent_fraction": run.parent_fraction,
                 "parent_repeats": run.parent_repeats,
                 "test_loss": run.final_test_loss,
-                "excess": run.final_test_loss - scratch.get(run.model, float("nan")),
+                "excess": run.final_test_loss - control.get(run.model, float("nan")),
                 "multiplier": size,
                 "bound": bound,
                 **ends,
@@ -94,14 +133,17 @@ def table(runs: Runs) -> pd.DataFrame:
 
 def sentences(numbers: pd.DataFrame) -> list[str]:
     """What happened, each sentence from the numbers alone; nulls are said as plainly as effects."""
-    if numbers.empty or (numbers.start == SCRATCH).all():
+    if numbers.empty or (numbers.parent == "").all():
         return ["No fine-tuned run has finished yet: nothing can be said of what they brought along."]
     said = []
-    for start in in_order(numbers.start):
+    for start in in_order(numbers.start[numbers.parent != ""]):
         here = numbers[numbers.start == start]
-        if start == SCRATCH:
-            continue
         excess = here.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
+        if excess.empty:
+            said.append(
+                f"{start[0].upper()}{start[1:]}: there is no run from scratch, or several kinds of them, to set it beside."
+            )
+            continue
         each = ", ".join(f"{value:+.3f} ({model})" for (_, model), value in excess.items())
         worse = (excess > 0).sum()
         verdict = "worse than" if worse == len(excess) else "better than" if not worse else "not always better than"
@@ -129,7 +171,8 @@ def _ossification(numbers: pd.DataFrame) -> list[str]:
     if pairs.empty:
         return []
     loss = pairs.test_loss_repeated - pairs.test_loss_clean
-    exact = pairs[(pairs.bound_repeated == Bound.EXACT) & (pairs.bound_clean == Bound.EXACT)]
+    known = pairs[pairs.multiplier_clean.notna() & pairs.multiplier_repeated.notna()]
+    exact = known[(known.bound_repeated == Bound.EXACT) & (known.bound_clean == Bound.EXACT)]
     said = (
         f"A repeated parent in place of a clean one costs {loss.min():+.3f} to {loss.max():+.3f} nats after fine-tuning"
         f" (in {(loss > 0).sum()} of {len(loss)} pairs it is the worse start)"
@@ -145,9 +188,16 @@ def _ossification(numbers: pd.DataFrame) -> list[str]:
 
 def paired(numbers: pd.DataFrame) -> pd.DataFrame:
     """A row per run with a repeated parent, beside the run of the same size and seed with a clean one."""
-    clean = numbers[numbers.start == CLEAN]
-    repeated = numbers[numbers.parent_repeats > 1]
-    return clean.merge(repeated, on=["model", "parameters_non_embedding", "seed"], suffixes=("_clean", "_repeated"))
+
+    def without_parent(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(
+            own=table.start.str.replace(f"^(parent with [^,]*(, R = [0-9,]+)?|{CLEAN})", "", regex=True)
+        )
+
+    clean = without_parent(numbers[numbers.start.str.startswith(CLEAN)])
+    repeated = without_parent(numbers[numbers.parent_repeats > 1])
+    on = ["model", "parameters_non_embedding", "seed", "own"]
+    return clean.merge(repeated, on=on, suffixes=("_clean", "_repeated"))
 
 
 def _forgetting(numbers: pd.DataFrame) -> list[str]:
@@ -198,6 +248,9 @@ def short(numbers: pd.DataFrame) -> pd.DataFrame:
         pairs = zip(text(f"{name}_before", ".3f"), text(f"{name}_after", ".3f"), strict=True)
         return ["–" if "–" in pair else " to ".join(pair) for pair in pairs]
 
+    prefix, suffix = "test_loss_", "_after"
+    named = [str(name) for name in numbers if str(name).startswith(prefix) and str(name).endswith(suffix)]
+    further = [name.removeprefix(prefix).removesuffix(suffix) for name in named]
     return pd.DataFrame(
         {
             "run": numbers.label,
@@ -210,6 +263,7 @@ def short(numbers: pd.DataFrame) -> pd.DataFrame:
             "parent's test text": ends("parent_test_loss"),
             "its pool": ends("parent_pool_loss"),
             "its unique text": ends("parent_seen_unique_loss"),
+            **{f"loss on {name}": ends(f"test_loss_{name}") for name in further},
             "copying gain": ends("copying_gain"),
             "prefix matching": ends("prefix_matching"),
         }

@@ -48,9 +48,9 @@ class Runs:
     evaluations: one row per evaluation of every run: `name` and the fields of metrics.jsonl, lists as arrays.
     absent: runs that were asked for and have no directory; strangers: directories nobody asked for.
     duplicates: runs left out of both tables, each with the run kept in its place that was trained the same way.
-    fine_tuned: the runs that start from a finished one, in a table of the same form with `parent` (its name), `parent_study`,
-        `parent_repeats` and `parent_fraction`; None where the study has none. They are no arm of a grid of repetition, and
-        nothing that is said of one knows them.
+    fine_tuned: the runs that start from a finished one, in tables of the same form with `parent` (its name), `parent_label`,
+        `parent_study`, `parent_seed`, `parent_repeats` and `parent_fraction`; None where the study has none. They are no arm of
+        a grid of repetition, and nothing that is said of one knows them.
     """
 
     folder: Path
@@ -193,10 +193,12 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
     parent = record.pop("parent", None)
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
+    record["parent_seed"] = 0
     if parent:
         known = Parent.model_validate(parent)
         record |= {"parent": known.name, "parent_study": known.study, "parent_label": known.label}
         record |= {"parent_repeats": known.repeats, "parent_fraction": known.repeated_fraction}
+        record["parent_seed"] = known.seed
     record["layers"] = shape_of(record["model"]).layers
     record["precision"] = directory.precision()
     if rows is None:
@@ -256,7 +258,7 @@ def declared_in(folder: Path, study: Study) -> list[Run]:
     standing = {path.parent.name: _texts_of(path) for path in folder.glob("*/spec.json")}
     names = tuple(text.name for text in study.evaluate)
     alike = {texts for texts in standing.values() if tuple(text.name for text in texts[1]) == names}
-    of_texts = {texts: study.runs(*texts, parents) for texts in alike}
+    of_texts = {texts: study.runs(*texts, parents, []) for texts in alike}
     found = {
         texts for name, texts in standing.items() if texts in alike and name in {run.name for run in of_texts[texts]}
     }

@@ -5,33 +5,32 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from data_prep.errors import InputError
 from repeat_study.run import Parent, Run
 from repeat_study.spec import Spec
 
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
+LABEL = "label"  # a key of selectors beside those of a run: what its label says between model and seed
 ACCEPTED = (
     f'accepted are "{SCRATCH}", "{CLEAN}", "{WORST}" and a table of what a parent has, as {{repeats = 100, repeated_fraction ='
-    f' 0.9}} or {{repeats = "{WORST}", repeated_fraction = 0.9}}'
+    f' 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
 )
-
-
-class Undecided(InputError):
-    """Which run is the parent is not known before others are finished."""
 
 
 class FineTune(Spec):
     """What a study whose runs have parents says of them: the `[finetune]` table."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     study: str = Field(alias="from")  # name of the parents' study, or the path of its file
     learning_rate_share: float = Field(
         0.5, gt=0, le=1
     )  # of [training]'s, in runs that have a parent [H22 figs. 12, 15]
     warmup_fraction: float = Field(0.01, ge=0, lt=1)  # in these; [training]'s is of runs from scratch
+
+
+class Undecided(InputError):
+    """Which run is the parent is not known before others are finished."""
 
 
 @dataclass(frozen=True)
@@ -46,46 +45,58 @@ class Parents:
     losses: Mapping[str, float] | None = None
 
     def needed(self, selector: Any, model: str, seed: int) -> list[Run]:
-        """The runs that have to be finished before the parent of a run is known and can be started from."""
+        """The runs that have to be finished before the parent of a run is known and can be started from.
+
+        Raises InputError where no run or several are meant.
+        """
         if selector == SCRATCH:
             return []
         wanted = _wanted(selector)
         alike = self._alike(wanted, model, selector)
-        if wanted.get("repeats") == WORST:
+        seed = wanted.get("seed", seed)
+        of_seed = [run for run in alike if run.seed == seed]
+        worst = wanted.get("repeats") == WORST
+        if worst and of_seed and len({(run.repeats, run.seed) for run in alike}) == len(alike):
             return alike
-        of_seed = [run for run in alike if run.seed == wanted.get("seed", seed)]
-        if len(of_seed) != 1:
+        if worst or len(of_seed) != 1:
+            one = "one for each R and seed" if worst else "one"
             raise InputError(
-                f"{_say(selector)} means {len(of_seed)} runs of {self.study} with {model} and seed"
-                f" {wanted.get('seed', seed)}, one is needed; there are {_labels(of_seed or alike)}"
+                f"{_say(selector)} means {len(of_seed)} runs of {self.study} with {model} and seed {seed}, {one} is needed;"
+                f" there are {_labels(of_seed or alike)}"
             )
         return of_seed
 
-    def choose(self, selector: Any, model: str, seed: int) -> Parent | None:
+    def choose(self, selector: Any, model: str, seed: int) -> tuple[Parent, Run] | None:
         """The parent of a run of this model and seed; None from scratch.
 
-        Raises InputError where no run or several are meant, Undecided where the worst R is asked for and a run that might
-        have it is not finished.
+        Raises InputError as `needed`, and Undecided where the worst R is asked for and a run that might have it is not
+        finished. For a plan that one is called so, and stands for all.
         """
         needed = self.needed(selector, model, seed)
         if not needed:
             return None
-        if _wanted(selector).get("repeats") != WORST:
-            return _parent(self.study, needed[0])
+        wanted = _wanted(selector)
+        if wanted.get("repeats") != WORST:
+            return _parent(self.study, needed[0]), needed[0]
         if self.losses is None:
-            some = next(run for run in needed if run.repeats > 1)
-            return _parent(self.study, some).model_copy(update={"label": f"{model}-{WORST}-s{seed}", "identity": ""})
-        return _parent(self.study, self._worst(needed, selector, seed))
+            fraction = f"f{needed[0].repeated_fraction:g}-{WORST}"
+            unknown = {"label": f"{model}-{fraction}-s{seed}", "identity": ""}
+            return _parent(self.study, needed[0]).model_copy(update=unknown), needed[0]
+        chosen = self._worst(needed, selector, wanted.get("seed", seed))
+        return _parent(self.study, chosen), chosen
 
     def _alike(self, wanted: dict[str, Any], model: str, selector: Any) -> list[Run]:
         of_model = [run for run in self.runs if run.model == model]
         if not of_model:
             there = ", ".join(dict.fromkeys(run.model for run in self.runs))
             raise InputError(f"{model} is the shape of no run of {self.study}, whose models are {there}")
-        keys = {key: value for key, value in wanted.items() if value != WORST and key != "seed"}
-        if strange := keys.keys() - Run.model_fields.keys():
-            raise InputError(f"{sorted(strange)[0]}: not a key of a run of {self.study}; {ACCEPTED}")
-        alike = [run for run in of_model if all(getattr(run, key) == value for key, value in keys.items())]
+        keys = {key: value for key, value in wanted.items() if key != "seed" and (key, value) != ("repeats", WORST)}
+        for key, value in keys.items():
+            if key not in Run.model_fields and key != LABEL:
+                raise InputError(f"{key}: not a key of a run of {self.study}; {ACCEPTED}")
+            if value == WORST or isinstance(value, bool):
+                raise InputError(f"{key} = {value}: not a value of a run of {self.study}; {ACCEPTED}")
+        alike = [run for run in of_model if all(_value(run, key) == value for key, value in keys.items())]
         if wanted.get("repeats") == WORST:
             alike = [run for run in alike if run.repeats > 1]
             if len(fractions := sorted({run.repeated_fraction for run in alike})) > 1:
@@ -99,31 +110,33 @@ class Parents:
         return alike
 
     def _worst(self, alike: Sequence[Run], selector: Any, seed: int) -> Run:
-        """That of this seed at the R whose mean final test loss over seeds is the highest."""
+        """That of this seed at the R whose mean final test loss over seeds is the highest, of those R that it has."""
         losses = self.losses or {}
         if unfinished := [run for run in alike if run.name not in losses]:
             raise Undecided(
                 f"{_say(selector)} chooses among {len(alike)} runs of {self.study}, {len(unfinished)} of which are not finished"
-                f" ({unfinished[0].name}); train them first: repeat-study run {self.study}, or sweep"
+                f" ({unfinished[0].name})"
             )
         of_repeats: dict[int, list[float]] = {}
         for run in alike:
             of_repeats.setdefault(run.repeats, []).append(losses[run.name])
-        worst = max(of_repeats, key=lambda repeats: fmean(of_repeats[repeats]))
-        seed = _wanted(selector).get("seed", seed)
-        found = [run for run in alike if run.repeats == worst and run.seed == seed]
-        if len(found) != 1:
-            raise InputError(
-                f"{_say(selector)} is R = {worst}, of which {self.study} has {len(found) or 'no'} runs with seed {seed}"
-            )
-        return found[0]
+        return max((run for run in alike if run.seed == seed), key=lambda run: fmean(of_repeats[run.repeats]))
+
+
+def described(label: str, model: str, seed: int) -> str:
+    """What a run's label says between its model and its seed, as clean, f0.9-R100 or from-clean."""
+    return label.removeprefix(f"{model}-").removesuffix(f"-s{seed}")
+
+
+def _value(run: Run, key: str) -> Any:
+    return described(run.label, run.model, run.seed) if key == LABEL else getattr(run, key)
 
 
 def _wanted(selector: Any) -> dict[str, Any]:
     if isinstance(selector, dict):
         return selector
     if selector == CLEAN:
-        return {"repeats": 1}
+        return {"repeats": 1, "parent": None}
     if selector == WORST:
         return {"repeats": WORST}
     raise InputError(f"{selector!r} found; {ACCEPTED}")

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.build import DataSpec, Progress, prepare
+from data_prep.errors import InputError
 from data_prep.overlap import require_apart
-from data_prep.token_store import TokenStore
+from data_prep.token_store import TokenStore, find_store
 from repeat_study.finetune import Parents
 from repeat_study.records import final_test_losses
 from repeat_study.run import FurtherTest, Run
@@ -23,18 +24,32 @@ class Prepared:
     further_tests: tuple[FurtherTest, ...]
     parent: "Prepared | None"
 
-    def runs(self, runs_dir: Path) -> list[Run]:
+    def runs(self, runs_dir: Path, undecided: list[str] | None = None) -> list[Run]:
         """The study's runs on this corpus. `runs_dir` is where studies have their folders: which parent is the worst is seen
-        there.
+        there. `undecided` is as in Study.runs.
 
-        Raises InputError as Study.runs does, and Undecided where parents that may be the worst are not finished.
+        Raises InputError as that does, and Undecided where parents that may be the worst are not finished.
         """
-        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
+        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir), undecided)
 
     def check(self) -> None:
-        """Raises InputError where the corpus holds too little for a run, or no text to copy."""
+        """Raises InputError where a test set shares a document with what this study or one before it trains on, the corpus or a
+        test set holds too little for a run, or there is no text to copy."""
+        further = {text.name: find_store(self.store.folder.parent, text.fingerprint) for text in self.further_tests}
+        for name, tested in further.items():
+            for ancestor in self.lineage:
+                require_apart(tested, ancestor.store, f"evaluate, {name}")
+        for ancestor in self.lineage[:-1]:
+            require_apart(self.store, ancestor.store, f"data of {self.study.name}, its test split")
+            require_apart(ancestor.store, self.store, f"data of {ancestor.study.name}, its test split")
         for run in self.study.runs(self.store.fingerprint):
             run.draw(self.store)
+            for name, tested in further.items():
+                if not tested.sequences_in("test", run.context):
+                    raise InputError(
+                        f"evaluate, {name}: {tested.test.size} tokens to be tested on, less than one sequence of {run.context} and"
+                        f" its target; give more text or a larger max_tokens"
+                    )
         if (text := self.study.evaluation.copying_text) is not None:
             from repeat_study.probes.copying import copying_probe
 
@@ -44,7 +59,7 @@ class Prepared:
         """What the study's runs choose their parents from; None where they have none."""
         if not self.parent:
             return None
-        name, runs = self.parent.study.name, self.parent.runs(runs_dir)
+        name, runs = self.parent.study.name, self.parent.runs(runs_dir, [])
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
@@ -71,15 +86,8 @@ def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what
     Raises InputError as `data_prep.build.prepare` does, and where a test set shares a document with a training text.
     """
     prepared = _with_stores(study, lambda spec: prepare(spec, data_dir, progress))
-    for text, there in zip(study.evaluate, prepared.further_tests, strict=True):
-        tested = TokenStore(data_dir / text.data(study.data).store_name)
-        for ancestor in prepared.lineage:
-            require_apart(tested, ancestor.store, f"evaluate, {there.name}")
-    if prepared.parent:
-        for ancestor in prepared.parent.lineage:
-            require_apart(prepared.store, ancestor.store, "data, its test split")
-            require_apart(ancestor.store, prepared.store, f"data, the test split of {ancestor.study.name}")
-    prepared.check()
+    for one in prepared.lineage:
+        one.check()
     return prepared
 
 

@@ -156,7 +156,9 @@ class Run(TrainingSpec):
         if self.repeats > 1 or not self.parent:
             parts.append(f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean")
         if self.parent:
-            parent = self.parent.label.removeprefix(f"{self.model}-").removesuffix(f"-s{self.seed}")
+            parent = self.parent.label.removeprefix(f"{self.model}-").removesuffix(f"-s{self.parent.seed}")
+            if self.parent.seed != self.seed:
+                parent += f"-s{self.parent.seed}"
             parts.append(f"from-{parent}")
         if self.unit is not Unit.SEQUENCE:
             parts.append(f"{self.unit}s")

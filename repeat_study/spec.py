@@ -5,7 +5,6 @@ from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_prep.corpora import SourceSpec
 from data_prep.errors import InputError
 
 
@@ -44,13 +43,17 @@ def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
 
 
 def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
+    """Keys of the table at a place, as a file names them."""
+    tables = [kind]
     for key in place:
-        if str(key) not in kind.model_fields:  # the tag of a union, as the kind of a source
-            kind = next(
-                member for member in get_args(get_args(SourceSpec)[0]) if member.model_fields["kind"].default == key
-            )
-            continue
-        inner = kind.model_fields[str(key)].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            kind = inner
-    return set(kind.model_fields)
+        if len(tables) > 1:  # of a union, as the kinds of a source: the key is its tag
+            tables = [table for table in tables if table.model_fields["kind"].default == key]
+        elif not isinstance(key, int):
+            tables = _tables_in(tables[0].model_fields[key].annotation) or tables
+    return {field.alias or name for name, field in tables[0].model_fields.items()}
+
+
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in _tables_in(part)]

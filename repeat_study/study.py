@@ -13,9 +13,9 @@ from data_prep.build import DataSpec, named_source
 from data_prep.corpora import SourceSpec
 from data_prep.errors import InputError
 from data_prep.files import read_text
-from repeat_study.finetune import SCRATCH, FineTune, Parents
+from repeat_study.finetune import SCRATCH, FineTune, Parents, Undecided
 from repeat_study.resources import Resources, Sharing
-from repeat_study.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
+from repeat_study.run import EvaluationSpec, FurtherTest, Parent, Run, TrainingSpec
 from repeat_study.spec import Spec, validated
 
 INSTALLED = ("installed-python", "installed-prose")  # two readings of the same files
@@ -63,12 +63,17 @@ class Study(Spec):
     grid: list[dict[str, Any]] = Field(min_length=1)
 
     def runs(
-        self, corpus: str = "", further_tests: tuple[FurtherTest, ...] | None = None, parents: Parents | None = None
+        self,
+        corpus: str = "",
+        further_tests: tuple[FurtherTest, ...] | None = None,
+        parents: Parents | None = None,
+        undecided: list[str] | None = None,
     ) -> list[Run]:
         """All runs of the grid, each once, in the order of the file.
 
         corpus: the store's fingerprint; further_tests: those of `[[evaluate]]`; parents: what `[finetune]` chooses from. What
         is left out is not prepared yet, and the runs have other identities than those to be trained.
+        undecided: where it is given, points whose parent is not known yet are left out, and said here.
         Every `[[grid]]` table is a product of its lists; keys are those of a run, and `parent`. Raises InputError for a bad point.
         """
         if further_tests is None:
@@ -81,17 +86,31 @@ class Study(Spec):
         for where, chosen in self._points():
             selector = chosen.pop("parent", SCRATCH)
             values = shared | self.models.get(str(chosen.get("model")), {}) | chosen
-            if self.finetune and parents and selector != SCRATCH:
-                seed = values.get("seed", Run.model_fields["seed"].default)
-                try:
-                    values["parent"] = parents.choose(selector, str(values.get("model")), seed)
-                except InputError as error:
-                    raise type(error)(f"{where}parent: {error}") from error
-                values["learning_rate"] *= self.finetune.learning_rate_share
-                if "warmup_fraction" not in chosen:
-                    values["warmup_fraction"] = self.finetune.warmup_fraction
-            runs[validated(Run, values, where)] = None
+            run = validated(Run, values, where)
+            try:
+                found = parents.choose(selector, run.model, run.seed) if parents else None
+            except Undecided as error:
+                if undecided is None:
+                    raise Undecided(f"{where}parent: {error}") from error
+                undecided.append(f"{where}parent: {error}")
+                continue
+            except InputError as error:
+                raise InputError(f"{where}parent: {error}") from error
+            runs[self._child(run, *found, values, chosen, where) if found else run] = None
         return list(runs)
+
+    def _child(
+        self, run: Run, parent: Parent, of_parent: Run, values: dict[str, Any], chosen: dict[str, Any], where: str
+    ) -> Run:
+        """A point of the grid with a parent, trained as `[finetune]` says."""
+        assert self.finetune
+        for key in ("context", "vocabulary_multiple"):
+            if (here := getattr(run, key)) != (there := getattr(of_parent, key)):
+                raise InputError(f"{where}{key}: {here} found, {there} in its parent {of_parent.label}")
+        values = values | {"parent": parent, "learning_rate": run.learning_rate * self.finetune.learning_rate_share}
+        if "warmup_fraction" not in chosen:
+            values["warmup_fraction"] = self.finetune.warmup_fraction
+        return validated(Run, values, where)
 
     @property
     def lineage(self) -> "list[Study]":
@@ -140,11 +159,11 @@ class Study(Spec):
         for number, text in enumerate(self.evaluate):
             if text.name in names[:number]:
                 raise InputError(f"evaluate.{number}.name: {text.name!r} is there already; give each its own")
-            beside = text.source.kind in INSTALLED and self.data.source.kind in INSTALLED
-            if beside and (text.test_fraction or 0) > self.data.test_fraction:
+            beside = any(study.data.source.kind in INSTALLED for study in self.lineage)
+            if beside and text.source.kind in INSTALLED and (text.test_fraction or 0) > self.data.test_fraction:
                 raise InputError(
-                    f"evaluate.{number}.test_fraction: {text.test_fraction} of the installation would reach into the training"
-                    f" text; accepted is up to data.test_fraction, {self.data.test_fraction}"
+                    f"evaluate.{number}.test_fraction: {text.test_fraction} of the installation would reach into text that is"
+                    f" trained on; accepted is up to data.test_fraction, {self.data.test_fraction}"
                 )
         return self
 
@@ -152,7 +171,12 @@ class Study(Spec):
     def _parents_fit(self) -> Self:
         """What a model cannot change when it goes on with another text."""
         if not (self.finetune and self.parent_study):
+            if self.finetune:
+                raise InputError("finetune.from: the parents' study was not read")
             return self
+        names = [study.name for study in self.lineage]
+        if len(set(names)) < len(names):
+            raise InputError(f"finetune.from: two studies are called {self.name}, and would share a folder")
         if self.data.test_fraction != self.parent_study.data.test_fraction:
             raise InputError(
                 f"data.test_fraction: {self.data.test_fraction} found, {self.parent_study.data.test_fraction} in"
@@ -160,12 +184,6 @@ class Study(Spec):
             )
         if not any(table.get("parent", SCRATCH) not in (SCRATCH, [SCRATCH]) for table in self.grid):
             raise InputError('finetune: no table of the grid names a parent, as parent = ["scratch", "clean", "worst"]')
-        theirs = self.parent_study.training
-        for key in ("context", "vocabulary_multiple"):
-            if (here := getattr(self.training, key)) != (there := getattr(theirs, key)):
-                raise InputError(
-                    f"training.{key}: {here} found, {there} in {self.parent_study.name}, whose models go on here"
-                )
         return self
 
     def check_sharing(self, vocabulary: int) -> None:
@@ -207,11 +225,15 @@ def load_study(path: Path, overrides: list[str] | None = None, descendants: tupl
         raise InputError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
+    for key in Study.not_given & table.keys():
+        raise InputError(f"{path}: {key}: unknown key; it follows from finetune.from")
     of_parent = [override for override in overrides or [] if override.startswith("parent.")]
     for override in overrides or []:
         if override not in of_parent:
             _override(table, override)
     try:
+        if isinstance(data := table.get("data"), dict) and "tokenizer_of" in data:
+            raise InputError("data.tokenizer_of: unknown key; it follows from finetune.from")
         _read_copying_text(table, path.parent)
         _read_parent_study(
             table, path, [override.removeprefix("parent.") for override in of_parent], (*descendants, path)

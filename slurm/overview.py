@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from data_prep.errors import InputError
 from repeat_study.records import RunDirectory, Status
 from repeat_study.run import Run
 from slurm.preemption import SAVED_WORDS
@@ -15,6 +16,7 @@ from slurm.scheduler import Queued
 from slurm.submissions import Submission, held_runs, latest
 
 TAIL = 8  # lines of an error log
+BAD_INPUT = f"{InputError.__module__}.{InputError.__qualname__}: "  # how a traceback of it ends
 
 
 class State(StrEnum):
@@ -109,6 +111,8 @@ def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
     text = next((text for text in texts if "Traceback" in text), texts[0] if texts else "")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     own = [line for line in lines if not re.match(r"srun: |slurmstepd|submitit (ERROR|INFO|WARNING)", line)]
+    if own and own[-1].startswith(BAD_INPUT):  # one line says it all
+        return (own[-1].removeprefix(BAD_INPUT),)
     return tuple((own or lines)[-TAIL:])
 
 

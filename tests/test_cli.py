@@ -36,7 +36,7 @@ def test_a_study_from_plan_to_report(workplace: Path) -> None:
 def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path) -> None:
     few = ("--set", "grid.0.parent=['scratch', 'clean', 'worst']")
     plan = call("plan", "child", *few, cwd=with_child)
-    assert plan.returncode == 0 and "1x16-from-worst-s0" in plan.stdout, plan.stderr
+    assert plan.returncode == 0 and "1x16-from-f0.5-worst-s0" in plan.stdout, plan.stderr
     unknown = call("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
     assert unknown.returncode == 2 and "worst is no run of tiny with 1x16; there are 1x16-clean-s0" in unknown.stderr
     run = call("run", "child", *few, cwd=with_child)

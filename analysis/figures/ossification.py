@@ -15,9 +15,10 @@ NAME = "ossification"
 def draw(runs: Runs) -> Drawing | Missing:
     """Left: test loss against size, a line per start and the law of runs from scratch; right: effective size over size."""
     table = fine_tuning.table(runs)
-    if table.empty or (table.start == fine_tuning.SCRATCH).all():
+    if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
-    law = clean_law(runs)
+    several = table.multiplier.isna().all()
+    law = NoLaw("there are no runs from scratch of one kind") if several else clean_law(runs)
     by = ["start", "parameters_non_embedding"]
     loss = spread(table, by, "test_loss")
     names = fine_tuning.in_order(table.start)
@@ -32,11 +33,11 @@ def draw(runs: Runs) -> Drawing | Missing:
     data = loss.assign(quantity="test_loss", bound="")
     if not isinstance(law, NoLaw):
         sizes = np.geomspace(law.smallest, law.largest, 100)
-        left.plot(sizes, law.loss(sizes), color=colour[fine_tuning.SCRATCH], linewidth=0.8, linestyle="--")
-        known = table[table.start != fine_tuning.SCRATCH]
+        left.plot(sizes, law.loss(sizes), color=colour[names[0]], linewidth=0.8, linestyle="--")
+        known = table[table.parent != ""]
         size = with_bounds(spread(known, by, "multiplier"), known, by)
         right = axes[0][1]
-        for place, name in enumerate(names[1:] if names[0] == fine_tuning.SCRATCH else names):
+        for place, name in enumerate(names[1:]):
             line = size[size.start == name]
             bounded_line(right, "parameters_non_embedding", line, place, len(names) - 1, colour[name], name)
         right.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
@@ -60,7 +61,8 @@ def draw(runs: Runs) -> Drawing | Missing:
         "Final test loss on the text of fine-tuning, by what a run started from. Left: against size, the dashed line being the"
         f" power law through the runs from scratch; {effective}Hernandez et al. (figs. 12, 15): fine-tuning a repeated model is"
         f" worse than training from scratch, with {published.H22_OSSIFICATION}x fewer effective parameters, though it began with"
-        f" more tokens. {spread_note(data)}",
+        " more tokens. Where the worst R was asked for, it is that of the highest final test loss, mean over seeds, of each size by"
+        f" itself. {spread_note(data)}",
         figure,
         data,
     )

@@ -94,7 +94,7 @@ def colours(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
 
 
 def start_colours(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
-    """A colour for each kind of start of fine-tuning, in order: black from scratch, then as `colours`."""
+    """A colour for each kind of start of fine-tuning, in order: black what comes first, from scratch, then as `colours`."""
     scale = colours(range(max(len(names) - 1, 1)))
     return {name: CLEAN if place == 0 else scale[place - 1] for place, name in enumerate(names)}
 

@@ -92,7 +92,7 @@ def provenance(
     """Show every sequence of one step: pool or unique, which copy, how far its other copies are, which documents."""
     declared = load(study, set_)
     ready = prepared_study(declared, data_dir)
-    store, runs = ready.store, ready.runs(runs_dir)
+    store, runs = ready.store, ready.runs(runs_dir, [])
     chosen = named(run, runs, declared.name)
     if step >= chosen.steps:
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")

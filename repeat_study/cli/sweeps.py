@@ -24,7 +24,6 @@ from repeat_study.cli.arguments import (
     prepared,
 )
 from repeat_study.cli.training import train_with_parents
-from repeat_study.finetune import Undecided
 from repeat_study.plan import plain_table
 from repeat_study.preparation import Prepared, prepared_study
 from repeat_study.records import RunDirectory, Status
@@ -131,7 +130,7 @@ def cancel(
         raise InputError("cancel: name the runs to stop, or give --all")
     from slurm import sweep as sweeps
 
-    there = [] if all_ else prepared_study(declared, data_dir).runs(runs_dir)
+    there = [] if all_ else prepared_study(declared, data_dir).runs(runs_dir, [])
     chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
     few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
@@ -152,11 +151,13 @@ def status(
 ) -> None:
     """Show where every run stands: by its directory, and by the queue where it was submitted."""
     declared = load(study, set_)
-    runs = prepared_study(declared, data_dir).runs(runs_dir)
+    ready = prepared_study(declared, data_dir)
 
     def look() -> tuple[Group, bool]:
         height = console.height - 8 if watch and console.is_terminal else None
-        return _overview(runs, runs_dir / declared.name, stuck_after * 60, height)
+        undecided: list[str] = []
+        runs = ready.runs(runs_dir, undecided)
+        return _overview(runs, undecided, runs_dir / declared.name, stuck_after * 60, height)
 
     if not watch:
         console.print(look()[0])
@@ -217,23 +218,21 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
 
     def submit_runs(stage: Prepared, runs: list[Run]) -> None:
         folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
-        write_study_page(folder, stage.runs(runs_dir))
+        write_study_page(folder, stage.runs(runs_dir, []))
         submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, given, console.print)
         if submitted:
             console.print(
                 f"logs: {submitted.logs}; `repeat-study status` shows the runs, `resume` submits what is left over"
             )
 
-    try:
-        for stage, runs in ready.ancestors(runs_dir):
-            if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
-                console.print(f"{stage.study.name}, from whose runs others start:")
-                submit_runs(stage, runs)
-        runs = ready.runs(runs_dir)
-    except Undecided as error:
-        console.print(f"{declared.name}: nothing submitted yet. {error}; the same command then submits the others")
-        return
-    submit_runs(ready, runs)
+    for stage, runs in ready.ancestors(runs_dir):
+        if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
+            console.print(f"{stage.study.name}, from whose runs others start:")
+            submit_runs(stage, runs)
+    undecided: list[str] = []
+    submit_runs(ready, ready.runs(runs_dir, undecided))
+    if undecided:
+        console.print(f"{len(undecided)} more are not known yet: {undecided[0]}; the same command then submits them")
 
 
 def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> None:
@@ -247,7 +246,7 @@ def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> 
 
     torch.set_num_threads(1)  # as everywhere else, for the same bits
     folder = runs_dir / ready.study.name
-    write_study_page(folder, ready.runs(runs_dir))
+    write_study_page(folder, ready.runs(runs_dir, []))
     leave = Leave("INT", "TERM")
     for run in runs:
         console.print(run.label)
@@ -257,9 +256,11 @@ def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> 
             raise typer.Exit(130)
 
 
-def _overview(runs: list[Run], folder: Path, stuck_after: float, most: int | None) -> tuple[Group, bool]:
-    """What `status` shows, and whether anything runs or waits. Where there are more than `most` rows, the runs that are
-    done or not begun have none."""
+def _overview(
+    runs: list[Run], undecided: list[str], folder: Path, stuck_after: float, most: int | None
+) -> tuple[Group, bool]:
+    """What `status` shows, and whether anything runs or waits. `undecided`: why there are more to come. Where there are more
+    than `most` rows, the runs that are done or not begun have none."""
     from slurm import scheduler
     from slurm.overview import State, standings
     from slurm.submissions import held_runs, submissions
@@ -288,6 +289,7 @@ def _overview(runs: list[Run], folder: Path, stuck_after: float, most: int | Non
     counts = Counter(standing.state for standing in found)
     parts.append(Text(", ".join(f"{counts[state]} {state}" for state in State if counts[state])))
     parts += [Text(trouble)] if trouble else []
+    parts += [Text(f"{len(undecided)} more are not known yet: {undecided[0]}")] if undecided else []
     strange = set(held_runs(submitted, queue or {})) - {run.name for run in runs}
     if strange:
         what = f"{len(strange)} more in the queue that the study, as it is now, does not declare; `cancel --all` takes them too"

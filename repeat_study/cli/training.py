@@ -58,8 +58,11 @@ def train_with_parents(declared: Study, data_dir: Path, runs_dir: Path, processe
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
             console.print(f"{stage.study.name}: {len(todo)} runs of it first, from which others start")
             well &= _train_here(todo, stage, runs_dir, processes)
-    well &= _train_here(ready.runs(runs_dir), ready, runs_dir, processes)
-    if not well:
+    undecided: list[str] = []
+    well &= _train_here(ready.runs(runs_dir, undecided), ready, runs_dir, processes)
+    if undecided:  # for a parent has failed
+        console.print(f"{len(undecided)} more could not be trained: {undecided[0]}")
+    if undecided or not well:
         raise typer.Exit(1)
 
 
@@ -73,7 +76,7 @@ def _train_here(runs: list[Run], ready: Prepared, runs_dir: Path, processes: int
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
     processes, gpus = processes or cores(), gpus_for(resources)
-    write_study_page(folder, ready.runs(runs_dir))
+    write_study_page(folder, ready.runs(runs_dir, []))
     on = f"{gpus} GPUs" if gpus else f"{processes} processes"
     console.print(f"training {len(runs)} runs on {on}; `tensorboard --logdir {folder}` shows them")
     with PoolDisplay(runs, console) as display:

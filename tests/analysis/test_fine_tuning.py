@@ -1,5 +1,6 @@
 """Fine-tuned runs with known numbers, beside runs from scratch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def law(size: float) -> float:
     return float(2 + 40 * size**-0.3)
 
 
-def parent(repeats: int, seed: int = 0) -> Parent:
-    label = f"2x64-{f'f0.9-R{repeats}' if repeats > 1 else 'clean'}-s{seed}"
-    fields = {"repeats": repeats, "repeated_fraction": 0.9 if repeats > 1 else 0.0, "seed": seed}
+def parent(model: str, repeats: int, label: str = "") -> Parent:
+    label = f"{model}-{label or (f'f0.9-R{repeats}' if repeats > 1 else 'clean')}-s0"
+    fields = {"repeats": repeats, "repeated_fraction": 0.9 if repeats > 1 else 0.0, "seed": 0}
     return Parent(study="parents", label=label, identity=f"{repeats:064x}", **fields)  # type: ignore[arg-type]
 
 
@@ -42,9 +43,9 @@ def tuned(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
         write(model, law(size))
     for model in ("2x32", "2x64"):
         size = SIZES[model]
-        write(model, law(2 * size), parent=parent(1), of_parent=[[3, 3, 3]] * 3 + [[4, 4, 4]])
+        write(model, law(2 * size), parent=parent(model, 1), of_parent=[[3, 3, 3]] * 3 + [[4, 4, 4]])
         forgotten = [[5, 1, 4], [5, 2, 4], [4.5, 3, 4], [4.5, 3.5, 4]]
-        write(model, law(size / 1.6), parent=parent(30), of_parent=forgotten)
+        write(model, law(size / 1.6), parent=parent(model, 30), of_parent=forgotten)
     return tmp_path
 
 
@@ -127,3 +128,51 @@ def test_beside_a_grid_of_repetition_both_are_told(
     text = page.read_text()
     assert "What fine-tuning showed" in text and "What happened" in text
     assert len(numbers) == 5 and "from" not in " ".join(numbers.run), "fine-tuned runs have a table of their own"
+
+
+def test_what_differs_between_runs_or_parents_is_kept_apart(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+    def write(end: float, **fields: Any) -> None:
+        write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, end], NO_HEADS, model="2x64", **{"repeats": 1, **fields})
+
+    of_parent = [[3, 3, 3]] * 4
+    write(5.0, repeats=4, repeated_fraction=0.5)  # from scratch, and repeated: no control
+    write(4.0, parent=parent("2x64", 30, "f0.9-R30-uniform"), of_parent=of_parent)
+    write(4.1, parent=parent("2x64", 1, "from-f0.9-R30"), of_parent=of_parent)
+    write(4.2, parent=parent("2x64", 1), of_parent=of_parent, repeats=4, repeated_fraction=0.5)
+    numbers = fine_tuning.table(load_runs(tuned))
+    assert numbers.excess[numbers.start == "from scratch"].tolist() == [0, 0, 0, 0] and len(numbers) == 11
+    of_64 = numbers[(numbers.model == "2x64") & (numbers.parent != "")]
+    assert set(of_64.start) == {
+        "clean parent, repeated_fraction = 0, repeats = 1",
+        "clean parent, repeated_fraction = 0.5, repeats = 4",
+        "parent with f = 90%, repeated_fraction = 0, repeats = 1",
+        "parent with f = 90% (uniform), repeated_fraction = 0, repeats = 1",
+        "parent from-f0.9-R30, repeated_fraction = 0, repeats = 1",
+    }
+    pairs = fine_tuning.paired(numbers[numbers.model == "2x64"])
+    assert pairs.repeats_clean.tolist() == pairs.repeats_repeated.tolist() == [1, 1]
+
+
+def test_several_kinds_of_runs_from_scratch_are_no_control(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, 4.0], NO_HEADS, model="2x64", repeats=1, learning_rate=1e-4)
+    numbers = fine_tuning.table(load_runs(tuned))
+    assert numbers.excess.isna().all() and numbers.multiplier.isna().all()
+    assert {"from scratch, learning_rate = 0.0001", "from scratch, learning_rate = 0.003"} <= set(numbers.start)
+    text = " ".join(fine_tuning.sentences(numbers))
+    assert "several kinds of them, to set it beside" in text and not re.search(r"\bnan\b", text)
+    assert "A repeated parent in place of a clean one costs +" in text
+    assert isinstance(ossification.draw(load_runs(tuned)), Drawing)
+
+
+def test_without_runs_from_scratch_or_finished_ones_nothing_is_made_up(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for repeats in (1, 30):
+        fields = {"parent": parent("2x64", repeats), "of_parent": [[3, 3, 3]] * 4, "model": "2x64", "repeats": 1}
+        write_run(tmp_path, runs[0], store, [6.0, 5.0, 4.8, 4.0], NO_HEADS, metrics={"test_loss_prose": 5.5}, **fields)
+    numbers, page = write_report(tmp_path)
+    assert not re.search(r"\bnan\b", page.read_text()) and "loss on prose" in numbers
+    for done in tmp_path.glob("*/done.json"):
+        done.unlink()
+    write_report(tmp_path)
+    assert "nothing can be said" in page.read_text()

@@ -24,7 +24,7 @@ from repeat_study.preparation import Prepared, prepare_study
 from repeat_study.records import RunDirectory, Status
 from repeat_study.run import Run
 from repeat_study.runner import train
-from repeat_study.study import Study, load_study
+from repeat_study.study import EvaluateSpec, Study, load_study
 from repeat_study.weights import digest, read_weights
 
 PARENTS = """
@@ -108,7 +108,7 @@ def test_the_tokens_are_those_that_the_parents_know(declare: Callable[..., Study
 
 def test_the_worst_parent_is_known_once_all_that_may_be_are_done(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'), ('["2x32", "2x64"]', '"2x32"'))
-    assert study.parent_study and [run.label for run in study.runs()][-1] == "2x32-from-worst-s0"
+    assert study.parent_study and [run.label for run in study.runs()][-1] == "2x32-from-f0.9-worst-s0"
     declared = [run for run in study.parent_study.runs() if run.model == "2x32"]
     runs = [run.model_copy(update={"seed": seed}) for run in declared for seed in (0, 1)]
     parents = Parents("parents", runs, {})
@@ -129,12 +129,24 @@ def test_the_worst_parent_is_known_once_all_that_may_be_are_done(declare: Callab
         ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, 1024 in parents"),
         ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, None in parents"),
         ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, 0.05 in parents"),
-        ("context = 128", "context = 64", "training.context: 64 found, 128 in parents"),
+        ("context = 128", "context = 64", "grid.0.context: 64 found, 128 in its parent 2x32-clean-s0"),
         ('"2x64"]', '"2x96"]', "grid.0.parent: 2x96 is the shape of no run of parents, whose models are 2x32, 2x64"),
         ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} is no run of parents with 2x32; there are"),
         ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: not a key of a run of parents"),
         ("{repeats = 30}", '"best"', "grid.0.parent: 'best' found; accepted are \"scratch\", \"clean\", \"worst\""),
         ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean means 0 runs of parents with 2x32 and seed 1, one is needed"),
+        ("{repeats = 30}", '{repeats = "worst", seed = 7}', "means 0 runs of parents with 2x32 and seed 7, one for each R"),
+        ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: not a value of a run"),
+        ("{repeats = 30}", "{repeats = true}", "grid.0.parent: repeats = True: not a value of a run"),
+        ("repeats = 1\n", "repeats = 1\nvocabulary_multiple = 64\n", "grid.0.vocabulary_multiple: 64 found, 1 in its parent"),
+        ("repeats = 1\n", 'repeats = 1\nlearning_rate = "a"\n', "grid.0.learning_rate: input should be a valid number"),
+        ("repeats = 1\n", "repeats = 1\nlearning_rate = 1.5\n", "grid.0.learning_rate: input should be less than 1"),
+        ('from = "parents"', 'study = "parents"', "finetune.from: missing; give a value"),
+        ('from = "parents"', 'from = "parents"\nshare = 1', "finetune.share: unknown key; accepted are from, learning_rate"),
+        ("[data]", '[[evaluate]]\nname = "x"\nsource = "synthetic"\nnam = 1\n[data]', "evaluate.0.nam: unknown key; did you mean 'name'?"),
+        ("[data]", "[parent_study]\nx = 1\n[data]", "parent_study: unknown key; it follows from finetune.from"),
+        ("[data]", "[data.tokenizer_of]\nx = 1\n[data]", "data.tokenizer_of: unknown key; it follows from finetune.from"),
+        ("[data]", '[[evaluate]]\nname = "x"\nsource = "installed-python"\ntest_fraction = 1.0\n[data]', "would reach into"),
         ('["scratch", "clean", {repeats = 30}]', '"scratch"', "finetune: no table of the grid names a parent"),
         ('from = "parents"', "", "finetune.from: missing; give a value"),
         ('from = "parents"', 'from = "parents"\nlearning_rate_share = 2.0', "finetune.learning_rate_share: input should"),
@@ -151,6 +163,31 @@ def test_a_longer_cycle_is_told_as_it_goes_round(declare: Callable[..., Study], 
     (tmp_path / "parents.toml").write_text(CHILD.replace('"parents"', '"child"'))
     with pytest.raises(InputError, match=r"finetune.from: a cycle, child -> parents -> child"):
         load_study(tmp_path / "child.toml")
+
+
+def test_a_grandchild_names_its_parents_by_what_their_labels_say(declare: Callable[..., Study], tmp_path: Path) -> None:
+    declare()
+    text = CHILD.replace('"parents"', '"child"').replace(
+        '"clean", {repeats = 30}', '"clean", {label = "from-f0.9-R30"}'
+    )
+    (tmp_path / "grandchild.toml").write_text(text)
+    study = load_study(tmp_path / "grandchild.toml")
+    assert [one.name for one in study.lineage] == ["parents", "child", "grandchild"]
+    labels = [run.label for run in study.runs()]
+    assert labels[:3] == ["2x32-clean-s0", "2x32-from-clean-s0", "2x32-from-from-f0.9-R30-s0"]
+    parent = study.runs()[1].parent
+    assert parent and parent.label == "2x32-clean-s0", "the clean run of the child study, which has no parent itself"
+
+
+def test_what_has_a_known_parent_need_not_wait_for_what_has_not(declare: Callable[..., Study]) -> None:
+    study = declare(("{repeats = 30}", '"worst"'))
+    assert study.parent_study
+    undecided: list[str] = []
+    runs = study.runs("", (), Parents("parents", study.parent_study.runs(), {}), undecided)
+    assert [run.label for run in runs] == [
+        f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
+    ]
+    assert len(undecided) == 2 and "worst chooses among 2 runs of parents, 2 of which are not finished" in undecided[0]
 
 
 def test_parents_in_a_study_without_finetune_are_refused(tmp_path: Path) -> None:
@@ -279,32 +316,38 @@ def test_a_child_whose_parent_is_not_there_is_one_line(family: Prepared, trained
         train(run, family.store, tmp_path / "child")
 
 
+def copies(path: Path, package: str) -> dict[str, Any]:
+    """A file with the modules of a package of the standard library, as a further test set."""
+    found = sorted((Path(os.__file__).parent / package).glob("*.py"))
+    path.write_text("".join(json.dumps({"text": one.read_text()}) + "\n" for one in found))
+    return {"name": package, "source": {"kind": "files", "paths": [str(path)]}}
+
+
+@pytest.mark.parametrize(("package", "whose"), [("html", "child"), ("json", "child"), ("json", "tiny")])
 def test_a_test_set_that_shares_a_document_with_training_is_refused(
+    package: str, whose: str, family: Prepared, data_dir: Path, tmp_path: Path
+) -> None:
+    """With the child's own training text, with its parent's, and where the parent itself is tested on it."""
+    shared = (EvaluateSpec.model_validate(copies(tmp_path / "copies.jsonl", package)),)
+    child, parents = family.study, family.study.parent_study
+    assert parents
+    if whose == "child":
+        child = child.model_copy(update={"evaluate": shared})
+    else:
+        child = child.model_copy(update={"parent_study": parents.model_copy(update={"evaluate": shared})})
+    with pytest.raises(
+        InputError, match=rf"evaluate, {package}: its document copies.jsonl:\d+ is in the training text"
+    ):
+        prepare_study(child, data_dir)
+
+
+def test_a_test_set_too_short_for_a_sequence_is_refused_before_anything_is_trained(
     family: Prepared, data_dir: Path, tmp_path: Path
 ) -> None:
-    text = (Path(os.__file__).parent / "html" / "__init__.py").read_text()
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"text": text}) + "\n")
-    (tmp_path / "theirs.jsonl").write_text(
-        "".join(
-            json.dumps({"text": path.read_text()}) + "\n"
-            for path in sorted((Path(os.__file__).parent / "json").glob("*.py"))
-        )
-    )
-    for name in ("mine", "theirs"):
-        source = {"kind": "files", "paths": [str(tmp_path / f"{name}.jsonl")]}
-        fields: dict[str, Any] = family.study.model_dump() | {
-            "evaluate": [{"name": name, "source": source}],
-            "data": family.study.data,
-            "training": family.study.training,
-            "evaluation": family.study.evaluation,
-            "parent_study": family.study.parent_study,
-            "finetune": {"from": "tiny"},
-            "resources": family.study.resources,
-        }
-        with pytest.raises(
-            InputError, match=rf"evaluate, {name}: its document {name}.jsonl:\d+ is in the training text"
-        ):
-            prepare_study(Study.model_validate(fields), data_dir)
+    (tmp_path / "short.txt").write_text("Too short.")
+    short = EvaluateSpec.model_validate({"name": "short", "source": {"kind": "files", "paths": [str(tmp_path)]}})
+    with pytest.raises(InputError, match=r"evaluate, short: \d+ tokens to be tested on, less than one sequence of 32"):
+        prepare_study(family.study.model_copy(update={"evaluate": (short,)}), data_dir)
 
 
 def test_test_sets_of_a_study_share_no_document_with_what_any_run_of_its_line_trains_on(family: Prepared) -> None:

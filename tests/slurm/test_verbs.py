@@ -53,7 +53,7 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
-    assert worst.returncode == 0 and "child: nothing submitted yet. grid.0.parent: worst chooses among" in worst.stdout
+    assert worst.returncode == 0 and "1 more are not known yet: grid.0.parent: worst chooses among" in worst.stdout
     wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2
@@ -64,6 +64,7 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
     assert "2 done, 1 failed" in status and "the parent of 1x16-from-clean-s0 is not finished (pending)" in status, (
         status
     )
+    assert "Traceback" not in status, "what a job of bad input prints is one line"
     resumed = call("resume", "child", cwd=with_child)
     assert resumed.stdout.count("1 run to submit") == 2, resumed.stderr
     assert "1 run, once the 1 run they start from is done" in resumed.stdout
