@@ -201,17 +201,23 @@ def paired(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _forgetting(numbers: pd.DataFrame) -> list[str]:
+    """What is left of the pool's lead over the parent's test text, a sentence per start and size."""
+    known = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_after.notna()]
+    known = known.assign(
+        before=known.parent_test_loss_before - known.parent_pool_loss_before,
+        after=known.parent_test_loss_after - known.parent_pool_loss_after,
+    )
     said = []
-    repeated = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_after.notna()]
-    for run in repeated.itertuples(index=False):
-        before = run.parent_test_loss_before - run.parent_pool_loss_before
-        after = run.parent_test_loss_after - run.parent_pool_loss_after
+    for (start, _, model), here in known.groupby(["start", "parameters_non_embedding", "model"]):
+        if (here.before < 0.01).any():
+            said.append(f"{model}, {start}: the pool was not learnt by heart, so there is nothing to forget.")
+            continue
+        share = here.after / here.before
+        seeds = f", {share.min():.0%} to {share.max():.0%} in {len(here)} seeds" if len(here) > 1 else ""
         said.append(
-            f"{run.label}: loss on the parent's pool {run.parent_pool_loss_before:.2f} before and"
-            f" {run.parent_pool_loss_after:.2f} after; its lead over the parent's test text goes from {before:.2f} to {after:.2f}"
-            f" nats, which leaves {after / before:.0%} of it."
-            if before > 0.01
-            else f"{run.label}: the parent's pool was not learnt by heart, so there is nothing to forget."
+            f"{model}, {start}: loss on the parent's pool {here.parent_pool_loss_before.mean():.2f} before and"
+            f" {here.parent_pool_loss_after.mean():.2f} after; its lead over the parent's test text goes from"
+            f" {here.before.mean():.2f} to {here.after.mean():.2f} nats, which leaves {share.mean():.0%} of it{seeds}."
         )
     return said
 
@@ -229,13 +235,17 @@ def _heads(numbers: pd.DataFrame) -> list[str]:
             " break and fine-tuning mends these runs say nothing."
         ]
     pairs = paired(ends)
-    return [
-        f"{run.model}: prefix matching of the best head {run.prefix_matching_before_repeated:.3f} in the repeated parent and"
-        f" {run.prefix_matching_after_repeated:.3f} after fine-tuning ({run.prefix_matching_before_clean:.3f} and"
-        f" {run.prefix_matching_after_clean:.3f} from the clean one); copying gain {run.copying_gain_before_repeated:.3f} and"
-        f" {run.copying_gain_after_repeated:.3f} nats ({run.copying_gain_before_clean:.3f} and {run.copying_gain_after_clean:.3f})."
-        for run in pairs.itertuples(index=False)
-    ]
+    said = []
+    for (_, model), here in pairs.groupby(["parameters_non_embedding", "model"]):
+        mean = here.mean(numeric_only=True)
+        said.append(
+            f"{model}: prefix matching of the best head {mean.prefix_matching_before_repeated:.3f} in the repeated parent and"
+            f" {mean.prefix_matching_after_repeated:.3f} after fine-tuning ({mean.prefix_matching_before_clean:.3f} and"
+            f" {mean.prefix_matching_after_clean:.3f} from the clean one); copying gain {mean.copying_gain_before_repeated:.3f} and"
+            f" {mean.copying_gain_after_repeated:.3f} nats ({mean.copying_gain_before_clean:.3f} and"
+            f" {mean.copying_gain_after_clean:.3f}); means of {len(here)} pairs."
+        )
+    return said
 
 
 def short(numbers: pd.DataFrame) -> pd.DataFrame:
