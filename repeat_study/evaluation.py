@@ -1,5 +1,6 @@
 """One evaluation of a run: loss on the test set, on the pool, on unique tokens already seen, and the probes."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from data_prep.permutation import permute, stream_key
 from data_prep.token_store import TokenStore, find_store
 from repeat_study.model import Decoder
 from repeat_study.probes.copying import CopyingProbe, copying_probe, pieces
-from repeat_study.probes.head_table import head_table
+from repeat_study.probes.head_table import head_tables
 from repeat_study.probes.heads import HeadProbe, head_probe
 from repeat_study.probes.in_context import in_context
 from repeat_study.records import Columns
@@ -35,10 +36,23 @@ class Evaluation:
 
 
 def mean_loss(model: Decoder, tokens: Tensor) -> float | None:
-    """Mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
-    if not len(tokens):
-        return None
-    return float(model.token_losses(tokens[None].to(model.embedding.device)).double().mean())
+    """The first lane's mean loss in nats per token over sequences [n, context + 1], None for n = 0; summed in float64."""
+    return mean_losses(model, [tokens])[0]
+
+
+def mean_losses(model: Decoder, tokens: Sequence[Tensor]) -> list[float | None]:
+    """The same of every lane, each on sequences of its own; where it has fewer than another lane, some are looked at twice
+    and counted once."""
+    longest = max(tokens, key=len)
+    if not len(longest):
+        return [None] * len(tokens)
+    order = torch.arange(len(longest))
+    filled = [of_lane[order % len(of_lane)] if len(of_lane) else longest for of_lane in tokens]
+    losses_lbt = model.token_losses(torch.stack(filled).to(model.embedding.device))
+    return [
+        float(losses_bt[: len(of_lane)].double().mean()) if len(of_lane) else None
+        for losses_bt, of_lane in zip(losses_lbt, tokens, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -64,46 +78,57 @@ class Evaluator:
 
     def __call__(self, model: Decoder, step: int) -> Evaluation:
         """Everything that is measured after `step` steps, on the first lane."""
-        # Its shapes are many and seen rarely: compiled for them, training's own graphs would become general and slower.
-        with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
-            return self._evaluate(model, step)
+        return evaluate_lanes([self], model, step)[0]
 
-    def _evaluate(self, model: Decoder, step: int) -> Evaluation:
-        texts = self.texts
-        test = model.token_losses(texts.test[None].to(model.embedding.device))[0]
-        copying = self.copying(model)
-        row: dict[str, Any] = {
-            "test_loss": float(test.double().mean()),
-            "pool_loss": mean_loss(model, texts.pool),
-            "seen_unique_loss": mean_loss(model, texts.seen) if step >= texts.seen_after else None,
-            **{f"test_loss_{name}": mean_loss(model, tokens) for name, tokens in self.further.items()},
-            **in_context(test),
-            **copying.row("copying"),
-        }
-        if self.of_parent:
-            row |= {
-                f"parent_{name}_loss": mean_loss(model, tokens)
-                for name, tokens in (
-                    ("test", self.of_parent.test),
-                    ("pool", self.of_parent.pool),
-                    ("seen_unique", self.of_parent.seen),
-                )
-            }
-        heads: Columns = {}
-        if self.heads:
-            scores = self.heads(model)
-            table = head_table(model, scores, self.copying, texts.test)
-            row |= scores.random_copying().row("random_copying") | table.headlines()
-            heads = table.flat()
-        return Evaluation(row, heads, self._paragraph(copying.tokens[0]))
-
-    def _paragraph(self, losses: Tensor) -> Columns:
+    def paragraph_columns(self, losses: Tensor) -> Columns:
+        """The first paragraph's losses, [copies, length], beside its tokens."""
         copies, length = losses.shape
         return {
             "copy": [copy for copy in range(1, copies + 1) for _ in range(length)],
             "token": self.paragraph * copies,
             "loss": losses.flatten().tolist(),
         }
+
+
+def evaluate_lanes(evaluators: Sequence[Evaluator], model: Decoder, step: int) -> list[Evaluation]:
+    """What is measured of every lane of a model after `step` steps, all lanes in one pass; `evaluators`: of runs of one study,
+    which share all but pool, unique text and parent."""
+    # Its shapes are many and seen rarely: compiled for them, training's own graphs would become general and slower.
+    with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
+        return _evaluate_lanes(evaluators, model, step)
+
+
+def _evaluate_lanes(evaluators: Sequence[Evaluator], model: Decoder, step: int) -> list[Evaluation]:
+    shared, nothing = evaluators[0], evaluators[0].texts.test[:0]
+    lanes = len(evaluators)
+    test_lbt = model.token_losses(shared.texts.test.to(model.embedding.device).expand(lanes, -1, -1))
+    pool = mean_losses(model, [one.texts.pool for one in evaluators])
+    seen = mean_losses(model, [one.texts.seen if step >= one.texts.seen_after else nothing for one in evaluators])
+    further = {name: mean_losses(model, [tokens] * lanes) for name, tokens in shared.further.items()}
+    of_parents = {
+        name: mean_losses(model, [getattr(one.of_parent, field) if one.of_parent else nothing for one in evaluators])
+        for name, field in (("test", "test"), ("pool", "pool"), ("seen_unique", "seen"))
+    }
+    copying = shared.copying.of_lanes(model)
+    scores = shared.heads(model) if shared.heads else None
+    tables = head_tables(model, scores, shared.copying, shared.texts.test) if scores else []
+    found = []
+    for lane, one in enumerate(evaluators):
+        row: dict[str, Any] = {
+            "test_loss": float(test_lbt[lane].double().mean()),
+            "pool_loss": pool[lane],
+            "seen_unique_loss": seen[lane],
+            **{f"test_loss_{name}": losses[lane] for name, losses in further.items()},
+            **in_context(test_lbt[lane]),
+            **copying[lane].row("copying"),
+        }
+        if one.of_parent:
+            row |= {f"parent_{name}_loss": losses[lane] for name, losses in of_parents.items()}
+        if scores:
+            row |= scores.random_copying(lane).row("random_copying") | tables[lane].headlines()
+        heads = tables[lane].flat() if scores else {}
+        found.append(Evaluation(row, heads, one.paragraph_columns(copying[lane].tokens[0])))
+    return found
 
 
 def texts_of(run: Run, store: TokenStore) -> Texts:

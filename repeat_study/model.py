@@ -27,9 +27,11 @@ CHUNK_TOKENS = 1 << 12  # of a forward pass without gradient on a CPU
 CHUNK_TOKENS_CUDA = 1 << 16
 
 
-def sequences_at_once(tokens: Tensor) -> int:
-    """How many sequences, whose length is the last axis of `tokens`, one forward pass without gradient takes."""
-    return max(1, (CHUNK_TOKENS_CUDA if tokens.is_cuda else CHUNK_TOKENS) // tokens.shape[-1])
+def sequences_at_once(tokens_lbt: Tensor) -> int:
+    """How many sequences of each lane one forward pass without gradient takes. On a CPU it is what a lane alone would take, so
+    that it rounds as that would."""
+    lanes, _, time = tokens_lbt.shape
+    return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)
 
 
 def sinusoid(context: int, d_model: int) -> Tensor:
@@ -76,13 +78,19 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of [lanes, ..., width], then scale by the lane's gain."""
-        gain = self.gain[0] if len(self.gain) == 1 else None  # the fused kernels take one gain
-        if gain is not None and self.style is Style.QWEN:
-            gain = gain.to(x.dtype)  # and this one, of its input's type
-        width = x.shape[-1:]
-        rms = self.style is Style.QWEN
-        x = F.rms_norm(x, width, gain, eps=1e-6) if rms else F.layer_norm(x, width, gain)
-        return x if gain is not None else x * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
+        if len(self.gain) == 1:
+            return self._normalised(x, self.gain[0])
+        if self.style is Style.SHORTFORMER and not x.is_cuda:
+            # Lane by lane it rounds as in a run alone, to the bit; a GPU would pay a launch for each.
+            return torch.cat([self._normalised(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
+        return self._normalised(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
+
+    def _normalised(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
+        """By the fused kernels, which take one gain."""
+        if self.style is Style.SHORTFORMER:
+            return F.layer_norm(x, x.shape[-1:], gain_d)
+        # This one takes it in its input's type.
+        return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
 
 
 class Attention(nn.Module):

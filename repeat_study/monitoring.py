@@ -71,10 +71,12 @@ SCALARS = {
         "on the repeated pool; in a clean run on text drawn the same way that it never trains on",
     ),
     "seen_unique_loss": Scalar("loss/seen_unique", "loss on unique text seen", NATS, "on text trained on exactly once"),
-    "parent_test_loss": Scalar("parent/test", "loss on the parent's test text", NATS, "of a fine-tuned run"),
-    "parent_pool_loss": Scalar("parent/pool", "loss on the parent's pool", NATS, "which a fine-tuned run may forget"),
+    "parent_test_loss": Scalar("loss/parent_test", "loss on the parent's test text", NATS, "of a fine-tuned run"),
+    "parent_pool_loss": Scalar(
+        "loss/parent_pool", "loss on the parent's pool", NATS, "which a fine-tuned run may forget"
+    ),
     "parent_seen_unique_loss": Scalar(
-        "parent/seen_unique", "loss on unique text the parent saw", NATS, "which a fine-tuned run may forget"
+        "loss/parent_seen_unique", "loss on unique text the parent saw", NATS, "which a fine-tuned run may forget"
     ),
     "train_loss": Scalar("loss/train", "training loss", NATS, "mean over the steps since the evaluation before"),
     "copying_loss": Scalar("copying/loss", "copying loss", NATS, "on copies 2 onwards of a paragraph"),

@@ -64,12 +64,16 @@ class CopyingProbe:
         """The sequences with copies, shape [paragraphs, 1 + copies·length]."""
         return self.sequences[: len(self.sequences) // 2]
 
-    @torch.no_grad()
     def __call__(self, model: Decoder) -> Copying:
         """Losses of the first lane."""
-        losses = model.token_losses(self.sequences[None].to(model.embedding.device))[0]
-        copied, shuffled = losses.unflatten(1, (self.copies, self.length)).chunk(2)
-        return Copying(copied, shuffled)
+        return self.of_lanes(model)[0]
+
+    @torch.no_grad()
+    def of_lanes(self, model: Decoder) -> list[Copying]:
+        """Losses of every lane."""
+        sequences_lbs = self.sequences.to(model.embedding.device).expand(len(model.embedding), -1, -1)
+        losses_lb = model.token_losses(sequences_lbs).unflatten(2, (self.copies, self.length))
+        return [Copying(*losses.chunk(2)) for losses in losses_lb]
 
 
 def copying_probe(

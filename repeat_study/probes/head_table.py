@@ -24,7 +24,7 @@ HEADLINES = ("prefix_matching", "previous_token", "copying", "ablation_copying_g
 
 @dataclass(frozen=True)
 class HeadTable:
-    """Numbers of the first lane's heads by name, float64 of shape [layers, heads].
+    """Numbers of a lane's heads by name, float64 of shape [layers, heads].
 
     The fields of `HeadScores` with `_null` and, for each, `_ci`: half the 95% interval over sequences. `ov_copying`.
     Likewise what ablating the head costs, in nats: `ablation_copying_loss` is by how much the loss rises on copies 2
@@ -58,30 +58,39 @@ class HeadTable:
 
 
 def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> HeadTable:
-    """The table of a model whose `scores` are known already; test: sequences [n, context + 1]."""
-    samples = {name: getattr(scores, name)[0] for score in SCORES for name in (score, f"{score}_null")} | _ablations(
+    """The first lane's table of a model whose `scores` are known already; test: sequences [n, context + 1]."""
+    return head_tables(model, scores, copying, test)[0]
+
+
+def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> list[HeadTable]:
+    """The same of every lane."""
+    samples = {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")} | _ablations(
         model, copying, test
     )
-    columns = {"ov_copying": scores.ov_copying[0].cpu()}
-    for name, by_sequence in samples.items():
-        columns[name], columns[f"{name}_ci"] = mean_and_interval(by_sequence)
-    return HeadTable({name: column.cpu() for name, column in columns.items()})
+    tables = []
+    for lane in range(len(model.embedding)):
+        # Lane by lane: sums over sequences round by the shape that they are taken in.
+        columns = {"ov_copying": scores.ov_copying[lane].cpu()}
+        for name, by_sequence in samples.items():
+            columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))
+        tables.append(HeadTable(columns))
+    return tables
 
 
 def _ablations(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """What ablating each head costs, [layers, heads, sequences] in nats."""
+    """What ablating each head costs, [lanes, layers, heads, sequences] in nats."""
     length = copying.length
     copies = min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
     whole, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
-    # [layers, heads, sequences, copies]
-    rise = (ablated - whole[:, None, None])[0].double().unflatten(-1, (copies, length)).mean(dim=-1)
+    # [lanes, layers, heads, sequences, copies]
+    rise = (ablated - whole[:, None, None]).double().unflatten(-1, (copies, length)).mean(dim=-1)
     of_gain = later(rise) - rise[..., 0]
     early, late = windows(test.shape[1] - 1)
     positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
     whole, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions)
     of_early, of_late = (
-        (ablated - whole[:, None, None])[0].double().split([early.stop - early.start, late.stop - late.start], dim=-1)
+        (ablated - whole[:, None, None]).double().split([early.stop - early.start, late.stop - late.start], dim=-1)
     )
     return {
         "ablation_copying_loss": later(rise)[..., : len(paragraphs)],

@@ -89,9 +89,9 @@ class HeadScores:
     ov_copying: Tensor
     random_losses: Tensor
 
-    def random_copying(self) -> Copying:
-        """Losses of the first lane on copied random tokens; in the null every copy has fresh ones."""
-        return Copying(self.random_losses[0, :SEQUENCES], self.random_losses[0, SEQUENCES:])
+    def random_copying(self, lane: int = 0) -> Copying:
+        """Losses of a lane on copied random tokens; in the null every copy has fresh ones."""
+        return Copying(self.random_losses[lane, :SEQUENCES], self.random_losses[lane, SEQUENCES:])
 
 
 @dataclass(frozen=True)
@@ -222,10 +222,12 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
 def eigenvalue_copying(circuit: Tensor) -> Tensor:
     """Sum of a circuit's eigenvalues over the sum of their sizes, -1 to 1, [..., d_head, d_head] to [...]: 1 where
     every direction is written back as itself [Elhage et al. 2021]."""
-    if not circuit.isfinite().all():  # of a run that diverged, which the run itself will say
-        return torch.full(circuit.shape[:-2], torch.nan, dtype=torch.float64)
-    eigenvalues = torch.linalg.eigvals(circuit.cpu().double())
-    return eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1).clamp_min(1e-30)
+    circuit = circuit.cpu().double()
+    # What is not finite is of a run that diverged, which the run itself will say.
+    finite = circuit.isfinite().all(dim=-1).all(dim=-1)
+    eigenvalues = torch.linalg.eigvals(circuit.where(finite[..., None, None], 0.0))
+    share = eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1).clamp_min(1e-30)
+    return share.where(finite, torch.nan)
 
 
 def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
