@@ -52,7 +52,7 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 def sides_of(run: Run, store: TokenStore) -> Sides:
     """One optimiser step; each probe of an evaluation, with its rows; all of an evaluation. The weights train on."""
-    module = LanguageModelling(run, store.vocabulary)
+    module = LanguageModelling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
     evaluate, numbers = evaluator(run, store), cycle(range(run.steps))

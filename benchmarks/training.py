@@ -77,7 +77,7 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
     from repeat_study.datamodule import MixtureBatches
     from repeat_study.training import LanguageModelling, clip_gradients_per_lane
 
-    module = LanguageModelling(run, store.vocabulary).to(device)
+    module = LanguageModelling([run], store.vocabulary).to(device)
     if device == "cuda":
         module.model.compile_parts()
     optimizer, parameters = module.configure_optimizers(), list(module.model.parameters())

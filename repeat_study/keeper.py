@@ -1,11 +1,12 @@
-"""The Lightning callback that keeps a run's records: evaluates on schedule, saves, and stops at a step boundary."""
+"""The Lightning callback that keeps the records of runs in training: evaluates on schedule, saves, and stops at a step boundary."""
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,14 +16,15 @@ import torch
 from data_prep.errors import InputError
 from data_prep.files import settle
 from repeat_study.distributed import Team
-from repeat_study.evaluation import Evaluator
+from repeat_study.evaluation import Evaluation, Evaluator, evaluate_lanes
 from repeat_study.hardware import describe, peak_memory
+from repeat_study.lanes import LaneFiles
 from repeat_study.monitoring import Monitor
 from repeat_study.outcome import Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Keep, Resources
 from repeat_study.run import Run
-from repeat_study.training import LanguageModelling
+from repeat_study.training import LanguageModelling, one_recipe
 
 
 class Diverged(RuntimeError):
@@ -40,97 +42,131 @@ class Clock:
     train: float = 0.0
     evaluation: float = 0.0
     saving: float = 0.0
-    mark: float = 0.0
 
-    def charge(self, account: str) -> float:
-        """Book the time since the last booking; returns it, in seconds."""
-        now = time.perf_counter()
-        spent, self.mark = now - self.mark, now
+    def charge(self, account: str, spent: float) -> None:
+        """Book seconds."""
         setattr(self, account, getattr(self, account) + spent)
-        return spent
+
+
+@dataclass
+class Lane:
+    """One run of those in training, and what is written about it."""
+
+    run: Run
+    directory: RunDirectory
+    evaluator: Evaluator
+    started_from: str | None = None  # digest of the parent's weights that this session began with
+    clock: Clock = field(default_factory=Clock)
+    standing: list[dict[str, Any]] = field(default_factory=list)  # its evaluations up to where it goes on from
+    monitor: Monitor | None = None
+    lost: Diverged | None = None  # since when nothing is written of it any more
+
+    @property
+    def scratch(self) -> Path:
+        """Where its checkpoint is written before it takes the last one's place."""
+        return self.directory.checkpoint.with_suffix(".tmp")
+
+
+def checkpointed_step(run: Run, directory: RunDirectory) -> int:
+    """Steps after which the run's checkpoint was written, 0 without one; InputError where it is damaged or another run's."""
+    path = directory.checkpoint
+    if not path.is_file():
+        return 0
+    mend = "delete it to train the run from its start"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        step, identity = int(content["global_step"]), content["run"]
+    except Exception as error:  # torch raises almost anything on a damaged file
+        raise InputError(f"{path}: damaged ({type(error).__name__}); {mend}") from error
+    if identity != run.identity:
+        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {mend}")
+    return step
 
 
 class RunKeeper(lightning.Callback):
-    """Everything that is written about a run in training, is written here, at the boundary between two steps.
+    """Everything that is written about runs in training, is written here, at the boundary between two steps.
 
-    Processes that share the run all evaluate; the lead alone writes.
+    Processes that share a run all evaluate; the lead alone writes. Of runs that share a process, one that diverges is marked
+    failed and written about no more, and the others go on.
     """
 
     def __init__(
         self,
-        run: Run,
-        directory: RunDirectory,
-        evaluate: Evaluator,
+        lanes: Sequence[Lane],
+        step: int,
+        until: int,
         resources: Resources,
         team: Team,
         report: Callable[[Progress], None],
         should_stop: Callable[[], bool],
+        terminated: threading.Event,
     ) -> None:
-        self.run, self.directory, self.evaluate = run, directory, evaluate
+        """`step`: where the checkpoints of all lanes stand; `until`: where training stops, saved, if it does not before;
+        `terminated` is set by SIGTERM."""
+        self.lanes, self.step, self.until = lanes, step, until
+        self.run = lanes[0].run  # what all have in common is said by the first
         self.resources, self.team, self.report, self.should_stop = resources, team, report, should_stop
-        self.evaluation_steps = run.evaluation.steps(run.steps)
-        kept = {Keep.LAST: [], Keep.LOG: run.evaluation.log_steps(run.steps), Keep.ALL: self.evaluation_steps}
+        self.evaluation_steps = self.run.evaluation.steps(self.run.steps)
+        kept = {Keep.LAST: [], Keep.LOG: self.run.evaluation.log_steps(self.run.steps), Keep.ALL: self.evaluation_steps}
         self._due, self._kept = frozenset(self.evaluation_steps), frozenset(kept[resources.keep_checkpoints])
-        self.step = self.resume_step = self._checkpointed_step()
-        if (leads := team.told(self.step)) != self.step:  # of nodes whose view of a shared folder lags
-            raise InputError(
-                f"{directory.checkpoint}: step {self.step} here and {leads} where the lead process is; start the run again"
-            )
-        self._terminated = threading.Event()
+        read = [lane.directory.checkpoint for lane in lanes]
+        self.files = LaneFiles([lane.scratch for lane in lanes], read, one_recipe([lane.run for lane in lanes]))
+        self._terminated = terminated
         self._handler = signal.getsignal(signal.SIGTERM)  # the caller's own, which is told too
-        self.clock = Clock()
-        self.started_from: str | None = None  # digest of the parent's weights that this session began with
-        self.monitor: Monitor | None = None
-        if team.leads:
-            expected = [step for step in self.evaluation_steps if step <= self.step] if self.step else []
-            rows = directory.rewind(self.step if self.step else -1, expected)
-            shown = [row | timing for row, timing in zip(rows, directory.timings(), strict=True)]
-            self.monitor = Monitor(directory.path, run, zip(shown, directory.heads_of(rows), strict=True))
+        self._mark = 0.0  # when time was last booked
+        for lane in lanes if team.leads else []:
+            shown = [row | timing for row, timing in zip(lane.standing, lane.directory.timings(), strict=True)]
+            heads = lane.directory.heads_of(lane.standing)
+            lane.monitor = Monitor(lane.directory.path, lane.run, zip(shown, heads, strict=True))
 
-    def _checkpointed_step(self) -> int:
-        path = self.directory.checkpoint
-        if not path.is_file():
-            return 0
-        mend = "delete it to train the run from its start"
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            step, identity = int(content["global_step"]), content["run"]
-        except Exception as error:  # torch raises almost anything on a damaged file
-            raise InputError(f"{path}: damaged ({type(error).__name__}); {mend}") from error
-        if identity != self.run.identity:
-            raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {mend}")
-        return step
+    @property
+    def alive(self) -> list[Lane]:
+        """Lanes that have not diverged."""
+        return [lane for lane in self.lanes if not lane.lost]
 
-    def state_dict(self) -> dict[str, float]:
-        """The clock, kept with the checkpoint."""
-        self.clock.charge("train")
-        return {"train": self.clock.train, "evaluation": self.clock.evaluation, "saving": self.clock.saving}
+    def _charge(self, account: str) -> float:
+        """Book the time since the last booking, which all lanes spent together; returns it, in seconds."""
+        now = time.perf_counter()
+        spent, self._mark = now - self._mark, now
+        for lane in self.lanes:
+            lane.clock.charge(account, spent)
+        return spent
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Set the clock to where the checkpoint was written."""
-        self.clock = Clock(**state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """The clocks, kept with the checkpoint: seconds, or a list of each lane's."""
+        self._charge("train")
+        clocks = [vars(lane.clock) for lane in self.lanes]
+        return dict(clocks[0]) if len(clocks) == 1 else {name: [clock[name] for clock in clocks] for name in clocks[0]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the clocks to where the checkpoints were written."""
+        for number, lane in enumerate(self.lanes):
+            several = len(self.lanes) > 1
+            lane.clock = Clock(**{name: value[number] if several else value for name, value in state_dict.items()})
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Evaluate the untrained model, the null of every probe; or say from where the run goes on."""
+        """Evaluate the untrained models, the null of every probe; or say from where the runs go on."""
         if threading.current_thread() is threading.main_thread():
             # Lightning's own handler, installed before this hook, would leave by SystemExit with nothing saved.
             signal.signal(signal.SIGTERM, self._terminate)
         machine = describe(pl_module.device, self.resources, self.team.world)
         self.peak_flops = machine["peak_flops"]
         self.check_each_step = pl_module.device.type == "cpu" and self.team.world == 1  # elsewhere that would wait
-        self.mark_step, self.clock.mark = trainer.global_step, time.perf_counter()
+        self.mark_step, self._mark = trainer.global_step, time.perf_counter()
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         if self.team.leads:
-            began = {"step": trainer.global_step, "time": time.time(), **machine}
-            if self.started_from:
-                began["parent_weights_sha256"] = self.started_from
-            self.directory.begin(began)
+            for lane in self.lanes:
+                began = {"step": trainer.global_step, "time": time.time(), **machine, "lanes": len(self.lanes)}
+                if lane.started_from:
+                    began["parent_weights_sha256"] = lane.started_from
+                lane.directory.begin(began)
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
         else:
-            loss = self.directory.rows()[-1]["test_loss"]
-            self.report(Progress(self.run.name, self.step, self.run.steps, loss, resumed=True))
+            for lane in self.lanes:
+                loss = lane.directory.rows()[-1]["test_loss"]
+                self.report(Progress(lane.run.name, self.step, self.run.steps, loss, resumed=True))
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._terminated.set()
@@ -143,82 +179,118 @@ class RunKeeper(lightning.Callback):
         """The step boundary."""
         self.step = trainer.global_step
         due = self.step in self._due
-        stop = self.team.any(self.should_stop() or self._terminated.is_set()) and self.step < self.run.steps
+        asked = self.team.any(self.should_stop() or self._terminated.is_set()) or self.step >= self.until
+        stop = asked and self.step < self.run.steps
         if due or stop or self.check_each_step:
             self._check(pl_module)
         if due:
             self._evaluate(trainer, pl_module)
+        if due and len(self.alive) < len(self.lanes) and self.step < self.run.steps:
+            self.until, stop = min(self.step, self.until), True  # the living go on without the lost ones
         if due or stop:
             self._save(trainer, pl_module)
         if stop:
             trainer.should_stop = True
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether training ended because somebody asked it to."""
+        return self.step < self.until
+
+    def _lose(self, lane: Lane, why: Diverged) -> None:
+        """Give a diverged run up; raises what became of it where it was the last."""
+        lane.lost = why
+        self.files.written[self.lanes.index(lane)] = None  # its last good checkpoint stays
+        if self.team.leads:
+            lane.directory.fail(f"{type(why).__name__}: {why}", why.step)
+        if lane.monitor:
+            lane.monitor.finish(succeeded=False)
+        if not self.alive:
+            raise why
+
     def _check(self, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
-        if self.team.any(bool(module.left_range[0] > 0)):
-            step, loss, norm = module.left_range.tolist()
-            what = f"training loss {loss:.4g} nats, gradient norm {norm:.3g}; accepted is a loss up to {module.largest_loss:.4g}"
-            raise Diverged(what, int(step) or self.step)
+        left = module.left_range[:, 0] > 0
+        if not self.team.any(bool(left.any())):
+            return
+        for lane, has_left, (step, loss, norm) in zip(
+            self.lanes, left.tolist(), module.left_range.tolist(), strict=True
+        ):
+            if (has_left or len(self.lanes) == 1) and not lane.lost:
+                what = f"training loss {loss:.4g} nats, gradient norm {norm:.3g}; accepted is a loss up to {module.largest_loss:.4g}"
+                self._lose(lane, Diverged(what, int(step) or self.step))
 
     def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
         means = module.take_means()  # waits for a GPU to finish its steps, so that the clock counts them
-        seconds = self.clock.charge("train")
+        seconds = self._charge("train")
         trained = (self.step - self.mark_step) * self.run.tokens_per_step
         self.mark_step = self.step
-        row: dict[str, Any] = {"step": self.step, "tokens": self.step * self.run.tokens_per_step}
-        row |= means
-        row |= {"learning_rate": module.learning_rate(self.step)}
         with trainer.precision_plugin.forward_context():
-            found = self.evaluate(module.model, self.step)
-        row |= found.row
+            found = evaluate_lanes([lane.evaluator for lane in self.lanes], module.model, self.step)
+        rows = []
+        for number, lane in enumerate(self.lanes):
+            row: dict[str, Any] = {"step": self.step, "tokens": self.step * self.run.tokens_per_step}
+            row |= means[number] | {"learning_rate": module.learning_rate(self.step, number)} | found[number].row
+            rows.append(row)
+            if not lane.lost and (why := self._out_of_range(row, module.largest_loss)):
+                self._lose(lane, why)
+        self._charge("evaluation")
+        rate = trained / seconds if trained else None
+        for lane, row, one in zip(self.lanes, rows, found, strict=True):
+            if not lane.lost:
+                self._record(lane, row, one, rate, module)
+
+    def _out_of_range(self, row: dict[str, Any], largest_loss: float) -> Diverged | None:
         for key, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise Diverged(f"{key} is {value}", self.step)
+                return Diverged(f"{key} is {value}", self.step)
         # A model that memorises may know nothing else; one that knows neither is ruined, and must not be saved.
-        if min(row["test_loss"], row["pool_loss"]) > module.largest_loss:
+        if min(row["test_loss"], row["pool_loss"]) > largest_loss:
             what = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
-            raise Diverged(f"{what}; accepted is up to {module.largest_loss:.4g}", self.step)
-        self.clock.charge("evaluation")
-        rate = trained / seconds if trained else None
-        left = self._seconds_left(rate) if rate else None
+            return Diverged(f"{what}; accepted is up to {largest_loss:.4g}", self.step)
+        return None
+
+    def _record(
+        self, lane: Lane, row: dict[str, Any], found: Evaluation, rate: float | None, module: LanguageModelling
+    ) -> None:
+        left = self._seconds_left(rate, lane.clock) if rate else None
         timing = {
             "step": self.step,
             "time": time.time(),
-            "train_seconds": self.clock.train,
-            "evaluation_seconds": self.clock.evaluation,
-            "saving_seconds": self.clock.saving,
+            "train_seconds": lane.clock.train,
+            "evaluation_seconds": lane.clock.evaluation,
+            "saving_seconds": lane.clock.saving,
             "tokens_per_second": rate,
-            "utilisation": rate and rate * module.flops_per_token / self.peak_flops,
+            "utilisation": rate and rate * len(self.alive) * module.flops_per_token / self.peak_flops,
             "memory_bytes": peak_memory(module.device),
+            "lanes": len(self.lanes),
             "seconds_left": left,
         }
-        if self.monitor:
-            self.directory.append(row, timing, found.heads, found.paragraph)
-            self.monitor.add(row | timing, found.heads)
-        self.report(Progress(self.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
+        if lane.monitor:
+            lane.directory.append(row, timing, found.heads, found.paragraph)
+            lane.monitor.add(row | timing, found.heads)
+        self.report(Progress(lane.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
 
-    def _seconds_left(self, tokens_per_second: float) -> float:
+    def _seconds_left(self, tokens_per_second: float, clock: Clock) -> float:
         """At the pace of the steps since the last evaluation, and with evaluations and saves as they were on average."""
         ahead = [step for step in self.evaluation_steps if step > self.step]
         behind = len(self.evaluation_steps) - len(ahead)
         training = (self.run.steps - self.step) * self.run.tokens_per_step / tokens_per_second
-        return training + (self.clock.evaluation + self.clock.saving) / behind * len(ahead)
+        return training + (clock.evaluation + clock.saving) / behind * len(ahead)
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
         module.share_means()
-        path = self.directory.checkpoint
-        scratch = path.with_suffix(".tmp")
-        trainer.save_checkpoint(scratch)
-        if self.team.leads:
-            settle(scratch, path)
+        trainer.save_checkpoint(self.lanes[0].scratch)  # and the other lanes' beside it
+        for lane in self.alive if self.team.leads else []:
+            settle(lane.scratch, lane.directory.checkpoint)
         if self.step in self._kept:
             weights = trainer.strategy.lightning_module_state_dict()  # whole, also where they are sharded
-            if self.team.leads:
-                model = {
-                    key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")
-                }
-                torch.save({"step": self.step, "run": self.run.identity, "model": model}, scratch)
-                settle(scratch, self.directory.weights_at(self.step))
-        self.clock.charge("saving")
+            model = {key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")}
+            for number, lane in enumerate(self.lanes if self.team.leads else []):
+                if not lane.lost:
+                    own = {key: value[number : number + 1].clone() for key, value in model.items()}
+                    torch.save({"step": self.step, "run": lane.run.identity, "model": own}, lane.scratch)
+                    settle(lane.scratch, lane.directory.weights_at(self.step))
+        self._charge("saving")

@@ -15,6 +15,15 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A run that left its processes, and why where it failed."""
+
+    run: str
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where a run is, sent at every evaluation."""
 

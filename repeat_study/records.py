@@ -5,8 +5,9 @@ metrics.jsonl   one line per evaluation, a function of the spec and of how its m
                 same bytes
 heads.parquet   a row per evaluation and head: the scores of `probes.head_table`
 paragraph.parquet  a row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
-timing.jsonl    seconds, tokens per second, utilisation and memory beside each evaluation; machines differ, so it is kept apart
-sessions.jsonl  one line per start: machine, device, precision, number of processes, version of torch
+timing.jsonl    seconds, tokens per second, utilisation and memory beside each evaluation; machines differ, so it is kept apart. Of runs
+                that were trained together (`lanes`) the tokens are the run's; seconds, utilisation and memory are what all shared
+sessions.jsonl  one line per start: machine, device, precision, number of processes and of lanes, version of torch
 checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights alone, where they are asked for
 events.out...   TensorBoard events, a view of metrics.jsonl
 failed.json     why and where the run stopped, until it is resumed

@@ -4,8 +4,13 @@ Precision rounds most: a run keeps the one it began with, and the report says wh
 """
 
 from enum import StrEnum
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from data_prep.errors import InputError
+
+AUTO: Literal["auto"] = "auto"
 
 
 class Precision(StrEnum):
@@ -51,4 +56,13 @@ class Resources(BaseModel):
     micro_sequences: int | None = Field(None, ge=1)  # sequences at a time in a process; left out: its whole share
     checkpoint_activations: bool = False  # less memory for about a third more time
     compile: bool | None = None  # left out: on CUDA
+    lanes: int | Literal["auto"] = 1  # runs that one process trains in lockstep
+    gpu_memory_gb: float = Field(80.0, gt=0)  # that lanes = "auto" may fill, of one GPU
     keep_checkpoints: Keep = Field(Keep.LAST, strict=False)
+
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, value: Any) -> Any:
+        if value != AUTO and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            raise InputError(f'resources.lanes: {value!r} found; accepted are "{AUTO}" and whole numbers from 1')
+        return value

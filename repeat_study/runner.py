@@ -1,9 +1,10 @@
-"""The life of a run directory: start, resume, finish."""
+"""The life of run directories: start, resume, finish; of one run, or of several in lockstep."""
 
 import logging
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,27 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from data_prep.errors import InputError
 from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
-from repeat_study.datamodule import MixtureBatches, MixtureDataModule
+from repeat_study.bundles import alike
+from repeat_study.datamodule import MixtureBatches, MixtureDataModule, on_device
 from repeat_study.distributed import Team
 from repeat_study.evaluation import evaluator
 from repeat_study.hardware import multiplies_in, precision_name, uses_cuda
-from repeat_study.keeper import Diverged, RunKeeper
+from repeat_study.keeper import Diverged, Lane, RunKeeper, checkpointed_step
 from repeat_study.outcome import Outcome, Progress
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources, Sharing
 from repeat_study.run import Run
 from repeat_study.training import LanguageModelling
 from repeat_study.weights import finished_parent, start_from
+
+LARGEST_SHARE = 8  # of a GPU's free memory, the part that a corpus may take there
+Ending = Outcome | Exception
+Origin = tuple[RunDirectory, Run]  # a finished parent
 
 
 def train(
@@ -44,73 +49,168 @@ def train(
     Processes started with torchrun's environment variables share the run and all return the same.
     Raises InputError when the directory was made by another spec, and whatever training raises, after recording it.
     """
+    ending = train_bundle([run], store, study_dir, report, should_stop, resources)[run.name]
+    if isinstance(ending, Exception):
+        raise ending
+    return ending
+
+
+def train_bundle(
+    runs: Sequence[Run],
+    store: TokenStore,
+    study_dir: Path,
+    report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    resources: Resources | None = None,
+) -> dict[str, Ending]:
+    """Train runs of one shape (`bundles.alike`) in lockstep, each in its own directory; says of each how it ended, by name.
+
+    Runs that are done or in training elsewhere are left out. Where checkpoints stand at different steps, those behind go
+    first and the others join them. A run that diverges is marked failed and given here as Diverged, one whose directory or
+    parent cannot be used as the InputError that says why; the others go on.
+    Raises what training raises for them all, after recording it for every run that was not finished.
+    """
     resources = resources or Resources()
-    directory = RunDirectory(study_dir / run.name)
+    directories = {run: RunDirectory(study_dir / run.name) for run in runs}
     team = Team.from_environment()
+    assert len(runs) == 1 or team.world == 1, "processes share a run alone"
+    assert len({alike(run) for run in runs}) == 1, "lanes are of one shape"
+    terminated = threading.Event()  # by SIGTERM, in whichever part of the work it comes
     team.join(uses_cuda(resources))
+    endings: dict[str, Ending] = {}
     try:
         with ExitStack() as held:
-            verdict: Outcome | None = Outcome.FAILED
+            verdicts: dict[str, Ending] = {run.name: Outcome.FAILED for run in runs}
             try:
                 if team.leads:
-                    verdict = _claim(directory, run, store, held)
+                    verdicts = _claimed(directories, store, held)
             finally:
-                verdict = team.told(verdict)
-            if verdict:
-                return verdict
+                verdicts = team.told(verdicts)
+            endings |= verdicts
+            todo = [run for run in runs if run.name not in endings]
             try:
-                return _train(run, store, directory, report, should_stop, resources, team)
+                while todo:
+                    behind, step, until = hindmost(todo, directories, team, endings)
+                    ready = {}
+                    for run in behind:
+                        with _of_this_run_alone(run, team, endings):
+                            ready[run] = _lane(run, directories[run], step, store, resources, team)
+                    if ready:
+                        stop = (should_stop, terminated)
+                        _train(list(ready.values()), step, until, store, report, stop, resources, team, endings)
+                    todo = [run for run in todo if run.name not in endings]
+                    if Outcome.INTERRUPTED in endings.values() or terminated.is_set():
+                        endings |= dict.fromkeys((run.name for run in todo), Outcome.INTERRUPTED)
+                        break
             except InputError:
-                raise  # not the run's fault
+                raise  # not the runs' fault
             except Exception as error:
-                if team.leads:
-                    step = error.step if isinstance(error, Diverged) else None
-                    with suppress(OSError):  # a full disk must not hide what it caused
-                        directory.fail(f"{type(error).__name__}: {error}", step)
+                for run in todo if team.leads else []:
+                    if run.name not in endings:
+                        with suppress(OSError):  # a full disk must not hide what it caused
+                            directories[run].fail(f"{type(error).__name__}: {error}")
                 raise
     finally:
         team.leave()
+    return {run.name: endings[run.name] for run in runs}
 
 
-def _claim(directory: RunDirectory, run: Run, store: TokenStore, held: ExitStack) -> Outcome | None:
-    """Make the directory this process's for as long as `held` is open, or say why there is nothing to do."""
-    directory.make()
+def _claimed(directories: dict[Run, RunDirectory], store: TokenStore, held: ExitStack) -> dict[str, Ending]:
+    """Make the directories this process's for as long as `held` is open; says of which there is nothing to do, and why."""
+    verdicts: dict[str, Ending] = {}
+    for run, directory in directories.items():
+        try:
+            directory.make()
+            held.enter_context(exclusive_lock(directory.lock))
+            directory.claim(run, store)
+        except AlreadyLocked:
+            verdicts[run.name] = Outcome.BUSY
+            continue
+        except InputError as error:
+            verdicts[run.name] = error
+            continue
+        if directory.done.is_file():
+            verdicts[run.name] = Outcome.ALREADY_DONE
+        else:
+            directory.failed.unlink(missing_ok=True)
+    return verdicts
+
+
+def hindmost(
+    runs: Sequence[Run], directories: dict[Run, RunDirectory], team: Team, endings: dict[str, Ending]
+) -> tuple[list[Run], int, int]:
+    """The runs that are furthest behind, the step they stand at, and where the next ones wait for them, or all end; those whose
+    checkpoint cannot be read are entered in `endings`."""
+    steps: dict[Run, int] = {}
+    for run in runs:
+        with _of_this_run_alone(run, team, endings):
+            steps[run] = checkpointed_step(run, directories[run])
+    step = min(steps.values(), default=0)
+    if (leads := team.told(step)) != step:  # of nodes whose view of a shared folder lags
+        raise InputError(
+            f"{directories[runs[0]].checkpoint}: step {step} here and {leads} where the lead process is; start the run again"
+        )
+    until = min((ahead for ahead in steps.values() if ahead > step), default=runs[0].steps)
+    return [run for run, stands in steps.items() if stands == step], step, until
+
+
+@contextmanager
+def _of_this_run_alone(run: Run, team: Team, endings: dict[str, Ending]) -> Iterator[None]:
+    """Bad input of one run ends that run, not its bundle."""
     try:
-        held.enter_context(exclusive_lock(directory.lock))
-    except AlreadyLocked:
-        return Outcome.BUSY
-    directory.claim(run, store)
-    if directory.done.is_file():
-        return Outcome.ALREADY_DONE
-    directory.failed.unlink(missing_ok=True)
-    return None
+        yield
+    except InputError as error:
+        if team.world > 1:  # the others would wait
+            raise
+        endings[run.name] = error
+
+
+def _lane(
+    run: Run, directory: RunDirectory, step: int, store: TokenStore, resources: Resources, team: Team
+) -> tuple[Lane, Origin | None]:
+    """A run that is ready to go on from `step`, and its parent."""
+    origin = finished_parent(run, directory.path.parent)
+    lane = Lane(run, directory, evaluator(run, store, origin[1] if origin else None))
+    if team.leads:
+        directory.keep_precision(precision_name(resources))
+        expected = [due for due in run.evaluation.steps(run.steps) if due <= step] if step else []
+        lane.standing = directory.rewind(step or -1, expected)
+    return lane, origin
 
 
 def _train(
-    run: Run,
+    ready: Sequence[tuple[Lane, Origin | None]],
+    step: int,
+    until: int,
     store: TokenStore,
-    directory: RunDirectory,
     report: Callable[[Progress], None],
-    should_stop: Callable[[], bool],
+    stop: tuple[Callable[[], bool], threading.Event],
     resources: Resources,
     team: Team,
-) -> Outcome:
-    if team.leads:
-        directory.keep_precision(precision_name(resources))
-    module = LanguageModelling(run, store.vocabulary, resources, team)
-    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, team.rank, team.world)
-    origin = finished_parent(run, directory.path.parent)
-    evaluate = evaluator(run, store, origin[1] if origin else None)
-    keeper = RunKeeper(run, directory, evaluate, resources, team, report, should_stop)
-    if origin and not keeper.resume_step:
-        keeper.started_from = start_from(module.model, *origin)
+    endings: dict[str, Ending],
+) -> None:
+    """Train lanes from one step to another, and enter in `endings` what has ended by then."""
+    lanes = [lane for lane, _ in ready]
+    runs = [lane.run for lane in lanes]
+    run = runs[0]
+    module = LanguageModelling(runs, store.vocabulary, resources, team)
+    mixtures = [(one.mixture(), one.draw(store)) for one in runs]
+    tokens = None
+    if uses_cuda(resources) and team.world == 1:  # batches are put together there, and no step waits for the host
+        device = torch.device("cuda")
+        tokens = on_device([draw for _, draw in mixtures], device, torch.cuda.mem_get_info(device)[0] // LARGEST_SHARE)
+    batches = MixtureBatches(mixtures, run.sequences_per_step, team.rank, team.world, tokens)
+    keeper = RunKeeper(lanes, step, until, resources, team, report, *stop)
+    for number, (lane, origin) in enumerate(ready if not step else []):
+        if origin:
+            lane.started_from = start_from(module.model, *origin, number)
     _quieten_lightning()
     trainer = lightning.Trainer(
         max_steps=run.steps,
         accelerator="cuda" if uses_cuda(resources) else "cpu",
         precision="bf16-mixed" if multiplies_in(resources) is torch.bfloat16 else "32-true",
         callbacks=[keeper],
-        default_root_dir=directory.path,
+        default_root_dir=lanes[0].directory.path,
         logger=False,
         enable_checkpointing=False,  # RunKeeper writes them: atomically and only after the metrics they stand for
         enable_progress_bar=False,
@@ -119,37 +219,31 @@ def _train(
         limit_val_batches=0,
         use_distributed_sampler=False,
         # Named, or Lightning would find SLURM around a run and take it for one to requeue and to resume by itself.
-        plugins=[WholeFiles(), TorchElasticEnvironment() if team.world > 1 else LightningEnvironment()],
+        plugins=[keeper.files, TorchElasticEnvironment() if team.world > 1 else LightningEnvironment()],
         **_placement(resources, team),
     )
     try:
-        if keeper.resume_step < run.steps:
-            checkpoint = directory.checkpoint if keeper.resume_step else None
-            trainer.fit(
-                module, MixtureDataModule(batches, uses_cuda(resources)), ckpt_path=checkpoint, weights_only=True
-            )
-        if keeper.monitor and keeper.step == run.steps:
-            keeper.monitor.finish()
-    except Diverged:
-        if keeper.monitor:
-            keeper.monitor.finish(succeeded=False)
-        raise
+        if step < run.steps:
+            checkpoint = lanes[0].directory.checkpoint if step else None
+            data = MixtureDataModule(batches, uses_cuda(resources) and tokens is None)
+            with suppress(Diverged):  # the last lane; each is recorded already
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        for lane in keeper.alive:
+            if lane.monitor and keeper.step == run.steps:
+                lane.monitor.finish()
     finally:
-        if keeper.monitor:
-            keeper.monitor.close()
-    if keeper.step < run.steps:
-        return Outcome.INTERRUPTED
-    if team.leads:
-        directory.finish(keeper.evaluation_steps)
-    return Outcome.DONE
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Checkpoints straight to their file: Lightning's own way goes twice through memory and once through /tmp."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Not atomic: RunKeeper gives it a scratch file and renames that."""
-        torch.save(checkpoint, path)
+        for lane in lanes:
+            if lane.monitor:
+                lane.monitor.close()
+    for lane in lanes:
+        if lane.lost:
+            endings[lane.run.name] = lane.lost
+        elif keeper.step == run.steps:
+            if team.leads:
+                lane.directory.finish(keeper.evaluation_steps)
+            endings[lane.run.name] = Outcome.DONE
+        elif keeper.was_stopped:
+            endings[lane.run.name] = Outcome.INTERRUPTED
 
 
 def _placement(resources: Resources, team: Team) -> dict[str, Any]:

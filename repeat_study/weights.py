@@ -88,15 +88,23 @@ def finished_parent(run: Run, study_dir: Path) -> tuple[RunDirectory, Run] | Non
     return directory, parent
 
 
-def start_from(model: Decoder, directory: RunDirectory, parent: Run) -> str:
-    """Put a finished parent's last weights into an untrained model of one lane; returns their digest.
+def start_from(model: Decoder, directory: RunDirectory, parent: Run, lane: int = 0) -> str:
+    """Put a finished parent's last weights into a lane of an untrained model; returns their digest.
 
     Raises InputError where they are not there, damaged, not from the parent's last step or of another shape.
     """
     step, weights = read_weights(directory.checkpoint, parent)
     if step != parent.steps:
         raise InputError(f"{directory.checkpoint}: of step {step}, the parent has {parent.steps}")
-    load_weights(model, weights, directory.checkpoint, parent.model)
+    own = model.state_dict()
+    if {name: value.shape[1:] for name, value in weights.items()} != {
+        name: value.shape[1:] for name, value in own.items()
+    }:
+        raise InputError(
+            f"{directory.checkpoint}: not weights of a {parent.model} with a vocabulary of {model.vocabulary}"
+        )
+    for name, value in weights.items():
+        own[name][lane] = value[0]
     return digest(weights)
 
 

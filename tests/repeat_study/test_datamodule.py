@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from data_prep.draw import Unit
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
-from repeat_study.datamodule import MixtureBatches, MixtureDataModule, RemainingSteps
+from repeat_study.datamodule import MixtureBatches, MixtureDataModule, RemainingSteps, on_device
 from repeat_study.run import Run
 
 
@@ -87,3 +89,40 @@ def test_arms_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenS
         stream = run.mixture().at(np.arange(run.positions)).stream
         shown = [row for row, source in zip(served(run, store), stream, strict=True) if source == Stream.UNIQUE]
         assert shown == unique[: len(shown)]
+
+
+def test_batches_put_together_on_a_device_are_those_of_the_host(runs: list[Run], store: TokenStore) -> None:
+    """All lanes of a bundle, here with the device being the CPU; a block is left and come back to."""
+    lanes = [(run.mixture(), run.draw(store)) for run in runs[:3]]
+    tokens = on_device([draw for _, draw in lanes], torch.device("cpu"), 10**9)
+    assert tokens is not None and tokens.element_size() == 2
+    host, device = MixtureBatches(lanes, 8), MixtureBatches(lanes, 8, tokens=tokens)
+    for step in (0, 63, 7, 1):
+        assert host[step].dtype == device[step].dtype and torch.equal(host[step], device[step])
+    assert on_device([lanes[0][1]], torch.device("cpu"), 100) is None, "where it does not fit"
+    documents = runs[1].model_copy(update={"unit": Unit.DOCUMENT}).draw(store)
+    assert on_device([lanes[0][1], documents], torch.device("cpu"), 10**9) is None, "in any lane"
+
+
+def test_tokens_beyond_half_of_two_bytes_come_back_as_they_were(tmp_path: Path) -> None:
+    class Wide:
+        train = np.array([0, 1, 32_767, 32_768, 65_535, 40_000], np.uint16)
+
+        def sequences_in(self, split: str, context: int) -> int:
+            return 3
+
+    class Drawn:
+        store, unit, context = Wide(), Unit.SEQUENCE, 1
+
+        def locate(self, found: object) -> np.ndarray:
+            return np.array([[0, 1, 2]])
+
+    class Mixed:
+        positions = 3
+
+        def at(self, positions: np.ndarray) -> np.ndarray:
+            return positions
+
+    tokens = on_device([Drawn()], torch.device("cpu"), 100)  # type: ignore[list-item]
+    batches = MixtureBatches([(Mixed(), Drawn())], 3, tokens=tokens)  # type: ignore[list-item]
+    assert batches[0].tolist() == [[[0, 1], [32_767, 32_768], [65_535, 40_000]]]

@@ -238,8 +238,8 @@ def test_a_child_starts_from_exactly_its_parents_weights(
     assert family.parent
     seen: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(
-        "repeat_study.evaluation.Evaluator.__call__",
-        lambda self, model, step: seen.append({k: v.clone() for k, v in model.state_dict().items()}) or 1 / 0,
+        "repeat_study.keeper.evaluate_lanes",
+        lambda evaluators, model, step: seen.append({k: v.clone() for k, v in model.state_dict().items()}) or 1 / 0,
     )
     for run in family.runs(tmp_path):
         with pytest.raises(ZeroDivisionError):

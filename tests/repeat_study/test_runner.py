@@ -261,7 +261,11 @@ def test_a_run_that_leaves_the_range_keeps_its_last_good_checkpoint(
     run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
     sound = LanguageModelling.learning_rate
     with monkeypatch.context() as planted:
-        planted.setattr(LanguageModelling, "learning_rate", lambda self, step: 1e4 if step == 20 else sound(self, step))
+        planted.setattr(
+            LanguageModelling,
+            "learning_rate",
+            lambda self, step, lane=0: 1e4 if step == 20 else sound(self, step, lane),
+        )
         with pytest.raises(
             Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; accepted is a loss up to 11.54"
         ):

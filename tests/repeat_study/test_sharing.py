@@ -10,13 +10,11 @@ import torch
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.distributed import Team
-from repeat_study.keeper import RunKeeper
-from repeat_study.outcome import Outcome
+from repeat_study.outcome import Ended, Outcome
 from repeat_study.records import RunDirectory
 from repeat_study.resources import Resources
 from repeat_study.run import Run
-from repeat_study.runner import train
-from slurm.crew import Ended
+from repeat_study.runner import hindmost, train
 from slurm.local_pool import Event, Pool
 
 CLOSE = 1e-5  # nats; measured: 4e-7 or less
@@ -79,7 +77,7 @@ class Elsewhere(Team):
 def test_processes_that_see_different_checkpoints_do_not_train(runs: list[Run], tmp_path: Path) -> None:
     directory, team = RunDirectory(tmp_path), Elsewhere(rank=1, world=2)
     with pytest.raises(InputError, match=r"last.ckpt: step 0 here and 1 where the lead process is"):
-        RunKeeper(runs[0], directory, lambda: None, Resources(), team, print, bool)  # type: ignore[arg-type]
+        hindmost(runs[:1], {runs[0]: directory}, team, {})
 
 
 def test_a_step_in_parts_is_the_step_as_a_whole(

@@ -29,7 +29,7 @@ def test_clipping_takes_each_lane_by_itself() -> None:
 
 
 def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Run]) -> None:
-    module = LanguageModelling(runs[0], vocabulary=320)
+    module = LanguageModelling([runs[0]], vocabulary=320)
     optimizer = module.configure_optimizers()
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(map(id, grouped)) == sorted(map(id, module.model.parameters()))
@@ -38,3 +38,17 @@ def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Ru
     }
     for name, parameter in module.model.named_parameters():
         assert (id(parameter) in decayed) == ("gain" not in name), name
+
+
+def test_clipping_by_a_norm_for_each_lane_is_clipping_by_that_number(runs: list[Run]) -> None:
+    """To the bit: a lane in a bundle and a run alone are scaled alike, by what torch makes of a number over a tensor."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        gradient = torch.rand(3, 4, 5, generator=generator)
+        parameters = [torch.nn.Parameter(torch.zeros(3, 4, 5)) for _ in range(2)]
+        for parameter in parameters:
+            parameter.grad = gradient.clone()
+        norm_l = clip_gradients_per_lane(parameters[:1], torch.tensor([0.3, 1.0, 9.0]))
+        for lane, largest in enumerate((0.3, 1.0, 9.0)):
+            expected = gradient[lane] * (largest / (norm_l[lane : lane + 1] + 1e-6)).clamp(max=1.0)
+            assert torch.equal(parameters[0].grad[lane], expected)  # type: ignore[index]
