@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from repeat_study.cost import evaluation_share, run_flops, training_memory
+from repeat_study.bundles import bundle_memory, bundles, on_gpu
+from repeat_study.cost import evaluation_share, run_flops
 from repeat_study.finetune import Parents
-from repeat_study.resources import Sharing
 from repeat_study.run import Run
 from repeat_study.study import Study
 
@@ -39,8 +39,8 @@ def plan_of(study: Study, prices: Prices) -> Iterator[Table | str]:
     at_once = study.resources.micro_sequences or "all"
     flops = sum(run_flops(run, vocabulary) for run in runs)
     yield (
-        f"N all: with embeddings and gains; memory: of a process on a GPU, in bfloat16, {at_once} sequences of a step at a"
-        " time, at least\n"
+        f"N all: with embeddings and gains; jobs: runs or bundles of up to so many lanes, on GPUs; memory: of a process on a GPU, in"
+        f" bfloat16, {at_once} sequences of a step at a time, at least\n"
         f"total {flops:.2e} FLOPs: {_hours(flops / prices.gpu)} GPU-hours, or {_hours(flops / prices.this_machine)} hours"
         " on this machine's CPU"
     )
@@ -72,20 +72,23 @@ def _grid(runs: list[Run], vocabulary: int) -> Table:
 
 
 def _sizes(study: Study, runs: list[Run], vocabulary: int, prices: Prices) -> Table:
-    table = plain_table("size", "N", "N all", "runs", "tokens", "FLOPs", "GPU-hours", "memory")
+    table = plain_table("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU-hours", "memory")
     resources = study.resources
     for model in dict.fromkeys(run.model for run in runs):
         of_size = [run for run in runs if run.model == model]
         rows = max(run.model_vocabulary(vocabulary) for run in of_size)
         flops = sum(run_flops(run, vocabulary) for run in of_size)
-        split = resources.processes_per_run if resources.sharing is Sharing.FSDP else 1
-        memory = 0
-        for run in of_size:
-            share = -(-run.sequences_per_step // resources.processes_per_run)
-            at_once = min(share, resources.micro_sequences or share)
-            needed = training_memory(run.shape, rows, run.context, at_once, resources.checkpoint_activations, split)
-            memory = max(memory, needed.total)
-        counts = (run.shape.parameters_non_embedding, run.shape.parameters_total(rows), len(of_size))
+        packed = bundles(of_size, resources, vocabulary, on_gpu(resources, there=True))
+        memory = max(bundle_memory(bundle[0], len(bundle), resources, vocabulary) for bundle in packed)
+        lanes = max(map(len, packed))
+        run = of_size[0]
+        counts = (
+            run.shape.parameters_non_embedding,
+            run.shape.parameters_total(rows),
+            len(of_size),
+            len(packed),
+            lanes,
+        )
         table.add_row(
             model,
             *(f"{count:,}" for count in counts),

@@ -9,10 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from repeat_study.cost import work
-from repeat_study.outcome import Outcome
+from repeat_study.outcome import Ended, Outcome
 from repeat_study.outcome import Progress as RunProgress
 from repeat_study.run import Run
-from slurm.crew import Ended
 from slurm.local_pool import Event
 
 LINE_EVERY = 30.0  # seconds between plain progress lines

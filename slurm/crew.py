@@ -1,4 +1,4 @@
-"""The processes that train one run at a time on this machine, and what goes through their pipes."""
+"""The processes that train a run, or a bundle of them, at a time on this machine, and what goes through their pipes."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.outcome import Outcome, Progress
+from repeat_study.outcome import Ended, Outcome, Progress
 from repeat_study.resources import Resources
 from repeat_study.run import Run
 
@@ -27,19 +27,10 @@ WORKER_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that left its processes, and why where it failed."""
-
-    run: str
-    outcome: Outcome
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class Job:
-    """What a crew is given: a run, where its tokens lie and where its directory goes."""
+    """What a crew is given: a run, or several alike, where their tokens lie and where their directories go."""
 
-    run: Run
+    runs: tuple[Run, ...]
     store: Path
     study_dir: Path
     port: int  # where the processes of the crew meet
@@ -47,13 +38,14 @@ class Job:
 
 @dataclass
 class Crew:
-    """Processes that share a run; the first one leads, and answers. Any message during a job means: stop."""
+    """Processes that share a run, or one process with a bundle of runs; the first one leads, and answers. Any message during a
+    job means: stop."""
 
     processes: list[SpawnProcess]
     pipes: list[Connection]
     gpus: list[int]  # of this machine's, none where it has none
-    run: Run | None = None
-    moved: bool = False  # has got further since it was given its run
+    runs: tuple[Run, ...] = ()
+    moved: bool = False  # has got further since it was given its runs
 
     @classmethod
     def hire(cls, resources: Resources, gpus: list[int]) -> "Crew":
@@ -82,11 +74,11 @@ class Crew:
         """Our end of the pipe that answers come through."""
         return self.pipes[0]
 
-    def give(self, run: Run | None, store: TokenStore, study_dir: Path) -> None:
-        """Let the crew train a run; None: nothing for now."""
-        self.run, self.moved = run, False
-        if run:
-            job = Job(run, store.folder, study_dir, _free_port())
+    def give(self, runs: tuple[Run, ...], store: TokenStore, study_dir: Path) -> None:
+        """Let the crew train runs; none: nothing for now."""
+        self.runs, self.moved = runs, False
+        if runs:
+            job = Job(runs, store.folder, study_dir, _free_port())
             for pipe in self.pipes:
                 with suppress(OSError):  # a process that died meanwhile: its pipe is at its end, which is noticed next
                     pipe.send(job)
@@ -129,14 +121,14 @@ def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     import torch
 
-    from repeat_study.runner import train
+    from repeat_study.runner import train_bundle
 
     torch.set_num_threads(1)
     team = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
     team |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), resources.processes_per_run)
     os.environ |= {variable: str(value) for variable, value in team.items()} | {"MASTER_ADDR": "127.0.0.1"}
 
-    def tell(event: Progress | Ended) -> None:
+    def tell(event: Progress | tuple[Ended, ...]) -> None:
         if rank == 0:
             with suppress(OSError):  # the pool is gone: the pipe then also says stop, and the state is saved
                 pipe.send(event)
@@ -149,13 +141,19 @@ def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -
         if job == "stop":
             return
         os.environ["MASTER_PORT"] = str(job.port)
+        ended: tuple[Ended, ...]
         try:
-            outcome = train(job.run, TokenStore(job.store), job.study_dir, tell, pipe.poll, resources)
-            reason = ""
-        except InputError as error:
-            outcome, reason = Outcome.FAILED, str(error)
+            endings = train_bundle(job.runs, TokenStore(job.store), job.study_dir, tell, pipe.poll, resources)
+            ended = tuple(_ended(name, ending) for name, ending in endings.items())
         except Exception as error:
-            outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
-        tell(Ended(job.run.name, outcome, reason))
-        if outcome is Outcome.INTERRUPTED:
+            ended = tuple(_ended(run.name, error) for run in job.runs)
+        tell(ended)
+        if any(one.outcome is Outcome.INTERRUPTED for one in ended):
             return
+
+
+def _ended(run: str, ending: Outcome | Exception) -> Ended:
+    if isinstance(ending, Outcome):
+        return Ended(run, ending)
+    reason = str(ending) if isinstance(ending, InputError) else f"{type(ending).__name__}: {ending}"
+    return Ended(run, Outcome.FAILED, reason)

@@ -1,10 +1,13 @@
-"""What a job of a sweep does: train one run from wherever its directory says it stands. It carries the spec, no state."""
+"""What a job of a sweep does: train a run, or a bundle, from wherever its directory says it stands. It carries specs, no state."""
 
 import json
 import os
 import socket
+import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -27,9 +30,9 @@ WAIT_FOR_ANOTHER = 900.0
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A call trains the run; submitit pickles it at submission, and a requeued job calls it again."""
+    """A call trains the runs; submitit pickles it at submission, and a requeued job calls it again."""
 
-    run: Run
+    runs: tuple[Run, ...]
     store: Path
     study_dir: Path
     resources: Resources
@@ -39,24 +42,26 @@ class TrainJob:
         leave = Leave("TERM", JobEnvironment.USR_SIG)  # before torch is imported, which takes seconds
         job = JobEnvironment()
         join_team(job)
-        directory = RunDirectory(self.study_dir / self.run.name)
-        starts = Starts(job.paths.folder / f"{job.job_id}_starts.jsonl", directory)
+        directories = [RunDirectory(self.study_dir / run.name) for run in self.runs]
+        starts = Starts(job.paths.folder / f"{job.job_id}_starts.jsonl", directories)
         if job.global_rank == 0:
             starts.count()
         import torch
 
-        from repeat_study.runner import train
+        from repeat_study.runner import train_bundle
 
         torch.set_num_threads(1)
-        waited = 0.0
+        several, waited = len(self.runs) > 1, 0.0
+        endings: dict[str, Outcome | Exception] = dict.fromkeys((run.name for run in self.runs), Outcome.BUSY)
+        show = show_progress if not several else partial(show_progress, named=True)
         while not leave():
-            outcome = train(self.run, TokenStore(self.store), self.study_dir, show_progress, leave, self.resources)
-            if outcome is Outcome.INTERRUPTED:
+            todo = [run for run in self.runs if endings[run.name] is Outcome.BUSY]
+            endings |= train_bundle(todo, TokenStore(self.store), self.study_dir, show, leave, self.resources)
+            if Outcome.INTERRUPTED in endings.values():
                 print(f"{leave.reason}: {SAVED_WORDS}", flush=True)
                 break
-            if outcome is not Outcome.BUSY:
-                print(f"{self.run.label}: {outcome.value}", flush=True)
-                return outcome.value
+            if Outcome.BUSY not in endings.values():
+                return self._told(endings)
             if waited >= WAIT_FOR_ANOTHER:
                 print(f"another process has been training this run for {waited:.0f} s; the queue may wait", flush=True)
                 break
@@ -65,6 +70,20 @@ class TrainJob:
             waited += 5.0
         starts.forget()
         return back_to_the_queue()
+
+    def _told(self, endings: dict[str, Outcome | Exception]) -> str:
+        """How all runs ended; raises what became of one that failed, once the others are told of."""
+        failed = []
+        for run in self.runs:
+            ending = endings[run.name]
+            if isinstance(ending, Exception):
+                failed.append(ending)
+                print(f"{run.label}: {type(ending).__name__}: {ending}", file=sys.stderr, flush=True)
+            else:
+                print(f"{run.label}: {ending.value}", flush=True)
+        if failed:
+            raise failed[0]
+        return str(endings[self.runs[0].name])
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit requeues where a signal comes before `__call__` has taken over: the same again."""
@@ -101,21 +120,23 @@ def _first_node(job: JobEnvironment) -> str:
 
 @dataclass(frozen=True)
 class Starts:
-    """The starts of a job since it last left in order, in a file beside its logs, with how far the run was at each."""
+    """The starts of a job since it last left in order, in a file beside its logs, with how far its runs were at each."""
 
     path: Path
-    directory: RunDirectory
+    directories: Sequence[RunDirectory]
 
     def count(self) -> None:
-        """Add this one; where it is one too many, mark the run failed and raise InputError."""
+        """Add this one; where it is one too many, mark what is not done failed and raise InputError."""
         before = self.path.read_text().splitlines() if self.path.is_file() else []
         now = json.dumps(self._reached())
         in_vain = len(list(takewhile(lambda line: line == now, reversed(before))))
-        if in_vain >= STARTS and not self.directory.done.is_file():
+        open_ones = [directory for directory in self.directories if not directory.done.is_file()]
+        if in_vain >= STARTS and open_ones:
             reason = f"its process was ended {in_vain} times on end with nothing done; for want of memory, maybe: its log may say"
-            self.directory.make()
-            self.directory.fail(reason)
-            raise InputError(f"{self.directory.path}: {reason}")
+            for directory in open_ones:
+                directory.make()
+                directory.fail(reason)
+            raise InputError(f"{open_ones[0].path}: {reason}")
         with self.path.open("a") as file:
             file.write(now + "\n")
 
@@ -125,13 +146,17 @@ class Starts:
 
     def _reached(self) -> list[int]:
         """What changes whenever anything is evaluated or saved."""
-        row, checkpoint = self.directory.last(self.directory.metrics), self.directory.checkpoint
-        return [row["step"] if row else 0, checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0]
+        reached = []
+        for directory in self.directories:
+            row, checkpoint = directory.last(directory.metrics), directory.checkpoint
+            reached += [row["step"] if row else 0, checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0]
+        return reached
 
 
-def show_progress(progress: Progress) -> None:
-    """One line for each evaluation."""
-    line = f"step {progress.step}/{progress.steps}  test loss {progress.test_loss:.4f}"
+def show_progress(progress: Progress, named: bool = False) -> None:
+    """One line for each evaluation; named: of several runs, whose lines mix."""
+    line = f"{progress.run}: " if named else ""
+    line += f"step {progress.step}/{progress.steps}  test loss {progress.test_loss:.4f}"
     if progress.tokens_per_second and progress.seconds_left is not None:
         line += f"  {progress.tokens_per_second:,.0f} tokens/s, {progress.seconds_left / 60:.1f} min left"
     print(line + ("  (resumed)" if progress.resumed else ""), flush=True)

@@ -1,4 +1,4 @@
-"""The grid on this machine: a few crews of processes, one run each; a run's failure or death stops no other."""
+"""The grid on this machine: a few crews of processes, each with a run or a bundle of runs; a failure or death stops no other."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -8,12 +8,13 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.bundles import bundles
 from repeat_study.cost import work
-from repeat_study.outcome import Outcome, Progress
+from repeat_study.outcome import Ended, Outcome, Progress
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Resources
 from repeat_study.run import Run
-from slurm.crew import Crew, Ended
+from slurm.crew import Crew
 
 ATTEMPTS = 2  # times a run is tried when its process goes from outside and it got no further meanwhile
 
@@ -26,6 +27,7 @@ class Restarted:
     reason: str
 
 
+Todo = deque[tuple[Run, ...]]
 Event = Progress | Ended | Restarted
 
 
@@ -58,15 +60,20 @@ class Pool:
         places = self._places()
         for run in runs:
             RunDirectory(self.study_dir / run.name).check(run, self.store)
-        todo = deque(sorted(runs, key=work, reverse=True))
-        for run in runs:
+        open_runs = []
+        for run in sorted(runs, key=work, reverse=True):
             if RunDirectory(self.study_dir / run.name).status() is Status.DONE:
-                todo.remove(run)
                 self._end(Ended(run.name, Outcome.ALREADY_DONE))
+            else:
+                open_runs.append(run)
+        packed = bundles(open_runs, self.resources, self.store.vocabulary, self.gpus > 0, places)
+        todo = deque(
+            tuple(bundle) for bundle in sorted(packed, key=lambda bundle: sum(map(work, bundle)), reverse=True)
+        )
         try:
             for _ in range(min(places, len(todo))):
                 self._hire(todo)
-            while busy := [crew for crew in self._crews if crew.run]:
+            while busy := [crew for crew in self._crews if crew.runs]:
                 self._listen_once(busy, todo)
         except KeyboardInterrupt:
             self._stop()
@@ -87,15 +94,15 @@ class Pool:
         self._free_gpus = [list(range(first, first + each)) for first in range(0, self.gpus - each + 1, each)]
         return len(self._free_gpus)
 
-    def _hire(self, todo: deque[Run]) -> None:
+    def _hire(self, todo: Todo) -> None:
         crew = Crew.hire(self.resources, self._free_gpus.pop() if self._free_gpus else [])
         self._crews.append(crew)
         self._give(crew, todo)
 
-    def _give(self, crew: Crew, todo: deque[Run]) -> None:
-        crew.give(todo.popleft() if todo else None, self.store, self.study_dir)
+    def _give(self, crew: Crew, todo: Todo) -> None:
+        crew.give(todo.popleft() if todo else (), self.store, self.study_dir)
 
-    def _listen_once(self, busy: list[Crew], todo: deque[Run]) -> None:
+    def _listen_once(self, busy: list[Crew], todo: Todo) -> None:
         ready = wait([*(crew.lead for crew in busy), *(p.sentinel for crew in busy for p in crew.processes)])
         for crew in busy:
             if crew.lead in ready:
@@ -104,22 +111,29 @@ class Pool:
                 except (EOFError, ConnectionResetError):
                     self._replace(crew, todo)
                     continue
-                if isinstance(event, Ended) and event.outcome is Outcome.INTERRUPTED:
-                    assert crew.run
-                    self._dismiss(crew)
-                    self._again(crew.run, "stopped from outside, its state saved", todo)
-                elif isinstance(event, Ended):
-                    self._end(event)
-                    if event.outcome is Outcome.FAILED and len(crew.processes) > 1:
-                        self._dismiss(crew)  # the others may still wait for the one that failed
-                        self._hire(todo)
-                    else:
-                        self._give(crew, todo)
-                else:
+                if isinstance(event, Progress):
                     crew.moved |= event.step > 0 and not event.resumed
                     self.listen(event)
+                else:
+                    self._ended(crew, event, todo)
             elif any(process.sentinel in ready for process in crew.processes):
                 self._replace(crew, todo)
+
+    def _ended(self, crew: Crew, ended: tuple[Ended, ...], todo: Todo) -> None:
+        """All runs of a crew have left it."""
+        stopped = {one.run for one in ended if one.outcome is Outcome.INTERRUPTED}
+        for one in ended:
+            if one.run not in stopped:
+                self._end(one)
+        if stopped:
+            self._dismiss(crew)
+            again = tuple(run for run in crew.runs if run.name in stopped)
+            self._again(again, "stopped from outside, its state saved", todo)
+        elif any(one.outcome is Outcome.FAILED for one in ended) and len(crew.processes) > 1:
+            self._dismiss(crew)  # the others may still wait for the one that failed
+            self._hire(todo)
+        else:
+            self._give(crew, todo)
 
     def _dismiss(self, crew: Crew) -> str:
         self._crews.remove(crew)
@@ -127,21 +141,39 @@ class Pool:
             self._free_gpus.append(crew.gpus)
         return crew.end(kill=True)
 
-    def _replace(self, crew: Crew, todo: deque[Run]) -> None:
-        assert crew.run
-        run = crew.run
+    def _replace(self, crew: Crew, todo: Todo) -> None:
         reason = self._dismiss(crew)
-        self._deaths[run.name] = 1 if crew.moved else self._deaths.get(run.name, 0) + 1
-        if self._deaths[run.name] < ATTEMPTS:
-            self._again(run, reason, todo)
+        left: tuple[Run, ...] = ()
+        for run in crew.runs:
+            directory = RunDirectory(self.study_dir / run.name)
+            if directory.done.is_file():
+                self._end(Ended(run.name, Outcome.DONE))
+            elif directory.failed.is_file():  # it diverged before the process died
+                self._end(Ended(run.name, Outcome.FAILED, directory.failure()))
+            else:
+                left = (*left, run)
+        deaths = max((self._deaths.get(run.name, 0) for run in left), default=0)
+        for run in left:
+            self._deaths[run.name] = 1 if crew.moved else deaths + 1
+        if not left:
+            self._hire(todo)
+        elif self._deaths[left[0].name] < ATTEMPTS:
+            self._again(left, reason, todo)
+        elif len(left) > 1:  # one of them may be what kills the process: each by itself
+            for run in left[::-1]:
+                self._deaths[run.name] = 0
+                todo.appendleft((run,))
+                self.listen(Restarted(run.name, reason))
+            self._hire(todo)
         else:
-            RunDirectory(self.study_dir / run.name).fail(reason)
-            self._end(Ended(run.name, Outcome.FAILED, reason))
+            RunDirectory(self.study_dir / left[0].name).fail(reason)
+            self._end(Ended(left[0].name, Outcome.FAILED, reason))
             self._hire(todo)
 
-    def _again(self, run: Run, reason: str, todo: deque[Run]) -> None:
-        todo.appendleft(run)
-        self.listen(Restarted(run.name, reason))
+    def _again(self, runs: tuple[Run, ...], reason: str, todo: Todo) -> None:
+        todo.appendleft(runs)
+        for run in runs:
+            self.listen(Restarted(run.name, reason))
         self._hire(todo)
 
     def _end(self, ended: Ended) -> None:

@@ -29,13 +29,18 @@ class Array:
     """Runs that were submitted together."""
 
     name: str  # of the job, in the queue
-    runs: list[str]  # names, in the order of the array's indices
+    bundles: list[list[str]]  # names of the runs of each job, in the order of the array's indices
     job: str | None = None  # None until sbatch has answered
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of all its runs."""
+        return [run for bundle in self.bundles for run in bundle]
 
     def job_of(self, run: str) -> str | None:
         """The run's job as people write it."""
-        index = self.runs.index(run)
-        return self.job if self.job is None or len(self.runs) == 1 else f"{self.job}_{index}"
+        index = next(index for index, bundle in enumerate(self.bundles) if run in bundle)
+        return self.job if self.job is None or len(self.bundles) == 1 else f"{self.job}_{index}"
 
 
 @dataclass
@@ -115,22 +120,25 @@ def latest(submitted: Sequence[Submission]) -> dict[str, Submission]:
 def held_runs(submitted: Sequence[Submission], queue: dict[tuple[str, int], Queued]) -> dict[str, list[Queued]]:
     """The runs that are in the queue, with their jobs."""
     places = {
-        (array.name, index): run
+        (array.name, index): bundle
         for submission in submitted
         for array in submission.arrays
-        for index, run in enumerate(array.runs)
+        for index, bundle in enumerate(array.bundles)
     }
     held: dict[str, list[Queued]] = {}
     for place, job in queue.items():
-        if place in places:
-            held.setdefault(places[place], []).append(job)
+        for run in places.get(place, []):
+            held.setdefault(run, []).append(job)
     return held
 
 
 def _read(path: Path) -> Submission:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        arrays = [Array(**array) for array in record.pop("arrays")]
+        for array in (arrays := record.pop("arrays")):
+            if "runs" in array:  # as it was written when every job had one
+                array["bundles"] = [[run] for run in array.pop("runs")]
+        arrays = [Array(**array) for array in arrays]
         return Submission(folder=path.parent, arrays=arrays, **record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from submitit.helpers import clean_env
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.bundles import bundles
 from repeat_study.cost import work
 from repeat_study.records import RunDirectory, Status
 from repeat_study.resources import Accelerator, Resources
@@ -80,7 +82,8 @@ def submit(
         say(_account(found))
         if not found.todo:
             return None
-        parts = in_order(found.todo, study_dir, largest)
+        pack = partial(bundles, resources=resources, vocabulary=store.vocabulary, gpu=bool(allocation.gpus_per_node))
+        parts = in_order(found.todo, study_dir, largest, pack)
         submission = Submission.new(
             study_dir,
             allocation=allocation.model_dump(),
@@ -92,7 +95,9 @@ def submit(
         )
         for array, part in zip(_submitted(submission, parts, study_dir, allocation, resources), parts, strict=True):
             behind = f", once the {_runs(part.after)} they start from {'is' if len(part.after) == 1 else 'are'} done"
-            say(f"job {array.job}: {_runs(array.runs)}{behind if part.after else ''}")
+            jobs = f"{len(part.bundles)} bundle{'s' * (len(part.bundles) > 1)}"
+            together = f" in {jobs}" if len(part.bundles) < len(array.runs) else ""
+            say(f"job {array.job}: {_runs(array.runs)}{together}{behind if part.after else ''}")
         return submission
 
 
@@ -160,15 +165,17 @@ def _runs(runs: Sequence[object]) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """Runs of one array, and the jobs that have to leave the queue before they start: those of their parents."""
+    """Bundles of one array, a job each, and the jobs that have to leave the queue before they start: those of their parents."""
 
-    runs: Sequence[Run]
+    bundles: Sequence[Sequence[Run]]
     after: Sequence[str]
 
 
-def in_order(todo: Sequence[Run], study_dir: Path, largest: int) -> list[Part]:
-    """Arrays of at most `largest` runs: first of runs that can start at once, then of one model's each whose parents are still
-    in the queue, so that small models need not wait for large ones.
+def in_order(
+    todo: Sequence[Run], study_dir: Path, largest: int, pack: Callable[[Iterable[Run]], list[list[Run]]]
+) -> list[Part]:
+    """Arrays of at most `largest` bundles: first of runs that can start at once, then of one model's each whose parents are
+    still in the queue, so that small models need not wait for large ones.
 
     Raises InputError where a parent is neither finished nor in the queue.
     """
@@ -191,11 +198,11 @@ def in_order(todo: Sequence[Run], study_dir: Path, largest: int) -> list[Part]:
         runs, after = waiting.setdefault(run.model, ([], {}))
         runs.append(run)
         after |= dict.fromkeys(job.job for job in jobs)
-    groups = [Part(free, []), *(Part(runs, list(after)) for runs, after in waiting.values())]
+    groups = [Part(pack(free), []), *(Part(pack(runs), list(after)) for runs, after in waiting.values())]
     return [
-        Part(group.runs[first : first + largest], group.after)
+        Part(group.bundles[first : first + largest], group.after)
         for group in groups
-        for first in range(0, len(group.runs), largest)
+        for first in range(0, len(group.bundles), largest)
     ]
 
 
@@ -208,9 +215,12 @@ def _submitted(
 ) -> Iterable[Array]:
     """Submit an array for each part, and give it once it is in the queue."""
     names = [f"{study_dir.name}.{submission.folder.name}.{number}" for number in range(len(parts))]
-    submission.arrays = [Array(name, [run.name for run in part.runs]) for name, part in zip(names, parts, strict=True)]
+    submission.arrays = [
+        Array(name, [[run.name for run in bundle] for bundle in part.bundles])
+        for name, part in zip(names, parts, strict=True)
+    ]
     at_once = allocation.array_parallelism
-    slots = shares(at_once, [len(part.runs) for part in parts])
+    slots = shares(at_once, [len(part.bundles) for part in parts])
     try:
         submission.logs.mkdir(parents=True)
         submission.write()
@@ -240,7 +250,7 @@ def _submitted(
                 # Whichever way they ended: a run whose parent is not finished then says so, where SLURM would only hold it.
                 executor.update_parameters(dependency=":".join(["afterany", *after]))
             store = Path(submission.store)
-            calls = [TrainJob(run, store, study_dir.resolve(), resources) for run in part.runs]
+            calls = [TrainJob(tuple(bundle), store, study_dir.resolve(), resources) for bundle in part.bundles]
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):  # submitit says there what it raises too
                 jobs = executor.submit_array(calls)
             array.job = jobs[0].job_id.split("_")[0]
@@ -249,7 +259,7 @@ def _submitted(
     except (FailedJobError, FailedSubmissionError) as error:
         _forget_refused(submission)
         taken = sum(len(array.runs) for array in submission.arrays if array.job)
-        total = sum(len(part.runs) for part in parts)
+        total = sum(len(array.runs) for array in submission.arrays)
         rest = f"; {taken} of {total} runs are in the queue, `resume` submits the others" if taken else ""
         raise InputError(f"sbatch: {scheduler.first_complaint(str(error))}{rest}") from error
     except OSError as error:
@@ -293,9 +303,16 @@ def _forget_refused(submission: Submission) -> None:
             path.unlink()
 
 
+def sharing(names: Collection[str], study_dir: Path) -> list[str]:
+    """Runs in the queue that share a job with some of these, and are none of them."""
+    held = held_runs(submissions(study_dir), scheduler.queue())
+    jobs = {job.job for name in names for job in held.get(name, [])}
+    return sorted(run for run, of_run in held.items() if run not in names and jobs & {job.job for job in of_run})
+
+
 def cancel(names: Collection[str] | None, study_dir: Path) -> list[str]:
     """Take runs of these names out of the queue, or all of the study's, those in training too, whose state is saved;
-    returns the jobs that were ended."""
+    returns the jobs that were ended. Runs that share a job with them leave with them, and are not marked as cancelled."""
     with only_one(study_dir):
         submitted = submissions(study_dir)
         held = held_runs(submitted, scheduler.queue())
@@ -305,6 +322,6 @@ def cancel(names: Collection[str] | None, study_dir: Path) -> list[str]:
             if gone := mine & chosen:
                 submission.cancelled = sorted({*submission.cancelled, *gone})
                 submission.write()
-        jobs = [job.job for name in sorted(chosen) for job in held[name]]
+        jobs = list(dict.fromkeys(job.job for name in sorted(chosen) for job in held[name]))
         scheduler.cancel(jobs)
         return jobs

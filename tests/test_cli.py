@@ -91,6 +91,11 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
         (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences of a step of"),
         (["plan", "tiny", "--set", "resources.processes_per_run=3"], "do not divide among 3 processes"),
+        (
+            ["run", "tiny", "--lanes", "many"],
+            "resources.lanes: 'many' found; accepted are \"auto\" and whole numbers from 1",
+        ),
+        (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; accepted are"),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
         (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),

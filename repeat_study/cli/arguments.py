@@ -25,9 +25,15 @@ DataOption = Annotated[Path, typer.Option("--data-dir", help="where token stores
 RunsOption = Annotated[Path, typer.Option("--runs-dir", help="where run directories are kept")]
 ProcessesOption = Annotated[int | None, typer.Option(min=1, help="processes, one thread each; default: one per core")]
 
+LanesOption = Annotated[
+    str | None, typer.Option("--lanes", metavar="N|auto", help="runs of one shape that one process trains in lockstep")
+]
 
-def load(study: str, overrides: list[str] | None) -> Study:
-    """The declared study, by path or by name."""
+
+def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> Study:
+    """The declared study, by path or by name; `lanes` is short for an override of `resources.lanes`."""
+    if lanes is not None:
+        overrides = [*(overrides or []), f"resources.lanes={lanes}"]
     path = Path(study)
     if path.suffix != ".toml" and os.sep not in study:
         path = Path("studies") / f"{study}.toml"

@@ -9,6 +9,7 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.cli.arguments import (
     DataOption,
+    LanesOption,
     ProcessesOption,
     RunsOption,
     SetOption,
@@ -27,6 +28,7 @@ def plan(
     study: StudyArgument,
     set_: SetOption = None,
     processes: ProcessesOption = None,
+    lanes: LanesOption = None,
     gigaflops: Annotated[float, typer.Option(min=1e-3, help="assumed GFLOP/s of one process on a CPU")] = 30.0,
     peak: Annotated[
         float, typer.Option(min=1e-3, help="a GPU's peak in TFLOP/s; an H100's in bfloat16 is 989")
@@ -34,7 +36,7 @@ def plan(
     utilisation: Annotated[float, typer.Option(min=1e-3, max=1, help="assumed share of that peak")] = 0.4,
 ) -> None:
     """Show the grid with its exact repeat accounting and cost; nothing is built or trained."""
-    declared = load(study, set_)
+    declared = load(study, set_, lanes)
     prices = Prices(peak * 1e12 * utilisation, gigaflops * 1e9 * (processes or cores()))
     for part in plan_of(declared, prices):
         console.print(part)

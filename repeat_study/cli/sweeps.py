@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ from rich.live import Live
 from rich.text import Text
 
 from data_prep.errors import InputError
+from repeat_study.bundles import bundles
 from repeat_study.cli.arguments import (
     DataOption,
+    LanesOption,
     ProcessesOption,
     RunsOption,
     SetOption,
@@ -49,7 +52,9 @@ NodesOption = Annotated[int | None, typer.Option(min=1, help="per run")]
 GpusOption = Annotated[int | None, typer.Option("--gpus-per-node", min=0, help="one for each process of a run")]
 CpusOption = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="cores for each process of a run")]
 MemoryOption = Annotated[float | None, typer.Option("--mem-gb", help="of each node, in GB")]
-ParallelismOption = Annotated[int | None, typer.Option("--array-parallelism", min=1, help="runs at a time")]
+ParallelismOption = Annotated[
+    int | None, typer.Option("--array-parallelism", min=1, help="jobs at a time, each with a run or a bundle")
+]
 
 
 def sweep(
@@ -69,12 +74,13 @@ def sweep(
     mem_gb: MemoryOption = None,
     array_parallelism: ParallelismOption = None,
     processes: ProcessesOption = None,
+    lanes: LanesOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Submit every run that is neither done nor in the queue to SLURM, as arrays. What the options leave out is taken from
     the study's table `slurm`, then from slurm.toml in the user's configuration."""
-    declared = load(study, set_)
+    declared = load(study, set_, lanes)
     if cluster is Cluster.SLURM:
         _submit(declared, _given(context), data_dir, runs_dir)
         return
@@ -100,6 +106,7 @@ def resume(
     cpus_per_task: CpusOption = None,
     mem_gb: MemoryOption = None,
     array_parallelism: ParallelismOption = None,
+    lanes: LanesOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
@@ -107,10 +114,13 @@ def resume(
     Safe at any time."""
     from slurm.submissions import submissions
 
-    declared = load(study, set_)
+    declared = load(study, set_, lanes)
     before = submissions(runs_dir / declared.name)
     if not before:
         raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; `repeat-study sweep` does")
+    if lanes is None and not any(given.startswith("resources.lanes") for given in set_ or []):
+        as_before = {"lanes": before[-1].resources.get("lanes", declared.resources.lanes)}
+        declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=as_before)})
     _submit(declared, before[-1].given | _given(context), data_dir, runs_dir)
 
 
@@ -132,12 +142,15 @@ def cancel(
 
     there = [] if all_ else prepared_study(declared, data_dir).runs(runs_dir, [])
     chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
+    shared = sweeps.sharing(chosen or set(), runs_dir / declared.name)
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
     few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
     absent = (
         f"; {len(chosen) - len(jobs)} of the runs were not in the queue" if chosen and len(jobs) < len(chosen) else ""
     )
     console.print(f"cancelled jobs: {len(jobs)}{few}{absent}")
+    if shared:
+        console.print(f"{len(shared)} other runs shared them and left with them; `resume` submits these again")
 
 
 def status(
@@ -238,9 +251,10 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
 def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> None:
     import torch
 
+    from repeat_study.hardware import uses_cuda
     from repeat_study.monitoring import write_study_page
     from repeat_study.outcome import Outcome
-    from repeat_study.runner import train
+    from repeat_study.runner import train_bundle
     from slurm.job import show_progress
     from slurm.preemption import Leave
 
@@ -248,12 +262,19 @@ def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> 
     folder = runs_dir / ready.study.name
     write_study_page(folder, ready.runs(runs_dir, []))
     leave = Leave("INT", "TERM")
-    for run in runs:
-        console.print(run.label)
-        outcome = train(run, ready.store, folder, show_progress, leave, ready.study.resources)
-        console.print(f"{run.label}: {outcome.value}")
-        if outcome is Outcome.INTERRUPTED:
+    resources = ready.study.resources
+    for bundle in bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
+        console.print(", ".join(run.label for run in bundle))
+        show = partial(show_progress, named=len(bundle) > 1)
+        endings = train_bundle(bundle, ready.store, folder, show, leave, resources)
+        for run in bundle:
+            ending = endings[run.name]
+            console.print(f"{run.label}: {ending.value if isinstance(ending, Outcome) else ending}")
+        if Outcome.INTERRUPTED in endings.values():
             raise typer.Exit(130)
+        for ending in endings.values():
+            if isinstance(ending, Exception):
+                raise ending
 
 
 def _overview(

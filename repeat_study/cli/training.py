@@ -8,6 +8,7 @@ import typer
 
 from repeat_study.cli.arguments import (
     DataOption,
+    LanesOption,
     ProcessesOption,
     RunsOption,
     SetOption,
@@ -30,12 +31,13 @@ def run(
     processes: ProcessesOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
+    lanes: LanesOption = None,
     keep_checkpoints: Annotated[
         Keep | None, typer.Option(help="which evaluations' weights stay beside the last checkpoint")
     ] = None,
 ) -> None:
     """Train every run of the study that is not done, on this machine. Call it again to go on after any stop."""
-    declared = load(study, set_)
+    declared = load(study, set_, lanes)
     if keep_checkpoints:
         resources = declared.resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
         declared = declared.model_copy(update={"resources": resources})

@@ -157,3 +157,31 @@ def test_stopping_the_pool_saves_every_run(how: str, runs: list[Run], store: Tok
 
     step = torch.load(directory.checkpoint, weights_only=True)["global_step"]
     assert 0 < step < run.steps and step >= directory.rows()[-1]["step"]
+
+
+def test_bundles_end_as_runs_alone_through_a_kill_and_a_failure(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """Six runs of two shapes in bundles of three, one of which diverges while the process is killed at its first evaluation."""
+    bad = runs[1].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
+    grid = [runs[0], bad, *runs[2:]]
+    events: list[Event] = []
+    killed = threading.Event()
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Progress) and event.step > 0 and not killed.is_set():
+            killed.set()
+            kill_training_process()
+
+    ended = Pool(store, tmp_path / "bundles", 1, listen, Resources(lanes=3)).train(grid)
+    assert ended[bad.name].outcome is Outcome.FAILED and "is nan" in ended[bad.name].reason
+    assert {ended[run.name].outcome for run in grid if run is not bad} == {Outcome.DONE}
+    restarted = {event.run for event in events if isinstance(event, Restarted)}
+    assert restarted in ({run.name for run in grid[:3]}, {run.name for run in grid[3:]}), "all of the bundle, no other"
+    sessions = [RunDirectory(tmp_path / "bundles" / run.name).session_rows() for run in grid]
+    assert {row["lanes"] for rows in sessions for row in rows} <= {1, 2, 3} and sessions[-1][0]["lanes"] == 3
+    alone = pool(store, tmp_path / "alone", [], 1).train([run for run in grid if run is not bad])
+    for name in alone:
+        metrics = [(tmp_path / where / name / "metrics.jsonl").read_bytes() for where in ("bundles", "alone")]
+        assert metrics[0] == metrics[1], name

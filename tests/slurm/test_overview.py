@@ -1,5 +1,6 @@
 """Where runs stand, told from directories and queues that are made by hand."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from slurm.submissions import Array, Submission, submissions
 def submitted(folder: Path, run: Run, time_: float, **more: Any) -> list[Submission]:
     fields: dict[str, Any] = {"allocation": {}, "given": {}, "resources": {}, "store": "", "source": "", "commit": None}
     made = Submission.new(folder, **fields)
-    made.time, made.arrays = time_, [Array("sweep.0", [run.name], "7")]
+    made.time, made.arrays = time_, [Array("sweep.0", [[run.name]], "7")]
     made.cancelled = more.get("cancelled", [])
     made.logs.mkdir(parents=True)
     made.write()
@@ -54,6 +55,22 @@ def test_the_queue_tells_who_has_an_unfinished_run(runs: list[Run], store: Token
     assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not begun since it was submitted again"
 
 
+def test_a_job_of_several_runs_has_all_of_them_and_older_records_are_read(runs: list[Run], tmp_path: Path) -> None:
+    (made,) = submitted(tmp_path, runs[0], 1.0)
+    made.arrays = [Array("sweep.0", [[run.name for run in runs[:2]], [runs[2].name]], "7")]
+    assert [made.job_of(run.name) for run in runs[:3]] == ["7_0", "7_0", "7_1"]
+    on = Queued("7_0", "RUNNING", "None", time.time())
+    found = [one.state for one in standings(runs[:3], tmp_path, [made], {("sweep.0", 0): on}, 60)]
+    assert found == [State.RUNNING, State.RUNNING, State.FAILED]
+    made.write()
+    assert submissions(tmp_path)[0].arrays == made.arrays
+    path = made.folder / "sweep.json"
+    record = json.loads(path.read_text())
+    record["arrays"] = [{"name": "sweep.0", "runs": [runs[0].name, runs[1].name], "job": "7"}]
+    path.write_text(json.dumps(record))
+    assert submissions(tmp_path)[0].arrays == [Array("sweep.0", [[runs[0].name], [runs[1].name]], "7")]
+
+
 def test_a_run_that_writes_nothing_for_long_is_stuck(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0]
     steps = iter(range(30))
@@ -83,7 +100,7 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
 def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.make()
-    starts = Starts(tmp_path / "7_starts.jsonl", directory)
+    starts = Starts(tmp_path / "7_starts.jsonl", [directory])
     for _ in range(STARTS - 1):
         starts.count()
     directory.metrics.write_text('{"step": 10}\n')  # it got somewhere
@@ -95,7 +112,7 @@ def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_
     with pytest.raises(InputError, match="its process was ended 5 times on end"):
         starts.count()
     assert directory.status() is Status.FAILED and "ended 5 times" in directory.failure()
-    Starts(tmp_path / "8_starts.jsonl", directory).count()  # submitted again, it is tried again
+    Starts(tmp_path / "8_starts.jsonl", [directory]).count()  # submitted again, it is tried again
 
 
 def test_a_complaint_of_slurm_is_its_first_line() -> None:

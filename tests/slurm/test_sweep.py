@@ -322,3 +322,31 @@ def test_a_folder_that_slurm_would_take_for_a_pattern_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="SLURM takes % in a path for a pattern"):
         submit(runs, store, tmp_path / "a%j")
+
+
+def test_a_job_with_a_bundle_is_requeued_and_ends_as_the_runs_alone(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    longer = {"tokens": 600 * 32 * 8, "model": "2x32"}
+    grid = [run.model_copy(update=longer | {"seed": seed}) for run in runs[:2] for seed in (0, 1)]
+    diverging = grid[0].model_copy(update={"seed": 9, "learning_rate": 1e30, "gradient_clip": 1e30})
+    said: list[str] = []
+    allocation, resources = Allocation.model_validate({"time": "10"}), Resources(lanes=5)
+    everything, folder = [*grid, diverging], tmp_path / "swept"
+    submission = sweep.submit(everything, store, folder, allocation, resources, {}, said.append)
+    assert submission and said[1].endswith(": 5 runs in 1 bundle"), said
+    assert sweep.submit(everything, store, folder, allocation, resources, {}, said.append) is None
+    directories = [RunDirectory(folder / run.name) for run in grid]
+    wait_until(lambda: (row := directories[0].last(directories[0].metrics)) and row["step"] > 30)
+    shown = states(everything, folder)
+    assert {shown[run.name].state for run in grid} == {State.RUNNING} and len({one.job for one in shown.values()}) == 1
+    scheduler.ask("scontrol", "requeue", shown[grid[0].name].job)
+    wait_until(lambda: all(directory.done.is_file() for directory in directories) and not scheduler.queue(), 180)
+    assert all(len(directory.session_rows()) > 1 for directory in directories)
+    shown = states(everything, folder)
+    assert shown[diverging.name].state is State.FAILED and "Diverged" in shown[diverging.name].note
+    Pool(store, tmp_path / "pool", 2, lambda event: None).train(grid)
+    for run in grid:
+        assert metrics(folder, run) == metrics(tmp_path / "pool", run), run.label
+    told = submission.log_files(grid[0].name)[0].with_suffix(".out").read_text()
+    assert f"{grid[0].name}: step " in told and f"{grid[0].label}: done" in told
