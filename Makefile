@@ -23,6 +23,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/bundles.py
 	$(BIN)/python benchmarks/report.py
 
 format: $(INSTALLED)
