@@ -10,14 +10,15 @@ from analysis import published
 from analysis.effective_size import Bound, NoLaw, clean_law, multiplier, test_sets
 from analysis.figures.style import size_name
 from analysis.runs import FACTORS, Runs
+from analysis.scaling_law import PowerLaw
 from repeat_study.finetune import described
 from repeat_study.records import Status
 
 SCRATCH, CLEAN = "from scratch", "clean parent"
 REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # what a label says of a parent with repeats, and then of whatever else it has
-KNOWN = ("test", "pool", "seen_unique")  # texts of the parent that a run is tested on: parent_<text>_loss
+OF_PARENT = [f"parent_{text}_loss" for text in ("test", "pool", "seen_unique")]  # losses on texts of the parent
 AT_BOTH_ENDS = (
-    *(f"parent_{text}_loss" for text in KNOWN),
+    *OF_PARENT,
     "copying_loss",
     "copying_gain",
     "prefix_matching",
@@ -79,6 +80,19 @@ def from_scratch(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.start.isin(kinds)] if len(kinds) == 1 else table[:0]
 
 
+def law_from_scratch(runs: Runs) -> PowerLaw | NoLaw:
+    """The law of test loss that sizes are read by."""
+    table = starts(runs)
+    known = len(from_scratch(table[table.status == Status.DONE])) > 0
+    return clean_law(runs) if known else NoLaw("there are no runs from scratch of one kind")
+
+
+def over_training(table: pd.DataFrame, runs: Runs, columns: Sequence[str]) -> pd.DataFrame:
+    """The evaluations of the runs of a table of `starts`, with what tells these apart: the numbers behind a figure."""
+    told = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
+    return table[told].merge(runs.together.evaluations[["name", "step", "tokens", *columns]], on="name")
+
+
 def in_order(names: Sequence[str]) -> list[str]:
     """The starts there are, from scratch and from clean parents first."""
     return sorted(set(names), key=lambda start: (not start.startswith(SCRATCH), not start.startswith(CLEAN), start))
@@ -91,7 +105,7 @@ def table(runs: Runs) -> pd.DataFrame:
     everything = starts(runs)
     done = everything[everything.status == Status.DONE]
     scratch = from_scratch(done)
-    law = clean_law(runs) if len(scratch) else NoLaw("there are no runs from scratch of one kind")
+    law = law_from_scratch(runs)
     control = scratch.groupby("model").final_test_loss.mean() if len(scratch) else pd.Series(dtype=float)
     together, rows = runs.together, []
     further = [metric.name for metric in test_sets(together)]

@@ -61,7 +61,7 @@ class Runs:
     duplicates: dict[str, str] = field(default_factory=dict)
     fine_tuned: "Runs | None" = None
 
-    @property
+    @cached_property
     def together(self) -> "Runs":
         """All of them in one table."""
         if not self.fine_tuned:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from repeat_study.cost import training_memory
-from repeat_study.resources import AUTO, Accelerator, Resources, Sharing
+from repeat_study.resources import AUTO, Resources, Sharing
 from repeat_study.run import Run
 
 # What the runs of a bundle may differ in; everything else they share.
@@ -73,8 +73,3 @@ def bundle_memory(run: Run, lanes: int, resources: Resources, vocabulary: int) -
     sequences = at_once(run, resources)
     each = training_memory(run.shape, rows, run.context, sequences, resources.checkpoint_activations, split)
     return lanes * each.total
-
-
-def on_gpu(resources: Resources, there: bool) -> bool:
-    """Whether runs train on a GPU, where one is there or not."""
-    return there and resources.accelerator is not Accelerator.CPU

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from repeat_study.bundles import bundle_memory, bundles, on_gpu
+from repeat_study.bundles import bundle_memory, bundles
 from repeat_study.cost import evaluation_share, run_flops
 from repeat_study.finetune import Parents
+from repeat_study.resources import Accelerator
 from repeat_study.run import Run
 from repeat_study.study import Study
 
@@ -78,7 +79,7 @@ def _sizes(study: Study, runs: list[Run], vocabulary: int, prices: Prices) -> Ta
         of_size = [run for run in runs if run.model == model]
         rows = max(run.model_vocabulary(vocabulary) for run in of_size)
         flops = sum(run_flops(run, vocabulary) for run in of_size)
-        packed = bundles(of_size, resources, vocabulary, on_gpu(resources, there=True))
+        packed = bundles(of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
         memory = max(bundle_memory(bundle[0], len(bundle), resources, vocabulary) for bundle in packed)
         lanes = max(map(len, packed))
         run = of_size[0]

@@ -11,7 +11,6 @@ def draw(runs: Runs) -> Drawing | Missing:
     """A panel per size that has fine-tuned runs; every seed is a line of its own."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
-    evaluations = runs.together.evaluations
     names = fine_tuning.in_order(table.start)
     colour = start_colours(names)
     sizes = sorted(table.parameters_non_embedding.unique())
@@ -34,12 +33,11 @@ def draw(runs: Runs) -> Drawing | Missing:
     figure.legend(
         handles=[flat[0].plot([], [], color=colour[name], label=name)[0] for name in names], loc="outside right center"
     )
-    columns_kept = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
     return Drawing(
         NAME,
         "Learning curves of fine-tuning",
         "Test loss on the new text over fine-tuning, a line per run, by what it started from. Where a line from a repeated parent"
         " ends above the one from scratch, what was learnt before stands in the way of what is to be learnt.",
         figure,
-        table[columns_kept].merge(evaluations[["name", "step", "tokens", "test_loss"]], on="name"),
+        fine_tuning.over_training(table, runs, ["test_loss"]),
     )

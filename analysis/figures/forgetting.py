@@ -5,7 +5,7 @@ from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size
 from analysis.runs import Runs
 
 NAME = "forgetting"
-TEXTS = {"test": "its test text", "pool": "its pool", "seen_unique": "unique text it saw"}
+TEXTS = ("its test text", "its pool", "unique text it saw")  # as fine_tuning.OF_PARENT has them
 
 
 def draw(runs: Runs) -> Drawing | Missing:
@@ -13,7 +13,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     table = fine_tuning.starts(runs)
     table = table[table.parent != ""]
     together = runs.together
-    columns = [f"parent_{text}_loss" for text in TEXTS]
+    columns = fine_tuning.OF_PARENT
     if not set(columns) <= set(together.evaluations):
         return Missing(NAME, "no fine-tuned run was evaluated on its parent's text")
     kinds, sizes = fine_tuning.in_order(table.start), sorted(table.parameters_non_embedding.unique())
@@ -37,10 +37,8 @@ def draw(runs: Runs) -> Drawing | Missing:
                 ax.set_xscale("symlog", linthresh=first)  # most is forgotten in the first steps
                 ax.minorticks_off()
         row[0].set_ylabel("loss (nats/token)")
-    handles = [axes[0][0].plot([], [], color=shade[place], label=name)[0] for place, name in enumerate(TEXTS.values())]
+    handles = [axes[0][0].plot([], [], color=shade[place], label=name)[0] for place, name in enumerate(TEXTS)]
     figure.legend(handles=handles, loc="outside right center", title="the parent's text:")
-    kept = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
-    evaluations = together.evaluations[["name", "step", "tokens", *columns]]
     return Drawing(
         NAME,
         "Forgetting",
@@ -49,5 +47,5 @@ def draw(runs: Runs) -> Drawing | Missing:
         " text that it never saw either, so the three lie together. Where the pool's line meets that of the test text, what was"
         " learnt by heart is gone.",
         figure,
-        table[kept].merge(evaluations, on="name"),
+        fine_tuning.over_training(table, runs, columns),
     )

@@ -47,8 +47,6 @@ def draw(runs: Runs) -> Drawing | Missing:
     handles.append(axes[0][0].plot([], [], color=UNTRAINED, label="untrained")[0])
     figure.legend(handles=handles, loc="outside right center")
     measured_columns = [column for row in ROWS for column in (row.column, row.null)]
-    kept = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
-    evaluations = together.evaluations[["name", "step", "tokens", *measured_columns]]
     return Drawing(
         NAME,
         "Copying and prefix matching over fine-tuning",
@@ -57,5 +55,5 @@ def draw(runs: Runs) -> Drawing | Missing:
         " same where nothing, or no order, repeats; grey: the best head of an untrained model. A line per run; at 0 tokens a"
         " fine-tuned run is its parent.",
         figure,
-        table[kept].merge(evaluations, on="name"),
+        fine_tuning.over_training(table, runs, measured_columns),
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import fine_tuning, published
-from analysis.effective_size import NoLaw, clean_law
+from analysis.effective_size import NoLaw
 from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread, spread_note, with_bounds
 from analysis.figures.style import Drawing, Missing, grid_of_axes, points, size_axis, start_colours
 from analysis.runs import Runs
@@ -17,8 +17,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
-    several = table.multiplier.isna().all()
-    law = NoLaw("there are no runs from scratch of one kind") if several else clean_law(runs)
+    law = fine_tuning.law_from_scratch(runs)
     by = ["start", "parameters_non_embedding"]
     loss = spread(table, by, "test_loss")
     names = fine_tuning.in_order(table.start)
