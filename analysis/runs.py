@@ -15,11 +15,11 @@ from pyarrow import json
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
-from repeat_study.finetune import Parents
-from repeat_study.ladder import shape_of
-from repeat_study.records import RunDirectory, Status, final_test_losses
-from repeat_study.run import LATER, FurtherTest, Parent, Run
-from repeat_study.study import Study
+from repeat_study.config.model_sizes import shape_of
+from repeat_study.config.parents import Parents
+from repeat_study.config.run import LATER, FurtherTest, Parent, Run
+from repeat_study.config.study import Study
+from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
 
 OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
 OF_LOOKING = ("evaluation", "further_tests")  # these change nothing of what is trained
@@ -234,6 +234,14 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
     order = order.sort_values(["unfinished", "less", "name"])
     kept = order.groupby(SAME_TRAINING, dropna=False).name.transform("first")
     return {name: instead for name, instead in zip(order.name, kept, strict=True) if name != instead}
+
+
+def in_law(runs: Runs) -> pd.DataFrame:
+    """Finished runs whose sizes one law can hold. A model of one layer has no induction heads and lags in whatever they
+    do: where there are deeper models it is their control and no point of their law."""
+    done = runs.done
+    deeper = done[done.layers > 1]
+    return deeper if len(deeper) else done
 
 
 def names_in(folder: Path, study: Study) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.figures.style import Drawing, colours, grid_of_axes
+from analysis.figures.style import Plot, colours, grid_of_axes
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, dr
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame, toy: Toy = TOY) -> Drawing:
+def draw(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
     """Closed form as a line, simulation as points."""
     figure, axes = grid_of_axes(1, 1, height=3.2)
     ax, shade = axes[0][0], colours([0, 1])
@@ -112,7 +112,7 @@ def draw(table: pd.DataFrame, toy: Toy = TOY) -> Drawing:
     ax.axhline(toy.unseen_variance, color="grey", linewidth=0.8, linestyle=":", label="the best that can be")
     ax.set(xscale="log", xlabel="repeats R of the pool", ylabel="expected test loss")
     ax.legend(fontsize=8)
-    return Drawing(
+    return Plot(
         "toy_regression",
         "The worst number of repeats in a linear regression",
         f"Least squares on {toy.rows} rows, {toy.fraction:.0%} of them copies of a pool, that sees {toy.seen} of {toy.inputs} inputs."

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
-from repeat_study.plan import plain_table
-from repeat_study.run import EvaluationSpec, Run
+from repeat_study.config.run import EvaluationSpec, Run
+from repeat_study_cli.plan_tables import plain_table
 
 INTERVALS = 5  # of a run; the first, in which caches fill and kernels are compiled, is left out
 
@@ -65,9 +65,9 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]
     """Tokens per second of all runs together, share of the peak, bytes held; medians over intervals."""
     import torch
 
-    from repeat_study.records import RunDirectory
-    from repeat_study.resources import Accelerator, Resources
-    from repeat_study.runner import train_bundle
+    from repeat_study.config.resources import Accelerator, Resources
+    from repeat_study.records.run_directory import RunDirectory
+    from repeat_study.training.trainer import train_bundle
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.build import DataSpec, prepare
-from data_prep.corpora import InstalledPython, SourceReport, documents
 from data_prep.draw import Draw, Unit
 from data_prep.encoding import BATCH_CHARACTERS
 from data_prep.mixture import RepeatMixture, pool_size
+from data_prep.sources import InstalledPython, SourceReport, documents
 from data_prep.token_store import TokenStore
-from repeat_study.datamodule import MixtureBatches
+from repeat_study.training.datamodule import MixtureBatches
 
 ROUNDS = 5
 

@@ -5,8 +5,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from data_prep.errors import InputError
-from repeat_study.ladder import Style
-from repeat_study.model import MLP, Block, Decoder
+from repeat_study.config.model_sizes import Style
+from repeat_study.model.decoder import MLP, Block, Decoder
 
 
 def hooked(model: Decoder) -> HookedTransformer:

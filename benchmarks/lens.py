@@ -20,13 +20,13 @@ from transformer_lens.head_detector import (
 )
 from transformer_lens.utils import get_act_name
 
-from repeat_study.evaluation import Evaluator, evaluator
-from repeat_study.model import Decoder
+from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses
+from repeat_study.probes.checkpoint_probe import trained
+from repeat_study.probes.evaluation import Evaluator, evaluator
 from repeat_study.probes.head_table import ABLATED_COPIES, ABLATED_SEQUENCES, head_table
 from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns, eigenvalue_copying, ov_circuit
 from repeat_study.probes.positions import windows
-from repeat_study.probing import trained
 
 LIMIT = 1e-4  # on every difference
 EACH = 3  # times that a part is timed in a round

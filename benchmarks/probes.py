@@ -25,14 +25,14 @@ import torch
 from data_prep.build import prepare
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.datamodule import MixtureBatches
-from repeat_study.evaluation import evaluator
+from repeat_study.config.run import Run
+from repeat_study.config.study import load_study
+from repeat_study.local.workers import WORKER_ENVIRONMENT
+from repeat_study.probes.evaluation import evaluator
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.in_context import in_context
-from repeat_study.run import Run
-from repeat_study.study import load_study
-from repeat_study.training import LanguageModelling, clip_gradients_per_lane
-from slurm.crew import WORKER_ENVIRONMENT
+from repeat_study.training.datamodule import MixtureBatches
+from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
 AIM = 0.05  # of the probes: at most this share of training

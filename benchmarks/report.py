@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.probes.positions import position_bands
-from repeat_study.records import RunDirectory, spec_record
-from repeat_study.run import EvaluationSpec, Run
+from repeat_study.records.run_directory import RunDirectory, spec_record
 
 EVALUATIONS = 200
 MODELS = ("2x64", "2x128", "4x128", "4x256")
@@ -31,9 +31,7 @@ SEEDS = range(5)  # 20 clean and 480 repeated runs
 COPIES, PARAGRAPH = 4, 32  # of how many tokens
 OF_HEADS = ("prefix_matching", "previous_token", "copying", "attribution")
 ABLATIONS = ("copying_loss", "copying_gain", "in_context_score")
-REPORT = (
-    "import sys; from pathlib import Path; from analysis.report import write_report; write_report(Path(sys.argv[1]))"
-)
+REPORT = "import sys; from pathlib import Path; from analysis.report.build import write_report; write_report(Path(sys.argv[1]))"
 PEER = """
 import sys
 from pathlib import Path

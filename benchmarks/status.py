@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from data_prep.build import prepare
-from repeat_study.runner import train
-from repeat_study.study import load_study
+from repeat_study.config.study import load_study
+from repeat_study.training.trainer import train
 from slurm.dev_cluster import DevCluster
 
 ROUNDS = 5
@@ -45,7 +45,7 @@ def command(*arguments: str) -> tuple[float, str]:
     """Seconds of a whole process, and what it printed."""
     begun = time.perf_counter()
     found = subprocess.run(
-        [sys.executable, "-m", "repeat_study.cli", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "repeat_study_cli", *arguments], capture_output=True, text=True, check=True
     )
     return time.perf_counter() - begun, found.stdout
 

@@ -5,7 +5,7 @@
 Prints a table and, last, one JSON line of ratios. The two sides take turns within this one run, each in a process of its
 own, one thread, the same batch, shape, precision and tokens. nanoGPT's train.py runs as it is and is timed by when
 its log lines come; on a CPU it runs twice, with the heap settings that our pool gives its processes and without. Our side is
-repeat_study.runner.train on a run directory, everything it writes included but its evaluations, which both leave out.
+repeat_study.training.trainer.train on a run directory, everything it writes included but its evaluations, which both leave out.
 """
 
 import argparse
@@ -25,9 +25,9 @@ import numpy as np
 
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
+from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.cost import run_flops
-from repeat_study.run import EvaluationSpec, Run
-from slurm.crew import WORKER_ENVIRONMENT
+from repeat_study.local.workers import WORKER_ENVIRONMENT
 
 INTERVALS = 6  # of a run; the first, in which caches fill and kernels are compiled, is left out
 
@@ -61,9 +61,9 @@ def some_run(shape: tuple[str, int, int, int, int], store: TokenStore, seed: int
 
 def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
     """Tokens per second of `train`, median over intervals."""
-    from repeat_study.records import RunDirectory
-    from repeat_study.resources import Resources
-    from repeat_study.runner import train
+    from repeat_study.config.resources import Resources
+    from repeat_study.records.run_directory import RunDirectory
+    from repeat_study.training.trainer import train
 
     train(run, store, folder, resources=Resources(accelerator=device))
     rates = [timing["tokens_per_second"] for timing in RunDirectory(folder / run.name).timings()]
@@ -74,8 +74,8 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
     """Tokens per second of the same work in a plain loop: batch, loss, backward pass, clipping, AdamW, schedule."""
     import torch
 
-    from repeat_study.datamodule import MixtureBatches
-    from repeat_study.training import LanguageModelling, clip_gradients_per_lane
+    from repeat_study.training.datamodule import MixtureBatches
+    from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
 
     module = LanguageModelling([run], store.vocabulary).to(device)
     if device == "cuda":

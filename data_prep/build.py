@@ -15,13 +15,13 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from data_prep.corpora import Document, SourceReport, SourceSpec, documents
-from data_prep.corpora.document import split_draw
-from data_prep.corpora.synthetic import Synthetic, words_of
-from data_prep.corpora.text_files import TextFiles, find_files
 from data_prep.encoding import EncodedBatch, encode
 from data_prep.errors import InputError
 from data_prep.files import canonical_json, exclusive_lock, is_locked, read_record, sha256_file, write_json
+from data_prep.sources import Document, SourceReport, SourceSpec, documents
+from data_prep.sources.document import split_draw
+from data_prep.sources.synthetic import Synthetic, words_of
+from data_prep.sources.text_files import TextFiles, find_files
 from data_prep.token_store import (
     MANIFEST,
     SPLITS,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from data_prep.corpora import Document
 from data_prep.errors import InputError
+from data_prep.sources import Document
 
 BATCH_CHARACTERS = 2_000_000  # per call of the encoder: keeps all cores busy at some 100 MB of memory
 MOST_CHARACTERS = 10_000_000  # of a document: encoding takes some 170 bytes for each

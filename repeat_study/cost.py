@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from repeat_study.ladder import Shape, Style
-from repeat_study.run import Run
+from repeat_study.config.model_sizes import Shape, Style
+from repeat_study.config.run import Run
 
 PROBE_SEQUENCES = 2 * 6 + 14  # of copying and of the heads' probe with their nulls
 ABLATION_SEQUENCES = 3 * 4  # for each head, half of the layers on average

@@ -9,10 +9,10 @@ from data_prep.build import DataSpec, Progress, prepare
 from data_prep.errors import InputError
 from data_prep.overlap import require_apart
 from data_prep.token_store import TokenStore, find_store
-from repeat_study.finetune import Parents
-from repeat_study.records import final_test_losses
-from repeat_study.run import FurtherTest, Run
-from repeat_study.study import Study
+from repeat_study.config.parents import Parents
+from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.study import Study
+from repeat_study.records.run_directory import final_test_losses
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from data_prep.errors import InputError
-from repeat_study.resources import Resources
-from repeat_study.spec import Spec, validated
+from repeat_study.config.base import Spec, validated
+from repeat_study.config.resources import Resources
 
 # minutes, minutes:seconds, hours:minutes:seconds; days-hours, days-hours:minutes, days-hours:minutes:seconds
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")

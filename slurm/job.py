@@ -16,10 +16,10 @@ from submitit.helpers import DelayedSubmission
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.outcome import Outcome, Progress
-from repeat_study.records import RunDirectory
-from repeat_study.resources import Resources
-from repeat_study.run import Run
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import Run
+from repeat_study.records.outcome import Outcome, Progress
+from repeat_study.records.run_directory import RunDirectory
 from slurm.preemption import SAVED_WORDS, Leave, back_to_the_queue
 
 # Starts of one job with nothing saved and no word since, after which the run is given up: something kills it every time.
@@ -48,7 +48,7 @@ class TrainJob:
             starts.count()
         import torch
 
-        from repeat_study.runner import train_bundle
+        from repeat_study.training.trainer import train_bundle
 
         torch.set_num_threads(1)
         several, waited = len(self.runs) > 1, 0.0
@@ -96,7 +96,7 @@ def join_team(job: JobEnvironment) -> None:
     start = f"{job.raw_job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}"
     # The same for all tasks, another one after a requeue; below the ports that kernels give to clients.
     port = 20_000 + zlib.crc32(start.encode()) % 12_000
-    team = {
+    process_group = {
         "RANK": job.global_rank,
         "LOCAL_RANK": job.local_rank,
         "GROUP_RANK": job.node,
@@ -105,7 +105,7 @@ def join_team(job: JobEnvironment) -> None:
         "MASTER_ADDR": "127.0.0.1" if job.num_nodes == 1 else _first_node(job),
         "MASTER_PORT": port,
     }
-    os.environ |= {name: str(value) for name, value in team.items()}
+    os.environ |= {name: str(value) for name, value in process_group.items()}
 
 
 def _first_node(job: JobEnvironment) -> str:

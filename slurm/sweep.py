@@ -18,17 +18,17 @@ from submitit.helpers import clean_env
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.bundles import bundles
+from repeat_study.config.resources import Accelerator, Resources
+from repeat_study.config.run import Run
 from repeat_study.cost import work
-from repeat_study.records import RunDirectory, Status
-from repeat_study.resources import Accelerator, Resources
-from repeat_study.run import Run
+from repeat_study.local.workers import WORKER_ENVIRONMENT
+from repeat_study.records.run_directory import RunDirectory, Status
+from repeat_study.training.bundles import bundles
 from slurm import scheduler
 from slurm.allocation import Allocation
-from slurm.crew import WORKER_ENVIRONMENT
 from slurm.job import TrainJob
 from slurm.preemption import REQUEUE_LINES
-from slurm.snapshot import commit, keep_source
+from slurm.source_snapshot import commit, keep_source
 from slurm.submissions import Array, Submission, held_runs, only_one, submissions, sweeps_dir
 
 # submitit counts every stop towards a limit of its own; runs are requeued for as long as they take.

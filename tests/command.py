@@ -44,7 +44,7 @@ parent = ["scratch", "clean", {repeats = 4}]
 
 
 def call(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "repeat_study.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "repeat_study_cli", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 

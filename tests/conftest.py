@@ -11,8 +11,8 @@ import torch
 
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
-from repeat_study.run import Run
-from repeat_study.study import Study
+from repeat_study.config.run import Run
+from repeat_study.config.study import Study
 from tests.command import CHILD, STUDY, toml
 
 torch.set_num_threads(1)

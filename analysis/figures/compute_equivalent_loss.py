@@ -1,24 +1,17 @@
 """Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
 
-from analysis.effective_size import NoLaw, in_law
 from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    limit,
-    repeats_axis,
-    size_name,
-)
-from analysis.lost_compute import compute, lost_compute
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, repeats_axis
+from analysis.formatting import size_name
+from analysis.measures.compute_equivalent_loss import compute, lost_compute
+from analysis.measures.effective_size import NoLaw
 from analysis.published import C26_FRACTION, C26_LOST_COMPUTE
-from analysis.runs import ARM, Runs
+from analysis.runs import ARM, Runs, in_law
 
 NAME = "compute_equivalent_loss"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction; 0 is no loss, and white triangles mark bounds."""
     found = lost_compute(runs)
     if isinstance(found, NoLaw):
@@ -49,7 +42,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     law, same = found.law, table.trained_tokens.nunique() == 1
     published = ", ".join(f"{lost:.2f} at {size_name(size)}" for size, lost in C26_LOST_COMPUTE.items())
-    return Drawing(
+    return Plot(
         NAME,
         "Compute-equivalent loss",
         "Share of a run's compute C = 6·N·T (all parameters) that clean training to the same test loss would have saved;"

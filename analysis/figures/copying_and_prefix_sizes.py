@@ -2,24 +2,16 @@
 
 import pandas as pd
 
-from analysis.effective_size import METRICS, Multiplier, NoLaw, clean_law, size_multipliers
 from analysis.figures.estimates import bounded_line, with_bounds
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    interval_note,
-    over_seeds,
-    repeats_axis,
-    size_name,
-)
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, repeats_axis
+from analysis.formatting import size_name
+from analysis.measures.effective_size import METRICS, Multiplier, NoLaw, clean_law, size_multipliers
 from analysis.runs import ARM, Runs
 
 NAME = "copying_and_prefix_sizes"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction and a column per metric that clean runs tell sizes apart by; white triangles mark bounds."""
     laws = {metric: clean_law(runs, metric) for metric in METRICS}
     shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
@@ -51,7 +43,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         row[0].set(yscale="log", ylabel="effective size / size")
         row[0].yaxis.set_major_formatter("{x:g}")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    return Drawing(
+    return Plot(
         NAME,
         "Effective size by copying and prefix matching",
         "Size of the clean model with the same final number, over the run's own size, with a clean law of its own for every"

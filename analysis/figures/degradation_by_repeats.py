@@ -1,22 +1,13 @@
 """Final test loss against the number of repeats: the interior peak, one line per size [H22 fig. 2, turned]."""
 
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    interval_note,
-    over_seeds,
-    points,
-    repeats_axis,
-    size_name,
-)
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, repeats_axis
+from analysis.formatting import size_name
 from analysis.runs import Runs
 
 NAME = "degradation_by_repeats"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction; the clean run of each size is its point at R = 1."""
     done = runs.done
     repeated = done[done.repeats > 1]
@@ -35,7 +26,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         repeats_axis(ax, done.repeats)
     axes[0][0].set_ylabel("final test loss (nats/token)")
     axes[0][0].legend()
-    return Drawing(
+    return Plot(
         NAME,
         "Degradation against repeats",
         "Final test loss against R, one line per size. Few repeats cost little, and so do very many, when the pool is so"

@@ -1,10 +1,9 @@
 """Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
 
-from analysis.effective_size import clean_law
 from analysis.figures.style import (
     CLEAN,
-    Drawing,
     Missing,
+    Plot,
     colours,
     grid_of_axes,
     interval_note,
@@ -12,13 +11,14 @@ from analysis.figures.style import (
     points,
     size_axis,
 )
+from analysis.measures.clean_law import PowerLaw
+from analysis.measures.effective_size import clean_law
 from analysis.runs import Runs
-from analysis.scaling_law import PowerLaw
 
 NAME = "degradation_by_size"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction; the clean runs and their fitted law are the reference."""
     done = runs.done
     repeated = done[done.repeats > 1]
@@ -51,7 +51,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     axes[0][0].set(yscale="log", ylabel="final test loss (nats/token)")
     axes[0][0].yaxis.set_minor_formatter("{x:g}")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return Drawing(
+    return Plot(
         NAME,
         "Degradation against model size",
         "Final test loss against model size, one line per R; how far a line stands above the dashed clean law is the harm."

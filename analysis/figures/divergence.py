@@ -2,24 +2,24 @@
 
 import pandas as pd
 
-from analysis.effective_size import clean_law
 from analysis.figures.estimates import spread, spread_note
 from analysis.figures.style import (
     CLEAN,
-    Drawing,
     Missing,
+    Plot,
     colours,
     grid_of_axes,
     points,
     size_axis,
 )
+from analysis.measures.clean_law import PowerLaw
+from analysis.measures.effective_size import clean_law
 from analysis.runs import Runs
-from analysis.scaling_law import PowerLaw
 
 NAME = "divergence"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction, at the R that does most harm there."""
     done = runs.done
     chosen = _chosen(done)
@@ -67,7 +67,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     )
     table = pd.concat(shown, ignore_index=True).drop_duplicates()
     reason = "" if isinstance(law, PowerLaw) else f" No clean law is drawn: {law.reason}."
-    return Drawing(
+    return Plot(
         NAME,
         "Where test loss leaves the clean law",
         "Final test loss and final loss on the repeated pool against model size, beside the clean runs. The R of a panel is,"

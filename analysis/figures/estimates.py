@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from analysis.effective_size import Bound
 from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds, points
-from analysis.peaks import Estimate
+from analysis.measures.effective_size import Bound
+from analysis.measures.peaks import Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
 BOUNDS = "White triangles: upper (▽) or lower (△) bounds."

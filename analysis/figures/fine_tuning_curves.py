@@ -1,13 +1,14 @@
 """Test loss on the new text while models are fine-tuned, beside the same from scratch [H22 fig. 12]."""
 
-from analysis import fine_tuning
-from analysis.figures.style import Drawing, Missing, grid_of_axes, size_name, start_colours, tokens_axis
+from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
+from analysis.formatting import size_name
+from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
 NAME = "fine_tuning_curves"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A panel per size that has fine-tuned runs; every seed is a line of its own."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
@@ -33,7 +34,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     figure.legend(
         handles=[flat[0].plot([], [], color=colour[name], label=name)[0] for name in names], loc="outside right center"
     )
-    return Drawing(
+    return Plot(
         NAME,
         "Learning curves of fine-tuning",
         "Test loss on the new text over fine-tuning, a line per run, by what it started from. Where a line from a repeated parent"

@@ -1,14 +1,15 @@
 """Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22 section 5]."""
 
-from analysis import fine_tuning
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_name, tokens_axis
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, tokens_axis
+from analysis.formatting import size_name
+from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
 NAME = "forgetting"
 TEXTS = ("its test text", "its pool", "unique text it saw")  # as fine_tuning.OF_PARENT has them
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A row per kind of parent and a column per size; a line per text."""
     table = fine_tuning.starts(runs)
     table = table[table.parent != ""]
@@ -39,7 +40,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         row[0].set_ylabel("loss (nats/token)")
     handles = [axes[0][0].plot([], [], color=shade[place], label=name)[0] for place, name in enumerate(TEXTS)]
     figure.legend(handles=handles, loc="outside right center", title="the parent's text:")
-    return Drawing(
+    return Plot(
         NAME,
         "Forgetting",
         "Loss on texts of the parent while it is fine-tuned on another text, from 0 tokens on (linear up to the first evaluation,"

@@ -7,7 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CLEAN, Drawing, Missing, arms, colours
+from analysis.figures.style import CLEAN, Missing, Plot, arms, colours
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
@@ -16,7 +16,7 @@ MOST_SEEDS, MOST_ROWS = 4, 12  # a row per panel and seed, of every panel at lea
 WRITTEN = 48  # columns of heads in a row of maps, up to which the values are written into them
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction, model and seed: a map of layers by heads per R, and what ablating each head does to copying."""
     last = runs.at_the_end("heads")
     if last.empty:
@@ -47,7 +47,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )
-    return Drawing(
+    return Plot(
         NAME,
         "Heads at the end of training",
         "Maps: prefix matching of every head, a layer a line, one run per R; the runs of a seed share their start weights, so a"

@@ -1,8 +1,9 @@
 """Copying and prefix matching while models are fine-tuned: whether heads that repeats kept from forming form now [H22 figs. 5-6]."""
 
-from analysis import fine_tuning
 from analysis.figures.induction_over_training import UNTRAINED, Measured
-from analysis.figures.style import Drawing, Missing, grid_of_axes, size_name, start_colours, tokens_axis
+from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
+from analysis.formatting import size_name
+from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
 NAME = "heads_over_fine_tuning"
@@ -13,7 +14,7 @@ ROWS = (
 )
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A column per size and a row per measure, in aligned time; a line per run."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
@@ -47,7 +48,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     handles.append(axes[0][0].plot([], [], color=UNTRAINED, label="untrained")[0])
     figure.legend(handles=handles, loc="outside right center")
     measured_columns = [column for row in ROWS for column in (row.column, row.null)]
-    return Drawing(
+    return Plot(
         NAME,
         "Copying and prefix matching over fine-tuning",
         "From above: attention that the best head pays to what came after earlier occurrences of the present token; how much lower"

@@ -7,8 +7,8 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.style import (
     CLEAN,
-    Drawing,
     Missing,
+    Plot,
     arms,
     colours,
     grid_of_axes,
@@ -46,7 +46,7 @@ ROWS = (
 )
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A column per fraction and model; a row per measure, in aligned time."""
     if "prefix_matching" not in runs.evaluations:
         return Missing(NAME, "the runs hold no scores of heads: made before they were measured, or contexts too short")
@@ -91,7 +91,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         null=Line2D([], [], color=CLEAN, linestyle=":"),
         untrained=Line2D([], [], color=UNTRAINED),
     )
-    return Drawing(
+    return Plot(
         NAME,
         "Induction heads and copying over training",
         "From above: attention that the best head pays to what came after earlier occurrences of the present token; how far"

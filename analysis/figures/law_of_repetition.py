@@ -3,17 +3,18 @@
 import numpy as np
 import pandas as pd
 
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, repeats_axis, size_name
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
+from analysis.formatting import size_name
 from analysis.laws import partial
-from analysis.laws.form import Constants
-from analysis.laws.of_study import laws_of
+from analysis.laws.law import Constants
 from analysis.laws.points import Floats, Points, ask
+from analysis.laws.study_fits import laws_of
 from analysis.runs import Runs
 
 NAME = "law_of_repetition"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction: runs as points, the law as lines with 95% bands."""
     laws = laws_of(runs)
     if partial.LAW.name not in laws.fits:
@@ -51,7 +52,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         if fitted.draws
         else "No interval, for it has as many constants as runs"
     )
-    return Drawing(
+    return Plot(
         NAME,
         "A law of partial repetition",
         "Test loss above the fitted clean law. Points: runs. Lines: L = E + A/N^alpha + B/D'^beta +"

@@ -1,12 +1,13 @@
 """Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
 
-from analysis.figures.style import CLEAN, Drawing, Missing, colours, grid_of_axes, size_name, tokens_axis
+from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, tokens_axis
+from analysis.formatting import size_name
 from analysis.runs import Runs
 
 NAME = "learning_curves"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction and size; every seed is a line of its own."""
     table = runs.table
     repeated = table[table.repeats > 1]
@@ -39,7 +40,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     handles = [flat[0].plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
     handles += [flat[0].plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
     figure.legend(handles=handles, loc="outside right center")
-    return Drawing(
+    return Plot(
         NAME,
         "Learning curves",
         "Test loss during training, one line per number of repeats R; the dashed line is the clean run of the same size."

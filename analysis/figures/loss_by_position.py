@@ -3,8 +3,8 @@
 import pandas as pd
 
 from analysis.figures.style import (
-    Drawing,
     Missing,
+    Plot,
     arms,
     colours,
     grid_of_axes,
@@ -20,7 +20,7 @@ NAME = "loss_by_position"
 COLUMNS = 4
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A panel per fraction and model."""
     table = _by_position(runs)
     if table.empty:
@@ -42,7 +42,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     for row in axes:
         row[0].set_ylabel("final test loss (nats/token)")
     legend_of_repeats(figure, flat[0], colour)
-    return Drawing(
+    return Plot(
         NAME,
         "Loss by position in context",
         "Final test loss averaged over log-spaced bands of positions, at the middle of each band. A line that falls to the"

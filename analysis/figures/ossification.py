@@ -3,16 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from analysis import fine_tuning, published
-from analysis.effective_size import NoLaw
+from analysis import published
 from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread, spread_note, with_bounds
-from analysis.figures.style import Drawing, Missing, grid_of_axes, points, size_axis, start_colours
+from analysis.figures.style import Missing, Plot, grid_of_axes, points, size_axis, start_colours
+from analysis.measures import fine_tuning
+from analysis.measures.effective_size import NoLaw
 from analysis.runs import Runs
 
 NAME = "ossification"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """Left: test loss against size, a line per start and the law of runs from scratch; right: effective size over size."""
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
@@ -54,7 +55,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         else "right: the size of the model from scratch that reaches the same loss, over the run's own size (dotted: 1, as from"
         f" scratch; dashed: {1 / published.H22_OSSIFICATION:.3g}). {BOUNDS} "
     )
-    return Drawing(
+    return Plot(
         NAME,
         "Fine-tuned from clean and from repeated models",
         "Final test loss on the text of fine-tuning, by what a run started from. Left: against size, the dashed line being the"

@@ -3,23 +3,17 @@ training distribution."""
 
 import pandas as pd
 
-from analysis.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
 from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    repeats_axis,
-    size_name,
-)
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
+from analysis.formatting import size_name
+from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
 from analysis.published import H22_OUT_OF_DISTRIBUTION
 from analysis.runs import ARM, Runs
 
 NAME = "out_of_distribution"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A column per test set, the ordinary one first, and a row per fraction; white triangles mark bounds."""
     others = test_sets(runs)
     if not others:
@@ -66,7 +60,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         row[0].yaxis.set_major_formatter("{x:g}")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     published = ", ".join(f"{value} at f = {fraction:.0%}" for fraction, value in H22_OUT_OF_DISTRIBUTION.items())
-    return Drawing(
+    return Plot(
         NAME,
         "Effective size on other text",
         "Size of the clean model with the same final loss over the run's own size, by the run's own test set (left) and by"

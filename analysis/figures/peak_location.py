@@ -3,16 +3,17 @@
 import numpy as np
 
 from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis, size_name
-from analysis.peak_laws import PowerLawOfSize, laws, peak_table
-from analysis.peaks import NO_PEAK, peaks
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, size_axis
+from analysis.formatting import size_name
+from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
+from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER, C26_WORST_POOL, C26_WORST_REPEATS
 from analysis.runs import Runs
 
 NAME = "peak_location"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A column per fraction; above the worst R, below the pool there, by a Gaussian in log R and by the R tried."""
     found = peaks(runs)
     if not found:
@@ -67,7 +68,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     )
     misses = max((p.gaussian_misses / p.height.value for p in found if p.gaussian), default=0.0)
     few = [f"{peak.model}, f = {peak.fraction:.0%}" for peak in found if peak.gaussian is None]
-    return Drawing(
+    return Plot(
         NAME,
         "Where the peak lies",
         "Worst R and the pool's size there, D_r = f·T/R, against all parameters: the centre of a Gaussian in log R through"

@@ -2,23 +2,14 @@
 
 import pandas as pd
 
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    interval_note,
-    over_seeds,
-    points,
-    repeats_axis,
-    size_name,
-)
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, repeats_axis
+from analysis.formatting import size_name
 from analysis.runs import Runs
 
 NAME = "pool_loss"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction and size: test loss, loss on the pool, and their nulls in the clean run."""
     done = runs.done
     repeated = done[done.repeats > 1]
@@ -53,7 +44,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         row[0].set_ylabel("final loss (nats/token)")
     handles, labels = flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
-    return Drawing(
+    return Plot(
         NAME,
         "Loss on the pool beside test loss",
         "Final test loss and final loss on the repeated pool against R. Dotted: the clean run, whose `pool` is text drawn"

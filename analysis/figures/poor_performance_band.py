@@ -3,9 +3,9 @@
 import numpy as np
 
 from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, size_axis
-from analysis.peak_laws import PowerLawOfSize, laws, peak_table
-from analysis.peaks import NO_PEAK, peaks
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, size_axis
+from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
+from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES
 from analysis.runs import Runs
 
@@ -13,7 +13,7 @@ NAME = "poor_performance_band"
 LINES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left edge", "D"))
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction that has peaks of two sizes; fitted power laws dashed, the published ones dotted."""
     every = peaks(runs)
     fractions = sorted({peak.fraction for peak in every}, reverse=True)
@@ -62,7 +62,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         if said
         else "none: three sizes with that number known, and no bound, are needed"
     )
-    return Drawing(
+    return Plot(
         NAME,
         "The region of poor performance",
         "Grey: the R at which final test loss exceeds the clean run's by at least half of the largest excess, by a monotone"

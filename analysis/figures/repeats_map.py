@@ -6,16 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.estimates import spread, spread_note
-from analysis.figures.style import (
-    Drawing,
-    Missing,
-    colours,
-    grid_of_axes,
-    limit,
-    over_seeds,
-    repeats_axis,
-    size_name,
-)
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, over_seeds, repeats_axis
+from analysis.formatting import size_name
 from analysis.runs import ARM, Runs
 
 NAME = "repeats_map"
@@ -41,7 +33,7 @@ MEASURES = (
 )
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """A column per fraction and a row per measure that the runs have; clean runs stand at R = 1."""
     done = runs.done
     if not (done[done.repeats > 1].groupby("repeated_fraction").repeats.nunique() > 1).any():
@@ -83,7 +75,7 @@ def draw(runs: Runs) -> Drawing | Missing:
     table = pd.concat(tables, ignore_index=True)
     absent = "; ".join(" ".join(m.label.split("(")[0].split()) for m in MEASURES if m not in shown)
     left_out = f" Not measured here: {absent}." if absent else ""
-    return Drawing(
+    return Plot(
         NAME,
         "The R axis: harm, memorising, copying and heads",
         "Final numbers against R, a line per size, from above: test loss over the clean runs of the size; loss on the repeated"

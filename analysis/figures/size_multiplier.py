@@ -2,15 +2,15 @@
 
 import pandas as pd
 
-from analysis.effective_size import Bound, NoLaw, clean_law, in_law, size_multipliers
 from analysis.figures.estimates import with_bounds
-from analysis.figures.style import Drawing, Missing, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
-from analysis.runs import Runs
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
+from analysis.measures.effective_size import Bound, NoLaw, clean_law, size_multipliers
+from analysis.runs import Runs, in_law
 
 NAME = "size_multiplier"
 
 
-def draw(runs: Runs) -> Drawing | Missing:
+def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction; white triangles mark values that are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if isinstance(law, NoLaw):
@@ -42,7 +42,7 @@ def draw(runs: Runs) -> Drawing | Missing:
         size_axis(ax, table.parameters_non_embedding)
     axes[0][0].set(yscale="log", ylabel="effective size / size")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    return Drawing(
+    return Plot(
         NAME,
         "Effective-size multiplier",
         "Size of the clean model that reaches the same final test loss, over the run's own size; 1 is no harm. A white"

@@ -17,6 +17,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from analysis.formatting import size_name
 from data_prep.files import write_atomically
 
 matplotlib.rcParams.update(
@@ -37,7 +38,7 @@ UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationD
 
 
 @dataclass(frozen=True)
-class Picture:
+class SavedPlot:
     """A saved figure as the page shows it; the matplotlib figure, which is large, is gone."""
 
     name: str
@@ -47,7 +48,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Plot:
     """A figure with the numbers behind it."""
 
     name: str  # file stem
@@ -56,7 +57,7 @@ class Drawing:
     figure: Figure
     table: pd.DataFrame
 
-    def save(self, folder: Path) -> Picture:
+    def save(self, folder: Path) -> SavedPlot:
         """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. To be called once.
 
         The same figure gives the same bytes.
@@ -75,7 +76,7 @@ class Drawing:
         for form, content in found.items():
             write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
-        return Picture(self.name, self.title, self.caption, found["svg"])
+        return SavedPlot(self.name, self.title, self.caption, found["svg"])
 
 
 @dataclass(frozen=True)
@@ -275,11 +276,3 @@ def interval_note(data: pd.DataFrame) -> str:
     """How a caption speaks of the intervals."""
     seeds = int(data["seeds"].max()) if len(data) else 0
     return f"Bars: 95% intervals over up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
-
-
-def size_name(parameters: float) -> str:
-    """A parameter count for a legend: 24.6k, 1.57M, 805M."""
-    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if parameters >= unit:
-            return f"{parameters / unit:.3g}{letter}"
-    return f"{parameters:.0f}"

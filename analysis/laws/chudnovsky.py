@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.laws import hernandez
 from analysis.laws.clean import IN_COMPUTE
-from analysis.laws.form import Constant, Constants, Domain, Law
+from analysis.laws.law import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     C26_CLEAN_LAW,

@@ -1,6 +1,6 @@
 """Clean laws: loss as a power law of size or of compute plus a constant [H22 section 2; C26]."""
 
-from analysis.laws.form import Constant, Constants, Law
+from analysis.laws.law import Constant, Constants, Law
 from analysis.laws.points import Floats, Points
 
 FLOOR = Constant("E", (0.3, 1.5, 3.0), 1e-6, 20.0)

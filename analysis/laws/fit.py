@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from analysis.laws.form import Constant, Constants, Domain, Law, domain_of, interval
+from analysis.laws.law import Constant, Constants, Domain, Law, domain_of, interval
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]

@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.laws import muennighoff
 from analysis.laws.clean import FLOOR, SIZE
-from analysis.laws.form import Constant, Constants, Domain, Law
+from analysis.laws.law import Constant, Constants, Domain, Law
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     H22_ACTS_LIKE,

@@ -1,7 +1,7 @@
 """L26: a penalty for overfitting that grows with passes and with parameters per unique token [L26]."""
 
 from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.form import Constant, Constants, Law
+from analysis.laws.law import Constant, Constants, Law
 from analysis.laws.points import Floats, Points
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.form import Constant, Constants, Domain, Law, seen
+from analysis.laws.law import Constant, Constants, Domain, Law, seen
 from analysis.laws.points import Floats, Points
 
 PUBLISHED = {

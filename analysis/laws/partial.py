@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.laws import muennighoff
 from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.form import Constant, Constants, Law, held, seen
+from analysis.laws.law import Constant, Constants, Law, held, seen
 from analysis.laws.points import Floats, Points
 
 # Cost in proportion to the pool's share; R_m as H22's band, whose edges fall with N^-0.56 and N^-0.50 [fig. 4 right]; M23's half-life.

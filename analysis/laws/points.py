@@ -74,7 +74,7 @@ def ask(params: npt.ArrayLike, tokens: npt.ArrayLike, fraction: npt.ArrayLike, r
 def points_of(runs: "Runs") -> Points:
     """The finished runs of a study by parameters without embeddings; models of one layer are left out where there are deeper
     ones."""
-    from analysis.effective_size import in_law
+    from analysis.runs import in_law
 
     table = in_law(runs)
     names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")

@@ -1,7 +1,7 @@
 """All laws by name, and the forms of them that are judged on runs left out."""
 
 from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial
-from analysis.laws.form import held
+from analysis.laws.law import held
 from analysis.published import H22_LEFT_EDGE, H22_RIGHT_EDGE
 
 LAWS = (clean.IN_SIZE, clean.IN_COMPUTE, partial.LAW, hernandez.LAW, chudnovsky.LAW, muennighoff.LAW, lovelace.LAW)

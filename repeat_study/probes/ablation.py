@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from repeat_study import loss
-from repeat_study.model import Block, Decoder, sequences_at_once
+from repeat_study.model import loss
+from repeat_study.model.decoder import Block, Decoder, sequences_at_once
 from repeat_study.probes.heads import attention_patterns
 
 

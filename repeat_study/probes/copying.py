@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_prep.errors import InputError
-from repeat_study.model import Decoder
+from repeat_study.model.decoder import Decoder
 from repeat_study.probes.intervals import numbers
 
 COPIES = 11  # [H22 section 4]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repeat_study.model import Decoder
+from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses
 from repeat_study.probes.copying import CopyingProbe, later
 from repeat_study.probes.heads import HeadScores

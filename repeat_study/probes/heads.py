@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from data_prep.token_store import TokenStore
-from repeat_study import loss
-from repeat_study.ladder import Style
-from repeat_study.model import Attention, Block, Decoder
+from repeat_study.config.model_sizes import Style
+from repeat_study.model import loss
+from repeat_study.model.decoder import Attention, Block, Decoder
 from repeat_study.probes.copying import Copying
 
 LENGTH = 25  # tokens of a copy [O22]

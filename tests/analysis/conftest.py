@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.laws import of_study
+from analysis.laws import study_fits as of_study
 
 
 @pytest.fixture(autouse=True)

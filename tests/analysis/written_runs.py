@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
 from repeat_study.probes.positions import position_bands
-from repeat_study.records import RunDirectory, spec_record
-from repeat_study.run import Run
+from repeat_study.records.run_directory import RunDirectory, spec_record
 
 NULL, HALF = 0.03125, 0.0078125  # of every score of a head, and half its interval; exact in binary
 TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]

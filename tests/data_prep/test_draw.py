@@ -15,7 +15,7 @@ from data_prep.errors import InputError
 from data_prep.mixture import RepeatMixture, Spacing, Stream
 from data_prep.token_store import SplitWriter, TokenStore, write_manifest
 from data_prep.tokenizer import word_tokenizer
-from repeat_study.datamodule import MixtureBatches, RemainingSteps
+from repeat_study.training.datamodule import MixtureBatches, RemainingSteps
 
 CONTEXT = 7
 

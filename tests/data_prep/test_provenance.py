@@ -3,7 +3,7 @@ import numpy as np
 from data_prep.mixture import Spacing, Stream
 from data_prep.provenance import sightings
 from data_prep.token_store import TokenStore
-from repeat_study.run import Run
+from repeat_study.config.run import Run
 
 
 def test_a_sighting_says_what_the_whole_run_shows(runs: list[Run], store: TokenStore) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep.build import DataSpec, split_of
-from data_prep.corpora import Document, SourceReport, documents
 from data_prep.errors import InputError
+from data_prep.sources import Document, SourceReport, documents
 from data_prep.token_store import MANIFEST, SPLITS, TokenStore
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from repeat_study.ladder import Shape
-from repeat_study.model import Decoder
+from repeat_study.config.model_sizes import Shape
+from repeat_study.model.decoder import Decoder
 from repeat_study.probes.heads import COPIES, NULL_SEQUENCES, SEQUENCES, HeadProbe
 
 TOKENS, D, D_HEAD, CONTEXT, LENGTH = 32, 256, 64, 128, 25

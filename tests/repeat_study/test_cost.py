@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from repeat_study import loss
+from repeat_study.config.model_sizes import shape_of
+from repeat_study.config.run import Run
 from repeat_study.cost import CHUNK_LOGITS, activation_bytes_per_token, evaluation_share, run_flops, training_memory
-from repeat_study.ladder import shape_of
-from repeat_study.model import Decoder
-from repeat_study.run import Run
+from repeat_study.model import loss
+from repeat_study.model.decoder import Decoder
 
 
 def kept_for_the_backward_pass(name: str, checkpointed: bool, sequences: int = 3, context: int = 40) -> float:

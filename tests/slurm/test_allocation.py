@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_prep.errors import InputError
-from repeat_study.resources import Resources
+from repeat_study.config.resources import Resources
 from slurm.allocation import Allocation, allocation_of
 
 

@@ -16,15 +16,15 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.outcome import Outcome
-from repeat_study.records import RunDirectory, Status
-from repeat_study.resources import Resources
-from repeat_study.run import Run
-from repeat_study.study import Study
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import Run
+from repeat_study.config.study import Study
+from repeat_study.local.scheduler import LocalScheduler
+from repeat_study.records.outcome import Outcome
+from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import scheduler
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster
-from slurm.local_pool import Pool
 from slurm.submissions import held_runs, submissions
 from slurm.sweep import submit
 from tests.slurm.conftest import wait_until
@@ -68,7 +68,7 @@ class Watched:
 def undisturbed(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     runs = longer(study.runs(store.fingerprint))
-    ended = Pool(store, folder, 2, lambda event: None).train(runs)
+    ended = LocalScheduler(store, folder, 2, lambda event: None).train(runs)
     assert {end.outcome for end in ended.values()} == {Outcome.DONE}
     return folder
 

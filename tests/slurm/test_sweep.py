@@ -13,15 +13,15 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.outcome import Outcome
-from repeat_study.records import RunDirectory, Status
-from repeat_study.resources import Resources
-from repeat_study.run import Run
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import Run
+from repeat_study.local.scheduler import LocalScheduler
+from repeat_study.records.outcome import Outcome
+from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import scheduler, sweep
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster
-from slurm.local_pool import Pool
-from slurm.overview import Standing, State, standings
+from slurm.status import Standing, State, standings
 from slurm.submissions import Submission, submissions
 from tests.slurm.conftest import require_slurm, wait_until
 
@@ -62,7 +62,7 @@ def test_an_array_ends_as_the_local_pool_does_and_no_run_is_submitted_twice(
     assert halfway is None and " in the queue already" in said[0] and " done;" in said[0], said
     wait_until(lambda: State.RUNNING in {one.state for one in states(everything, tmp_path / "swept").values()})
     wait_until(lambda: done() == len(grid) and not scheduler.queue(), 180)
-    ended = Pool(store, tmp_path / "pool", 2, lambda event: None).train(grid)
+    ended = LocalScheduler(store, tmp_path / "pool", 2, lambda event: None).train(grid)
     assert {end.outcome for end in ended.values()} == {Outcome.DONE}
     assert len(grid) == 12
     for run in grid:
@@ -119,7 +119,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
     starts = [session["step"] for session in directory.session_rows()]
     assert len(starts) > 1 and starts == sorted(set(starts)), starts
     assert "SIGUSR2: its state is saved" in submission.log_files(run.name)[0].with_suffix(".out").read_text()
-    Pool(store, tmp_path / "pool", 1, lambda event: None).train([run])
+    LocalScheduler(store, tmp_path / "pool", 1, lambda event: None).train([run])
     assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "pool", run)
 
 
@@ -131,7 +131,7 @@ def test_tasks_of_an_array_element_share_its_run(
     allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
     sweep.submit(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2), {}, print)
     wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared), 120)
-    Pool(store, tmp_path / "alone", 2, lambda event: None).train(shared)
+    LocalScheduler(store, tmp_path / "alone", 2, lambda event: None).train(shared)
     for run in shared:
         found, wanted = (RunDirectory(tmp_path / where / run.name).rows() for where in ("swept", "alone"))
         assert [row["step"] for row in found] == [row["step"] for row in wanted]
@@ -199,7 +199,7 @@ def test_a_sweep_may_be_submitted_from_inside_an_allocation(
     script = tmp_path / "inside.py"
     script.write_text(
         "import sys; from pathlib import Path; from data_prep.token_store import TokenStore\n"
-        "from repeat_study.resources import Resources; from repeat_study.study import Run\n"
+        "from repeat_study.config.resources import Resources; from repeat_study.config.study import Run\n"
         "from slurm.allocation import Allocation; from slurm.sweep import submit\n"
         "run = Run.model_validate_json(sys.argv[1], strict=True)\n"
         "asked = Allocation(time='10', extra={'hold': True})\n"
@@ -345,7 +345,7 @@ def test_a_job_with_a_bundle_is_requeued_and_ends_as_the_runs_alone(
     assert all(len(directory.session_rows()) > 1 for directory in directories)
     shown = states(everything, folder)
     assert shown[diverging.name].state is State.FAILED and "Diverged" in shown[diverging.name].note
-    Pool(store, tmp_path / "pool", 2, lambda event: None).train(grid)
+    LocalScheduler(store, tmp_path / "pool", 2, lambda event: None).train(grid)
     for run in grid:
         assert metrics(folder, run) == metrics(tmp_path / "pool", run), run.label
     told = submission.log_files(grid[0].name)[0].with_suffix(".out").read_text()

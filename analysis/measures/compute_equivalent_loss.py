@@ -1,0 +1,54 @@
+"""Compute that repetition wasted: what clean training to the same loss would have cost [C26]."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pandas as pd
+
+from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
+from analysis.measures.effective_size import Bound, Multiplier, NoLaw, multiplier
+from analysis.measures.peaks import FLIPPED
+from analysis.runs import Runs, in_law
+
+
+@dataclass(frozen=True)
+class LostCompute:
+    """The clean law in compute, L(C) = E + A·C^-alpha in nats and FLOPs, and CEL = 1 - C*(L)/C of finished runs by name."""
+
+    law: PowerLaw
+    lost: dict[str, Multiplier]
+
+
+def compute(table: pd.DataFrame) -> pd.Series:
+    """C = 6·N·T in FLOPs of every run of a table, N being all parameters [C26]."""
+    return 6.0 * table.parameters_total * table.trained_tokens
+
+
+@lru_cache
+def _fitted(spent: tuple[float, ...], losses: tuple[float, ...]) -> PowerLaw:
+    """A fit takes a second, and the figure and the table read the same one."""
+    return fit_power_law(spent, losses)
+
+
+def lost_compute(runs: Runs) -> LostCompute | NoLaw:
+    """CEL of every finished run of the law's family; the law is never extrapolated, hence bounds.
+
+    NoLaw where clean runs are of fewer than three sizes, or where their loss is not ordered by compute, as in
+    `effective_size.clean_law`.
+    """
+    table = in_law(runs)
+    clean = table[table.repeats == 1]
+    if clean.model.nunique() < PARAMETERS:
+        return NoLaw(
+            "the clean law in compute has three parameters and needs finished clean runs of at least three sizes of one family"
+        )
+    law = _fitted(tuple(compute(clean)), tuple(clean.final_test_loss))
+    span = float(law.loss(law.smallest) - law.loss(law.largest))
+    if span <= 2 * law.residual:
+        return NoLaw(
+            f"clean runs do not order test loss by compute: the law falls by {span:.3g} over all of them and misses one by"
+            f" {law.residual:.3g}"
+        )
+    gains = [multiplier(law, spent, loss) for spent, loss in zip(compute(table), table.final_test_loss, strict=True)]
+    lost = [Multiplier(1 - gain.value, Bound(FLIPPED[gain.bound])) for gain in gains]
+    return LostCompute(law, dict(zip(table.name, lost, strict=True)))

@@ -1,0 +1,140 @@
+"""Our numbers beside the published ones, whose scale, data and models are others: what should agree is the direction."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis import published
+from analysis.figures.estimates import with_bounds
+from analysis.figures.style import over_seeds
+from analysis.measures import fine_tuning
+from analysis.measures.compute_equivalent_loss import lost_compute
+from analysis.measures.degradation import summary
+from analysis.measures.effective_size import METRICS, TEST_LOSS, Metric, NoLaw, size_multipliers, test_sets
+from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws
+from analysis.measures.peaks import NAN, Estimate, Peak, peaks
+from analysis.runs import Runs
+
+COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]
+# Of the metrics at f = 3%; H22 give the others for test loss alone.
+AT_THREE_PERCENT = {
+    "copying_loss": (published.H22_COPYING_MULTIPLIER, "H22 fig. 5"),
+    "prefix_matching": (published.H22_PREFIX_MATCHING_MULTIPLIER, "H22 fig. 6"),
+}
+NOT_THERE = (NAN, "")
+
+DOUBLE_DESCENT = {0.9: "H22 fig. 3: seen, without a number", 0.5: "H22 fig. 3: long plateaus"}
+
+
+def table(runs: Runs) -> pd.DataFrame:
+    """A row per number: `quantity` with its unit, `where` (model and f), `here` with its 95% interval (`low`, `high`, NaN for one
+    seed) and `bound` ("≤" or "≥" where `here` is one), `published` (NaN where no paper has it) and its `source`.
+
+    Published values stand beside ours of the same f, and of the nearest published size where a paper gives several.
+    """
+    rows = [row for label, part in runs.variants() if len(part.done) for row in _rows(part, label)]
+    rows += _fine_tuned(runs) if runs.fine_tuned and len(runs.fine_tuned.done) else []
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
+    def row(quantity: str, where: str, here: Estimate, paper: tuple[float, str] = NOT_THERE) -> tuple[object, ...]:
+        where = f"{where}; {label}" if label else where
+        return quantity, where, str(here.bound), here.value, here.low, here.high, *paper
+
+    for fraction, where, rise, back in _double_descent(runs):
+        paper = (NAN, DOUBLE_DESCENT[fraction]) if fraction in DOUBLE_DESCENT else NOT_THERE
+        yield row("double descent: rise (nats)", where, rise, paper)
+        yield row("double descent: won back (nats)", where, back, paper)
+    found = peaks(runs)
+    sizes = {metric: size_multipliers(runs, metric) for metric in (*METRICS, *test_sets(runs))}
+    compute = lost_compute(runs)
+    for peak in found:
+        where = f"{peak.model}, f = {peak.fraction:.0%}"
+        worst = left = right = NOT_THERE
+        if peak.fraction == published.C26_FRACTION:
+            worst = (published.C26_WORST_REPEATS.at(peak.total), "C26, its power law at this N")
+        if peak.fraction == published.H22_BAND_FRACTION:
+            left, right = (
+                (edge.at(peak.size), "H22 fig. 4 right, its power law at this N")
+                for edge in (published.H22_LEFT_EDGE, published.H22_RIGHT_EDGE)
+            )
+        yield row("excess at the worst R (nats)", where, peak.height)
+        yield row("worst R, of those tried", where, peak.worst, worst)
+        if peak.gaussian:
+            yield row("worst R, Gaussian", where, peak.gaussian, worst)
+        yield row("left edge of the poor region (R)", where, peak.left, left)
+        yield row("right edge of the poor region (R)", where, peak.right, right)
+        for metric in sizes:
+            if size := at_worst(runs, peak, sizes[metric], ratio=True):
+                yield row(f"size multiplier at the worst R, {metric.title}", where, size, _multiplier(metric, peak))
+        if not isinstance(compute, NoLaw) and (lost := at_worst(runs, peak, compute.lost)):
+            yield row("compute-equivalent loss at the worst R", where, lost, _lost(peak))
+    for fraction in sorted({peak.fraction for peak in found}, reverse=True):
+        here = [peak for peak in found if peak.fraction == fraction]
+        for quantity, name, law, source in (
+            ("left", "left edge", published.H22_LEFT_EDGE, "H22 fig. 4 right, f = 10%"),
+            ("right", "right edge", published.H22_RIGHT_EDGE, "H22 fig. 4 right, f = 10%"),
+            ("worst", "worst R, of those tried", None, ""),
+            ("gaussian", "worst R, Gaussian, all parameters", published.C26_WORST_REPEATS, "C26, f = 10%"),
+            ("pool_at_gaussian", "pool at the worst R, all parameters", published.C26_WORST_POOL, "C26, f = 10%"),
+        ):
+            fit = laws(here, quantity)
+            if isinstance(fit, PowerLawOfSize):
+                where = f"{fit.sizes} sizes, f = {fraction:.0%}; interval: {fit.interval}"
+                yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_THERE)
+                yield row(f"{name} = k·N^a: k", where, fit.coefficient, (law.coefficient, source) if law else NOT_THERE)
+
+
+def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
+    """Effective size of fine-tuned runs by models from scratch, a row per model and start."""
+    numbers = fine_tuning.table(runs)
+    if numbers.empty or (known := numbers[numbers.multiplier.notna()]).empty:
+        return
+    by = ["parameters_non_embedding", "model", "start"]
+    for arm in with_bounds(over_seeds(known, by, "multiplier"), known, by).itertuples(index=False):
+        several = arm.seeds > 1 and not arm.bound
+        interval = (arm.low, arm.high) if several else (NAN, NAN)
+        repeated = (known.parent_repeats[known.start == arm.start] > 1).all()
+        paper = (1 / published.H22_OSSIFICATION, "H22 figs. 12, 15") if repeated else NOT_THERE
+        where = f"{arm.model}, {arm.start}"
+        yield "size multiplier after fine-tuning, by runs from scratch", where, arm.bound, arm.mean, *interval, *paper
+
+
+def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate]]:
+    """By fraction, rise and recovery of the arm with the clearest double descent above noise: the largest smaller one of the two."""
+    numbers = summary(runs)
+    by = ["model", "repeated_fraction", "repeats"]
+    repeated = numbers[(numbers.repeats > 1) & (numbers.double_descent == True)]  # noqa: E712  (None: no clean run to judge by)
+    if repeated.empty:
+        return
+    rise, back = over_seeds(repeated, by, "rise"), over_seeds(repeated, by, "won_back")
+    for fraction, arms in rise.groupby("repeated_fraction"):
+        smaller = arms["mean"].clip(upper=back.loc[arms.index, "mean"])
+        best = smaller.idxmax()
+        arm = arms.loc[best]
+        where = f"{arm.model}, f = {fraction:.0%}, R = {arm.repeats:g}"
+        yield float(fraction), where, _over_seeds(arm), _over_seeds(back.loc[best])
+
+
+def _over_seeds(arm: pd.Series) -> Estimate:
+    several = arm.seeds > 1
+    return Estimate(arm["mean"], arm.low if several else NAN, arm.high if several else NAN)
+
+
+def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
+    if metric.name == "test_loss" and peak.fraction in published.H22_WORST_MULTIPLIER:
+        return published.H22_WORST_MULTIPLIER[peak.fraction], "H22, 800M"
+    if metric.name == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
+        like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
+        return like, f"H22 fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
+    if metric.name.startswith(f"{TEST_LOSS.name}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
+        return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22 fig. 10, English models on Python"
+    return AT_THREE_PERCENT.get(metric.name, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
+
+
+def _lost(peak: Peak) -> tuple[float, str]:
+    if peak.fraction != published.C26_FRACTION:
+        return NOT_THERE
+    size = min(published.C26_LOST_COMPUTE, key=lambda known: abs(known - peak.total))
+    return published.C26_LOST_COMPUTE[size], f"C26, {size / 1e6:.0f}M"

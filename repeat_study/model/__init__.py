@@ -1,0 +1,1 @@
+"""The decoder with a leading lanes axis, its loss, and what the machine under it can do."""

@@ -1,0 +1,259 @@
+"""The decoder. Every weight carries a leading lanes axis: a bundle of models of one shape, trained side by side.
+
+Letters in names: l lanes, b batch, t time, d d_model, h heads, k d_head, f MLP width, v vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from repeat_study.config.model_sizes import Shape, Style
+from repeat_study.model import loss
+
+INIT_STD = 0.02  # [GPT-2; Qwen3]
+ROTARY_BASE = 10_000.0  # [Su et al. 2021; C26 keeps it]
+
+# From a layer's number and its queries, keys and values, [lanes·batch, heads, time, d_head] each, to what its heads put
+# together, the same shape. A probe passes its own to look at patterns or to change them.
+Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+LayerMix = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+CHUNK_TOKENS = 1 << 12  # of a forward pass without gradient on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16
+
+
+def sequences_at_once(tokens_lbt: Tensor) -> int:
+    """How many sequences of each lane one forward pass without gradient takes. On a CPU it is what a lane alone would take, so
+    that it rounds as that would."""
+    lanes, _, time = tokens_lbt.shape
+    return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)
+
+
+def sinusoid(context: int, d_model: int) -> Tensor:
+    """Sinusoidal positions, shape [context, d_model] [Vaswani et al. 2017]."""
+    position = torch.arange(context, dtype=torch.float64)[:, None]
+    rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1).float()
+
+
+def rotation(context: int, d_head: int) -> Tensor:
+    """Cosines and sines of the rotary angles, shape [2, context, d_head / 2] [Su et al. 2021]."""
+    position = torch.arange(context, dtype=torch.float64)[:, None]
+    angle = position * ROTARY_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    return torch.stack([torch.cos(angle), torch.sin(angle)]).float()
+
+
+def rotate(x_nhtk: Tensor, rotation_2tc: Tensor) -> Tensor:
+    """Turn each pair (i, i + d_head/2) of a head's dimensions by its position's angle."""
+    cosine, sine = rotation_2tc.to(x_nhtk.dtype)
+    first, second = x_nhtk.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+class Linear(nn.Module):
+    """A matrix per lane, no bias: x_lbtd @ weight_ldo."""
+
+    def __init__(self, lanes: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(lanes, inputs, outputs))
+
+    def forward(self, x_lbtd: Tensor) -> Tensor:
+        """[lanes, batch, time, inputs] to [lanes, batch, time, outputs]: one batched product, lanes never meet."""
+        lanes, batch, time, _ = x_lbtd.shape
+        return torch.bmm(x_lbtd.reshape(lanes, batch * time, -1), self.weight).view(lanes, batch, time, -1)
+
+
+class Norm(nn.Module):
+    """LayerNorm, or RMSNorm in Qwen's style, with a gain per lane and no bias."""
+
+    def __init__(self, lanes: int, width: int, style: Style) -> None:
+        super().__init__()
+        self.style = style
+        self.gain = nn.Parameter(torch.ones(lanes, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis of [lanes, ..., width], then scale by the lane's gain."""
+        if len(self.gain) == 1:
+            return self._normalised(x, self.gain[0])
+        if self.style is Style.SHORTFORMER and not x.is_cuda:
+            # Lane by lane it rounds as in a run alone, to the bit; a GPU would pay a launch for each.
+            return torch.cat([self._normalised(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
+        return self._normalised(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
+
+    def _normalised(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
+        """By the fused kernels, which take one gain."""
+        if self.style is Style.SHORTFORMER:
+            return F.layer_norm(x, x.shape[-1:], gain_d)
+        # This one takes it in its input's type.
+        return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
+
+
+class Attention(nn.Module):
+    """Causal self-attention in which positions reach queries and keys only, as a sinusoid [H22] or a rotation [C26]."""
+
+    position: Tensor
+
+    def __init__(self, lanes: int, shape: Shape, context: int) -> None:
+        super().__init__()
+        self.shape, inner = shape, shape.heads * shape.d_head
+        self.query_key = Linear(lanes, shape.d_model, 2 * inner)
+        self.value = Linear(lanes, shape.d_model, inner)
+        self.out = Linear(lanes, inner, shape.d_model)
+        if shape.style is Style.QWEN:
+            self.query_norm, self.key_norm = (Norm(lanes, shape.d_head, shape.style) for _ in range(2))
+            self.register_buffer("position", rotation(context, shape.d_head), persistent=False)
+        else:
+            self.register_buffer("position", sinusoid(context, shape.d_model), persistent=False)
+
+    def queries_keys_values(self, x_lbtd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Three tensors of shape [lanes·batch, heads, time, d_head]."""
+        lanes, batch, time, _ = x_lbtd.shape
+        heads, d_head = self.shape.heads, self.shape.d_head
+        positioned = x_lbtd + self.position[:time] if self.shape.style is Style.SHORTFORMER else x_lbtd
+        query, key = self.query_key(positioned).chunk(2, dim=-1)
+        query, key, value = (part.view(lanes, batch, time, heads, d_head) for part in (query, key, self.value(x_lbtd)))
+        if self.shape.style is Style.QWEN:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in (query, key, value))
+        if self.shape.style is Style.QWEN:
+            query, key = (rotate(part, self.position[:, :time]) for part in (query, key))
+        return query, key, value
+
+    def mixed(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
+        """What the heads put together, side by side, [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head];
+        `out` makes of it what they write. Lanes fold into the batch, so one kernel serves them all."""
+        lanes, batch, time, _ = x_lbtd.shape
+        query, key, value = self.queries_keys_values(x_lbtd)
+        mixed = mix(query, key, value) if mix else F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return mixed.transpose(1, 2).reshape(lanes, batch, time, -1)
+
+
+class MLP(nn.Module):
+    """GELU, or SwiGLU in Qwen's style."""
+
+    def __init__(self, lanes: int, shape: Shape) -> None:
+        super().__init__()
+        self.style = shape.style
+        self.into = Linear(lanes, shape.d_model, shape.mlp_width * (2 if self.style is Style.QWEN else 1))
+        self.out = Linear(lanes, shape.mlp_width, shape.d_model)
+
+    def forward(self, x_lbtd: Tensor) -> Tensor:
+        """[lanes, batch, time, d_model] to the same."""
+        hidden = self.into(x_lbtd)
+        if self.style is Style.QWEN:
+            gate, hidden = hidden.chunk(2, dim=-1)
+            return self.out(F.silu(gate) * hidden)
+        return self.out(F.gelu(hidden))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP unless the shape has none, each reading a normalised residual stream and adding to it."""
+
+    def __init__(self, lanes: int, shape: Shape, context: int) -> None:
+        super().__init__()
+        self.attention_norm = Norm(lanes, shape.d_model, shape.style)
+        self.attention = Attention(lanes, shape, context)
+        self.mlp = (
+            nn.Sequential(Norm(lanes, shape.d_model, shape.style), MLP(lanes, shape)) if shape.mlp_width else None
+        )
+
+    def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
+        """[lanes, batch, time, d_model] to the same."""
+        return self.after_mixing(x_lbtd, self.attention.mixed(self.attention_norm(x_lbtd), mix))
+
+    def after_mixing(self, x_lbtd: Tensor, mixed_lbti: Tensor) -> Tensor:
+        """What the block makes of its input and of what its heads put together, the shape of its input."""
+        x_lbtd = x_lbtd + self.attention.out(mixed_lbti)
+        return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
+
+
+class Decoder(nn.Module):
+    """A decoder-only transformer per lane."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        vocabulary: int,
+        context: int,
+        seeds: Sequence[int],
+        checkpoint_activations: bool = False,
+    ) -> None:
+        """`seeds`: one per lane; a lane's weights at the start depend on its own seed and on nothing else.
+
+        `checkpoint_activations`: keep only each block's input for the backward pass, and compute the rest again.
+        """
+        super().__init__()
+        lanes = len(seeds)
+        self.shape, self.vocabulary, self.context = shape, vocabulary, context
+        self.checkpoint_activations = checkpoint_activations
+        self.compiled = False
+        self.embedding = nn.Parameter(torch.empty(lanes, vocabulary, shape.d_model))
+        self.blocks = nn.ModuleList(Block(lanes, shape, context) for _ in range(shape.layers))
+        self.final_norm = Norm(lanes, shape.d_model, shape.style)
+        self.unembedding = Linear(lanes, shape.d_model, vocabulary)
+        self._initialise(seeds)
+
+    def compile_parts(self) -> None:
+        """Compile block by block, so that all blocks share one graph, and the loss; parameters keep their names."""
+        self.compiled = True
+        torch.compiler.reset()  # graphs of another run's shapes count against the limit of this one's
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+    @torch.no_grad()
+    def _initialise(self, seeds: Sequence[int]) -> None:
+        for lane, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            for name, parameter in self.named_parameters():
+                if not name.endswith("gain"):
+                    # Layers that write to the residual stream are scaled down by sqrt(2·L) [GPT-2]; not in Qwen3.
+                    scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
+                    std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
+                    parameter[lane].normal_(0, std, generator=generator)
+
+    def embedded(self, tokens_lbt: Tensor) -> Tensor:
+        """What enters the first block, shape [lanes, batch, time, d_model]."""
+        offset_l11 = torch.arange(len(tokens_lbt), device=tokens_lbt.device)[:, None, None] * self.vocabulary
+        return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
+
+    def residual(self, tokens_lbt: Tensor, mix: Mix | None = None) -> Tensor:
+        """The normalised residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
+        return self.residual_from(0, self.embedded(tokens_lbt), mix)
+
+    def residual_from(self, first: int, x_lbtd: Tensor, mix: Mix | None = None) -> Tensor:
+        """The same from what enters the block `first`."""
+        for layer, block in enumerate(self.blocks[first:], first):
+            if mix:
+                x_lbtd = block(x_lbtd, partial(mix, layer))
+            elif self.checkpoint_activations and torch.is_grad_enabled():
+                x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False)
+            else:
+                x_lbtd = block(x_lbtd)
+        normalised: Tensor = self.final_norm(x_lbtd)
+        return normalised
+
+    def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
+        """int64 tokens to logits for the token after each, shape [lanes, batch, time, vocabulary].
+
+        With targets: each lane's mean loss in nats, shape [lanes], without a tensor of all logits.
+        """
+        x_lbtd = self.residual(tokens_lbt)
+        if targets_lbt is None:
+            logits_lbtv: Tensor = self.unembedding(x_lbtd)
+            return logits_lbtv
+        return loss.mean_loss_per_lane(x_lbtd, self.unembedding.weight, targets_lbt, self.compiled)
+
+    @torch.no_grad()
+    def token_losses(self, sequences_lbs: Tensor) -> Tensor:
+        """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]; a
+        few sequences at a time."""
+        parts = sequences_lbs.split(sequences_at_once(sequences_lbs), dim=1)
+        losses = [
+            loss.token_losses(self.residual(part[..., :-1]), self.unembedding.weight, part[..., 1:]) for part in parts
+        ]
+        return torch.cat(losses, dim=1)

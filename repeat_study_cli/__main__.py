@@ -1,0 +1,5 @@
+"""`python -m repeat_study_cli`."""
+
+from repeat_study_cli import main
+
+main()

@@ -1,0 +1,179 @@
+"""Fine-tuned runs with known numbers, beside runs from scratch."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from written_runs import write_run
+
+from analysis.figures import fine_tuning_curves, forgetting, heads_over_fine_tuning, ossification
+from analysis.figures.style import Missing, Plot
+from analysis.laws.points import points_of
+from analysis.measures import fine_tuning
+from analysis.measures.effective_size import PowerLaw, clean_law
+from analysis.report import build as report
+from analysis.report.build import write_report
+from analysis.report.published_comparison import table as beside
+from analysis.runs import Runs, load_runs
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Parent, Run
+
+SIZES = {"2x16": 6144, "2x32": 24576, "2x64": 98304, "2x128": 393216}
+NO_HEADS = [[[0.03], [0.03]]] * 4
+
+
+def law(size: float) -> float:
+    return float(2 + 40 * size**-0.3)
+
+
+def parent(model: str, repeats: int, label: str = "") -> Parent:
+    label = f"{model}-{label or (f'f0.9-R{repeats}' if repeats > 1 else 'clean')}-s0"
+    fields = {"repeats": repeats, "repeated_fraction": 0.9 if repeats > 1 else 0.0, "seed": 0}
+    return Parent(study="parents", label=label, identity=f"{repeats:064x}", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
+    """From scratch on L = 2 + 40·N^-0.3; a clean parent doubles the size, R = 30 makes it 1.6 times smaller."""
+
+    def write(model: str, end: float, **fields: Any) -> None:
+        write_run(tmp_path, runs[0], store, [6.0, 5.0, end + 0.1, end], NO_HEADS, model=model, repeats=1, **fields)
+
+    for model, size in SIZES.items():
+        write(model, law(size))
+    for model in ("2x32", "2x64"):
+        size = SIZES[model]
+        write(model, law(2 * size), parent=parent(model, 1), of_parent=[[3, 3, 3]] * 3 + [[4, 4, 4]])
+        forgotten = [[5, 1, 4], [5, 2, 4], [4.5, 3, 4], [4.5, 3.5, 4]]
+        write(model, law(size / 1.6), parent=parent(model, 30), of_parent=forgotten)
+    return tmp_path
+
+
+@pytest.fixture
+def loaded(tuned: Path) -> Runs:
+    return load_runs(tuned)
+
+
+def test_fine_tuned_runs_are_no_clean_runs_of_a_law(loaded: Runs) -> None:
+    assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
+    assert len(loaded.together.table) == 8 and len(points_of(loaded)) == 4
+    assert isinstance(found := clean_law(loaded), PowerLaw) and found.points == 4
+    assert found.exponent == pytest.approx(0.3, abs=0.01)
+    assert [label for label, _ in loaded.variants()] == [""], (
+        "half the learning rate makes no other experiment of a child"
+    )
+
+
+def test_what_a_start_is_worth_comes_back_as_a_size(loaded: Runs) -> None:
+    numbers = fine_tuning.table(loaded).set_index(["start", "model"])
+    assert numbers.multiplier["clean parent"].tolist() == pytest.approx([2.0, 2.0], rel=0.01)
+    assert numbers.multiplier["parent with f = 90%"].tolist() == pytest.approx([1 / 1.6] * 2, rel=0.01)
+    assert numbers.multiplier["from scratch"].isna().all() and numbers.excess["from scratch"].eq(0).all()
+    assert numbers.excess[("clean parent", "2x64")] == pytest.approx(law(2 * 98304) - law(98304))
+    pairs = fine_tuning.paired(fine_tuning.table(loaded))
+    assert (pairs.multiplier_clean / pairs.multiplier_repeated).tolist() == pytest.approx([3.2, 3.2], rel=0.01)
+
+
+def test_sentences_are_of_the_numbers_and_say_nulls_too(loaded: Runs) -> None:
+    said = fine_tuning.sentences(fine_tuning.table(loaded))
+    text = " ".join(said)
+    assert said[0].startswith("Clean parent: better than training from scratch, by -")
+    assert "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch, by +" in text
+    assert "in 2 of 2 pairs it is the worse start), or 3.20 to 3.20 times fewer effective parameters" in text
+    assert "goes from 4.00 to 1.00 nats, which leaves 25% of it" in text
+    assert "No best head's prefix matching exceeds twice its null" in text
+    first = fine_tuning.table(loaded)
+    assert "nothing can be said" in fine_tuning.sentences(first[first.start == "from scratch"])[0]
+
+
+def test_the_paper_stands_beside_the_repeated_parent_alone(loaded: Runs) -> None:
+    found = beside(loaded)
+    found = found[found.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
+    assert found.published["2x64, parent with f = 90%"] == pytest.approx(0.625)
+    assert found.here["2x64, parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
+    assert found.published.isna().sum() == 2
+
+
+def test_figures_draw_what_the_table_holds(loaded: Runs) -> None:
+    drawings = [one.plot(loaded) for one in (ossification, fine_tuning_curves, forgetting, heads_over_fine_tuning)]
+    assert all(isinstance(drawing, Plot) and len(drawing.table) for drawing in drawings)
+    left, right = drawings[0].figure.axes  # type: ignore[union-attr]
+    lines = {line.get_label(): line for line in left.containers}
+    assert set(lines) == {"from scratch", "clean parent", "parent with f = 90%"}
+    (measured,) = [one for one in right.containers if one.get_label() == "clean parent"]
+    assert measured.lines[0].get_ydata().tolist() == pytest.approx([2.0, 2.0], rel=0.01)  # type: ignore[attr-defined]
+    pools = [line for line in drawings[2].figure.axes[2].lines if len(line.get_ydata()) == 4]  # type: ignore[union-attr]
+    assert [line.get_ydata().tolist() for line in pools] == [[5, 5, 4.5, 4.5], [1, 2, 3, 3.5], [4, 4, 4, 4]]
+    alone = Runs(loaded.folder, loaded.table, loaded.evaluations, [], [])
+    assert isinstance(ossification.plot(alone), Missing)
+
+
+def test_a_report_of_fine_tuned_runs_shows_them_and_no_empty_grid(tuned: Path) -> None:
+    short, page = write_report(tuned)
+    assert list(short.columns[:3]) == ["run", "N", "start"] and len(short) == 8
+    text = page.read_text()
+    assert "What fine-tuning showed" in text and "No repeated run" not in text and "8 finished runs" in text
+    for name in ("ossification", "forgetting", "fine_tuning_curves", "heads_over_fine_tuning"):
+        assert (tuned / "figures" / f"{name}.pdf").is_file() and (tuned / "tables" / f"{name}.csv").is_file()
+    assert len((tuned / "tables" / "fine_tuning.csv").read_text().splitlines()) == 9
+
+
+def test_beside_a_grid_of_repetition_both_are_told(
+    tuned: Path, runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FIGURES", ())
+    monkeypatch.setattr(report, "PARTS", ())
+    write_run(tuned, runs[0], store, [6.0, 5.0, 5.0, 5.0], NO_HEADS, model="2x64", repeats=4, repeated_fraction=0.5)
+    numbers, page = write_report(tuned)
+    text = page.read_text()
+    assert "What fine-tuning showed" in text and "What happened" in text
+    assert len(numbers) == 5 and "from" not in " ".join(numbers.run), "fine-tuned runs have a table of their own"
+
+
+def test_what_differs_between_runs_or_parents_is_kept_apart(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+    def write(end: float, **fields: Any) -> None:
+        write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, end], NO_HEADS, model="2x64", **{"repeats": 1, **fields})
+
+    of_parent = [[3, 3, 3]] * 4
+    write(5.0, repeats=4, repeated_fraction=0.5)  # from scratch, and repeated: no control
+    write(4.0, parent=parent("2x64", 30, "f0.9-R30-uniform"), of_parent=of_parent)
+    write(4.1, parent=parent("2x64", 1, "from-f0.9-R30"), of_parent=of_parent)
+    write(4.2, parent=parent("2x64", 1), of_parent=of_parent, repeats=4, repeated_fraction=0.5)
+    numbers = fine_tuning.table(load_runs(tuned))
+    assert numbers.excess[numbers.start == "from scratch"].tolist() == [0, 0, 0, 0] and len(numbers) == 11
+    of_64 = numbers[(numbers.model == "2x64") & (numbers.parent != "")]
+    assert set(of_64.start) == {
+        "clean parent, repeated_fraction = 0, repeats = 1",
+        "clean parent, repeated_fraction = 0.5, repeats = 4",
+        "parent with f = 90%, repeated_fraction = 0, repeats = 1",
+        "parent with f = 90% (uniform), repeated_fraction = 0, repeats = 1",
+        "parent from-f0.9-R30, repeated_fraction = 0, repeats = 1",
+    }
+    pairs = fine_tuning.paired(numbers[numbers.model == "2x64"])
+    assert pairs.repeats_clean.tolist() == pairs.repeats_repeated.tolist() == [1, 1]
+
+
+def test_several_kinds_of_runs_from_scratch_are_no_control(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, 4.0], NO_HEADS, model="2x64", repeats=1, learning_rate=1e-4)
+    numbers = fine_tuning.table(load_runs(tuned))
+    assert numbers.excess.isna().all() and numbers.multiplier.isna().all()
+    assert {"from scratch, learning_rate = 0.0001", "from scratch, learning_rate = 0.003"} <= set(numbers.start)
+    text = " ".join(fine_tuning.sentences(numbers))
+    assert "several kinds of them, to set it beside" in text and not re.search(r"\bnan\b", text)
+    assert "A repeated parent in place of a clean one costs +" in text
+    assert isinstance(ossification.plot(load_runs(tuned)), Plot)
+
+
+def test_without_runs_from_scratch_or_finished_ones_nothing_is_made_up(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for repeats in (1, 30):
+        fields = {"parent": parent("2x64", repeats), "of_parent": [[3, 3, 3]] * 4, "model": "2x64", "repeats": 1}
+        write_run(tmp_path, runs[0], store, [6.0, 5.0, 4.8, 4.0], NO_HEADS, metrics={"test_loss_prose": 5.5}, **fields)
+    numbers, page = write_report(tmp_path)
+    assert not re.search(r"\bnan\b", page.read_text()) and "loss on prose" in numbers
+    for done in tmp_path.glob("*/done.json"):
+        done.unlink()
+    write_report(tmp_path)
+    assert "nothing can be said" in page.read_text()

@@ -1,0 +1,294 @@
+"""Peaks along R, how they move with size, and what is lost there: planted ones come back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit
+from written_runs import write_run
+
+from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
+from analysis.measures.effective_size import METRICS, TEST_LOSS, Bound, NoLaw, size_multipliers
+from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws, power_law_of_size
+from analysis.measures.peaks import Estimate, Peak, peaks
+from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
+from analysis.report import published_comparison as beside_the_papers
+from analysis.runs import Runs, load_runs
+from data_prep.token_store import TokenStore
+from repeat_study.config.model_sizes import shape_of
+from repeat_study.config.run import Run
+from repeat_study.config.study import Study
+
+MODELS = ("2x32", "2x64", "2x128", "2x256")
+TRIED = [2**power for power in range(2, 13)]
+TOKENS = 2**26  # on paper: enough for a pool at every R
+WIDTH = 0.4  # decades
+TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # from the centre of a Gaussian to half of its height, a factor
+EXPONENT = -0.4
+
+
+def size(model: str) -> int:
+    return shape_of(model).parameters_non_embedding
+
+
+def centre(model: str) -> float:
+    """Planted: 350 at the smallest size."""
+    return float(350 * (size(model) / size(MODELS[0])) ** EXPONENT)
+
+
+def highest(model: str) -> float:
+    """The planted excess at the worst of the R tried."""
+    return float(np.exp(-((np.log10(np.array(TRIED) / centre(model)) / WIDTH) ** 2) / 2).max())
+
+
+def clean(model: str) -> float:
+    return float(2 + 40 * size(model) ** -0.3)
+
+
+def plant(
+    folder: Path,
+    template: Run,
+    store: TokenStore,
+    models: Sequence[str] = MODELS,
+    tried: Sequence[int] = TRIED,
+    seeds: int = 2,
+    fraction: float = 0.1,
+    height: float = 1.0,
+) -> Runs:
+    """Gaussians in log R over the clean loss, 2% higher in every second seed and lower in the others."""
+    for seed in range(seeds):
+        sign = 2 * (seed % 2) - 1 if seeds > 1 else 0
+        fields = {"seed": seed, "tokens": TOKENS}
+        for model in models:
+            write_run(folder, template, store, [5.0, clean(model)], model=model, repeats=1, **fields)
+            for repeats in tried:
+                away = np.log10(repeats / centre(model)) / WIDTH
+                excess = height * np.exp(-(away**2) / 2) * (1 + 0.02 * sign) + 0.003 * sign
+                losses = [9.0, clean(model) + float(excess)]
+                write_run(
+                    folder, template, store, losses, model=model, repeats=repeats, repeated_fraction=fraction, **fields
+                )
+    return load_runs(folder)
+
+
+@pytest.fixture(scope="module")
+def planted(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return plant(tmp_path_factory.mktemp("planted"), study.runs(store.fingerprint)[0], store)
+
+
+def test_planted_peaks_come_back_within_their_intervals(planted: Runs) -> None:
+    found = peaks(planted)
+    assert [peak.model for peak in found] == list(MODELS)
+    for peak in found:
+        assert peak.interior and peak.seeds == 2
+        assert peak.height.value == pytest.approx(highest(peak.model), rel=0.01), "of the R tried, not between"
+        assert peak.height.low < highest(peak.model) < peak.height.high
+        assert peak.worst.value in TRIED and peak.worst.low < centre(peak.model) < peak.worst.high
+        assert peak.gaussian is not None
+        assert peak.gaussian.value == pytest.approx(centre(peak.model), rel=0.01) and peak.gaussian_misses < 0.01
+        assert peak.left.value == pytest.approx(centre(peak.model) / TO_HALF, rel=0.07), "the height is seen at one R"
+        assert peak.right.value == pytest.approx(centre(peak.model) * TO_HALF, rel=0.07)
+        assert peak.left.low < peak.left.value < peak.left.high
+        assert peak.pool(peak.gaussian).value == pytest.approx(0.1 * TOKENS / centre(peak.model), rel=0.01)
+        assert peak.pool(peak.worst).low == pytest.approx(0.1 * TOKENS / peak.worst.high)
+
+
+@pytest.mark.parametrize("quantity", ["left", "right"])
+def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> None:
+    law = laws(peaks(planted), quantity)
+    assert isinstance(law, PowerLawOfSize) and law.sizes == 4 and law.interval == "95% over seeds"
+    assert law.law.exponent == pytest.approx(EXPONENT, abs=0.02)
+    assert law.exponent.low < law.law.exponent < law.exponent.high
+    edge = centre("2x64") * (TO_HALF if quantity == "right" else 1 / TO_HALF)
+    assert law.law.at(size("2x64")) == pytest.approx(edge, rel=0.04)
+
+
+def test_the_worst_R_and_its_pool_move_oppositely_with_all_parameters(planted: Runs) -> None:
+    found = peaks(planted)
+    expected = np.polyfit(np.log([peak.total for peak in found]), np.log([centre(peak.model) for peak in found]), 1)[0]
+    repeats, pool = laws(found, "gaussian"), laws(found, "pool_at_gaussian")
+    assert isinstance(repeats, PowerLawOfSize) and isinstance(pool, PowerLawOfSize)
+    assert repeats.law.exponent == pytest.approx(expected, abs=0.01)
+    assert pool.law.exponent == pytest.approx(-repeats.law.exponent), "all sizes have the same tokens"
+
+
+def test_one_seed_has_no_interval_and_its_law_that_of_the_regression(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    found = peaks(plant(tmp_path, runs[0], store, seeds=1))
+    for peak in found:
+        assert peak.seeds == 1 and np.isnan([peak.height.low, peak.worst.high, peak.left.low, peak.right.high]).all()
+        assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(centre(peak.model), rel=0.001)
+    law = laws(found, "left")
+    assert isinstance(law, PowerLawOfSize) and law.interval == "95% of the regression"
+    assert law.exponent.low < EXPONENT < law.exponent.high
+
+
+@pytest.mark.parametrize(
+    ("tried", "bound"), [((4, 8, 16, 32, 64), Bound.AT_LEAST), ((1024, 2048, 4096, 8192), Bound.AT_MOST)]
+)
+def test_a_peak_beyond_the_R_tried_is_a_bound_and_enters_no_law(
+    tmp_path: Path, runs: list[Run], store: TokenStore, tried: list[int], bound: Bound
+) -> None:
+    found = peaks(plant(tmp_path, runs[0], store, models=MODELS[:3], tried=tried))[:1]
+    (peak,) = found
+    assert not peak.interior and peak.worst.value == (max(tried) if bound is Bound.AT_LEAST else min(tried))
+    assert {peak.worst.bound, peak.left.bound, peak.right.bound} == {bound}
+    assert peak.gaussian is not None and peak.gaussian.bound is bound
+    assert peak.pool(peak.worst).bound is not bound, "more repeats are a smaller pool"
+    assert peak.height.bound is Bound.AT_LEAST and np.isnan(peak.height.high)
+    assert isinstance(laws(found * 3, "worst"), NoLaw)
+
+
+def test_an_edge_beyond_the_R_tried_is_a_bound_where_the_peak_is_none(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    (peak,) = peaks(plant(tmp_path, runs[0], store, models=["2x32"], tried=[128, 256, 512, 1024]))
+    assert peak.interior
+    assert (peak.left.bound, peak.left.value) == (Bound.AT_MOST, pytest.approx(128))
+    assert (peak.right.bound, peak.right.value) == (Bound.AT_LEAST, pytest.approx(1024))
+
+
+def test_few_repeats_little_harm_and_unfinished_runs_give_no_peak(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    few = plant(tmp_path / "few", runs[0], store, models=["2x32"], tried=[128, 256, 512], seeds=1)
+    assert peaks(few)[0].gaussian is None
+    assert peaks(plant(tmp_path / "one", runs[0], store, models=["2x32"], tried=[256])) == []
+    assert peaks(plant(tmp_path / "none", runs[0], store, models=["2x32"], height=-1.0, seeds=1)) == []
+    for unfinished in (tmp_path / "few").glob("*R256*"):
+        (unfinished / "done.json").unlink()
+    (left,) = peaks(load_runs(tmp_path / "few"))
+    assert left.repeats == (128, 512)
+    for unfinished in (tmp_path / "few").glob("*clean*"):
+        (unfinished / "done.json").unlink()
+    assert peaks(load_runs(tmp_path / "few")) == []
+
+
+def test_a_second_draw_of_the_pool_counts_as_a_run_of_the_arm(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    plant(tmp_path, runs[0], store, models=["2x32"], tried=[64, 256, 1024], seeds=1)
+    fields = {"model": "2x32", "repeats": 256, "repeated_fraction": 0.1, "pool_seed": 1, "tokens": TOKENS}
+    write_run(tmp_path, runs[0], store, [9.0, clean("2x32") + 2], **fields)
+    (peak,) = peaks(load_runs(tmp_path))
+    once = np.exp(-((np.log10(256 / 350) / WIDTH) ** 2) / 2)
+    assert peak.height.value == pytest.approx((once + 2) / 2)
+    assert peak.seeds == 1 and np.isnan(peak.height.low), "the other arms and the clean run have one"
+
+
+def test_the_gaussian_is_the_one_an_optimiser_finds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    rng = np.random.default_rng(0)
+    x = np.log10(TRIED)
+    y = np.exp(-((x - 2.2) ** 2) / (2 * 0.6**2)) + rng.normal(0, 0.1, len(x))
+    write_run(tmp_path, runs[0], store, [5.0, 3.0], repeats=1, tokens=TOKENS)
+    for repeats, excess in zip(TRIED, y, strict=True):
+        write_run(tmp_path, runs[0], store, [9.0, 3 + excess], repeats=repeats, repeated_fraction=0.5, tokens=TOKENS)
+    (peak,) = peaks(load_runs(tmp_path))
+
+    def fitted(x: np.ndarray, h: float, c: float, w: float) -> np.ndarray:
+        return h * np.exp(-((x - c) ** 2) / (2 * w**2))
+
+    best, _ = curve_fit(fitted, x, y, [1, 2, 0.5])
+    expected = best[1]
+    assert peak.gaussian is not None and np.log10(peak.gaussian.value) == pytest.approx(expected, abs=0.01)
+    assert peak.gaussian_misses == pytest.approx(np.abs(fitted(x, *best) - y).max(), abs=0.005)
+
+
+def test_a_power_law_takes_no_bounds_and_not_fewer_than_three_sizes() -> None:
+    sizes = [1e4, 1e5, 1e6, 1e7]
+    values = [Estimate(5e3 * size**-0.5) for size in sizes[:3]]
+    law = power_law_of_size(sizes, [*values, Estimate(900.0, bound=Bound.AT_MOST)])
+    assert isinstance(law, PowerLawOfSize) and law.sizes == 3
+    assert law.law.exponent == pytest.approx(-0.5) and law.law.coefficient == pytest.approx(5e3)
+    short = power_law_of_size(sizes[:3], [*values[:2], None])
+    assert isinstance(short, NoLaw) and "at 2 sizes; a power law needs 3" in short.reason
+
+
+def test_compute_lost_is_what_was_planted_and_never_extrapolated(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    """Tokens grow with size, as in compute-optimal training; the worst R has the loss of half of the compute."""
+
+    def law(spent: float) -> float:
+        return 1.5 + 2e3 * spent**-0.3
+
+    for place, model in enumerate(MODELS):
+        fields = {"model": model, "tokens": TOKENS * 4**place}
+        write_run(tmp_path, runs[0], store, [9.0, 1.0], repeats=1, **fields)
+    spent = dict(zip(*(load_runs(tmp_path).done.pipe(lambda t: (t.model, compute(t)))), strict=True))
+    for place, model in enumerate(MODELS):
+        fields = {"model": model, "tokens": TOKENS * 4**place}
+        write_run(tmp_path, runs[0], store, [9.0, law(spent[model])], repeats=1, seed=1, **fields)
+        for repeats, share in ((4, 0.9), (16, 0.5), (64, 0.8)):
+            losses = [9.0, law(share * spent[model])]
+            write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.1, seed=1, **fields)
+    for planted_without_a_law in tmp_path.glob("*-s0-*"):
+        (planted_without_a_law / "done.json").unlink()
+    loaded = load_runs(tmp_path)
+    found = lost_compute(loaded)
+    assert isinstance(found, LostCompute)
+    small, *larger = peaks(loaded)
+    at_smallest = at_worst(loaded, small, found.lost)
+    assert at_smallest is not None and at_smallest.bound is Bound.AT_LEAST
+    assert at_smallest.value == pytest.approx(0.0, abs=1e-6)
+    for peak in larger:
+        lost = at_worst(loaded, peak, found.lost)
+        assert lost is not None and not lost.bound and lost.value == pytest.approx(0.5, abs=0.02)
+
+
+def test_without_three_clean_sizes_no_compute_is_compared(planted: Runs) -> None:
+    two = Runs(
+        planted.folder,
+        planted.table[planted.table.model.isin(MODELS[:2])],
+        planted.evaluations,
+        absent=[],
+        strangers=[],
+    )
+    found = lost_compute(two)
+    assert isinstance(found, NoLaw) and "clean runs of at least three sizes" in found.reason
+
+
+def test_ours_stand_beside_the_papers(planted: Runs) -> None:
+    table = beside_the_papers.table(planted)
+    assert list(table) == beside_the_papers.COLUMNS
+
+    def row(quantity: str, where: str) -> tuple[float, float, float, float, str]:
+        (found,) = table[(table.quantity == quantity) & table["where"].str.startswith(where)].itertuples()
+        return found.here, found.low, found.high, found.published, found.bound
+
+    first: Peak = peaks(planted)[0]
+    here, low, high, paper, _ = row("worst R, Gaussian", "2x32, f = 10%")
+    assert low < here < high and here == pytest.approx(350, rel=0.01)
+    assert paper == pytest.approx(C26_WORST_REPEATS.at(first.total))
+    here, low, high, paper, _ = row("left edge = k·N^a: a", "4 sizes, f = 10%")
+    assert low < here < high and here == pytest.approx(EXPONENT, abs=0.02) and paper == H22_LEFT_EDGE.exponent
+    here, *_, paper, bound = row("size multiplier at the worst R, test loss", "2x256")
+    effective = (40 / (clean("2x256") + highest("2x256") - 2)) ** (1 / 0.3)
+    assert here == pytest.approx(effective / size("2x256"), rel=0.02)
+    assert (bound, paper) == (Bound.EXACT, 370 / 800)
+    assert row("size multiplier at the worst R, test loss", "2x32")[4] == Bound.AT_MOST
+    here, *_, paper, _ = row("excess at the worst R (nats)", "2x64")
+    assert here == pytest.approx(highest("2x64"), rel=0.01) and np.isnan(paper)
+    assert not table.quantity.str.startswith("double descent").any(), "planted curves only fall"
+
+
+def test_multipliers_at_the_worst_R_are_means_over_seeds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    for model in MODELS[:3]:
+        for seed in (0, 1):
+            fields = {"model": model, "seed": seed, "tokens": TOKENS}
+            write_run(tmp_path, runs[0], store, [9.0, clean(model)], repeats=1, **fields)
+            for repeats, share in ((4, 0.9), (16, 0.5 if seed else 0.7), (64, 0.8)):
+                losses = [9.0, 2 + 40 * (share * size(model)) ** -0.3]
+                write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.9, **fields)
+    loaded = load_runs(tmp_path)
+    small, *larger = peaks(loaded)
+    found = size_multipliers(loaded, TEST_LOSS)
+    for peak in larger:
+        mean = at_worst(loaded, peak, found)
+        assert mean is not None and mean.value == pytest.approx(0.6, rel=0.01)
+        assert mean.high - mean.value == pytest.approx(12.706 * 0.1, rel=0.02), "the t interval of two seeds"
+    bounded = at_worst(loaded, small, found)
+    assert bounded is not None and bounded.bound is Bound.AT_MOST and np.isnan(bounded.low)
+    assert at_worst(loaded, larger[0], size_multipliers(loaded, METRICS[-1])) is None, "no heads were measured"

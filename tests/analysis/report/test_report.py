@@ -1,0 +1,312 @@
+"""The report of run directories: trained ones for the whole, written ones for known numbers."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.util.tensor_util import make_ndarray
+from written_runs import write_run
+
+from analysis.figures import degradation_by_repeats, learning_curves, size_multiplier
+from analysis.measures.degradation import noise_of_rise, summary
+from analysis.report import build as report
+from analysis.report.build import write_report
+from analysis.report.findings import findings
+from analysis.report.summary import in_short
+from analysis.runs import load_runs
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
+
+FORMS = (".pdf", ".svg", ".png")
+SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes seconds to draw; what is tested is not what all figures show."""
+    monkeypatch.setattr(report, "FIGURES", (learning_curves.plot, degradation_by_repeats.plot, size_multiplier.plot))
+    monkeypatch.setattr(report, "PARTS", ())
+
+
+@pytest.fixture
+def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
+    """Clean runs on L = 2 + 40·N^-0.3, and at R = 4 a double descent that ends at the loss of half the size."""
+    for model, size in SIZES.items():
+        clean, half = 2 + 40 * size**-0.3, 2 + 40 * (size / 2) ** -0.3
+        write_run(tmp_path, runs[0], store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)
+        for repeats, end in ((2, clean + 0.001), (4, half), (16, clean + 0.002)):
+            curve = [5.0, 4.4, 5.15 if repeats == 4 else 4.2, end]
+            write_run(tmp_path, runs[0], store, curve, model=model, repeats=repeats, repeated_fraction=0.5)
+    return tmp_path
+
+
+def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
+    numbers = summary(load_runs(planted))
+    worst = numbers[numbers.repeats == 4].sort_values("parameters_non_embedding")
+    assert worst.size_multiplier.iloc[1:].tolist() == pytest.approx([0.5, 0.5], rel=0.01)
+    assert worst.size_multiplier_bound.tolist() == ["≤", "", ""], "half of the smallest size is outside the law"
+    assert worst.rise.tolist() == pytest.approx([0.75] * 3)
+    assert worst.rise_at_tokens.tolist() == pytest.approx([43 * 256] * 3)
+    assert worst.rise_counts.all() and not numbers[numbers.repeats != 4].rise_counts.any()
+    said = " ".join(findings(numbers))
+    assert "Double descent at f = 50%: in 3 of 9 runs" in said
+    assert said.count("the worst of the 3 R tried is 4") == 3
+    assert said.count("fewer and more repeats both do less harm") == 3
+
+
+def test_a_rise_no_larger_than_the_clean_runs_does_not_count(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(
+        planted, runs[0], store, [5.0, 4.0, 4.4, 2 + 40 * SIZES["2x128"] ** -0.3], model="2x128", repeats=1, seed=1
+    )
+    loaded = load_runs(planted)
+    assert noise_of_rise(loaded) == pytest.approx(0.8)
+    assert not summary(loaded).rise_counts.any()
+
+
+def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
+    short, page = write_report(planted)
+    text = page.read_text()
+    names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
+    names += ["copying_and_prefix_sizes"]
+    assert {path.stem for path in (planted / "figures").glob("*.svg")} >= set(names)
+    assert text.count("data:image/svg+xml;base64,") == len(list((planted / "figures").glob("*.svg")))
+    assert not re.search(r"""(src|href|url\(|import)\s*[=(]?\s*["']?(https?:)?//""", text)
+    assert not re.search(r"fetch\(|XMLHttpRequest|@import|<link|<script src", text)
+    for name in names:
+        assert (planted / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (planted / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+        assert len(pd.read_csv(planted / "tables" / f"{name}.csv"))
+    assert len(short) == 12
+    for link in re.findall(r'href="([^"]+)"', text):
+        assert f'id="{link[1:]}"' in text if link.startswith("#") else (planted / link).exists(), link
+
+
+def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(planted: Path) -> None:
+    page = write_report(planted)[1].read_bytes()
+    drawn = sorted((planted / "figures").glob("*.pdf"))
+    assert {path.stem for path in drawn} == {path.stem for path in (planted / "figures").glob("*.svg")}
+    first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    time.sleep(1.1)  # a date in the file would differ
+    text = write_report(planted)[1].read_text()
+    assert text.encode() == page, "the same runs give the same page"
+    assert first == {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    for path in drawn:
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF") and b"/FontFile2" in content and b"/Type3" not in content, path
+        assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
+
+
+def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
+    runs = load_runs(planted)
+    said = in_short(runs, summary(runs))
+    assert len(said) == 5
+    study, worst, descent, cost, heads = said
+    assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%, R from 2 to 16" in study
+    assert "f = 50%, R = 4 (3 of 3 sizes, with less harm at fewer and at more repeats)" in worst
+    assert "f = 50% in 3 of 9 runs" in descent and "rises by 0.75 nats" in descent
+    assert "as of clean models 0.5 times the size" in cost and "nats over clean" in cost
+    assert "Induction heads were not measured" in heads and "lower than clean in 0 of 3" in heads
+    text = write_report(planted)[1].read_text()
+    summary_ends = text.index("<details")
+    assert all(text.index(html.escape(sentence)) < summary_ends for sentence in said)
+    assert text.index("the worst of the 3 R tried is 4") > summary_ends, "details are folded below"
+
+
+def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    for seed, end in ((0, 4.0), (1, 4.1)):
+        write_run(tmp_path, runs[0], store, [5.0, 4.5, end], model="2x32", repeats=1, seed=seed)
+        for repeats in (2, 4, 16):
+            fields = {"model": "2x32", "repeats": repeats, "repeated_fraction": 0.5, "seed": seed}
+            write_run(tmp_path, runs[0], store, [5.0, 4.5, end + 0.01], **fields)
+    loaded = load_runs(tmp_path)
+    _, worst, descent, *_ = in_short(loaded, summary(loaded))
+    assert "f = 50%, none (1 size)" in worst
+    assert descent.startswith("No double descent in any of 6 repeated runs")
+
+
+def test_tables_are_plain_ones_that_scripts_let_sort(planted: Path) -> None:
+    text = write_report(planted)[1].read_text()
+    assert text.count('<table class="sortable">') == text.count("<table")
+    assert "<button" not in text, "without scripts nothing looks as if it could be pressed"
+    assert text.count('<td class="n">') > 50 and "aria-sort" in text
+    for run in summary(load_runs(planted)).run:
+        assert f'<a href="{run}/">' in text
+    table = pd.read_csv(planted / "tables" / "beside_the_papers.csv")
+    assert {"quantity", "where", "here", "low", "high", "published", "source"} <= set(table)
+    assert "Beside the papers</h2>" in text
+
+
+def test_runs_that_differ_in_their_evaluation_alone_are_no_two_seeds(
+    planted: Path, runs: list[Run], store: TokenStore
+) -> None:
+    fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
+    (standing,) = (path.name for path in planted.glob("2x64-f0.5-R4-*"))
+    more = runs[0].evaluation.model_copy(update={"test_sequences": runs[0].evaluation.test_sequences + 8})
+    other = write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 9.0], evaluation=more, **fields)
+    assert other != standing
+    loaded = load_runs(planted)
+    assert loaded.duplicates == {standing: other}, "the one that was tested on more text stands"
+    table = summary(loaded).query("model == '2x64' and repeats == 4")
+    assert table.test_loss.tolist() == [9.0], "no average of the two"
+    text = write_report(planted)[1].read_text()
+    assert f"no second seed: {standing} is left out, {other} stands." in text
+    assert "Evaluated in several ways, so that numbers differ in more than training: test_sequences." in text
+    (planted / other / "done.json").unlink()
+    assert load_runs(planted).duplicates == {other: standing}, "a finished one stands before an unfinished one"
+
+
+def test_many_unfinished_runs_are_one_folded_note_and_rows_of_the_table(planted: Path, few_figures: None) -> None:
+    for done in sorted(planted.glob("*/done.json"))[:9]:
+        metrics = done.with_name("metrics.jsonl")
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
+        done.unlink()
+    text = write_report(planted)[1].read_text()
+    assert '<details class="note"><summary>9 runs are not yet finished and 0 not yet started.' in text
+    assert text.count('<p class="note">Not yet finished') == 0 and text.count("<li>Not yet finished") == 9
+    assert text.count("trained, test loss so far") == 9
+    assert "12 runs, 3 of them finished" in text
+    curves = pd.read_csv(planted / "tables" / "learning_curves.csv")
+    assert curves.name.nunique() == 12, "where they can be used they are"
+
+
+def test_unfinished_and_undeclared_runs_are_named_and_left_out(
+    planted: Path, few_figures: None, runs: list[Run], store: TokenStore
+) -> None:
+    names = sorted(path.parent.name for path in planted.glob("*/spec.json"))
+    stranger, unfinished, *others = names
+    (planted / unfinished / "done.json").unlink()
+    short, page = write_report(planted, [unfinished, *others, "never-started"])
+    text = page.read_text()
+    assert f"Not yet finished: {unfinished} (interrupted)" in text
+    assert "Not yet started: never-started" in text
+    assert f"left out: {stranger}" in text
+    assert len(short) == len(others)
+
+
+def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
+    text = write_report(tmp_path)[1].read_text()
+    assert "size_multiplier: the clean law has three parameters and needs" in text
+    assert "learning_curves: no run with repeats" in text
+
+
+def shown_in_tensorboard(folder: Path) -> dict[str, bytes]:
+    """PNG of every image of the run `figures`, by tag."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    shown = {}
+    for tag in multiplexer.PluginRunToTagToContent("images").get("figures", {}):
+        (event,) = multiplexer.Tensors("figures", tag)
+        width, height, png = make_ndarray(event.tensor_proto)
+        assert int(width) > 300 and int(height) > 100
+        shown[tag] = png
+    return shown
+
+
+def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path, few_figures: None) -> None:
+    write_report(planted)
+    first = shown_in_tensorboard(planted)
+    pictures = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
+    assert first == pictures and len(first) == 3
+    write_report(planted)
+    assert shown_in_tensorboard(planted) == first
+    for clean in planted.glob("2x32-clean*"):  # the clean law needs three sizes
+        shutil.rmtree(clean)
+    write_report(planted)
+    assert "report/learning_curves" in (second := shown_in_tensorboard(planted))
+    assert "report/size_multiplier" not in second
+    assert second["report/learning_curves"] == (planted / "figures" / "learning_curves.png").read_bytes()
+    assert second["report/learning_curves"] != first["report/learning_curves"]
+
+
+def test_seeds_become_intervals(planted: Path, few_figures: None, runs: list[Run], store: TokenStore) -> None:
+    write_run(planted, runs[0], store, [5.0, 4.4, 4.6, 4.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
+    write_report(planted)
+    table = pd.read_csv(planted / "tables" / "degradation_by_repeats.csv")
+    twice = table[table.seeds == 2]
+    assert len(twice) == 1 and (twice.low < twice["mean"]).all() and (twice["mean"] < twice.high).all()
+    assert (table[table.seeds == 1].low == table[table.seeds == 1]["mean"]).all()
+
+
+def test_an_empty_folder_and_altered_metrics_are_refused(planted: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no runs here"):
+        write_report(tmp_path / "nothing")
+    metrics = next(planted.glob("*/metrics.jsonl"))
+    metrics.write_text(metrics.read_text().replace("4.5", "4.4", 1) + "\n")
+    with pytest.raises(InputError, match="altered after the run was done"):
+        write_report(planted)
+
+
+def test_analysis_needs_no_torch() -> None:
+    code = "import sys, analysis.report.build; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_varies_beside_the_seed_is_never_averaged(
+    planted: Path, few_figures: None, runs: list[Run], store: TokenStore
+) -> None:
+    for repeats, end in ((1, 4.5), (2, 4.6), (4, 4.9)):
+        fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
+        write_run(planted, runs[0], store, [6.0, 5.5, 5.0, end], **fields)
+    short, page = write_report(planted)
+    assert pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.003.csv").seeds.max() == 1
+    other = pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.001.csv")
+    assert other["mean"].tolist() == pytest.approx([4.5, 4.6, 4.9])
+    numbers = pd.read_csv(planted / "tables" / "summary.csv").set_index("run")
+    slow = numbers[numbers.variant == "learning_rate = 0.001"]
+    assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each has its own control"
+    assert page.read_text().count("What happened</h2>") == 2
+    assert short.run.is_unique
+
+
+def test_spacings_are_apart_and_share_their_control(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5, "spacing": "uniform"}
+    write_run(planted, runs[0], store, [5.0, 4.5, 4.2, 4.0], **fields)
+    variants = dict(load_runs(planted).variants())
+    assert set(variants) == {"spacing = passes", "spacing = uniform"}
+    uniform = variants["spacing = uniform"]
+    assert sorted(uniform.table.repeats) == [1, 1, 1, 4]
+    repeated = summary(uniform).query("repeats == 4")
+    assert repeated.excess_over_clean.item() == pytest.approx(4.0 - (2 + 40 * SIZES["2x64"] ** -0.3))
+
+
+def test_findings_are_means_over_seeds(planted: Path, runs: list[Run], store: TokenStore) -> None:
+    clean = 2 + 40 * SIZES["2x64"] ** -0.3
+    write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 7.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
+    first = 2 + 40 * (SIZES["2x64"] / 2) ** -0.3
+    said = next(line for line in findings(summary(load_runs(planted))) if line.startswith("2x64"))
+    assert f"test loss {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} over clean)" in said
+    assert "means over 2 seeds" in said
+
+
+def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
+    spec = next(planted.glob("*/spec.json"))
+    for content, message in (
+        ("[]", "list found, a JSON object expected"),
+        ("{}", "no 'tokens' in it"),
+        ("{", "not valid"),
+    ):
+        spec.write_text(content)
+        with pytest.raises(InputError, match=message):
+            write_report(planted)
+
+
+def test_what_every_size_has_its_own_value_of_sets_nothing_apart(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for place, (model, size) in enumerate(SIZES.items()):
+        for repeats, end in ((1, 2 + 40 * size**-0.3), (4, 2.5 + 40 * size**-0.3)):
+            fields = {"model": model, "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3 / (1 + place)}
+            write_run(tmp_path, runs[0], store, [5.0, 4.5, end], **fields)
+    ((variant, whole),) = load_runs(tmp_path).variants()
+    assert variant == "" and len(whole.table) == 6
+    assert summary(whole).size_multiplier.notna().all(), "one clean law over the sizes"

@@ -1,0 +1,258 @@
+import gzip
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.errors import InputError
+from data_prep.sources import Document, SourceReport, TextFiles, documents
+
+zstandard = pytest.importorskip("zstandard")
+
+
+def lines(rows: Iterable[Any]) -> bytes:
+    return b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def texts(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"id": number, "text": f"text {number}"} for number in range(start, start + count)]
+
+
+def read(*paths: Path | str, **fields: Any) -> tuple[list[Document], SourceReport]:
+    report = SourceReport()
+    spec = TextFiles(paths=tuple(map(str, paths)), **fields)
+    return list(documents(spec, report)), report
+
+
+def names(*paths: Path | str) -> list[str]:
+    return [document.name for document in read(*paths)[0]]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A folder with every kind of file, two texts in each file of rows."""
+    root = tmp_path / "mixed"
+    (root / "sub" / "deep").mkdir(parents=True)
+    (root / "plain.txt").write_text("plain\n")
+    (root / "sub" / "note.md").write_text("note\n")
+    (root / "sub" / "code.py").write_text("code = 1\n")
+    (root / "b.jsonl").write_bytes(lines(texts(2, 0)))
+    (root / "sub" / "c.jsonl.gz").write_bytes(gzip.compress(lines(texts(2, 10))))
+    (root / "sub" / "deep" / "d.jsonl.zst").write_bytes(zstandard.compress(lines(texts(2, 20))))
+    pq.write_table(pa.Table.from_pylist(texts(2, 30)), root / "a.parquet")
+    (root / "image.png").write_bytes(b"\x89PNG")
+    return root
+
+
+IN_ORDER = ["a.parquet:1", "a.parquet:2", "b.jsonl:1", "b.jsonl:2", "plain.txt", "sub/c.jsonl.gz:1",
+            "sub/c.jsonl.gz:2", "sub/code.py", "sub/deep/d.jsonl.zst:1", "sub/deep/d.jsonl.zst:2",
+            "sub/note.md"]  # fmt: skip
+
+
+def test_every_kind_of_file_gives_its_texts_in_the_order_of_the_names(mixed: Path) -> None:
+    kept, report = read(mixed)
+    assert [document.name for document in kept] == IN_ORDER
+    assert [document.text for document in kept] == [
+        "text 30", "text 31", "text 0", "text 1", "plain\n", "text 10", "text 11", "code = 1\n", "text 20", "text 21",
+        "note\n",
+    ]  # fmt: skip
+    assert report == SourceReport(read=11)
+    assert [document.name for document in read(mixed)[0]] == IN_ORDER
+
+
+def test_globs_home_and_relative_paths_are_found_as_in_a_shell(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mixed.parent)
+    monkeypatch.setenv("HOME", str(mixed.parent))
+    assert names("mixed") == names("~/mixed") == IN_ORDER
+    assert names("mixed/*.jsonl") == ["b.jsonl:1", "b.jsonl:2"]
+    assert names("mixed/**/*.md", "mixed/plain.txt") == ["sub/note.md", "plain.txt"]
+    assert names("mixed/**/*.zst") == ["sub/deep/d.jsonl.zst:1", "sub/deep/d.jsonl.zst:2"]
+    assert names("mixed/s?b") == [name for name in IN_ORDER if name.startswith("sub/")]
+
+
+def test_a_file_matched_twice_is_read_once(mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(mixed)
+    kept, report = read(mixed / "plain.txt", mixed, mixed / "**", tmp_path / "link" / "b.jsonl")
+    assert [document.name for document in kept] == ["plain.txt", *(name for name in IN_ORDER if name != "plain.txt")]
+    assert (report.read, report.duplicates) == (11, 0)
+
+
+def test_a_name_with_wildcard_letters_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "part[1].txt").write_text("one")
+    (tmp_path / "part1.txt").write_text("another")
+    assert names(tmp_path / "part[1].txt") == ["part[1].txt"]
+
+
+@pytest.mark.parametrize("path", ["none.txt", "none*", "folder", "folder/*.jsonl", "~nobody-here/a.txt", "a" * 300])
+def test_a_path_that_gives_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=r"finds no file here that ends in \.txt|File name too long") as refused:
+        read(path)
+    assert str(refused.value).startswith(path)
+
+
+def test_a_file_of_another_kind_given_by_name_is_refused(mixed: Path) -> None:
+    with pytest.raises(InputError, match=r"image\.png: cannot tell what it holds; names may end in \.txt .* \.parquet"):
+        read(mixed / "image.png")
+
+
+THREE_BAD = lines([*texts(2), b"{broken\n", b"\n", *texts(1, 2), {"id": 5, "body": "no text"}, {"text": None}, b"  \n"])
+
+
+def test_as_many_bad_rows_as_allowed_are_skipped_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(THREE_BAD))
+    kept, report = read(path, max_bad_rows=3)
+    assert [document.name for document in kept] == [f"rows.jsonl.gz:{line}" for line in (1, 2, 5)]
+    assert (report.read, report.bad) == (6, 3)
+    assert [named.removeprefix(f"{path}:") for named in report.bad_named] == [
+        "3: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
+        "6: no field 'text' (data.source.text_field); there is id, body",
+        "7: null found, a string expected",
+    ]
+
+
+def test_one_bad_row_too_many_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(THREE_BAD))
+    with pytest.raises(InputError) as refused:
+        read(path, max_bad_rows=2)
+    assert str(refused.value) == (
+        f"{path}:7: null found, a string expected; bad rows so far: 3, accepted by data.source.max_bad_rows: 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"[1, 2]\n", "a JSON list found, an object expected"),
+        (b'"text"\n', "a JSON str found, an object expected"),
+        (b'{"text": 5}\n', "int found, a string expected"),
+        (b'{"text": ["a"]}\n', "list found, a string expected"),
+        (b'{"text": "caf\xe9"}\n', "not UTF-8 (byte 0xe9 at 13)"),
+        (b'{"text": "half \\ud800"}\n', "half a surrogate pair at character 5"),
+        (b"[" * 100_000 + b"\n", "not JSON (maximum recursion depth"),
+        (b'{"text": "cut', "not JSON (Unterminated string"),
+        (b"{}\n", "no field 'text' (data.source.text_field); there is none"),
+    ],
+)
+def test_every_kind_of_bad_line_says_what_is_wrong_with_it(tmp_path: Path, row: bytes, reason: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines([*texts(1), row]))
+    kept, report = read(path, max_bad_rows=1)
+    assert len(kept) == 1
+    assert report.bad_named[0].startswith(f"{path}:2: {reason}")
+
+
+def test_the_limit_is_for_all_files_together_and_twenty_rows_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_bytes(b"bad\n" * 15)
+    _, report = read(tmp_path, max_bad_rows=30)
+    assert report.bad == 30 and len(report.bad_named) == 20
+    with pytest.raises(InputError, match=r"b\.jsonl:15: .*bad rows so far: 30, accepted by .*: 29"):
+        read(tmp_path, max_bad_rows=29)
+
+
+def test_a_text_file_that_is_not_utf8_is_a_bad_row_and_an_empty_one_an_empty_document(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    for name in ("empty.jsonl", "empty.jsonl.gz", "empty.jsonl.zst"):
+        (tmp_path / name).write_bytes(b"")
+    kept, report = read(tmp_path, max_bad_rows=1)
+    assert kept == []
+    assert report == SourceReport(2, 0, 1, 1, [f"{tmp_path}/latin.txt: not UTF-8 (byte 0xe9 at 3)"])
+    with pytest.raises(InputError, match=r"latin\.txt: not UTF-8 .*max_bad_rows: 0"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_file_of_several_compressed_parts_is_read_to_its_end(tmp_path: Path, suffix: str) -> None:
+    compress = gzip.compress if suffix == "gz" else zstandard.compress
+    path = tmp_path / f"parts.jsonl.{suffix}"
+    path.write_bytes(compress(lines(texts(2))) + compress(lines(texts(2, 2))))
+    assert [document.text for document in read(path)[0]] == ["text 0", "text 1", "text 2", "text 3"]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("share", [0.99, 0.5])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = (gzip.compress if suffix == "gz" else zstandard.compress)(lines(texts(20_000)))
+    path = tmp_path / f"cut.jsonl.{suffix}"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=rf"cut\.jsonl\.{suffix}: cannot be read: Truncated compressed stream"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["not.jsonl.gz", "not.jsonl.zst", "not.parquet", "empty.parquet"])
+def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"hello " * 100)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read: ") as refused:
+        read(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_parquet_file_without_the_column_says_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)
+    with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); there is id, body$"):
+        read(path)
+    with pytest.raises(InputError, match=r"column 'id' \(data\.source\.text_field\) holds int64, text expected"):
+        read(path, text_field="id")
+    assert read(path, text_field="body")[0][0].text == "b"
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_null_and_a_row_that_is_not_utf8_are_single_bad_rows_of_a_parquet_file(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = tmp_path / "table.parquet"
+    values = pa.array([b"one", None, b"caf\xe9", b"two"], pa.binary())
+    if pa.types.is_dictionary(kind):
+        values = pa.array(["one", None, None, "two"]).dictionary_encode()
+    elif not pa.types.is_binary(kind):  # as a careless writer leaves it: bytes declared text
+        values = pa.Array.from_buffers(pa.string(), 4, values.buffers()).cast(kind)
+    pq.write_table(pa.table({"text": values}), path)
+    kept, report = read(path, max_bad_rows=2)
+    assert [document.name for document in kept] == ["table.parquet:1", "table.parquet:4"]
+    assert report.bad_named[0] == f"{path}:2: null found, a string expected"
+    with pytest.raises(InputError, match=r"table\.parquet:3: "):
+        read(path, max_bad_rows=1)
+
+
+def bytes_read() -> int:
+    """By this process so far, from the page cache too."""
+    status = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(status["rchar"])
+
+
+@pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="reads counted by Linux only")
+@pytest.mark.parametrize("name", ["large.jsonl", "large.jsonl.gz", "large.jsonl.zst", "large.parquet"])
+def test_the_first_document_of_a_large_file_costs_a_small_part_of_reading_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    # Hex digits of random bytes: half their size compressed, so that the file stays large.
+    rows = [{"text": os.urandom(2000).hex()} for _ in range(10_000)]
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=len(rows), use_dictionary=False)
+    else:
+        content = lines(rows)
+        compress = {"gz": lambda data: gzip.compress(data, 1), "zst": zstandard.compress}.get(name.split(".")[-1])
+        path.write_bytes(compress(content) if compress else content)
+    size = path.stat().st_size
+    assert size > 15_000_000
+    next(documents(TextFiles(paths=(str(path),)), SourceReport()))  # what is imported on first use does not count
+
+    before, held = bytes_read(), pa.total_allocated_bytes()
+    stream = documents(TextFiles(paths=(str(path),)), SourceReport())
+    first = next(stream)
+    assert first.text == rows[0]["text"]
+    assert bytes_read() - before < size / 4
+    assert pa.total_allocated_bytes() - held < size / 4
+    peak = max(pa.total_allocated_bytes() - held for _ in stream)
+    assert peak < size / 4

@@ -1,0 +1,162 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.errors import InputError
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import EvaluationSpec, Run
+from repeat_study.config.study import Study, load_study
+
+STUDIES = Path(__file__).parents[3] / "studies"
+LAPTOP = STUDIES / "laptop.toml"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.tokenz=3", "training.tokenz: unknown key; did you mean 'tokens'?"),
+        ("training.tokens=abc", "training.tokens: input should be a valid integer, found 'abc'"),
+        ("training.tokens=1.5", "training.tokens: input should be a valid integer"),
+        ("training.tokens=100", "grid.0.tokens: 100 is less than one step of 16 sequences x 128 tokens"),
+        ("grid.0.repeats=[0]", "grid.0.repeats: input should be greater than or equal to 1, found 0"),
+        ("grid.0.repeats=[2.5]", "grid.0.repeats: input should be a valid integer"),
+        ("grid.0.repeats=[100000]", "the pool would be 0.11 sequences, less than one; the largest R .* is 10800"),
+        ("grid.0.repeats=[7000]", "off by more than 5%"),
+        ("grid.0.repeated_fraction=1.5", "grid.0.repeated_fraction: input should be less than or equal to 1, found 1.5"),
+        ("grid.0.repeated_fraction=-0.1", "grid.0.repeated_fraction: input should be greater than or equal to 0"),
+        ("grid.0.repeated_fraction=0.0", "grid.0.repeated_fraction: needed with repeats = 10"),
+        ('grid.0.modle="a"', "grid.0.modle: unknown key; did you mean 'model'?"),
+        ('grid.0.model="huge"', "grid.0.model: 'huge' is no size"),
+        ('grid.0.model="2x33"', "grid.0.model: '2x33' is no size"),
+        ("grid.0.seed=[]", "grid.0.seed: an empty list"),
+        ('grid.0.corpus="a"', "grid.0.corpus: not an axis"),
+        ("grid.9.seed=1", "the study has no place 'grid.9.seed'"),
+        ("grid=[]", "grid: list should have at least 1 item"),
+        ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
+        ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
+        ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; accepted are"),
+        ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
+        ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluate, evaluation, finetune, grid, models, name, "),
+        ('name="../elsewhere"', "name: string should match pattern"),
+        ("tokens", "accepted is key=value"),
+        ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
+        ("resources.precision=float8", "resources.precision: input should be 'auto', 'float32' or 'bfloat16', found"),
+        ("models.2x64.epochs=3", "models.2x64.epochs: unknown key; accepted are beta1"),
+        ("models.2y64.tokens=3", "models.2y64: not in the grid, whose models are 2x16, 2x32"),
+        ("models.2x64.learning_rate=fast", "models.2x64.learning_rate: input should be a valid number, found 'fast'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_that_names_the_place(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(LAPTOP, [override])
+    assert "\n" not in str(caught.value)
+    assert "laptop.toml" in str(caught.value) or "--set" in str(caught.value)
+
+
+def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing.toml: no such study; found here: .*laptop"):
+        load_study(STUDIES / "nothing.toml")
+    (tmp_path / "broken.toml").write_text("[data\n")
+    with pytest.raises(InputError, match=r"broken.toml: not valid TOML"):
+        load_study(tmp_path / "broken.toml")
+    (tmp_path / "empty.toml").write_text("")
+    with pytest.raises(InputError, match=r"empty.toml: data: missing"):
+        load_study(tmp_path / "empty.toml")
+
+
+def test_the_clean_control_is_one_run_for_all_fractions(study: Study) -> None:
+    tables = [{"model": "2x16", "repeats": [1, 4], "repeated_fraction": fraction} for fraction in (0.25, 0.5)]
+    runs = study.model_copy(update={"grid": tables}).runs()
+    assert [run.label for run in runs] == ["2x16-clean-s0", "2x16-f0.25-R4-s0", "2x16-f0.5-R4-s0"]
+
+
+def test_identity_follows_everything_that_can_change_the_result(study: Study) -> None:
+    run = study.runs("corpus-a")[1]
+    changes = {
+        "seed": 1,
+        "tokens": 2 * run.tokens,
+        "weight_decay": 0.2,
+        "corpus": "corpus-b",
+        "model": "2x32",
+        "repeats": 8,
+        "unit": "document",
+        "spacing": "uniform",
+        "pool_seed": 1,
+    }
+    changes |= {"evaluation": EvaluationSpec(even_points=3)}
+    identities = {run.identity, *(run.model_copy(update={key: value}).identity for key, value in changes.items())}
+    assert len(identities) == len(changes) + 1
+    assert Run.model_validate(run.model_dump()).identity == run.identity
+    assert not {"processes", "device", "devices", "workers", "runs_dir"} & Run.model_fields.keys()
+
+
+def test_identity_is_the_same_on_every_machine_and_day() -> None:
+    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[0]  # as it was before there were any
+    assert run.name == "2x32-clean-s0-" + run.identity[:8]
+    assert run.identity == "44509d9ece146cbe29cef9bf12e10bf799de55d66e6961d4ae54605bd330016e"
+
+
+def test_resources_are_in_no_identity(study: Study) -> None:
+    machine = study.model_copy(update={"resources": Resources(precision="bfloat16", processes_per_run=8)})
+    assert [run.identity for run in machine.runs()] == [run.identity for run in study.runs()]
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"processes_per_run": 3}, "the 8 sequences of a step of 1x16 do not divide among 3 processes"),
+        ({"processes_per_run": 8, "sharing": "fsdp"}, "the 257 rows of the vocabulary of 1x16, which FSDP splits,"),
+    ],
+)
+def test_processes_that_cannot_share_a_run_are_refused(resources: dict[str, Any], message: str, study: Study) -> None:
+    shared = study.model_copy(update={"resources": Resources(**resources)})
+    with pytest.raises(InputError, match=message):
+        shared.check_sharing(257)
+    study.check_sharing(257)
+
+
+def test_a_size_may_have_its_own_training_values_and_the_grid_has_the_last_word(study: Study) -> None:
+    own = study.model_copy(update={"models": {"2x16": {"learning_rate": 0.5, "tokens": 4096}}})
+    rates = {(run.model, run.learning_rate, run.tokens) for run in own.runs()}
+    assert rates == {("1x16", 3e-3, study.training.tokens), ("2x16", 0.5, 4096)}
+    gridded = own.model_copy(update={"grid": [{"model": "2x16", "repeats": 1, "learning_rate": [0.1, 0.2]}]})
+    assert [run.learning_rate for run in gridded.runs()] == [0.1, 0.2]
+
+
+def test_the_vocabulary_is_padded_as_asked(study: Study) -> None:
+    run = study.runs()[0]
+    assert run.model_vocabulary(50_257) == 50_257
+    assert run.model_copy(update={"vocabulary_multiple": 64}).model_vocabulary(50_257) == 50_304
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_declared_study_has_distinct_runs_with_controls(path: Path) -> None:
+    runs = load_study(path).runs()
+    assert len({run.identity for run in runs}) == len(runs)
+    clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
+    seeds = {run.seed for run in runs}
+    assert {run.model for run in runs} == {model for model, _ in clean} and seeds == {seed for _, seed in clean}
+    for run in runs:
+        share = run.pool * run.repeats / run.positions
+        assert abs(share - run.repeated_fraction) <= 0.05 * run.repeated_fraction
+
+
+def test_the_published_grid_is_the_published_one() -> None:
+    runs = load_study(STUDIES / "hernandez2022.toml").runs()
+    assert len(runs) == 10 + 10 * (5 + 4 * 6), "the largest pool is no whole repeat at f = 3%"
+    assert {run.repeated_fraction for run in runs} == {0.0, 0.03, 0.1, 0.2, 0.5, 0.9}
+    assert max(run.repeats for run in runs if run.repeated_fraction == 0.1) == 1220
+    assert max(run.repeats for run in runs if run.repeated_fraction == 0.9) == 10_000
+    pools = sorted({round(run.pool * run.context / 8.2e6, 1) for run in runs if run.repeats > 1})
+    for run in runs:
+        if run.repeats > 1:  # every fraction has the same six pools, half a decade apart
+            steps = math.log(run.pool * run.context / 8.2e6, math.sqrt(10))
+            assert abs(steps - round(steps)) < 0.1 and 0 <= round(steps) <= 5, (run.label, pools)
+
+
+def test_evaluations_are_log_spaced_and_even_and_always_at_both_ends() -> None:
+    steps = EvaluationSpec(even_points=4, log_points=3).steps(100)
+    assert steps == [0, 1, 10, 25, 50, 75, 100]
+    assert EvaluationSpec(even_points=20, log_points=8).steps(1) == [0, 1]

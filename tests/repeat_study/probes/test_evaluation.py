@@ -1,0 +1,106 @@
+"""What each evaluation set holds, and when the seen sequences have been seen."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.mixture import Stream
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
+from repeat_study.model.decoder import Decoder
+from repeat_study.probes.evaluation import evaluator, mean_loss
+
+
+def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:
+    count = store.sequences_in(split, 32)  # type: ignore[arg-type]
+    return {tuple(row) for row in store.gather(split, np.arange(count), 32).tolist()}  # type: ignore[arg-type]
+
+
+def test_the_test_set_is_of_the_test_split_and_the_same_for_every_run(runs: list[Run], store: TokenStore) -> None:
+    test = rows_of(store, "test")
+    sets = [evaluator(run, store).texts.test for run in (*runs, runs[0].model_copy(update={"seed": 5}))]
+    assert all(torch.equal(one, sets[0]) for one in sets)
+    assert sets[0].shape == (16, 33)
+    assert {tuple(row) for row in sets[0].tolist()} <= test
+    assert len({tuple(row) for row in sets[0].tolist()} - rows_of(store, "train")) >= 15
+
+
+def test_the_test_set_is_spread_over_the_documents_of_the_split(runs: list[Run], store: TokenStore) -> None:
+    sizes = runs[0].evaluation.model_copy(update={"test_sequences": 64})
+    test = evaluator(runs[0].model_copy(update={"evaluation": sizes}), store).texts.test
+    all_rows = store.gather("test", np.arange(store.sequences_in("test", 32)), 32)
+    places = [int(np.flatnonzero((all_rows == row).all(axis=1))[0]) for row in test.numpy()]
+    documents = np.searchsorted(store.offsets("test"), np.array(places) * 33, side="right")
+    assert len(set(documents.tolist())) > min(10, store.manifest["splits"]["test"]["documents"] // 2)
+
+
+def test_pool_and_seen_sets_are_of_the_pool_and_of_the_unique_stream(runs: list[Run], store: TokenStore) -> None:
+    for run in runs:
+        mixture, draw, sets = run.mixture(), run.draw(store), evaluator(run, store)
+        found = mixture.at(np.arange(run.positions))
+        tokens = draw.tokens(found)
+        pool = {tuple(row) for row in tokens[found.stream == Stream.POOL].tolist()}
+        unique = {tuple(row) for row in tokens[found.stream == Stream.UNIQUE].tolist()}
+        assert {tuple(row) for row in sets.texts.seen.tolist()} <= unique
+        if run.repeats > 1:
+            assert {tuple(row) for row in sets.texts.pool.tolist()} <= pool
+        else:
+            assert len(sets.texts.pool) == 8 and not {tuple(row) for row in sets.texts.pool.tolist()} & unique, (
+                "a null, never seen"
+            )
+
+
+def test_arms_of_a_seed_are_judged_on_the_same_pool_and_unique_text(runs: list[Run], store: TokenStore) -> None:
+    sets = [evaluator(run, store) for run in runs[:3]]
+    assert all(
+        torch.equal(one.texts.pool, sets[0].texts.pool) and torch.equal(one.texts.seen, sets[0].texts.seen)
+        for one in sets
+    )
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_seen_sequences_are_judged_from_the_first_step_that_has_seen_them_all(
+    which: int, runs: list[Run], store: TokenStore
+) -> None:
+    run = runs[which]
+    stream = run.mixture().at(np.arange(run.positions)).stream
+    eighth = int(np.flatnonzero(stream == Stream.UNIQUE)[7])
+    sets = evaluator(run, store)
+    assert sets.texts.seen_after == eighth // run.sequences_per_step + 1
+    model = Decoder(run.shape, store.vocabulary, run.context, [0])
+    assert sets(model, sets.texts.seen_after - 1).row["seen_unique_loss"] is None
+    assert sets(model, sets.texts.seen_after).row["seen_unique_loss"] is not None
+
+
+def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Run], store: TokenStore) -> None:
+    model = Decoder(runs[0].shape, store.vocabulary, 32, [0])
+    tokens = torch.from_numpy(store.gather("test", np.arange(70), 32))
+    with torch.no_grad():
+        logits = model(tokens[None, :, :-1])[0].double().flatten(0, 1)
+        expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+    assert mean_loss(model, tokens) == pytest.approx(float(expected), abs=1e-6)
+    assert mean_loss(model, tokens[:0]) is None
+
+
+def test_one_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
+    run = next(run for run in runs if run.model == "2x16")
+    evaluate = evaluator(run, store)
+    found = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
+    assert (found.heads["layer"], found.heads["head"]) == ([0, 1], [0, 0])
+    assert all(len(column) == 2 for column in found.heads.values())
+    scores = found.heads["prefix_matching"]
+    assert found.row["prefix_matching"] == max(scores)
+    assert found.row["prefix_matching_ci"] == found.heads["prefix_matching_ci"][scores.index(max(scores))]
+    assert found.row["prefix_matching_null"] == max(found.heads["prefix_matching_null"])
+    tokens, copying = found.paragraph, evaluate.copying
+    assert all(len(column) == copying.copies * copying.length for column in tokens.values())
+    assert "".join(tokens["token"][: copying.length]) == "Alice was beginn"[: len("".join(tokens["token"][:8]))]
+    assert tokens["copy"] == [copy for copy in (1, 2, 3, 4) for _ in range(8)]
+    first = copying(Decoder(run.shape, store.vocabulary, 32, [0])).tokens[0]
+    assert tokens["loss"] == first.flatten().tolist()
+
+
+def test_a_context_too_short_for_heads_is_evaluated_without_them(runs: list[Run], store: TokenStore) -> None:
+    run = runs[0].model_copy(update={"context": 7})
+    found = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
+    assert found.heads == {} and "prefix_matching" not in found.row and found.row["copying_loss"] > 0

@@ -1,0 +1,284 @@
+"""What TensorBoard reads: the events by its own reader, the tables and charts by the routes its page asks."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.hparams.hparams_plugin import HParamsPlugin
+from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
+from tensorboard.util.tensor_util import make_ndarray
+from werkzeug.test import Client
+
+from data_prep.errors import InputError
+from data_prep.mixture import Spacing
+from repeat_study.config.run import Run
+from repeat_study.config.study import Study
+from repeat_study.records.heat_map import CELL, MARGIN
+from repeat_study.records.tensorboard import CHARTS, SCALARS, Monitor, write_study_page
+
+Points = dict[str, list[tuple[int, float]]]
+HEADS = {"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "prefix_matching": [0.03, 0.0, 1.0, 0.25]}
+ALL_STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+
+
+@pytest.fixture
+def grid(study: Study) -> list[Run]:
+    return study.runs("0123456789abcdef")
+
+
+def row(step: int, **changes: Any) -> dict[str, Any]:
+    """An evaluation with every number there is, each of them another."""
+    numbers = {key: place + step / 1024 for place, key in enumerate(SCALARS, start=1)}
+    fixed = {"step": step, "tokens": 256 * step, "time": 1.7e9 + step, "copying_loss_per_copy": [5.0, 4.0, 3.0]}
+    return fixed | numbers | changes
+
+
+def watch(study_dir: Path, run: Run, rows: list[dict[str, Any]]) -> Monitor:
+    folder = study_dir / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Monitor(folder, run, [(row, HEADS) for row in rows])
+
+
+def read(study_dir: Path) -> EventMultiplexer:
+    multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0})
+    multiplexer.AddRunsFromDirectory(str(study_dir))
+    multiplexer.Reload()
+    return multiplexer
+
+
+def points(study_dir: Path, run: Run) -> Points:
+    """Step and value of every point of a run, by tag."""
+    multiplexer = read(study_dir)
+    tags = multiplexer.PluginRunToTagToContent("scalars").get(run.name, {})
+    return {
+        tag: [(event.step, float(make_ndarray(event.tensor_proto))) for event in multiplexer.Tensors(run.name, tag)]
+        for tag in tags
+    }
+
+
+def served(study_dir: Path) -> Callable[..., Any]:
+    """Asks TensorBoard's plugins as the page does: served(folder)("hparams", "/experiment", {...})."""
+    multiplexer = read(study_dir)
+    plugins: dict[str, Any] = {}
+    provider = MultiplexerDataProvider(multiplexer, str(study_dir))
+    context = TBContext(logdir=str(study_dir), data_provider=provider, plugin_name_to_instance=plugins)
+    plugins |= {kind.plugin_name: kind(context) for kind in (ScalarsPlugin, CustomScalarsPlugin, HParamsPlugin)}
+
+    def ask(plugin: str, route: str, question: dict[str, Any] | None = None) -> Any:
+        client = Client(plugins[plugin].get_plugin_apps()[route])
+        answer = client.post(json=question) if question is not None else client.get()
+        assert answer.status_code == 200, answer.text
+        return json.loads(answer.text)
+
+    return ask
+
+
+def table(study_dir: Path) -> dict[str, dict[str, Any]]:
+    """TensorBoard's table of runs, by their names there."""
+    question = {"startIndex": 0, "sliceSize": 1000, "allowedStatuses": ALL_STATUSES, "colParams": []}
+    groups = served(study_dir)("hparams", "/session_groups", question)["sessionGroups"]
+    assert all(len(group["sessions"]) == 1 for group in groups)
+    assert len({group["name"] for group in groups}) == len(groups)
+    return {group["name"]: group["sessions"][0] | group for group in groups}
+
+
+def columns(study_dir: Path) -> dict[str, list[Any]]:
+    """Factors of that table, with their values over the study."""
+    experiment = served(study_dir)("hparams", "/experiment", {})
+    return {info["name"]: info["domainDiscrete"] for info in experiment["hparamInfos"]}
+
+
+def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
+    tmp_path: Path, grid: list[Run]
+) -> None:
+    write_study_page(tmp_path, grid)
+    for run in grid:
+        monitor = watch(tmp_path, run, [])
+        monitor.add(row(0), HEADS)
+        monitor.add(row(4), HEADS)
+        monitor.close()
+    assert set(read(tmp_path).Runs()) == {".", *(run.name for run in grid)}
+    found = points(tmp_path, grid[0])
+    assert found.keys() == {scalar.tag for scalar in SCALARS.values()} | {f"loss_by_copy/0{copy}" for copy in (1, 2, 3)}
+    assert found["loss/test"] == [(0, 1.0), (1024, 1.00390625)]
+    assert found["loss_by_copy/03"] == [(0, 3.0), (1024, 3.0)]
+
+
+def test_an_evaluation_is_on_view_as_soon_as_it_is_added(tmp_path: Path, grid: list[Run]) -> None:
+    monitor = watch(tmp_path, grid[0], [row(0)])
+    assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0]
+    monitor.add(row(1), HEADS)
+    assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0, 256]
+    monitor.close()
+
+
+@pytest.mark.parametrize("resumed_at", [0, 3, 7])
+def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run], resumed_at: int) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    rows = [row(step) for step in range(8)]
+    whole = watch(undisturbed, grid[0], [])
+    for each in rows:
+        whole.add(each, HEADS)
+    whole.close()
+
+    watch(killed, grid[0], rows[:6])  # never closed
+    (events,) = (killed / grid[0].name).glob("events*")
+    with events.open("ab") as file:
+        file.write(b"\x99\x00\x00")  # a record cut short
+    resumed = watch(killed, grid[0], rows[:resumed_at])
+    for each in rows[resumed_at:]:
+        resumed.add(each, HEADS)
+    resumed.close()
+    assert points(killed, grid[0]) == points(undisturbed, grid[0])
+    assert len(list((killed / grid[0].name).iterdir())) == 1
+
+
+def test_every_evaluation_has_a_heat_map_of_its_heads(tmp_path: Path, grid: list[Run]) -> None:
+    monitor = watch(tmp_path, grid[0], [row(0)])
+    monitor.add(row(1), HEADS | {"prefix_matching": [0.5] * 4})
+    monitor.add(row(2), {})  # a context too short for the probe
+    monitor.close()
+    events = read(tmp_path).Tensors(grid[0].name, "heads/prefix_matching")
+    assert [event.step for event in events] == [0, 256]
+    width, height, png = events[0].tensor_proto.string_val
+    picture = Image.open(io.BytesIO(png))
+    assert picture.size == (int(width), int(height))
+    left, cell = MARGIN + 2, CELL
+
+    def lightness(row: int, column: int) -> int:
+        return sum(picture.getpixel((left + column * cell, row * cell + 2)))
+
+    # Layers from the bottom up, light is more.
+    assert lightness(0, 0) > lightness(0, 1) > lightness(1, 0) > lightness(1, 1)
+
+
+def test_only_events_are_removed_from_a_run_directory(tmp_path: Path, grid: list[Run]) -> None:
+    folder = tmp_path / grid[0].name
+    folder.mkdir()
+    kept = {name: folder / name for name in ("metrics.jsonl", "events.txt", "spec.json")}
+    for path in kept.values():
+        path.write_text("{}")
+    watch(tmp_path, grid[0], []).close()
+    assert all(path.read_text() == "{}" for path in kept.values())
+
+
+def test_a_number_that_is_missing_leaves_no_point(tmp_path: Path, grid: list[Run]) -> None:
+    without = {key: value for key, value in row(0).items() if key not in ("prefix_matching", "copying_loss_per_copy")}
+    monitor = watch(tmp_path, grid[0], [without | {"train_loss": None, "time": None}, row(1, pool_loss=0.0)])
+    monitor.close()
+    found = points(tmp_path, grid[0])
+    for tag in ("loss/train", "induction/prefix_matching", "loss_by_copy/01"):
+        assert [step for step, _ in found[tag]] == [256], tag
+    assert [value for _, value in found["loss/pool"]] == [2.0, 0.0]
+
+
+def test_every_tag_says_its_unit_and_no_two_share_a_title(tmp_path: Path, grid: list[Run]) -> None:
+    watch(tmp_path, grid[0], [row(0), row(1)]).close()
+    multiplexer = read(tmp_path)
+    for tag in points(tmp_path, grid[0]):
+        said = multiplexer.SummaryMetadata(grid[0].name, tag).summary_description
+        nats = tag.split("/")[0] in ("loss", "copying", "loss_by_copy") or "ablation" in tag or "in_context" in tag
+        assert ("nats per token" in said) == nats, tag
+    assert len({scalar.title for scalar in SCALARS.values()}) == len(SCALARS)
+
+
+def test_memory_is_shown_in_gib(tmp_path: Path, grid: list[Run]) -> None:
+    watch(tmp_path, grid[0], [row(0, memory_bytes=3 * 2**29)]).close()
+    assert points(tmp_path, grid[0])["machine/memory_gib"] == [(0, 1.5)]
+
+
+def test_the_table_has_every_run_with_its_factors_and_final_results(tmp_path: Path, grid: list[Run]) -> None:
+    write_study_page(tmp_path, grid)
+    for run in grid:
+        watch(tmp_path, run, [row(0), row(1, test_loss=run.repeats / 4)]).close()
+    found = table(tmp_path)
+    assert found.keys() == {run.name for run in grid}
+    for run in grid:
+        factors, results = found[run.name]["hparams"], found[run.name]["metricValues"]
+        assert factors["model"] == run.model
+        assert factors["repeats"] == run.repeats
+        assert factors["parameters_non_embedding"] == run.shape.parameters_non_embedding
+        last = {result["name"]["tag"]: result["value"] for result in results}
+        assert last.keys() == {"loss/test", "loss/pool", "copying/gain", "induction/prefix_matching"}
+        assert last["loss/test"] == run.repeats / 4
+
+
+def test_a_column_is_what_varies_and_what_the_study_is_about(tmp_path: Path, grid: list[Run]) -> None:
+    always = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}
+    write_study_page(tmp_path, grid)
+    found = columns(tmp_path)
+    assert found.keys() == always
+    assert found["repeats"] == [1, 4, 16]
+    repeated = next(run for run in grid if run.repeats > 1)
+    varied = [
+        repeated,
+        repeated.model_copy(update={"seed": 1}),
+        repeated.model_copy(update={"weight_decay": 0.3}),
+        repeated.model_copy(update={"spacing": Spacing.UNIFORM}),
+    ]
+    write_study_page(tmp_path, varied)
+    found = columns(tmp_path)
+    assert found.keys() == always | {"seed", "weight_decay", "spacing"}
+    assert (found["seed"], found["weight_decay"], found["spacing"]) == (["0", "1"], [0.1, 0.3], ["passes", "uniform"])
+    assert found["repeats"] == [repeated.repeats]
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_the_table_says_how_a_run_ended(tmp_path: Path, grid: list[Run], succeeded: bool) -> None:
+    run = grid[0]
+    write_study_page(tmp_path, grid)
+    monitor = watch(tmp_path, run, [row(0), row(1)])
+    assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN"
+    monitor.finish(succeeded)
+    monitor.close()
+    monitor.close()
+    session = table(tmp_path)[run.name]
+    assert session["status"] == ("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
+    assert (session["startTimeSecs"], session["endTimeSecs"]) == (1.7e9, 1.7e9 + 1), "the run's, not the session's"
+    watch(tmp_path, run, [row(0)]).close()
+    assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN", "a run that goes on is not finished"
+
+
+def test_every_chart_of_the_layout_shows_one_tag(tmp_path: Path, grid: list[Run]) -> None:
+    write_study_page(tmp_path, grid)
+    watch(tmp_path, grid[0], [row(0)]).close()
+    tags = points(tmp_path, grid[0])
+    (category,) = served(tmp_path)("custom_scalars", "/layout")["category"]
+    shown = [[tag for tag in tags if re.match(chart["multiline"]["tag"][0], tag)] for chart in category["chart"]]
+    assert shown == [[SCALARS[key].tag] for key in CHARTS]
+    assert [tag for (tag,) in shown][:2] == ["loss/test", "loss/pool"]
+
+
+def test_the_study_page_is_written_once_and_follows_the_study(tmp_path: Path, grid: list[Run]) -> None:
+    folder = tmp_path / "not" / "made yet"
+    write_study_page(folder, grid)
+    (page,) = folder.iterdir()
+    before = (page.read_bytes(), page.stat().st_mtime_ns)
+    write_study_page(folder, grid)
+    assert list(folder.iterdir()) == [page]
+    assert (page.read_bytes(), page.stat().st_mtime_ns) == before
+    write_study_page(folder, grid[:1])
+    assert len(list(folder.iterdir())) == 1
+    assert columns(folder)["repeats"] == [grid[0].repeats]
+
+
+def test_a_study_folder_that_cannot_be_written_is_one_line(tmp_path: Path, grid: list[Run]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/study: cannot be written: Not a directory"):
+        write_study_page(tmp_path / "file" / "study", grid)
+
+
+def test_the_study_page_leaves_the_runs_alone(tmp_path: Path, grid: list[Run]) -> None:
+    watch(tmp_path, grid[0], [row(0)]).close()
+    before = points(tmp_path, grid[0])
+    write_study_page(tmp_path, grid)
+    assert before and points(tmp_path, grid[0]) == before
