@@ -17,7 +17,7 @@ from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.parents import Parents
-from repeat_study.config.run import LATER, FurtherTest, Parent, Run
+from repeat_study.config.run import OMITTED_WHEN_EMPTY, FurtherTest, Parent, Run
 from repeat_study.config.study import Study
 from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
 
@@ -31,7 +31,7 @@ ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction
 # Two runs that agree in these differ in how they were looked at, not in what was trained: they are no two seeds.
 SAME_TRAINING = [*FACTORS, *DRAWN_OVER, "parent"]
 NEEDED = (
-    *(name for name in Run.model_fields if name not in LATER),
+    *(name for name in Run.model_fields if name not in OMITTED_WHEN_EMPTY),
     "label",
     "parameters_non_embedding",
     "trained_tokens",
@@ -266,7 +266,7 @@ def declared_in(folder: Path, study: Study) -> list[Run]:
     standing = {path.parent.name: _texts_of(path) for path in folder.glob("*/spec.json")}
     names = tuple(text.name for text in study.evaluate)
     alike = {texts for texts in standing.values() if tuple(text.name for text in texts[1]) == names}
-    of_texts = {texts: study.runs(*texts, parents, []) for texts in alike}
+    of_texts = {texts: study.known_runs(*texts, parents).runs for texts in alike}
     found = {
         texts for name, texts in standing.items() if texts in alike and name in {run.name for run in of_texts[texts]}
     }

@@ -11,26 +11,29 @@ from data_prep.overlap import require_apart
 from data_prep.token_store import TokenStore, find_store
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
-from repeat_study.config.study import Study
+from repeat_study.config.study import KnownRuns, Study
 from repeat_study.records.run_directory import final_test_losses
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStudy:
     """What is needed to name a study's runs and to train them."""
 
     study: Study
     store: TokenStore
     further_tests: tuple[FurtherTest, ...]
-    parent: "Prepared | None"
+    parent: "PreparedStudy | None"
 
-    def runs(self, runs_dir: Path, undecided: list[str] | None = None) -> list[Run]:
-        """The study's runs on this corpus. `runs_dir` is where studies have their folders: which parent is the worst is seen
-        there. `undecided` is as in Study.runs.
+    def runs(self, runs_dir: Path) -> list[Run]:
+        """All runs of the study on this corpus; `runs_dir` holds a folder for each study.
 
-        Raises InputError as that does, and Undecided where parents that may be the worst are not finished.
+        Raises InputError for a bad point of the grid, and ParentNotKnown if a parent depends on unfinished runs.
         """
-        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir), undecided)
+        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
+
+    def known_runs(self, runs_dir: Path) -> KnownRuns:
+        """As `runs`, but points whose parent is not known yet are listed instead of raising ParentNotKnown."""
+        return self.study.known_runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def check(self) -> None:
         """Raises InputError where a test set shares a document with what this study or one before it trains on, the corpus or a
@@ -59,7 +62,7 @@ class Prepared:
         """What the study's runs choose their parents from; None where they have none."""
         if not self.parent:
             return None
-        name, runs = self.parent.study.name, self.parent.runs(runs_dir, [])
+        name, runs = self.parent.study.name, self.parent.known_runs(runs_dir).runs
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
@@ -67,7 +70,7 @@ class Prepared:
         parents = self.parents(runs_dir)
         return self.study.parents_needed(parents) if parents else []
 
-    def ancestors(self, runs_dir: Path) -> "Iterator[tuple[Prepared, list[Run]]]":
+    def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
         """Studies with those of their runs that have to be done before this one's start, the eldest first. Each is named when
         it is asked for: which runs are parents may hang on how those before them ended."""
         if self.parent:
@@ -75,12 +78,12 @@ class Prepared:
             yield self.parent, self.parents_needed(runs_dir)
 
     @cached_property
-    def lineage(self) -> "list[Prepared]":
+    def lineage(self) -> "list[PreparedStudy]":
         """This study and those it descends from, the eldest first."""
         return [*(self.parent.lineage if self.parent else []), self]
 
 
-def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> Prepared:
+def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> PreparedStudy:
     """Build what does not stand yet, and check that what is tested on is nowhere trained on.
 
     Raises InputError as `data_prep.build.prepare` does, and where a test set shares a document with a training text.
@@ -91,14 +94,14 @@ def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what
     return prepared
 
 
-def prepared_study(study: Study, data_dir: Path) -> Prepared:
+def open_study(study: Study, data_dir: Path) -> PreparedStudy:
     """The same of what stands already; InputError where something does not."""
     return _with_stores(study, lambda spec: TokenStore(data_dir / spec.store_name))
 
 
-def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> Prepared:
+def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> PreparedStudy:
     parent = _with_stores(study.parent_study, store_of) if study.parent_study else None
     store = store_of(study.data)
     stores = {text.name: store_of(text.data(study.data)) for text in study.evaluate}
     further = tuple(FurtherTest(name=name, fingerprint=found.fingerprint) for name, found in stores.items())
-    return Prepared(study, store, further, parent)
+    return PreparedStudy(study, store, further, parent)

@@ -12,7 +12,7 @@ from data_prep.build_progress import BuildDisplay
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study, load_study
-from repeat_study.preparation import Prepared, prepare_study
+from repeat_study.preparation import PreparedStudy, prepare_study
 
 # Pipes and logs get wide lines, never cropped or wrapped ones.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
@@ -45,7 +45,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepared(study: Study, data_dir: Path) -> Prepared:
+def prepared(study: Study, data_dir: Path) -> PreparedStudy:
     """The study with its token stores, built where they do not stand yet."""
     with BuildDisplay(console) as display:
         return prepare_study(study, data_dir, display)

@@ -7,7 +7,7 @@ import typer
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.preparation import prepared_study
+from repeat_study.preparation import open_study
 from repeat_study_cli.arguments import (
     DataOption,
     LanesOption,
@@ -93,8 +93,8 @@ def provenance(
 ) -> None:
     """Show every sequence of one step: pool or unique, which copy, how far its other copies are, which documents."""
     declared = load(study, set_)
-    ready = prepared_study(declared, data_dir)
-    store, runs = ready.store, ready.runs(runs_dir, [])
+    ready = open_study(declared, data_dir)
+    store, runs = ready.store, ready.known_runs(runs_dir).runs
     chosen = named(run, runs, declared.name)
     if step >= chosen.steps:
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")

@@ -15,7 +15,7 @@ from rich.text import Text
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.preparation import Prepared, prepared_study
+from repeat_study.preparation import PreparedStudy, open_study
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import bundles
 from repeat_study_cli.arguments import (
@@ -140,7 +140,7 @@ def cancel(
         raise InputError("cancel: name the runs to stop, or give --all")
     from slurm import sweep as sweeps
 
-    there = [] if all_ else prepared_study(declared, data_dir).runs(runs_dir, [])
+    there = [] if all_ else open_study(declared, data_dir).known_runs(runs_dir).runs
     chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
     shared = sweeps.sharing(chosen or set(), runs_dir / declared.name)
     jobs = sweeps.cancel(chosen, runs_dir / declared.name)
@@ -164,13 +164,12 @@ def status(
 ) -> None:
     """Show where every run stands: by its directory, and by the queue where it was submitted."""
     declared = load(study, set_)
-    ready = prepared_study(declared, data_dir)
+    ready = open_study(declared, data_dir)
 
     def look() -> tuple[Group, bool]:
         height = console.height - 8 if watch and console.is_terminal else None
-        undecided: list[str] = []
-        runs = ready.runs(runs_dir, undecided)
-        return _overview(runs, undecided, runs_dir / declared.name, stuck_after * 60, height)
+        known = ready.known_runs(runs_dir)
+        return _overview(known.runs, known.waiting, runs_dir / declared.name, stuck_after * 60, height)
 
     if not watch:
         console.print(look()[0])
@@ -229,9 +228,9 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
     from repeat_study.records.tensorboard import write_study_page
     from slurm.sweep import submit
 
-    def submit_runs(stage: Prepared, runs: list[Run]) -> None:
+    def submit_runs(stage: PreparedStudy, runs: list[Run]) -> None:
         folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
-        write_study_page(folder, stage.runs(runs_dir, []))
+        write_study_page(folder, stage.known_runs(runs_dir).runs)
         submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, given, console.print)
         if submitted:
             console.print(
@@ -242,13 +241,15 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
         if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
             console.print(f"{stage.study.name}, from whose runs others start:")
             submit_runs(stage, runs)
-    undecided: list[str] = []
-    submit_runs(ready, ready.runs(runs_dir, undecided))
-    if undecided:
-        console.print(f"{len(undecided)} more are not known yet: {undecided[0]}; the same command then submits them")
+    known = ready.known_runs(runs_dir)
+    submit_runs(ready, known.runs)
+    if known.waiting:
+        console.print(
+            f"{len(known.waiting)} more are not known yet: {known.waiting[0]}; the same command then submits them"
+        )
 
 
-def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> None:
+def _train_in_this_process(ready: PreparedStudy, runs: list[Run], runs_dir: Path) -> None:
     import torch
 
     from repeat_study.model.hardware import uses_cuda
@@ -260,7 +261,7 @@ def _train_in_this_process(ready: Prepared, runs: list[Run], runs_dir: Path) -> 
 
     torch.set_num_threads(1)  # as everywhere else, for the same bits
     folder = runs_dir / ready.study.name
-    write_study_page(folder, ready.runs(runs_dir, []))
+    write_study_page(folder, ready.known_runs(runs_dir).runs)
     leave = Leave("INT", "TERM")
     resources = ready.study.resources
     for bundle in bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):

@@ -9,7 +9,7 @@ import typer
 from repeat_study.config.resources import Keep
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.preparation import Prepared
+from repeat_study.preparation import PreparedStudy
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study_cli.arguments import (
     DataOption,
@@ -60,15 +60,15 @@ def train_with_parents(declared: Study, data_dir: Path, runs_dir: Path, processe
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
             console.print(f"{stage.study.name}: {len(todo)} runs of it first, from which others start")
             well &= _train_here(todo, stage, runs_dir, processes)
-    undecided: list[str] = []
-    well &= _train_here(ready.runs(runs_dir, undecided), ready, runs_dir, processes)
-    if undecided:  # for a parent has failed
-        console.print(f"{len(undecided)} more could not be trained: {undecided[0]}")
-    if undecided or not well:
+    known = ready.known_runs(runs_dir)
+    well &= _train_here(known.runs, ready, runs_dir, processes)
+    if known.waiting:  # for a parent has failed
+        console.print(f"{len(known.waiting)} more could not be trained: {known.waiting[0]}")
+    if known.waiting or not well:
         raise typer.Exit(1)
 
 
-def _train_here(runs: list[Run], ready: Prepared, runs_dir: Path, processes: int | None) -> bool:
+def _train_here(runs: list[Run], ready: PreparedStudy, runs_dir: Path, processes: int | None) -> bool:
     """Whether all of these runs of a study are done now; raises typer.Exit where it was stopped."""
     from repeat_study.local.progress import ProgressDisplay
     from repeat_study.local.scheduler import LocalScheduler
@@ -78,7 +78,7 @@ def _train_here(runs: list[Run], ready: Prepared, runs_dir: Path, processes: int
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
     processes, gpus = processes or cores(), gpus_for(resources)
-    write_study_page(folder, ready.runs(runs_dir, []))
+    write_study_page(folder, ready.known_runs(runs_dir).runs)
     on = f"{gpus} GPUs" if gpus else f"{processes} processes"
     console.print(f"training {len(runs)} runs on {on}; `tensorboard --logdir {folder}` shows them")
     with ProgressDisplay(runs, console) as display:

@@ -11,7 +11,7 @@ from analysis.formatting import size_name
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import Bound, NoLaw, clean_law, multiplier, test_sets
 from analysis.runs import FACTORS, Runs
-from repeat_study.config.parents import described
+from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
 
 SCRATCH, CLEAN = "from scratch", "clean parent"
@@ -42,7 +42,8 @@ def starts(runs: Runs) -> pd.DataFrame:
     table = runs.together.table
     table = table[(table.parent != "") | (table.repeats == 1)]
     of_parent = [
-        described(run.parent_label, run.model, int(run.parent_seed)) if run.parent else "" for run in table.itertuples()
+        short_label(run.parent_label, run.model, int(run.parent_seed)) if run.parent else ""
+        for run in table.itertuples()
     ]
     table = table.assign(start="", parent_says=of_parent)
     repeated = table[table.parent_says.str.match(REPEATED)]

@@ -12,7 +12,7 @@ class Spec(BaseModel):
     """Base of all specs: frozen, unknown keys refused, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    not_given: ClassVar[frozenset[str]] = frozenset()  # fields that follow from others, and that no file may name
+    internal_fields: ClassVar[frozenset[str]] = frozenset()  # filled in by the program; a study file may not name them
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -32,7 +32,7 @@ def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
         return f"{where}{cause}"
     if first["type"] == "extra_forbidden":
-        accepted = sorted(_fields_at(kind, first["loc"][:-1]) - kind.not_given)
+        accepted = sorted(_fields_at(kind, first["loc"][:-1]) - kind.internal_fields)
         close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{place}: unknown key; {hint}accepted are {', '.join(accepted)}"

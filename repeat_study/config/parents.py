@@ -29,8 +29,8 @@ class FineTune(Spec):
     warmup_fraction: float = Field(0.01, ge=0, lt=1)  # in these; [training]'s is of runs from scratch
 
 
-class Undecided(InputError):
-    """Which run is the parent is not known before others are finished."""
+class ParentNotKnown(InputError):
+    """The parent depends on runs that are not finished."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Parents:
     def choose(self, selector: Any, model: str, seed: int) -> tuple[Parent, Run] | None:
         """The parent of a run of this model and seed; None from scratch.
 
-        Raises InputError as `needed`, and Undecided where the worst R is asked for and a run that might have it is not
+        Raises InputError as `needed`, and ParentNotKnown where the worst R is asked for and a run that might have it is not
         finished. For a plan that one is called so, and stands for all.
         """
         needed = self.needed(selector, model, seed)
@@ -113,7 +113,7 @@ class Parents:
         """That of this seed at the R whose mean final test loss over seeds is the highest, of those R that it has."""
         losses = self.losses or {}
         if unfinished := [run for run in alike if run.name not in losses]:
-            raise Undecided(
+            raise ParentNotKnown(
                 f"{_say(selector)} chooses among {len(alike)} runs of {self.study}, {len(unfinished)} of which are not finished"
                 f" ({unfinished[0].name})"
             )
@@ -123,13 +123,13 @@ class Parents:
         return max((run for run in alike if run.seed == seed), key=lambda run: fmean(of_repeats[run.repeats]))
 
 
-def described(label: str, model: str, seed: int) -> str:
-    """What a run's label says between its model and its seed, as clean, f0.9-R100 or from-clean."""
+def short_label(label: str, model: str, seed: int) -> str:
+    """A run's label without model and seed, e.g. `clean`, `f0.9-R100` or `from-clean`."""
     return label.removeprefix(f"{model}-").removesuffix(f"-s{seed}")
 
 
 def _value(run: Run, key: str) -> Any:
-    return described(run.label, run.model, run.seed) if key == LABEL else getattr(run, key)
+    return short_label(run.label, run.model, run.seed) if key == LABEL else getattr(run, key)
 
 
 def _wanted(selector: Any) -> dict[str, Any]:

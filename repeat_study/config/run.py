@@ -15,8 +15,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.base import Spec, validated
 from repeat_study.config.model_sizes import Shape, shape_of
 
-# Fields that came later than runs of this format, and that stand in a record only where they say something.
-LATER = ("further_tests", "parent")
+# Fields added after the first runs were recorded. Leaving them out when empty keeps the identities of those runs.
+OMITTED_WHEN_EMPTY = ("further_tests", "parent")
 RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give other numbers
 
 
@@ -85,7 +85,7 @@ class Parent(Spec):
 class Run(TrainingSpec):
     """One run: everything that can change its result, and nothing else."""
 
-    not_given: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
+    internal_fields: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
     model: str
     repeats: int = Field(ge=1, le=10**12)  # R
     repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control, whatever the grid says
@@ -100,9 +100,9 @@ class Run(TrainingSpec):
     parent: Parent | None = None  # None: from weights drawn with the seed
 
     @model_serializer(mode="wrap")
-    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that what most runs lack is in no identity and in no record of theirs."""
-        return {key: value for key, value in fields(self).items() if key not in LATER or value not in ((), [], None)}
+    def _omit_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        omitted = [key for key in OMITTED_WHEN_EMPTY if not getattr(self, key)]
+        return {key: value for key, value in fields(self).items() if key not in omitted}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -14,11 +15,19 @@ from data_prep.errors import InputError
 from data_prep.files import read_text
 from data_prep.sources import SourceSpec
 from repeat_study.config.base import Spec, validated
-from repeat_study.config.parents import SCRATCH, FineTune, Parents, Undecided
+from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import EvaluationSpec, FurtherTest, Parent, Run, TrainingSpec
 
 INSTALLED = ("installed-python", "installed-prose")  # two readings of the same files
+
+
+@dataclass(frozen=True)
+class KnownRuns:
+    """The runs of a grid whose parent is known, and one line for each point that still waits for its parent."""
+
+    runs: list[Run]
+    waiting: list[str]
 
 
 class EvaluateSpec(Spec):
@@ -47,7 +56,7 @@ class EvaluateSpec(Spec):
 class Study(Spec):
     """A declared study: one TOML file."""
 
-    not_given: ClassVar[frozenset[str]] = frozenset({"parent_study"})
+    internal_fields: ClassVar[frozenset[str]] = frozenset({"parent_study"})
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
     data: DataSpec
@@ -67,15 +76,25 @@ class Study(Spec):
         corpus: str = "",
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
-        undecided: list[str] | None = None,
     ) -> list[Run]:
         """All runs of the grid, each once, in the order of the file.
 
-        corpus: the store's fingerprint; further_tests: those of `[[evaluate]]`; parents: what `[finetune]` chooses from. What
-        is left out is not prepared yet, and the runs have other identities than those to be trained.
-        undecided: where it is given, points whose parent is not known yet are left out, and said here.
-        Every `[[grid]]` table is a product of its lists; keys are those of a run, and `parent`. Raises InputError for a bad point.
+        corpus: fingerprint of the token store. further_tests: the prepared test sets of `[[evaluate]]`. parents: the runs
+        that `[finetune]` selects from. Runs named before these are known have other identities than the runs to train.
+        Raises InputError for a bad point of the grid, and ParentNotKnown if a parent is not known yet.
         """
+        known = self.known_runs(corpus, further_tests, parents)
+        if known.waiting:
+            raise ParentNotKnown(known.waiting[0])
+        return known.runs
+
+    def known_runs(
+        self,
+        corpus: str = "",
+        further_tests: tuple[FurtherTest, ...] | None = None,
+        parents: Parents | None = None,
+    ) -> KnownRuns:
+        """As `runs`, but points whose parent is not known yet are listed instead of raising ParentNotKnown."""
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=text.name, fingerprint="") for text in self.evaluate)
         if parents is None and self.parent_study:
@@ -83,21 +102,20 @@ class Study(Spec):
         shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
         shared["further_tests"] = further_tests
         runs: dict[Run, None] = {}
+        waiting: list[str] = []
         for where, chosen in self._points():
             selector = chosen.pop("parent", SCRATCH)
             values = shared | self.models.get(str(chosen.get("model")), {}) | chosen
             run = validated(Run, values, where)
             try:
                 found = parents.choose(selector, run.model, run.seed) if parents else None
-            except Undecided as error:
-                if undecided is None:
-                    raise Undecided(f"{where}parent: {error}") from error
-                undecided.append(f"{where}parent: {error}")
+            except ParentNotKnown as error:
+                waiting.append(f"{where}parent: {error}")
                 continue
             except InputError as error:
                 raise InputError(f"{where}parent: {error}") from error
             runs[self._child(run, *found, values, chosen, where) if found else run] = None
-        return list(runs)
+        return KnownRuns(list(runs), waiting)
 
     def _child(
         self, run: Run, parent: Parent, of_parent: Run, values: dict[str, Any], chosen: dict[str, Any], where: str
@@ -134,7 +152,7 @@ class Study(Spec):
             axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
             if "parent" in axes and not self.finetune:
                 raise InputError(f"grid.{number}.parent: only runs of a study with a table [finetune] have parents")
-            for fixed in Run.not_given & axes.keys():
+            for fixed in Run.internal_fields & axes.keys():
                 raise InputError(f"grid.{number}.{fixed}: not an axis; accepted are {_axes()}")
             for key, values in axes.items():
                 if not values:
@@ -225,7 +243,7 @@ def load_study(path: Path, overrides: list[str] | None = None, descendants: tupl
         raise InputError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
-    for key in Study.not_given & table.keys():
+    for key in Study.internal_fields & table.keys():
         raise InputError(f"{path}: {key}: unknown key; it follows from finetune.from")
     of_parent = [override for override in overrides or [] if override.startswith("parent.")]
     for override in overrides or []:
@@ -300,4 +318,4 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 
 def _axes() -> str:
-    return ", ".join(sorted(Run.model_fields.keys() - Run.not_given))
+    return ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields))

@@ -17,11 +17,11 @@ from data_prep.build import DataSpec
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.weights import digest, read_weights
-from repeat_study.config.parents import Parents, Undecided
+from repeat_study.config.parents import ParentNotKnown, Parents
 from repeat_study.config.run import Run
 from repeat_study.config.study import EvaluateSpec, Study, load_study
 from repeat_study.model.decoder import Decoder
-from repeat_study.preparation import Prepared, prepare_study
+from repeat_study.preparation import PreparedStudy, prepare_study
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.trainer import train
@@ -113,7 +113,9 @@ def test_the_worst_parent_is_known_once_all_that_may_be_are_done(declare: Callab
     runs = [run.model_copy(update={"seed": seed}) for run in declared for seed in (0, 1)]
     parents = Parents("parents", runs, {})
     assert study.parents_needed(parents) == [runs[0], *runs[2:]], "the clean one of this seed, all that are repeated"
-    with pytest.raises(Undecided, match=r"grid.0.parent: worst chooses among 4 runs of parents, 4 of which are not"):
+    with pytest.raises(
+        ParentNotKnown, match=r"grid.0.parent: worst chooses among 4 runs of parents, 4 of which are not"
+    ):
         study.runs("", (), parents)
     # One seed of R = 10 is the worst of all, but R = 30 is worse on average.
     losses = dict(zip([run.name for run in runs], [3.0, 3.0, 5.0, 9.0, 7.5, 7.5], strict=True))
@@ -182,12 +184,12 @@ def test_a_grandchild_names_its_parents_by_what_their_labels_say(declare: Callab
 def test_what_has_a_known_parent_need_not_wait_for_what_has_not(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'))
     assert study.parent_study
-    undecided: list[str] = []
-    runs = study.runs("", (), Parents("parents", study.parent_study.runs(), {}), undecided)
-    assert [run.label for run in runs] == [
+    known = study.known_runs("", (), Parents("parents", study.parent_study.runs(), {}))
+    assert [run.label for run in known.runs] == [
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]
-    assert len(undecided) == 2 and "worst chooses among 2 runs of parents, 2 of which are not finished" in undecided[0]
+    assert len(known.waiting) == 2
+    assert "worst chooses among 2 runs of parents, 2 of which are not finished" in known.waiting[0]
 
 
 def test_parents_in_a_study_without_finetune_are_refused(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_parents_in_a_study_without_finetune_are_refused(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def family(study: Study, data_dir: Path) -> Prepared:
+def family(study: Study, data_dir: Path) -> PreparedStudy:
     """The tiny study and its child on other packages of the standard library, with a further test set each."""
     library = Path(os.__file__).parent
     source = {"kind": "files", "paths": [str(library / name) for name in ("ctypes", "dbm", "html", "urllib", "curses")]}
@@ -222,7 +224,7 @@ def family(study: Study, data_dir: Path) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def trained(family: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(family: PreparedStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of both studies' runs."""
     folder = tmp_path_factory.mktemp("runs")
     for stage, runs in [*family.ancestors(folder), (family, family.runs(folder))]:
@@ -232,7 +234,7 @@ def trained(family: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_child_starts_from_exactly_its_parents_weights(
-    family: Prepared, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    family: PreparedStudy, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "tiny", tmp_path / "tiny")
     assert family.parent
@@ -257,7 +259,7 @@ def test_a_child_starts_from_exactly_its_parents_weights(
 
 
 def test_at_its_start_a_child_is_on_its_parents_text_what_the_parent_was_at_its_end(
-    family: Prepared, trained: Path
+    family: PreparedStudy, trained: Path
 ) -> None:
     children = [run for run in family.runs(trained) if run.parent]
     assert len(children) == 2
@@ -273,7 +275,9 @@ def test_at_its_start_a_child_is_on_its_parents_text_what_the_parent_was_at_its_
     assert not any(key.startswith("parent_") for key in scratch.rows()[-1])
 
 
-def test_a_child_that_is_killed_goes_on_as_if_it_had_not_been(family: Prepared, trained: Path, tmp_path: Path) -> None:
+def test_a_child_that_is_killed_goes_on_as_if_it_had_not_been(
+    family: PreparedStudy, trained: Path, tmp_path: Path
+) -> None:
     shutil.copytree(trained / "tiny", tmp_path / "tiny")
     run = family.runs(trained)[2]
     directory = RunDirectory(tmp_path / "child" / run.name)
@@ -295,7 +299,7 @@ def test_a_child_that_is_killed_goes_on_as_if_it_had_not_been(family: Prepared, 
     assert_same_result(directory.path, trained / "child" / run.name)
 
 
-def test_a_child_whose_parent_is_not_there_is_one_line(family: Prepared, trained: Path, tmp_path: Path) -> None:
+def test_a_child_whose_parent_is_not_there_is_one_line(family: PreparedStudy, trained: Path, tmp_path: Path) -> None:
     run = family.runs(trained)[1]
     with pytest.raises(InputError, match=r"the parent of 2x16-from-clean-s0 is not finished .pending."):
         train(run, family.store, tmp_path / "child")
@@ -325,7 +329,7 @@ def copies(path: Path, package: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("package", "whose"), [("html", "child"), ("json", "child"), ("json", "tiny")])
 def test_a_test_set_that_shares_a_document_with_training_is_refused(
-    package: str, whose: str, family: Prepared, data_dir: Path, tmp_path: Path
+    package: str, whose: str, family: PreparedStudy, data_dir: Path, tmp_path: Path
 ) -> None:
     """With the child's own training text, with its parent's, and where the parent itself is tested on it."""
     shared = (EvaluateSpec.model_validate(copies(tmp_path / "copies.jsonl", package)),)
@@ -342,7 +346,7 @@ def test_a_test_set_that_shares_a_document_with_training_is_refused(
 
 
 def test_a_test_set_too_short_for_a_sequence_is_refused_before_anything_is_trained(
-    family: Prepared, data_dir: Path, tmp_path: Path
+    family: PreparedStudy, data_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     short = EvaluateSpec.model_validate({"name": "short", "source": {"kind": "files", "paths": [str(tmp_path)]}})
@@ -350,7 +354,7 @@ def test_a_test_set_too_short_for_a_sequence_is_refused_before_anything_is_train
         prepare_study(family.study.model_copy(update={"evaluate": (short,)}), data_dir)
 
 
-def test_test_sets_of_a_study_share_no_document_with_what_any_run_of_its_line_trains_on(family: Prepared) -> None:
+def test_test_sets_of_a_study_share_no_document_with_what_any_run_of_its_line_trains_on(family: PreparedStudy) -> None:
     def documents(store: TokenStore, split: Any) -> set[bytes]:
         tokens = getattr(store, split)
         return {tokens[start:end].tobytes() for start, end in pairwise(store.offsets(split).tolist())}
