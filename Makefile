@@ -13,12 +13,13 @@ demo: $(INSTALLED)
 	$(BIN)/repeat-study run studies/laptop.toml
 	$(BIN)/repeat-study report studies/laptop.toml
 
+# Three workers on two cores: one of them mostly waits for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
