@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.config.run import Run
+from repeat_study.records.metrics import METRICS
 
-PROBE_SEQUENCES = 2 * 6 + 14  # of copying and of the heads' probe with their nulls
-ABLATION_SEQUENCES = 3 * 4  # for each head, half of the layers on average
 PROBE_CONTEXT = 1_600  # tokens of a probe's sequence at most: 11 copies of a paragraph
 CHUNK_LOGITS = 1 << 27  # of the loss on a GPU, at a time
 
@@ -24,7 +23,10 @@ def run_flops(run: Run, vocabulary: int) -> float:
 def evaluation_share(run: Run) -> float:
     """Evaluation's share of a run's FLOPs; a forward pass is a third of a training step's work on the same tokens."""
     sizes, shape = run.evaluation, run.shape
-    probed = PROBE_SEQUENCES + ABLATION_SEQUENCES * (1 + shape.layers * shape.heads / 2)
+    costs = [metric.cost for metric in METRICS if metric.cost]
+    probed: float = sum(cost.sequences for cost in costs)
+    # An ablation needs one pass of the intact model and, for each head, half of the layers on average.
+    probed += sum(cost.sequences_per_head for cost in costs) * (1 + shape.layers * shape.heads / 2)
     tested = sizes.test_sequences * (1 + len(run.further_tests))
     if run.parent:
         tested += sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences

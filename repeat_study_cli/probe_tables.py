@@ -6,8 +6,8 @@ from rich.table import Table
 
 from repeat_study.probes.checkpoint_probe import Probed
 from repeat_study.probes.copying import COPIES
-from repeat_study.probes.head_table import ABLATIONS
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
+from repeat_study.records.metrics import METRICS
 from repeat_study_cli.plan_tables import plain_table
 
 
@@ -28,7 +28,7 @@ def tables_of(probed: Probed) -> Iterator[Table | str]:
             numbers.add_row(name.replace("_", " "), *map(_cell, (value, *beside)))
     yield numbers
     yield "\neach head ± 95% over sequences, its null in brackets"
-    names = ("prefix_matching", "previous_token", "copying", "ov_copying", "attribution", *ABLATIONS)
+    names = [metric.column for metric in METRICS if metric.column]
     heads = probed.found.heads
     table = plain_table("head", *(name.replace("_", " ") for name in names))
     for place, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):

@@ -225,7 +225,7 @@ def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Pa
     for partition in {found.partition for found in allocations.values() if found.partition}:
         scheduler.check_partition(partition)
     ready = prepared(declared, data_dir)
-    from repeat_study.records.tensorboard import write_study_page
+    from repeat_study.records.tensorboard.study_page import write_study_page
     from slurm.sweep import submit
 
     def submit_runs(stage: PreparedStudy, runs: list[Run]) -> None:
@@ -254,7 +254,7 @@ def _train_in_this_process(ready: PreparedStudy, runs: list[Run], runs_dir: Path
 
     from repeat_study.model.hardware import uses_cuda
     from repeat_study.records.outcome import Outcome
-    from repeat_study.records.tensorboard import write_study_page
+    from repeat_study.records.tensorboard.study_page import write_study_page
     from repeat_study.training.trainer import train_bundle
     from slurm.job import show_progress
     from slurm.preemption import Leave

@@ -74,7 +74,7 @@ def _train_here(runs: list[Run], ready: PreparedStudy, runs_dir: Path, processes
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.outcome import Outcome
-    from repeat_study.records.tensorboard import write_study_page
+    from repeat_study.records.tensorboard.study_page import write_study_page
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
     processes, gpus = processes or cores(), gpus_for(resources)

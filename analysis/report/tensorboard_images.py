@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures.style import SavedPlot
-from repeat_study.records.tensorboard import image, write_events
+from repeat_study.records.tensorboard.events import image, write_events
 
 
 def write_images(folder: Path, pictures: Sequence[SavedPlot]) -> None:

@@ -1,5 +1,6 @@
 """All that is known of every head at one evaluation, as one table."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,12 @@ from repeat_study.probes.copying import CopyingProbe, later
 from repeat_study.probes.heads import HeadScores
 from repeat_study.probes.intervals import mean_and_interval
 from repeat_study.probes.positions import windows
+from repeat_study.records.metrics import METRICS
 
 # Paragraphs, their shuffles and test sequences, as many of each: what is measured is a difference on the same text.
 ABLATED_SEQUENCES = 4
 ABLATED_COPIES = 4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
-ABLATIONS = ("ablation_copying_gain", "ablation_copying_loss", "ablation_in_context_score")
-# Of a score's best head, or of the head whose ablation costs most; the null's best head is chosen the same way.
-HEADLINES = ("prefix_matching", "previous_token", "copying", "ablation_copying_gain")
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,13 @@ class HeadTable:
     def headlines(self) -> dict[str, Any]:
         """One number per row of metrics: that of the best head, with its interval and with the best head's on the null."""
         row: dict[str, Any] = {}
-        for name in HEADLINES:
-            scores = self.columns[name].flatten()
-            best = int(scores.argmax())
-            half = float(self.columns[f"{name}_ci"].flatten()[best])
-            name_in_row = "copying_score" if name == "copying" else name
-            row |= {name_in_row: float(scores[best]), f"{name_in_row}_ci": half if half == half else None}
-            if f"{name}_null" in self.columns:
-                row[f"{name_in_row}_null"] = float(self.columns[f"{name}_null"].max())
+        for metric in METRICS:
+            if metric.key and metric.column in self.columns:
+                scores = self.columns[metric.column].flatten()
+                best = int(scores.argmax())
+                half = float(self.columns[metric.interval_column].flatten()[best])
+                row |= {metric.key: float(scores[best]), metric.interval_key: None if math.isnan(half) else half}
+                row[metric.null_key] = float(self.columns[metric.null_column].max())
         return row
 
     def flat(self) -> dict[str, list[Any]]:

@@ -22,7 +22,7 @@ from repeat_study.model.hardware import describe, peak_memory
 from repeat_study.probes.evaluation import Evaluation, Evaluator, evaluate_lanes
 from repeat_study.records.outcome import Progress
 from repeat_study.records.run_directory import RunDirectory
-from repeat_study.records.tensorboard import Monitor
+from repeat_study.records.tensorboard.run_writer import TensorBoardWriter
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.lightning_module import LanguageModelling, one_recipe
 
@@ -58,7 +58,7 @@ class Lane:
     started_from: str | None = None  # digest of the parent's weights that this session began with
     clock: Clock = field(default_factory=Clock)
     standing: list[dict[str, Any]] = field(default_factory=list)  # its evaluations up to where it goes on from
-    monitor: Monitor | None = None
+    tensorboard: TensorBoardWriter | None = None
     lost: Diverged | None = None  # since when nothing is written of it any more
 
     @property
@@ -122,7 +122,7 @@ class RunCallback(lightning.Callback):
         for lane in lanes if process_group.is_lead else []:
             shown = [row | timing for row, timing in zip(lane.standing, lane.directory.timings(), strict=True)]
             heads = lane.directory.heads_of(lane.standing)
-            lane.monitor = Monitor(lane.directory.path, lane.run, zip(shown, heads, strict=True))
+            lane.tensorboard = TensorBoardWriter(lane.directory.path, lane.run, zip(shown, heads, strict=True))
 
     @property
     def alive(self) -> list[Lane]:
@@ -210,8 +210,8 @@ class RunCallback(lightning.Callback):
         self.files.written[self.lanes.index(lane)] = None  # its last good checkpoint stays
         if self.process_group.is_lead:
             lane.directory.fail(f"{type(why).__name__}: {why}", why.step)
-        if lane.monitor:
-            lane.monitor.finish(succeeded=False)
+        if lane.tensorboard:
+            lane.tensorboard.finish(succeeded=False)
         if not self.alive:
             raise why
 
@@ -274,9 +274,9 @@ class RunCallback(lightning.Callback):
             "lanes": len(self.lanes),
             "seconds_left": left,
         }
-        if lane.monitor:
+        if lane.tensorboard:
             lane.directory.append(row, timing, found.heads, found.paragraph)
-            lane.monitor.add(row | timing, found.heads)
+            lane.tensorboard.add(row | timing, found.heads)
         self.report(Progress(lane.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
 
     def _seconds_left(self, tokens_per_second: float, clock: Clock) -> float:

@@ -233,12 +233,12 @@ def _train(
             with suppress(Diverged):  # the last lane; each is recorded already
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         for lane in callback.alive:
-            if lane.monitor and callback.step == run.steps:
-                lane.monitor.finish()
+            if lane.tensorboard and callback.step == run.steps:
+                lane.tensorboard.finish()
     finally:
         for lane in lanes:
-            if lane.monitor:
-                lane.monitor.close()
+            if lane.tensorboard:
+                lane.tensorboard.close()
     for lane in lanes:
         if lane.lost:
             endings[lane.run.name] = lane.lost

@@ -22,8 +22,10 @@ from data_prep.errors import InputError
 from data_prep.mixture import Spacing
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.records.heat_map import CELL, MARGIN
-from repeat_study.records.tensorboard import CHARTS, SCALARS, Monitor, write_study_page
+from repeat_study.records.metrics import METRICS, Metric, Null
+from repeat_study.records.tensorboard.heat_map import CELL, MARGIN
+from repeat_study.records.tensorboard.run_writer import TensorBoardWriter, scalars_of
+from repeat_study.records.tensorboard.study_page import write_study_page
 
 Points = dict[str, list[tuple[int, float]]]
 HEADS = {"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "prefix_matching": [0.03, 0.0, 1.0, 0.25]}
@@ -35,17 +37,26 @@ def grid(study: Study) -> list[Run]:
     return study.runs("0123456789abcdef")
 
 
+def has_tagged_null(metric: Metric) -> bool:
+    return isinstance(metric.null, Null) and bool(metric.null.name)
+
+
+TAGGED = [metric for metric in METRICS if metric.tag]
+KEYS = [metric.key for metric in TAGGED] + [metric.null_key for metric in TAGGED if has_tagged_null(metric)]
+TAGS = [metric.tag for metric in TAGGED] + [f"{metric.tag}_null" for metric in TAGGED if has_tagged_null(metric)]
+
+
 def row(step: int, **changes: Any) -> dict[str, Any]:
-    """An evaluation with every number there is, each of them another."""
-    numbers = {key: place + step / 1024 for place, key in enumerate(SCALARS, start=1)}
+    """An evaluation with a different number for every metric."""
+    numbers = {key: place + step / 1024 for place, key in enumerate(KEYS, start=1)}
     fixed = {"step": step, "tokens": 256 * step, "time": 1.7e9 + step, "copying_loss_per_copy": [5.0, 4.0, 3.0]}
     return fixed | numbers | changes
 
 
-def watch(study_dir: Path, run: Run, rows: list[dict[str, Any]]) -> Monitor:
+def start_writer(study_dir: Path, run: Run, rows: list[dict[str, Any]]) -> TensorBoardWriter:
     folder = study_dir / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    return Monitor(folder, run, [(row, HEADS) for row in rows])
+    return TensorBoardWriter(folder, run, [(row, HEADS) for row in rows])
 
 
 def read(study_dir: Path) -> EventMultiplexer:
@@ -102,39 +113,40 @@ def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
 ) -> None:
     write_study_page(tmp_path, grid)
     for run in grid:
-        monitor = watch(tmp_path, run, [])
-        monitor.add(row(0), HEADS)
-        monitor.add(row(4), HEADS)
-        monitor.close()
+        writer = start_writer(tmp_path, run, [])
+        writer.add(row(0), HEADS)
+        writer.add(row(4), HEADS)
+        writer.close()
     assert set(read(tmp_path).Runs()) == {".", *(run.name for run in grid)}
-    found = points(tmp_path, grid[0])
-    assert found.keys() == {scalar.tag for scalar in SCALARS.values()} | {f"loss_by_copy/0{copy}" for copy in (1, 2, 3)}
-    assert found["loss/test"] == [(0, 1.0), (1024, 1.00390625)]
-    assert found["loss_by_copy/03"] == [(0, 3.0), (1024, 3.0)]
+    curves = points(tmp_path, grid[0])
+    assert curves.keys() == {*TAGS} | {f"loss_by_copy/0{copy}" for copy in (1, 2, 3)}
+    place = KEYS.index("test_loss") + 1
+    assert curves["loss/test"] == [(0, place), (1024, place + 4 / 1024)]
+    assert curves["loss_by_copy/03"] == [(0, 3.0), (1024, 3.0)]
 
 
 def test_an_evaluation_is_on_view_as_soon_as_it_is_added(tmp_path: Path, grid: list[Run]) -> None:
-    monitor = watch(tmp_path, grid[0], [row(0)])
+    writer = start_writer(tmp_path, grid[0], [row(0)])
     assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0]
-    monitor.add(row(1), HEADS)
+    writer.add(row(1), HEADS)
     assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0, 256]
-    monitor.close()
+    writer.close()
 
 
 @pytest.mark.parametrize("resumed_at", [0, 3, 7])
 def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run], resumed_at: int) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     rows = [row(step) for step in range(8)]
-    whole = watch(undisturbed, grid[0], [])
+    whole = start_writer(undisturbed, grid[0], [])
     for each in rows:
         whole.add(each, HEADS)
     whole.close()
 
-    watch(killed, grid[0], rows[:6])  # never closed
+    start_writer(killed, grid[0], rows[:6])  # never closed
     (events,) = (killed / grid[0].name).glob("events*")
     with events.open("ab") as file:
         file.write(b"\x99\x00\x00")  # a record cut short
-    resumed = watch(killed, grid[0], rows[:resumed_at])
+    resumed = start_writer(killed, grid[0], rows[:resumed_at])
     for each in rows[resumed_at:]:
         resumed.add(each, HEADS)
     resumed.close()
@@ -143,10 +155,10 @@ def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run
 
 
 def test_every_evaluation_has_a_heat_map_of_its_heads(tmp_path: Path, grid: list[Run]) -> None:
-    monitor = watch(tmp_path, grid[0], [row(0)])
-    monitor.add(row(1), HEADS | {"prefix_matching": [0.5] * 4})
-    monitor.add(row(2), {})  # a context too short for the probe
-    monitor.close()
+    writer = start_writer(tmp_path, grid[0], [row(0)])
+    writer.add(row(1), HEADS | {"prefix_matching": [0.5] * 4})
+    writer.add(row(2), {})  # a context too short for the probe
+    writer.close()
     events = read(tmp_path).Tensors(grid[0].name, "heads/prefix_matching")
     assert [event.step for event in events] == [0, 256]
     width, height, png = events[0].tensor_proto.string_val
@@ -167,39 +179,40 @@ def test_only_events_are_removed_from_a_run_directory(tmp_path: Path, grid: list
     kept = {name: folder / name for name in ("metrics.jsonl", "events.txt", "spec.json")}
     for path in kept.values():
         path.write_text("{}")
-    watch(tmp_path, grid[0], []).close()
+    start_writer(tmp_path, grid[0], []).close()
     assert all(path.read_text() == "{}" for path in kept.values())
 
 
 def test_a_number_that_is_missing_leaves_no_point(tmp_path: Path, grid: list[Run]) -> None:
     without = {key: value for key, value in row(0).items() if key not in ("prefix_matching", "copying_loss_per_copy")}
-    monitor = watch(tmp_path, grid[0], [without | {"train_loss": None, "time": None}, row(1, pool_loss=0.0)])
-    monitor.close()
-    found = points(tmp_path, grid[0])
+    writer = start_writer(tmp_path, grid[0], [without | {"train_loss": None, "time": None}, row(1, pool_loss=0.0)])
+    writer.close()
+    curves = points(tmp_path, grid[0])
     for tag in ("loss/train", "induction/prefix_matching", "loss_by_copy/01"):
-        assert [step for step, _ in found[tag]] == [256], tag
-    assert [value for _, value in found["loss/pool"]] == [2.0, 0.0]
+        assert [step for step, _ in curves[tag]] == [256], tag
+    assert [value for _, value in curves["loss/pool"]] == [KEYS.index("pool_loss") + 1, 0.0]
 
 
 def test_every_tag_says_its_unit_and_no_two_share_a_title(tmp_path: Path, grid: list[Run]) -> None:
-    watch(tmp_path, grid[0], [row(0), row(1)]).close()
+    start_writer(tmp_path, grid[0], [row(0), row(1)]).close()
     multiplexer = read(tmp_path)
     for tag in points(tmp_path, grid[0]):
         said = multiplexer.SummaryMetadata(grid[0].name, tag).summary_description
         nats = tag.split("/")[0] in ("loss", "copying", "loss_by_copy") or "ablation" in tag or "in_context" in tag
         assert ("nats per token" in said) == nats, tag
-    assert len({scalar.title for scalar in SCALARS.values()}) == len(SCALARS)
+    titles = [scalar.title for scalar in scalars_of(row(0))]
+    assert len(set(titles)) == len(titles) == len(TAGS) + 3
 
 
 def test_memory_is_shown_in_gib(tmp_path: Path, grid: list[Run]) -> None:
-    watch(tmp_path, grid[0], [row(0, memory_bytes=3 * 2**29)]).close()
+    start_writer(tmp_path, grid[0], [row(0, memory_bytes=3 * 2**29)]).close()
     assert points(tmp_path, grid[0])["machine/memory_gib"] == [(0, 1.5)]
 
 
 def test_the_table_has_every_run_with_its_factors_and_final_results(tmp_path: Path, grid: list[Run]) -> None:
     write_study_page(tmp_path, grid)
     for run in grid:
-        watch(tmp_path, run, [row(0), row(1, test_loss=run.repeats / 4)]).close()
+        start_writer(tmp_path, run, [row(0), row(1, test_loss=run.repeats / 4)]).close()
     found = table(tmp_path)
     assert found.keys() == {run.name for run in grid}
     for run in grid:
@@ -236,25 +249,25 @@ def test_a_column_is_what_varies_and_what_the_study_is_about(tmp_path: Path, gri
 def test_the_table_says_how_a_run_ended(tmp_path: Path, grid: list[Run], succeeded: bool) -> None:
     run = grid[0]
     write_study_page(tmp_path, grid)
-    monitor = watch(tmp_path, run, [row(0), row(1)])
+    writer = start_writer(tmp_path, run, [row(0), row(1)])
     assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN"
-    monitor.finish(succeeded)
-    monitor.close()
-    monitor.close()
+    writer.finish(succeeded)
+    writer.close()
+    writer.close()
     session = table(tmp_path)[run.name]
     assert session["status"] == ("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
     assert (session["startTimeSecs"], session["endTimeSecs"]) == (1.7e9, 1.7e9 + 1), "the run's, not the session's"
-    watch(tmp_path, run, [row(0)]).close()
+    start_writer(tmp_path, run, [row(0)]).close()
     assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN", "a run that goes on is not finished"
 
 
 def test_every_chart_of_the_layout_shows_one_tag(tmp_path: Path, grid: list[Run]) -> None:
     write_study_page(tmp_path, grid)
-    watch(tmp_path, grid[0], [row(0)]).close()
+    start_writer(tmp_path, grid[0], [row(0)]).close()
     tags = points(tmp_path, grid[0])
     (category,) = served(tmp_path)("custom_scalars", "/layout")["category"]
     shown = [[tag for tag in tags if re.match(chart["multiline"]["tag"][0], tag)] for chart in category["chart"]]
-    assert shown == [[SCALARS[key].tag] for key in CHARTS]
+    assert shown == [[metric.tag] for metric in METRICS if metric.chart]
     assert [tag for (tag,) in shown][:2] == ["loss/test", "loss/pool"]
 
 
@@ -278,7 +291,7 @@ def test_a_study_folder_that_cannot_be_written_is_one_line(tmp_path: Path, grid:
 
 
 def test_the_study_page_leaves_the_runs_alone(tmp_path: Path, grid: list[Run]) -> None:
-    watch(tmp_path, grid[0], [row(0)]).close()
+    start_writer(tmp_path, grid[0], [row(0)]).close()
     before = points(tmp_path, grid[0])
     write_study_page(tmp_path, grid)
     assert before and points(tmp_path, grid[0]) == before
