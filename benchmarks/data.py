@@ -23,7 +23,7 @@ from data_prep.encoding import BATCH_CHARACTERS
 from data_prep.mixture import RepeatMixture, pool_size
 from data_prep.sources import InstalledPython, SourceReport, documents
 from data_prep.token_store import TokenStore
-from repeat_study.training.datamodule import MixtureBatches
+from repeat_study.training.dataset import MixtureDataset
 
 ROUNDS = 5
 
@@ -86,7 +86,7 @@ def assembly(store: TokenStore) -> dict[str, float]:
         in_store = store.sequences_in("train", context)
         positions = in_store * 2 // 3 // per_step * per_step
         mixture = RepeatMixture(positions, pool_size(positions, 0.5, 10), 10, seed=0)
-        batches = MixtureBatches([(mixture, Draw(store, context, positions, Unit.SEQUENCE, 0))], per_step)
+        batches = MixtureDataset([(mixture, Draw(store, context, positions, Unit.SEQUENCE, 0))], per_step)
         rows = store.train[: in_store * (context + 1)].reshape(-1, context + 1)
         index = np.random.default_rng(0).integers(0, in_store, (len(batches), per_step))
         steps = len(batches)

@@ -31,7 +31,7 @@ from repeat_study.local.workers import WORKER_ENVIRONMENT
 from repeat_study.probes.evaluation import evaluator
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.in_context import in_context
-from repeat_study.training.datamodule import MixtureBatches
+from repeat_study.training.dataset import MixtureDataset
 from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
@@ -54,7 +54,7 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
     """One optimiser step; each probe of an evaluation, with its rows; all of an evaluation. The weights train on."""
     module = LanguageModelling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
-    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
+    batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
     evaluate, numbers = evaluator(run, store), cycle(range(run.steps))
     heads, test_losses = evaluate.heads, model.token_losses(evaluate.texts.test[None])[0]
     assert heads

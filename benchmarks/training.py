@@ -74,14 +74,14 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
     """Tokens per second of the same work in a plain loop: batch, loss, backward pass, clipping, AdamW, schedule."""
     import torch
 
-    from repeat_study.training.datamodule import MixtureBatches
+    from repeat_study.training.dataset import MixtureDataset
     from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
 
     module = LanguageModelling([run], store.vocabulary).to(device)
     if device == "cuda":
         module.model.compile_parts()
     optimizer, parameters = module.configure_optimizers(), list(module.model.parameters())
-    batches = MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step)
+    batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
     per_interval, rates = run.steps // INTERVALS, []
     for interval in range(INTERVALS):
         begun = time.perf_counter()

@@ -10,7 +10,7 @@ from repeat_study.config.resources import Accelerator
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.cost import evaluation_share, run_flops
-from repeat_study.training.bundles import bundle_memory, bundles
+from repeat_study.training.bundles import bundle_memory, pack_bundles
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _sizes(study: Study, runs: list[Run], vocabulary: int, prices: Prices) -> Ta
         of_size = [run for run in runs if run.model == model]
         rows = max(run.model_vocabulary(vocabulary) for run in of_size)
         flops = sum(run_flops(run, vocabulary) for run in of_size)
-        packed = bundles(of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
+        packed = pack_bundles(of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
         memory = max(bundle_memory(bundle[0], len(bundle), resources, vocabulary) for bundle in packed)
         lanes = max(map(len, packed))
         run = of_size[0]

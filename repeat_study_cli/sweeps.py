@@ -17,7 +17,7 @@ from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.preparation import PreparedStudy, open_study
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.training.bundles import bundles
+from repeat_study.training.bundles import pack_bundles
 from repeat_study_cli.arguments import (
     DataOption,
     LanesOption,
@@ -264,7 +264,7 @@ def _train_in_this_process(ready: PreparedStudy, runs: list[Run], runs_dir: Path
     write_study_page(folder, ready.known_runs(runs_dir).runs)
     leave = Leave("INT", "TERM")
     resources = ready.study.resources
-    for bundle in bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
+    for bundle in pack_bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
         console.print(", ".join(run.label for run in bundle))
         show = partial(show_progress, named=len(bundle) > 1)
         endings = train_bundle(bundle, ready.store, folder, show, leave, resources)

@@ -23,7 +23,7 @@ from repeat_study.config.run import Run
 from repeat_study.cost import work
 from repeat_study.local.workers import WORKER_ENVIRONMENT
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.training.bundles import bundles
+from repeat_study.training.bundles import pack_bundles
 from slurm import scheduler
 from slurm.allocation import Allocation
 from slurm.job import TrainJob
@@ -82,7 +82,9 @@ def submit(
         say(_account(found))
         if not found.todo:
             return None
-        pack = partial(bundles, resources=resources, vocabulary=store.vocabulary, gpu=bool(allocation.gpus_per_node))
+        pack = partial(
+            pack_bundles, resources=resources, vocabulary=store.vocabulary, gpu=bool(allocation.gpus_per_node)
+        )
         parts = in_order(found.todo, study_dir, largest, pack)
         submission = Submission.new(
             study_dir,

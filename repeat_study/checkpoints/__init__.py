@@ -1,1 +1,1 @@
-"""Checkpoints: what a run saves and reads back, alone or as one lane of a bundle."""
+"""Checkpoints: the files a run saves and reads back, the lanes of a bundle's checkpoint, and starting from a finished parent."""

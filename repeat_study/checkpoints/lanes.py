@@ -1,6 +1,7 @@
-"""The checkpoints of runs that are trained in lockstep, a lane each.
+"""Splitting the checkpoint of a bundle into one checkpoint per run, and merging those into a bundle's again.
 
-A checkpoint is of one run whatever bundle wrote it, so a run begun in one bundle goes on in another, or alone.
+A checkpoint file belongs to one run, whichever bundle wrote it, so a run that was started in one bundle can be resumed in another
+one, or alone.
 """
 
 from collections.abc import Sequence
@@ -11,118 +12,133 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-Checkpoint = dict[str, Any]
-KINDS = 2  # optimiser parameter groups per recipe: with weight decay and without
-COUNTED = "summed_steps"  # the one number of the module's state that is no lane's own
-LEFT_RANGE = "left_range"
+from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, scratch_file
+from repeat_study.records.run_directory import RunDirectory
+
+GROUPS_PER_RECIPE = 2  # optimiser parameter groups: with weight decay and without
+SHARED_BUFFER = "summed_steps"  # the only number in the module's state that lanes share
+UNSTACKED_BUFFER = "left_range"  # has no lanes axis in the checkpoint of a single run
 
 
-class LaneFiles(TorchCheckpointIO):
-    """Checkpoints of a bundle, a file per lane, straight to these paths: Lightning's own way goes twice through memory and once
-    through /tmp. Not atomic: what writes them gives scratch files and renames those."""
+class LaneCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin for reading and writing checkpoints: one file per lane.
 
-    def __init__(self, written: list[Path | None], read: Sequence[Path], one_recipe: bool) -> None:
-        """`written`: where each lane's goes, None where it is not to be written any more; `read`: where it comes from;
-        `one_recipe`: whether the optimiser holds all lanes in one tensor."""
+    It writes straight to the run directories. Lightning's own plugin makes a second copy in memory and a third one in /tmp.
+    """
+
+    def __init__(self, directories: Sequence[RunDirectory], same_recipe: bool) -> None:
+        """`directories`: of the run in each lane; `same_recipe`: whether the optimiser holds all lanes in one tensor."""
         super().__init__()
-        self.written, self.read, self.one_recipe = written, read, one_recipe
+        self.directories, self.same_recipe = directories, same_recipe
+        self.dropped: set[int] = set()
+
+    def drop(self, lane: int) -> None:
+        """Write no more checkpoints for a lane, so that its last good one stays."""
+        self.dropped.add(lane)
 
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any | None = None) -> None:
-        """Every lane's to its own file; `path` is the first one's."""
-        for lane, own in enumerate(self.written):
-            if own:
-                torch.save(of_lane(checkpoint, lane, len(self.written)), own)
+        """Write every lane to a scratch file, then put all of these in place. Lightning's `path` is not used."""
+        lanes = len(self.directories)
+        kept = [(lane, directory) for lane, directory in enumerate(self.directories) if lane not in self.dropped]
+        for lane, directory in kept:
+            torch.save(split_lane(checkpoint, lane, lanes), scratch_file(directory))
+        for _, directory in kept:
+            replace_checkpoint(directory)
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> Checkpoint:
-        """The bundle's, from its lanes' files; `path` is the first one's."""
-        read = [super(LaneFiles, self).load_checkpoint(own, *arguments, **options) for own in self.read]
-        return of_bundle(read, self.one_recipe)
+        """The bundle's checkpoint, merged from the files of its lanes. Lightning's `path` is not used."""
+        load = super().load_checkpoint
+        return merge_lanes([load(run.checkpoint, *arguments, **options) for run in self.directories], self.same_recipe)
 
 
-def of_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
-    """One run's checkpoint out of a bundle's."""
+def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
+    """The checkpoint of the run in one lane of a bundle of `lanes`."""
 
-    def own(name: str, value: Tensor) -> Tensor:
-        if name == COUNTED:
+    def select(name: str, value: Tensor) -> Tensor:
+        if name == SHARED_BUFFER:
             return value
-        if name == LEFT_RANGE:
+        if name == UNSTACKED_BUFFER:
             return value[lane].clone()
-        # A part of a tensor would be saved with all of it.
+        # Cloned: torch.save would write the whole tensor behind a slice.
         return value[lane : lane + 1].clone() if lanes > 1 else value
 
-    state = {name: own(name, value) for name, value in checkpoint["state_dict"].items()}
-    parts: Checkpoint = {"state_dict": state}
+    replaced: Checkpoint = {
+        "state_dict": {name: select(name, value) for name, value in checkpoint["state_dict"].items()}
+    }
     if lanes > 1:
-        parts["optimizer_states"] = [_optimizer_of_lane(checkpoint["optimizer_states"][0], lane)]
-        parts["callbacks"] = {
+        replaced["optimizer_states"] = [_split_optimizer(checkpoint["optimizer_states"][0], lane)]
+        replaced["callbacks"] = {
             name: {account: seconds[lane] for account, seconds in clocks.items()}
             for name, clocks in checkpoint["callbacks"].items()
         }
-        parts["run"] = checkpoint["run"][lane]
-    return checkpoint | parts
+        replaced["run"] = checkpoint["run"][lane]
+    return checkpoint | replaced
 
 
-def _optimizer_of_lane(optimizer: Checkpoint, lane: int) -> Checkpoint:
-    groups, states = optimizer["param_groups"], optimizer["state"]
-    if len(groups) == KINDS:  # all lanes in one tensor
-        parts = {
-            number: {name: value[lane : lane + 1].clone() if value.dim() else value for name, value in state.items()}
-            for number, state in states.items()
-        }
-        return {"state": parts, "param_groups": groups}
-    own = groups[KINDS * lane : KINDS * (lane + 1)]
-    first = own[0]["params"][0]
-    return {
-        "state": {number - first: states[number] for group in own for number in group["params"]},
-        "param_groups": [group | {"params": [number - first for number in group["params"]]} for group in own],
-    }
-
-
-def of_bundle(checkpoints: Sequence[Checkpoint], one_recipe: bool) -> Checkpoint:
-    """A bundle's checkpoint out of those of its runs, all of one step; `one_recipe` as for LaneFiles."""
+def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpoint:
+    """The checkpoint of a bundle from those of its runs, which are all of one step; `same_recipe` as in LaneCheckpointIO."""
     first, lanes = checkpoints[0], len(checkpoints)
     states = [checkpoint["state_dict"] for checkpoint in checkpoints]
 
-    def together(name: str) -> Tensor:
-        if name == COUNTED:
+    def merge(name: str) -> Tensor:
+        if name == SHARED_BUFFER:
             return states[0][name]
         values = [state[name] for state in states]
-        return torch.stack(values) if name == LEFT_RANGE else torch.cat(values)
+        return torch.stack(values) if name == UNSTACKED_BUFFER else torch.cat(values)
 
-    parts: Checkpoint = {"state_dict": {name: together(name) for name in states[0]}}
+    replaced: Checkpoint = {"state_dict": {name: merge(name) for name in states[0]}}
     if lanes > 1:
         optimizers = [checkpoint["optimizer_states"][0] for checkpoint in checkpoints]
-        parts["optimizer_states"] = [(_one_optimizer if one_recipe else _optimizers_beside_each_other)(optimizers)]
-        parts["callbacks"] = {
+        replaced["optimizer_states"] = [(_stack_optimizers if same_recipe else _list_optimizers)(optimizers)]
+        replaced["callbacks"] = {
             name: {account: [checkpoint["callbacks"][name][account] for checkpoint in checkpoints] for account in state}
             for name, state in first["callbacks"].items()
         }
-        parts["run"] = [checkpoint["run"] for checkpoint in checkpoints]
-    return first | parts
+        replaced["run"] = [checkpoint["run"] for checkpoint in checkpoints]
+    return first | replaced
 
 
-def _one_optimizer(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    def together(values: list[Tensor]) -> Tensor:
+def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
+    groups, states = optimizer["param_groups"], optimizer["state"]
+    if len(groups) == GROUPS_PER_RECIPE:  # all lanes in one tensor
+        split = {
+            number: {name: value[lane : lane + 1].clone() if value.dim() else value for name, value in state.items()}
+            for number, state in states.items()
+        }
+        return {"state": split, "param_groups": groups}
+    lane_groups = groups[GROUPS_PER_RECIPE * lane : GROUPS_PER_RECIPE * (lane + 1)]
+    first = lane_groups[0]["params"][0]
+    return {
+        "state": {number - first: states[number] for group in lane_groups for number in group["params"]},
+        "param_groups": [group | {"params": [number - first for number in group["params"]]} for group in lane_groups],
+    }
+
+
+def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
+    """One optimiser whose tensors hold all lanes."""
+
+    def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]
 
     states = [optimizer["state"] for optimizer in optimizers]
-    parts = {
-        number: {name: together([state[number][name] for state in states]) for name in own}
-        for number, own in states[0].items()
+    merged = {
+        number: {name: merge([state[number][name] for state in states]) for name in first}
+        for number, first in states[0].items()
     }
-    return {"state": parts, "param_groups": optimizers[0]["param_groups"]}
+    return {"state": merged, "param_groups": optimizers[0]["param_groups"]}
 
 
-def _optimizers_beside_each_other(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    each = len(optimizers[0]["state"])
+def _list_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
+    """One optimiser that holds each lane's tensors by themselves, lane after lane."""
+    per_lane = len(optimizers[0]["state"])
     return {
         "state": {
-            lane * each + number: state
+            lane * per_lane + number: state
             for lane, optimizer in enumerate(optimizers)
             for number, state in optimizer["state"].items()
         },
         "param_groups": [
-            group | {"params": [lane * each + number for number in group["params"]]}
+            group | {"params": [lane * per_lane + number for number in group["params"]]}
             for lane, optimizer in enumerate(optimizers)
             for group in optimizer["param_groups"]
         ],

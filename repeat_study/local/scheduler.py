@@ -14,7 +14,7 @@ from repeat_study.cost import work
 from repeat_study.local.workers import WorkerGroup
 from repeat_study.records.outcome import Ended, Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.training.bundles import bundles
+from repeat_study.training.bundles import pack_bundles
 
 ATTEMPTS = 2  # times a run is tried when its process goes from outside and it got no further meanwhile
 
@@ -66,7 +66,7 @@ class LocalScheduler:
                 self._end(Ended(run.name, Outcome.ALREADY_DONE))
             else:
                 open_runs.append(run)
-        packed = bundles(open_runs, self.resources, self.store.vocabulary, self.gpus > 0, places)
+        packed = pack_bundles(open_runs, self.resources, self.store.vocabulary, self.gpus > 0, places)
         todo = deque(
             tuple(bundle) for bundle in sorted(packed, key=lambda bundle: sum(map(work, bundle)), reverse=True)
         )

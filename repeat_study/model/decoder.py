@@ -27,7 +27,7 @@ CHUNK_TOKENS = 1 << 12  # of a forward pass without gradient on a CPU
 CHUNK_TOKENS_CUDA = 1 << 16
 
 
-def sequences_at_once(tokens_lbt: Tensor) -> int:
+def sequences_per_pass(tokens_lbt: Tensor) -> int:
     """How many sequences of each lane one forward pass without gradient takes. On a CPU it is what a lane alone would take, so
     that it rounds as that would."""
     lanes, _, time = tokens_lbt.shape
@@ -252,7 +252,7 @@ class Decoder(nn.Module):
     def token_losses(self, sequences_lbs: Tensor) -> Tensor:
         """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]; a
         few sequences at a time."""
-        parts = sequences_lbs.split(sequences_at_once(sequences_lbs), dim=1)
+        parts = sequences_lbs.split(sequences_per_pass(sequences_lbs), dim=1)
         losses = [
             loss.token_losses(self.residual(part[..., :-1]), self.unembedding.weight, part[..., 1:]) for part in parts
         ]

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from repeat_study.model import loss
-from repeat_study.model.decoder import Block, Decoder, sequences_at_once
+from repeat_study.model.decoder import Block, Decoder, sequences_per_pass
 from repeat_study.probes.heads import attention_patterns
 
 
@@ -54,7 +54,7 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
             hook.remove()
     # Row h keeps every head but h.
     kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
-    at_once = max(1, sequences_at_once(inputs_lbt) // len(sequences))
+    at_once = max(1, sequences_per_pass(inputs_lbt) // len(sequences))
     found = []
     for layer, (x_lbtd, mixed_l1bti) in enumerate(zip(entered, mixed_by_layer, strict=True)):
         block, last = model.blocks[layer], layer == len(entered) - 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore, find_store
-from repeat_study.checkpoints.weights import load_weights, read_weights, recorded_run
+from repeat_study.checkpoints.files import load_weights, read_weights, recorded_run
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import Evaluation, Evaluator, evaluator

@@ -6,16 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning
 import torch
 
-from data_prep.errors import InputError
-from data_prep.files import settle
-from repeat_study.checkpoints.lanes import LaneFiles
+from repeat_study.checkpoints.files import decoder_weights, keep_weights
+from repeat_study.checkpoints.lanes import LaneCheckpointIO
 from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import describe, peak_memory
@@ -24,7 +22,7 @@ from repeat_study.records.outcome import Progress
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter
 from repeat_study.training.distributed import ProcessGroup
-from repeat_study.training.lightning_module import LanguageModelling, one_recipe
+from repeat_study.training.lightning_module import LanguageModelling, same_recipe
 
 
 class Diverged(RuntimeError):
@@ -61,27 +59,6 @@ class Lane:
     tensorboard: TensorBoardWriter | None = None
     lost: Diverged | None = None  # since when nothing is written of it any more
 
-    @property
-    def scratch(self) -> Path:
-        """Where its checkpoint is written before it takes the last one's place."""
-        return self.directory.checkpoint.with_suffix(".tmp")
-
-
-def checkpointed_step(run: Run, directory: RunDirectory) -> int:
-    """Steps after which the run's checkpoint was written, 0 without one; InputError where it is damaged or another run's."""
-    path = directory.checkpoint
-    if not path.is_file():
-        return 0
-    mend = "delete it to train the run from its start"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        step, identity = int(content["global_step"]), content["run"]
-    except Exception as error:  # torch raises almost anything on a damaged file
-        raise InputError(f"{path}: damaged ({type(error).__name__}); {mend}") from error
-    if identity != run.identity:
-        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {mend}")
-    return step
-
 
 class RunCallback(lightning.Callback):
     """Everything that is written about runs in training, is written here, at the boundary between two steps.
@@ -114,8 +91,9 @@ class RunCallback(lightning.Callback):
         self.evaluation_steps = self.run.evaluation.steps(self.run.steps)
         kept = {Keep.LAST: [], Keep.LOG: self.run.evaluation.log_steps(self.run.steps), Keep.ALL: self.evaluation_steps}
         self._due, self._kept = frozenset(self.evaluation_steps), frozenset(kept[resources.keep_checkpoints])
-        read = [lane.directory.checkpoint for lane in lanes]
-        self.files = LaneFiles([lane.scratch for lane in lanes], read, one_recipe([lane.run for lane in lanes]))
+        self.checkpoint_io = LaneCheckpointIO(
+            [lane.directory for lane in lanes], same_recipe([lane.run for lane in lanes])
+        )
         self._terminated = terminated
         self._handler = signal.getsignal(signal.SIGTERM)  # the caller's own, which is told too
         self._mark = 0.0  # when time was last booked
@@ -207,7 +185,7 @@ class RunCallback(lightning.Callback):
     def _lose(self, lane: Lane, why: Diverged) -> None:
         """Give a diverged run up; raises what became of it where it was the last."""
         lane.lost = why
-        self.files.written[self.lanes.index(lane)] = None  # its last good checkpoint stays
+        self.checkpoint_io.drop(self.lanes.index(lane))
         if self.process_group.is_lead:
             lane.directory.fail(f"{type(why).__name__}: {why}", why.step)
         if lane.tensorboard:
@@ -289,15 +267,11 @@ class RunCallback(lightning.Callback):
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModelling)
         module.share_means()
-        trainer.save_checkpoint(self.lanes[0].scratch)  # and the other lanes' beside it
-        for lane in self.alive if self.process_group.is_lead else []:
-            settle(lane.scratch, lane.directory.checkpoint)
+        trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # and every other lane's
         if self.step in self._kept:
-            weights = trainer.strategy.lightning_module_state_dict()  # whole, also where they are sharded
-            model = {key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")}
+            weights = decoder_weights(trainer.strategy.lightning_module_state_dict())  # whole, also if they are sharded
             for number, lane in enumerate(self.lanes if self.process_group.is_lead else []):
                 if not lane.lost:
-                    own = {key: value[number : number + 1].clone() for key, value in model.items()}
-                    torch.save({"step": self.step, "run": lane.run.identity, "model": own}, lane.scratch)
-                    settle(lane.scratch, lane.directory.weights_at(self.step))
+                    own = {key: value[number : number + 1].clone() for key, value in weights.items()}
+                    keep_weights(lane.directory, lane.run, self.step, own)
         self._charge("saving")

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard
 from torch.optim import AdamW
 
-from repeat_study.checkpoints.lanes import KINDS
+from repeat_study.checkpoints.lanes import GROUPS_PER_RECIPE
 from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
@@ -54,7 +54,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | 
     return norm_l
 
 
-def one_recipe(runs: Sequence[Run]) -> bool:
+def same_recipe(runs: Sequence[Run]) -> bool:
     """Whether the optimiser does the same with all of these runs at every step, so that their tensors may be one in it."""
     recipes = {
         (run.learning_rate, run.warmup_fraction, run.final_learning_rate_fraction, run.weight_decay) for run in runs
@@ -138,7 +138,7 @@ class LanguageModelling(lightning.LightningModule):
         step = self.trainer.global_step
         optimizer: Any = self.optimizers()
         for number, group in enumerate(optimizer.param_groups):
-            group["lr"] = self.learning_rate(step, number // KINDS if self._of_lanes else 0)
+            group["lr"] = self.learning_rate(step, number // GROUPS_PER_RECIPE if self._of_lanes else 0)
         loss_l = self._accumulate(batch)
         parameters = self._decayed_first()
         norm_l = clip_gradients_per_lane(parameters, self.largest_norm_l)
@@ -207,7 +207,7 @@ class LanguageModelling(lightning.LightningModule):
         group by group.
         """
         whole = self._decayed_first()
-        if one_recipe(self.runs):
+        if same_recipe(self.runs):
             self._of_lanes = []
         else:
             self._of_lanes = [[each.detach()[lane : lane + 1] for each in whole] for lane in range(len(self.runs))]

@@ -17,22 +17,23 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from data_prep.errors import InputError
 from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
-from repeat_study.checkpoints.weights import finished_parent, start_from
+from repeat_study.checkpoints.files import checkpointed_step
+from repeat_study.checkpoints.parents import FinishedParent, finished_parent, load_parent_weights
 from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import multiplies_in, precision_name, uses_cuda
 from repeat_study.probes.evaluation import evaluator
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory
-from repeat_study.training.bundles import alike
-from repeat_study.training.callback import Diverged, Lane, RunCallback, checkpointed_step
-from repeat_study.training.datamodule import MixtureBatches, MixtureDataModule, on_device
+from repeat_study.training.bundles import bundle_key
+from repeat_study.training.callback import Diverged, Lane, RunCallback
+from repeat_study.training.datamodule import MixtureDataModule
+from repeat_study.training.dataset import MixtureDataset, tokens_on_device
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.lightning_module import LanguageModelling
 
 LARGEST_SHARE = 8  # of a GPU's free memory, the part that a corpus may take there
 Ending = Outcome | Exception
-Origin = tuple[RunDirectory, Run]  # a finished parent
 
 
 def train(
@@ -63,7 +64,7 @@ def train_bundle(
     should_stop: Callable[[], bool] = lambda: False,
     resources: Resources | None = None,
 ) -> dict[str, Ending]:
-    """Train runs of one shape (`bundles.alike`) in lockstep, each in its own directory; says of each how it ended, by name.
+    """Train runs of one shape (`bundles.bundle_key`) in lockstep, each in its own directory; says of each how it ended, by name.
 
     Runs that are done or in training elsewhere are left out. Where checkpoints stand at different steps, those behind go
     first and the others join them. A run that diverges is marked failed and given here as Diverged, one whose directory or
@@ -74,7 +75,7 @@ def train_bundle(
     directories = {run: RunDirectory(study_dir / run.name) for run in runs}
     process_group = ProcessGroup.from_environment()
     assert len(runs) == 1 or process_group.world == 1, "processes share a run alone"
-    assert len({alike(run) for run in runs}) == 1, "lanes are of one shape"
+    assert len({bundle_key(run) for run in runs}) == 1, "lanes are of one shape"
     terminated = threading.Event()  # by SIGTERM, in whichever part of the work it comes
     process_group.join(uses_cuda(resources))
     endings: dict[str, Ending] = {}
@@ -169,10 +170,10 @@ def _of_this_run_alone(run: Run, process_group: ProcessGroup, endings: dict[str,
 
 def _lane(
     run: Run, directory: RunDirectory, step: int, store: TokenStore, resources: Resources, process_group: ProcessGroup
-) -> tuple[Lane, Origin | None]:
+) -> tuple[Lane, FinishedParent | None]:
     """A run that is ready to go on from `step`, and its parent."""
     origin = finished_parent(run, directory.path.parent)
-    lane = Lane(run, directory, evaluator(run, store, origin[1] if origin else None))
+    lane = Lane(run, directory, evaluator(run, store, origin.run if origin else None))
     if process_group.is_lead:
         directory.keep_precision(precision_name(resources))
         expected = [due for due in run.evaluation.steps(run.steps) if due <= step] if step else []
@@ -181,7 +182,7 @@ def _lane(
 
 
 def _train(
-    ready: Sequence[tuple[Lane, Origin | None]],
+    ready: Sequence[tuple[Lane, FinishedParent | None]],
     step: int,
     until: int,
     store: TokenStore,
@@ -202,12 +203,14 @@ def _train(
         uses_cuda(resources) and process_group.world == 1
     ):  # batches are put together there, and no step waits for the host
         device = torch.device("cuda")
-        tokens = on_device([draw for _, draw in mixtures], device, torch.cuda.mem_get_info(device)[0] // LARGEST_SHARE)
-    batches = MixtureBatches(mixtures, run.sequences_per_step, process_group.rank, process_group.world, tokens)
+        tokens = tokens_on_device(
+            [draw for _, draw in mixtures], device, torch.cuda.mem_get_info(device)[0] // LARGEST_SHARE
+        )
+    batches = MixtureDataset(mixtures, run.sequences_per_step, process_group.rank, process_group.world, tokens)
     callback = RunCallback(lanes, step, until, resources, process_group, report, *stop)
     for number, (lane, origin) in enumerate(ready if not step else []):
         if origin:
-            lane.started_from = start_from(module.model, *origin, number)
+            lane.started_from = load_parent_weights(module.model, origin, number)
     _quieten_lightning()
     trainer = lightning.Trainer(
         max_steps=run.steps,
@@ -223,7 +226,10 @@ def _train(
         limit_val_batches=0,
         use_distributed_sampler=False,
         # Named, or Lightning would find SLURM around a run and take it for one to requeue and to resume by itself.
-        plugins=[callback.files, TorchElasticEnvironment() if process_group.world > 1 else LightningEnvironment()],
+        plugins=[
+            callback.checkpoint_io,
+            TorchElasticEnvironment() if process_group.world > 1 else LightningEnvironment(),
+        ],
         **_placement(resources, process_group),
     )
     try:

@@ -15,7 +15,7 @@ from data_prep.errors import InputError
 from data_prep.mixture import RepeatMixture, Spacing, Stream
 from data_prep.token_store import SplitWriter, TokenStore, write_manifest
 from data_prep.tokenizer import word_tokenizer
-from repeat_study.training.datamodule import MixtureBatches, RemainingSteps
+from repeat_study.training.dataset import MixtureDataset, RemainingSteps
 
 CONTEXT = 7
 
@@ -160,7 +160,7 @@ def test_any_number_of_ranks_sees_each_step_of_one_process_from_any_step_on(
     arm = arm | {"positions": arm["positions"] // 12 * 12}
     mixture, draw = arm_of(numbered, arm)
     whole = draw.tokens(mixture.at(np.arange(mixture.positions))).reshape(-1, 12, CONTEXT + 1)
-    ranks = [MixtureBatches([(mixture, draw)], 12, rank, world) for rank in range(world)]
+    ranks = [MixtureDataset([(mixture, draw)], 12, rank, world) for rank in range(world)]
     first = data.draw(st.integers(0, len(whole) - 1))
     for step in range(first, min(first + 5, len(whole))):
         together = np.stack([rank[step][0].numpy() for rank in ranks], axis=1).reshape(12, CONTEXT + 1)
@@ -172,6 +172,6 @@ def test_any_number_of_ranks_sees_each_step_of_one_process_from_any_step_on(
 def test_any_number_of_loader_workers_serves_the_same_order(numbered: TokenStore, arm: dict, workers: int) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}
     mixture, draw = arm_of(numbered, arm)
-    batches = MixtureBatches([(mixture, draw)], 12)
+    batches = MixtureDataset([(mixture, draw)], 12)
     loader = DataLoader(batches, batch_size=None, sampler=RemainingSteps(3, len(batches)), num_workers=workers)
     assert all((batch == batches[step]).all() for step, batch in enumerate(loader, start=3))

@@ -16,7 +16,7 @@ import torch
 from data_prep.build import DataSpec
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.checkpoints.weights import digest, read_weights
+from repeat_study.checkpoints.files import read_weights, weights_sha256
 from repeat_study.config.parents import ParentNotKnown, Parents
 from repeat_study.config.run import Run
 from repeat_study.config.study import EvaluateSpec, Study, load_study
@@ -255,7 +255,7 @@ def test_a_child_starts_from_exactly_its_parents_weights(
         found = seen.pop()
         assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
         session = RunDirectory(tmp_path / "child" / run.name).session_rows()[0]
-        assert session.get("parent_weights_sha256") == (digest(wanted) if run.parent else None)
+        assert session.get("parent_weights_sha256") == (weights_sha256(wanted) if run.parent else None)
 
 
 def test_at_its_start_a_child_is_on_its_parents_text_what_the_parent_was_at_its_end(

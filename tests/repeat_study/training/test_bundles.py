@@ -14,13 +14,14 @@ import torch
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.checkpoints.files import checkpointed_step
 from repeat_study.config.resources import Accelerator, Keep, Precision, Resources
 from repeat_study.config.run import Run
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.training.bundles import ENOUGH_TOKENS, alike, bundles, lanes_of
-from repeat_study.training.callback import Diverged, checkpointed_step
-from repeat_study.training.lightning_module import one_recipe
+from repeat_study.training.bundles import SATURATING_TOKENS, bundle_key, max_lanes, pack_bundles
+from repeat_study.training.callback import Diverged
+from repeat_study.training.lightning_module import same_recipe
 from repeat_study.training.trainer import train, train_bundle
 from tests.repeat_study.training.test_trainer import assert_same_result
 
@@ -78,7 +79,7 @@ def test_lanes_end_as_the_same_runs_alone(
             "final_learning_rate_fraction": 0.1,
         }
         runs = [run.model_copy(update=recipe) for run in runs]
-    assert one_recipe(runs) == (style == "1x16-attn")
+    assert same_recipe(runs) == (style == "1x16-attn")
     if style != "2x16":
         alone = tmp_path / "alone"
         for run in runs:
@@ -230,25 +231,27 @@ def test_where_tensors_are_not_as_aligned_as_alone_lanes_are_near(
 
 
 def test_every_process_that_waits_is_given_something(lanes: list[Run]) -> None:
-    packed = bundles(lanes, Resources(lanes=8), 320, gpu=False, places=3)
+    packed = pack_bundles(lanes, Resources(lanes=8), 320, gpu=False, workers=3)
     assert [len(bundle) for bundle in packed] == [1, 1, 2] and [run for bundle in packed for run in bundle] == lanes
-    assert [len(bundle) for bundle in bundles(lanes, Resources(lanes=8), 320, gpu=False, places=9)] == [1] * 4
+    assert [len(bundle) for bundle in pack_bundles(lanes, Resources(lanes=8), 320, gpu=False, workers=9)] == [1] * 4
 
 
 def test_runs_are_packed_by_what_they_have_to_share(lanes: list[Run]) -> None:
     larger = [run.model_copy(update={"model": "2x32"}) for run in lanes]
     longer = lanes[0].model_copy(update={"tokens": 2 * lanes[0].tokens})
-    packed = bundles([*lanes, *larger, longer], Resources(lanes=3), 320, gpu=False)
+    packed = pack_bundles([*lanes, *larger, longer], Resources(lanes=3), 320, gpu=False)
     assert [len(bundle) for bundle in packed] == [2, 2, 2, 2, 1]
     assert [run for bundle in packed for run in bundle] == [*lanes, *larger, longer]
-    assert all(len({alike(run) for run in bundle}) == 1 for bundle in packed)
-    assert bundles(lanes, Resources(lanes=64), 320, gpu=False) == [lanes]
+    assert all(len({bundle_key(run) for run in bundle}) == 1 for bundle in packed)
+    assert pack_bundles(lanes, Resources(lanes=64), 320, gpu=False) == [lanes]
     alone = [[run] for run in lanes]
-    assert bundles(lanes, Resources(lanes="auto"), 320, gpu=False) == alone, "lanes gain nothing on a CPU"
-    assert bundles(lanes, Resources(lanes=4, processes_per_run=2), 320, gpu=True) == alone
-    assert bundles(lanes, Resources(lanes="auto"), 320, gpu=True) == [lanes]
-    assert lanes_of(lanes[0], Resources(lanes="auto", gpu_memory_gb=0.004), 320, gpu=True) in (2, 3), "as many as fit"
-    assert lanes_of(lanes[0], Resources(lanes="auto"), 320, gpu=True) == ENOUGH_TOKENS // 256, "as many as keep it busy"
+    assert pack_bundles(lanes, Resources(lanes="auto"), 320, gpu=False) == alone, "lanes gain nothing on a CPU"
+    assert pack_bundles(lanes, Resources(lanes=4, processes_per_run=2), 320, gpu=True) == alone
+    assert pack_bundles(lanes, Resources(lanes="auto"), 320, gpu=True) == [lanes]
+    assert max_lanes(lanes[0], Resources(lanes="auto", gpu_memory_gb=0.004), 320, gpu=True) in (2, 3), "as many as fit"
+    assert max_lanes(lanes[0], Resources(lanes="auto"), 320, gpu=True) == SATURATING_TOKENS // 256, (
+        "as many as keep it busy"
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,11 +11,12 @@ from data_prep.draw import Unit
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
-from repeat_study.training.datamodule import MixtureBatches, MixtureDataModule, RemainingSteps, on_device
+from repeat_study.training.datamodule import MixtureDataModule
+from repeat_study.training.dataset import MixtureDataset, RemainingSteps, tokens_on_device
 
 
-def batches_of(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureBatches:
-    return MixtureBatches([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
+def batches_of(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureDataset:
+    return MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
 class Reached(lightning.Trainer):
@@ -94,14 +95,14 @@ def test_arms_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenS
 def test_batches_put_together_on_a_device_are_those_of_the_host(runs: list[Run], store: TokenStore) -> None:
     """All lanes of a bundle, here with the device being the CPU; a block is left and come back to."""
     lanes = [(run.mixture(), run.draw(store)) for run in runs[:3]]
-    tokens = on_device([draw for _, draw in lanes], torch.device("cpu"), 10**9)
+    tokens = tokens_on_device([draw for _, draw in lanes], torch.device("cpu"), 10**9)
     assert tokens is not None and tokens.element_size() == 2
-    host, device = MixtureBatches(lanes, 8), MixtureBatches(lanes, 8, tokens=tokens)
+    host, device = MixtureDataset(lanes, 8), MixtureDataset(lanes, 8, tokens=tokens)
     for step in (0, 63, 7, 1):
         assert host[step].dtype == device[step].dtype and torch.equal(host[step], device[step])
-    assert on_device([lanes[0][1]], torch.device("cpu"), 100) is None, "where it does not fit"
+    assert tokens_on_device([lanes[0][1]], torch.device("cpu"), 100) is None, "where it does not fit"
     documents = runs[1].model_copy(update={"unit": Unit.DOCUMENT}).draw(store)
-    assert on_device([lanes[0][1], documents], torch.device("cpu"), 10**9) is None, "in any lane"
+    assert tokens_on_device([lanes[0][1], documents], torch.device("cpu"), 10**9) is None, "in any lane"
 
 
 def test_tokens_beyond_half_of_two_bytes_come_back_as_they_were(tmp_path: Path) -> None:
@@ -123,6 +124,6 @@ def test_tokens_beyond_half_of_two_bytes_come_back_as_they_were(tmp_path: Path) 
         def at(self, positions: np.ndarray) -> np.ndarray:
             return positions
 
-    tokens = on_device([Drawn()], torch.device("cpu"), 100)  # type: ignore[list-item]
-    batches = MixtureBatches([(Mixed(), Drawn())], 3, tokens=tokens)  # type: ignore[list-item]
+    tokens = tokens_on_device([Drawn()], torch.device("cpu"), 100)  # type: ignore[list-item]
+    batches = MixtureDataset([(Mixed(), Drawn())], 3, tokens=tokens)  # type: ignore[list-item]
     assert batches[0].tolist() == [[[0, 1], [32_767, 32_768], [65_535, 40_000]]]

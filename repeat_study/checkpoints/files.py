@@ -1,0 +1,127 @@
+"""The checkpoint files of one run: what is in them, and how they are written, read and verified.
+
+last.ckpt       Lightning's checkpoint, for resuming: `global_step`; `state_dict` with the decoder's weights under "model." and the
+                buffers of the Lightning module; `optimizer_states`; `callbacks` with the seconds spent so far; and `run`, the identity
+                of the run it belongs to
+step-*.pt       weights kept for probing: `step`, `run`, and `model`, the decoder's state_dict
+
+Tensors keep their lanes axis, which has length 1 here: a checkpoint belongs to one run, whichever bundle trained it.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_prep.errors import InputError
+from data_prep.files import read_record, settle
+from repeat_study.config.run import RESULT_FORMAT, Run, run_of
+from repeat_study.model.decoder import Decoder
+from repeat_study.records.run_directory import RunDirectory
+
+Checkpoint = dict[str, Any]
+Weights = dict[str, Tensor]
+MODEL_PREFIX = "model."  # of the decoder's weights in the Lightning module's state_dict
+
+
+def checkpointed_step(run: Run, directory: RunDirectory) -> int:
+    """Number of steps in the run's last checkpoint, 0 if it has none.
+
+    Raises InputError if the file is damaged or belongs to another run.
+    """
+    path = directory.checkpoint
+    if not path.is_file():
+        return 0
+    advice = "delete it to train the run from its start"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        step, identity = int(content["global_step"]), content["run"]
+    except Exception as error:  # torch raises almost anything on a damaged file
+        raise InputError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
+    if identity != run.identity:
+        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {advice}")
+    return step
+
+
+def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
+    """Step and decoder weights from last.ckpt or step-*.pt.
+
+    Raises InputError if the file is missing, damaged or belongs to another run.
+    """
+    if not path.is_file():
+        kept = sorted(int(file.stem.removeprefix("step-")) for file in path.parent.glob("step-*.pt"))
+        available = f"kept are the steps {', '.join(map(str, kept))}" if kept else "no other step's weights were kept"
+        raise InputError(f"{path}: no such checkpoint; {available}; `run --keep-checkpoints` keeps them")
+    try:
+        content: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if "model" in content:
+            step, weights = int(content["step"]), content["model"]
+        else:
+            step, weights = int(content["global_step"]), decoder_weights(content["state_dict"])
+        identity = content["run"]
+    except Exception as error:  # torch raises almost anything on a damaged file
+        raise InputError(f"{path}: damaged ({type(error).__name__}), or not a checkpoint of this version") from error
+    if identity != run.identity:
+        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than the spec.json of its run")
+    return step, weights
+
+
+def decoder_weights(state_dict: Weights) -> Weights:
+    """The decoder's state_dict, taken from the Lightning module's."""
+    return {key.removeprefix(MODEL_PREFIX): value for key, value in state_dict.items() if key.startswith(MODEL_PREFIX)}
+
+
+def load_weights(model: Decoder, weights: Weights, path: Path, name: str) -> None:
+    """Copy weights read from `path` into a model of size `name`; InputError if shape or vocabulary differ."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: not weights of a {name} with a vocabulary of {model.vocabulary}") from error
+
+
+def scratch_file(directory: RunDirectory) -> Path:
+    """Where a checkpoint is written before it replaces the previous one."""
+    return directory.checkpoint.with_suffix(".tmp")
+
+
+def replace_checkpoint(directory: RunDirectory) -> None:
+    """Put the finished scratch file in the place of last.ckpt, in one step."""
+    settle(scratch_file(directory), directory.checkpoint)
+
+
+def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights) -> None:
+    """Write the decoder's weights after `step` steps to a file that later checkpoints leave alone, atomically."""
+    scratch = scratch_file(directory)
+    torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
+    settle(scratch, directory.weights_at(step))
+
+
+def weights_sha256(weights: Weights) -> str:
+    """SHA-256 over names and values of all weights, in order of name, as hex."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def recorded_run(directory: RunDirectory) -> Run:
+    """The run declared by a directory's spec.json.
+
+    Raises InputError if there is none, if it has another format, or if it was edited.
+    """
+    if not directory.spec.is_file():
+        raise InputError(
+            f"{directory.path}: no run here (no spec.json); accepted is the folder of a run, runs/STUDY/RUN"
+        )
+    record = read_record(directory.spec, "format", "identity")
+    if record["format"] != RESULT_FORMAT:
+        raise InputError(f"{directory.spec}: of format {record['format']}; this version reads {RESULT_FORMAT}")
+    run = run_of(record, directory.spec)
+    if run.identity != record["identity"]:
+        raise InputError(
+            f"{directory.spec}: altered since it was written; its fields do not hash to {record['identity'][:8]}"
+        )
+    return run

@@ -1,0 +1,59 @@
+"""Fine-tuning: a run that starts from the last weights of a finished run, its parent."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import InputError
+from repeat_study.checkpoints.files import read_weights, recorded_run, weights_sha256
+from repeat_study.config.run import Run
+from repeat_study.model.decoder import Decoder
+from repeat_study.records.run_directory import RunDirectory, Status
+
+
+@dataclass(frozen=True)
+class FinishedParent:
+    """A run that was trained to its end, and the directory that holds its weights."""
+
+    run: Run
+    directory: RunDirectory
+
+
+def finished_parent(run: Run, study_dir: Path) -> FinishedParent | None:
+    """The run's parent, None if the run starts from scratch. Parents are looked up in their study's folder, next to `study_dir`.
+
+    Raises InputError if the parent is not finished, or if its directory holds another run.
+    """
+    if not run.parent:
+        return None
+    directory = RunDirectory(study_dir.resolve().parent / run.parent.study / run.parent.name)
+    if (status := directory.status()) is not Status.DONE:
+        reason = f", {directory.failure()}" if status is Status.FAILED else ""
+        raise InputError(
+            f"{directory.path}: the parent of {run.label} is not finished ({status}{reason}); `repeat-study run` and `sweep` of"
+            f" {run.parent.study} train it"
+        )
+    parent = recorded_run(directory)
+    if parent.identity != run.parent.identity:
+        raise InputError(
+            f"{directory.spec}: another run ({parent.identity[:8]}) than the parent of {run.label} ({run.parent.identity[:8]})"
+        )
+    return FinishedParent(parent, directory)
+
+
+def load_parent_weights(model: Decoder, parent: FinishedParent, lane: int = 0) -> str:
+    """Copy the parent's last weights into one lane of an untrained model; returns their SHA-256.
+
+    Raises InputError if the weights are missing, damaged, of another shape, or not from the parent's last step.
+    """
+    path = parent.directory.checkpoint
+    step, weights = read_weights(path, parent.run)
+    if step != parent.run.steps:
+        raise InputError(f"{path}: of step {step}; the parent's last step is {parent.run.steps}")
+    state = model.state_dict()
+    if {name: value.shape[1:] for name, value in weights.items()} != {
+        name: value.shape[1:] for name, value in state.items()
+    }:
+        raise InputError(f"{path}: not weights of a {parent.run.model} with a vocabulary of {model.vocabulary}")
+    for name, value in weights.items():
+        state[name][lane] = value[0]
+    return weights_sha256(weights)

@@ -1,0 +1,103 @@
+"""The exact mixture as a torch dataset: the batch of a step is a function of the step number, so resuming needs no state."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from data_prep.draw import Draw, Unit
+from data_prep.mixture import RepeatMixture
+from data_prep.permutation import Ints
+
+BLOCK_POSITIONS = 1 << 14  # computed at a time: locating sequences costs little per position and much per call
+
+
+class MixtureDataset(Dataset[Tensor]):
+    """A map-style dataset over the optimiser steps of a run: item s is the batch of step s, counted from 0.
+
+    A batch holds int64 token ids of shape [lanes, sequences, context + 1]; inputs are `batch[..., :-1]` and targets
+    `batch[..., 1:]`. One run has one lane; a bundle has one lane per run. Over all steps each sequence of the repeated pool comes
+    up exactly R times, and each unique sequence once. Items may be read in any order and from any DataLoader worker; an item is a
+    whole batch already, so pass `batch_size=None` to the DataLoader:
+
+        run = ...  # repeat_study.config.run.Run
+        dataset = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
+        loader = DataLoader(dataset, batch_size=None, sampler=RemainingSteps(first=0, total=len(dataset)))
+
+    Raises ValueError if the sequences of a step cannot be divided evenly among the processes.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[tuple[RepeatMixture, Draw]],
+        sequences_per_step: int,
+        rank: int = 0,
+        world: int = 1,
+        tokens: Tensor | None = None,
+    ) -> None:
+        """Arguments:
+
+        lanes: the order (mixture) and the text (draw) of each lane, all with the same number of positions
+        sequences_per_step: batch size of a lane, over all processes together
+        rank, world: this process takes every `world`-th sequence of a step, starting with number `rank`
+        tokens: the result of `tokens_on_device`, if batches are to be assembled on that device; they are then returned there
+        """
+        if sequences_per_step % world:
+            raise ValueError(f"{sequences_per_step} sequences per step do not divide among {world} processes")
+        self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
+        self._block_steps = max(1, BLOCK_POSITIONS // sequences_per_step)
+        self._block: tuple[int, list[Ints]] | None = (
+            None  # its number; each lane's located sequences, [steps, sequences]
+        )
+        self._tokens = tokens
+        self._block_on_device: Tensor | None = None  # [lanes, steps, sequences]
+
+    def __len__(self) -> int:
+        return self.lanes[0][0].positions // self.sequences_per_step
+
+    def __getitem__(self, step: int) -> Tensor:
+        number, offset = divmod(step, self._block_steps)
+        if self._block is None or self._block[0] != number:
+            steps = np.arange(number * self._block_steps, min((number + 1) * self._block_steps, len(self)))
+            sequences = np.arange(self.rank, self.sequences_per_step, self.world)
+            positions = steps[:, None] * self.sequences_per_step + sequences
+            self._block = number, [draw.locate(mixture.at(positions)) for mixture, draw in self.lanes]
+            if self._tokens is not None:
+                located = torch.from_numpy(np.stack(self._block[1]))
+                self._block_on_device = located.to(self._tokens.device, non_blocking=True)
+        if self._tokens is not None and self._block_on_device is not None:
+            return self._tokens[self._block_on_device[:, offset]].long() & 0xFFFF
+        tokens = [draw.gather(located[offset]) for (_, draw), located in zip(self.lanes, self._block[1], strict=True)]
+        return torch.from_numpy(np.stack(tokens) if len(tokens) > 1 else tokens[0][None])
+
+
+def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: int) -> Tensor | None:
+    """The training split as a tensor on a device, shape [sequences, context + 1], two bytes per token.
+
+    The type is int16, since torch cannot index uint16 everywhere; MixtureDataset undoes the sign. Returns None if the split takes
+    more than `most_bytes`, if its tokens need more than two bytes, or if a draw's pool is packed from documents and hence does not
+    consist of sequences of the split.
+    """
+    draw, store = draws[0], draws[0].store
+    if store.train.dtype != np.uint16 or store.train.nbytes > most_bytes:
+        return None
+    if any(draw.unit is not Unit.SEQUENCE for draw in draws):
+        return None
+    count = store.sequences_in("train", draw.context)
+    rows = store.train[: count * (draw.context + 1)].view(np.int16).reshape(count, -1)
+    return torch.tensor(rows, device=device)
+
+
+class RemainingSteps(Sampler[int]):
+    """The steps `first` to `total` - 1, for resuming. Its length is `total`, which is what Lightning counts batches against."""
+
+    def __init__(self, first: int, total: int) -> None:
+        self.first, self.total = first, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.total))
