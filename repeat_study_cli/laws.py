@@ -58,9 +58,9 @@ def predict(
 ) -> None:
     """How often may a subset be repeated? The loss that it costs, the smaller model that it amounts to, which R to avoid."""
     from analysis.forecast.console import COLUMNS, agreement, curves, notes, row
-    from analysis.forecast.console import amount as short
     from analysis.forecast.forecast import MOST_REPEATS, Question, answer, record
     from analysis.forecast.predictors import teller_of, tellers_published
+    from analysis.formatting import short_count
 
     if not 0 < fraction <= 1:
         raise InputError(f"--fraction {fraction:g}: accepted is a share above 0, up to 1")
@@ -88,9 +88,9 @@ def predict(
         )
     question = Question(params, tokens, fraction, repeats)
     answers = [answer(predictor, question) for predictor in predictors if not law or predictor.name in law]
-    asked = f"R = {repeats:,.4g}, a subset of {short(fraction * tokens / repeats)} tokens" if repeats else "any R"
+    asked = f"R = {repeats:,.4g}, a subset of {short_count(fraction * tokens / repeats)} tokens" if repeats else "any R"
     console.print(
-        f"{short(params)} parameters, {short(tokens)} tokens, {fraction:.3g} of them from a repeated subset; {asked}\n"
+        f"{short_count(params)} parameters, {short_count(tokens)} tokens, {fraction:.3g} of them from a repeated subset; {asked}\n"
     )
     table = plain_table(*COLUMNS)
     for found in answers:

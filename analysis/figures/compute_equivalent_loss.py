@@ -1,8 +1,9 @@
 """Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
 
-from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
+from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
 from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, repeats_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
+from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.compute_equivalent_loss import compute, lost_compute
 from analysis.measures.effective_size import NoLaw
 from analysis.published import C26_FRACTION, C26_LOST_COMPUTE
@@ -26,14 +27,14 @@ def plot(runs: Runs) -> Plot | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["repeated_fraction", "parameters_non_embedding", "parameters_total", "compute", "repeats"]
-    data = with_bounds(spread(table, by, "lost"), table, by)
+    data = with_bounds(interval_or_range(table, by, "lost"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
     colour = colours(table.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         for place, size in enumerate(sorted(colour)):
             line = data[(data.repeated_fraction == fraction) & (data.parameters_non_embedding == size)]
-            bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
+            bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
         ax.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, table.repeats)
@@ -41,7 +42,7 @@ def plot(runs: Runs) -> Plot | Missing:
     axes[0][0].set_ylabel("compute-equivalent loss 1 − C*(L)/C")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     law, same = found.law, table.trained_tokens.nunique() == 1
-    published = ", ".join(f"{lost:.2f} at {size_name(size)}" for size, lost in C26_LOST_COMPUTE.items())
+    published = ", ".join(f"{lost:.2f} at {short_count(size)}" for size, lost in C26_LOST_COMPUTE.items())
     return Plot(
         NAME,
         "Compute-equivalent loss",

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from analysis.figures.estimates import bounded_line, with_bounds
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, repeats_axis
-from analysis.formatting import size_name
-from analysis.measures.effective_size import METRICS, Multiplier, NoLaw, clean_law, size_multipliers
+from analysis.figures.estimates import bounded_line
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, repeats_axis
+from analysis.formatting import short_count
+from analysis.intervals import Estimate, over_seeds, with_bounds
+from analysis.measures.effective_size import METRICS, NoLaw, clean_law, size_multipliers
 from analysis.runs import ARM, Runs
 
 NAME = "copying_and_prefix_sizes"
@@ -36,7 +37,7 @@ def plot(runs: Runs) -> Plot | Missing:
             panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.title)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
-                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
+                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)
@@ -57,7 +58,7 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def _multipliers(runs: Runs, title: str, found: dict[str, Multiplier]) -> pd.DataFrame:
+def _multipliers(runs: Runs, title: str, found: dict[str, Estimate]) -> pd.DataFrame:
     """A row per repeated run that has one."""
     table = runs.done[ARM][runs.done.name.isin(found) & (runs.done.repeats > 1)]
     sizes = [found[name] for name in table.name]

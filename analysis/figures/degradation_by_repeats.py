@@ -1,7 +1,8 @@
 """Final test loss against the number of repeats: the interior peak, one line per size [H22 fig. 2, turned]."""
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, repeats_axis
-from analysis.formatting import size_name
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, points, repeats_axis
+from analysis.formatting import short_count
+from analysis.intervals import over_seeds
 from analysis.runs import Runs
 
 NAME = "degradation_by_repeats"
@@ -21,7 +22,7 @@ def plot(runs: Runs) -> Plot | Missing:
         here = data[data.repeated_fraction.isin([0.0, fraction])]
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = here[here.parameters_non_embedding == size].sort_values("repeats")
-            points(ax, "repeats", line, color=colour[size], label=f"N = {size_name(size)}")
+            points(ax, "repeats", line, color=colour[size], label=f"N = {short_count(size)}")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, done.repeats)
     axes[0][0].set_ylabel("final test loss (nats/token)")

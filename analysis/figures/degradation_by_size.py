@@ -1,16 +1,7 @@
 """Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
 
-from analysis.figures.style import (
-    CLEAN,
-    Missing,
-    Plot,
-    colours,
-    grid_of_axes,
-    interval_note,
-    over_seeds,
-    points,
-    size_axis,
-)
+from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, interval_note, points, size_axis
+from analysis.intervals import over_seeds
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law
 from analysis.runs import Runs

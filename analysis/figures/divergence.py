@@ -2,16 +2,9 @@
 
 import pandas as pd
 
-from analysis.figures.estimates import spread, spread_note
-from analysis.figures.style import (
-    CLEAN,
-    Missing,
-    Plot,
-    colours,
-    grid_of_axes,
-    points,
-    size_axis,
-)
+from analysis.figures.estimates import spread_note
+from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, points, size_axis
+from analysis.intervals import interval_or_range
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law
 from analysis.runs import Runs
@@ -28,7 +21,7 @@ def plot(runs: Runs) -> Plot | Missing:
             NAME, "needs finished repeated runs of at least two sizes at one R and fraction, beside clean ones"
         )
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
-    test, pool = (spread(done, by, f"final_{which}_loss") for which in ("test", "pool"))
+    test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))
     figure, axes = grid_of_axes(1, len(chosen))
     shade = colours([0, 1, 2])
     law = clean_law(runs)

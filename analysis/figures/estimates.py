@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from analysis.figures.style import FEWEST_FOR_A_BAND, over_seeds, points
-from analysis.measures.effective_size import Bound
-from analysis.measures.peaks import Estimate
+from analysis.figures.style import points
+from analysis.intervals import FEWEST_SEEDS, UNKNOWN, Bound, Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
 BOUNDS = "White triangles: upper (▽) or lower (△) bounds."
@@ -26,7 +25,7 @@ def estimates(
 ) -> None:
     """Points with their intervals, joined by a line except across bounds, which are white triangles."""
     shown = [(place, value) for place, value in zip(x, values, strict=True) if value]
-    known = [(place, value if not value.bound else Estimate(float("nan"))) for place, value in shown]
+    known = [(place, value if not value.bound else UNKNOWN) for place, value in shown]
     style = {
         "color": color,
         "marker": marker,
@@ -47,12 +46,6 @@ def estimates(
     for place, value in shown:
         if value.bound:
             axes.plot(place, value.value, TRIANGLE[value.bound], color=color, markerfacecolor="white", markersize=6)
-
-
-def with_bounds(means: pd.DataFrame, table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Means over the runs of `table`, with their `bound`: exact only where that of all of them is."""
-    bounds = table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index()
-    return means.merge(bounds, on=by)
 
 
 def bounded_line(axes: Axes, x: str, line: pd.DataFrame, place: int, lines: int, color: object, label: str) -> None:
@@ -78,19 +71,11 @@ def seeds_say(fewest: int, most: int) -> str:
     )
 
 
-def spread(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
-    """`over_seeds` with `low` and `high` the range of the seeds where they are too few for an interval to say anything."""
-    means = over_seeds(table, by, column)
-    ends = table.groupby(by)[column].agg(["min", "max"]).reset_index()
-    few = means.seeds < FEWEST_FOR_A_BAND
-    return means.assign(low=means.low.where(~few, ends["min"]), high=means.high.where(~few, ends["max"]))
-
-
 def spread_note(data: pd.DataFrame) -> str:
-    """How a caption speaks of what `spread` gives."""
+    """How a caption speaks of what `interval_or_range` gives."""
     seeds = int(data.seeds.max())
-    if seeds >= FEWEST_FOR_A_BAND:
-        few = ", the range of the seeds where there are fewer than five" if data.seeds.min() < FEWEST_FOR_A_BAND else ""
+    if seeds >= FEWEST_SEEDS:
+        few = ", the range of the seeds where there are fewer than five" if data.seeds.min() < FEWEST_SEEDS else ""
         return f"Bars: 95% intervals over up to {seeds} seeds{few}."
     return f"Bars: the range of up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
 

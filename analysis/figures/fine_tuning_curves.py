@@ -1,7 +1,7 @@
 """Test loss on the new text while models are fine-tuned, beside the same from scratch [H22 fig. 12]."""
 
 from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
@@ -25,7 +25,7 @@ def plot(runs: Runs) -> Plot | Missing:
             # The first fall from scratch would squeeze everything else.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, color=colour[run.start])
-        ax.set_title(f"{size_name(size)} parameters", fontsize=9)
+        ax.set_title(f"{short_count(size)} parameters", fontsize=9)
         tokens_axis(ax)
     for ax in flat[len(sizes) :]:
         ax.set_visible(False)

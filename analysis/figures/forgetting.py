@@ -1,7 +1,7 @@
 """Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22 section 5]."""
 
 from analysis.figures.style import Missing, Plot, colours, grid_of_axes, tokens_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
@@ -31,7 +31,7 @@ def plot(runs: Runs) -> Plot | Missing:
                     ax.plot(curve.tokens, curve[column], color=shade[place], linewidth=1.3)
             repeats = ", ".join(f"R = {value:,}" for value in sorted(here.parent_repeats.unique()) if value > 1)
             ax.set_title(
-                f"{size_name(size)}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
+                f"{short_count(size)}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
             )
             tokens_axis(ax)
             if first < float("inf"):

@@ -2,7 +2,7 @@
 
 from analysis.figures.induction_over_training import UNTRAINED, Measured
 from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
@@ -31,7 +31,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 ax.plot(curve.tokens, curve[measured.column], color=colour[run.start], linewidth=1.3)
                 ax.plot(curve.tokens, curve[measured.null], color=colour[run.start], linewidth=0.8, linestyle=":")
             if measured is ROWS[0]:
-                ax.set_title(f"{size_name(size)} parameters", fontsize=9)
+                ax.set_title(f"{short_count(size)} parameters", fontsize=9)
                 untrained = [
                     together.curve(str(name)).prefix_matching.iloc[0]
                     for name in table[(table.parameters_non_embedding == size) & (table.parent == "")].name

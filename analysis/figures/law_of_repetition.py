@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
+from analysis.intervals import percentile_band
 from analysis.laws import partial
 from analysis.laws.law import Constants
 from analysis.laws.points import Floats, Points, ask
@@ -31,14 +32,12 @@ def plot(runs: Runs) -> Plot | Missing:
             if not len(here):
                 continue
             excess = here.loss - fitted.loss(here.as_clean())
-            ax.plot(here.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {size_name(size)}")
+            ax.plot(here.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {short_count(size)}")
             asked = ask(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
             drawn = np.array([_excess(constants, asked) for constants in fitted.draws])
             ax.plot(asked.repeats, _excess(fitted.constants, asked), color=color, linewidth=1.3)
             if len(drawn):
-                ax.fill_between(
-                    asked.repeats, *np.quantile(drawn, [0.025, 0.975], axis=0), color=color, alpha=0.2, linewidth=0
-                )
+                ax.fill_between(asked.repeats, *percentile_band(drawn), color=color, alpha=0.2, linewidth=0)
             predicted = fitted.loss(here) - fitted.loss(here.as_clean())
             rows.append(
                 pd.DataFrame({"N": size, "f": fraction, "R": here.repeats, "penalty": excess, "law": predicted})

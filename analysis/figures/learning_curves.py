@@ -1,7 +1,7 @@
 """Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
 
 from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, tokens_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.runs import Runs
 
 NAME = "learning_curves"
@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
             # Step 0 and the first fall are the same for all and would squeeze everything else.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
-        ax.set_title(f"{size_name(size)} parameters, f = {fraction:.0%}", fontsize=9)
+        ax.set_title(f"{short_count(size)} parameters, f = {fraction:.0%}", fontsize=9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
     for ax in flat[: len(panels)]:

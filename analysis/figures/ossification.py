@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import published
-from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread, spread_note, with_bounds
+from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread_note
 from analysis.figures.style import Missing, Plot, grid_of_axes, points, size_axis, start_colours
+from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import NoLaw
 from analysis.runs import Runs
@@ -20,7 +21,7 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, "no fine-tuned run has finished")
     law = fine_tuning.law_from_scratch(runs)
     by = ["start", "parameters_non_embedding"]
-    loss = spread(table, by, "test_loss")
+    loss = interval_or_range(table, by, "test_loss")
     names = fine_tuning.in_order(table.start)
     colour = start_colours(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
@@ -35,7 +36,7 @@ def plot(runs: Runs) -> Plot | Missing:
         sizes = np.geomspace(law.smallest, law.largest, 100)
         left.plot(sizes, law.loss(sizes), color=colour[names[0]], linewidth=0.8, linestyle="--")
         known = table[table.parent != ""]
-        size = with_bounds(spread(known, by, "multiplier"), known, by)
+        size = with_bounds(interval_or_range(known, by, "multiplier"), known, by)
         right = axes[0][1]
         for place, name in enumerate(names[1:]):
             line = size[size.start == name]

@@ -3,9 +3,10 @@ training distribution."""
 
 import pandas as pd
 
-from analysis.figures.estimates import BOUNDS, bounded_line, spread, spread_note, with_bounds
+from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
 from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
+from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
 from analysis.published import H22_OUT_OF_DISTRIBUTION
 from analysis.runs import ARM, Runs
@@ -43,7 +44,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["test_set", "repeated_fraction", "parameters_non_embedding", "repeats"]
-    data = with_bounds(spread(table, by, "multiplier"), table, by)
+    data = with_bounds(interval_or_range(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(len(fractions), len(shown))
     colour = colours(table.parameters_non_embedding)
@@ -52,7 +53,7 @@ def plot(runs: Runs) -> Plot | Missing:
             panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.title)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
-                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {size_name(size)}")
+                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)

@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
 from analysis.figures.style import Missing, Plot, colours, grid_of_axes, size_axis
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
 from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER, C26_WORST_POOL, C26_WORST_REPEATS
@@ -45,7 +45,7 @@ def plot(runs: Runs) -> Plot | Missing:
             if overlap and fraction == C26_FRACTION and (alike or not pool):
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
                 ax.plot(ends, [published.at(size) for size in ends], ":", color="0.3", linewidth=1.6)
-            log_axis(ax, size_name if pool else "{:g}".format)
+            log_axis(ax, short_count if pool else "{:g}".format)
             size_axis(ax, sizes)
             ax.set_xlabel("all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, repeats_axis
-from analysis.formatting import size_name
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, points, repeats_axis
+from analysis.formatting import short_count
+from analysis.intervals import over_seeds
 from analysis.runs import Runs
 
 NAME = "pool_loss"
@@ -34,7 +35,7 @@ def plot(runs: Runs) -> Plot | Missing:
                     linewidth=1,
                     label=f"{style['label']}, clean run",
                 )
-        ax.set(title=f"{size_name(size)} parameters, f = {-negative:.0%}")
+        ax.set(title=f"{short_count(size)} parameters, f = {-negative:.0%}")
         ax.title.set_fontsize(9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)

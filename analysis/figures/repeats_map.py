@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.estimates import spread, spread_note
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, over_seeds, repeats_axis
-from analysis.formatting import size_name
+from analysis.figures.estimates import spread_note
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, repeats_axis
+from analysis.formatting import short_count
+from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs
 
 NAME = "repeats_map"
@@ -54,7 +55,7 @@ def plot(runs: Runs) -> Plot | Missing:
             sizes = repeated[repeated.repeated_fraction == fraction].parameters_non_embedding
             for size in sorted(sizes.unique()):
                 here = final[(final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])]
-                line = _line(ax, here, measure, colour[size], f"N = {size_name(size)}")
+                line = _line(ax, here, measure, colour[size], f"N = {short_count(size)}")
                 tables.append(line.assign(measure=measure.column, repeated_fraction=fraction))
             if measure is shown[0]:
                 ax.set_title(f"f = {fraction:.0%}")
@@ -93,7 +94,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 def _line(ax: Axes, here: pd.DataFrame, measure: Measure, color: Color, label: str) -> pd.DataFrame:
     """Draw one size; returns its means over seeds with what the bars show."""
-    means = spread(here, ["parameters_non_embedding", "repeats"], measure.column)
+    means = interval_or_range(here, ["parameters_non_embedding", "repeats"], measure.column)
     bars = [means["mean"] - means.low, means.high - means["mean"]]
     style = {"color": color, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "capsize": 2, "label": label}
     ax.errorbar(means.repeats, means["mean"], yerr=bars if means.seeds.max() > 1 else None, **style)  # type: ignore[arg-type]

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.figures.estimates import with_bounds
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, over_seeds, points, size_axis
-from analysis.measures.effective_size import Bound, NoLaw, clean_law, size_multipliers
+from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, points, size_axis
+from analysis.intervals import Bound, over_seeds, with_bounds
+from analysis.measures.effective_size import NoLaw, clean_law, size_multipliers
 from analysis.runs import Runs, in_law
 
 NAME = "size_multiplier"

@@ -15,9 +15,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from scipy.stats import t as student_t
 
-from analysis.formatting import size_name
+from analysis.formatting import short_count
+from analysis.intervals import FEWEST_SEEDS, over_seeds
 from data_prep.files import write_atomically
 
 matplotlib.rcParams.update(
@@ -140,9 +140,6 @@ def arms(table: pd.DataFrame) -> list[Arms]:
     ]
 
 
-# The 95% interval of two seeds is 13 times as wide as they lie apart and that of three seeds 2.5 times; and where heads form
-# in some seeds alone, no band around a mean says so, as the seeds themselves do.
-FEWEST_FOR_A_BAND = 5
 MOST_OF_A_BAND = 80  # evaluations at which a band or a null is drawn: a panel is 300 pixels wide, a page has to be sent
 
 
@@ -159,7 +156,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[f
         seeds = of_arms[repeats]
         width = 1.6 if seeds > 1 else 1.1
         axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
-        if seeds >= FEWEST_FOR_A_BAND:
+        if seeds >= FEWEST_SEEDS:
             _band(axes, thinned(line)[[x, "low", "high"]].to_numpy(float), color)
         elif seeds > 1:
             for _, run in table[table.repeats == repeats].groupby("name"):
@@ -198,7 +195,7 @@ def limit(axes: Axes, low: float, high: float) -> None:
 def seeds_note(table: pd.DataFrame) -> str:
     """How a caption speaks of what `over_repeats` draws."""
     seeds = int(table.groupby(["model", "repeated_fraction", "repeats"]).name.nunique().max())
-    if seeds >= FEWEST_FOR_A_BAND:
+    if seeds >= FEWEST_SEEDS:
         return f"Lines are means and bands 95% intervals over up to {seeds} seeds, cut at the edge of the panel."
     if seeds > 1:
         return f"Thick lines are means over up to {seeds} seeds, thin lines the seeds."
@@ -214,21 +211,6 @@ def legend_of_repeats(figure: Figure, axes: Axes, colour: dict[float, tuple[floa
     figure.legend(handles, labels, loc="outside right center")
 
 
-def over_seeds(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
-    """Mean of `column` over seeds, with a 95% t interval (`low`, `high`; equal to the mean for one seed) and `seeds`."""
-    grouped = table.groupby(by)[column].agg(["mean", "std", "count"]).reset_index()
-    half = (
-        student_t.ppf(0.975, grouped["count"].clip(lower=2) - 1)
-        * grouped["std"].fillna(0.0)
-        / np.sqrt(grouped["count"])
-    )
-    return (
-        grouped.assign(low=grouped["mean"] - half, high=grouped["mean"] + half)
-        .rename(columns={"count": "seeds"})
-        .drop(columns="std")
-    )
-
-
 def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
     """A line with markers and, where there are several seeds, error bars."""
     bars = [data["mean"] - data["low"], data["high"] - data["mean"]] if (data["seeds"] > 1).any() else None
@@ -237,7 +219,7 @@ def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
 
 def size_axis(axes: Axes, sizes: Iterable[float]) -> None:
     """A logarithmic axis of model sizes with a tick at every size there is that has room."""
-    _named_ticks(axes, sizes, "parameters without embeddings", size_name)
+    _named_ticks(axes, sizes, "parameters without embeddings", short_count)
 
 
 def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
@@ -248,7 +230,7 @@ def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
 def tokens_axis(axes: Axes) -> None:
     """A linear axis of training tokens."""
     axes.set_xlabel("training tokens")
-    axes.xaxis.set_major_formatter(lambda value, _: size_name(value) if value else "0")
+    axes.xaxis.set_major_formatter(lambda value, _: short_count(value) if value else "0")
     axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, whose lower neighbour may be empty
 
 

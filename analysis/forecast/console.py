@@ -1,11 +1,11 @@
 """Answers in words: rows of a table, what the laws agree on and not, and a curve drawn with characters."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from analysis.forecast.forecast import SAFE, Forecast, Question, Value
+from analysis.forecast.forecast import SAFE, Forecast, Question
+from analysis.formatting import bracketed, short_count, short_repeats
 
 COLUMNS = (
     "law",
@@ -20,35 +20,26 @@ COLUMNS = (
 )
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 72  # of a curve
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-
-
-def amount(value: float) -> str:
-    """A count with three digits and a letter: 340M, 1.57M, 100B."""
-    for unit, letter in UNITS:
-        if value >= 0.9995 * unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def row(found: Forecast, question: Question) -> tuple[str, ...]:
     """A law's answer by COLUMNS; intervals in brackets."""
     share = found.multiplier
     if share.value < found.floor:  # the clean law is not extrapolated
-        size = f"≤ {amount(found.floor * question.params)}, ≤ {found.floor:.2g}×"
+        size = f"≤ {short_count(found.floor * question.params)}, ≤ {found.floor:.2g}×"
     else:
-        between = _between(share, lambda x: amount(x * question.params))
-        size = f"{amount(share.value * question.params)}{between}, {share.value:.2g}×"
+        between = bracketed(share.low, share.high, lambda x: short_count(x * question.params))
+        size = f"{short_count(share.value * question.params)}{between}, {share.value:.2g}×"
     return (
         found.predictor.name,
         found.predictor.origin,
-        _repeats(found.repeats),
-        f"{found.penalty.value:.3g}{_between(found.penalty, lambda x: f'{x:.3g}')}",
+        short_repeats(found.repeats),
+        f"{found.penalty.value:.3g}{bracketed(found.penalty.low, found.penalty.high, lambda x: f'{x:.3g}')}",
         size,
         "–" if math.isnan(found.lost_compute) else f"{found.lost_compute:.0%}",
-        f"none up to {_repeats(found.curve.repeats[-1])}"
+        f"none up to {short_repeats(found.curve.repeats[-1])}"
         if math.isnan(found.worst.value)
-        else _repeats(found.worst.value) + _between(found.worst, _repeats),
+        else short_repeats(found.worst.value) + bracketed(found.worst.low, found.worst.high, short_repeats),
         _band(found),
         _safe(found),
     )
@@ -67,19 +58,21 @@ def agreement(answers: list[Forecast], question: Question) -> str:
     if len(answers) < 2:
         return "One law was asked: ask several to see how far they agree."
     penalties = [one.penalty.value for one in answers]
-    at = f"At R = {_repeats(question.repeats)}" if question.repeats else "At the worst R of each"
+    at = f"At R = {short_repeats(question.repeats)}" if question.repeats else "At the worst R of each"
     said = [f"{at} the laws' penalties run from {min(penalties):.2g} to {max(penalties):.2g} nats"]
     peaks = [one.worst.value for one in answers if not math.isnan(one.worst.value)]
     if len(peaks) > 1:
         apart = math.log10(max(peaks) / min(peaks))
-        said.append(f"their worst R from {_repeats(min(peaks))} to {_repeats(max(peaks))}, {apart:.1f} decades")
+        said.append(
+            f"their worst R from {short_repeats(min(peaks))} to {short_repeats(max(peaks))}, {apart:.1f} decades"
+        )
     if len(peaks) < len(answers):
         without = ", ".join(one.predictor.name for one in answers if math.isnan(one.worst.value))
-        said.append(f"none up to R = {_repeats(answers[0].curve.repeats[-1])} by {without}")
+        said.append(f"none up to R = {short_repeats(answers[0].curve.repeats[-1])} by {without}")
     if question.repeats and peaks:
         bands = [one for one in answers if not math.isnan(one.worst.value)]
         inside = sum(one.band[0].value <= question.repeats <= one.band[1].value for one in bands)
-        said.append(f"R = {_repeats(question.repeats)} lies in the dangerous range of {inside} of {len(bands)}")
+        said.append(f"R = {short_repeats(question.repeats)} lies in the dangerous range of {inside} of {len(bands)}")
     return "; ".join(said) + "."
 
 
@@ -106,24 +99,12 @@ def _band(found: Forecast) -> str:
     low, high = (edge.value for edge in found.band)
     if math.isnan(low):
         return "–"
-    return f"from {_repeats(low)}" if math.isinf(high) else f"{_repeats(low)} to {_repeats(high)}"
+    return f"from {short_repeats(low)}" if math.isinf(high) else f"{short_repeats(low)} to {short_repeats(high)}"
 
 
 def _safe(found: Forecast) -> str:
     low, high = found.safe_up_to.value, found.safe_from.value
     if math.isinf(low):
         return "all"
-    up_to = f"up to {_repeats(low)}{_between(found.safe_up_to, _repeats)}"
-    return up_to if math.isinf(high) else f"{up_to}, or from {_repeats(high)}"
-
-
-def _repeats(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _between(value: Value, form: Callable[[float], str]) -> str:
-    return (
-        ""
-        if math.isnan(value.low) or form(value.low) == form(value.high)
-        else f" [{form(value.low)}, {form(value.high)}]"
-    )
+    up_to = f"up to {short_repeats(low)}{bracketed(found.safe_up_to.low, found.safe_up_to.high, short_repeats)}"
+    return up_to if math.isinf(high) else f"{up_to}, or from {short_repeats(high)}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.figures.style import grid_of_axes
 from analysis.forecast.forecast import SAFE, Forecast, Question
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from data_prep.files import write_atomically
 
 STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
@@ -36,7 +36,7 @@ def draw(answers: list[Forecast], question: Question, path: Path) -> None:
     lower.yaxis.set_major_formatter("{x:g}")
     lower.yaxis.set_minor_formatter("{x:g}")
     upper.set_title(
-        f"{size_name(question.params)} parameters, {size_name(question.tokens)} tokens, f = {question.fraction:.3g}",
+        f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, f = {question.fraction:.3g}",
         fontsize=9,
     )
     figure.legend(loc="outside lower center", fontsize=8)

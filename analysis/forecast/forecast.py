@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.forecast.predictors import Predictor
-from analysis.laws.law import LEVEL, interval
+from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
 from analysis.laws.points import Floats, Points, ask
 
 SAFE = 0.9  # an effective size of at least this share of the size
@@ -30,18 +30,6 @@ class Question:
     def most_repeats(self) -> float:
         """The largest R that is looked at."""
         return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
-
-
-@dataclass(frozen=True)
-class Value:
-    """A number with its 95% interval, NaN where there is none."""
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-
-NOTHING = Value(float("nan"))
 
 
 @dataclass(frozen=True)
@@ -90,16 +78,16 @@ class Forecast:
     predictor: Predictor
     repeats: float  # asked for, or the worst one
     clean_loss: float
-    penalty: Value
-    multiplier: Value
+    penalty: Estimate
+    multiplier: Estimate
     floor: (
         float  # the smallest size that the law was fitted on, as a share; below it the multiplier is a bound. 0 outside
     )
     lost_compute: float  # NaN where the law cannot say
-    worst: Value
-    band: tuple[Value, Value]
-    safe_up_to: Value
-    safe_from: Value
+    worst: Estimate
+    band: tuple[Estimate, Estimate]
+    safe_up_to: Estimate
+    safe_from: Estimate
     curve: Curve
     spread: tuple[Floats, Floats] | None  # 95% interval of the curve's penalty
     outside: list[str]  # what of the question lies outside of what the law was fitted on
@@ -118,9 +106,11 @@ def answer(predictor: Predictor, question: Question) -> Forecast:
         around = [_shifted(predictor, question, repeats, sign * predictor.noise(repeats)) for sign in (-1, 1)]
     worst = [float(grid[one.worst]) if one.worst is not None else float("nan") for one in drawn]
 
-    def edges(which: Callable[[Curve], tuple[float, float]]) -> tuple[Value, Value]:
+    def edges(which: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
         found, others = which(curve), np.array([which(one) for one in drawn]).reshape(-1, 2)
-        low, high = (Value(found[side], *_spread(others[:, side])) for side in (0, 1))
+        low, high = (
+            Estimate(found[side], *percentile_interval(others[:, side], keep_infinite=True)) for side in (0, 1)
+        )
         return low, high
 
     safe_up_to, safe_from = edges(Curve.safe)
@@ -128,16 +118,16 @@ def answer(predictor: Predictor, question: Question) -> Forecast:
         predictor,
         repeats,
         float(predictor.loss(ask(question.params, question.tokens, 0.0, 1.0))),
-        Value(here[0], *interval([one[0] for one in around])),
-        Value(here[1], *interval([one[1] for one in around])),
+        Estimate(here[0], *percentile_interval([one[0] for one in around])),
+        Estimate(here[1], *percentile_interval([one[1] for one in around])),
         floor if (floor := predictor.domain.params[0] / question.params) < 1 else 0.0,
         _lost_compute(predictor, question, repeats) if predictor.knows_tokens else float("nan"),
-        Value(float(grid[place]) if place is not None else float("nan"), *interval(worst)),
-        edges(Curve.band) if place is not None else (NOTHING, NOTHING),
+        Estimate(float(grid[place]) if place is not None else float("nan"), *percentile_interval(worst)),
+        edges(Curve.band) if place is not None else (UNKNOWN, UNKNOWN),
         safe_up_to,
         safe_from,
         curve,
-        _envelope(drawn),
+        percentile_band([one.penalty for one in drawn]) if drawn else None,
         predictor.domain.outside(question.params, question.tokens, question.fraction, repeats),
     )
 
@@ -169,29 +159,13 @@ def _lost_compute(predictor: Predictor, question: Question, repeats: float) -> f
     return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SMALLER)[::-1]))) ** 2
 
 
-def _envelope(drawn: list[Curve]) -> tuple[Floats, Floats] | None:
-    if not drawn:
-        return None
-    low, high = np.quantile([one.penalty for one in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
-
-
-def _spread(values: Floats) -> tuple[float, float]:
-    """95% interval that may end at infinity."""
-    if not len(values):
-        return interval(values)
-    finite = np.isfinite(values)
-    low, high = interval(np.where(finite, values, 1e300))
-    return low if low < 1e299 else float("inf"), high if high < 1e299 else float("inf")
-
-
 def record(found: Forecast) -> dict[str, object]:
     """Every number of an answer, for JSON; infinities and what is not known as None."""
 
     def plain(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None
 
-    def whole(value: Value) -> dict[str, float | None]:
+    def whole(value: Estimate) -> dict[str, float | None]:
         return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
 
     return {

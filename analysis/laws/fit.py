@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from analysis.laws.law import Constant, Constants, Domain, Law, domain_of, interval
+from analysis.intervals import percentile_interval
+from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
@@ -43,7 +44,7 @@ class Fitted:
 
     def interval(self, name: str) -> tuple[float, float]:
         """95% interval of a constant; NaN without draws."""
-        return interval([draw[name] for draw in self.draws])
+        return percentile_interval([draw[name] for draw in self.draws])
 
 
 def fit(law: Law, points: Points, draws: int = DRAWS, seed: int = 0) -> Fitted:

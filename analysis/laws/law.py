@@ -8,7 +8,6 @@ import numpy as np
 from analysis.laws.points import Floats, Points
 
 Constants = Mapping[str, float]
-LEVEL = 0.95  # of all intervals
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,3 @@ def seen(points: Points, half_life: float) -> Floats:
     return (1 - points.fraction) * points.tokens + points.pool * (
         1 + half_life * -np.expm1(-(points.repeats - 1) / half_life)
     )
-
-
-def interval(values: list[float] | Floats) -> tuple[float, float]:
-    """95% percentile interval; NaN for no values."""
-    found = np.asarray(values, float)
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return float("nan"), float("nan")
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

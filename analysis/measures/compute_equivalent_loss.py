@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import pandas as pd
 
+from analysis.intervals import Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
-from analysis.measures.effective_size import Bound, Multiplier, NoLaw, multiplier
-from analysis.measures.peaks import FLIPPED
+from analysis.measures.effective_size import NoLaw, multiplier
 from analysis.runs import Runs, in_law
 
 
@@ -16,7 +16,7 @@ class LostCompute:
     """The clean law in compute, L(C) = E + A·C^-alpha in nats and FLOPs, and CEL = 1 - C*(L)/C of finished runs by name."""
 
     law: PowerLaw
-    lost: dict[str, Multiplier]
+    lost: dict[str, Estimate]
 
 
 def compute(table: pd.DataFrame) -> pd.Series:
@@ -50,5 +50,5 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
             f" {law.residual:.3g}"
         )
     gains = [multiplier(law, spent, loss) for spent, loss in zip(compute(table), table.final_test_loss, strict=True)]
-    lost = [Multiplier(1 - gain.value, Bound(FLIPPED[gain.bound])) for gain in gains]
+    lost = [1 - gain for gain in gains]
     return LostCompute(law, dict(zip(table.name, lost, strict=True)))

@@ -1,29 +1,13 @@
 """Effective model size: the size at which clean runs reach a run's loss or score [H22 figs. 4-6]."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 
 import pandas as pd
 
+from analysis.intervals import Bound, Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
 from analysis.runs import Runs, in_law
-
-
-class Bound(StrEnum):
-    """How the value stands to the truth where the law would have to be read outside its fitted range."""
-
-    EXACT = ""
-    AT_MOST = "≤"
-    AT_LEAST = "≥"
-
-
-@dataclass(frozen=True)
-class Multiplier:
-    """N_eff / N, below 1 is harm; never extrapolated, hence the bound."""
-
-    value: float
-    bound: Bound
 
 
 @dataclass(frozen=True)
@@ -98,17 +82,17 @@ def _fitted(sizes: tuple[float, ...], losses: tuple[float, ...]) -> PowerLaw:
     return fit_power_law(sizes, losses)
 
 
-def multiplier(law: PowerLaw, size: float, loss: float) -> Multiplier:
+def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
     """Effective-size multiplier of a run of `size` parameters and a final `loss` in the law's unit."""
     effective = law.size(loss)
     if effective < law.smallest:
-        return Multiplier(law.smallest / size, Bound.AT_MOST)
+        return Estimate(law.smallest / size, bound=Bound.AT_MOST)
     if effective > law.largest:
-        return Multiplier(law.largest / size, Bound.AT_LEAST)
-    return Multiplier(effective / size, Bound.EXACT)
+        return Estimate(law.largest / size, bound=Bound.AT_LEAST)
+    return Estimate(effective / size)
 
 
-def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Multiplier]:
+def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estimate]:
     """Effective-size multiplier of every finished run of the law's family by name; empty without a law."""
     law = clean_law(runs, metric)
     if isinstance(law, NoLaw):

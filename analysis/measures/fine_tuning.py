@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from analysis import published
-from analysis.formatting import size_name
+from analysis.formatting import short_count
+from analysis.intervals import Bound
 from analysis.measures.clean_law import PowerLaw
-from analysis.measures.effective_size import Bound, NoLaw, clean_law, multiplier, test_sets
+from analysis.measures.effective_size import NoLaw, clean_law, multiplier, test_sets
 from analysis.runs import FACTORS, Runs
 from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
@@ -279,7 +280,7 @@ def short(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "run": numbers.label,
-            "N": [size_name(size) for size in numbers.parameters_non_embedding],
+            "N": [short_count(size) for size in numbers.parameters_non_embedding],
             "start": numbers.start,
             "parent's R": [f"{value:,}" if value else "–" for value in numbers.parent_repeats],
             "test loss": text("test_loss", ".3f"),

@@ -1,16 +1,15 @@
 """How peaks move with size, as power laws [H22 fig. 4 right; C26], and what other numbers are at the worst R."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import linregress
-from scipy.stats import t as student_t
 
-from analysis.laws.points import Floats
-from analysis.measures.effective_size import Multiplier, NoLaw
-from analysis.measures.peaks import NAN, Estimate, Peak
+from analysis.intervals import UNKNOWN, Estimate, percentile_interval, t_interval, t_quantile
+from analysis.measures.effective_size import NoLaw
+from analysis.measures.peaks import Peak
 from analysis.published import PowerOfSize
 from analysis.runs import Runs
 
@@ -47,14 +46,18 @@ def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None])
     x = np.log([size for size, _ in known])
     fit = linregress(x, np.log([value.value for _, value in known]))
     law = PowerOfSize(float(np.exp(fit.intercept)), float(fit.slope), float(np.exp(x.min())), float(np.exp(x.max())))
-    if all(len(value.resampled) for _, value in known):
-        logs = np.log(np.stack([value.resampled for _, value in known]))
+    if all(len(value.resamples) for _, value in known):
+        logs = np.log(np.stack([value.resamples for _, value in known]))
         intercepts, slopes = np.linalg.lstsq(
             np.stack([np.ones_like(x), x], 1), logs[:, np.isfinite(logs).all(0)], rcond=None
         )[0]
-        limits_k, limits_a, kind = _percentiles(np.exp(intercepts)), _percentiles(slopes), "95% over seeds"
+        limits_k, limits_a, kind = (
+            percentile_interval(np.exp(intercepts)),
+            percentile_interval(slopes),
+            "95% over seeds",
+        )
     else:
-        reach = float(student_t.ppf(0.975, len(x) - 2))
+        reach = float(t_quantile(len(x) - 2))
         around = reach * np.array([-fit.intercept_stderr, fit.intercept_stderr])
         limits_k = tuple(np.exp(np.clip(fit.intercept + around, -700, 700)))
         limits_a = (fit.slope - reach * fit.stderr, fit.slope + reach * fit.stderr)
@@ -62,11 +65,6 @@ def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None])
     k = Estimate(law.coefficient, float(limits_k[0]), float(limits_k[1]))
     a = Estimate(law.exponent, float(limits_a[0]), float(limits_a[1]))
     return PowerLawOfSize(law, k, a, len(known), kind)
-
-
-def _percentiles(values: Floats) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (NAN, NAN)
-    return float(low), float(high)
 
 
 def laws(found: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
@@ -102,15 +100,14 @@ def peak_table(found: Sequence[Peak]) -> pd.DataFrame:
             "gaussian_misses": peak.gaussian_misses,
         }
         for name in ESTIMATES:
-            estimate = _of(peak, name)
-            numbers = asdict(estimate or Estimate(NAN))
-            row |= {name: numbers["value"], f"{name}_low": numbers["low"], f"{name}_high": numbers["high"]}
-            row[f"{name}_bound"] = str(numbers["bound"])
+            estimate = _of(peak, name) or UNKNOWN
+            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            row[f"{name}_bound"] = str(estimate.bound)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier], ratio: bool = False) -> Estimate | None:
+def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Estimate], ratio: bool = False) -> Estimate | None:
     """Mean over seeds of what runs have (by name) at the worst R of a peak, with its 95% t interval, of a ratio by its
     logarithm; a bound where one of them is; None where no run has any."""
     done = runs.done
@@ -122,8 +119,8 @@ def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Multiplier], ratio: bo
     bound = max((values[name].bound for name in names), key=len)
     if bound or len(numbers) == 1:
         return Estimate(float(numbers.mean()), bound=bound)
-    if ratio:
-        numbers = np.log(numbers)
-    mean, half = numbers.mean(), student_t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / len(numbers) ** 0.5
-    value, low, high = (float(np.exp(end) if ratio else end) for end in (mean, mean - half, mean + half))
+    if not ratio:
+        return t_interval(numbers)
+    logs = t_interval(np.log(numbers))
+    value, low, high = (float(np.exp(end)) for end in (logs.value, logs.low, logs.high))
     return Estimate(value, low, high)

@@ -2,41 +2,22 @@
 right; C26]."""
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from analysis.laws.points import Floats
-from analysis.measures.effective_size import Bound
+from analysis.intervals import NAN, Bound, Estimate, Floats
 from analysis.runs import Runs
 
 RESAMPLES = 500
 FEWEST_REPEATS = 2  # with one R > 1 there is a worst one, but nothing that it is worse than
 FEWEST_FOR_A_GAUSSIAN = 4  # of three parameters
-NAN = float("nan")
 NO_PEAK = (
     "needs finished runs of one size and fraction at two or more R above 1, a finished clean run beside them, and more"
     " loss than that has"
 )
-FLIPPED = {Bound.AT_MOST: Bound.AT_LEAST, Bound.AT_LEAST: Bound.AT_MOST, Bound.EXACT: Bound.EXACT}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95% interval; NaN where there is none, as with one seed, or where the number is a bound."""
-
-    value: float
-    low: float = NAN
-    high: float = NAN
-    bound: Bound = Bound.EXACT
-    resampled: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)  # over seeds
-
-    def inverted(self, numerator: float) -> "Estimate":
-        """numerator / this: what R says of a pool's size, and back."""
-        low, high = numerator / self.high, numerator / self.low
-        return Estimate(numerator / self.value, low, high, FLIPPED[self.bound], numerator / self.resampled)
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class Peak:
 
     def pool(self, repeats: Estimate) -> Estimate:
         """D_r = f·T/R in tokens."""
-        return repeats.inverted(self.fraction * self.tokens)
+        return self.fraction * self.tokens / repeats
 
 
 def peaks(runs: Runs) -> list[Peak]:
@@ -123,10 +104,12 @@ def _places(
         centres, misses = _gaussian_centres(log_repeats, rows)
         outside = Bound.AT_MOST if centres[0] <= log_repeats[0] else Bound.AT_LEAST
         within = log_repeats[0] < centres[0] < log_repeats[-1]
-        centre = _estimate(np.exp(centres), Bound.EXACT if within else outside)
-    found = _estimate(height, Bound.AT_LEAST if side else Bound.EXACT)
-    edges = (_estimate(np.exp(left), low), _estimate(np.exp(right), high))
-    most = replace(_estimate(np.exp(anywhere), side), value=arms[at][0])  # exactly, for runs are looked up by it
+        centre = _first_with_interval(np.exp(centres), Bound.EXACT if within else outside)
+    found = _first_with_interval(height, Bound.AT_LEAST if side else Bound.EXACT)
+    edges = (_first_with_interval(np.exp(left), low), _first_with_interval(np.exp(right), high))
+    most = replace(
+        _first_with_interval(np.exp(anywhere), side), value=arms[at][0]
+    )  # exactly, for runs are looked up by it
     return found, most, *edges, centre, misses
 
 
@@ -196,11 +179,6 @@ def _gaussian_centres(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
     return np.clip(centre, low, high), float(misses)
 
 
-def _estimate(values: Floats, bound: Bound) -> Estimate:
-    """The first of `values`, with the percentile interval of the rest."""
-    rest = values[1:]
-    known = rest[np.isfinite(rest)]
-    if bound or not len(known):
-        return Estimate(float(values[0]), bound=bound, resampled=rest)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Estimate(float(values[0]), float(low), float(high), bound, rest)
+def _first_with_interval(values: Floats, bound: Bound) -> Estimate:
+    """The first value, with the interval of the others, which are its resamples."""
+    return Estimate.from_resamples(float(values[0]), values[1:], bound)

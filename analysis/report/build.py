@@ -29,6 +29,7 @@ from analysis.figures import (
     size_multiplier,
 )
 from analysis.figures.style import Missing, Plot, SavedPlot
+from analysis.formatting import three_digits
 from analysis.laws.study_fits import laws_of
 from analysis.measures import fine_tuning
 from analysis.measures.degradation import summary
@@ -37,7 +38,7 @@ from analysis.report import html as page
 from analysis.report import laws_section as laws_part
 from analysis.report import published_comparison as beside_the_papers
 from analysis.report import token_page as per_token
-from analysis.report.findings import findings, rounded, short_summary
+from analysis.report.findings import findings, short_summary
 from analysis.report.fork_pool import processes, side_by_side
 from analysis.report.html import Block, Part, Table
 from analysis.report.summary import in_short
@@ -305,9 +306,9 @@ def _beside_the_papers(table: pd.DataFrame) -> pd.DataFrame:
         {
             "quantity": table.quantity,
             "where": table["where"],
-            "here": table.bound + table.here.map(rounded),
-            "95% interval": (table.low.map(rounded) + " to " + table.high.map(rounded)).where(known, "–"),
-            "published": table.published.map(rounded),
+            "here": table.bound + table.here.map(three_digits),
+            "95% interval": (table.low.map(three_digits) + " to " + table.high.map(three_digits)).where(known, "–"),
+            "published": table.published.map(three_digits),
             "source": table.source.replace("", "–"),
         }
     )

@@ -1,7 +1,9 @@
 """What happened, in sentences and in a table for people; both computed from the summary."""
 
 import pandas as pd
-from scipy.stats import t as student_t
+
+from analysis.formatting import cell
+from analysis.intervals import t_half_width
 
 COMPARED = {
     "test_loss": "test loss",
@@ -128,15 +130,14 @@ def _with_interval(change: pd.Series) -> str:
     """Mean change over seeds and half its 95% t interval."""
     if len(change) < 2:
         return f"{change.mean():+.3f}"
-    half = student_t.ppf(0.975, len(change) - 1) * change.std(ddof=1) / len(change) ** 0.5
-    return f"{change.mean():+.3f} ± {half:.3f}"
+    return f"{change.mean():+.3f} ± {t_half_width(change):.3f}"
 
 
 def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
     """The summary for people: rounded, bounds written out, one row per run; a rise within the noise is left out."""
 
     def text(column: pd.Series, form: str) -> list[str]:
-        return [format(value, form) if pd.notna(value) else "–" for value in column]
+        return [cell(value, form) for value in column]
 
     def sizes(column: str) -> list[str]:
         values = text(numbers[column], ".3f")
@@ -167,8 +168,3 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return short.drop(columns=[name for name in OF_HEADS if (short[name] == "–").all()])
-
-
-def rounded(value: float) -> str:
-    """A number to 3 significant digits, large ones in full."""
-    return f"{float(f'{value:.3g}'):,.10g}" if pd.notna(value) else "–"

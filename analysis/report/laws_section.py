@@ -3,6 +3,7 @@
 import pandas as pd
 
 from analysis.figures.style import Missing
+from analysis.formatting import cell
 from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS
 from analysis.laws.study_fits import StudyLaws, laws_of
@@ -49,9 +50,9 @@ def _compared(laws: StudyLaws) -> pd.DataFrame:
             "left out": table.left_out,
             "law": table.law,
             "runs": table.runs.map(str),
-            "error (nats)": table.error.map(_three),
-            "median (nats)": table["median"].map(_three),
-            "worst R (decades)": table.peak.map(_three),
+            "error (nats)": table.error.map(cell),
+            "median (nats)": table["median"].map(cell),
+            "worst R (decades)": table.peak.map(cell),
             "why not": table.reason.replace("", "–"),
         }
     )
@@ -69,7 +70,3 @@ def _constants(laws: StudyLaws) -> pd.DataFrame:
             "95% interval": interval.where(known, "–").where(table.determined, NOT_DETERMINED),
         }
     )
-
-
-def _three(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import published
-from analysis.figures.estimates import with_bounds
-from analysis.figures.style import over_seeds
+from analysis.intervals import NAN, Estimate, over_seeds, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.compute_equivalent_loss import lost_compute
 from analysis.measures.degradation import summary
 from analysis.measures.effective_size import METRICS, TEST_LOSS, Metric, NoLaw, size_multipliers, test_sets
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws
-from analysis.measures.peaks import NAN, Estimate, Peak, peaks
+from analysis.measures.peaks import Peak, peaks
 from analysis.runs import Runs
 
 COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]

@@ -1,12 +1,9 @@
 """What happened, in at most five sentences; `findings` has the details. All computed from the summary."""
 
-from collections.abc import Iterable
-
 import pandas as pd
-from scipy.stats import t as student_t
 
-from analysis.formatting import size_name
-from analysis.measures.effective_size import Bound
+from analysis.formatting import plural, short_count, span
+from analysis.intervals import Bound, t_half_width
 from analysis.runs import Runs
 
 
@@ -48,13 +45,13 @@ def _study(runs: Runs) -> str:
     table = runs.table
     repeated = table[table.repeats > 1]
     sizes, seeds = table.parameters_non_embedding.unique(), table.seed.nunique()
-    said = f"{runs.folder.resolve().name}: {_many(len(table) + len(runs.absent), 'run')}, {len(runs.done)} of them finished; "
-    said += f"{_many(len(sizes), 'model size')} ({_range(sizes, size_name)} parameters without embeddings)"
+    said = f"{runs.folder.resolve().name}: {plural(len(table) + len(runs.absent), 'run')}, {len(runs.done)} of them finished; "
+    said += f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} parameters without embeddings)"
     if len(repeated):
         fractions = " and ".join(f"{fraction:.0%}" for fraction in sorted(repeated.repeated_fraction.unique()))
-        said += f", f = {fractions}, R from {_range(repeated.repeats, '{:,}'.format)}"
+        said += f", f = {fractions}, R from {span(repeated.repeats, '{:,}'.format)}"
         said += " beside clean runs" if (table.repeats == 1).any() else " and no clean run"
-    said += f", {_many(seeds, 'seed')}, {_range(table.trained_tokens, size_name)} tokens each"
+    said += f", {plural(seeds, 'seed')}, {span(table.trained_tokens, short_count)} tokens each"
     return said.replace("R from", "R =" if repeated.repeats.nunique() == 1 else "R from") + "."
 
 
@@ -63,13 +60,13 @@ def _worst(worst: pd.DataFrame) -> str:
     for fraction, here in worst.groupby("repeated_fraction", sort=False):
         harmed = here[~(here.excess_over_clean <= here.noise.fillna(0.0))]
         if harmed.empty:
-            said.append(f"f = {fraction:.0%}, none ({_many(len(here), 'size')})")
+            said.append(f"f = {fraction:.0%}, none ({plural(len(here), 'size')})")
             continue
         inside = int(harmed.inside.sum())
         share = "" if inside == len(harmed) else f"in {inside} of them "
         edge = f", {share}with less harm at fewer and at more repeats" if inside else ", the edge of the range"
-        values = _range(harmed.repeats, "{:,}".format)
-        said.append(f"f = {fraction:.0%}, R = {values} ({len(harmed)} of {_many(len(here), 'size')}{edge})")
+        values = span(harmed.repeats, "{:,}".format)
+        said.append(f"f = {fraction:.0%}, R = {values} ({len(harmed)} of {plural(len(here), 'size')}{edge})")
     judged = " beyond what clean seeds vary by" if worst.noise.notna().all() else ""
     return f"The R, of those finished, that harms test loss most{judged}: {'; '.join(said)}."
 
@@ -98,7 +95,7 @@ def _cost(worst: pd.DataFrame) -> str:
         return "What repeats cost cannot be said: no clean run of these sizes has finished."
     said = []
     for fraction, here in known.groupby("repeated_fraction", sort=False):
-        told = f"f = {fraction:.0%}, {_range(here.excess_over_clean, '{:+.3f}'.format)} nats over clean"
+        told = f"f = {fraction:.0%}, {span(here.excess_over_clean, '{:+.3f}'.format)} nats over clean"
         sized = here[here.size_multiplier.notna()].sort_values("size_multiplier")
         sized = sized[(sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)]  # at most its own size says nothing
         if len(sized):
@@ -116,11 +113,11 @@ def _heads_and_copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
     if deep.empty:
         said = "Induction heads were not measured"
     elif deep.heads_formed_at.isna().all():
-        said = f"No induction head formed in any of {_many(len(deep), 'run')}, so nothing is said of what repeats do to them"
+        said = f"No induction head formed in any of {plural(len(deep), 'run')}, so nothing is said of what repeats do to them"
     else:
         kept = deep.heads_formed_at.notna() & deep.heads_lost_at.isna()
         shares = [
-            f"{int(kept[arm.index].sum())} of {_many(len(arm), name)}"
+            f"{int(kept[arm.index].sum())} of {plural(len(arm), name)}"
             for name, arm in (("clean run", deep[deep.repeats == 1]), ("repeated run", deep[deep.repeats > 1]))
             if len(arm)
         ]
@@ -135,7 +132,7 @@ def _heads_and_copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
             continue
         half = 0.0
         if len(change) > 1:
-            single, half = False, student_t.ppf(0.975, len(change) - 1) * change.std(ddof=1) / len(change) ** 0.5
+            single, half = False, t_half_width(change)
         changes.append(change.mean())
         lower, higher = lower + (change.mean() + half < 0), higher + (change.mean() - half > 0)
     if changes:
@@ -143,15 +140,6 @@ def _heads_and_copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
         judged = "one seed, no intervals" if single else f"not told apart within 95% intervals over seeds in {rest}"
         said += (
             f"; at the worst R the gain from copies of a paragraph is lower than clean in {lower} of {len(changes)} sizes and"
-            f" fractions and higher in {higher} ({judged}), by {_range(changes, '{:+.3f}'.format)} nats"
+            f" fractions and higher in {higher} ({judged}), by {span(changes, '{:+.3f}'.format)} nats"
         )
     return said + "."
-
-
-def _range(values: Iterable[float], form: object) -> str:
-    low, high = form(min(values)), form(max(values))  # type: ignore[operator]
-    return low if low == high else f"{low} to {high}"
-
-
-def _many(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"

@@ -15,7 +15,7 @@ from analysis.figures import (
     repeats_map,
 )
 from analysis.figures.style import Missing, Plot, apart
-from analysis.formatting import size_name
+from analysis.formatting import short_count
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.model_sizes import shape_of
@@ -224,6 +224,6 @@ def test_captions_and_tables_survive_saving(planted: Runs, tmp_path: Path) -> No
 
 def test_ticks_that_would_collide_are_left_out() -> None:
     assert apart([1, 10, 30, 100, 300, 900, 1000]) == [1, 10, 30, 100, 300, 900]
-    assert apart([5.31e6, 12.6e6, 805e6], size_name) == [5.31e6, 12.6e6, 805e6]
-    assert apart([1.57e6, 5.31e6, 12.6e6, 805e6], size_name) == [1.57e6, 5.31e6, 805e6]
+    assert apart([5.31e6, 12.6e6, 805e6], short_count) == [5.31e6, 12.6e6, 805e6]
+    assert apart([1.57e6, 5.31e6, 12.6e6, 805e6], short_count) == [1.57e6, 5.31e6, 805e6]
     assert apart([5.0]) == [5.0]

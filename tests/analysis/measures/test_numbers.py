@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.intervals import Bound
 from analysis.measures.clean_law import fit_power_law
 from analysis.measures.degradation import double_descent
-from analysis.measures.effective_size import Bound, multiplier
+from analysis.measures.effective_size import multiplier
 
 
 def test_double_descent_of_a_curve_drawn_by_hand() -> None:

@@ -8,10 +8,11 @@ import pytest
 from scipy.optimize import curve_fit
 from written_runs import write_run
 
+from analysis.intervals import Bound, Estimate
 from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
-from analysis.measures.effective_size import METRICS, TEST_LOSS, Bound, NoLaw, size_multipliers
+from analysis.measures.effective_size import METRICS, TEST_LOSS, NoLaw, size_multipliers
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws, power_law_of_size
-from analysis.measures.peaks import Estimate, Peak, peaks
+from analysis.measures.peaks import Peak, peaks
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
 from analysis.report import published_comparison as beside_the_papers
 from analysis.runs import Runs, load_runs
