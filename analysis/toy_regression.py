@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.figures.style import Plot, colours, grid_of_axes
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Plot
+from analysis.figures.style import colours
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,7 +1,10 @@
 """Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
 
+from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, repeats_axis
+from analysis.figures.panels import grid_of_axes, limit
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.compute_equivalent_loss import compute, lost_compute

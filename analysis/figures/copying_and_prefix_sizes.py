@@ -2,8 +2,11 @@
 
 import pandas as pd
 
-from analysis.figures.estimates import bounded_line
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, repeats_axis
+from analysis.figures.axes import repeats_axis
+from analysis.figures.estimates import bounded_line, interval_note
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import Estimate, over_seeds, with_bounds
 from analysis.measures.effective_size import METRICS, NoLaw, clean_law, size_multipliers

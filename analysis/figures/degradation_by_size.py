@@ -1,6 +1,10 @@
 """Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
 
-from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, interval_note, points, size_axis
+from analysis.figures.axes import size_axis
+from analysis.figures.estimates import interval_note, points
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import CLEAN, colours
 from analysis.intervals import over_seeds
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law

@@ -2,8 +2,11 @@
 
 import pandas as pd
 
-from analysis.figures.estimates import spread_note
-from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, points, size_axis
+from analysis.figures.axes import size_axis
+from analysis.figures.estimates import points, spread_note
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import CLEAN, colours
 from analysis.intervals import interval_or_range
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law

@@ -1,13 +1,11 @@
 """How figures draw numbers that have an interval or are bounds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
 
-from analysis.figures.style import points
 from analysis.intervals import FEWEST_SEEDS, UNKNOWN, Bound, Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
@@ -80,9 +78,13 @@ def spread_note(data: pd.DataFrame) -> str:
     return f"Bars: the range of up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
 
 
-def log_axis(axes: Axes, name: Callable[[float], str] = "{:g}".format) -> None:
-    """A logarithmic vertical axis that names several values within a decade, which is often all there is."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: name(value))
-    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
+    """A line with markers and, where there are several seeds, error bars."""
+    bars = [data["mean"] - data["low"], data["high"] - data["mean"]] if (data["seeds"] > 1).any() else None
+    axes.errorbar(data[x], data["mean"], yerr=bars, marker="o", markersize=3.5, linewidth=1.3, capsize=2, **style)  # type: ignore[arg-type]
+
+
+def interval_note(data: pd.DataFrame) -> str:
+    """How a caption speaks of the intervals."""
+    seeds = int(data["seeds"].max()) if len(data) else 0
+    return f"Bars: 95% intervals over up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."

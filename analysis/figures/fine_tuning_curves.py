@@ -1,6 +1,9 @@
 """Test loss on the new text while models are fine-tuned, beside the same from scratch [H22 fig. 12]."""
 
-from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
+from analysis.figures.axes import tokens_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import start_colours
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs

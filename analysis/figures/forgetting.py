@@ -1,6 +1,9 @@
 """Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22 section 5]."""
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, tokens_axis
+from analysis.figures.axes import tokens_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs

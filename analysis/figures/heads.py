@@ -7,7 +7,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CLEAN, Missing, Plot, arms, colours
+from analysis.figures.panels import arms
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import CLEAN, colours
 from analysis.runs import ARM, Runs
 
 NAME = "heads"

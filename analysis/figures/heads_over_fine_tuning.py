@@ -1,7 +1,10 @@
 """Copying and prefix matching while models are fine-tuned: whether heads that repeats kept from forming form now [H22 figs. 5-6]."""
 
+from analysis.figures.axes import tokens_axis
 from analysis.figures.induction_over_training import UNTRAINED, Measured
-from analysis.figures.style import Missing, Plot, grid_of_axes, start_colours, tokens_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import start_colours
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs

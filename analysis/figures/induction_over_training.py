@@ -5,20 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import (
-    CLEAN,
-    Missing,
-    Plot,
-    arms,
-    colours,
-    grid_of_axes,
-    legend_of_repeats,
-    limit,
-    nulls,
-    over_repeats,
-    seeds_note,
-    tokens_axis,
-)
+from analysis.figures.axes import tokens_axis
+from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, nulls, over_repeats, seeds_note
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import CLEAN, colours
 from analysis.runs import ARM, Runs
 
 NAME = "induction_over_training"

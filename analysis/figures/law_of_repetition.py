@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
+from analysis.figures.axes import repeats_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import percentile_band
 from analysis.laws import partial

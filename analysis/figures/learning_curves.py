@@ -1,6 +1,9 @@
 """Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
 
-from analysis.figures.style import CLEAN, Missing, Plot, colours, grid_of_axes, tokens_axis
+from analysis.figures.axes import tokens_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import CLEAN, colours
 from analysis.formatting import short_count
 from analysis.runs import Runs
 

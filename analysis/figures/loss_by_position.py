@@ -2,17 +2,9 @@
 
 import pandas as pd
 
-from analysis.figures.style import (
-    Missing,
-    Plot,
-    arms,
-    colours,
-    grid_of_axes,
-    legend_of_repeats,
-    limit,
-    over_repeats,
-    seeds_note,
-)
+from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, over_repeats, seeds_note
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.runs import ARM, Runs
 from repeat_study.probes.positions import position_bands
 

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import published
-from analysis.figures.estimates import BOUNDS, bounded_line, log_axis, spread_note
-from analysis.figures.style import Missing, Plot, grid_of_axes, points, size_axis, start_colours
+from analysis.figures.axes import log_axis, size_axis
+from analysis.figures.estimates import BOUNDS, bounded_line, points, spread_note
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import start_colours
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import NoLaw

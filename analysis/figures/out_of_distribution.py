@@ -3,8 +3,11 @@ training distribution."""
 
 import pandas as pd
 
+from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, repeats_axis
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets

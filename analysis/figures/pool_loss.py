@@ -2,7 +2,11 @@
 
 import pandas as pd
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, points, repeats_axis
+from analysis.figures.axes import repeats_axis
+from analysis.figures.estimates import interval_note, points
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import over_seeds
 from analysis.runs import Runs

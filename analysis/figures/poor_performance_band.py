@@ -2,8 +2,11 @@
 
 import numpy as np
 
-from analysis.figures.estimates import BOUNDS, estimates, log_axis, seeds_say
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, size_axis
+from analysis.figures.axes import log_axis, size_axis
+from analysis.figures.estimates import BOUNDS, estimates, seeds_say
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
 from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES

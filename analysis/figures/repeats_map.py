@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import spread_note
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, limit, repeats_axis
+from analysis.figures.panels import grid_of_axes, limit
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs

@@ -2,7 +2,11 @@
 
 import pandas as pd
 
-from analysis.figures.style import Missing, Plot, colours, grid_of_axes, interval_note, points, size_axis
+from analysis.figures.axes import size_axis
+from analysis.figures.estimates import interval_note, points
+from analysis.figures.panels import grid_of_axes
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import colours
 from analysis.intervals import Bound, over_seeds, with_bounds
 from analysis.measures.effective_size import NoLaw, clean_law, size_multipliers
 from analysis.runs import Runs, in_law

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from analysis.figures.style import grid_of_axes
+from analysis.figures.panels import grid_of_axes
 from analysis.forecast.forecast import SAFE, Forecast, Question
 from analysis.formatting import short_count
 from data_prep.files import write_atomically

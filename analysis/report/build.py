@@ -28,7 +28,7 @@ from analysis.figures import (
     repeats_map,
     size_multiplier,
 )
-from analysis.figures.style import Missing, Plot, SavedPlot
+from analysis.figures.plot import Missing, Plot, SavedPlot
 from analysis.formatting import three_digits
 from analysis.laws.study_fits import laws_of
 from analysis.measures import fine_tuning

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.figures import fine_tuning_curves, forgetting, heads_over_fine_tuning, ossification
-from analysis.figures.style import Missing, Plot, SavedPlot
+from analysis.figures.plot import Missing, Plot, SavedPlot
 from analysis.measures import fine_tuning
 from analysis.report import html as page
 from analysis.report.html import Block, Table

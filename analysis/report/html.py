@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.figures.style import Missing, SavedPlot
+from analysis.figures.plot import Missing, SavedPlot
 
 MOST_NOTES = 8  # of one kind, beyond which they are folded
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")

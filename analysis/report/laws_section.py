@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.figures.style import Missing
+from analysis.figures.plot import Missing
 from analysis.formatting import cell
 from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS

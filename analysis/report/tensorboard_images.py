@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.style import SavedPlot
+from analysis.figures.plot import SavedPlot
 from repeat_study.records.tensorboard.events import image, write_events
 
 

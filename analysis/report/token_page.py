@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from analysis.figures.style import Arms, arms
+from analysis.figures.panels import Arms, arms
 from analysis.runs import Runs
 
 STEPS = 10  # of the colour scale, even in the square root of the probability: small models are rarely sure of anything

@@ -14,7 +14,8 @@ from analysis.figures import (
     poor_performance_band,
     repeats_map,
 )
-from analysis.figures.style import Missing, Plot, apart
+from analysis.figures.axes import apart
+from analysis.figures.plot import Missing, Plot
 from analysis.formatting import short_count
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore

@@ -8,7 +8,7 @@ import pytest
 from written_runs import write_run
 
 from analysis.figures import fine_tuning_curves, forgetting, heads_over_fine_tuning, ossification
-from analysis.figures.style import Missing, Plot
+from analysis.figures.plot import Missing, Plot
 from analysis.laws.points import points_of
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import PowerLaw, clean_law

@@ -16,7 +16,8 @@ from analysis.figures import (
     induction_over_training,
     loss_by_position,
 )
-from analysis.figures.style import Missing, Plot, arms
+from analysis.figures.panels import arms
+from analysis.figures.plot import Missing, Plot
 from analysis.measures.degradation import summary
 from analysis.measures.effective_size import METRICS, TEST_LOSS, NoLaw, clean_law, size_multipliers
 from analysis.measures.induction_heads import formation

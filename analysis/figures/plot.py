@@ -1,0 +1,66 @@
+"""A figure with its title, caption and numbers, and how it is saved."""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from data_prep.files import write_atomically
+
+matplotlib.rcParams["svg.hashsalt"] = "repeat-study"  # the same figure gives the same file
+matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: journals refuse Type 3
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+@dataclass(frozen=True)
+class SavedPlot:
+    """A saved figure as the page shows it; the matplotlib figure, which is large, is gone."""
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the numbers behind it."""
+
+    name: str  # file stem
+    title: str
+    caption: str  # what is seen, and what the paper saw
+    figure: Figure
+    table: pd.DataFrame
+
+    def save(self, folder: Path) -> SavedPlot:
+        """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. To be called once.
+
+        The same figure gives the same bytes.
+        """
+        for part in ("figures", "tables"):
+            (folder / part).mkdir(exist_ok=True)
+        # Laid out and measured once: savefig would do so again for every format, also where the engine is "none".
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine(None)
+        box = self.figure.get_tightbbox().padded(0.1)
+        saved = {form: io.BytesIO() for form in UNDATED}
+        for form, file in saved.items():
+            self.figure.savefig(file, format=form, dpi=150, bbox_inches=box, metadata=UNDATED[form])
+        found = {form: file.getvalue() for form, file in saved.items()}
+        found["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", found["svg"])  # a hundredth of a point is enough
+        for form, content in found.items():
+            write_atomically(folder / "figures" / f"{self.name}.{form}", content)
+        write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
+        return SavedPlot(self.name, self.title, self.caption, found["svg"])
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure this study cannot give, and why."""
+
+    name: str
+    reason: str
