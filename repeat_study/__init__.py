@@ -1,1 +1,3 @@
-"""One process, one run: specs, models, training, probes and the run directory."""
+"""Train language models on partly repeated data: studies, models, training, probes and run directories."""
+
+__version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What a run costs before it is paid: FLOPs, time, memory."""
+"""What a run will cost: FLOPs, time and memory."""
 
 from dataclasses import dataclass
 
@@ -6,48 +6,47 @@ from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.config.run import Run
 from repeat_study.records.metrics import METRICS
 
-PROBE_CONTEXT = 1_600  # tokens of a probe's sequence at most: 11 copies of a paragraph
-CHUNK_LOGITS = 1 << 27  # of the loss on a GPU, at a time
+PROBE_CONTEXT = 1_600  # maximum tokens of a probe sequence: 11 copies of a paragraph
+CHUNK_LOGITS = 1 << 27  # logits that the loss holds at once on a GPU
 
-STATE_BYTES = 12  # per parameter: float32 weight and AdamW's two moments
-GRADIENT_BYTES = 4  # per parameter; not split by FSDP while gradients are accumulated
-CAST_BYTES = 2  # per parameter: the bfloat16 copy that autocast multiplies with
+STATE_BYTES = 12  # per parameter: the float32 weight and AdamW's two moments
+GRADIENT_BYTES = 4  # per parameter; FSDP does not split gradients while it accumulates them
+CAST_BYTES = 2  # per parameter: the bfloat16 copy that autocast makes for matrix products
 
 
 def run_flops(run: Run, vocabulary: int) -> float:
-    """FLOPs of training a run, evaluations left out; `vocabulary` is the tokenizer's."""
+    """FLOPs to train a run, without evaluation. vocabulary: of the tokenizer."""
     per_token = run.shape.training_flops_per_token(run.model_vocabulary(vocabulary), run.context)
     return float(per_token) * run.positions * run.context
 
 
-def evaluation_share(run: Run) -> float:
-    """Evaluation's share of a run's FLOPs; a forward pass is a third of a training step's work on the same tokens."""
+def expected_evaluation_share(run: Run) -> float:
+    """Share of a run's FLOPs that evaluation takes; a forward pass costs a third of training on the same tokens."""
     sizes, shape = run.evaluation, run.shape
     costs = [metric.cost for metric in METRICS if metric.cost]
-    probed: float = sum(cost.sequences for cost in costs)
+    probe_sequences: float = sum(cost.sequences for cost in costs)
     # An ablation needs one pass of the intact model and, for each head, half of the layers on average.
-    probed += sum(cost.sequences_per_head for cost in costs) * (1 + shape.layers * shape.heads / 2)
-    tested = sizes.test_sequences * (1 + len(run.further_tests))
-    if run.parent:
-        tested += sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences
-    tokens: float = (tested + sizes.pool_sequences + sizes.seen_sequences) * run.context
-    tokens += probed * min(run.context, PROBE_CONTEXT)
-    evaluated = tokens * len(sizes.steps(run.steps)) / 3
-    return evaluated / (evaluated + run.positions * run.context)
+    probe_sequences += sum(cost.sequences_per_head for cost in costs) * (1 + shape.layers * shape.heads / 2)
+    test_sequences = sizes.test_sequences * (1 + len(run.further_tests))
+    if run.parent:  # the parent's test set, pool and unique stream are evaluated too
+        test_sequences += sizes.test_sequences + sizes.pool_sequences + sizes.seen_sequences
+    tokens: float = (test_sequences + sizes.pool_sequences + sizes.seen_sequences) * run.context
+    tokens += probe_sequences * min(run.context, PROBE_CONTEXT)
+    evaluation = tokens * len(sizes.steps(run.steps)) / 3
+    return evaluation / (evaluation + run.positions * run.context)
 
 
 def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
-    """What a training step in bfloat16 keeps of each token until the backward pass, without the loss; the residual
-    stream is float32.
+    """Bytes per token that a bfloat16 training step keeps for the backward pass, without the loss.
 
-    Per block: the residual stream before each norm (4·d), what the matrix products read (2 bytes each), queries, keys,
-    values and their mix (2 bytes each) with a float32 log-sum per head, and the MLP's insides. Checkpointed: the residual
-    stream before each block, and one block's insides while it is computed again.
+    Per block: the float32 residual stream before each norm (4·d_model); the inputs of the matrix products (2 bytes each);
+    queries, keys, values and mixed values (2 bytes each) with a float32 log-sum-exp per head; and the MLP's activations.
+    Checkpointed: the residual stream before each block, and the activations of the one block that is being recomputed.
     """
     d, inner, width = shape.d_model, shape.heads * shape.d_head, shape.mlp_width
     if shape.style is Style.QWEN:
-        # RMSNorm keeps what it normalised too, that of queries and keys in float32; SwiGLU keeps both branches, the gate's
-        # activation and their product.
+        # RMSNorm also keeps its normalized input, in float32 for queries and keys. SwiGLU keeps both branches, the
+        # activation of the gate and their product.
         attention = 8 * d + 2 * 2 * d + 4 * 4 * inner + 5 * 2 * inner + 20 * shape.heads
         mlp = 8 * d + 2 * d + 4 * 2 * width
     else:
@@ -59,7 +58,7 @@ def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training keeps on a device at once, at least; the kernels' workspaces come on top."""
+    """Bytes of device memory that training needs at the same time, not counting the workspaces of kernels."""
 
     state: int
     activations: int
@@ -67,17 +66,18 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """State, activations and loss."""
         return self.state + self.activations + self.loss
 
 
 def training_memory(
     shape: Shape, vocabulary: int, context: int, sequences: int, checkpointed: bool, sharded_over: int = 1
 ) -> Memory:
-    """Memory of one process in bfloat16 with `sequences` at a time; `sharded_over`: processes that split the state.
+    """Memory of one process that trains in bfloat16.
 
-    The loss holds a chunk of logits three times over (bfloat16, float32, bfloat16 gradient), the float32 gradient of the
-    unembedding and the gradient of what it reads.
+    sequences: number in one forward pass. sharded_over: number of processes that split the weights and optimizer state.
+    The loss holds one chunk of logits three times (bfloat16, float32 and bfloat16 gradient), the float32 gradient of the
+    unembedding, and its inputs with their gradients.
     """
     parameters = shape.parameters_total(vocabulary)
     tokens = sequences * context
@@ -89,8 +89,11 @@ def training_memory(
     )
 
 
-def work(run: Run) -> float:
-    """Relative time of a run on one core: its FLOPs, and 0.6 MFLOP per token for what is not arithmetic (measured for
-    2x32, 2x64 and 2x96, where it predicts the ratios of seconds within 2%). Used to order runs and to guess time left."""
+def relative_time(run: Run) -> float:
+    """Time of a run on one core, in arbitrary units, for ordering runs and estimating the time left.
+
+    Its FLOPs, plus 0.6 MFLOP per token for everything that is not arithmetic. Measured on 2x32, 2x64 and 2x96: the ratios
+    of seconds are predicted within 2%.
+    """
     per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + 6e5
     return per_token * run.positions * run.context

@@ -1,4 +1,4 @@
-"""A study with all that its runs stand on: token store, further test sets, and the parents' study likewise."""
+"""A study with its data on disk: token store, further test sets, and the same for the study of its parents."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,49 +9,52 @@ from data_prep.build import DataSpec, Progress, prepare
 from data_prep.errors import InputError
 from data_prep.overlap import require_apart
 from data_prep.token_store import TokenStore, find_store
+from repeat_study.config.grid import KnownRuns
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
-from repeat_study.config.study import KnownRuns, Study
+from repeat_study.config.study import Study
 from repeat_study.records.run_directory import final_test_losses
 
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """What is needed to name a study's runs and to train them."""
+    """A study whose data is on disk, so that its runs have their final identities and can be trained."""
 
     study: Study
     store: TokenStore
     further_tests: tuple[FurtherTest, ...]
-    parent: "PreparedStudy | None"
+    parent: "PreparedStudy | None"  # the study whose runs this one starts from
 
     def runs(self, runs_dir: Path) -> list[Run]:
-        """All runs of the study on this corpus; `runs_dir` holds a folder for each study.
+        """All runs of the study; `runs_dir` holds a folder for each study.
 
         Raises InputError for a bad point of the grid, and ParentNotKnown if a parent depends on unfinished runs.
         """
         return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def known_runs(self, runs_dir: Path) -> KnownRuns:
-        """As `runs`, but points whose parent is not known yet are listed instead of raising ParentNotKnown."""
+        """Like `runs`, but a point whose parent is not known yet is listed in `waiting` and raises nothing."""
         return self.study.known_runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def check(self) -> None:
-        """Raises InputError where a test set shares a document with what this study or one before it trains on, the corpus or a
-        test set holds too little for a run, or there is no text to copy."""
-        further = {text.name: find_store(self.store.folder.parent, text.fingerprint) for text in self.further_tests}
-        for name, tested in further.items():
+        """Check that the data suffices for every run and that no test document is in a training split.
+
+        The training splits of ancestors count too. Raises InputError also if there is no text for the copying probe.
+        """
+        test_stores = {test.name: find_store(self.store.folder.parent, test.fingerprint) for test in self.further_tests}
+        for name, test_store in test_stores.items():
             for ancestor in self.lineage:
-                require_apart(tested, ancestor.store, f"evaluate, {name}")
+                require_apart(test_store, ancestor.store, f"evaluate, {name}")
         for ancestor in self.lineage[:-1]:
             require_apart(self.store, ancestor.store, f"data of {self.study.name}, its test split")
             require_apart(ancestor.store, self.store, f"data of {ancestor.study.name}, its test split")
         for run in self.study.runs(self.store.fingerprint):
             run.draw(self.store)
-            for name, tested in further.items():
-                if not tested.sequences_in("test", run.context):
+            for name, test_store in test_stores.items():
+                if not test_store.sequences_in("test", run.context):
                     raise InputError(
-                        f"evaluate, {name}: {tested.test.size} tokens to be tested on, less than one sequence of {run.context} and"
-                        f" its target; give more text or a larger max_tokens"
+                        f"evaluate, {name}: the test set has {test_store.test.size} tokens, less than one sequence of"
+                        f" {run.context} and its target; give more text or a larger max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
             from repeat_study.probes.copying import copying_probe
@@ -59,49 +62,51 @@ class PreparedStudy:
             copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
 
     def parents(self, runs_dir: Path) -> Parents | None:
-        """What the study's runs choose their parents from; None where they have none."""
+        """The runs that parents are selected from, with the losses of the finished ones; None without [finetune]."""
         if not self.parent:
             return None
         name, runs = self.parent.study.name, self.parent.known_runs(runs_dir).runs
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
-        """Runs of the parents' study that have to be done before this one's start."""
+        """Runs of the parents' study that must finish before all runs of this study can start."""
         parents = self.parents(runs_dir)
         return self.study.parents_needed(parents) if parents else []
 
     def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
-        """Studies with those of their runs that have to be done before this one's start, the eldest first. Each is named when
-        it is asked for: which runs are parents may hang on how those before them ended."""
+        """Each ancestor, the oldest first, with its runs that must finish before this study can start.
+
+        Lazy, because the losses of one ancestor's runs can decide which runs of the next one are needed.
+        """
         if self.parent:
             yield from self.parent.ancestors(runs_dir)
             yield self.parent, self.parents_needed(runs_dir)
 
     @cached_property
     def lineage(self) -> "list[PreparedStudy]":
-        """This study and those it descends from, the eldest first."""
+        """This study and its ancestors, the oldest first."""
         return [*(self.parent.lineage if self.parent else []), self]
 
 
 def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> PreparedStudy:
-    """Build what does not stand yet, and check that what is tested on is nowhere trained on.
+    """Build the stores that do not exist yet, and check that no test document is in a training split.
 
-    Raises InputError as `data_prep.build.prepare` does, and where a test set shares a document with a training text.
+    Raises InputError as `data_prep.build.prepare` and `PreparedStudy.check` do.
     """
-    prepared = _with_stores(study, lambda spec: prepare(spec, data_dir, progress))
-    for one in prepared.lineage:
-        one.check()
+    prepared = _with_stores(study, lambda data: prepare(data, data_dir, progress))
+    for ancestor in prepared.lineage:
+        ancestor.check()
     return prepared
 
 
 def open_study(study: Study, data_dir: Path) -> PreparedStudy:
-    """The same of what stands already; InputError where something does not."""
-    return _with_stores(study, lambda spec: TokenStore(data_dir / spec.store_name))
+    """Open existing stores; InputError if one is missing."""
+    return _with_stores(study, lambda data: TokenStore(data_dir / data.store_name))
 
 
 def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> PreparedStudy:
     parent = _with_stores(study.parent_study, store_of) if study.parent_study else None
     store = store_of(study.data)
-    stores = {text.name: store_of(text.data(study.data)) for text in study.evaluate}
-    further = tuple(FurtherTest(name=name, fingerprint=found.fingerprint) for name, found in stores.items())
+    test_stores = {test.name: store_of(test.data(study.data)) for test in study.evaluate}
+    further = tuple(FurtherTest(name=name, fingerprint=test.fingerprint) for name, test in test_stores.items())
     return PreparedStudy(study, store, further, parent)

@@ -1,13 +1,15 @@
 """The repeat-study command: one thin verb per stage of a study."""
 
 import sys
+from typing import Annotated
 
 import typer
 
 from data_prep.errors import InputError
+from repeat_study import __version__
 from repeat_study_cli import data, laws, results, sweeps, training
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(pretty_exceptions_enable=False, help=__doc__)
 for verb in (
     data.plan,
     data.prepare,
@@ -25,6 +27,21 @@ for verb in (
     laws.fit,
 ):
     app.command()(verb)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"repeat-study {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

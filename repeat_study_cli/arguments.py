@@ -17,7 +17,13 @@ from repeat_study.preparation import PreparedStudy, prepare_study
 # Pipes and logs get wide lines, never cropped or wrapped ones.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a study's TOML file, or its name in studies/")]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="a study's TOML file, or the name of one in studies/ or of one that comes with this package",
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.tokens=1000000")
 ]
@@ -34,10 +40,7 @@ def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> S
     """The declared study, by path or by name; `lanes` is short for an override of `resources.lanes`."""
     if lanes is not None:
         overrides = [*(overrides or []), f"resources.lanes={lanes}"]
-    path = Path(study)
-    if path.suffix != ".toml" and os.sep not in study:
-        path = Path("studies") / f"{study}.toml"
-    return load_study(path, overrides)
+    return load_study(study, overrides or [])
 
 
 def cores() -> int:

@@ -9,7 +9,7 @@ from repeat_study.config.parents import Parents
 from repeat_study.config.resources import Accelerator
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.cost import evaluation_share, run_flops
+from repeat_study.cost import expected_evaluation_share, run_flops
 from repeat_study.training.bundles import bundle_memory, pack_bundles
 
 
@@ -67,7 +67,7 @@ def _grid(runs: list[Run], vocabulary: int) -> Table:
         pool, tokens = run.pool * run.context, run.positions * run.context
         repeated = pool * run.repeats
         counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
-        costs = (f"{run_flops(run, vocabulary):.2e}", f"{evaluation_share(run):.1%}")
+        costs = (f"{run_flops(run, vocabulary):.2e}", f"{expected_evaluation_share(run):.1%}")
         table.add_row(run.label, *(f"{count:,}" for count in counts), f"{repeated / tokens:.3%}", *costs)
     return table
 

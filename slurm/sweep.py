@@ -20,7 +20,7 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Accelerator, Resources
 from repeat_study.config.run import Run
-from repeat_study.cost import work
+from repeat_study.cost import relative_time
 from repeat_study.local.workers import WORKER_ENVIRONMENT
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import pack_bundles
@@ -51,7 +51,7 @@ class Sorted:
     @property
     def todo(self) -> list[Run]:
         """What is to be submitted, the costliest first."""
-        return sorted([*self.open, *self.failed], key=work, reverse=True)
+        return sorted([*self.open, *self.failed], key=relative_time, reverse=True)
 
 
 def submit(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_prep.errors import InputError
 from data_prep.files import read_record, settle
-from repeat_study.config.run import RESULT_FORMAT, Run, run_of
+from repeat_study.config.run import RESULT_FORMAT, Run, run_from_record
 from repeat_study.model.decoder import Decoder
 from repeat_study.records.run_directory import RunDirectory
 
@@ -119,7 +119,7 @@ def recorded_run(directory: RunDirectory) -> Run:
     record = read_record(directory.spec, "format", "identity")
     if record["format"] != RESULT_FORMAT:
         raise InputError(f"{directory.spec}: of format {record['format']}; this version reads {RESULT_FORMAT}")
-    run = run_of(record, directory.spec)
+    run = run_from_record(record, directory.spec)
     if run.identity != record["identity"]:
         raise InputError(
             f"{directory.spec}: altered since it was written; its fields do not hash to {record['identity'][:8]}"

@@ -1,1 +1,1 @@
-"""What a study file declares: the study, its runs and their identities, their parents and resources."""
+"""The specs of a study: its runs and their identities, parents, resources and model sizes."""

@@ -1,4 +1,4 @@
-"""What all specs share: frozen, strict, and errors of one line that say where, what was found and what is accepted."""
+"""The base of all specs, and one-line messages for invalid ones."""
 
 import difflib
 from typing import Any, ClassVar, TypeVar, get_args
@@ -9,7 +9,7 @@ from data_prep.errors import InputError
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, unknown keys refused, no silent conversion of types."""
+    """Base of all specs: frozen, without type coercion; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     internal_fields: ClassVar[frozenset[str]] = frozenset()  # filled in by the program; a study file may not name them
@@ -18,35 +18,39 @@ class Spec(BaseModel):
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
-def validated(kind: type[SpecType], values: dict[str, Any], where: str) -> SpecType:
-    """The spec with these values; InputError of one line that begins with `where`."""
+def validated(spec_type: type[SpecType], values: dict[str, Any], prefix: str) -> SpecType:
+    """Validate `values` as a spec of this type.
+
+    Raises InputError with a one-line message that starts with `prefix`, e.g. `grid.0.`.
+    """
     try:
-        return kind.model_validate(values)
+        return spec_type.model_validate(values)
     except ValidationError as error:
-        raise InputError(_one_line(kind, error, where)) from error
+        raise InputError(_one_line(spec_type, error, prefix)) from error
 
 
-def _one_line(kind: type[Spec], error: ValidationError, where: str) -> str:
+def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str:
+    """Location, problem and accepted values of the first error."""
     first = error.errors()[0]
-    place = where + ".".join(map(str, first["loc"]))
+    location = prefix + ".".join(map(str, first["loc"]))
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
-        return f"{where}{cause}"
+        return f"{prefix}{cause}"
     if first["type"] == "extra_forbidden":
-        accepted = sorted(_fields_at(kind, first["loc"][:-1]) - kind.internal_fields)
+        accepted = sorted(_keys_at(spec_type, first["loc"][:-1]) - spec_type.internal_fields)
         close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{place}: unknown key; {hint}accepted are {', '.join(accepted)}"
+        return f"{location}: unknown key; {hint}accepted are {', '.join(accepted)}"
     if first["type"] == "missing":
-        return f"{place}: missing; give a value"
+        return f"{location}: missing; a value is required"
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{place}: {message}, found {first['input']!r}"
+    return f"{location}: {message}, found {first['input']!r}"
 
 
-def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
-    """Keys of the table at a place, as a file names them."""
-    tables = [kind]
-    for key in place:
-        if len(tables) > 1:  # of a union, as the kinds of a source: the key is its tag
+def _keys_at(spec_type: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+    """Keys that a study file may use in the table at `location`."""
+    tables = [spec_type]
+    for key in location:
+        if len(tables) > 1:  # a union, such as the kinds of a source: the key is the tag that chooses one of them
             tables = [table for table in tables if table.model_fields["kind"].default == key]
         elif not isinstance(key, int):
             tables = _tables_in(tables[0].model_fields[key].annotation) or tables
@@ -56,4 +60,4 @@ def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
 def _tables_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [table for part in get_args(annotation) for table in _tables_in(part)]
+    return [table for argument in get_args(annotation) for table in _tables_in(argument)]

@@ -8,10 +8,10 @@ from data_prep.errors import InputError
 
 
 class Style(StrEnum):
-    """What a block is made of: the two families that the papers trained.
+    """The architecture of a block: the two families that the papers trained.
 
-    SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22 section 2; Press et al. 2021].
-    QWEN: RMSNorm, SwiGLU, rotary positions, normalised queries and keys [C26; Qwen3].
+    SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22, section 2; P21].
+    QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Y25].
     """
 
     SHORTFORMER = "shortformer"
@@ -20,10 +20,10 @@ class Style(StrEnum):
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions of a decoder: layers, width of the residual stream, heads and their width, width of the MLP."""
+    """The dimensions of a decoder."""
 
     layers: int
-    d_model: int
+    d_model: int  # width of the residual stream
     heads: int
     d_head: int
     mlp_width: int  # 0: attention only
@@ -31,56 +31,60 @@ class Shape:
 
     @property
     def parameters_non_embedding(self) -> int:
-        """N, H22's axis: the matrices of all blocks (12·L·d_model² in H22's family); embeddings and gains left out."""
+        """N as in [H22]: the weight matrices of all blocks, without embeddings and norm gains.
+
+        12·layers·d_model² in the family of [H22].
+        """
         attention = 4 * self.d_model * self.heads * self.d_head
         mlp = (3 if self.style is Style.QWEN else 2) * self.d_model * self.mlp_width
         return self.layers * (attention + mlp)
 
     def parameters_total(self, vocabulary: int) -> int:
-        """Every trained number: N, embedding and unembedding (untied), and the gains of the norms [C26 counts all]."""
+        """All trained parameters: N, embedding and unembedding (untied), and norm gains, as counted in [C26]."""
         norms = (2 if self.mlp_width else 1) * self.layers + 1
         head_norms = 2 * self.layers * self.d_head if self.style is Style.QWEN else 0
         return self.parameters_non_embedding + (2 * vocabulary + norms) * self.d_model + head_norms
 
     def training_flops_per_token(self, vocabulary: int, context: int) -> int:
-        """Forward and backward FLOPs of one token: 6 per weight of a matrix product, and causal attention.
+        """Forward and backward FLOPs per token: 6 per weight of a matrix product, plus causal attention.
 
-        Attention multiplies queries with keys and patterns with values, 2·2·heads·d_head per pair of positions and
-        layer, over (context + 1) / 2 earlier positions on average; the backward pass costs twice the forward one.
+        Attention multiplies queries by keys and attention patterns by values, at 2·2·heads·d_head FLOPs per layer and
+        pair of positions; a position attends to (context + 1) / 2 positions on average. The backward pass costs twice
+        the forward pass.
         """
         products = self.parameters_non_embedding + vocabulary * self.d_model
         return 6 * products + 6 * self.layers * self.heads * self.d_head * (context + 1)
 
 
-# Layers and d_model of C26's models, named after all their parameters with a vocabulary of 151,936. Heads are Qwen3's
-# default of 32 by 128 whatever d_model is, and the MLP is 8/3·d_model rounded up to a multiple of 256: the counts that
-# follow are the names, within 1%.
+# (layers, d_model) of the models of [C26], named after their total parameters with a vocabulary of 151,936. All have
+# Qwen3's default of 32 heads of 128 and an MLP of 8/3·d_model rounded up to a multiple of 256. With these, the parameter
+# counts match the names within 1%.
 C26_SIZES = {"34M": (3, 96), "48M": (4, 128), "63M": (5, 160), "93M": (6, 224), "153M": (9, 320), "344M": (14, 576)}
 
 
 def shape_of(name: str) -> Shape:
-    """The shape a size name stands for.
+    """The shape of a model size, given by name.
 
-    `4L`: the H22 family, L layers of d_model 128·L with heads of 64 and MLPs of 4·d_model [H22 section 2].
-    `2x64`: the micro family for laptops, layers x d_model with heads of 32 (of 16 where d_model is 32 or less).
-    `2L-attn`, `2x64-attn`: the same without MLPs [H22 fig. 7].
-    `2x64-qwen`: the micro family in Qwen's style, with MLPs of 8/3·d_model, which have as many weights.
-    `63M`: the C26 family, named after all of its parameters [C26].
+    `4L`: the family of [H22, section 2], 4 layers of d_model 4·128, with heads of 64 and MLPs of 4·d_model.
+    `2x64`: the micro family for laptops, 2 layers of d_model 64, with heads of 32 (16 up to d_model 32).
+    `2L-attn`, `2x64-attn`: the same without MLPs [H22, fig. 7].
+    `2L-qwen`, `2x64-qwen`: the same in the style of Qwen, with MLPs of 8/3·d_model, which have as many weights.
+    `63M`: the family of [C26], named after total parameters.
     Raises InputError for any other name.
     """
     if name in C26_SIZES:
         layers, d_model = C26_SIZES[name]
         return Shape(layers, d_model, 32, 128, -(-(8 * d_model // 3) // 256) * 256, Style.QWEN)
     if match := re.fullmatch(r"([1-9]\d?)(?:L|x([1-9]\d{0,4}))(-attn|-qwen)?", name):
-        layers, kind = int(match[1]), match[3]
+        layers, variant = int(match[1]), match[3]
         d_model = int(match[2] or 128 * layers)
         d_head = 16 if d_model <= 32 else 32 if match[2] else 64
-        shape = Shape(layers, d_model, d_model // d_head, d_head, 0 if kind == "-attn" else 4 * d_model)
-        if kind == "-qwen":
+        shape = Shape(layers, d_model, d_model // d_head, d_head, 0 if variant == "-attn" else 4 * d_model)
+        if variant == "-qwen":
             shape = Shape(layers, d_model, shape.heads, d_head, 8 * d_model // 3, Style.QWEN)
         if d_model % d_head == 0:
             return shape
     raise InputError(
-        f"model: {name!r} is no size; accepted are `4L` (H22: layers, d_model 128·L), `2x64` (layers x d_model, d_model a"
-        f" multiple of 32, or 16), both also with -attn (no MLPs) or -qwen, and {', '.join(C26_SIZES)} (C26)"
+        f"model: unknown model size {name!r}; accepted are `4L` (4 layers, d_model 4·128), `2x64` (2 layers, d_model 64; 16 or"
+        f" a multiple of 32), either with -attn (no MLPs) or -qwen, and {', '.join(C26_SIZES)}"
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning: which finished runs of another study the runs of this one start from."""
+"""Fine-tuning: selecting the finished runs of another study that the runs of this one start from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,19 @@ from repeat_study.config.base import Spec
 from repeat_study.config.run import Parent, Run
 
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
-LABEL = "label"  # a key of selectors beside those of a run: what its label says between model and seed
+LABEL = "label"  # a selector key besides the fields of a run: the short label
 ACCEPTED = (
-    f'accepted are "{SCRATCH}", "{CLEAN}", "{WORST}" and a table of what a parent has, as {{repeats = 100, repeated_fraction ='
-    f' 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
+    f'accepted are "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
+    f' repeated_fraction = 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
 )
 
 
 class FineTune(Spec):
-    """What a study whose runs have parents says of them: the `[finetune]` table."""
+    """The `[finetune]` table: the parents' study, and how training differs for runs that have a parent."""
 
-    study: str = Field(alias="from")  # name of the parents' study, or the path of its file
-    learning_rate_share: float = Field(
-        0.5, gt=0, le=1
-    )  # of [training]'s, in runs that have a parent [H22 figs. 12, 15]
-    warmup_fraction: float = Field(0.01, ge=0, lt=1)  # in these; [training]'s is of runs from scratch
+    study: str = Field(alias="from")  # name or path of the parents' study
+    learning_rate_share: float = Field(0.5, gt=0, le=1)  # of the learning rate from scratch [H22, figs. 12, 15]
+    warmup_fraction: float = Field(0.01, ge=0, lt=1)  # replaces the one in [training]
 
 
 class ParentNotKnown(InputError):
@@ -34,10 +32,18 @@ class ParentNotKnown(InputError):
 
 
 @dataclass(frozen=True)
-class Parents:
-    """The runs that there are to choose from.
+class ChosenParent:
+    """The parent of a run: its record in the run's spec, and its own spec."""
 
-    losses: final test loss of those that are finished, by name; None while nothing was trained, as for a plan.
+    record: Parent
+    run: Run
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The runs of another study that a parent can be selected from.
+
+    losses: final test loss in nats of each finished run, by name; None for a plan, before anything is trained.
     """
 
     study: str
@@ -45,82 +51,96 @@ class Parents:
     losses: Mapping[str, float] | None = None
 
     def needed(self, selector: Any, model: str, seed: int) -> list[Run]:
-        """The runs that have to be finished before the parent of a run is known and can be started from.
+        """Runs that must finish before a run of this model and seed can start.
 
-        Raises InputError where no run or several are meant.
+        Raises InputError unless the selector matches exactly one run or, for the worst R, one run for each R and seed.
         """
         if selector == SCRATCH:
             return []
-        wanted = _wanted(selector)
-        alike = self._alike(wanted, model, selector)
-        seed = wanted.get("seed", seed)
-        of_seed = [run for run in alike if run.seed == seed]
-        worst = wanted.get("repeats") == WORST
-        if worst and of_seed and len({(run.repeats, run.seed) for run in alike}) == len(alike):
-            return alike
+        criteria = _criteria(selector)
+        matching = self._matching(criteria, model, selector)
+        seed = criteria.get("seed", seed)
+        of_seed = [run for run in matching if run.seed == seed]
+        worst = criteria.get("repeats") == WORST
+        if worst and of_seed and len({(run.repeats, run.seed) for run in matching}) == len(matching):
+            return matching
         if worst or len(of_seed) != 1:
-            one = "one for each R and seed" if worst else "one"
+            expected = "one for each R and seed" if worst else "exactly one"
             raise InputError(
-                f"{_say(selector)} means {len(of_seed)} runs of {self.study} with {model} and seed {seed}, {one} is needed;"
-                f" there are {_labels(of_seed or alike)}"
+                f"{_selector_text(selector)} matches {len(of_seed)} runs of {self.study} with model {model} and seed {seed},"
+                f" must match {expected}; there are {_labels(of_seed or matching)}"
             )
         return of_seed
 
-    def choose(self, selector: Any, model: str, seed: int) -> tuple[Parent, Run] | None:
-        """The parent of a run of this model and seed; None from scratch.
+    def choose(self, selector: Any, model: str, seed: int) -> ChosenParent | None:
+        """The parent of a run of this model and seed; None for a run from scratch.
 
-        Raises InputError as `needed`, and ParentNotKnown where the worst R is asked for and a run that might have it is not
-        finished. For a plan that one is called so, and stands for all.
+        Raises InputError as `needed` does, and ParentNotKnown if the worst R depends on a run that is not finished. In
+        a plan, one run with the label `worst` and no identity stands for the worst one.
         """
         needed = self.needed(selector, model, seed)
         if not needed:
             return None
-        wanted = _wanted(selector)
-        if wanted.get("repeats") != WORST:
-            return _parent(self.study, needed[0]), needed[0]
+        criteria = _criteria(selector)
+        if criteria.get("repeats") != WORST:
+            return self._chosen(needed[0])
         if self.losses is None:
-            fraction = f"f{needed[0].repeated_fraction:g}-{WORST}"
-            unknown = {"label": f"{model}-{fraction}-s{seed}", "identity": ""}
-            return _parent(self.study, needed[0]).model_copy(update=unknown), needed[0]
-        chosen = self._worst(needed, selector, wanted.get("seed", seed))
-        return _parent(self.study, chosen), chosen
+            label = f"{model}-f{needed[0].repeated_fraction:g}-{WORST}-s{seed}"
+            chosen = self._chosen(needed[0])
+            return ChosenParent(chosen.record.model_copy(update={"label": label, "identity": ""}), chosen.run)
+        return self._chosen(self._worst(needed, selector, criteria.get("seed", seed)))
 
-    def _alike(self, wanted: dict[str, Any], model: str, selector: Any) -> list[Run]:
+    def _matching(self, criteria: dict[str, Any], model: str, selector: Any) -> list[Run]:
         of_model = [run for run in self.runs if run.model == model]
         if not of_model:
-            there = ", ".join(dict.fromkeys(run.model for run in self.runs))
-            raise InputError(f"{model} is the shape of no run of {self.study}, whose models are {there}")
-        keys = {key: value for key, value in wanted.items() if key != "seed" and (key, value) != ("repeats", WORST)}
+            models = ", ".join(dict.fromkeys(run.model for run in self.runs))
+            raise InputError(f"{self.study} has no run of model {model}; its models are {models}")
+        keys = {key: value for key, value in criteria.items() if key != "seed" and (key, value) != ("repeats", WORST)}
         for key, value in keys.items():
             if key not in Run.model_fields and key != LABEL:
-                raise InputError(f"{key}: not a key of a run of {self.study}; {ACCEPTED}")
+                raise InputError(f"{key}: unknown key; {ACCEPTED}")
             if value == WORST or isinstance(value, bool):
-                raise InputError(f"{key} = {value}: not a value of a run of {self.study}; {ACCEPTED}")
-        alike = [run for run in of_model if all(_value(run, key) == value for key, value in keys.items())]
-        if wanted.get("repeats") == WORST:
-            alike = [run for run in alike if run.repeats > 1]
-            if len(fractions := sorted({run.repeated_fraction for run in alike})) > 1:
-                known = ", ".join(f"{fraction:g}" for fraction in fractions)
+                raise InputError(f"{key} = {value}: no run can have this value; {ACCEPTED}")
+        matching = [run for run in of_model if all(_value(run, key) == value for key, value in keys.items())]
+        if criteria.get("repeats") == WORST:
+            matching = [run for run in matching if run.repeats > 1]
+            if len(fractions := sorted({run.repeated_fraction for run in matching})) > 1:
+                found = ", ".join(f"{fraction:g}" for fraction in fractions)
                 raise InputError(
-                    f'{_say(selector)} is of several fractions in {self.study} ({known}); say {{repeats = "{WORST}",'
-                    f" repeated_fraction = {fractions[-1]:g}}}"
+                    f"{_selector_text(selector)} matches several repeated fractions in {self.study} ({found}); choose one, e.g."
+                    f' {{repeats = "{WORST}", repeated_fraction = {fractions[-1]:g}}}'
                 )
-        if not alike:
-            raise InputError(f"{_say(selector)} is no run of {self.study} with {model}; there are {_labels(of_model)}")
-        return alike
+        if not matching:
+            text = _selector_text(selector)
+            raise InputError(f"{text} matches no run of {self.study} with model {model}; there are {_labels(of_model)}")
+        return matching
 
-    def _worst(self, alike: Sequence[Run], selector: Any, seed: int) -> Run:
-        """That of this seed at the R whose mean final test loss over seeds is the highest, of those R that it has."""
+    def _worst(self, candidates: Sequence[Run], selector: Any, seed: int) -> Run:
+        """The run of this seed at the R with the highest final test loss, averaged over all seeds.
+
+        Only values of R that were trained with this seed are compared.
+        """
         losses = self.losses or {}
-        if unfinished := [run for run in alike if run.name not in losses]:
+        if unfinished := [run.name for run in candidates if run.name not in losses]:
             raise ParentNotKnown(
-                f"{_say(selector)} chooses among {len(alike)} runs of {self.study}, {len(unfinished)} of which are not finished"
-                f" ({unfinished[0].name})"
+                f"{_selector_text(selector)} depends on {len(candidates)} runs of {self.study}, and {len(unfinished)} of them"
+                f" are not finished, e.g. {unfinished[0]}"
             )
-        of_repeats: dict[int, list[float]] = {}
-        for run in alike:
-            of_repeats.setdefault(run.repeats, []).append(losses[run.name])
-        return max((run for run in alike if run.seed == seed), key=lambda run: fmean(of_repeats[run.repeats]))
+        by_repeats: dict[int, list[float]] = {}
+        for run in candidates:
+            by_repeats.setdefault(run.repeats, []).append(losses[run.name])
+        return max((run for run in candidates if run.seed == seed), key=lambda run: fmean(by_repeats[run.repeats]))
+
+    def _chosen(self, run: Run) -> ChosenParent:
+        record = Parent(
+            study=self.study,
+            label=run.label,
+            identity=run.identity,
+            repeats=run.repeats,
+            repeated_fraction=run.repeated_fraction,
+            seed=run.seed,
+        )
+        return ChosenParent(record, run)
 
 
 def short_label(label: str, model: str, seed: int) -> str:
@@ -132,17 +152,18 @@ def _value(run: Run, key: str) -> Any:
     return short_label(run.label, run.model, run.seed) if key == LABEL else getattr(run, key)
 
 
-def _wanted(selector: Any) -> dict[str, Any]:
+def _criteria(selector: Any) -> dict[str, Any]:
+    """The fields, and their values, of the runs that a selector matches."""
     if isinstance(selector, dict):
         return selector
     if selector == CLEAN:
         return {"repeats": 1, "parent": None}
     if selector == WORST:
         return {"repeats": WORST}
-    raise InputError(f"{selector!r} found; {ACCEPTED}")
+    raise InputError(f"unknown parent {selector!r}; {ACCEPTED}")
 
 
-def _say(selector: Any) -> str:
+def _selector_text(selector: Any) -> str:
     if isinstance(selector, dict):
         return "{" + ", ".join(f"{key} = {value}" for key, value in selector.items()) + "}"
     return str(selector)
@@ -150,14 +171,3 @@ def _say(selector: Any) -> str:
 
 def _labels(runs: Sequence[Run], most: int = 8) -> str:
     return ", ".join(run.label for run in runs[:most]) + (", ..." if len(runs) > most else "")
-
-
-def _parent(study: str, run: Run) -> Parent:
-    return Parent(
-        study=study,
-        label=run.label,
-        identity=run.identity,
-        repeats=run.repeats,
-        repeated_fraction=run.repeated_fraction,
-        seed=run.seed,
-    )

@@ -1,6 +1,7 @@
-"""What a run may use. None of it is in a run's identity: it decides how fast a result comes, and its rounding.
+"""The resources of a run: device, precision, processes, memory. None of them is part of a run's identity.
 
-Precision rounds most: a run keeps the one it began with, and the report says where a study has several.
+They change the speed of a run and the rounding of its results. Precision changes rounding most: a run keeps the precision
+it started with, and the report lists studies that mix several.
 """
 
 from enum import StrEnum
@@ -9,14 +10,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_prep.errors import InputError
+from repeat_study.config.run import Run
 
 AUTO: Literal["auto"] = "auto"
 
 
 class Precision(StrEnum):
-    """What matrix products are computed in; weights and optimiser state are float32 always."""
+    """Data type of matrix products; weights and optimizer state are always float32."""
 
-    AUTO = "auto"  # bfloat16 on a GPU that has it, float32 elsewhere
+    AUTO = "auto"  # bfloat16 on a GPU that supports it, float32 elsewhere
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
@@ -24,45 +26,67 @@ class Precision(StrEnum):
 class Sharing(StrEnum):
     """How the processes of one run share it."""
 
-    DDP = "ddp"  # each holds the whole model and a part of every batch
-    FSDP = "fsdp"  # weights, gradients and optimiser state are split too: for what does not fit
+    DDP = "ddp"  # each holds the whole model and gets a share of every batch
+    FSDP = "fsdp"  # weights, gradients and optimizer state are split too, for models that do not fit
 
 
 class Keep(StrEnum):
-    """Which weights stay beside the last checkpoint, in checkpoints/step-*.pt."""
+    """Which weights stay in checkpoints/step-*.pt, besides the last checkpoint."""
 
     LAST = "last"  # none
-    LOG = "log"  # those of the log-spaced evaluations, for probing how a run came to be
-    ALL = "all"  # those of every evaluation
+    LOG = "log"  # of the log-spaced evaluations, for probing how a run developed
+    ALL = "all"  # of every evaluation
 
 
 class Accelerator(StrEnum):
-    """What a run trains on."""
+    """The device that a run trains on."""
 
-    AUTO = "auto"  # a GPU where there is one
+    AUTO = "auto"  # a GPU if there is one
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class Resources(BaseModel):
-    """The `[resources]` table of a study, which may be left out."""
+    """The optional `[resources]` table of a study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     accelerator: Accelerator = Field(Accelerator.AUTO, strict=False)
     precision: Precision = Field(Precision.AUTO, strict=False)
-    processes_per_run: int = Field(1, ge=1, le=4096)  # each has a GPU, or a core where there is none
+    processes_per_run: int = Field(1, ge=1, le=4096)  # each has one GPU, or one core without GPUs
     sharing: Sharing = Field(Sharing.DDP, strict=False)
-    micro_sequences: int | None = Field(None, ge=1)  # sequences at a time in a process; left out: its whole share
+    micro_sequences: int | None = Field(None, ge=1)  # sequences at a time per process; None: its share of the batch
     checkpoint_activations: bool = False  # less memory for about a third more time
-    compile: bool | None = None  # left out: on CUDA
+    compile: bool | None = None  # None: only on CUDA
     lanes: int | Literal["auto"] = 1  # runs that one process trains in lockstep
-    gpu_memory_gb: float = Field(80.0, gt=0)  # that lanes = "auto" may fill, of one GPU
+    gpu_memory_gb: float = Field(80.0, gt=0)  # GB of one GPU that lanes = "auto" may fill
     keep_checkpoints: Keep = Field(Keep.LAST, strict=False)
 
     @field_validator("lanes", mode="before")
     @classmethod
-    def _a_number_or_auto(cls, value: Any) -> Any:
+    def _check_lanes(cls, value: Any) -> Any:
         if value != AUTO and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-            raise InputError(f'resources.lanes: {value!r} found; accepted are "{AUTO}" and whole numbers from 1')
+            raise InputError(f'resources.lanes: {value!r} found; accepted are "{AUTO}" and integers from 1')
         return value
+
+
+def check_divisible(run: Run, resources: Resources, vocabulary: int) -> None:
+    """Raise InputError if the processes of one run cannot split its batch and, with FSDP, its model evenly.
+
+    vocabulary: of the tokenizer.
+    """
+    processes = resources.processes_per_run
+    if run.sequences_per_step % processes:
+        indivisible = f"the {run.sequences_per_step} sequences per step of {run.model}"
+    elif resources.sharing is Sharing.FSDP and (axis := _indivisible_axis(run, vocabulary, processes)):
+        indivisible = f"the {axis} of {run.model}, which FSDP splits,"
+    else:
+        return
+    raise InputError(f"resources.processes_per_run: {indivisible} cannot be split evenly among {processes} processes")
+
+
+def _indivisible_axis(run: Run, vocabulary: int, processes: int) -> str:
+    """An axis of the model that does not divide evenly among the processes; empty if all do."""
+    shape, rows = run.shape, run.model_vocabulary(vocabulary)
+    axes = {"d_model": shape.d_model, "heads": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
+    return next((f"{size} rows of the {axis}" for axis, size in axes.items() if size % processes), "")

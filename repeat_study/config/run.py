@@ -17,68 +17,66 @@ from repeat_study.config.model_sizes import Shape, shape_of
 
 # Fields added after the first runs were recorded. Leaving them out when empty keeps the identities of those runs.
 OMITTED_WHEN_EMPTY = ("further_tests", "parent")
-RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give other numbers
+RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give different results
 
 
 class EvaluationSpec(Spec):
-    """When and on how much a run is evaluated: the `[evaluation]` table."""
+    """When a run is evaluated, and on how much text: the `[evaluation]` table."""
 
-    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced over the run, the last one at its end
+    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced, the last one at the end of the run
     log_points: int = Field(6, ge=0, le=10_000)  # log-spaced from the first step to the last
     test_sequences: int = Field(48, ge=1)
-    pool_sequences: int = Field(12, ge=1)  # the first of the pool, or all of a smaller one
-    seen_sequences: int = Field(12, ge=1)  # the first of the unique stream, once they have been trained on
-    # Paragraphs between blank lines, for the copying loss; None: the shipped ones.
+    pool_sequences: int = Field(12, ge=1)  # the first of the pool; all of a smaller pool
+    seen_sequences: int = Field(12, ge=1)  # the first of the unique stream, once the run has trained on them
+    # Paragraphs, separated by blank lines, for the copying loss. None: the paragraphs that come with this package.
     copying_text: str | None = Field(None, max_length=100_000)
 
     def steps(self, total: int) -> list[int]:
-        """Optimiser steps after which a run of `total` steps is evaluated; 0 (untrained) and `total` always are."""
+        """Optimizer steps after which a run of `total` steps is evaluated, with 0 (untrained) and `total`."""
         even = np.linspace(0, total, self.even_points + 1)
         return sorted({0, total, *(int(step) for step in np.round(even)), *self.log_steps(total)})
 
     def log_steps(self, total: int) -> list[int]:
-        """Those of them that are log-spaced."""
+        """The log-spaced steps among them."""
         return sorted({int(step) for step in np.round(np.geomspace(1, total, self.log_points))})
 
 
 class TrainingSpec(Spec):
-    """What all runs of a study share unless its grid varies it: the `[training]` table."""
+    """Values for all runs of a study, unless the grid varies them: the `[training]` table."""
 
-    tokens: int = Field(gt=0, le=10**15)  # T; rounded down to whole optimiser steps
+    tokens: int = Field(gt=0, le=10**15)  # T, rounded down to whole optimizer steps
     context: int = Field(ge=2, le=2**24)
     sequences_per_step: int = Field(ge=1, le=2**24)
-    vocabulary_multiple: int = Field(
-        1, ge=1, le=2**16
-    )  # the model's vocabulary is the tokenizer's, rounded up to these
-    learning_rate: float = Field(gt=0, lt=1)
+    vocabulary_multiple: int = Field(1, ge=1, le=2**16)  # the model's vocabulary is rounded up to a multiple of this
+    learning_rate: float = Field(gt=0, lt=1)  # at the peak
     weight_decay: float = Field(0.1, ge=0)
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
     final_learning_rate_fraction: float = Field(0.1, ge=0, le=1)  # of the peak, at the end of the cosine
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)  # largest norm of a lane's gradient
+    gradient_clip: float = Field(1.0, gt=0)  # maximum norm of a lane's gradient
 
 
 class FurtherTest(Spec):
-    """Another text that a run is tested on at every evaluation, as on its own test set."""
+    """A further test set, evaluated whenever the run's own test set is."""
 
     name: str
-    fingerprint: str  # of the store whose test split it is; empty until it is prepared
+    fingerprint: str  # of the store with this test split; empty until the store is prepared
 
 
 class Parent(Spec):
-    """The finished run whose weights another one starts from."""
+    """The finished run whose weights another run starts from."""
 
-    study: str  # in whose folder it lies; no part of any identity
+    study: str  # the study whose folder holds the parent; not part of any identity
     label: str
-    identity: str  # of the parent; empty while it is not known which one it will be
+    identity: str  # empty as long as the parent is not known
     repeats: int
     repeated_fraction: float
     seed: int
 
     @property
     def name(self) -> str:
-        """The parent's directory, below its study's."""
+        """Name of the parent's run directory in the folder of its study."""
         return f"{self.label}-{self.identity[:8]}"
 
 
@@ -88,16 +86,16 @@ class Run(TrainingSpec):
     internal_fields: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
     model: str
     repeats: int = Field(ge=1, le=10**12)  # R
-    repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control, whatever the grid says
-    seed: int = Field(0, ge=0, lt=2**31)  # of the start weights, the corpus's shuffle and the order of copies
-    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # what the pool is made of
-    spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence lie in the run
-    burst_distance: int = Field(0, ge=0, le=10**12)  # of spacing bursts: pool positions from one copy to the next
-    pool_seed: int = Field(0, ge=0, lt=2**31)  # draws another pool beside the same unique stream
+    repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; always 0 in the clean control
+    seed: int = Field(0, ge=0, lt=2**31)  # of the initial weights, the shuffle of the corpus and the order of copies
+    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # the pool consists of sequences or documents
+    spacing: Spacing = Field(Spacing.PASSES, strict=False)  # where the copies of a pool sequence go in the run
+    burst_distance: int = Field(0, ge=0, le=10**12)  # with spacing bursts: pool positions between consecutive copies
+    pool_seed: int = Field(0, ge=0, lt=2**31)  # selects another pool, with the same unique stream
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
     further_tests: tuple[FurtherTest, ...] = Field((), strict=False)
-    parent: Parent | None = None  # None: from weights drawn with the seed
+    parent: Parent | None = None  # None: start from random weights
 
     @model_serializer(mode="wrap")
     def _omit_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -106,22 +104,22 @@ class Run(TrainingSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _clean_control_has_no_pool(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _clear_pool_of_clean_control(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """So that a grid declares one clean control per model and seed, whatever it varies about the pool."""
         if values.get("repeats") != 1:
             return values
-        of_the_pool = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
-        return values | {key: of_the_pool[key] for key in of_the_pool.keys() & values.keys()}
+        cleared = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
+        return values | {key: cleared[key] for key in cleared.keys() & values.keys()}
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_fields_together(self) -> Self:
         shape_of(self.model)
         if self.repeats > 1 and self.repeated_fraction == 0:
-            raise InputError(f"repeated_fraction: needed with repeats = {self.repeats}; accepted are 0 < f <= 1")
+            raise InputError(f"repeated_fraction: required with repeats = {self.repeats}; accepted are 0 < f <= 1")
         if self.steps < 1:
-            raise InputError(
-                f"tokens: {self.tokens} is less than one step of {self.sequences_per_step} sequences x {self.context} tokens"
-            )
-        self.mixture()  # refuses what cannot be mixed
+            step = f"{self.sequences_per_step} sequences x {self.context} tokens"
+            raise InputError(f"tokens: {self.tokens} is less than one step of {step}")
+        self.mixture()  # raises InputError if R, f and T do not fit together
         return self
 
     @property
@@ -131,27 +129,27 @@ class Run(TrainingSpec):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimizer steps."""
         return self.tokens // self.tokens_per_step
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of an optimiser step."""
+        """Tokens in one optimizer step."""
         return self.sequences_per_step * self.context
 
     @property
     def positions(self) -> int:
-        """Sequences the run trains on, repeats counted."""
+        """Number of sequences the run trains on, with repeats."""
         return self.steps * self.sequences_per_step
 
     @property
     def pool(self) -> int:
-        """Sequences in the repeated pool; 0 in the clean control."""
+        """Number of sequences in the repeated pool; 0 in the clean control."""
         return pool_size(self.positions, self.repeated_fraction, self.repeats)
 
     @property
     def label(self) -> str:
-        """What people call the run: size, fraction, repeats and seed, and what departs from the ordinary."""
+        """Readable name: model, fraction, repeats and seed, and every other choice that differs from the default."""
         parts = [self.model]
         if self.repeats > 1 or not self.parent:
             parts.append(f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean")
@@ -173,27 +171,27 @@ class Run(TrainingSpec):
 
     @property
     def name(self) -> str:
-        """The run directory's name: the label and the first 8 digits of the identity."""
+        """Name of the run directory: the label and the first 8 digits of the identity."""
         return f"{self.label}-{self.identity[:8]}"
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the spec: two runs are the same run iff these agree, on whatever machine."""
+        """SHA-256 of the spec: two runs are the same run if and only if their identities are equal."""
         spec = self.model_dump()
         if self.parent:
             spec["parent"] = self.parent.identity
         return hashlib.sha256(canonical_json([RESULT_FORMAT, spec])).hexdigest()
 
     def model_vocabulary(self, vocabulary: int) -> int:
-        """Rows of the embedding for a tokenizer's vocabulary: GPT-2's 50,257 becomes 50,304 in multiples of 64."""
+        """Rows of the embedding for a tokenizer's vocabulary: with multiples of 64, GPT-2's 50,257 becomes 50,304."""
         return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def mixture(self) -> RepeatMixture:
-        """The order of the run's sequences; InputError where R, f and tokens fit no pool of whole sequences."""
+        """The order of the run's sequences. Raises InputError if R, f and T do not allow a pool of whole sequences."""
         return RepeatMixture(self.positions, self.pool, self.repeats, self.seed, self.spacing, self.burst_distance)
 
     def draw(self, store: TokenStore) -> Draw:
-        """The text of the run's sequences; InputError where the store holds too little."""
+        """The text of the run's sequences. Raises InputError if the store has too few tokens."""
         draw = Draw(store, self.context, self.positions, self.unit, self.seed, self.pool_seed)
         draw.require(self.pool)
         if not store.sequences_in("test", self.context):
@@ -204,8 +202,8 @@ class Run(TrainingSpec):
         return draw
 
 
-def run_of(record: dict[str, Any], path: Path) -> Run:
-    """The run that the fields of a spec.json declare; InputError where they are none."""
+def run_from_record(record: dict[str, Any], path: Path) -> Run:
+    """The run described by the record of a spec.json at `path`. Raises InputError if the record is not valid."""
     fields = {key: value for key, value in record.items() if key in Run.model_fields}
     try:
         return validated(Run, fields, "")

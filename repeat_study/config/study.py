@@ -1,9 +1,6 @@
-"""A declared study: one TOML file, and the grid of runs that it stands for."""
+"""A study: one TOML file, and the grid of runs that it declares."""
 
-import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -12,49 +9,43 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from data_prep.build import DataSpec, named_source
 from data_prep.errors import InputError
-from data_prep.files import read_text
 from data_prep.sources import SourceSpec
+from repeat_study.config import grid
 from repeat_study.config.base import Spec, validated
+from repeat_study.config.grid import KnownRuns, Point
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
-from repeat_study.config.resources import Resources, Sharing
-from repeat_study.config.run import EvaluationSpec, FurtherTest, Parent, Run, TrainingSpec
+from repeat_study.config.resources import Resources, check_divisible
+from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
+from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
 
-INSTALLED = ("installed-python", "installed-prose")  # two readings of the same files
-
-
-@dataclass(frozen=True)
-class KnownRuns:
-    """The runs of a grid whose parent is known, and one line for each point that still waits for its parent."""
-
-    runs: list[Run]
-    waiting: list[str]
+INSTALLED = ("installed-python", "installed-prose")  # two ways to read the same files
 
 
 class EvaluateSpec(Spec):
-    """A further text to be tested on: a table of `[[evaluate]]`."""
+    """A further test set: one `[[evaluate]]` table."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: Annotated[SourceSpec, BeforeValidator(named_source)]
-    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # read; of these, `test_fraction` is tested on
-    # None: of an installation the study's own share, so that nothing is tested on that was taken from training text; of other
-    # sources all.
+    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # tokens read; `test_fraction` of them is the test set
+    # None: all of the source. Only of an installed-* source, the share that the study itself tests on: the rest of those
+    # files may be training text.
     test_fraction: float | None = Field(None, gt=0, le=1)
 
-    def data(self, of: DataSpec) -> DataSpec:
-        """The store whose test split is the text, in the tokens of the store that is trained on."""
-        whole = 1.0 if self.source.kind not in INSTALLED else of.test_fraction
+    def data(self, training: DataSpec) -> DataSpec:
+        """The data whose test split is this test set, in the tokens of the training data."""
+        default = training.test_fraction if self.source.kind in INSTALLED else 1.0
         return DataSpec(
             source=self.source,
-            vocabulary=of.vocabulary,
-            tokenizer_of=of,
-            end_of_text=of.end_of_text,
+            vocabulary=training.vocabulary,
+            tokenizer_of=training,
+            end_of_text=training.end_of_text,
             max_tokens=self.max_tokens,
-            test_fraction=self.test_fraction or whole,
+            test_fraction=self.test_fraction or default,
         )
 
 
 class Study(Spec):
-    """A declared study: one TOML file."""
+    """A declared study: the tables of one TOML file."""
 
     internal_fields: ClassVar[frozenset[str]] = frozenset({"parent_study"})
 
@@ -64,11 +55,10 @@ class Study(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     evaluate: tuple[EvaluateSpec, ...] = Field((), strict=False)
     finetune: FineTune | None = None
-    parent_study: "Study | None" = None  # what [finetune] names, read beside this one
+    parent_study: "Study | None" = None  # the study that [finetune] names
     resources: Resources = Resources()
-    slurm: dict[str, Any] = Field(default_factory=dict)  # what a sweep asks of a cluster, read by slurm.allocation
-    # What a size has in place of the values of [training].
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    slurm: dict[str, Any] = Field(default_factory=dict)  # what a sweep requests from SLURM; see slurm.allocation
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values that replace [training] for a model size
     grid: list[dict[str, Any]] = Field(min_length=1)
 
     def runs(
@@ -79,8 +69,8 @@ class Study(Spec):
     ) -> list[Run]:
         """All runs of the grid, each once, in the order of the file.
 
-        corpus: fingerprint of the token store. further_tests: the prepared test sets of `[[evaluate]]`. parents: the runs
-        that `[finetune]` selects from. Runs named before these are known have other identities than the runs to train.
+        corpus: fingerprint of the token store. further_tests: the prepared `[[evaluate]]` test sets. parents: the runs
+        that `[finetune]` selects from. Identities are final only if all of these are given.
         Raises InputError for a bad point of the grid, and ParentNotKnown if a parent is not known yet.
         """
         known = self.known_runs(corpus, further_tests, parents)
@@ -94,168 +84,108 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> KnownRuns:
-        """As `runs`, but points whose parent is not known yet are listed instead of raising ParentNotKnown."""
+        """Like `runs`, but a point whose parent is not known yet is listed in `waiting` and raises nothing."""
         if further_tests is None:
-            further_tests = tuple(FurtherTest(name=text.name, fingerprint="") for text in self.evaluate)
+            further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
         if parents is None and self.parent_study:
             parents = Parents(self.parent_study.name, self.parent_study.runs())
         shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
         shared["further_tests"] = further_tests
-        runs: dict[Run, None] = {}
-        waiting: list[str] = []
-        for where, chosen in self._points():
-            selector = chosen.pop("parent", SCRATCH)
-            values = shared | self.models.get(str(chosen.get("model")), {}) | chosen
-            run = validated(Run, values, where)
-            try:
-                found = parents.choose(selector, run.model, run.seed) if parents else None
-            except ParentNotKnown as error:
-                waiting.append(f"{where}parent: {error}")
-                continue
-            except InputError as error:
-                raise InputError(f"{where}parent: {error}") from error
-            runs[self._child(run, *found, values, chosen, where) if found else run] = None
-        return KnownRuns(list(runs), waiting)
+        return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
 
-    def _child(
-        self, run: Run, parent: Parent, of_parent: Run, values: dict[str, Any], chosen: dict[str, Any], where: str
-    ) -> Run:
-        """A point of the grid with a parent, trained as `[finetune]` says."""
-        assert self.finetune
-        for key in ("context", "vocabulary_multiple"):
-            if (here := getattr(run, key)) != (there := getattr(of_parent, key)):
-                raise InputError(f"{where}{key}: {here} found, {there} in its parent {of_parent.label}")
-        values = values | {"parent": parent, "learning_rate": run.learning_rate * self.finetune.learning_rate_share}
-        if "warmup_fraction" not in chosen:
-            values["warmup_fraction"] = self.finetune.warmup_fraction
-        return validated(Run, values, where)
+    def parents_needed(self, parents: Parents) -> list[Run]:
+        """Runs of the parents' study that must finish before all runs of this study can start, each once."""
+        return grid.parents_needed(self._points(), parents)
 
     @property
     def lineage(self) -> "list[Study]":
-        """This study and those it descends from, the eldest first."""
+        """This study and its ancestors, the oldest first."""
         return [*(self.parent_study.lineage if self.parent_study else []), self]
 
-    def parents_needed(self, parents: Parents) -> list[Run]:
-        """Runs of the parents' study that have to be finished before all of this one's can start, each once."""
-        needed: dict[Run, None] = {}
-        for where, chosen in self._points():
-            try:
-                found = parents.needed(chosen.get("parent", SCRATCH), str(chosen.get("model")), chosen.get("seed", 0))
-            except InputError as error:
-                raise InputError(f"{where}parent: {error}") from error
-            needed |= dict.fromkeys(found)
-        return list(needed)
+    def check_sharing(self, vocabulary: int) -> None:
+        """Raise InputError if the processes of `[resources]` cannot split a run of this study or its ancestors evenly.
 
-    def _points(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every point of the grid, and how an error names its table."""
-        for number, table in enumerate(self.grid):
-            axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
-            if "parent" in axes and not self.finetune:
-                raise InputError(f"grid.{number}.parent: only runs of a study with a table [finetune] have parents")
-            for fixed in Run.internal_fields & axes.keys():
-                raise InputError(f"grid.{number}.{fixed}: not an axis; accepted are {_axes()}")
-            for key, values in axes.items():
-                if not values:
-                    raise InputError(f"grid.{number}.{key}: an empty list; give at least one value")
-            for point in product(*axes.values()):
-                yield f"grid.{number}.", dict(zip(axes, point, strict=True))
+        vocabulary: of the tokenizer, which a study shares with its ancestors.
+        """
+        for study in self.lineage:
+            if study.resources.processes_per_run > 1:
+                for run in study.runs():
+                    check_divisible(run, study.resources, vocabulary)
+
+    def _points(self) -> list[Point]:
+        return grid.grid_points(self.grid, allow_parents=self.finetune is not None)
 
     @model_validator(mode="after")
-    def _models_hold_training_keys(self) -> Self:
+    def _check_models(self) -> Self:
         in_grid = {model for table in self.grid for model in np.atleast_1d(table.get("model", [])).tolist()}
         for model, values in self.models.items():
             if model not in in_grid:
-                raise InputError(f"models.{model}: not in the grid, whose models are {', '.join(sorted(in_grid))}")
+                raise InputError(f"models.{model}: not in the grid; its models are {', '.join(sorted(in_grid))}")
             validated(TrainingSpec, self.training.model_dump() | values, f"models.{model}.")
         return self
 
     @model_validator(mode="after")
-    def _texts_are_apart(self) -> Self:
+    def _check_test_sets(self) -> Self:
         if self.data.test_fraction == 1:
-            raise InputError("data.test_fraction: 1 leaves nothing to train on; accepted is less")
-        names = [text.name for text in self.evaluate]
-        for number, text in enumerate(self.evaluate):
-            if text.name in names[:number]:
-                raise InputError(f"evaluate.{number}.name: {text.name!r} is there already; give each its own")
-            beside = any(study.data.source.kind in INSTALLED for study in self.lineage)
-            if beside and text.source.kind in INSTALLED and (text.test_fraction or 0) > self.data.test_fraction:
+            raise InputError("data.test_fraction: 1 leaves no text to train on; accepted is less than 1")
+        names = [test.name for test in self.evaluate]
+        installed = any(study.data.source.kind in INSTALLED for study in self.lineage)
+        for number, test in enumerate(self.evaluate):
+            if test.name in names[:number]:
                 raise InputError(
-                    f"evaluate.{number}.test_fraction: {text.test_fraction} of the installation would reach into text that is"
-                    f" trained on; accepted is up to data.test_fraction, {self.data.test_fraction}"
+                    f"evaluate.{number}.name: {test.name!r} is used twice; each test set needs its own name"
+                )
+            if installed and test.source.kind in INSTALLED and (test.test_fraction or 0) > self.data.test_fraction:
+                raise InputError(
+                    f"evaluate.{number}.test_fraction: {test.test_fraction} of the installed files would include training text;"
+                    f" accepted is at most data.test_fraction, {self.data.test_fraction}"
                 )
         return self
 
     @model_validator(mode="after")
-    def _parents_fit(self) -> Self:
-        """What a model cannot change when it goes on with another text."""
-        if not (self.finetune and self.parent_study):
-            if self.finetune:
-                raise InputError("finetune.from: the parents' study was not read")
+    def _check_finetune(self) -> Self:
+        if self.finetune is None:
             return self
+        if self.parent_study is None:
+            raise InputError("finetune.from: the parents' study was not loaded; use load_study")
         names = [study.name for study in self.lineage]
         if len(set(names)) < len(names):
-            raise InputError(f"finetune.from: two studies are called {self.name}, and would share a folder")
-        if self.data.test_fraction != self.parent_study.data.test_fraction:
+            raise InputError(f"finetune.from: two studies have the name {self.name} and would share a folder")
+        if self.data.test_fraction != (expected := self.parent_study.data.test_fraction):
             raise InputError(
-                f"data.test_fraction: {self.data.test_fraction} found, {self.parent_study.data.test_fraction} in"
-                f" {self.parent_study.name}: with another one the test text of one may be training text of the other"
+                f"data.test_fraction: {self.data.test_fraction} found, but {self.parent_study.name} has {expected}; with"
+                " different fractions, test text of one study could be training text of the other"
             )
         if not any(table.get("parent", SCRATCH) not in (SCRATCH, [SCRATCH]) for table in self.grid):
-            raise InputError('finetune: no table of the grid names a parent, as parent = ["scratch", "clean", "worst"]')
+            raise InputError('finetune: no [[grid]] table has a parent, e.g. parent = ["scratch", "clean", "worst"]')
         return self
 
-    def check_sharing(self, vocabulary: int) -> None:
-        """Raises InputError where the processes of `[resources]` cannot share a run of the grid, here and in the studies it
-        descends from; `vocabulary` is the tokenizer's, which all have."""
-        if self.parent_study:
-            self.parent_study.check_sharing(vocabulary)
-        world = self.resources.processes_per_run
-        for run in self.runs() if world > 1 else []:
-            if run.sequences_per_step % world:
-                what = f"the {run.sequences_per_step} sequences of a step of {run.model}"
-            elif self.resources.sharing is Sharing.FSDP and (uneven := _uneven(run, vocabulary, world)):
-                what = f"the {uneven} of {run.model}, which FSDP splits,"
-            else:
-                continue
-            raise InputError(f"resources.processes_per_run: {what} do not divide among {world} processes")
 
+def load_study(study: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Load and check a study, given as the path of its TOML file or as a name, e.g. `laptop`.
 
-def _uneven(run: Run, vocabulary: int, world: int) -> str:
-    """An axis of the model that does not divide among `world` processes, none where all do."""
-    shape, rows = run.shape, run.model_vocabulary(vocabulary)
-    split = {"d_model": shape.d_model, "heads": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
-    return next((f"{size} rows of the {axis}" for axis, size in split.items() if size % world), "")
-
-
-def load_study(path: Path, overrides: list[str] | None = None, descendants: tuple[Path, ...] = ()) -> Study:
-    """Read a study from TOML, and the one its runs have their parents from.
-
-    overrides: `key=value` with dotted keys and TOML values; those of the parents' study begin with `parent.`.
-    descendants: the files whose parents are sought here.
-    Raises InputError naming the file, the key, what was found and what is accepted.
+    A name stands for `studies/NAME.toml` below the working directory or, failing that, for a study that comes with this
+    package. overrides: `key=value` with dotted keys and TOML values, e.g. `training.tokens=1000000`; those of the
+    parents' study start with `parent.`.
+    Raises InputError, one line with the file, the key, the value found and the values accepted.
     """
+    return _load(find_study(study), list(overrides), ())
+
+
+def _load(path: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
+    """`descendants`: the files of the studies that start from this one."""
+    for_parent = [override.removeprefix("parent.") for override in overrides if override.startswith("parent.")]
+    table = read_study_file(path, [override for override in overrides if not override.startswith("parent.")])
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        known = ", ".join(sorted(study.stem for study in path.parent.glob("*.toml"))) or "none in this folder"
-        raise InputError(f"{path}: no such study; found here: {known}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from error
-    for key in Study.internal_fields & table.keys():
-        raise InputError(f"{path}: {key}: unknown key; it follows from finetune.from")
-    of_parent = [override for override in overrides or [] if override.startswith("parent.")]
-    for override in overrides or []:
-        if override not in of_parent:
-            _override(table, override)
-    try:
+        for key in Study.internal_fields & table.keys():
+            raise InputError(f"{key}: unknown key; it follows from finetune.from")
         if isinstance(data := table.get("data"), dict) and "tokenizer_of" in data:
             raise InputError("data.tokenizer_of: unknown key; it follows from finetune.from")
-        _read_copying_text(table, path.parent)
-        _read_parent_study(
-            table, path, [override.removeprefix("parent.") for override in of_parent], (*descendants, path)
-        )
+        insert_copying_text(table, path.parent)
+        if file := _parent_file(table, path.parent):
+            _insert_parent_study(table, _load_parent(file, for_parent, (*descendants, path)))
+        elif for_parent:
+            raise InputError(f"--set parent.{for_parent[0]}: the study has no [finetune] table, so it has no parents")
         study = validated(Study, {"name": path.stem} | table, "")
         study.runs()
     except InputError as error:
@@ -263,59 +193,31 @@ def load_study(path: Path, overrides: list[str] | None = None, descendants: tupl
     return study
 
 
-def _read_copying_text(table: dict[str, Any], folder: Path) -> None:
-    """Put the content of `evaluation.copying_text = {file = ...}` in its place: the text is the science, not its path."""
-    evaluation = table.get("evaluation")
-    if not isinstance(evaluation, dict) or not isinstance(given := evaluation.get("copying_text"), dict):
-        return
-    if list(given) != ["file"] or not isinstance(given["file"], str):
-        raise InputError(f"evaluation.copying_text: accepted is a text or {{file = PATH}}, found {given!r}")
-    evaluation["copying_text"] = read_text(folder / given["file"])
-
-
-def _read_parent_study(table: dict[str, Any], path: Path, overrides: list[str], chain: tuple[Path, ...]) -> None:
-    """Put the study that `finetune.from` names in its place, and its tokenizer in that of this one's: the models go on
-    reading the tokens that they know."""
+def _parent_file(table: dict[str, Any], folder: Path) -> Path | None:
+    """The file that `finetune.from` names, relative to the folder of the study file."""
     finetune = table.get("finetune")
-    if not isinstance(finetune, dict) or not isinstance(given := finetune.get("from"), str):
-        if overrides:
-            raise InputError(f"--set parent.{overrides[0]}: the study has no table [finetune], so no parents")
-        return
-    file = path.parent / (given if given.endswith(".toml") else f"{given}.toml")
-    if file.resolve() in [before.resolve() for before in chain]:
-        way = " -> ".join(before.stem for before in (*chain, file))
-        raise InputError(f"finetune.from: a cycle, {way}; a model needs a parent that was there before it")
-    parent = load_study(file, overrides, chain)
+    if not isinstance(finetune, dict) or not isinstance(parent := finetune.get("from"), str):
+        return None
+    return folder / parent if parent.endswith(".toml") else named_study(parent, folder)
+
+
+def _load_parent(file: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
+    if file.resolve() in [path.resolve() for path in descendants]:
+        cycle = " -> ".join(path.stem for path in (*descendants, file))
+        raise InputError(f"finetune.from: a cycle, {cycle}; a study cannot start from its own runs")
+    return _load(file, overrides, descendants)
+
+
+def _insert_parent_study(table: dict[str, Any], parent: Study) -> None:
+    """Add the parents' study to the table, and its tokenizer, vocabulary and test fraction to the table's data."""
     table["parent_study"] = parent
     if not isinstance(data := table.get("data"), dict):
         return
-    theirs = {key: getattr(parent.data, key) for key in ("vocabulary", "tokenizer", "end_of_text")}
-    for key, there in theirs.items():
-        if (found := data.get(key, there)) != there:
+    fixed = {key: getattr(parent.data, key) for key in ("vocabulary", "tokenizer", "end_of_text")}
+    for key, expected in fixed.items():
+        if (value := data.get(key, expected)) != expected:
             raise InputError(
-                f"data.{key}: {found!r} found, {there!r} in {parent.name}, whose models go on here; leave it out"
+                f"data.{key}: {value!r} found, but the parents' study {parent.name} has {expected!r}; omit it"
             )
-    fraction = {"test_fraction": parent.data.test_fraction}
-    table["data"] = fraction | data | theirs | {"tokenizer": None, "tokenizer_of": parent.data}
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise InputError(f"--set {override}: accepted is key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    *parents, last = key.strip().split(".")
-    place: Any = table
-    try:
-        for parent in parents:
-            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-        place[int(last) if isinstance(place, list) else last] = value
-    except (ValueError, IndexError, TypeError, AttributeError) as error:
-        raise InputError(f"--set {override}: the study has no place {key!r}") from error
-
-
-def _axes() -> str:
-    return ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields))
+    default = {"test_fraction": parent.data.test_fraction}
+    table["data"] = default | data | fixed | {"tokenizer": None, "tokenizer_of": parent.data}

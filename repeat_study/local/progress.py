@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from repeat_study.config.run import Run
-from repeat_study.cost import work
+from repeat_study.cost import relative_time
 from repeat_study.local.scheduler import Event
 from repeat_study.records.outcome import Ended, Outcome
 from repeat_study.records.outcome import Progress as RunProgress
@@ -23,7 +23,7 @@ class ProgressDisplay:
     def __init__(self, runs: list[Run], console: Console) -> None:
         self.console = console
         self.labels = {run.name: run.label for run in runs}
-        self.work = {run.name: work(run) for run in runs}
+        self.work = {run.name: relative_time(run) for run in runs}
         self.done_share = dict.fromkeys(self.work, 0.0)
         self.found_share: dict[str, float] = {}  # what an earlier call had done already
         self.ended = 0

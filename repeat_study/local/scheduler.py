@@ -10,7 +10,7 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
-from repeat_study.cost import work
+from repeat_study.cost import relative_time
 from repeat_study.local.workers import WorkerGroup
 from repeat_study.records.outcome import Ended, Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
@@ -61,14 +61,14 @@ class LocalScheduler:
         for run in runs:
             RunDirectory(self.study_dir / run.name).check(run, self.store)
         open_runs = []
-        for run in sorted(runs, key=work, reverse=True):
+        for run in sorted(runs, key=relative_time, reverse=True):
             if RunDirectory(self.study_dir / run.name).status() is Status.DONE:
                 self._end(Ended(run.name, Outcome.ALREADY_DONE))
             else:
                 open_runs.append(run)
         packed = pack_bundles(open_runs, self.resources, self.store.vocabulary, self.gpus > 0, places)
         todo = deque(
-            tuple(bundle) for bundle in sorted(packed, key=lambda bundle: sum(map(work, bundle)), reverse=True)
+            tuple(bundle) for bundle in sorted(packed, key=lambda bundle: sum(map(relative_time, bundle)), reverse=True)
         )
         try:
             for _ in range(min(places, len(todo))):

@@ -1,65 +1,71 @@
-"""What a run is said to cost is what it costs."""
+"""Predicted costs match measured ones."""
 
 import pytest
 import torch
 
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
-from repeat_study.cost import CHUNK_LOGITS, activation_bytes_per_token, evaluation_share, run_flops, training_memory
+from repeat_study.cost import (
+    CHUNK_LOGITS,
+    activation_bytes_per_token,
+    expected_evaluation_share,
+    run_flops,
+    training_memory,
+)
 from repeat_study.model import loss
 from repeat_study.model.decoder import Decoder
 
 
-def kept_for_the_backward_pass(name: str, checkpointed: bool, sequences: int = 3, context: int = 40) -> float:
-    """Bytes per token of the tensors that autograd keeps in bfloat16, weights left out; equal storages count once."""
+def saved_for_backward(name: str, checkpointed: bool, sequences: int = 3, context: int = 40) -> float:
+    """Bytes per token of the tensors that autograd saves under bfloat16 autocast, without weights; a storage counts once."""
     model = Decoder(shape_of(name), 64, context, [0], checkpointed)
     weights = {parameter.numel() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.nbytes() // 4 not in weights and storage.nbytes() // 2 not in weights:
-            kept[storage.data_ptr()] = tensor
+            saved[storage.data_ptr()] = tensor
         return tensor
 
     tokens = torch.zeros(1, sequences, context, dtype=torch.int64)
     with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16),
     ):
         model.residual(tokens)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / (sequences * context)
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / (sequences * context)
 
 
 @pytest.mark.parametrize("name", ["4x64", "3L", "4x128-attn", "4x128-qwen", "34M"])
-def test_activations_on_paper_are_those_that_autograd_keeps(name: str) -> None:
+def test_activation_bytes_match_what_autograd_saves(name: str) -> None:
     shape = shape_of(name)
     final_norm = (8 if name in ("4x128-qwen", "34M") else 4) * shape.d_model  # counted with the loss
-    measured = kept_for_the_backward_pass(name, False) - final_norm
+    measured = saved_for_backward(name, False) - final_norm
     assert activation_bytes_per_token(shape, False) == pytest.approx(measured, rel=0.03)
 
 
-def test_checkpointing_keeps_the_stream_before_each_block() -> None:
+def test_checkpointing_saves_the_residual_stream_before_each_block() -> None:
     shape = shape_of("4x64")
-    block = (activation_bytes_per_token(shape, False)) // 4
-    kept = kept_for_the_backward_pass("4x64", True) - 4 * shape.d_model
-    assert activation_bytes_per_token(shape, True) - block == pytest.approx(kept, rel=0.03)
+    block = activation_bytes_per_token(shape, False) // 4
+    measured = saved_for_backward("4x64", True) - 4 * shape.d_model
+    assert activation_bytes_per_token(shape, True) - block == pytest.approx(measured, rel=0.03)
 
 
-def test_the_chunk_of_the_count_is_the_chunk_of_the_loss() -> None:
+def test_the_memory_estimate_uses_the_chunk_size_of_the_loss() -> None:
     assert CHUNK_LOGITS == loss.CHUNK_LOGITS_CUDA
 
 
-def test_the_largest_model_of_the_paper_fits_80_gb() -> None:
+def test_the_largest_model_in_the_paper_fits_into_80_gb() -> None:
     memory = training_memory(shape_of("16L"), 50_304, 8192, sequences=2, checkpointed=False)
     assert memory.total < 60e9
-    whole_logits = 2 * 8192 * 50_304 * (2 + 4 + 4)
-    assert memory.loss < whole_logits / 4, "the loss is not what fills it"
+    all_logits = 2 * 8192 * 50_304 * (2 + 4 + 4)
+    assert memory.loss < all_logits / 4, "chunks keep the loss small"
 
 
-def test_flops_and_evaluation_share_of_a_run_by_hand(runs: list[Run]) -> None:
+def test_flops_and_evaluation_share_match_a_hand_count(runs: list[Run]) -> None:
     run = runs[0]  # 64 steps of 8 sequences of 32 tokens; evaluated at 0, 1, 8 (twice), 16, ..., 64
     assert run_flops(run, 320) == run.shape.training_flops_per_token(320, 32) * 64 * 8 * 32
-    of_one_head = 4 + 4 + 4  # paragraphs, shuffles and test sequences, in one layer of one
-    forward = 10 * (16 + 8 + 8 + 12 + 14 + of_one_head * (1 + 1 / 2)) / 3
-    assert evaluation_share(run) == pytest.approx(forward / (forward + 64 * 8))
+    ablation = 4 + 4 + 4  # paragraphs, shuffles and test sequences
+    forward = 10 * (16 + 8 + 8 + 12 + 14 + ablation * (1 + 1 / 2)) / 3
+    assert expected_evaluation_share(run) == pytest.approx(forward / (forward + 64 * 8))

@@ -38,7 +38,10 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     plan = call("plan", "child", *few, cwd=with_child)
     assert plan.returncode == 0 and "1x16-from-f0.5-worst-s0" in plan.stdout, plan.stderr
     unknown = call("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
-    assert unknown.returncode == 2 and "worst is no run of tiny with 1x16; there are 1x16-clean-s0" in unknown.stderr
+    assert (
+        unknown.returncode == 2
+        and "worst matches no run of tiny with model 1x16; there are 1x16-clean-s0" in unknown.stderr
+    )
     run = call("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "tiny: 2 runs of it first" in run.stdout, run.stderr
     assert run.stdout.count("done") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
@@ -58,7 +61,7 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("plan", "nothing"), "studies/nothing.toml: no such study; found here: tiny"),
+        (("plan", "nothing"), "studies/nothing.toml: no such study; found here: tiny; installed: chudnovsky2026, "),
         (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
         (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
         (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: input should be greater than or equal to 1"),

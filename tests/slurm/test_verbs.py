@@ -53,7 +53,7 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
-    assert worst.returncode == 0 and "1 more are not known yet: grid.0.parent: worst chooses among" in worst.stdout
+    assert worst.returncode == 0 and "1 more are not known yet: grid.0.parent: worst depends on" in worst.stdout
     wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2

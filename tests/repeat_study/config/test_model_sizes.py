@@ -9,14 +9,14 @@ from repeat_study.model.decoder import Decoder
     ("name", "parameters"),
     [("2L", 1.57e6), ("3L", 5.3e6), ("4L", 12.6e6), ("8L", 101e6), ("12L", 340e6), ("14L", 540e6), ("16L", 805e6)],
 )
-def test_the_h22_family_has_the_papers_sizes(name: str, parameters: float) -> None:
+def test_the_h22_family_has_the_sizes_in_the_paper(name: str, parameters: float) -> None:
     shape = shape_of(name)
     assert shape.parameters_non_embedding == pytest.approx(parameters, rel=0.01)
     assert (shape.d_head, shape.d_model) == (64, 128 * shape.layers)
 
 
 @pytest.mark.parametrize(("name", "total"), [(name, float(name[:-1]) * 1e6) for name in C26_SIZES])
-def test_the_c26_family_is_named_after_all_of_its_parameters(name: str, total: float) -> None:
+def test_the_c26_family_is_named_after_its_total_parameters(name: str, total: float) -> None:
     assert shape_of(name).parameters_total(151_936) == pytest.approx(total, rel=0.01)
 
 
@@ -28,11 +28,11 @@ def test_the_c26_family_is_named_after_all_of_its_parameters(name: str, total: f
         ("2x64-attn", 2 * 4 * 64**2),
         ("3L-attn", 3 * 4 * 384**2),
         ("2x96-qwen", 2 * (4 * 96**2 + 3 * 96 * 256)),
-        # 32 heads of 128 read 96 dimensions and write to them: 4·96·4096; the MLP 8/3·96 = 256 wide has three matrices.
+        # 32 heads of 128 read and write 96 dimensions: 4·96·4096. The MLP has width 8/3·96 = 256 and three matrices.
         ("34M", 3 * (4 * 96 * 4096 + 3 * 96 * 256)),
     ],
 )
-def test_counts_equal_a_hand_count_and_the_model(name: str, by_hand: int) -> None:
+def test_parameter_counts_match_a_hand_count_and_the_model(name: str, by_hand: int) -> None:
     shape, vocabulary = shape_of(name), 1000
     assert shape.parameters_non_embedding == by_hand
     model = Decoder(shape, vocabulary, context=16, seeds=[0])
@@ -41,20 +41,20 @@ def test_counts_equal_a_hand_count_and_the_model(name: str, by_hand: int) -> Non
     assert shape.parameters_non_embedding == matrices
 
 
-def test_a_qwen_mlp_has_as_many_weights_as_a_gelu_one() -> None:
+def test_a_qwen_mlp_has_as_many_weights_as_a_gelu_mlp() -> None:
     assert shape_of("2x96-qwen").parameters_non_embedding == shape_of("2x96").parameters_non_embedding
 
 
-def test_flops_equal_a_hand_count() -> None:
+def test_flops_match_a_hand_count() -> None:
     # One layer, d_model 2, vocabulary 3, context 4, one sequence: forward products cost 2 per weight and token,
-    # 2·(12·2² + 3·2) = 108; attention sees 1 + 2 + 3 + 4 = 10 pairs of 2·2·2 = 8 each, 80 over 4 tokens, 20 a token.
+    # 2·(12·2² + 3·2) = 108; attention computes 1 + 2 + 3 + 4 = 10 pairs at 2·2·2 = 8 FLOPs each: 80 for 4 tokens, 20 per token.
     assert Shape(1, 2, 1, 2, 8).training_flops_per_token(3, 4) == 3 * (108 + 20)
-    # Without the MLP's 2·2·2·8 = 64; with heads four times as wide as the residual stream, attention is 4·(16·2·2 + 20).
+    # Without the MLP's 2·2·2·8 = 64. With heads four times as wide as the residual stream, attention costs 4·(16·2·2 + 20).
     assert Shape(1, 2, 1, 2, 0).training_flops_per_token(3, 4) == 3 * (108 - 64 + 20)
     assert Shape(1, 2, 4, 2, 0).training_flops_per_token(3, 4) == 3 * (4 * 16 * 2 + 2 * 3 * 2 + 4 * 20)
 
 
 @pytest.mark.parametrize("name", ["", "L", "0L", "2x", "2x20", "x64", "2x64x3", "2l", "-2L", "2L-mlp", "35M", "2x64-"])
-def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="is no size"):
+def test_unknown_names_are_errors(name: str) -> None:
+    with pytest.raises(InputError, match="unknown model size"):
         shape_of(name)

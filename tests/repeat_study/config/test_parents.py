@@ -1,4 +1,4 @@
-"""Runs that start from the weights of others: chosen, refused, started, killed and resumed."""
+"""Fine-tuning: selecting parents, starting from their weights, and resuming after a kill."""
 
 import json
 import multiprocessing
@@ -61,7 +61,7 @@ parent = ["scratch", "clean", {repeats = 30}]
 
 @pytest.fixture
 def declare(tmp_path: Path) -> Callable[..., Study]:
-    """A study beside its parents', with things said otherwise."""
+    """Write and load a study and the study of its parents, with some text replaced."""
 
     def declared(*changes: tuple[str, str], name: str = "child", parents: str = PARENTS) -> Study:
         (tmp_path / "parents.toml").write_text(parents)
@@ -75,7 +75,7 @@ def declare(tmp_path: Path) -> Callable[..., Study]:
     return declared
 
 
-def test_half_the_learning_rate_and_a_shorter_warm_up_where_there_is_a_parent(declare: Callable[..., Study]) -> None:
+def test_runs_with_a_parent_have_half_the_learning_rate_and_a_shorter_warm_up(declare: Callable[..., Study]) -> None:
     runs = declare().runs()
     assert [run.label for run in runs[:3]] == ["2x32-clean-s0", "2x32-from-clean-s0", "2x32-from-f0.9-R30-s0"]
     assert [run.learning_rate for run in runs[:3]] == [2e-3, 1e-3, 1e-3]
@@ -86,38 +86,38 @@ def test_half_the_learning_rate_and_a_shorter_warm_up_where_there_is_a_parent(de
     assert {run.warmup_fraction for run in swept} == {0.1}
 
 
-def test_a_run_has_another_identity_with_another_parent_and_none_of_where_it_lies(
+def test_identity_depends_on_the_parents_identity_and_not_on_its_folder(
     declare: Callable[..., Study],
 ) -> None:
     study = declare()
     scratch, clean, repeated = study.runs()[:3]
     same = Run.model_validate(scratch.model_dump() | {"evaluation": scratch.evaluation, "learning_rate": 1e-3})
-    assert len({one.identity for one in (same, clean, repeated)}) == 3
+    assert len({run.identity for run in (same, clean, repeated)}) == 3
     assert clean.parent and clean.parent.identity == study.parent_study.runs()[0].identity  # type: ignore[union-attr]
     moved = clean.model_copy(update={"parent": clean.parent.model_copy(update={"study": "elsewhere"})})
     assert moved.identity == clean.identity
     longer = declare(parents=PARENTS.replace("153_600", "307_200")).runs()[1]
-    assert longer.label == clean.label and longer.identity != clean.identity, "the parent was trained otherwise"
+    assert longer.label == clean.label and longer.identity != clean.identity, "the parent was trained for longer"
 
 
-def test_the_tokens_are_those_that_the_parents_know(declare: Callable[..., Study]) -> None:
+def test_a_study_uses_the_tokenizer_of_its_parents(declare: Callable[..., Study]) -> None:
     study = declare(parents=PARENTS.replace("max_tokens", "vocabulary = 512\nmax_tokens"))
     assert study.data.tokenizer_of and study.parent_study and study.data.tokenizer_of == study.parent_study.data
     assert study.data.expected_vocabulary() == 512
 
 
-def test_the_worst_parent_is_known_once_all_that_may_be_are_done(declare: Callable[..., Study]) -> None:
+def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'), ('["2x32", "2x64"]', '"2x32"'))
     assert study.parent_study and [run.label for run in study.runs()][-1] == "2x32-from-f0.9-worst-s0"
     declared = [run for run in study.parent_study.runs() if run.model == "2x32"]
     runs = [run.model_copy(update={"seed": seed}) for run in declared for seed in (0, 1)]
     parents = Parents("parents", runs, {})
-    assert study.parents_needed(parents) == [runs[0], *runs[2:]], "the clean one of this seed, all that are repeated"
+    assert study.parents_needed(parents) == [runs[0], *runs[2:]], "the clean run of this seed and all repeated runs"
     with pytest.raises(
-        ParentNotKnown, match=r"grid.0.parent: worst chooses among 4 runs of parents, 4 of which are not"
+        ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs of parents, and 4 of them are not"
     ):
         study.runs("", (), parents)
-    # One seed of R = 10 is the worst of all, but R = 30 is worse on average.
+    # The single worst run has R = 10, but R = 30 is worse on average.
     losses = dict(zip([run.name for run in runs], [3.0, 3.0, 5.0, 9.0, 7.5, 7.5], strict=True))
     chosen = study.runs("", (), Parents("parents", runs, losses))[-1].parent
     assert chosen and (chosen.repeats, chosen.seed, chosen.name) == (30, 0, runs[4].name)
@@ -126,62 +126,64 @@ def test_the_worst_parent_is_known_once_all_that_may_be_are_done(declare: Callab
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('from = "parents"', 'from = "nowhere"', "nowhere.toml: no such study; found here: child, parents"),
+        ('from = "parents"', 'from = "nowhere"', "nowhere.toml: no such study; found here: child, parents; installed: chudnovsky2026, "),
         ('from = "parents"', 'from = "child"', "finetune.from: a cycle, child -> child"),
-        ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, 1024 in parents"),
-        ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, None in parents"),
-        ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, 0.05 in parents"),
-        ("context = 128", "context = 64", "grid.0.context: 64 found, 128 in its parent 2x32-clean-s0"),
-        ('"2x64"]', '"2x96"]', "grid.0.parent: 2x96 is the shape of no run of parents, whose models are 2x32, 2x64"),
-        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} is no run of parents with 2x32; there are"),
-        ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: not a key of a run of parents"),
-        ("{repeats = 30}", '"best"', "grid.0.parent: 'best' found; accepted are \"scratch\", \"clean\", \"worst\""),
-        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean means 0 runs of parents with 2x32 and seed 1, one is needed"),
-        ("{repeats = 30}", '{repeats = "worst", seed = 7}', "means 0 runs of parents with 2x32 and seed 7, one for each R"),
-        ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: not a value of a run"),
-        ("{repeats = 30}", "{repeats = true}", "grid.0.parent: repeats = True: not a value of a run"),
-        ("repeats = 1\n", "repeats = 1\nvocabulary_multiple = 64\n", "grid.0.vocabulary_multiple: 64 found, 1 in its parent"),
+        ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, but the parents' study parents has 1024"),
+        ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, but the parents' study parents has None"),
+        ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, but parents has 0.05"),
+        ("context = 128", "context = 64", "grid.0.context: 64 found, but the parent 2x32-clean-s0 has 128"),
+        ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run of model 2x96; its models are 2x32, 2x64"),
+        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run of parents with model 2x32; there are"),
+        ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; accepted are"),
+        ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; accepted are \"scratch\", \"clean\", \"worst\""),
+        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs of parents with model 2x32 and seed 1, must match exactly one"),
+        ("{repeats = 30}", '{repeats = "worst", seed = 7}', "with model 2x32 and seed 7, must match one for each R and seed"),
+        ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: no run can have this value"),
+        ("{repeats = 30}", "{repeats = true}", "grid.0.parent: repeats = True: no run can have this value"),
+        ("repeats = 1\n", "repeats = 1\nvocabulary_multiple = 64\n", "vocabulary_multiple: 64 found, but the parent 2x32-clean-s0 has 1"),
         ("repeats = 1\n", 'repeats = 1\nlearning_rate = "a"\n', "grid.0.learning_rate: input should be a valid number"),
         ("repeats = 1\n", "repeats = 1\nlearning_rate = 1.5\n", "grid.0.learning_rate: input should be less than 1"),
-        ('from = "parents"', 'study = "parents"', "finetune.from: missing; give a value"),
+        ('from = "parents"', 'study = "parents"', "finetune.from: missing; a value is required"),
         ('from = "parents"', 'from = "parents"\nshare = 1', "finetune.share: unknown key; accepted are from, learning_rate"),
         ("[data]", '[[evaluate]]\nname = "x"\nsource = "synthetic"\nnam = 1\n[data]', "evaluate.0.nam: unknown key; did you mean 'name'?"),
         ("[data]", "[parent_study]\nx = 1\n[data]", "parent_study: unknown key; it follows from finetune.from"),
         ("[data]", "[data.tokenizer_of]\nx = 1\n[data]", "data.tokenizer_of: unknown key; it follows from finetune.from"),
-        ("[data]", '[[evaluate]]\nname = "x"\nsource = "installed-python"\ntest_fraction = 1.0\n[data]', "would reach into"),
-        ('["scratch", "clean", {repeats = 30}]', '"scratch"', "finetune: no table of the grid names a parent"),
-        ('from = "parents"', "", "finetune.from: missing; give a value"),
+        ("[data]", '[[evaluate]]\nname = "x"\nsource = "installed-python"\ntest_fraction = 1.0\n[data]', "would include training text"),
+        ('["scratch", "clean", {repeats = 30}]', '"scratch"', "finetune: no [[grid]] table has a parent"),
+        ('from = "parents"', "", "finetune.from: missing; a value is required"),
         ('from = "parents"', 'from = "parents"\nlearning_rate_share = 2.0', "finetune.learning_rate_share: input should"),
     ],
 )  # fmt: skip
-def test_bad_parents_are_one_line(declare: Callable[..., Study], old: str, new: str, message: str) -> None:
+def test_invalid_parents_give_one_line(declare: Callable[..., Study], old: str, new: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         declare((old, new))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_longer_cycle_is_told_as_it_goes_round(declare: Callable[..., Study], tmp_path: Path) -> None:
+def test_a_longer_cycle_is_listed_in_order(declare: Callable[..., Study], tmp_path: Path) -> None:
     declare()
     (tmp_path / "parents.toml").write_text(CHILD.replace('"parents"', '"child"'))
     with pytest.raises(InputError, match=r"finetune.from: a cycle, child -> parents -> child"):
         load_study(tmp_path / "child.toml")
 
 
-def test_a_grandchild_names_its_parents_by_what_their_labels_say(declare: Callable[..., Study], tmp_path: Path) -> None:
+def test_a_grandchild_selects_its_parents_by_short_label(declare: Callable[..., Study], tmp_path: Path) -> None:
     declare()
     text = CHILD.replace('"parents"', '"child"').replace(
         '"clean", {repeats = 30}', '"clean", {label = "from-f0.9-R30"}'
     )
     (tmp_path / "grandchild.toml").write_text(text)
     study = load_study(tmp_path / "grandchild.toml")
-    assert [one.name for one in study.lineage] == ["parents", "child", "grandchild"]
+    assert [ancestor.name for ancestor in study.lineage] == ["parents", "child", "grandchild"]
     labels = [run.label for run in study.runs()]
     assert labels[:3] == ["2x32-clean-s0", "2x32-from-clean-s0", "2x32-from-from-f0.9-R30-s0"]
     parent = study.runs()[1].parent
-    assert parent and parent.label == "2x32-clean-s0", "the clean run of the child study, which has no parent itself"
+    assert parent and parent.label == "2x32-clean-s0", (
+        "the clean run of the child study, which was trained from scratch"
+    )
 
 
-def test_what_has_a_known_parent_need_not_wait_for_what_has_not(declare: Callable[..., Study]) -> None:
+def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'))
     assert study.parent_study
     known = study.known_runs("", (), Parents("parents", study.parent_study.runs(), {}))
@@ -189,15 +191,17 @@ def test_what_has_a_known_parent_need_not_wait_for_what_has_not(declare: Callabl
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]
     assert len(known.waiting) == 2
-    assert "worst chooses among 2 runs of parents, 2 of which are not finished" in known.waiting[0]
+    assert "worst depends on 2 runs of parents, and 2 of them are not finished" in known.waiting[0]
 
 
-def test_parents_in_a_study_without_finetune_are_refused(tmp_path: Path) -> None:
+def test_parents_without_a_finetune_table_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "plain.toml").write_text(PARENTS + 'parent = "clean"\n')
-    with pytest.raises(InputError, match=r"grid.0.parent: only runs of a study with a table \[finetune\] have parents"):
+    with pytest.raises(
+        InputError, match=r"grid.0.parent: runs can only have parents in a study with a \[finetune\] table"
+    ):
         load_study(tmp_path / "plain.toml")
     (tmp_path / "plain.toml").write_text(PARENTS)
-    with pytest.raises(InputError, match=r"the study has no table \[finetune\]"):
+    with pytest.raises(InputError, match=r"the study has no \[finetune\] table"):
         load_study(tmp_path / "plain.toml", ["parent.training.tokens=1"])
 
 
@@ -206,7 +210,7 @@ def family(study: Study, data_dir: Path) -> PreparedStudy:
     """The tiny study and its child on other packages of the standard library, with a further test set each."""
     library = Path(os.__file__).parent
     source = {"kind": "files", "paths": [str(library / name) for name in ("ctypes", "dbm", "html", "urllib", "curses")]}
-    further = [{"name": "other", "source": {"kind": "files", "paths": [str(library / "wsgiref")]}}]
+    further_tests = [{"name": "other", "source": {"kind": "files", "paths": [str(library / "wsgiref")]}}]
     parents = study.model_copy(update={"grid": [study.grid[0] | {"model": "2x16", "repeats": [1, 4]}]})
     fields = {
         "name": "child",
@@ -215,7 +219,7 @@ def family(study: Study, data_dir: Path) -> PreparedStudy:
         ),
         "training": study.training,
         "evaluation": study.evaluation,
-        "evaluate": further,
+        "evaluate": further_tests,
         "finetune": {"from": "tiny"},
         "parent_study": parents,
         "grid": [{"model": "2x16", "repeats": 1, "parent": ["scratch", "clean", {"repeats": 4}]}],
@@ -225,7 +229,7 @@ def family(study: Study, data_dir: Path) -> PreparedStudy:
 
 @pytest.fixture(scope="module")
 def trained(family: PreparedStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of both studies' runs."""
+    """The folder with the trained runs of both studies."""
     folder = tmp_path_factory.mktemp("runs")
     for stage, runs in [*family.ancestors(folder), (family, family.runs(folder))]:
         for run in runs:
@@ -248,19 +252,18 @@ def test_a_child_starts_from_exactly_its_parents_weights(
             train(run, family.store, tmp_path / "child")
         if run.parent:
             directory = RunDirectory(tmp_path / "tiny" / run.parent.name)
-            parent = next(one for one in family.parents_needed(tmp_path) if one.name == run.parent.name)
-            wanted = read_weights(directory.checkpoint, parent)[1]
+            parent = next(needed for needed in family.parents_needed(tmp_path) if needed.name == run.parent.name)
+            expected = read_weights(directory.checkpoint, parent)[1]
         else:
-            wanted = Decoder(run.shape, family.store.vocabulary, run.context, [run.seed]).state_dict()
-        found = seen.pop()
-        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+            expected = Decoder(run.shape, family.store.vocabulary, run.context, [run.seed]).state_dict()
+        weights = seen.pop()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
         session = RunDirectory(tmp_path / "child" / run.name).session_rows()[0]
-        assert session.get("parent_weights_sha256") == (weights_sha256(wanted) if run.parent else None)
+        assert session.get("parent_weights_sha256") == (weights_sha256(expected) if run.parent else None)
 
 
-def test_at_its_start_a_child_is_on_its_parents_text_what_the_parent_was_at_its_end(
-    family: PreparedStudy, trained: Path
-) -> None:
+def test_a_childs_first_losses_on_its_parents_text_are_the_parents_last(family: PreparedStudy, trained: Path) -> None:
     children = [run for run in family.runs(trained) if run.parent]
     assert len(children) == 2
     for run in children:
@@ -275,22 +278,20 @@ def test_at_its_start_a_child_is_on_its_parents_text_what_the_parent_was_at_its_
     assert not any(key.startswith("parent_") for key in scratch.rows()[-1])
 
 
-def test_a_child_that_is_killed_goes_on_as_if_it_had_not_been(
-    family: PreparedStudy, trained: Path, tmp_path: Path
-) -> None:
+def test_a_killed_child_resumes_with_the_same_result(family: PreparedStudy, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "tiny", tmp_path / "tiny")
     run = family.runs(trained)[2]
     directory = RunDirectory(tmp_path / "child" / run.name)
     for due in (8, 24):
 
-        def at_work(due: int = due) -> None:
+        def train_and_kill(due: int = due) -> None:
             def watch(seen: Progress) -> None:
                 if seen.step >= due:
                     os.kill(os.getpid(), signal.SIGKILL)
 
             train(run, family.store, directory.path.parent, watch)
 
-        process = multiprocessing.get_context("fork").Process(target=at_work)
+        process = multiprocessing.get_context("fork").Process(target=train_and_kill)
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL and directory.status() is Status.INTERRUPTED
@@ -299,7 +300,7 @@ def test_a_child_that_is_killed_goes_on_as_if_it_had_not_been(
     assert_same_result(directory.path, trained / "child" / run.name)
 
 
-def test_a_child_whose_parent_is_not_there_is_one_line(family: PreparedStudy, trained: Path, tmp_path: Path) -> None:
+def test_a_missing_parent_gives_one_line(family: PreparedStudy, trained: Path, tmp_path: Path) -> None:
     run = family.runs(trained)[1]
     with pytest.raises(InputError, match=r"the parent of 2x16-from-clean-s0 is not finished .pending."):
         train(run, family.store, tmp_path / "child")
@@ -322,20 +323,20 @@ def test_a_child_whose_parent_is_not_there_is_one_line(family: PreparedStudy, tr
 
 def copies(path: Path, package: str) -> dict[str, Any]:
     """A file with the modules of a package of the standard library, as a further test set."""
-    found = sorted((Path(os.__file__).parent / package).glob("*.py"))
-    path.write_text("".join(json.dumps({"text": one.read_text()}) + "\n" for one in found))
+    modules = sorted((Path(os.__file__).parent / package).glob("*.py"))
+    path.write_text("".join(json.dumps({"text": module.read_text()}) + "\n" for module in modules))
     return {"name": package, "source": {"kind": "files", "paths": [str(path)]}}
 
 
-@pytest.mark.parametrize(("package", "whose"), [("html", "child"), ("json", "child"), ("json", "tiny")])
-def test_a_test_set_that_shares_a_document_with_training_is_refused(
-    package: str, whose: str, family: PreparedStudy, data_dir: Path, tmp_path: Path
+@pytest.mark.parametrize(("package", "tested"), [("html", "child"), ("json", "child"), ("json", "tiny")])
+def test_a_test_set_that_shares_a_document_with_training_text_is_an_error(
+    package: str, tested: str, family: PreparedStudy, data_dir: Path, tmp_path: Path
 ) -> None:
-    """With the child's own training text, with its parent's, and where the parent itself is tested on it."""
+    """Training text of the child or of its parent; test set of the child or of its parent."""
     shared = (EvaluateSpec.model_validate(copies(tmp_path / "copies.jsonl", package)),)
     child, parents = family.study, family.study.parent_study
     assert parents
-    if whose == "child":
+    if tested == "child":
         child = child.model_copy(update={"evaluate": shared})
     else:
         child = child.model_copy(update={"parent_study": parents.model_copy(update={"evaluate": shared})})
@@ -345,22 +346,22 @@ def test_a_test_set_that_shares_a_document_with_training_is_refused(
         prepare_study(child, data_dir)
 
 
-def test_a_test_set_too_short_for_a_sequence_is_refused_before_anything_is_trained(
+def test_a_test_set_too_short_for_a_sequence_is_an_error_before_training(
     family: PreparedStudy, data_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     short = EvaluateSpec.model_validate({"name": "short", "source": {"kind": "files", "paths": [str(tmp_path)]}})
-    with pytest.raises(InputError, match=r"evaluate, short: \d+ tokens to be tested on, less than one sequence of 32"):
+    with pytest.raises(InputError, match=r"evaluate, short: the test set has \d+ tokens, less than one sequence of 32"):
         prepare_study(family.study.model_copy(update={"evaluate": (short,)}), data_dir)
 
 
-def test_test_sets_of_a_study_share_no_document_with_what_any_run_of_its_line_trains_on(family: PreparedStudy) -> None:
+def test_no_test_document_is_in_a_training_split_of_the_lineage(family: PreparedStudy) -> None:
     def documents(store: TokenStore, split: Any) -> set[bytes]:
         tokens = getattr(store, split)
         return {tokens[start:end].tobytes() for start, end in pairwise(store.offsets(split).tolist())}
 
     trained_on = set().union(*(documents(stage.store, "train") for stage in family.lineage))
     data_dir = family.store.folder.parent
-    further = TokenStore(data_dir / family.study.evaluate[0].data(family.study.data).store_name)
-    tested_on = [documents(store, "test") for store in (further, *(stage.store for stage in family.lineage))]
+    further_test = TokenStore(data_dir / family.study.evaluate[0].data(family.study.data).store_name)
+    tested_on = [documents(store, "test") for store in (further_test, *(stage.store for stage in family.lineage))]
     assert all(tested_on) and not any(tested & trained_on for tested in tested_on)

@@ -26,13 +26,13 @@ LAPTOP = STUDIES / "laptop.toml"
         ("grid.0.repeats=[7000]", "off by more than 5%"),
         ("grid.0.repeated_fraction=1.5", "grid.0.repeated_fraction: input should be less than or equal to 1, found 1.5"),
         ("grid.0.repeated_fraction=-0.1", "grid.0.repeated_fraction: input should be greater than or equal to 0"),
-        ("grid.0.repeated_fraction=0.0", "grid.0.repeated_fraction: needed with repeats = 10"),
+        ("grid.0.repeated_fraction=0.0", "grid.0.repeated_fraction: required with repeats = 10"),
         ('grid.0.modle="a"', "grid.0.modle: unknown key; did you mean 'model'?"),
-        ('grid.0.model="huge"', "grid.0.model: 'huge' is no size"),
-        ('grid.0.model="2x33"', "grid.0.model: '2x33' is no size"),
+        ('grid.0.model="huge"', "grid.0.model: unknown model size 'huge'"),
+        ('grid.0.model="2x33"', "grid.0.model: unknown model size '2x33'"),
         ("grid.0.seed=[]", "grid.0.seed: an empty list"),
         ('grid.0.corpus="a"', "grid.0.corpus: not an axis"),
-        ("grid.9.seed=1", "the study has no place 'grid.9.seed'"),
+        ("grid.9.seed=1", "the study has no key 'grid.9.seed'"),
         ("grid=[]", "grid: list should have at least 1 item"),
         ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
         ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
@@ -44,18 +44,18 @@ LAPTOP = STUDIES / "laptop.toml"
         ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
         ("resources.precision=float8", "resources.precision: input should be 'auto', 'float32' or 'bfloat16', found"),
         ("models.2x64.epochs=3", "models.2x64.epochs: unknown key; accepted are beta1"),
-        ("models.2y64.tokens=3", "models.2y64: not in the grid, whose models are 2x16, 2x32"),
+        ("models.2y64.tokens=3", "models.2y64: not in the grid; its models are 2x16, 2x32"),
         ("models.2x64.learning_rate=fast", "models.2x64.learning_rate: input should be a valid number, found 'fast'"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_that_names_the_place(override: str, message: str) -> None:
+def test_invalid_input_gives_one_line_with_its_location(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_study(LAPTOP, [override])
     assert "\n" not in str(caught.value)
     assert "laptop.toml" in str(caught.value) or "--set" in str(caught.value)
 
 
-def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
+def test_errors_name_missing_and_malformed_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.toml: no such study; found here: .*laptop"):
         load_study(STUDIES / "nothing.toml")
     (tmp_path / "broken.toml").write_text("[data\n")
@@ -66,13 +66,13 @@ def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
         load_study(tmp_path / "empty.toml")
 
 
-def test_the_clean_control_is_one_run_for_all_fractions(study: Study) -> None:
+def test_all_fractions_share_one_clean_control(study: Study) -> None:
     tables = [{"model": "2x16", "repeats": [1, 4], "repeated_fraction": fraction} for fraction in (0.25, 0.5)]
     runs = study.model_copy(update={"grid": tables}).runs()
     assert [run.label for run in runs] == ["2x16-clean-s0", "2x16-f0.25-R4-s0", "2x16-f0.5-R4-s0"]
 
 
-def test_identity_follows_everything_that_can_change_the_result(study: Study) -> None:
+def test_identity_depends_on_everything_that_can_change_the_result(study: Study) -> None:
     run = study.runs("corpus-a")[1]
     changes = {
         "seed": 1,
@@ -92,13 +92,13 @@ def test_identity_follows_everything_that_can_change_the_result(study: Study) ->
     assert not {"processes", "device", "devices", "workers", "runs_dir"} & Run.model_fields.keys()
 
 
-def test_identity_is_the_same_on_every_machine_and_day() -> None:
-    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[0]  # as it was before there were any
+def test_identity_is_the_same_on_every_machine() -> None:
+    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[0]  # recorded before further test sets existed
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
     assert run.identity == "44509d9ece146cbe29cef9bf12e10bf799de55d66e6961d4ae54605bd330016e"
 
 
-def test_resources_are_in_no_identity(study: Study) -> None:
+def test_identity_does_not_depend_on_resources(study: Study) -> None:
     machine = study.model_copy(update={"resources": Resources(precision="bfloat16", processes_per_run=8)})
     assert [run.identity for run in machine.runs()] == [run.identity for run in study.runs()]
 
@@ -106,18 +106,20 @@ def test_resources_are_in_no_identity(study: Study) -> None:
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ({"processes_per_run": 3}, "the 8 sequences of a step of 1x16 do not divide among 3 processes"),
+        ({"processes_per_run": 3}, "the 8 sequences per step of 1x16 cannot be split evenly among 3 processes"),
         ({"processes_per_run": 8, "sharing": "fsdp"}, "the 257 rows of the vocabulary of 1x16, which FSDP splits,"),
     ],
 )
-def test_processes_that_cannot_share_a_run_are_refused(resources: dict[str, Any], message: str, study: Study) -> None:
+def test_processes_that_cannot_split_a_run_evenly_are_an_error(
+    resources: dict[str, Any], message: str, study: Study
+) -> None:
     shared = study.model_copy(update={"resources": Resources(**resources)})
     with pytest.raises(InputError, match=message):
         shared.check_sharing(257)
     study.check_sharing(257)
 
 
-def test_a_size_may_have_its_own_training_values_and_the_grid_has_the_last_word(study: Study) -> None:
+def test_model_values_override_training_and_the_grid_overrides_both(study: Study) -> None:
     own = study.model_copy(update={"models": {"2x16": {"learning_rate": 0.5, "tokens": 4096}}})
     rates = {(run.model, run.learning_rate, run.tokens) for run in own.runs()}
     assert rates == {("1x16", 3e-3, study.training.tokens), ("2x16", 0.5, 4096)}
@@ -125,14 +127,14 @@ def test_a_size_may_have_its_own_training_values_and_the_grid_has_the_last_word(
     assert [run.learning_rate for run in gridded.runs()] == [0.1, 0.2]
 
 
-def test_the_vocabulary_is_padded_as_asked(study: Study) -> None:
+def test_the_vocabulary_is_padded_to_a_multiple(study: Study) -> None:
     run = study.runs()[0]
     assert run.model_vocabulary(50_257) == 50_257
     assert run.model_copy(update={"vocabulary_multiple": 64}).model_vocabulary(50_257) == 50_304
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_declared_study_has_distinct_runs_with_controls(path: Path) -> None:
+def test_every_declared_study_has_distinct_runs_and_clean_controls(path: Path) -> None:
     runs = load_study(path).runs()
     assert len({run.identity for run in runs}) == len(runs)
     clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
@@ -143,20 +145,20 @@ def test_every_declared_study_has_distinct_runs_with_controls(path: Path) -> Non
         assert abs(share - run.repeated_fraction) <= 0.05 * run.repeated_fraction
 
 
-def test_the_published_grid_is_the_published_one() -> None:
+def test_hernandez2022_is_the_published_grid() -> None:
     runs = load_study(STUDIES / "hernandez2022.toml").runs()
-    assert len(runs) == 10 + 10 * (5 + 4 * 6), "the largest pool is no whole repeat at f = 3%"
+    assert len(runs) == 10 + 10 * (5 + 4 * 6), "at f = 3%, the largest pool would be repeated less than once"
     assert {run.repeated_fraction for run in runs} == {0.0, 0.03, 0.1, 0.2, 0.5, 0.9}
     assert max(run.repeats for run in runs if run.repeated_fraction == 0.1) == 1220
     assert max(run.repeats for run in runs if run.repeated_fraction == 0.9) == 10_000
     pools = sorted({round(run.pool * run.context / 8.2e6, 1) for run in runs if run.repeats > 1})
     for run in runs:
-        if run.repeats > 1:  # every fraction has the same six pools, half a decade apart
+        if run.repeats > 1:  # all fractions share six pool sizes, half a decade apart
             steps = math.log(run.pool * run.context / 8.2e6, math.sqrt(10))
             assert abs(steps - round(steps)) < 0.1 and 0 <= round(steps) <= 5, (run.label, pools)
 
 
-def test_evaluations_are_log_spaced_and_even_and_always_at_both_ends() -> None:
+def test_evaluations_are_evenly_and_log_spaced_and_include_both_ends() -> None:
     steps = EvaluationSpec(even_points=4, log_points=3).steps(100)
     assert steps == [0, 1, 10, 25, 50, 75, 100]
     assert EvaluationSpec(even_points=20, log_points=8).steps(1) == [0, 1]

@@ -1,0 +1,81 @@
+"""Study files: finding one by name, reading its TOML, and applying `--set` overrides."""
+
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from data_prep.files import read_text
+
+LOCAL_STUDIES = Path("studies")  # below the working directory
+INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to its top-level folder
+
+
+def find_study(study: str | Path) -> Path:
+    """The path of a study file, given as a path or as a name; a path ends in `.toml` or contains a separator."""
+    if isinstance(study, Path) or study.endswith(".toml") or os.sep in study:
+        return Path(study)
+    return named_study(study, LOCAL_STUDIES)
+
+
+def named_study(name: str, folder: Path) -> Path:
+    """`NAME.toml` in `folder` or, if only that exists, the study of that name that is installed with this package."""
+    local, installed = folder / f"{name}.toml", INSTALLED_STUDIES / f"{name}.toml"
+    return installed if installed.is_file() and not local.is_file() else local
+
+
+def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
+    """The table in a study file, after overrides such as `training.tokens=1000000`.
+
+    Raises InputError if the file is missing, cannot be read or is not TOML, or if an override has no place in it.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        local, installed = _study_names(path.parent), _study_names(INSTALLED_STUDIES)
+        raise InputError(f"{path}: no such study; found here: {local}; installed: {installed}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply_override(table, override)
+    return table
+
+
+def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
+    """Replace `evaluation.copying_text = {file = PATH}` by the text of that file, so that a run's identity depends on the
+    text and not on its path. Relative paths start at `folder`.
+
+    Raises InputError if the key has another form or the file cannot be read.
+    """
+    evaluation = table.get("evaluation")
+    if not isinstance(evaluation, dict) or not isinstance(value := evaluation.get("copying_text"), dict):
+        return
+    if list(value) != ["file"] or not isinstance(value["file"], str):
+        raise InputError(f"evaluation.copying_text: accepted is a text or {{file = PATH}}, found {value!r}")
+    evaluation["copying_text"] = read_text(folder / value["file"])
+
+
+def _apply_override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override}: accepted is key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *parents, last = key.strip().split(".")
+    place: Any = table
+    try:
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"--set {override}: the study has no key {key!r}") from error
+
+
+def _study_names(folder: Path) -> str:
+    return ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
