@@ -112,16 +112,16 @@ def resume(
 ) -> None:
     """Submit all that is unfinished and not in the queue, with the options of the last submission where none are given.
     Safe at any time."""
-    from slurm.submissions import submissions
+    from slurm.submissions import read_submissions
 
     declared = load(study, set_, lanes)
-    before = submissions(runs_dir / declared.name)
+    before = read_submissions(runs_dir / declared.name)
     if not before:
         raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; `repeat-study sweep` does")
     if lanes is None and not any(given.startswith("resources.lanes") for given in set_ or []):
         as_before = {"lanes": before[-1].resources.get("lanes", declared.resources.lanes)}
         declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=as_before)})
-    _submit(declared, before[-1].given | _given(context), data_dir, runs_dir)
+    _submit(declared, before[-1].options | _given(context), data_dir, runs_dir)
 
 
 def cancel(
@@ -138,12 +138,13 @@ def cancel(
     declared = load(study, set_)
     if bool(runs) == all_:
         raise InputError("cancel: name the runs to stop, or give --all")
-    from slurm import sweep as sweeps
+    from slurm.cancel import cancel as cancel_runs
+    from slurm.cancel import runs_sharing_jobs
 
     there = [] if all_ else open_study(declared, data_dir).known_runs(runs_dir).runs
     chosen = None if all_ else {named(run, there, declared.name).name for run in runs or []}
-    shared = sweeps.sharing(chosen or set(), runs_dir / declared.name)
-    jobs = sweeps.cancel(chosen, runs_dir / declared.name)
+    shared = runs_sharing_jobs(chosen or set(), runs_dir / declared.name)
+    jobs = cancel_runs(chosen, runs_dir / declared.name)
     few = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
     absent = (
         f"; {len(chosen) - len(jobs)} of the runs were not in the queue" if chosen and len(jobs) < len(chosen) else ""
@@ -213,25 +214,26 @@ def _given(context: typer.Context) -> dict[str, Any]:
 
 
 def _submit(declared: Study, given: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
-    from slurm import scheduler
-    from slurm.allocation import allocation_of
+    from slurm import client
+    from slurm.allocation import merge_allocation
 
     allocations = {}
     for one in declared.lineage:
-        allocation = allocations[one.name] = allocation_of(one.slurm, given, USER_FILE)
+        allocation = allocations[one.name] = merge_allocation(one.slurm, given, USER_FILE)
         allocation.tasks_per_node(one.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
-    scheduler.max_array_size()  # finds out whether a cluster answers, before a store is built
+    client.max_array_size()  # finds out whether a cluster answers, before a store is built
     for partition in {found.partition for found in allocations.values() if found.partition}:
-        scheduler.check_partition(partition)
+        client.check_partition(partition)
     ready = prepared(declared, data_dir)
     from repeat_study.records.tensorboard.study_page import write_study_page
-    from slurm.sweep import submit
+    from slurm.sweep import Sweep, submit
 
     def submit_runs(stage: PreparedStudy, runs: list[Run]) -> None:
         folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
         write_study_page(folder, stage.known_runs(runs_dir).runs)
-        submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, given, console.print)
+        sweep = Sweep(runs, stage.store, folder, allocation, stage.study.resources, given)
+        submitted = submit(sweep, console.print)
         if submitted:
             console.print(
                 f"logs: {submitted.logs}; `repeat-study status` shows the runs, `resume` submits what is left over"
@@ -256,17 +258,17 @@ def _train_in_this_process(ready: PreparedStudy, runs: list[Run], runs_dir: Path
     from repeat_study.records.outcome import Outcome
     from repeat_study.records.tensorboard.study_page import write_study_page
     from repeat_study.training.trainer import train_bundle
-    from slurm.job import show_progress
-    from slurm.preemption import Leave
+    from slurm.job import print_progress
+    from slurm.preemption import StopSignal
 
     torch.set_num_threads(1)  # as everywhere else, for the same bits
     folder = runs_dir / ready.study.name
     write_study_page(folder, ready.known_runs(runs_dir).runs)
-    leave = Leave("INT", "TERM")
+    leave = StopSignal("INT", "TERM")
     resources = ready.study.resources
     for bundle in pack_bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
         console.print(", ".join(run.label for run in bundle))
-        show = partial(show_progress, named=len(bundle) > 1)
+        show = partial(print_progress, with_run_name=len(bundle) > 1)
         endings = train_bundle(bundle, ready.store, folder, show, leave, resources)
         for run in bundle:
             ending = endings[run.name]
@@ -283,17 +285,17 @@ def _overview(
 ) -> tuple[Group, bool]:
     """What `status` shows, and whether anything runs or waits. `undecided`: why there are more to come. Where there are more
     than `most` rows, the runs that are done or not begun have none."""
-    from slurm import scheduler
-    from slurm.status import State, standings
-    from slurm.submissions import held_runs, submissions
+    from slurm import client
+    from slurm.status import State, run_states
+    from slurm.submissions import jobs_by_run, read_submissions
 
-    submitted, queue, trouble = submissions(folder), None, ""
+    submitted, queue, trouble = read_submissions(folder), None, ""
     if submitted:
         try:
-            queue = scheduler.queue()
+            queue = client.queued_jobs()
         except InputError as error:
             trouble = f"{error}; states are those of the run directories alone"
-    found = list(standings(runs, folder, submitted, queue, stuck_after))
+    found = list(run_states(runs, folder, submitted, queue, stuck_after))
     table = plain_table("run", "state", "step", "test loss", "tokens/s", "of peak", "memory", "left", "evaluation")
     for column in (["job"] if submitted else []) + ["note"]:
         table.add_column(column)
@@ -302,7 +304,7 @@ def _overview(
     for standing in shown:
         loss = "" if standing.test_loss is None else f"{standing.test_loss:.3f}"
         cells = [standing.run.name, standing.state, f"{standing.step}/{standing.run.steps}", loss]
-        job = [standing.job] if submitted else []
+        job = [standing.job_id] if submitted else []
         table.add_row(*cells, *_speed(standing.timing), *job, standing.note)
     parts: list[RenderableType] = [table]
     for standing in shown:
@@ -312,12 +314,14 @@ def _overview(
     parts.append(Text(", ".join(f"{counts[state]} {state}" for state in State if counts[state])))
     parts += [Text(trouble)] if trouble else []
     parts += [Text(f"{len(undecided)} more are not known yet: {undecided[0]}")] if undecided else []
-    strange = set(held_runs(submitted, queue or {})) - {run.name for run in runs}
+    strange = set(jobs_by_run(submitted, queue or {})) - {run.name for run in runs}
     if strange:
         what = f"{len(strange)} more in the queue that the study, as it is now, does not declare; `cancel --all` takes them too"
         parts.append(Text(f"{what}: {', '.join(sorted(strange)[:3])}{', ...' * (len(strange) > 3)}"))
-    waiting = {State.PREEMPTED, State.RUNNING, State.STUCK}
-    active = any(standing.state in waiting or (standing.state is State.PENDING and standing.job) for standing in found)
+    waiting = {State.PREEMPTED, State.STARTING, State.RUNNING, State.STUCK}
+    active = any(
+        standing.state in waiting or (standing.state is State.PENDING and standing.job_id) for standing in found
+    )
     return Group(*parts), active
 
 

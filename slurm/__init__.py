@@ -1,1 +1,1 @@
-"""Places runs on machines: a pool of processes here, or the jobs of a SLURM cluster. Knows runs, nothing of models."""
+"""Trains the runs of a study on a SLURM cluster: submit, watch, cancel, and a small cluster on this machine for trials."""

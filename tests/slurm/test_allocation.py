@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.errors import InputError
 from repeat_study.config.resources import Resources
-from slurm.allocation import Allocation, allocation_of
+from slurm.allocation import Allocation, merge_allocation
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
 def test_the_command_line_goes_before_the_study_and_the_study_before_the_user(tmp_path: Path) -> None:
     user = tmp_path / "slurm.toml"
     user.write_text('partition = "theirs"\naccount = "lab"\nmem_gb = 8.0\n')
-    found = allocation_of({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
+    found = merge_allocation({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
     assert (found.account, found.partition, found.mem_gb) == ("lab", "study", 32.0)
-    assert allocation_of({}, {}, tmp_path / "none.toml") == Allocation()
+    assert merge_allocation({}, {}, tmp_path / "none.toml") == Allocation()
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_the_command_line_goes_before_the_study_and_the_study_before_the_user(tm
     [
         ({"partion": "a"}, "slurm.partion: unknown key; did you mean 'partition'?"),
         ({"time": "soon"}, "time: accepted are minutes, hours:minutes:seconds or days-hours, found 'soon'"),
-        ({"time": "1", "signal_delay_s": 60}, "time: 1 is no longer than the 60 s of signal_delay_s"),
+        ({"time": "1", "signal_delay_s": 60}, "time: 1 is no longer than signal_delay_s (60 s)"),
         ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
         ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(study: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        allocation_of(study, {}, tmp_path / "none.toml")
+        merge_allocation(study, {}, tmp_path / "none.toml")
     assert message in str(caught.value)
 
 
@@ -58,7 +58,7 @@ def test_the_users_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
     ):
         user.write_text(text)
         with pytest.raises(InputError, match=message):
-            allocation_of({}, {}, user)
+            merge_allocation({}, {}, user)
 
 
 def test_processes_gpus_and_nodes_have_to_fit() -> None:
@@ -69,7 +69,7 @@ def test_processes_gpus_and_nodes_have_to_fit() -> None:
         InputError, match=r"4 GPUs on each of 1 nodes for 1 processes; .* resources.processes_per_run=4"
     ):
         Allocation(gpus_per_node=4).parameters(Resources())
-    with pytest.raises(InputError, match="3 processes_per_run do not divide among 2 nodes"):
+    with pytest.raises(InputError, match="processes_per_run=3 does not divide evenly among 2 nodes"):
         Allocation(nodes=2).parameters(Resources(processes_per_run=3))
 
 

@@ -85,7 +85,7 @@ def test_a_job_runs_to_its_end_and_submits_another(cluster: DevCluster) -> None:
 
 
 def test_a_second_start_is_refused_and_harms_nothing(cluster: DevCluster) -> None:
-    with pytest.raises(InputError, match="runs already"):
+    with pytest.raises(InputError, match="already running"):
         cluster.start()
     assert cluster.running()
 
@@ -155,14 +155,14 @@ def test_a_killed_slurmctld_that_starts_again_knows_its_jobs(cluster: DevCluster
 
 def test_a_daemon_that_does_not_come_up_is_named_with_its_reason(shared: DevCluster, tmp_path: Path) -> None:
     cluster = DevCluster(tmp_path / "broken")
-    with pytest.raises(InputError, match=r"slurmctld did not come up; .*slurmctld\.log ends with: .*fatal"):
+    with pytest.raises(InputError, match=r"slurmctld did not start; .*slurmctld\.log ends with: .*fatal"):
         cluster.start(max_array_size=-1)
     assert not processes_of(cluster)
 
 
 def test_folders_that_slurm_cannot_use_are_refused(shared: DevCluster, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, reason in (("x" * 80, "too long"), ("a b", "can name only"), ("file", "cannot be made")):
+    for name, reason in (("x" * 80, "too long"), ("a b", "accepts only letters"), ("file", "cannot be created")):
         with pytest.raises(InputError, match=reason):
             DevCluster(tmp_path / name).start()
 

@@ -16,17 +16,16 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.local.scheduler import LocalScheduler
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
-from slurm import scheduler
+from slurm import client
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster
-from slurm.submissions import held_runs, submissions
-from slurm.sweep import submit
+from slurm.submissions import jobs_by_run, read_submissions
+from slurm.sweep import Sweep, submit
 from tests.slurm.conftest import wait_until
 
 # Of each run, one after the other; the controller is that of the other runs too.
@@ -89,10 +88,10 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
 ) -> None:
     disturbed = longer(runs)
     asked = Allocation(time="30", signal_delay_s=20)
-    submission = submit(disturbed[:1], store, tmp_path, asked, Resources(), {}, print)
+    submission = submit(Sweep(disturbed[:1], store, tmp_path, asked), print)
     assert submission
     # On the other node: what is requeued from a lost one is trained to its end there, and that is no disturbance.
-    submit(disturbed, store, tmp_path, asked.model_copy(update={"exclude": "n1"}), Resources(), {}, print)
+    submit(Sweep(disturbed, store, tmp_path, asked.model_copy(update={"exclude": "n1"})), print)
     watched = {
         run.name: Watched(RunDirectory(tmp_path / run.name), run.evaluation.steps(run.steps)) for run in disturbed
     }
@@ -107,11 +106,11 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     watcher = threading.Thread(target=watch)
     watcher.start()
 
-    def job_of(run: Run) -> scheduler.Queued:
-        return held_runs(submissions(tmp_path), scheduler.queue())[run.name][0]
+    def job_of(run: Run) -> client.QueuedJob:
+        return jobs_by_run(read_submissions(tmp_path), client.queued_jobs())[run.name][0]
 
     def node_of(run: Run) -> str:
-        return scheduler.ask("squeue", "--noheader", f"--jobs={job_of(run).job}", "--format=%N").strip()
+        return client.run_client("squeue", "--noheader", f"--jobs={job_of(run).job_id}", "--format=%N").strip()
 
     def preempt(run: Run) -> None:
         command = ["sbatch", "--parsable", "--partition=urgent", f"--nodelist={node_of(run)}", "--exclusive"]
@@ -123,7 +122,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         node = node_of(run)
         process.suspend()
         cluster.kill_daemon(node)
-        log = Path(str(submission.log_files(run.name)[0]).replace(".err", ".out"))
+        log = Path(str(submission.error_logs(run.name)[0]).replace(".err", ".out"))
         wait_until(lambda: "another process trains this run" in log.read_text(), 120)
         assert process.is_running(), "the run is still the silent process's"
         cluster.start_daemon(node)
@@ -137,8 +136,8 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         cluster.start_daemon("slurmctld")
 
     actions: dict[str, Callable[[Run], object]] = {
-        "requeued": lambda run: scheduler.ask("scontrol", "requeue", job_of(run).job),
-        "terminated": lambda run: scheduler.ask("scancel", "--signal=TERM", job_of(run).job),
+        "requeued": lambda run: client.run_client("scontrol", "requeue", job_of(run).job_id),
+        "terminated": lambda run: client.run_client("scancel", "--signal=TERM", job_of(run).job_id),
         "killed": lambda run: [os.kill(process.pid, signal.SIGKILL) for process in training_processes(run, tmp_path)],
         "preempted": preempt,
         "controller restarted": restart_controller,

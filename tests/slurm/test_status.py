@@ -1,6 +1,5 @@
 """Where runs stand, told from directories and queues that are made by hand."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -13,62 +12,64 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.trainer import train
-from slurm.job import STARTS, Starts
-from slurm.scheduler import Queued, first_complaint
-from slurm.status import State, standings
-from slurm.submissions import Array, Submission, submissions
+from slurm.client import QueuedJob, main_error
+from slurm.start_log import MAX_STARTS, StartLog
+from slurm.status import State, run_states
+from slurm.submissions import Array, Submission, read_submissions
 
 
 def submitted(folder: Path, run: Run, time_: float, **more: Any) -> list[Submission]:
-    fields: dict[str, Any] = {"allocation": {}, "given": {}, "resources": {}, "store": "", "source": "", "commit": None}
+    fields: dict[str, Any] = {
+        "allocation": {},
+        "options": {},
+        "resources": {},
+        "store": "",
+        "source": "",
+        "commit": None,
+    }
     made = Submission.new(folder, **fields)
     made.time, made.arrays = time_, [Array("sweep.0", [[run.name]], "7")]
     made.cancelled = more.get("cancelled", [])
     made.logs.mkdir(parents=True)
     made.write()
-    assert submissions(folder) == [made], "what is written is read back"
+    assert read_submissions(folder) == [made], "what is written is read back"
     return [made]
 
 
-def state(run: Run, folder: Path, made: list[Submission], job: Queued | None, stuck_after: float = 60) -> State:
+def state(run: Run, folder: Path, made: list[Submission], job: QueuedJob | None, stuck_after: float = 60) -> State:
     queue = {("sweep.0", 0): job} if job else {}
-    (found,) = standings([run], folder, made, queue, stuck_after)
+    (found,) = run_states([run], folder, made, queue, stuck_after)
     return found.state
 
 
 def test_the_queue_tells_who_has_an_unfinished_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run, now = runs[0], time.time()
-    waiting, on = Queued("7", "PENDING", "Priority", None), Queued("7", "RUNNING", "None", now)
+    waiting, on = QueuedJob("7", "PENDING", "Priority", None), QueuedJob("7", "RUNNING", "None", now)
     made = submitted(tmp_path, run, now)
     assert state(run, tmp_path, made, waiting) is State.PENDING
-    assert state(run, tmp_path, made, on) is State.RUNNING
+    assert state(run, tmp_path, made, on) is State.STARTING, "no evaluation yet"
     assert state(run, tmp_path, made, None) is State.FAILED, "its job has gone and left nothing"
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
     assert state(run, tmp_path, made, waiting) is State.PREEMPTED
     made[0].cancelled.append(run.name)
     assert state(run, tmp_path, made, None) is State.CANCELLED
-    assert next(standings([run], tmp_path, made, None, 60)).state is State.CANCELLED, (
+    assert next(run_states([run], tmp_path, made, None, 60)).state is State.CANCELLED, (
         "also where the queue is not known"
     )
     later = submitted(tmp_path / "later", run, time.time() + 1)
     assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not begun since it was submitted again"
 
 
-def test_a_job_of_several_runs_has_all_of_them_and_older_records_are_read(runs: list[Run], tmp_path: Path) -> None:
+def test_a_job_trains_all_runs_of_its_bundle_and_its_record_is_read_back(runs: list[Run], tmp_path: Path) -> None:
     (made,) = submitted(tmp_path, runs[0], 1.0)
     made.arrays = [Array("sweep.0", [[run.name for run in runs[:2]], [runs[2].name]], "7")]
-    assert [made.job_of(run.name) for run in runs[:3]] == ["7_0", "7_0", "7_1"]
-    on = Queued("7_0", "RUNNING", "None", time.time())
-    found = [one.state for one in standings(runs[:3], tmp_path, [made], {("sweep.0", 0): on}, 60)]
-    assert found == [State.RUNNING, State.RUNNING, State.FAILED]
+    assert [made.job_id_of(run.name) for run in runs[:3]] == ["7_0", "7_0", "7_1"]
+    on = QueuedJob("7_0", "RUNNING", "None", time.time())
+    found = [one.state for one in run_states(runs[:3], tmp_path, [made], {("sweep.0", 0): on}, 60)]
+    assert found == [State.STARTING, State.STARTING, State.FAILED]
     made.write()
-    assert submissions(tmp_path)[0].arrays == made.arrays
-    path = made.folder / "sweep.json"
-    record = json.loads(path.read_text())
-    record["arrays"] = [{"name": "sweep.0", "runs": [runs[0].name, runs[1].name], "job": "7"}]
-    path.write_text(json.dumps(record))
-    assert submissions(tmp_path)[0].arrays == [Array("sweep.0", [[runs[0].name], [runs[1].name]], "7")]
+    assert read_submissions(tmp_path)[0].arrays == made.arrays
 
 
 def test_a_run_that_writes_nothing_for_long_is_stuck(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_run_that_writes_nothing_for_long_is_stuck(runs: list[Run], store: Tok
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
     long_ago = time.time() - 1000
-    on = Queued("7", "RUNNING", "None", long_ago)
+    on = QueuedJob("7", "RUNNING", "None", long_ago)
     made = submitted(tmp_path, run, long_ago)
     assert state(run, tmp_path, made, on, 600) is State.RUNNING
     directory = RunDirectory(tmp_path / run.name)
@@ -100,21 +101,21 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
 def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.make()
-    starts = Starts(tmp_path / "7_starts.jsonl", [directory])
-    for _ in range(STARTS - 1):
-        starts.count()
+    starts = StartLog(tmp_path / "7_starts.jsonl", [directory])
+    for _ in range(MAX_STARTS - 1):
+        starts.record_start()
     directory.metrics.write_text('{"step": 10}\n')  # it got somewhere
-    for _ in range(STARTS):
-        starts.count()
-    starts.forget()  # it was told to leave, and did
-    for _ in range(STARTS):
-        starts.count()
-    with pytest.raises(InputError, match="its process was ended 5 times on end"):
-        starts.count()
-    assert directory.status() is Status.FAILED and "ended 5 times" in directory.failure()
-    Starts(tmp_path / "8_starts.jsonl", [directory]).count()  # submitted again, it is tried again
+    for _ in range(MAX_STARTS):
+        starts.record_start()
+    starts.clear()  # it was told to leave, and did
+    for _ in range(MAX_STARTS):
+        starts.record_start()
+    with pytest.raises(InputError, match="killed 5 times in a row without progress"):
+        starts.record_start()
+    assert directory.status() is Status.FAILED and "killed 5 times" in directory.failure()
+    StartLog(tmp_path / "8_starts.jsonl", [directory]).record_start()  # submitted again, it is tried again
 
 
 def test_a_complaint_of_slurm_is_its_first_line() -> None:
     stderr = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid name\n"
-    assert first_complaint(stderr) == "invalid partition specified: x"
+    assert main_error(stderr) == "invalid partition specified: x"

@@ -18,11 +18,15 @@ from repeat_study.config.run import Run
 from repeat_study.local.scheduler import LocalScheduler
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
-from slurm import scheduler, sweep
+from slurm import client
 from slurm.allocation import Allocation
+from slurm.arrays import split_parallelism
+from slurm.cancel import cancel
 from slurm.dev_cluster import DevCluster
-from slurm.status import Standing, State, standings
-from slurm.submissions import Submission, submissions
+from slurm.status import RunState, State, run_states
+from slurm.submissions import Submission, read_submissions
+from slurm.sweep import Sweep
+from slurm.sweep import submit as submit_sweep
 from tests.slurm.conftest import require_slurm, wait_until
 
 HELD = {"hold": True}  # sbatch --hold: a job that waits until it is released
@@ -32,11 +36,11 @@ def submit(runs: list[Run], store: TokenStore, folder: Path, **asked: object) ->
     said: list[str] = []
     allocation = Allocation.model_validate({"time": "10", **asked})
     resources = Resources(processes_per_run=int(str(asked.get("nodes", 1))))
-    return sweep.submit(runs, store, folder, allocation, resources, {}, said.append), said
+    return submit_sweep(Sweep(runs, store, folder, allocation, resources), said.append), said
 
 
-def states(runs: list[Run], folder: Path) -> dict[str, Standing]:
-    found = standings(runs, folder, submissions(folder), scheduler.queue(), 600)
+def states(runs: list[Run], folder: Path) -> dict[str, RunState]:
+    found = run_states(runs, folder, read_submissions(folder), client.queued_jobs(), 600)
     return {standing.run.name: standing for standing in found}
 
 
@@ -52,16 +56,16 @@ def test_an_array_ends_as_the_local_pool_does_and_no_run_is_submitted_twice(
     everything = [diverging, *grid]
     submission, said = submit(everything, store, tmp_path / "swept", array_parallelism=2)
     assert submission and len(submission.arrays) == 1 and said[0] == "13 runs to submit"
-    assert submit(everything, store, tmp_path / "swept")[1] == ["0 runs to submit; 13 in the queue already"]
+    assert submit(everything, store, tmp_path / "swept")[1] == ["0 runs to submit; 13 already in the queue"]
 
     def done() -> int:
         return sum(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in grid)
 
     wait_until(lambda: done() >= 4, 180)
     halfway, said = submit(everything, store, tmp_path / "swept")
-    assert halfway is None and " in the queue already" in said[0] and " done;" in said[0], said
+    assert halfway is None and " already in the queue" in said[0] and " done;" in said[0], said
     wait_until(lambda: State.RUNNING in {one.state for one in states(everything, tmp_path / "swept").values()})
-    wait_until(lambda: done() == len(grid) and not scheduler.queue(), 180)
+    wait_until(lambda: done() == len(grid) and not client.queued_jobs(), 180)
     ended = LocalScheduler(store, tmp_path / "pool", 2, lambda event: None).train(grid)
     assert {end.outcome for end in ended.values()} == {Outcome.DONE}
     assert len(grid) == 12
@@ -81,17 +85,17 @@ def test_a_cancelled_run_keeps_its_state_and_goes_on_when_submitted_again(
     assert submission
     source = tmp_path / "sweeps" / submission.source
     (source / "slurm" / "job.py").open("a").write("\nprint('imported from the copy')\n")
-    jobs = {name: standing.job for name, standing in states([run, runs[0]], tmp_path).items()}
-    assert sweep.cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "one that waits is taken out at once"
-    scheduler.ask("scontrol", "release", jobs[run.name])
+    jobs = {name: standing.job_id for name, standing in states([run, runs[0]], tmp_path).items()}
+    assert cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "one that waits is taken out at once"
+    client.run_client("scontrol", "release", jobs[run.name])
     wait_until(lambda: (row := directory.last(directory.metrics)) and row["step"] > 1)
     (process,) = (p for p in psutil.process_iter() if str(directory.lock) in {file.path for file in files(p)})
     assert process.cwd() == str(source)
-    assert sweep.cancel([run.name], tmp_path) == [jobs[run.name]]
+    assert cancel([run.name], tmp_path) == [jobs[run.name]]
     assert [standing.state for standing in states([run, runs[0]], tmp_path).values()] == [State.CANCELLED] * 2
     again, said = submit([run], store, tmp_path)  # while it is still saving its state
-    assert again and said[:2] == ["waiting for the jobs of 1 run to leave", "1 run to submit"]
-    log = submission.log_files(run.name)[0]
+    assert again and said[:2] == ["waiting for the jobs of 1 run to leave the queue", "1 run to submit"]
+    log = submission.error_logs(run.name)[0]
     assert "imported from the copy" in log.with_suffix(".out").read_text()
     assert log.with_suffix(".out").read_text().endswith("SIGTERM: its state is saved\n")
     wait_until(lambda: directory.status() is Status.DONE)
@@ -118,7 +122,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
     wait_until(lambda: directory.status() is Status.DONE, 180)
     starts = [session["step"] for session in directory.session_rows()]
     assert len(starts) > 1 and starts == sorted(set(starts)), starts
-    assert "SIGUSR2: its state is saved" in submission.log_files(run.name)[0].with_suffix(".out").read_text()
+    assert "SIGUSR2: its state is saved" in submission.error_logs(run.name)[0].with_suffix(".out").read_text()
     LocalScheduler(store, tmp_path / "pool", 1, lambda event: None).train([run])
     assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "pool", run)
 
@@ -129,7 +133,7 @@ def test_tasks_of_an_array_element_share_its_run(
 ) -> None:
     shared = runs[: 3 - nodes]
     allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
-    sweep.submit(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2), {}, print)
+    submit_sweep(Sweep(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2)), print)
     wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared), 120)
     LocalScheduler(store, tmp_path / "alone", 2, lambda event: None).train(shared)
     for run in shared:
@@ -163,22 +167,24 @@ def test_arrays_are_split_at_what_the_cluster_takes(
     monkeypatch.setenv("SLURM_CONF", str(small_arrays.conf))
     submission, said = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=4)
     assert submission and [len(array.runs) for array in submission.arrays] == [8, 8, 4]
-    assert len(scheduler.queue()) == 20
-    assert submit(many(runs), store, tmp_path)[1] == ["0 runs to submit; 20 in the queue already"]
-    limits = [scheduler.ask("scontrol", "show", "job", "--oneliner", f"{array.job}_0") for array in submission.arrays]
+    assert len(client.queued_jobs()) == 20
+    assert submit(many(runs), store, tmp_path)[1] == ["0 runs to submit; 20 already in the queue"]
+    limits = [
+        client.run_client("scontrol", "show", "job", "--oneliner", f"{array.job_id}_0") for array in submission.arrays
+    ]
     assert ["ArrayTaskThrottle=2" in limits[0], *("ArrayTaskThrottle=1" in one for one in limits[1:])] == [True] * 3
-    assert len(sweep.cancel([run.name for run in many(runs)[3:]], tmp_path)) == 17
-    wait_until(lambda: len(scheduler.queue()) == 3)
+    assert len(cancel([run.name for run in many(runs)[3:]], tmp_path)) == 17
+    wait_until(lambda: len(client.queued_jobs()) == 3)
     again, said = submit(many(runs), store, tmp_path, extra=HELD)
-    assert again and said[0] == "17 runs to submit; 3 in the queue already"
-    assert len(scheduler.queue()) == 20
-    sweep.cancel(None, tmp_path)
+    assert again and said[0] == "17 runs to submit; 3 already in the queue"
+    assert len(client.queued_jobs()) == 20
+    cancel(None, tmp_path)
 
 
 def test_more_arrays_than_runs_at_a_time_wait_for_one_another() -> None:
-    assert sweep.shares(None, [8, 8, 4]) == [8, 8, 4]
-    assert sweep.shares(8, [8, 8, 4]) == [3, 3, 2]
-    assert sweep.shares(2, [8, 8, 4]) == [1, 1, 1]
+    assert split_parallelism(None, [8, 8, 4]) == [8, 8, 4]
+    assert split_parallelism(8, [8, 8, 4]) == [3, 3, 2]
+    assert split_parallelism(2, [8, 8, 4]) == [1, 1, 1]
 
 
 def test_the_third_of_three_arrays_depends_on_the_first_where_two_runs_may_run(
@@ -187,9 +193,9 @@ def test_the_third_of_three_arrays_depends_on_the_first_where_two_runs_may_run(
     monkeypatch.setenv("SLURM_CONF", str(small_arrays.conf))
     submission, _ = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=2)
     assert submission
-    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", f"{submission.arrays[2].job}_0")
-    assert f"Dependency=afterany:{submission.arrays[0].job}" in shown
-    sweep.cancel(None, tmp_path)
+    shown = client.run_client("scontrol", "show", "job", "--oneliner", f"{submission.arrays[2].job_id}_0")
+    assert f"Dependency=afterany:{submission.arrays[0].job_id}" in shown
+    cancel(None, tmp_path)
 
 
 def test_a_sweep_may_be_submitted_from_inside_an_allocation(
@@ -199,11 +205,11 @@ def test_a_sweep_may_be_submitted_from_inside_an_allocation(
     script = tmp_path / "inside.py"
     script.write_text(
         "import sys; from pathlib import Path; from data_prep.token_store import TokenStore\n"
-        "from repeat_study.config.resources import Resources; from repeat_study.config.study import Run\n"
-        "from slurm.allocation import Allocation; from slurm.sweep import submit\n"
+        "from repeat_study.config.resources import Resources; from repeat_study.config.run import Run\n"
+        "from slurm.allocation import Allocation; from slurm.sweep import Sweep, submit\n"
         "run = Run.model_validate_json(sys.argv[1], strict=True)\n"
         "asked = Allocation(time='10', extra={'hold': True})\n"
-        "submit([run], TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), asked, Resources(), {}, print)\n"
+        "submit(Sweep([run], TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), asked, Resources()), print)\n"
     )
     arguments = [runs[0].model_dump_json(), str(store.folder), str(tmp_path / "swept")]
     outer = ["sbatch", "--wait", "--ntasks=2", "--gpus-per-node=2", "--time=3", f"--output={tmp_path}/outer.log"]
@@ -211,19 +217,19 @@ def test_a_sweep_may_be_submitted_from_inside_an_allocation(
     subprocess.run([*outer, tmp_path / "outer.sh", *arguments], check=True, timeout=60, env={**os.environ})
     (standing,) = states([runs[0]], tmp_path / "swept").values()
     assert standing.state is State.PENDING, (tmp_path / "outer.log").read_text()
-    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", standing.job)
+    shown = client.run_client("scontrol", "show", "job", "--oneliner", standing.job_id)
     assert " NumTasks=1 " in shown and "gpu" not in shown and "TimeLimit=00:10:00" in shown
-    sweep.cancel([runs[0].name], tmp_path / "swept")
+    cancel([runs[0].name], tmp_path / "swept")
 
 
 def test_gpus_are_asked_for_by_node(cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     allocation = Allocation(time="10", gpus_per_node=2, mem_gb=0.5, extra=HELD)
-    submission = sweep.submit(runs[:1], store, tmp_path, allocation, Resources(processes_per_run=2), {}, print)
+    submission = submit_sweep(Sweep(runs[:1], store, tmp_path, allocation, Resources(processes_per_run=2)), print)
     assert submission
-    shown = scheduler.ask("scontrol", "show", "job", "--oneliner", str(submission.arrays[0].job))
+    shown = client.run_client("scontrol", "show", "job", "--oneliner", str(submission.arrays[0].job_id))
     assert submission.resources["accelerator"] == "cuda", "a job whose GPU cannot be used fails"
     assert "TresPerNode=gres:gpu:2" in shown and "MinMemoryNode=512M" in shown and "NumTasks=2" in shown
-    sweep.cancel(None, tmp_path)
+    cancel(None, tmp_path)
 
 
 def test_what_sbatch_refuses_leaves_nothing(
@@ -231,7 +237,7 @@ def test_what_sbatch_refuses_leaves_nothing(
 ) -> None:
     with pytest.raises(InputError, match=r"sbatch: .*invalid partition specified: elsewhere"):
         submit(runs, store, tmp_path, partition="elsewhere")
-    assert not submissions(tmp_path) and not scheduler.queue()
+    assert not read_submissions(tmp_path) and not client.queued_jobs()
     assert {path.name.split("-")[0] for path in (tmp_path / "sweeps").iterdir()} == {".lock", "source"}
 
 
@@ -240,7 +246,7 @@ def test_a_job_that_cannot_begin_is_shown_with_the_end_of_its_log(
 ) -> None:
     submission, _ = submit(runs[:1], store, tmp_path, setup=["export PYTHONHOME=/nowhere"])
     assert submission
-    wait_until(lambda: not scheduler.queue())
+    wait_until(lambda: not client.queued_jobs())
     (standing,) = states(runs[:1], tmp_path).values()
     assert standing.state is State.FAILED
     assert any("ModuleNotFoundError" in line or "init_fs_encoding" in line for line in standing.log), standing.log
@@ -255,15 +261,15 @@ def test_what_befalls_one_element_of_an_array_befalls_no_other(
     assert submission
     directories = [RunDirectory(tmp_path / run.name) for run in array]
     wait_until(lambda: all((row := one.last(one.metrics)) and row["step"] for one in directories))
-    sweep.cancel([array[0].name], tmp_path)
+    cancel([array[0].name], tmp_path)
     (last,) = [
-        number for number, one in enumerate(directories) if one.session_rows()[0]["job"] == submission.arrays[0].job
+        number for number, one in enumerate(directories) if one.session_rows()[0]["job"] == submission.arrays[0].job_id
     ]
     assert last == 2, "the number of the array is that of its last element"
     (process,) = (p for p in psutil.process_iter() if str(directories[2].lock) in {file.path for file in files(p)})
     process.kill()
     wait_until(lambda: directories[1].done.is_file() and directories[2].done.is_file(), 120)
-    wait_until(lambda: not scheduler.queue())
+    wait_until(lambda: not client.queued_jobs())
     assert [len(one.session_rows()) for one in directories] == [1, 1, 2]
     assert directories[0].status() is Status.INTERRUPTED, "cancelled is cancelled"
 
@@ -287,20 +293,20 @@ def test_jobs_of_a_submission_whose_answer_is_lost_are_not_submitted_twice(
         fake_sbatch(tmp_path / "bin", patched)
         with pytest.raises(InputError, match="sbatch: Batch job submission failed: Socket timed out"):
             submit(runs[:4], store, tmp_path, extra=HELD)
-    assert len(scheduler.queue()) == 4
+    assert len(client.queued_jobs()) == 4
     assert {one.state for one in states(runs[:4], tmp_path).values()} == {State.PENDING}
-    assert all(one.job for one in states(runs[:4], tmp_path).values()), "they are known by their array's name"
+    assert all(one.job_id for one in states(runs[:4], tmp_path).values()), "they are known by their array's name"
     again, said = submit(runs[:4], store, tmp_path, extra=HELD)
     assert again and said[-2] == "4 runs to submit", "what cannot run without its pickle is taken out first"
-    assert len(scheduler.queue()) == 4
+    assert len(client.queued_jobs()) == 4
     monkeypatch.setenv("SQUEUE_PARTITION", "urgent")
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
-    assert submit(runs[:4], store, tmp_path)[1] == ["0 runs to submit; 4 in the queue already"]
-    again.arrays[0].job = None  # killed before it could write down sbatch's answer
+    assert submit(runs[:4], store, tmp_path)[1] == ["0 runs to submit; 4 already in the queue"]
+    again.arrays[0].job_id = None  # killed before it could write down sbatch's answer
     again.write()
-    assert submit(runs[:4], store, tmp_path)[1] == ["0 runs to submit; 4 in the queue already"]
-    assert submissions(tmp_path)[-1].arrays[0].job, "and now it is written down"
-    assert len(sweep.cancel(None, tmp_path)) == 4
+    assert submit(runs[:4], store, tmp_path)[1] == ["0 runs to submit; 4 already in the queue"]
+    assert read_submissions(tmp_path)[-1].arrays[0].job_id, "and now it is written down"
+    assert len(cancel(None, tmp_path)) == 4
 
 
 def test_other_jobs_of_the_user_may_be_called_anything(
@@ -311,9 +317,9 @@ def test_other_jobs_of_the_user_may_be_called_anything(
         subprocess.run(["sbatch", "--hold", "-J", name, "--output=/dev/null", "--wrap", "true"], check=True)
     submit(runs[:2], store, tmp_path, extra=HELD)
     assert {one.state for one in states(runs[:2], tmp_path).values()} == {State.PENDING}
-    assert submit(runs[:2], store, tmp_path)[1] == ["0 runs to submit; 2 in the queue already"]
-    sweep.cancel(None, tmp_path)
-    assert len(scheduler.queue()) >= 2, "theirs stay"
+    assert submit(runs[:2], store, tmp_path)[1] == ["0 runs to submit; 2 already in the queue"]
+    cancel(None, tmp_path)
+    assert len(client.queued_jobs()) >= 2, "theirs stay"
     subprocess.run(["scancel", "--user=root" if os.getuid() == 0 else f"--user={os.getuid()}"], check=True)
 
 
@@ -333,20 +339,23 @@ def test_a_job_with_a_bundle_is_requeued_and_ends_as_the_runs_alone(
     said: list[str] = []
     allocation, resources = Allocation.model_validate({"time": "10"}), Resources(lanes=5)
     everything, folder = [*grid, diverging], tmp_path / "swept"
-    submission = sweep.submit(everything, store, folder, allocation, resources, {}, said.append)
+    sweep = Sweep(everything, store, folder, allocation, resources)
+    submission = submit_sweep(sweep, said.append)
     assert submission and said[1].endswith(": 5 runs in 1 bundle"), said
-    assert sweep.submit(everything, store, folder, allocation, resources, {}, said.append) is None
+    assert submit_sweep(sweep, said.append) is None
     directories = [RunDirectory(folder / run.name) for run in grid]
     wait_until(lambda: (row := directories[0].last(directories[0].metrics)) and row["step"] > 30)
     shown = states(everything, folder)
-    assert {shown[run.name].state for run in grid} == {State.RUNNING} and len({one.job for one in shown.values()}) == 1
-    scheduler.ask("scontrol", "requeue", shown[grid[0].name].job)
-    wait_until(lambda: all(directory.done.is_file() for directory in directories) and not scheduler.queue(), 180)
+    assert {shown[run.name].state for run in grid} == {State.RUNNING} and len(
+        {one.job_id for one in shown.values()}
+    ) == 1
+    client.run_client("scontrol", "requeue", shown[grid[0].name].job_id)
+    wait_until(lambda: all(directory.done.is_file() for directory in directories) and not client.queued_jobs(), 180)
     assert all(len(directory.session_rows()) > 1 for directory in directories)
     shown = states(everything, folder)
     assert shown[diverging.name].state is State.FAILED and "Diverged" in shown[diverging.name].note
     LocalScheduler(store, tmp_path / "pool", 2, lambda event: None).train(grid)
     for run in grid:
         assert metrics(folder, run) == metrics(tmp_path / "pool", run), run.label
-    told = submission.log_files(grid[0].name)[0].with_suffix(".out").read_text()
+    told = submission.error_logs(grid[0].name)[0].with_suffix(".out").read_text()
     assert f"{grid[0].name}: step " in told and f"{grid[0].label}: done" in told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import scheduler
+from slurm import client
 from slurm.dev_cluster import DevCluster
 from tests.command import call
 from tests.slurm.conftest import wait_until
@@ -17,7 +17,7 @@ def test_a_sweep_is_submitted_seen_cancelled_and_resumed(cluster: DevCluster, wo
     swept = call("sweep", "tiny", *held, "--time", "20", "--partition", "main", cwd=workplace)
     assert swept.returncode == 0 and "2 runs to submit" in swept.stdout and "logs: " in swept.stdout, swept.stderr
     again = call("sweep", "tiny", *held, cwd=workplace)
-    assert again.returncode == 0 and "0 runs to submit; 2 in the queue already" in again.stdout
+    assert again.returncode == 0 and "0 runs to submit; 2 already in the queue" in again.stdout
     shown = call("status", "tiny", cwd=workplace).stdout
     assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
     edited = call("status", "tiny", "--set", "training.learning_rate=1e-3", cwd=workplace).stdout
@@ -26,12 +26,12 @@ def test_a_sweep_is_submitted_seen_cancelled_and_resumed(cluster: DevCluster, wo
     assert "cancelled jobs: 1" in gone.stdout, gone.stderr
     assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
     resumed = call("resume", "tiny", *held, "--set", "slurm.account=lab", cwd=workplace)
-    assert "1 run to submit; 1 in the queue already" in resumed.stdout, resumed.stderr
-    jobs = [scheduler.ask("scontrol", "show", "job", "-o", job.job) for job in scheduler.queue().values()]
+    assert "1 run to submit; 1 already in the queue" in resumed.stdout, resumed.stderr
+    jobs = [client.run_client("scontrol", "show", "job", "-o", job.job_id) for job in client.queued_jobs().values()]
     assert all("TimeLimit=00:20:00" in job and "Partition=main" in job for job in jobs), "as it was asked for first"
     assert sum("Account=lab" in job for job in jobs) == 1, "and what is said anew"
     assert "cancelled jobs: 2" in call("cancel", "tiny", "--all", cwd=workplace).stdout
-    wait_until(lambda: not scheduler.queue())
+    wait_until(lambda: not client.queued_jobs())
 
 
 def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same(workplace: Path) -> None:
@@ -44,12 +44,12 @@ def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same(workplace: 
 
 def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: DevCluster, with_child: Path) -> None:
     def jobs() -> dict[str, str]:
-        return {job.job: job.reason for job in scheduler.queue().values()}
+        return {job.job_id: job.reason for job in client.queued_jobs().values()}
 
     held = ("--set", "parent.slurm.extra={hold=true}")
     swept = call("sweep", "child", *held, cwd=with_child)
     assert "tiny, from whose runs others start:\n2 runs to submit" in swept.stdout, swept.stderr
-    assert "2 runs, once the 2 runs they start from are done" in swept.stdout
+    assert "2 runs, waiting for 2 parent jobs" in swept.stdout
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
@@ -58,7 +58,7 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2
     assert "cancelled jobs: 1" in call("cancel", "tiny", "1x16-clean-s0", cwd=with_child).stdout
-    scheduler.ask("scontrol", "release", next(job for job, reason in jobs().items() if reason == "JobHeldUser"))
+    client.run_client("scontrol", "release", next(job for job, reason in jobs().items() if reason == "JobHeldUser"))
     wait_until(lambda: not jobs(), 120)
     status = call("status", "child", cwd=with_child).stdout
     assert "2 done, 1 failed" in status and "the parent of 1x16-from-clean-s0 is not finished (pending)" in status, (
@@ -67,7 +67,7 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
     assert "Traceback" not in status, "what a job of bad input prints is one line"
     resumed = call("resume", "child", cwd=with_child)
     assert resumed.stdout.count("1 run to submit") == 2, resumed.stderr
-    assert "1 run, once the 1 run they start from is done" in resumed.stdout
+    assert "1 run, waiting for 1 parent job" in resumed.stdout
     wait_until(lambda: not jobs(), 120)
     assert "3 done" in call("status", "child", cwd=with_child).stdout
     local = call("run", "child", "--runs-dir", "local", cwd=with_child)
@@ -89,7 +89,7 @@ def test_what_a_cluster_does_not_have_is_one_line(
 ) -> None:
     refused = call("sweep", "tiny", *arguments, cwd=workplace, timeout=10)
     assert refused.returncode == 2 and message in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
-    assert not scheduler.queue() and not list(workplace.glob("runs/tiny/sweeps/*/sweep.json"))
+    assert not client.queued_jobs() and not list(workplace.glob("runs/tiny/sweeps/*/sweep.json"))
 
 
 def test_without_slurm_or_where_it_is_silent_there_is_one_line_within_ten_seconds(
@@ -110,3 +110,4 @@ def test_without_slurm_or_where_it_is_silent_there_is_one_line_within_ten_second
     monkeypatch.setenv("PATH", os.devnull)
     absent = call("sweep", "tiny", cwd=workplace, timeout=10)
     assert absent.returncode == 2 and "scontrol: not found on the PATH" in absent.stderr
+    assert "to train here, use `sweep --cluster local` or `repeat-study run`" in absent.stderr
