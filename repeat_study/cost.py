@@ -1,5 +1,6 @@
 """What a run will cost: FLOPs, time and memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repeat_study.config.model_sizes import Shape, Style
@@ -8,6 +9,13 @@ from repeat_study.records.metrics import METRICS
 
 PROBE_CONTEXT = 1_600  # maximum tokens of a probe sequence: 11 copies of a paragraph
 CHUNK_LOGITS = 1 << 27  # logits that the loss holds at once on a GPU
+
+# Everything that is not arithmetic takes a CPU as long as these FLOPs per token. Measured on 2x32, 2x64 and 2x96: the
+# ratios of seconds are then predicted within 2%.
+OVERHEAD_FLOPS_PER_TOKEN = 6e5
+PROCESS_START_SECONDS = 8.0  # measured: importing torch and Lightning takes 6 s of CPU time
+RUN_START_SECONDS = 0.5  # measured: 0.1 to 0.4 s from the start of a run to its first evaluation
+EVALUATION_SECONDS = 0.05  # measured on 2x32: the time of an evaluation that reads hardly any tokens
 
 STATE_BYTES = 12  # per parameter: the float32 weight and AdamW's two moments
 GRADIENT_BYTES = 4  # per parameter; FSDP does not split gradients while it accumulates them
@@ -90,10 +98,21 @@ def training_memory(
 
 
 def relative_time(run: Run) -> float:
-    """Time of a run on one core, in arbitrary units, for ordering runs and estimating the time left.
-
-    Its FLOPs, plus 0.6 MFLOP per token for everything that is not arithmetic. Measured on 2x32, 2x64 and 2x96: the ratios
-    of seconds are predicted within 2%.
-    """
-    per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + 6e5
+    """Time of a run on one core in FLOPs, for ordering runs and estimating the time left."""
+    per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + OVERHEAD_FLOPS_PER_TOKEN
     return per_token * run.positions * run.context
+
+
+def local_seconds(runs: Sequence[Run], vocabulary: int, speed: float, processes: int) -> float:
+    """Estimated seconds to train and evaluate runs in CPU processes that share them, including start-up.
+
+    vocabulary: of the tokenizer. speed: FLOP/s of one process.
+    """
+    if not runs:
+        return 0.0
+    seconds = []
+    for run in runs:
+        flops = run_flops(run, vocabulary) + OVERHEAD_FLOPS_PER_TOKEN * run.positions * run.context
+        fixed = RUN_START_SECONDS + EVALUATION_SECONDS * len(run.evaluation.steps(run.steps))
+        seconds.append(flops / (1 - expected_evaluation_share(run)) / speed + fixed)
+    return PROCESS_START_SECONDS + max(sum(seconds) / processes, max(seconds))

@@ -1,63 +1,99 @@
-"""What verbs share: their arguments, and how a study, its store and its runs are found."""
+"""Arguments that verbs share, and how they find a study, its token stores and its runs."""
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from data_prep.build_progress import BuildDisplay
 from data_prep.errors import InputError
-from repeat_study.config.run import Run
-from repeat_study.config.study import Study, load_study
-from repeat_study.preparation import PreparedStudy, prepare_study
 
-# Pipes and logs get wide lines, never cropped or wrapped ones.
-console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.config.study import Study
+    from repeat_study.preparation import PreparedStudy
+
+# Output to pipes and files gets wide lines, so that programs find one record per line.
+PIPE_WIDTH = 1_000
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+# Progress goes to standard error: standard output holds results only.
+progress_console = Console(
+    highlight=False, markup=False, stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH
+)
 
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        metavar="STUDY",
-        help="a study's TOML file, or the name of one in studies/ or of one that comes with this package",
+        metavar="STUDY", help="TOML file of a study, or the name of one in studies/ or of one that comes with this package."
     ),
 ]
+RUN_HELP = "A run's label, name or folder, as `repeat-study status` shows them."
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.tokens=1000000")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, e.g. training.tokens=1000000."),
 ]
-DataOption = Annotated[Path, typer.Option("--data-dir", help="where token stores are kept")]
-RunsOption = Annotated[Path, typer.Option("--runs-dir", help="where run directories are kept")]
-ProcessesOption = Annotated[int | None, typer.Option(min=1, help="processes, one thread each; default: one per core")]
-
+DataOption = Annotated[Path, typer.Option("--data-dir", help="Folder of the token stores.")]
+RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Folder of the run directories.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=1, help="Number of processes, one thread each. [default: one per core]")
+]
 LanesOption = Annotated[
-    str | None, typer.Option("--lanes", metavar="N|auto", help="runs of one shape that one process trains in lockstep")
+    str | None,
+    typer.Option("--lanes", metavar="N|auto", help="Number of same-shape runs that one process trains in lockstep."),
 ]
 
 
-def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> Study:
-    """The declared study, by path or by name; `lanes` is short for an override of `resources.lanes`."""
+def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> "Study":
+    """Load a study by path or by name; `lanes` overrides `resources.lanes`."""
+    from repeat_study.config.study import load_study
+
     if lanes is not None:
         overrides = [*(overrides or []), f"resources.lanes={lanes}"]
     return load_study(study, overrides or [])
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepared(study: Study, data_dir: Path) -> PreparedStudy:
-    """The study with its token stores, built where they do not stand yet."""
+def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
+    """Open the study's token stores, and build those that are missing."""
+    from data_prep.build_progress import BuildDisplay
+    from repeat_study.preparation import prepare_study
+
     with BuildDisplay(console) as display:
         return prepare_study(study, data_dir, display)
 
 
-def named(name: str, runs: list[Run], study: str) -> Run:
-    """The run that is called so, by name or label; InputError where it is none or several."""
-    found = [run for run in runs if name in (run.name, run.label)]
-    if len(found) != 1:
-        known = ", ".join(run.name if found else run.label for run in found or runs)
-        raise InputError(f"{name}: {len(found) or 'no'} runs of {study} are called so; there are {known}")
-    return found[0]
+def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
+    """The run with this label, name or folder; InputError if there is none or more than one.
+
+    study_dir: the folder that holds the directories of `runs`.
+    """
+    folder = Path(given).resolve()
+    name = folder.name if folder.parent == study_dir.resolve() else given
+    matches = [run for run in runs if name in (run.name, run.label)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(run.name for run in matches)
+        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; accepted are {names}")
+    labels = ", ".join(run.label for run in runs)
+    raise InputError(f"{given}: no run of study {study_dir.name!r} has this label, name or folder; there are {labels}")
+
+
+def require_writable(path: Path | None) -> None:
+    """Raise InputError if a file cannot be written here; None is accepted."""
+    if not path:
+        return
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path}: no such folder; accepted is a file in an existing folder")
+    try:
+        TemporaryFile(dir=path.resolve().parent).close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,32 @@
+"""The verb `dev-cluster`: a small SLURM cluster on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import console
+
+
+def dev_cluster(
+    action: Annotated[str, typer.Argument(metavar="start|stop")],
+    folder: Annotated[Path, typer.Option(help="Folder for the cluster's files.")] = Path("dev-cluster"),
+) -> None:
+    """Start or stop a small SLURM cluster on this machine, to try out sweeps.
+
+    It has two nodes with 2 cores and 2 simulated GPUs each, and the partitions main and urgent; urgent preempts main.
+    """
+    from slurm.dev_cluster import DevCluster
+
+    cluster = DevCluster(folder)
+    if action == "start":
+        cluster.start()
+        console.print("started: two nodes with 2 cores and 2 simulated GPUs each")
+        console.print("partitions: main, urgent (preempts main)")
+        console.print(f"to use it in this shell: export SLURM_CONF={cluster.conf}")
+    elif action == "stop":
+        cluster.stop()
+        console.print("stopped")
+    else:
+        raise InputError(f"dev-cluster: {action!r} found; accepted are start and stop")

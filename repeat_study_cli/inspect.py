@@ -1,0 +1,61 @@
+"""The verb `inspect`: what a study's token store contains."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from repeat_study_cli.arguments import DataOption, SetOption, StudyArgument, console, load
+from repeat_study_cli.tables import WrappedTable
+
+
+def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+    """Show what the token store of a study contains.
+
+    Its source, its size, and how much of the text repeats naturally, before the study repeats any.
+    """
+    from data_prep.token_store import TokenStore
+
+    store = TokenStore(data_dir / load(study, set_).data.store_name)
+    manifest = store.manifest
+    console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
+    console.print(f"vocabulary: {store.vocabulary:,} tokens, stored as {manifest['dtype']}")
+    source = dict(manifest["built_from"]["source"])
+    console.print(f"source: {source.pop('kind')}")
+    for key, value in source.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        console.print(f"  {key.replace('_', ' ')}: {shown}")
+    table = WrappedTable("split", "documents", "tokens", "bytes of text", "bytes per token")
+    for name, split in manifest["splits"].items():
+        counts = (split["documents"], split["tokens"], split["text_bytes"])
+        table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
+    console.print(table)
+    for line in [*_corpus_lines(manifest["corpus"]), *_natural_repeats_lines(store.natural_repeats())]:
+        console.print(line)
+
+
+def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
+    """What happened to the documents of the source."""
+    yield (
+        f"documents read: {corpus['read']:,}, of which dropped: {corpus['duplicates']:,} exact duplicates,"
+        f" {corpus['empty']:,} empty, {corpus['bad']:,} malformed"
+    )
+    for row in corpus["bad_named"]:
+        yield f"  malformed: {row}"
+
+
+def _natural_repeats_lines(found: dict[str, Any]) -> Iterator[str]:
+    """How much of the text repeats naturally."""
+    window, ngram = found["window"], found["ngram"]
+    lines = (
+        (f"training windows of {window} tokens that occur more than once", "repeated_window_share",
+         "repeated_windows", "train_windows"),
+        (f"test windows of {ngram} tokens that occur in the training split", "test_overlap_share",
+         "test_ngrams_in_train", "test_ngrams"),
+        (f"test windows of {window} tokens that occur in the training split", "test_window_overlap_share",
+         "test_windows_in_train", "test_windows"),
+    )  # fmt: skip
+    for words, share, count, total in lines:
+        yield f"{words}: {found[share]:.4%} ({found[count]:,} of {found[total]:,})"
+    for split, key in (("training", "sampled_share"), ("test", "test_sampled_share")):
+        if found[key] < 1:
+            yield f"estimated from a sample of {found[key]:.2%} of all {split} windows"

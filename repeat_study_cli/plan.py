@@ -1,0 +1,151 @@
+"""The verb `plan`: what a study will train, repeat and cost, before anything is built."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analysis.formatting import short_count
+from repeat_study_cli.arguments import LanesOption, ProcessesOption, SetOption, StudyArgument, console, cores, load
+from repeat_study_cli.tables import WrappedTable
+
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.config.study import Study
+
+
+def plan(
+    study: StudyArgument,
+    set_: SetOption = None,
+    processes: ProcessesOption = None,
+    lanes: LanesOption = None,
+    gigaflops: Annotated[
+        float, typer.Option(min=1e-3, help="Assumed speed of one process on a CPU, in GFLOP/s.")
+    ] = 50.0,
+    peak: Annotated[
+        float, typer.Option(min=1e-3, help="Peak speed of a GPU in TFLOP/s; an H100 has 989 in bfloat16.")
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(min=1e-3, max=1, help="Assumed share of the GPU's peak that training reaches.")
+    ] = 0.4,
+) -> None:
+    """Show the runs of a study, how often each repeats its data, and what they cost.
+
+    Nothing is built or trained. Times are estimates: they count training, evaluation and start-up at the assumed speeds.
+    """
+    declared = load(study, set_, lanes)
+    speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
+    for section in plan_of(declared, speeds):
+        console.print(section)
+    console.print(
+        f"assumed: {peak:g} TFLOP/s per GPU at {utilisation:.0%} utilisation; {gigaflops:g} GFLOP/s per CPU process"
+    )
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Assumed speeds, in FLOP/s."""
+
+    gpu: float
+    process: float  # one process on this machine's CPU
+    processes: int
+
+
+def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
+    """The grid with its exact repeat accounting, the sizes with their cost, and the totals."""
+    from repeat_study.cost import local_seconds, run_flops
+
+    runs, vocabulary = study.runs(), study.data.expected_vocabulary()
+    study.check_sharing(vocabulary)
+    yield _grid(runs, vocabulary)
+    yield (
+        f"\n{study.name}: {len(runs)} runs. N: parameters without embeddings. Unique, pool: tokens. Eval: evaluation's"
+        " share of the FLOPs. Every unique token is seen once, every pool token exactly R times. Tokens are whole"
+        " optimiser steps.\n"
+    )
+    yield _sizes(study, runs, vocabulary, speeds)
+    sequences = study.resources.micro_sequences
+    at_once = f"{sequences} sequences" if sequences else "all sequences of a step"
+    yield (
+        "\nN all: with embeddings and gains. Jobs: runs, or bundles of up to that many lanes. Memory: lower bound for a"
+        f" process on a GPU in bfloat16 with {at_once} at a time.\n"
+    )
+    if study.parent_study and (parents := _parents(study)):
+        flops = sum(run_flops(run, vocabulary) for run in parents)
+        yield (
+            f"{len(parents)} runs of {study.parent_study.name} are trained first unless they are done:"
+            f" {flops:.2e} FLOPs\n"
+        )
+    flops = sum(run_flops(run, vocabulary) for run in runs)
+    here = local_seconds(runs, vocabulary, speeds.process, speeds.processes)
+    yield (
+        f"total {flops:.2e} FLOPs: {_hours(flops / speeds.gpu)} GPU-hours, or about {duration(here)} on this machine's"
+        f" CPU with {speeds.processes} processes (an estimate; includes start-up and evaluation)"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A rough duration: 45 s, 12 min, 3.5 h, 12 days."""
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _parents(study: "Study") -> "list[Run]":
+    from repeat_study.config.parents import Parents
+
+    assert study.parent_study
+    return study.parents_needed(Parents(study.parent_study.name, study.parent_study.runs()))
+
+
+def _count(value: int) -> tuple[str, str]:
+    return f"{value:,}", short_count(value)
+
+
+def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
+    from repeat_study.cost import evaluation_share, run_flops
+
+    headings = ("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs", "eval")
+    table = WrappedTable(*headings, optional=("FLOPs", "eval", "steps", "N"))
+    for run in runs:
+        pool, tokens = run.pool * run.context, run.positions * run.context
+        repeated = pool * run.repeats
+        counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
+        share = repeated / tokens
+        costs = (f"{run_flops(run, vocabulary):.2e}", f"{evaluation_share(run):.1%}")
+        table.add_row(run.label, *map(_count, counts), (f"{share:.3%}", f"{share:.1%}"), *costs)
+    return table
+
+
+def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -> WrappedTable:
+    from repeat_study.config.resources import Accelerator
+    from repeat_study.cost import run_flops
+    from repeat_study.training.bundles import bundle_memory, pack_bundles
+
+    headings = ("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU-hours", "memory")
+    table = WrappedTable(*headings)
+    resources = study.resources
+    for model in dict.fromkeys(run.model for run in runs):
+        of_size = [run for run in runs if run.model == model]
+        rows = max(run.model_vocabulary(vocabulary) for run in of_size)
+        flops = sum(run_flops(run, vocabulary) for run in of_size)
+        packed = pack_bundles(of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
+        memory = max(bundle_memory(bundle[0], len(bundle), resources, vocabulary) for bundle in packed)
+        shape = of_size[0].shape
+        table.add_row(
+            model,
+            *map(_count, (shape.parameters_non_embedding, shape.parameters_total(rows))),
+            *(f"{count:,}" for count in (len(of_size), len(packed), max(map(len, packed)))),
+            f"{sum(run.positions * run.context for run in of_size):.2e}",
+            f"{flops:.2e}",
+            _hours(flops / speeds.gpu),
+            f"{memory / 1e9:,.1f} GB" if memory > 1e9 else f"{memory / 1e6:.1f} MB",
+        )
+    return table
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"

@@ -1,0 +1,32 @@
+"""The verb `prepare`: build a study's token stores."""
+
+from pathlib import Path
+
+from repeat_study_cli.arguments import (
+    DataOption,
+    SetOption,
+    StudyArgument,
+    console,
+    load,
+    prepare_with_progress,
+)
+
+
+def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+    """Build the token store of a study, or check the existing one.
+
+    Further test sets ([[evaluate]]) have token stores too, and so do the studies whose runs this one starts from.
+    """
+    from data_prep.token_store import TokenStore
+
+    declared = load(study, set_)
+    store = prepare_with_progress(declared, data_dir).store
+    for name, split in store.manifest["splits"].items():
+        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes of text"
+        console.print(f"{name}: {counts}")
+    console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
+    for text in declared.evaluate:
+        test_store = TokenStore(data_dir / text.data(declared.data).store_name)
+        split = test_store.manifest["splits"]["test"]
+        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
+        console.print(f"test set {text.name}: {counts}; token store: {test_store.folder}")

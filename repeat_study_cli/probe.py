@@ -1,0 +1,67 @@
+"""The verb `probe`: measure a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import (
+    RUN_HELP,
+    DataOption,
+    RunsOption,
+    SetOption,
+    choose_run,
+    console,
+    load,
+    require_writable,
+)
+
+
+def probe(
+    study_or_folder: Annotated[
+        str, typer.Argument(metavar="STUDY|FOLDER", help="The study of the run, or the run's folder and no RUN.")
+    ],
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Step whose weights to load, if they were kept. [default: the last checkpoint]")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="File of paragraphs to copy, separated by blank lines. [default: the study's]")
+    ] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Also write every number to this file.")] = None,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Measure copying, induction and every attention head of a trained model.
+
+    Every number comes with its null and the value of the untrained model. Name the run as STUDY RUN, or give its folder.
+    """
+    from data_prep.files import read_text, write_json
+    from repeat_study.probes import checkpoint_probe
+    from repeat_study_cli.probe_tables import tables_of
+
+    paragraphs = read_text(text) if text else None
+    require_writable(json_)
+    folder = _folder_of(study_or_folder, run, set_, data_dir, runs_dir)
+    probed = checkpoint_probe.probe(checkpoint_probe.trained(folder, data_dir, step), paragraphs)
+    for section in tables_of(probed):
+        console.print(section)
+    if json_:
+        write_json(json_, probed.record())
+        console.print(f"written: {json_}")
+
+
+def _folder_of(study: str, run: str | None, set_: list[str] | None, data_dir: Path, runs_dir: Path) -> Path:
+    """Folder of the run to probe."""
+    from repeat_study.preparation import open_study
+
+    if run is None:
+        if not Path(study).is_dir():
+            raise InputError(f"{study}: no such folder; name a run as STUDY RUN or by its folder")
+        return Path(study)
+    declared = load(study, set_)
+    known = open_study(declared, data_dir).known_runs(runs_dir).runs
+    study_dir = runs_dir / declared.name
+    return study_dir / choose_run(run, known, study_dir).name

@@ -1,0 +1,56 @@
+"""The verb `provenance`: which text a run sees at one step."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import (
+    RUN_HELP,
+    DataOption,
+    RunsOption,
+    SetOption,
+    StudyArgument,
+    choose_run,
+    console,
+    load,
+)
+from repeat_study_cli.tables import WrappedTable
+
+
+def provenance(
+    study: StudyArgument,
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    step: Annotated[int, typer.Option(min=0, help="Optimiser step, counted from 0.")],
+    text: Annotated[bool, typer.Option("--text", help="Also print the text of every sequence.")] = False,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Show which text a run sees at one step.
+
+    For each sequence: whether it comes from the repeated pool or the unique stream, which copy it is, how many
+    sequences lie between it and its neighbouring copies, and which documents it is cut from.
+    """
+    from data_prep.provenance import sightings
+    from repeat_study.preparation import open_study
+
+    declared = load(study, set_)
+    ready = open_study(declared, data_dir)
+    chosen = choose_run(run, ready.known_runs(runs_dir).runs, runs_dir / declared.name)
+    if step >= chosen.steps:
+        raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
+    first = step * chosen.sequences_per_step
+    positions = range(first, first + chosen.sequences_per_step)
+    sequences = list(sightings(chosen.mixture(), chosen.draw(ready.store), positions))
+    table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy")
+    for sequence in sequences:
+        copy = f"{sequence.copy} of {chosen.repeats}" if sequence.copy else "only"
+        gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since, sequence.until))
+        cells = (f"{sequence.position:,}", sequence.stream.name.lower(), f"{sequence.place:,}", copy, *gaps)
+        table.add_row(*cells, note=", ".join(sequence.documents))
+    console.print(f"{chosen.label}, step {step}: each sequence with the documents it is cut from")
+    console.print(table)
+    for sequence in sequences if text else []:
+        console.print(f"\n--- position {sequence.position}\n{sequence.text}")

@@ -1,0 +1,24 @@
+"""The verb `report`: write the report of a study."""
+
+from pathlib import Path
+
+from repeat_study_cli.arguments import RunsOption, SetOption, StudyArgument, console, load
+from repeat_study_cli.tables import WrappedTable
+
+
+def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = Path("runs")) -> None:
+    """Write the report of a study: tables, figures and report.html.
+
+    Only the run directories are read; the token store is not needed.
+    """
+    from analysis.report.build import write_report
+    from analysis.runs import names_in
+
+    declared = load(study, set_)
+    folder = runs_dir / declared.name
+    summary, page = write_report(folder, names_in(folder, declared))
+    table = WrappedTable(*map(str, summary.columns))
+    for row in summary.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)
+    console.print(f"report: {page}")

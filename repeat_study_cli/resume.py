@@ -1,0 +1,55 @@
+"""The verb `resume`: submit unfinished runs again."""
+
+from pathlib import Path
+
+import typer
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import DataOption, LanesOption, RunsOption, SetOption, StudyArgument, load
+from repeat_study_cli.submission import (
+    AccountOption,
+    CpusOption,
+    GpusOption,
+    MemoryOption,
+    NodesOption,
+    ParallelismOption,
+    PartitionOption,
+    QosOption,
+    TimeOption,
+    allocation_options,
+    submit_study,
+)
+
+
+def resume(
+    context: typer.Context,
+    study: StudyArgument,
+    set_: SetOption = None,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    qos: QosOption = None,
+    time: TimeOption = None,
+    nodes: NodesOption = None,
+    gpus_per_node: GpusOption = None,
+    cpus_per_task: CpusOption = None,
+    mem_gb: MemoryOption = None,
+    array_parallelism: ParallelismOption = None,
+    lanes: LanesOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Submit unfinished runs to SLURM again, with the options of the last submission.
+
+    Runs in the queue are skipped. Options given here replace those of the last submission. Safe to repeat at any time.
+    """
+    from slurm.submissions import submissions
+
+    declared = load(study, set_, lanes)
+    earlier = submissions(runs_dir / declared.name)
+    if not earlier:
+        raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; use `repeat-study sweep` first")
+    last = earlier[-1]
+    if lanes is None and not any(override.startswith("resources.lanes") for override in set_ or []):
+        same_lanes = {"lanes": last.resources.get("lanes", declared.resources.lanes)}
+        declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=same_lanes)})
+    submit_study(declared, last.given | allocation_options(context), data_dir, runs_dir)

@@ -1,0 +1,138 @@
+"""The verb `run`: train a study on this machine."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from repeat_study.config.resources import Keep
+from repeat_study_cli.arguments import (
+    DataOption,
+    LanesOption,
+    ProcessesOption,
+    RunsOption,
+    SetOption,
+    StudyArgument,
+    console,
+    cores,
+    load,
+    prepare_with_progress,
+)
+
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.config.study import Study
+    from repeat_study.preparation import PreparedStudy
+
+
+def run(
+    study: StudyArgument,
+    set_: SetOption = None,
+    processes: ProcessesOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+    lanes: LanesOption = None,
+    keep_checkpoints: Annotated[
+        Keep | None,
+        typer.Option(
+            help="Evaluations whose weights are kept: last (none but the last checkpoint), log (log-spaced ones) or all."
+        ),
+    ] = None,
+) -> None:
+    """Train all unfinished runs of a study on this machine.
+
+    Finished runs are skipped and stopped runs continue from their last checkpoint, so the same command can be repeated.
+    Ctrl-C saves every run first.
+    """
+    declared = load(study, set_, lanes)
+    if keep_checkpoints:
+        resources = declared.resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
+        declared = declared.model_copy(update={"resources": resources})
+    train_with_parents(declared, data_dir, runs_dir, processes)
+
+
+def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None) -> None:
+    """Train a study's runs in worker processes, and before them the runs of other studies that they start from.
+
+    Runs of other studies use the resources that those studies declare. Raises typer.Exit if training was stopped or a
+    run failed.
+    """
+    from repeat_study.model.hardware import gpus_for
+    from repeat_study.records.run_directory import RunDirectory, Status
+
+    for study in declared.lineage:
+        gpus_for(study.resources)
+    declared.check_sharing(declared.data.expected_vocabulary())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: every run is saved
+    ready = prepare_with_progress(declared, data_dir)
+    all_done = True
+    for stage, runs in ready.ancestors(runs_dir):
+        folder = runs_dir / stage.study.name
+        if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
+            console.print(f"{len(todo)} runs of {stage.study.name} are trained first: runs of {declared.name} start from them")
+            all_done &= _train_here(todo, stage, runs_dir, processes)
+    known = ready.known_runs(runs_dir)
+    all_done &= _train_here(known.runs, ready, runs_dir, processes)
+    if known.waiting:  # because a parent has failed
+        console.print(f"{len(known.waiting)} more runs could not be trained: {known.waiting[0]}")
+    if known.waiting or not all_done:
+        raise typer.Exit(1)
+    _print_result(declared, known.runs, runs_dir)
+
+
+def _print_result(declared: "Study", runs: "list[Run]", runs_dir: Path) -> None:
+    """Say what came out, and the next command."""
+    from repeat_study.records.run_directory import final_test_losses
+
+    losses = final_test_losses(runs_dir / declared.name, runs)
+    low, high = (pick(runs, key=lambda run: losses[run.name]) for pick in (min, max))
+    console.print(
+        f"{len(runs)} runs done in {runs_dir / declared.name}; final test loss from {losses[low.name]:.3f} nats"
+        f" ({low.label}) to {losses[high.name]:.3f} ({high.label})"
+    )
+    console.print(f"next: repeat-study report {declared.name}")
+
+
+def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:
+    """Train these runs of a study; returns whether all are done. Raises typer.Exit if training was stopped."""
+    from repeat_study.local.progress import ProgressDisplay
+    from repeat_study.local.scheduler import LocalScheduler
+    from repeat_study.model.hardware import gpus_for
+    from repeat_study.records.outcome import Outcome
+    from repeat_study.records.tensorboard.study_page import write_study_page
+
+    folder, resources = runs_dir / ready.study.name, ready.study.resources
+    processes, gpus = processes or cores(), gpus_for(resources)
+    write_study_page(folder, ready.known_runs(runs_dir).runs)
+    place = f"{gpus} GPUs" if gpus else f"{processes} processes"
+    console.print(f"training {len(runs)} runs on {place}; to watch them: tensorboard --logdir {folder}")
+    _warn_of_missing_weights(runs, ready, folder)
+    with ProgressDisplay(runs, console) as display:
+        try:
+            ended = LocalScheduler(ready.store, folder, processes, display, resources, gpus).train(runs)
+        except KeyboardInterrupt:
+            console.print("stopped; every run has saved its state, and the same command continues from there")
+            raise typer.Exit(130) from None
+    failures = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
+    for end in failures:
+        console.print(f"{end.outcome.value}: {folder / end.run}" + (f": {end.reason}" if end.reason else ""))
+    return not failures
+
+
+def _warn_of_missing_weights(runs: "list[Run]", ready: "PreparedStudy", folder: Path) -> None:
+    """Say in one line if finished runs lack weights that `keep_checkpoints` asks for."""
+    from repeat_study.records.run_directory import RunDirectory, Status
+
+    keep = ready.study.resources.keep_checkpoints
+    missing = 0
+    for run in runs if keep is not Keep.LAST else []:
+        directory = RunDirectory(folder / run.name)
+        steps = run.evaluation.steps(run.steps) if keep is Keep.ALL else run.evaluation.log_steps(run.steps)
+        if directory.status() is Status.DONE:
+            missing += not all(directory.weights_at(step).is_file() for step in steps)
+    if missing:
+        console.print(
+            f"keep_checkpoints = {keep} comes too late for {missing} finished runs: their intermediate weights were not"
+            " kept; delete their folders to train them again"
+        )

@@ -1,0 +1,202 @@
+"""The verb `status`: the state of every run of a study."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import DataOption, RunsOption, SetOption, StudyArgument, console, load
+
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.config.study import Study
+    from slurm.status import Standing
+
+
+def status(
+    study: StudyArgument,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+    json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until no run is training or waiting.")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between refreshes with --watch.")] = 15.0,
+    stuck_after: Annotated[
+        float, typer.Option(min=0, help="Minutes without output after which a run counts as stuck.")
+    ] = 10.0,
+) -> None:
+    """Show the state of every run of a study.
+
+    States come from the run directories, and from the SLURM queue if runs were submitted there.
+    """
+    if json_ and watch:
+        raise InputError("--json and --watch: give only one of them")
+    declared = load(study, set_)
+    if json_:
+        print(json.dumps(overview(declared, data_dir, runs_dir, stuck_after * 60).record(), indent=1, allow_nan=False))
+        return
+    from repeat_study_cli.status_tables import tables_of
+
+    if not watch:
+        found = overview(declared, data_dir, runs_dir, stuck_after * 60)
+        console.print(Group(*tables_of(found)))
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
+        while True:
+            found = overview(declared, data_dir, runs_dir, stuck_after * 60)
+            shown = Group(*tables_of(found, console.height - 8 if console.is_terminal else None))
+            if console.is_terminal:
+                live.update(shown, refresh=True)
+            else:
+                console.print(shown)
+            if not found.active:
+                return
+            time.sleep(every)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of a study. Before its token stores are built, run names are provisional and not shown."""
+
+    study: str
+    folder: Path  # of the study's runs
+    missing_stores: list[Path]
+    names_are_final: bool
+    runs: "list[Standing]"
+    waiting: list[str] = field(default_factory=list)  # points of the grid whose parent is not known yet, a line each
+    submitted: bool = False  # to SLURM, now or before
+    queue_error: str = ""
+    undeclared: list[str] = field(default_factory=list)  # runs in the queue that the study does not declare
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of runs by state, for states that occur."""
+        from slurm.status import State
+
+        counts = Counter(run.state for run in self.runs)
+        return {state.value: counts[state] for state in State if counts[state]}
+
+    @property
+    def active(self) -> bool:
+        """Whether a run is training or in the queue."""
+        from slurm.status import State
+
+        states = {State.PREEMPTED, State.RUNNING, State.STUCK}
+        return any(run.state in states or (run.state is State.PENDING and run.job) for run in self.runs)
+
+    def record(self) -> dict[str, Any]:
+        """What --json prints. Units are in the keys; tokens, steps and counts have none."""
+        return {
+            "study": self.study,
+            "folder": str(self.folder),
+            "prepared": not self.missing_stores,
+            "missing_token_stores": [str(store) for store in self.missing_stores],
+            "counts": self.counts,
+            "runs": [self._run_record(run) for run in self.runs],
+            "runs_waiting_for_a_parent": self.waiting,
+            "runs_in_queue_not_declared": self.undeclared,
+            "queue_error": self.queue_error or None,
+        }
+
+    def _run_record(self, standing: "Standing") -> dict[str, Any]:
+        run, timing = standing.run, standing.timing or {}
+        return {
+            "label": run.label,
+            "name": run.name if self.names_are_final else None,
+            "folder": str(self.folder / run.name) if self.names_are_final else None,
+            "model": run.model,
+            "repeats": run.repeats,
+            "repeated_fraction": run.repeated_fraction,
+            "seed": run.seed,
+            "state": standing.state.value,
+            "step": standing.step,
+            "steps": run.steps,
+            "tokens": standing.step * run.tokens_per_step,
+            "test_loss_nats": standing.test_loss,
+            "tokens_per_second": timing.get("tokens_per_second"),
+            "utilisation_share": timing.get("utilisation"),
+            "memory_bytes": timing.get("memory_bytes"),
+            "seconds_left": timing.get("seconds_left"),
+            "evaluation_share": evaluation_share_of(timing),
+            "job": standing.job or None,
+            "note": standing.note or None,
+        }
+
+
+def evaluation_share_of(timing: dict[str, Any]) -> float | None:
+    """Evaluation's share of a run's seconds so far; None before the first step."""
+    from repeat_study.records.run_directory import evaluation_share
+
+    return evaluation_share(timing) if timing.get("tokens_per_second") else None
+
+
+def overview(declared: "Study", data_dir: Path, runs_dir: Path, stuck_after: float) -> Overview:
+    """Look at the run directories of a study, and at the queue if runs were submitted. stuck_after: in seconds."""
+    from slurm import scheduler
+    from slurm.status import standings
+    from slurm.submissions import held_runs, submissions
+
+    folder = runs_dir / declared.name
+    missing = _missing_stores(declared, data_dir)
+    runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
+    submitted = submissions(folder)
+    queue, queue_error = None, ""
+    if submitted:
+        try:
+            queue = scheduler.queue()
+        except InputError as error:
+            queue_error = f"{error}; states are those of the run directories alone"
+    return Overview(
+        declared.name,
+        folder,
+        missing,
+        names_are_final,
+        list(standings(runs, folder, submitted, queue, stuck_after)),
+        waiting,
+        bool(submitted),
+        queue_error,
+        sorted(set(held_runs(submitted, queue or {})) - {run.name for run in runs}),
+    )
+
+
+def _missing_stores(declared: "Study", data_dir: Path) -> list[Path]:
+    """Folders of the token stores that the study needs and that are not built."""
+    from data_prep.token_store import MANIFEST
+
+    specs = [
+        spec
+        for study in declared.lineage
+        for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
+    ]
+    folders = dict.fromkeys(data_dir / spec.store_name for spec in specs)
+    return [folder for folder in folders if not (folder / MANIFEST).is_file()]
+
+
+def _runs_of(
+    declared: "Study", data_dir: Path, runs_dir: Path, prepared: bool
+) -> "tuple[list[Run], list[str], bool]":
+    """The runs, the points that wait for their parent, and whether the names are final.
+
+    Without token stores, the names come from existing run directories, if any.
+    """
+    from repeat_study.preparation import open_study
+
+    if prepared:
+        known = open_study(declared, data_dir).known_runs(runs_dir)
+        return known.runs, known.waiting, True
+    folder = runs_dir / declared.name
+    if any(folder.glob("*/spec.json")):
+        from analysis.runs import declared_in
+
+        if runs := declared_in(folder, declared):
+            return runs, [], True
+    known = declared.known_runs()
+    return known.runs, known.waiting, False

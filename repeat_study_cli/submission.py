@@ -1,0 +1,76 @@
+"""What `sweep` and `resume` share: the options of an allocation, and the submission of a study's runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from repeat_study_cli.arguments import console, prepare_with_progress
+
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.config.study import Study
+    from repeat_study.preparation import PreparedStudy
+
+USER_FILE = Path(typer.get_app_dir("repeat-study")) / "slurm.toml"
+
+PartitionOption = Annotated[str | None, typer.Option(help="SLURM partition.")]
+AccountOption = Annotated[str | None, typer.Option(help="SLURM account to charge.")]
+QosOption = Annotated[str | None, typer.Option(help="SLURM quality of service.")]
+TimeOption = Annotated[
+    str | None, typer.Option(help="Time limit of a job, e.g. 8:00:00; longer runs are requeued and continue.")
+]
+NodesOption = Annotated[int | None, typer.Option(min=1, help="Nodes per run.")]
+GpusOption = Annotated[int | None, typer.Option("--gpus-per-node", min=0, help="GPUs per node, one per process.")]
+CpusOption = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores per process.")]
+MemoryOption = Annotated[float | None, typer.Option("--mem-gb", help="Memory per node, in GB.")]
+ParallelismOption = Annotated[
+    int | None, typer.Option("--array-parallelism", min=1, help="Largest number of jobs that run at the same time.")
+]
+
+
+def allocation_options(context: typer.Context) -> dict[str, Any]:
+    """The options of the command line that describe the allocation; options and keys have the same names."""
+    from slurm.allocation import Allocation
+
+    return {key: context.params[key] for key in Allocation.model_fields if context.params.get(key) is not None}
+
+
+def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
+    """Submit all unfinished runs of a study, and before them the runs of other studies that they start from."""
+    from repeat_study.records.run_directory import RunDirectory, Status
+    from slurm import scheduler
+    from slurm.allocation import allocation_of
+
+    allocations = {}
+    for study in declared.lineage:
+        allocation = allocations[study.name] = allocation_of(study.slurm, options, USER_FILE)
+        allocation.tasks_per_node(study.resources)
+    declared.check_sharing(declared.data.expected_vocabulary())
+    scheduler.max_array_size()  # raises InputError without a cluster, before a token store is built
+    for partition in {allocation.partition for allocation in allocations.values() if allocation.partition}:
+        scheduler.check_partition(partition)
+    ready = prepare_with_progress(declared, data_dir)
+    from repeat_study.records.tensorboard.study_page import write_study_page
+    from slurm.sweep import submit
+
+    def submit_runs(stage: "PreparedStudy", runs: "list[Run]") -> None:
+        folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
+        write_study_page(folder, stage.known_runs(runs_dir).runs)
+        submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, options, console.print)
+        if submitted:
+            console.print(
+                f"logs: {submitted.logs}; `repeat-study status` shows the runs, `repeat-study resume` submits what is"
+                " left over"
+            )
+
+    for stage, runs in ready.ancestors(runs_dir):
+        if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
+            console.print(f"runs of {stage.study.name}, from which runs of {declared.name} start:")
+            submit_runs(stage, runs)
+    known = ready.known_runs(runs_dir)
+    submit_runs(ready, known.runs)
+    if known.waiting:
+        console.print(
+            f"{len(known.waiting)} more runs are not known yet: {known.waiting[0]}; repeat the command later to submit them"
+        )

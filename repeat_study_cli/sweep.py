@@ -1,0 +1,118 @@
+"""The verb `sweep`: submit a study to SLURM, or train it without one."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from repeat_study_cli.arguments import (
+    DataOption,
+    LanesOption,
+    ProcessesOption,
+    RunsOption,
+    SetOption,
+    StudyArgument,
+    console,
+    load,
+    prepare_with_progress,
+)
+from repeat_study_cli.submission import (
+    AccountOption,
+    CpusOption,
+    GpusOption,
+    MemoryOption,
+    NodesOption,
+    ParallelismOption,
+    PartitionOption,
+    QosOption,
+    TimeOption,
+    allocation_options,
+    submit_study,
+)
+
+if TYPE_CHECKING:
+    from repeat_study.config.run import Run
+    from repeat_study.preparation import PreparedStudy
+
+
+class Cluster(StrEnum):
+    """Where the runs of a sweep are trained."""
+
+    SLURM = "slurm"
+    LOCAL = "local"  # by worker processes on this machine, like `run`
+    DEBUG = "debug"  # one after another in this process
+
+
+def sweep(
+    context: typer.Context,
+    study: StudyArgument,
+    set_: SetOption = None,
+    cluster: Annotated[
+        Cluster,
+        typer.Option(help="slurm, local (worker processes on this machine) or debug (everything in this process)."),
+    ] = Cluster.SLURM,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    qos: QosOption = None,
+    time: TimeOption = None,
+    nodes: NodesOption = None,
+    gpus_per_node: GpusOption = None,
+    cpus_per_task: CpusOption = None,
+    mem_gb: MemoryOption = None,
+    array_parallelism: ParallelismOption = None,
+    processes: ProcessesOption = None,
+    lanes: LanesOption = None,
+    data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
+) -> None:
+    """Submit all unfinished runs of a study to SLURM.
+
+    Runs that are done or in the queue are skipped. Options that are not given come from the study's [slurm] table, then
+    from slurm.toml in your configuration folder. Without SLURM, use --cluster local.
+    """
+    declared = load(study, set_, lanes)
+    if cluster is Cluster.SLURM:
+        submit_study(declared, allocation_options(context), data_dir, runs_dir)
+        return
+    if cluster is Cluster.LOCAL:
+        from repeat_study_cli.run import train_with_parents
+
+        train_with_parents(declared, data_dir, runs_dir, processes)
+        return
+    ready = prepare_with_progress(declared, data_dir)
+    for stage, runs in ready.ancestors(runs_dir):
+        _train_in_this_process(stage, runs, runs_dir)
+    _train_in_this_process(ready, ready.runs(runs_dir), runs_dir)
+
+
+def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: Path) -> None:
+    """Train runs one bundle after another; raises what a failed run raised."""
+    import torch
+
+    from repeat_study.model.hardware import uses_cuda
+    from repeat_study.records.outcome import Outcome
+    from repeat_study.records.tensorboard.study_page import write_study_page
+    from repeat_study.training.bundles import pack_bundles
+    from repeat_study.training.trainer import train_bundle
+    from slurm.job import show_progress
+    from slurm.preemption import Leave
+
+    torch.set_num_threads(1)  # like worker processes: other thread counts round differently
+    folder = runs_dir / ready.study.name
+    write_study_page(folder, ready.known_runs(runs_dir).runs)
+    leave = Leave("INT", "TERM")
+    resources = ready.study.resources
+    for bundle in pack_bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
+        console.print(", ".join(run.label for run in bundle))
+        show = partial(show_progress, named=len(bundle) > 1)
+        outcomes = train_bundle(bundle, ready.store, folder, show, leave, resources)
+        for run in bundle:
+            outcome = outcomes[run.name]
+            console.print(f"{run.label}: {outcome.value if isinstance(outcome, Outcome) else outcome}")
+        if Outcome.INTERRUPTED in outcomes.values():
+            raise typer.Exit(130)
+        for outcome in outcomes.values():
+            if isinstance(outcome, Exception):
+                raise outcome
