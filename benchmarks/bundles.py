@@ -24,7 +24,7 @@ from rich.console import Console
 from data_prep.build import DataSpec, prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import EvaluationSpec, Run
-from repeat_study_cli.plan_tables import plain_table
+from repeat_study_cli.tables import WrappedTable
 
 INTERVALS = 5  # of a run; the first, in which caches fill and kernels are compiled, is left out
 
@@ -131,7 +131,7 @@ def main() -> None:
 
         name = torch.cuda.get_device_name()
     console = Console(width=160)
-    table = plain_table("model", "how", "tokens/s", "runs/hour of 1.5M tokens", "x one lane", "of peak", "memory/lane")
+    table = WrappedTable("model", "how", "tokens/s", "runs/hour of 1.5M tokens", "x one lane", "of peak", "memory/lane")
     ratios: dict[str, float] = {}
     for model in models:
         alone = in_a_process(runs_of(model, 1, store, chosen.device), store, chosen.device)

@@ -28,7 +28,8 @@ progress_console = Console(
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        metavar="STUDY", help="TOML file of a study, or the name of one in studies/ or of one that comes with this package."
+        metavar="STUDY",
+        help="TOML file of a study, or the name of one in studies/ or of one that comes with this package.",
     ),
 ]
 RUN_HELP = "A run's label, name or folder, as `repeat-study status` shows them."

@@ -35,14 +35,15 @@ def cancel(
     if bool(runs) == all_:
         raise InputError("cancel: name the runs to cancel, or give --all")
     from repeat_study.preparation import open_study
-    from slurm import sweep
+    from slurm.cancel import cancel as cancel_runs
+    from slurm.cancel import runs_sharing_jobs
 
     chosen = None
     if runs:
         known = open_study(declared, data_dir).known_runs(runs_dir).runs
         chosen = {choose_run(run, known, study_dir).name for run in runs}
-    sharing = sweep.sharing(chosen or set(), study_dir)
-    jobs = sweep.cancel(chosen, study_dir)
+    sharing = runs_sharing_jobs(chosen or set(), study_dir)
+    jobs = cancel_runs(chosen, study_dir)
     listed = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
     missing = len(chosen) - len(jobs) if chosen else 0
     console.print(

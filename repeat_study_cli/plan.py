@@ -105,7 +105,7 @@ def _count(value: int) -> tuple[str, str]:
 
 
 def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
-    from repeat_study.cost import evaluation_share, run_flops
+    from repeat_study.cost import expected_evaluation_share, run_flops
 
     headings = ("run", "N", "steps", "tokens", "unique", "pool", "R", "repeated", "FLOPs", "eval")
     table = WrappedTable(*headings, optional=("FLOPs", "eval", "steps", "N"))
@@ -114,7 +114,7 @@ def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
         repeated = pool * run.repeats
         counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
         share = repeated / tokens
-        costs = (f"{run_flops(run, vocabulary):.2e}", f"{evaluation_share(run):.1%}")
+        costs = (f"{run_flops(run, vocabulary):.2e}", f"{expected_evaluation_share(run):.1%}")
         table.add_row(run.label, *map(_count, counts), (f"{share:.3%}", f"{share:.1%}"), *costs)
     return table
 

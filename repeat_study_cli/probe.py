@@ -24,7 +24,8 @@ def probe(
     ],
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = None,
     step: Annotated[
-        int | None, typer.Option(min=1, help="Step whose weights to load, if they were kept. [default: the last checkpoint]")
+        int | None,
+        typer.Option(min=1, help="Step whose weights to load, if they were kept. [default: the last checkpoint]"),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="File of paragraphs to copy, separated by blank lines. [default: the study's]")

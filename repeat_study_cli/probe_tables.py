@@ -15,7 +15,9 @@ def tables_of(probed: Probed) -> Iterator[WrappedTable | str]:
     assert probed.evaluator.heads
     yield f"{run.name}, step {probed.step} of {run.steps}, {probed.step * run.tokens_per_step:,} tokens"
     sizes = f"copying: {copying.copies} copies of {len(copying.copied)} paragraphs, {copying.length} tokens each"
-    too_short = f"; the paper's {COPIES} copies do not fit a context of {run.context}" if copying.copies < COPIES else ""
+    too_short = (
+        f"; the paper's {COPIES} copies do not fit a context of {run.context}" if copying.copies < COPIES else ""
+    )
     yield f"{sizes}{too_short}"
     yield f"heads: {HEAD_COPIES} copies of {probed.evaluator.heads.length} random tokens\n"
     yield _numbers(probed)

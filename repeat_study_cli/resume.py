@@ -42,14 +42,14 @@ def resume(
 
     Runs in the queue are skipped. Options given here replace those of the last submission. Safe to repeat at any time.
     """
-    from slurm.submissions import submissions
+    from slurm.submissions import read_submissions
 
     declared = load(study, set_, lanes)
-    earlier = submissions(runs_dir / declared.name)
+    earlier = read_submissions(runs_dir / declared.name)
     if not earlier:
         raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; use `repeat-study sweep` first")
     last = earlier[-1]
     if lanes is None and not any(override.startswith("resources.lanes") for override in set_ or []):
         same_lanes = {"lanes": last.resources.get("lanes", declared.resources.lanes)}
         declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=same_lanes)})
-    submit_study(declared, last.given | allocation_options(context), data_dir, runs_dir)
+    submit_study(declared, last.options | allocation_options(context), data_dir, runs_dir)

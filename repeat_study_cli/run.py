@@ -70,7 +70,9 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
     for stage, runs in ready.ancestors(runs_dir):
         folder = runs_dir / stage.study.name
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
-            console.print(f"{len(todo)} runs of {stage.study.name} are trained first: runs of {declared.name} start from them")
+            console.print(
+                f"{len(todo)} runs of {stage.study.name} are trained first: runs of {declared.name} start from them"
+            )
             all_done &= _train_here(todo, stage, runs_dir, processes)
     known = ready.known_runs(runs_dir)
     all_done &= _train_here(known.runs, ready, runs_dir, processes)
@@ -88,7 +90,7 @@ def _print_result(declared: "Study", runs: "list[Run]", runs_dir: Path) -> None:
     losses = final_test_losses(runs_dir / declared.name, runs)
     low, high = (pick(runs, key=lambda run: losses[run.name]) for pick in (min, max))
     console.print(
-        f"{len(runs)} runs done in {runs_dir / declared.name}; final test loss from {losses[low.name]:.3f} nats"
+        f"finished: {len(runs)} runs in {runs_dir / declared.name}; final test loss from {losses[low.name]:.3f} nats"
         f" ({low.label}) to {losses[high.name]:.3f} ({high.label})"
     )
     console.print(f"next: repeat-study report {declared.name}")

@@ -16,7 +16,7 @@ from repeat_study_cli.arguments import DataOption, RunsOption, SetOption, StudyA
 if TYPE_CHECKING:
     from repeat_study.config.run import Run
     from repeat_study.config.study import Study
-    from slurm.status import Standing
+    from slurm.status import RunState
 
 
 def status(
@@ -70,7 +70,7 @@ class Overview:
     folder: Path  # of the study's runs
     missing_stores: list[Path]
     names_are_final: bool
-    runs: "list[Standing]"
+    runs: "list[RunState]"
     waiting: list[str] = field(default_factory=list)  # points of the grid whose parent is not known yet, a line each
     submitted: bool = False  # to SLURM, now or before
     queue_error: str = ""
@@ -89,8 +89,8 @@ class Overview:
         """Whether a run is training or in the queue."""
         from slurm.status import State
 
-        states = {State.PREEMPTED, State.RUNNING, State.STUCK}
-        return any(run.state in states or (run.state is State.PENDING and run.job) for run in self.runs)
+        states = {State.PREEMPTED, State.STARTING, State.RUNNING, State.STUCK}
+        return any(run.state in states or (run.state is State.PENDING and run.job_id) for run in self.runs)
 
     def record(self) -> dict[str, Any]:
         """What --json prints. Units are in the keys; tokens, steps and counts have none."""
@@ -106,8 +106,8 @@ class Overview:
             "queue_error": self.queue_error or None,
         }
 
-    def _run_record(self, standing: "Standing") -> dict[str, Any]:
-        run, timing = standing.run, standing.timing or {}
+    def _run_record(self, state: "RunState") -> dict[str, Any]:
+        run, timing = state.run, state.timing or {}
         return {
             "label": run.label,
             "name": run.name if self.names_are_final else None,
@@ -116,18 +116,18 @@ class Overview:
             "repeats": run.repeats,
             "repeated_fraction": run.repeated_fraction,
             "seed": run.seed,
-            "state": standing.state.value,
-            "step": standing.step,
+            "state": state.state.value,
+            "step": state.step,
             "steps": run.steps,
-            "tokens": standing.step * run.tokens_per_step,
-            "test_loss_nats": standing.test_loss,
+            "tokens": state.step * run.tokens_per_step,
+            "test_loss_nats": state.test_loss,
             "tokens_per_second": timing.get("tokens_per_second"),
             "utilisation_share": timing.get("utilisation"),
             "memory_bytes": timing.get("memory_bytes"),
             "seconds_left": timing.get("seconds_left"),
             "evaluation_share": evaluation_share_of(timing),
-            "job": standing.job or None,
-            "note": standing.note or None,
+            "job": state.job_id or None,
+            "note": state.note or None,
         }
 
 
@@ -140,18 +140,18 @@ def evaluation_share_of(timing: dict[str, Any]) -> float | None:
 
 def overview(declared: "Study", data_dir: Path, runs_dir: Path, stuck_after: float) -> Overview:
     """Look at the run directories of a study, and at the queue if runs were submitted. stuck_after: in seconds."""
-    from slurm import scheduler
-    from slurm.status import standings
-    from slurm.submissions import held_runs, submissions
+    from slurm import client
+    from slurm.status import run_states
+    from slurm.submissions import jobs_by_run, read_submissions
 
     folder = runs_dir / declared.name
     missing = _missing_stores(declared, data_dir)
     runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
-    submitted = submissions(folder)
+    submitted = read_submissions(folder)
     queue, queue_error = None, ""
     if submitted:
         try:
-            queue = scheduler.queue()
+            queue = client.queued_jobs()
         except InputError as error:
             queue_error = f"{error}; states are those of the run directories alone"
     return Overview(
@@ -159,11 +159,11 @@ def overview(declared: "Study", data_dir: Path, runs_dir: Path, stuck_after: flo
         folder,
         missing,
         names_are_final,
-        list(standings(runs, folder, submitted, queue, stuck_after)),
+        list(run_states(runs, folder, submitted, queue, stuck_after)),
         waiting,
         bool(submitted),
         queue_error,
-        sorted(set(held_runs(submitted, queue or {})) - {run.name for run in runs}),
+        sorted(set(jobs_by_run(submitted, queue or {})) - {run.name for run in runs}),
     )
 
 
@@ -172,17 +172,13 @@ def _missing_stores(declared: "Study", data_dir: Path) -> list[Path]:
     from data_prep.token_store import MANIFEST
 
     specs = [
-        spec
-        for study in declared.lineage
-        for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
+        spec for study in declared.lineage for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
     ]
     folders = dict.fromkeys(data_dir / spec.store_name for spec in specs)
     return [folder for folder in folders if not (folder / MANIFEST).is_file()]
 
 
-def _runs_of(
-    declared: "Study", data_dir: Path, runs_dir: Path, prepared: bool
-) -> "tuple[list[Run], list[str], bool]":
+def _runs_of(declared: "Study", data_dir: Path, runs_dir: Path, prepared: bool) -> "tuple[list[Run], list[str], bool]":
     """The runs, the points that wait for their parent, and whether the names are final.
 
     Without token stores, the names come from existing run directories, if any.

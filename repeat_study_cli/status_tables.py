@@ -8,7 +8,7 @@ from rich.text import Text
 
 from repeat_study_cli.status import Overview, evaluation_share_of
 from repeat_study_cli.tables import Cell, WrappedTable
-from slurm.status import Standing, State
+from slurm.status import RunState, State
 
 SPEED_HEADINGS = ("left", "tokens/s", "of peak", "memory", "eval")
 
@@ -29,7 +29,7 @@ def tables_of(found: Overview, most_rows: int | None = None) -> Iterator[Wrapped
             run.state.value,
             f"{run.step}/{run.run.steps}",
             "" if run.test_loss is None else f"{run.test_loss:.3f}",
-            *([run.job] if found.submitted else []),
+            *([run.job_id] if found.submitted else []),
             *_speed_cells(run.timing),
             note=run.note,
         )
@@ -60,7 +60,7 @@ def _not_prepared(found: Overview) -> str:
     )
 
 
-def _name_cell(run: Standing, found: Overview, label_is_unique: bool) -> Cell:
+def _name_cell(run: RunState, found: Overview, label_is_unique: bool) -> Cell:
     """The run's name, or its label where space is short or the name is not final."""
     if not found.names_are_final:
         return run.run.label

@@ -39,25 +39,26 @@ def allocation_options(context: typer.Context) -> dict[str, Any]:
 def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
     """Submit all unfinished runs of a study, and before them the runs of other studies that they start from."""
     from repeat_study.records.run_directory import RunDirectory, Status
-    from slurm import scheduler
-    from slurm.allocation import allocation_of
+    from slurm import client
+    from slurm.allocation import merge_allocation
 
     allocations = {}
     for study in declared.lineage:
-        allocation = allocations[study.name] = allocation_of(study.slurm, options, USER_FILE)
+        allocation = allocations[study.name] = merge_allocation(study.slurm, options, USER_FILE)
         allocation.tasks_per_node(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
-    scheduler.max_array_size()  # raises InputError without a cluster, before a token store is built
+    client.max_array_size()  # raises InputError without a cluster, before a token store is built
     for partition in {allocation.partition for allocation in allocations.values() if allocation.partition}:
-        scheduler.check_partition(partition)
+        client.check_partition(partition)
     ready = prepare_with_progress(declared, data_dir)
     from repeat_study.records.tensorboard.study_page import write_study_page
-    from slurm.sweep import submit
+    from slurm.sweep import Sweep, submit
 
     def submit_runs(stage: "PreparedStudy", runs: "list[Run]") -> None:
         folder, allocation = runs_dir / stage.study.name, allocations[stage.study.name]
         write_study_page(folder, stage.known_runs(runs_dir).runs)
-        submitted = submit(runs, stage.store, folder, allocation, stage.study.resources, options, console.print)
+        sweep = Sweep(runs, stage.store, folder, allocation, stage.study.resources, options)
+        submitted = submit(sweep, console.print)
         if submitted:
             console.print(
                 f"logs: {submitted.logs}; `repeat-study status` shows the runs, `repeat-study resume` submits what is"

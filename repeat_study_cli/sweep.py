@@ -96,17 +96,17 @@ def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: 
     from repeat_study.records.tensorboard.study_page import write_study_page
     from repeat_study.training.bundles import pack_bundles
     from repeat_study.training.trainer import train_bundle
-    from slurm.job import show_progress
-    from slurm.preemption import Leave
+    from slurm.job import print_progress
+    from slurm.preemption import StopSignal
 
     torch.set_num_threads(1)  # like worker processes: other thread counts round differently
     folder = runs_dir / ready.study.name
     write_study_page(folder, ready.known_runs(runs_dir).runs)
-    leave = Leave("INT", "TERM")
+    leave = StopSignal("INT", "TERM")
     resources = ready.study.resources
     for bundle in pack_bundles(runs, resources, ready.store.vocabulary, uses_cuda(resources)):
         console.print(", ".join(run.label for run in bundle))
-        show = partial(show_progress, named=len(bundle) > 1)
+        show = partial(print_progress, with_run_name=len(bundle) > 1)
         outcomes = train_bundle(bundle, ready.store, folder, show, leave, resources)
         for run in bundle:
             outcome = outcomes[run.name]

@@ -113,9 +113,7 @@ def _as_line(line: str, style: str = "") -> Text:
 
 def _widths(headings: list[list[str]], rows: list[list[str]]) -> list[int]:
     """Width of each column in terminal cells."""
-    return [
-        max(map(cell_len, [*headings[column], *(row[column] for row in rows)])) for column in range(len(headings))
-    ]
+    return [max(map(cell_len, [*headings[column], *(row[column] for row in rows)])) for column in range(len(headings))]
 
 
 def _total(widths: list[int], columns: list[int]) -> int:

@@ -1,1 +1,1 @@
-"""What `predict` answers: a plan's cost by each law, as tables, curves and a figure."""
+"""Forecasts for a planned run by each law: numbers, tables for the console, and a figure."""

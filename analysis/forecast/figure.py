@@ -1,7 +1,8 @@
-"""What laws predict for one plan: penalty and effective size over R, with intervals."""
+"""The figure of `predict`: penalty and effective size over R by each law, with intervals."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,21 +12,26 @@ from analysis.forecast.forecast import SAFE, Forecast, Question
 from analysis.formatting import short_count
 from data_prep.files import write_atomically
 
-STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
+LINE_STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 
-def draw(answers: list[Forecast], question: Question, path: Path) -> None:
-    """Write the figure in the form of the file's ending, .svg, .pdf or .png."""
+def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
+    """Plot forecasts into a file; its suffix (.svg, .pdf or .png) sets the format."""
     figure, axes = grid_of_axes(2, 1, sharey="row")
-    colour = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(answers), 2)))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(forecasts), 2)))
     upper, lower = axes[0][0], axes[1][0]
-    for place, found in enumerate(answers):
-        curve, label = found.curve, f"{found.predictor.name}, {found.predictor.origin}"
-        color, dashes = tuple(colour[place]), STYLES[place % len(STYLES)]
-        upper.plot(curve.repeats, curve.penalty, label=label, color=color, linestyle=dashes, linewidth=1.5)
-        lower.plot(curve.repeats, curve.multiplier, color=color, linestyle=dashes, linewidth=1.5)
-        if found.spread is not None:
-            upper.fill_between(curve.repeats, *found.spread, color=color, alpha=0.15, linewidth=0)
+    for number, forecast in enumerate(forecasts):
+        curve, label = forecast.curve, f"{forecast.predictor.name}, {forecast.predictor.origin}"
+        style: dict[str, Any] = {
+            "color": tuple(colours[number]),
+            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+            "linewidth": 1.5,
+        }
+        upper.plot(curve.repeats, curve.penalty, label=label, **style)
+        lower.plot(curve.repeats, curve.multiplier, **style)
+        if forecast.penalty_band is not None:
+            low, high = forecast.penalty_band
+            upper.fill_between(curve.repeats, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for ax in (upper, lower):
         if question.repeats:
             ax.axvline(question.repeats, color="grey", linewidth=0.8, linestyle=":")

@@ -1,4 +1,4 @@
-"""What a law says about one plan: the penalty, the smaller model or lost compute that it amounts to, dangerous and safe R."""
+"""What a law predicts for one planned run: the penalty, its worth in model size or compute, dangerous and safe R."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from analysis.forecast.predictors import Predictor
 from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
 from analysis.laws.points import Floats, Points, ask
 
-SAFE = 0.9  # an effective size of at least this share of the size
-SMALLEST_POOL = 1000.0  # tokens; R is looked at up to the one that leaves so small a pool
+SAFE = 0.9  # R is safe if the effective size is at least this share of the size
+SMALLEST_POOL = 1000.0  # tokens; the grid of R ends where the pool gets this small
 MOST_REPEATS = 1e6
-PER_DECADE = 60
-SMALLER = np.geomspace(1e-6, 1.0, 1201)  # effective sizes as shares of the size
-NOTHING_LOST = 1e-4  # nats, below which there is no worst R
+GRID_PER_DECADE = 60
+SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidate effective sizes, as shares of the size
+SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below has no worst R
 
 
 @dataclass(frozen=True)
 class Question:
-    """A run that is planned: sizes in parameters and tokens; no `repeats` asks about each law's worst R."""
+    """A planned run: sizes in parameters and tokens. Without `repeats`, each law is asked about its worst R."""
 
     params: float
     tokens: float
@@ -28,13 +28,13 @@ class Question:
 
     @property
     def most_repeats(self) -> float:
-        """The largest R that is looked at."""
+        """The largest R of the grid."""
         return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Penalty in nats and effective size over size, for every R of a grid."""
+    """Penalty in nats and size multiplier (effective size over size) on a grid of R."""
 
     repeats: Floats
     penalty: Floats
@@ -42,102 +42,106 @@ class Curve:
 
     @property
     def worst(self) -> int | None:
-        """Place of the largest penalty; None where it is at the end, or falls by under 1% from there on, or is nothing."""
-        place = int(self.penalty.argmax())
-        return place if self.penalty[-1] < 0.99 * self.penalty[place] and self.penalty[place] > NOTHING_LOST else None
+        """Index of the largest penalty; None if it is negligible or not followed by a fall of at least 1%."""
+        peak = int(self.penalty.argmax())
+        is_interior = self.penalty[-1] < 0.99 * self.penalty[peak]
+        return peak if is_interior and self.penalty[peak] > SMALLEST_PENALTY else None
 
-    def band(self) -> tuple[float, float]:
-        """The R about the worst one at which at least half as much size is lost, by its logarithm; infinite where there is no
-        upper end."""
-        lost = -np.log(self.multiplier)
-        place = int(self.penalty.argmax())
-        below, above = np.flatnonzero(lost[:place] < lost[place] / 2), np.flatnonzero(lost[place:] < lost[place] / 2)
-        low = self._crossing(lost, below[-1], lost[place] / 2) if len(below) else 1.0
-        return low, self._crossing(lost, place + above[0] - 1, lost[place] / 2) if len(above) else float("inf")
+    def dangerous(self) -> tuple[float, float]:
+        """Range of R around the worst one with at least half of the largest log size loss; infinite if it never ends."""
+        loss = -np.log(self.multiplier)
+        peak = int(self.penalty.argmax())
+        half = loss[peak] / 2
+        below, above = np.flatnonzero(loss[:peak] < half), np.flatnonzero(loss[peak:] < half)
+        low = self._crossing(loss, below[-1], half) if len(below) else 1.0
+        return low, self._crossing(loss, peak + above[0] - 1, half) if len(above) else float("inf")
 
     def safe(self) -> tuple[float, float]:
-        """Up to which R, and from which on, the effective size is at least SAFE of the size; infinite where never again."""
-        lost, most = -np.log(self.multiplier), -np.log(SAFE)
-        costs = np.flatnonzero(lost > most)
-        if not len(costs):
+        """R up to which, and R from which, the multiplier is at least SAFE; infinite for never (again)."""
+        loss, limit = -np.log(self.multiplier), -np.log(SAFE)
+        unsafe = np.flatnonzero(loss > limit)
+        if not len(unsafe):
             return float("inf"), 1.0
-        last = costs[-1]
-        after = self._crossing(lost, last, most) if last + 1 < len(lost) else float("inf")
-        return self._crossing(lost, costs[0] - 1, most) if costs[0] else 1.0, after
+        last = unsafe[-1]
+        safe_from = self._crossing(loss, last, limit) if last + 1 < len(loss) else float("inf")
+        return self._crossing(loss, unsafe[0] - 1, limit) if unsafe[0] else 1.0, safe_from
 
-    def _crossing(self, values: Floats, place: int, level: float) -> float:
-        """R between this place and the next at which the values cross a level, by a line in log R."""
-        share = (level - values[place]) / (values[place + 1] - values[place])
-        return float(self.repeats[place] * (self.repeats[place + 1] / self.repeats[place]) ** share)
+    def _crossing(self, values: Floats, index: int, level: float) -> float:
+        """R between this grid point and the next where the values cross a level, interpolated in log R."""
+        share = (level - values[index]) / (values[index + 1] - values[index])
+        return float(self.repeats[index] * (self.repeats[index + 1] / self.repeats[index]) ** share)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one law says. Penalty in nats; sizes as shares. `worst` and `band` are NaN where harm only grows with R."""
+    """What one law predicts. Penalties in nats, sizes as shares; `worst` and `dangerous` are NaN without an interior worst R."""
 
     predictor: Predictor
-    repeats: float  # asked for, or the worst one
+    repeats: float  # of the question, or the worst one
     clean_loss: float
     penalty: Estimate
     multiplier: Estimate
-    floor: (
-        float  # the smallest size that the law was fitted on, as a share; below it the multiplier is a bound. 0 outside
-    )
-    lost_compute: float  # NaN where the law cannot say
+    # The smallest size that the law was fitted on, as a share of the size; a smaller multiplier is only a bound. 0 if the
+    # size itself is smaller.
+    smallest_multiplier: float
+    lost_compute: float  # share of the compute; NaN if the law cannot tell
     worst: Estimate
-    band: tuple[Estimate, Estimate]
+    dangerous: tuple[Estimate, Estimate]  # first and last R
     safe_up_to: Estimate
     safe_from: Estimate
     curve: Curve
-    spread: tuple[Floats, Floats] | None  # 95% interval of the curve's penalty
-    outside: list[str]  # what of the question lies outside of what the law was fitted on
+    penalty_band: tuple[Floats, Floats] | None  # 95% interval along the curve
+    outside: list[str]  # parts of the question outside the range that the law was fitted on
 
 
-def answer(predictor: Predictor, question: Question) -> Forecast:
-    """Ask one law. R is looked at on a grid of 60 values per decade."""
+def forecast(predictor: Predictor, question: Question) -> Forecast:
+    """What a law predicts for a question, with 95% intervals from its resamples or its noise."""
     top = question.most_repeats
-    grid = np.geomspace(1.0, top, max(2, round(PER_DECADE * np.log10(top)) + 1))
+    grid = np.geomspace(1.0, top, max(2, round(GRID_PER_DECADE * np.log10(top)) + 1))
     curve = _curve(predictor.loss, question, grid)
-    drawn = [_curve(loss, question, grid) for loss in predictor.draws]
-    place = curve.worst
+    resampled = [_curve(loss, question, grid) for loss in predictor.resampled_losses]
+    worst = curve.worst
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
-    here, *around = (_at(loss, question, repeats) for loss in (predictor.loss, *predictor.draws))
+    penalty, multiplier = _at(predictor.loss, question, repeats)
     if predictor.noise:
         around = [_shifted(predictor, question, repeats, sign * predictor.noise(repeats)) for sign in (-1, 1)]
-    worst = [float(grid[one.worst]) if one.worst is not None else float("nan") for one in drawn]
+    else:
+        around = [_at(loss, question, repeats) for loss in predictor.resampled_losses]
+    resampled_worst = [float("nan") if curve.worst is None else float(grid[curve.worst]) for curve in resampled]
 
-    def edges(which: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
-        found, others = which(curve), np.array([which(one) for one in drawn]).reshape(-1, 2)
+    def edges(edges_of: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
+        values, resamples = edges_of(curve), np.array([edges_of(one) for one in resampled]).reshape(-1, 2)
         low, high = (
-            Estimate(found[side], *percentile_interval(others[:, side], keep_infinite=True)) for side in (0, 1)
+            Estimate(values[side], *percentile_interval(resamples[:, side], keep_infinite=True)) for side in (0, 1)
         )
         return low, high
 
     safe_up_to, safe_from = edges(Curve.safe)
+    smallest = predictor.domain.params[0] / question.params
     return Forecast(
-        predictor,
-        repeats,
-        float(predictor.loss(ask(question.params, question.tokens, 0.0, 1.0))),
-        Estimate(here[0], *percentile_interval([one[0] for one in around])),
-        Estimate(here[1], *percentile_interval([one[1] for one in around])),
-        floor if (floor := predictor.domain.params[0] / question.params) < 1 else 0.0,
-        _lost_compute(predictor, question, repeats) if predictor.knows_tokens else float("nan"),
-        Estimate(float(grid[place]) if place is not None else float("nan"), *percentile_interval(worst)),
-        edges(Curve.band) if place is not None else (UNKNOWN, UNKNOWN),
-        safe_up_to,
-        safe_from,
-        curve,
-        percentile_band([one.penalty for one in drawn]) if drawn else None,
-        predictor.domain.outside(question.params, question.tokens, question.fraction, repeats),
+        predictor=predictor,
+        repeats=repeats,
+        clean_loss=float(predictor.loss(ask(question.params, question.tokens, 0.0, 1.0))),
+        penalty=Estimate(penalty, *percentile_interval([penalty for penalty, _ in around])),
+        multiplier=Estimate(multiplier, *percentile_interval([multiplier for _, multiplier in around])),
+        smallest_multiplier=smallest if smallest < 1 else 0.0,
+        lost_compute=_lost_compute(predictor, question, repeats) if predictor.knows_tokens else float("nan"),
+        worst=Estimate(float("nan") if worst is None else float(grid[worst]), *percentile_interval(resampled_worst)),
+        dangerous=(UNKNOWN, UNKNOWN) if worst is None else edges(Curve.dangerous),
+        safe_up_to=safe_up_to,
+        safe_from=safe_from,
+        curve=curve,
+        penalty_band=percentile_band([curve.penalty for curve in resampled]) if resampled else None,
+        outside=predictor.domain.outside(question.params, question.tokens, question.fraction, repeats),
     )
 
 
 def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -> Curve:
     points = ask(question.params, question.tokens, question.fraction, grid)
     losses, clean = loss(points), loss(points.as_clean())
-    sizes = ask(question.params * SMALLER, question.tokens, 0.0, 1.0)
-    by_size = loss(sizes)  # falls with size: turned round for interp, which takes rising values
-    multiplier = np.exp(np.interp(losses, by_size[::-1], np.log(SMALLER)[::-1]))
+    by_size = loss(ask(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
+    # The clean loss falls with size; np.interp needs rising values.
+    multiplier = np.exp(np.interp(losses, by_size[::-1], np.log(SIZE_SHARES)[::-1]))
     return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
 
 
@@ -148,47 +152,48 @@ def _at(loss: Callable[[Points], Floats], question: Question, repeats: float) ->
 
 
 def _shifted(predictor: Predictor, question: Question, repeats: float, nats: float) -> tuple[float, float]:
-    """Penalty and multiplier of a run whose loss is by so much another."""
+    """Penalty and multiplier of a repeated run with a loss higher by `nats`."""
     return _at(lambda points: predictor.loss(points) + nats * (points.repeats > 1), question, repeats)
 
 
 def _lost_compute(predictor: Predictor, question: Question, repeats: float) -> float:
-    """CEL: the share of the compute that a clean run with as many tokens per parameter does without at the same loss."""
+    """Compute saved by a clean run with the same loss and tokens per parameter, as a share of the question's compute."""
     loss = float(predictor.loss(ask(question.params, question.tokens, question.fraction, repeats)))
-    scaled = predictor.loss(ask(question.params * SMALLER, question.tokens * SMALLER, 0.0, 1.0))
-    return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SMALLER)[::-1]))) ** 2
+    scaled = predictor.loss(ask(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
+    return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SIZE_SHARES)[::-1]))) ** 2
 
 
-def record(found: Forecast) -> dict[str, object]:
-    """Every number of an answer, for JSON; infinities and what is not known as None."""
+def as_record(forecast: Forecast) -> dict[str, object]:
+    """Every number of a forecast for JSON; None for infinite and unknown numbers."""
 
-    def plain(value: float) -> float | None:
+    def number(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None
 
-    def whole(value: Estimate) -> dict[str, float | None]:
-        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
+    def estimate(value: Estimate) -> dict[str, float | None]:
+        return {"value": number(value.value), "low": number(value.low), "high": number(value.high)}
 
+    curve, smallest = forecast.curve, forecast.smallest_multiplier
     return {
-        "law": found.predictor.name,
-        "origin": found.predictor.origin,
-        "repeats": plain(found.repeats),
-        "clean_loss": plain(found.clean_loss),
-        "penalty_nats": whole(found.penalty),
-        "size_multiplier": whole(found.multiplier),
-        "size_multiplier_at_most": plain(found.floor) if found.multiplier.value < found.floor else None,
-        "lost_compute": plain(found.lost_compute),
-        "worst_repeats": whole(found.worst),
-        "dangerous_from": whole(found.band[0]),
-        "dangerous_up_to": whole(found.band[1]),
-        "safe_up_to": whole(found.safe_up_to),
-        "safe_from": whole(found.safe_from),
-        "safe_at_every_repeats": bool(np.isinf(found.safe_up_to.value)),
-        "looked_at_up_to_repeats": plain(found.curve.repeats[-1]),
-        "outside_of_what_it_was_fitted_on": found.outside,
-        "notes": list(found.predictor.notes),
+        "law": forecast.predictor.name,
+        "origin": forecast.predictor.origin,
+        "repeats": number(forecast.repeats),
+        "clean_loss": number(forecast.clean_loss),
+        "penalty_nats": estimate(forecast.penalty),
+        "size_multiplier": estimate(forecast.multiplier),
+        "size_multiplier_at_most": number(smallest) if forecast.multiplier.value < smallest else None,
+        "lost_compute": number(forecast.lost_compute),
+        "worst_repeats": estimate(forecast.worst),
+        "dangerous_from": estimate(forecast.dangerous[0]),
+        "dangerous_up_to": estimate(forecast.dangerous[1]),
+        "safe_up_to": estimate(forecast.safe_up_to),
+        "safe_from": estimate(forecast.safe_from),
+        "safe_at_every_repeats": bool(np.isinf(forecast.safe_up_to.value)),
+        "largest_repeats": number(curve.repeats[-1]),
+        "outside_fitted_range": forecast.outside,
+        "notes": list(forecast.predictor.notes),
         "curve": {
-            "repeats": [plain(value) for value in found.curve.repeats],
-            "penalty_nats": [plain(value) for value in found.curve.penalty],
-            "size_multiplier": [plain(value) for value in found.curve.multiplier],
+            "repeats": [number(value) for value in curve.repeats],
+            "penalty_nats": [number(value) for value in curve.penalty],
+            "size_multiplier": [number(value) for value in curve.multiplier],
         },
     }

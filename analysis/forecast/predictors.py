@@ -1,4 +1,4 @@
-"""Who can be asked: the published laws, and laws fitted on runs."""
+"""Laws that can be asked for a forecast: published ones, and laws fitted to runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from analysis.laws import chudnovsky, hernandez, muennighoff
 from analysis.laws.law import Constants, Domain
 from analysis.laws.points import Floats, Points
 
-if TYPE_CHECKING:  # a published law is asked without scipy
+if TYPE_CHECKING:  # published laws are evaluated without scipy
     from analysis.laws.fit import Fitted
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Something that predicts: a published law, or one fitted on runs.
+    """A published law, or one fitted to runs.
 
-    loss: nats of points; draws: the same for every draw of its bootstrap; knows_tokens: whether its clean law was told by runs
-    of several lengths, without which it says nothing of compute; noise: nats between two runs that differ in their data alone, by R,
-    where the interval is no more than that.
+    loss: nats per token at each point. resampled_losses: the same with the constants of each bootstrap resample.
+    knows_tokens: whether the law was fitted to runs of different lengths; otherwise it cannot tell lost compute. noise: for
+    laws whose interval is only the loss difference between two data seeds, that difference in nats by R.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Predictor:
     origin: str
     loss: Callable[[Points], Floats]
     domain: Domain
-    draws: tuple[Callable[[Points], Floats], ...] = ()
+    resampled_losses: tuple[Callable[[Points], Floats], ...] = ()
     knows_tokens: bool = True
     noise: Callable[[float], float] | None = None
     notes: tuple[str, ...] = ()
 
 
-def tellers_published() -> list[Predictor]:
-    """The laws whose constants are published, or put together from what is."""
+def published_predictors() -> list[Predictor]:
+    """Laws with published constants, or with constants derived from published numbers."""
     return [
         Predictor(
             "hernandez",
@@ -44,9 +44,9 @@ def tellers_published() -> list[Predictor]:
             hernandez.PUBLISHED_DOMAIN,
             tuple(partial(hernandez.published_loss, deeper=depth) for depth in hernandez.PUBLISHED_SPREAD),
             notes=(
-                "its penalty in nats is the loss of the smaller model by M23's clean law, for H22 publishes no constants of its"
-                " own; the depth at 800M stands for all sizes; the interval is the 340M to 400M that 800M acts like at R = 100, and the"
-                " paper's 0.55 at R = 1,220 for 10M to 100M is not in it",
+                "H22 publishes effective sizes but no constants, so the penalty in nats is the loss of the smaller model by"
+                " M23's clean law. The depth measured at 800M is used for all sizes. The interval covers the 340M to 400M"
+                " that 800M acts like at R = 100; it does not cover the paper's 0.55 at R = 1,220 for 10M to 100M",
             ),
         ),
         Predictor(
@@ -56,8 +56,8 @@ def tellers_published() -> list[Predictor]:
             chudnovsky.published_loss,
             chudnovsky.PUBLISHED_DOMAIN,
             notes=(
-                "it counts all parameters and says nothing of the width, which is H22's; the interval is by how much two"
-                " draws of the data differ, 0.006 to 0.018 nats",
+                "parameters include embeddings. C26 publishes no width of the peak, so the width is H22's. The interval is"
+                " the difference between two data seeds, 0.006 to 0.018 nats",
             ),
             noise=chudnovsky.noise,
         ),
@@ -67,15 +67,18 @@ def tellers_published() -> list[Predictor]:
             "published",
             lambda points: muennighoff.loss(muennighoff.PUBLISHED, points),
             muennighoff.PUBLISHED_DOMAIN,
-            notes=("fitted where the whole set repeats; for a part, its tokens' worth is summed; it has no worst R",),
+            notes=(
+                "fitted to runs that repeat their whole data set; for a repeated part, the values of unique and repeated"
+                " tokens are added up. The law has no worst R",
+            ),
         ),
     ]
 
 
-def teller_of(fitted: "Fitted") -> Predictor:
-    """A law fitted on runs."""
+def fitted_predictor(fitted: "Fitted") -> Predictor:
+    """The predictor of a law that was fitted to runs."""
 
-    def of(constants: Constants) -> Callable[[Points], Floats]:
+    def loss_with(constants: Constants) -> Callable[[Points], Floats]:
         return lambda points: fitted.law.loss(constants, points)
 
     return Predictor(
@@ -84,10 +87,10 @@ def teller_of(fitted: "Fitted") -> Predictor:
         f"fitted on {fitted.points} runs",
         fitted.loss,
         fitted.domain,
-        tuple(map(of, fitted.draws)),
+        tuple(map(loss_with, fitted.draws)),
         knows_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         notes=(
-            f"misses its own runs by {fitted.error:.2g} nats (root mean square), and may miss others by far more where its form is"
-            " wrong: the intervals are of its constants alone",
+            f"misses its own runs by {fitted.error:.2g} nats (root mean square). The intervals cover the uncertainty of its"
+            " constants only: if its form is wrong, it can miss other runs by far more",
         ),
     )

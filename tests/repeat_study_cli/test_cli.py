@@ -43,10 +43,10 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         and "worst matches no run of tiny with model 1x16; there are 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
-    assert run.returncode == 0 and "tiny: 2 runs of it first" in run.stdout, run.stderr
+    assert run.returncode == 0 and "2 runs of tiny are trained first" in run.stdout, run.stderr
     assert run.stdout.count("done") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = call("run", "child", *few, cwd=with_child)
-    assert "first" not in again.stdout and again.stdout.count("already done") == 3
+    assert "trained first" not in again.stdout and again.stdout.count("already done") == 3
     assert "3 done" in call("status", "child", *few, cwd=with_child).stdout
     report = call("report", "child", *few, cwd=with_child)
     assert report.returncode == 0 and "parent with f = 50%" in report.stdout, report.stderr
@@ -68,7 +68,7 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         (("run", "tiny", "--set", "grid.0.repeats=5000"), "less than one"),
         (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
         (("report", "tiny"), "runs/tiny: no runs here"),
-        (("status", "tiny", "--data-dir", "elsewhere"), "no token store here"),
+        (("inspect", "tiny", "--data-dir", "elsewhere"), "no token store here"),
         (("plan",), "Missing argument 'STUDY'"),
         (("run", "tiny", "--processes", "0"), "--processes"),
         (
@@ -89,7 +89,10 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         ),
         (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
         (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
-        (("provenance", "tiny", "none", "--step", "0"), "none: no runs of tiny are called so; there are 1x16-clean-s0"),
+        (
+            ("provenance", "tiny", "none", "--step", "0"),
+            "none: no run of study 'tiny' has this label, name or folder; there are 1x16-clean-s0",
+        ),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
         (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences of a step of"),
@@ -106,8 +109,8 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
         (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
-        (["cancel", "tiny"], "cancel: name the runs to stop, or give --all"),
-        (["dev-cluster", "restart"], "dev-cluster: accepted are start and stop, found 'restart'"),
+        (["cancel", "tiny"], "cancel: name the runs to cancel, or give --all"),
+        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; accepted are start and stop"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -121,7 +124,10 @@ def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple
 def test_the_data_of_a_study_can_be_looked_at(workplace: Path) -> None:
     inspected = call("inspect", "tiny", cwd=workplace)
     assert inspected.returncode == 0, inspected.stderr
-    assert "fingerprint" in inspected.stdout and "repeated window share: " in inspected.stdout
+    assert (
+        "fingerprint" in inspected.stdout
+        and "training windows of 50 tokens that occur more than once: " in inspected.stdout
+    )
     shown = call("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("--- position") == 8

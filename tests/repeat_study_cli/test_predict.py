@@ -31,14 +31,14 @@ def test_predict_tells_what_the_published_laws_say(tmp_path: Path) -> None:
     told = call(*PLAN, "--repeats", 100, "--json", "told.json", "--figure", "told.svg", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "R = 100, a subset of 100M tokens" in told.stdout
-    assert "R = 100 lies in the dangerous range of 2 of 2" in told.stdout
+    assert "R = 100 is in the dangerous range of 2 of 2 laws" in told.stdout
     written = json.loads((tmp_path / "told.json").read_text())
     assert written["question"] == {"params": 8e8, "tokens": 1e11, "fraction": 0.1, "repeats": 100.0}
-    laws = {one["law"]: one for one in written["answers"]}
+    laws = {one["law"]: one for one in written["forecasts"]}
     assert set(laws) == {"hernandez", "chudnovsky", "muennighoff"}
     assert laws["hernandez"]["dangerous_from"]["value"] < 100 < laws["hernandez"]["dangerous_up_to"]["value"]
     assert laws["chudnovsky"]["worst_repeats"]["value"] < laws["hernandez"]["worst_repeats"]["value"]
-    assert "tokens 1e+11" in " ".join(laws["chudnovsky"]["outside_of_what_it_was_fitted_on"])
+    assert "tokens 1e+11" in " ".join(laws["chudnovsky"]["outside_fitted_range"])
     assert laws["muennighoff"]["worst_repeats"]["value"] is None
     assert (tmp_path / "told.svg").read_text().lstrip().startswith("<?xml")
     same = call(*PLAN, "--subset-tokens", "100M", cwd=tmp_path)
@@ -57,7 +57,7 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
     plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)
     told = call(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
     assert told.returncode == 0 and "fitted on 24 runs" in told.stdout, told.stderr
-    (answer,) = json.loads((runs_csv.parent / "told.json").read_text())["answers"]
+    (answer,) = json.loads((runs_csv.parent / "told.json").read_text())["forecasts"]
     assert answer["penalty_nats"]["low"] < answer["penalty_nats"]["value"] < answer["penalty_nats"]["high"]
     assert answer["lost_compute"] is None, "all runs have the same tokens"
 
@@ -68,16 +68,19 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
         ((*PLAN, "--repeats", "0.5"), "--repeats 0.5: the subset would be seen 0.5 times; accepted is 1 or more"),
         ((*PLAN, "--subset-tokens", "20B"), "--subset-tokens 20,000,000,000: the subset would be seen 0.5 times"),
         ((*PLAN, "--repeats", "5", "--subset-tokens", "1B"), "give one"),
-        ((*PLAN, "--law", "mine"), "--law mine: no such law here; there are hernandez, chudnovsky, muennighoff"),
-        ((*PLAN, "--figure", "a.gif"), "a.gif: figures end in .pdf, .png, .svg"),
+        ((*PLAN, "--law", "mine"), "--law mine: unknown law; accepted are hernandez, chudnovsky, muennighoff"),
+        ((*PLAN, "--figure", "a.gif"), "a.gif: unknown figure format; accepted are .pdf, .png, .svg"),
         ((*PLAN, "--json", "no/such.json"), "no/such.json: no such folder"),
         ((*PLAN, "--csv", "none.csv"), "none.csv: no such file"),
-        (("predict", "--params", "8x", "--tokens", "1B", "--fraction", "0.1"), "'8x' is no count; accepted are"),
+        (("predict", "--params", "8x", "--tokens", "1B", "--fraction", "0.1"), "'8x' is not a count; accepted are"),
         (
             ("predict", "--params", "8M", "--tokens", "1B", "--fraction", "2"),
             "--fraction 2: accepted is a share above 0",
         ),
-        (("fit", "mine.csv", "--law", "ours"), "--law ours: no such law; there are clean_size, clean_compute, partial"),
+        (
+            ("fit", "mine.csv", "--law", "ours"),
+            "--law ours: unknown law; accepted are clean_size, clean_compute, partial",
+        ),
         (("fit", "one.csv"), "no law can be fitted; clean_size: it has 3 constants and needs as many different clean"),
     ],
 )

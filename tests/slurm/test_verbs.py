@@ -21,7 +21,7 @@ def test_a_sweep_is_submitted_seen_cancelled_and_resumed(cluster: DevCluster, wo
     shown = call("status", "tiny", cwd=workplace).stdout
     assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
     edited = call("status", "tiny", "--set", "training.learning_rate=1e-3", cwd=workplace).stdout
-    assert "2 more in the queue that the study, as it is now, does not declare" in edited, edited
+    assert "2 more runs are in the queue, but the study no longer declares them" in edited, edited
     gone = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
     assert "cancelled jobs: 1" in gone.stdout, gone.stderr
     assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
@@ -48,12 +48,12 @@ def test_children_wait_for_their_parents_and_say_where_one_is_missing(cluster: D
 
     held = ("--set", "parent.slurm.extra={hold=true}")
     swept = call("sweep", "child", *held, cwd=with_child)
-    assert "tiny, from whose runs others start:\n2 runs to submit" in swept.stdout, swept.stderr
+    assert "runs of tiny, from which runs of child start:\n2 runs to submit" in swept.stdout, swept.stderr
     assert "2 runs, waiting for 2 parent jobs" in swept.stdout
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
-    assert worst.returncode == 0 and "1 more are not known yet: grid.0.parent: worst depends on" in worst.stdout
+    assert worst.returncode == 0 and "1 more runs are not known yet: grid.0.parent: worst depends on" in worst.stdout
     wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from analysis.forecast.console import agreement, curves
-from analysis.forecast.forecast import Question, answer, record
-from analysis.forecast.predictors import teller_of, tellers_published
+from analysis.forecast.forecast import Question, as_record, forecast
+from analysis.forecast.predictors import fitted_predictor, published_predictors
 from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial
 from analysis.laws.cross_validation import NEAREST, NO_HARM, compare, measured_peak
 from analysis.laws.fit import CannotFit, fit
@@ -161,36 +161,36 @@ def test_M23_and_L26_have_no_interior_worst_R_at_fixed_tokens() -> None:
 
 
 def test_published_laws_say_what_their_papers_say() -> None:
-    told = {predictor.name: predictor for predictor in tellers_published()}
-    band = answer(told["hernandez"], Question(800e6, 100e9, 0.1, 100))
-    assert band.band[0].value == pytest.approx(H22_LEFT_EDGE.at(800e6), rel=0.03)
-    assert band.band[1].value == pytest.approx(H22_RIGHT_EDGE.at(800e6), rel=0.03)
+    told = {predictor.name: predictor for predictor in published_predictors()}
+    band = forecast(told["hernandez"], Question(800e6, 100e9, 0.1, 100))
+    assert band.dangerous[0].value == pytest.approx(H22_LEFT_EDGE.at(800e6), rel=0.03)
+    assert band.dangerous[1].value == pytest.approx(H22_RIGHT_EDGE.at(800e6), rel=0.03)
     assert 340e6 < band.multiplier.value * 800e6 < 400e6
     assert not band.outside
     for fraction, multiplier in ((0.5, 1 / 10), (0.9, 1 / 73)):
-        worst = answer(told["hernandez"], Question(800e6, 100e9, fraction))
+        worst = forecast(told["hernandez"], Question(800e6, 100e9, fraction))
         assert worst.multiplier.value == pytest.approx(multiplier, rel=0.02)
     for size, lost in ((34e6, 0.19), (153e6, 0.26), (344e6, 0.33)):
-        found = answer(told["chudnovsky"], Question(size, 20 * size, 0.1))
+        found = forecast(told["chudnovsky"], Question(size, 20 * size, 0.1))
         assert found.worst.value == pytest.approx(C26_WORST_REPEATS.at(size), rel=0.03)
         assert found.lost_compute == pytest.approx(lost, abs=0.02)
         assert not found.outside
-    assert "params 1e+10" in answer(told["chudnovsky"], Question(1e10, 2e11, 0.1)).outside[0]
-    data = answer(told["muennighoff"], Question(1e9, 1e11, 1.0, 4))
+    assert "params 1e+10" in forecast(told["chudnovsky"], Question(1e10, 2e11, 0.1)).outside[0]
+    data = forecast(told["muennighoff"], Question(1e9, 1e11, 1.0, 4))
     assert math.isnan(data.worst.value) and data.penalty.value > 0
 
 
 def test_a_fitted_law_answers_with_intervals_and_within_its_means() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.004, 0)
-    found = answer(teller_of(fit(law, points, draws=20)), question := Question(5e6, 4e7, 0.9, 100))
+    found = forecast(fitted_predictor(fit(law, points, draws=20)), question := Question(5e6, 4e7, 0.9, 100))
     assert found.penalty.low < found.penalty.value < found.penalty.high
     true = law.loss(constants, ask(5e6, 4e7, 0.9, [1.0, 100.0]))
     assert found.penalty.value == pytest.approx(true[1] - true[0], rel=0.1)
     assert found.worst.low <= found.worst.value <= found.worst.high
-    assert record(found)["size_multiplier"]["value"] == found.multiplier.value  # type: ignore[index]
-    assert not found.outside and answer(found.predictor, Question(5e6, 4e7, 0.1, 100)).outside
-    assert len(curves([found])) == 2 and "ask several" in agreement([found], question)
+    assert as_record(found)["size_multiplier"]["value"] == found.multiplier.value  # type: ignore[index]
+    assert not found.outside and forecast(found.predictor, Question(5e6, 4e7, 0.1, 100)).outside
+    assert len(curves([found], 100)) == 2 and "ask several" in agreement([found], question)
 
 
 def test_laws_are_judged_on_what_they_did_not_see() -> None:

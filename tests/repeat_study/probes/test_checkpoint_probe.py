@@ -56,7 +56,7 @@ def test_everything_is_shown_and_written(trained: RunDirectory, data_dir: Path, 
     for part in tables_of(found):
         console.print(part)
     shown = console.export_text()
-    assert "4 copies of 1 paragraphs, 8 tokens each; the 11 of the paper do not fit a context of 32" in shown
+    assert "4 copies of 1 paragraphs, 8 tokens each; the paper's 11 copies do not fit a context of 32" in shown
     assert "L0H0" in shown and "L1H0" in shown and "prefix matching" in shown
     assert "heads: 4 copies of 8 random tokens" in shown
     record = json.loads(json.dumps(found.record(), allow_nan=False))

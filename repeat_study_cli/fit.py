@@ -1,0 +1,98 @@
+"""The verb `fit`: fit the laws to runs of your own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import console, require_writable
+from repeat_study_cli.tables import WrappedTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.laws.fit import Fitted
+
+
+def fit(
+    runs: Annotated[
+        Path,
+        typer.Argument(metavar="RUNS.csv", help="File with the columns params, tokens, fraction, repeats and loss."),
+    ],
+    law: Annotated[list[str] | None, typer.Option(help="Fit only this law; can be repeated.")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="Write constants, intervals and bootstrap resamples to this file.")
+    ] = None,
+) -> None:
+    """Fit the laws to your own runs.
+
+    Prints the constants with 95% intervals, and how well each law predicts runs that were left out of the fit.
+    """
+    from analysis.laws.cross_validation import compare, verdict
+    from analysis.laws.points import read_points
+    from analysis.laws.registry import NAMES
+    from data_prep.files import write_json
+    from repeat_study_cli.fitting import fit_laws
+    from repeat_study_cli.progress import show_progress
+
+    require_writable(json_)
+    if unknown := set(law or ()) - set(NAMES):
+        raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; accepted are {', '.join(NAMES)}")
+    points = read_points(runs)
+    console.print(f"{len(points)} runs, {int(points.clean.sum())} of them clean\n")
+    fits = fit_laws(points, law)
+    for fitted in fits:
+        console.print(
+            f"{fitted.law.title} ({fitted.law.name}): {fitted.points} runs, error {fitted.error:.3g} nats (root mean square)"
+        )
+        console.print(_constants_table(fitted))
+        console.print()
+    with show_progress() as report:
+        report("cross-validation", 0.0)
+        compared = compare(points)
+    if compared.empty:
+        console.print("no cross-validation: it needs four sizes or five R")
+    else:
+        console.print("cross-validation, predictions of runs that were left out:")
+        console.print(_cross_validation_table(compared))
+        console.print("\n" + verdict(compared))
+    if json_:
+        left_out = compared.astype(object).where(compared.notna(), None).to_dict("records")
+        write_json(json_, {"fits": [_record(fitted) for fitted in fits], "left_out": left_out})
+        console.print(f"written: {json_}")
+
+
+def _constants_table(fitted: "Fitted") -> WrappedTable:
+    from analysis.formatting import NOTHING
+    from analysis.laws.fit import NOT_DETERMINED
+
+    table = WrappedTable("constant", "value", "95% interval")
+    for name in fitted.free:
+        low, high = fitted.interval(name)
+        interval = NOTHING if low != low else f"{low:.4g} to {high:.4g}"
+        table.add_row(
+            name, f"{fitted.constants[name]:.4g}", NOT_DETERMINED if name in fitted.undetermined else interval
+        )
+    return table
+
+
+def _cross_validation_table(compared: "pd.DataFrame") -> WrappedTable:
+    table = WrappedTable("left out", "law", "runs", "error (nats)", "median", "worst R (decades)", left=2)
+    for row in compared.itertuples(index=False):
+        numbers = ("" if value != value else f"{value:.3f}" for value in (row.median, row.peak))
+        table.add_row(row.left_out, row.law, str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
+                      note=row.reason or "")  # fmt: skip
+    return table
+
+
+def _record(fitted: "Fitted") -> dict[str, object]:
+    return {
+        "law": fitted.law.name,
+        "runs": fitted.points,
+        "error_nats": fitted.error,
+        "constants": dict(fitted.constants),
+        "intervals": {name: fitted.interval(name) if fitted.draws else None for name in fitted.free},
+        "fitted_on": {name: getattr(fitted.domain, name) for name in ("params", "tokens", "fraction", "repeats")},
+        "resamples": [dict(constants) for constants in fitted.draws],
+    }

@@ -1,0 +1,54 @@
+"""What `predict` and `fit` share: runs as points, and the laws fitted to them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.errors import InputError
+from repeat_study_cli.arguments import console, load
+from repeat_study_cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from analysis.laws.fit import Fitted
+    from analysis.laws.points import Points
+
+
+def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
+    """The finished runs of a study; InputError if there are none, or if they belong to several experiments."""
+    from analysis.laws.points import points_of
+    from analysis.runs import load_runs, names_in
+
+    declared = load(study, set_)
+    folder = runs_dir / declared.name
+    runs = load_runs(folder, names_in(folder, declared))
+    if len(variants := runs.variants()) > 1:
+        names = "; ".join(name for name, _ in variants)
+        raise InputError(
+            f"{folder}: the runs belong to {len(variants)} experiments ({names}); one law cannot describe all"
+        )
+    if runs.done.empty:
+        raise InputError(f"{folder}: no run is finished yet")
+    return points_of(runs)
+
+
+def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[Fitted]":
+    """Fit every law, or those of `names`, and print why a law cannot be fitted; InputError if none can.
+
+    of_repetition: leave out laws of clean runs.
+    """
+    from analysis.laws.fit import CannotFit, fit
+    from analysis.laws.registry import LAWS
+
+    laws = [law for law in LAWS if (not names or law.name in names) and not (of_repetition and law.only_clean)]
+    fits, reasons = [], []
+    with show_progress() as report:
+        for number, law in enumerate(laws):
+            report(f"fitting {law.name}", number / len(laws))
+            try:
+                fits.append(fit(law, points))
+            except CannotFit as error:
+                reasons.append(f"{law.name}: {error}")
+    if not fits:
+        raise InputError("; ".join(["no law can be fitted", *reasons]))
+    for reason in reasons:
+        console.print(f"not fitted: {reason}")
+    return fits

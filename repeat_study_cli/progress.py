@@ -1,0 +1,31 @@
+"""Progress of long computations: a bar on a terminal, plain lines elsewhere; always on standard error."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from repeat_study_cli.arguments import progress_console
+
+SECONDS_PER_LINE = 5.0
+Report = Callable[[str, float], None]  # takes what is being done, and the share that is done, 0 to 1
+
+
+@contextmanager
+def show_progress() -> Iterator[Report]:
+    """Yield a function to report progress with. Nothing is shown for computations of under SECONDS_PER_LINE in a pipe."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    bars = Progress(*columns, console=progress_console, disable=not progress_console.is_terminal, transient=True)
+    task = bars.add_task("", total=1.0)
+    last_line = time.monotonic()
+
+    def report(stage: str, share: float) -> None:
+        nonlocal last_line
+        bars.update(task, description=stage, completed=share)
+        if not progress_console.is_terminal and time.monotonic() - last_line >= SECONDS_PER_LINE:
+            last_line = time.monotonic()
+            progress_console.print(f"{stage}: {share:.0%}")
+
+    with bars:
+        yield report
