@@ -2,21 +2,14 @@
 
 import json
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group
 
 from data_prep.errors import InputError
 from repeat_study_cli.arguments import DataOption, RunsOption, SetOption, StudyArgument, console, load
-
-if TYPE_CHECKING:
-    from repeat_study.config.run import Run
-    from repeat_study.config.study import Study
-    from slurm.status import RunState
 
 
 def status(
@@ -37,21 +30,25 @@ def status(
     """
     if json_ and watch:
         raise InputError("--json and --watch: give only one of them")
+    from repeat_study_cli.overview import overview_of
+
     declared = load(study, set_)
     if json_:
-        print(json.dumps(overview(declared, data_dir, runs_dir, stuck_after * 60).record(), indent=1, allow_nan=False))
+        print(
+            json.dumps(overview_of(declared, data_dir, runs_dir, stuck_after * 60).record(), indent=1, allow_nan=False)
+        )
         return
     from repeat_study_cli.status_tables import tables_of
 
     if not watch:
-        found = overview(declared, data_dir, runs_dir, stuck_after * 60)
+        found = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
         console.print(Group(*tables_of(found)))
         return
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
         while True:
-            found = overview(declared, data_dir, runs_dir, stuck_after * 60)
+            found = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
             shown = Group(*tables_of(found, console.height - 8 if console.is_terminal else None))
             if console.is_terminal:
                 live.update(shown, refresh=True)
@@ -60,139 +57,3 @@ def status(
             if not found.active:
                 return
             time.sleep(every)
-
-
-@dataclass(frozen=True)
-class Overview:
-    """The state of a study. Before its token stores are built, run names are provisional and not shown."""
-
-    study: str
-    folder: Path  # of the study's runs
-    missing_stores: list[Path]
-    names_are_final: bool
-    runs: "list[RunState]"
-    waiting: list[str] = field(default_factory=list)  # points of the grid whose parent is not known yet, a line each
-    submitted: bool = False  # to SLURM, now or before
-    queue_error: str = ""
-    undeclared: list[str] = field(default_factory=list)  # runs in the queue that the study does not declare
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of runs by state, for states that occur."""
-        from slurm.status import State
-
-        counts = Counter(run.state for run in self.runs)
-        return {state.value: counts[state] for state in State if counts[state]}
-
-    @property
-    def active(self) -> bool:
-        """Whether a run is training or in the queue."""
-        from slurm.status import State
-
-        states = {State.PREEMPTED, State.STARTING, State.RUNNING, State.STUCK}
-        return any(run.state in states or (run.state is State.PENDING and run.job_id) for run in self.runs)
-
-    def record(self) -> dict[str, Any]:
-        """What --json prints. Units are in the keys; tokens, steps and counts have none."""
-        return {
-            "study": self.study,
-            "folder": str(self.folder),
-            "prepared": not self.missing_stores,
-            "missing_token_stores": [str(store) for store in self.missing_stores],
-            "counts": self.counts,
-            "runs": [self._run_record(run) for run in self.runs],
-            "runs_waiting_for_a_parent": self.waiting,
-            "runs_in_queue_not_declared": self.undeclared,
-            "queue_error": self.queue_error or None,
-        }
-
-    def _run_record(self, state: "RunState") -> dict[str, Any]:
-        run, timing = state.run, state.timing or {}
-        return {
-            "label": run.label,
-            "name": run.name if self.names_are_final else None,
-            "folder": str(self.folder / run.name) if self.names_are_final else None,
-            "model": run.model,
-            "repeats": run.repeats,
-            "repeated_fraction": run.repeated_fraction,
-            "seed": run.seed,
-            "state": state.state.value,
-            "step": state.step,
-            "steps": run.steps,
-            "tokens": state.step * run.tokens_per_step,
-            "test_loss_nats": state.test_loss,
-            "tokens_per_second": timing.get("tokens_per_second"),
-            "utilisation_share": timing.get("utilisation"),
-            "memory_bytes": timing.get("memory_bytes"),
-            "seconds_left": timing.get("seconds_left"),
-            "evaluation_share": evaluation_share_of(timing),
-            "job": state.job_id or None,
-            "note": state.note or None,
-        }
-
-
-def evaluation_share_of(timing: dict[str, Any]) -> float | None:
-    """Evaluation's share of a run's seconds so far; None before the first step."""
-    from repeat_study.records.run_directory import evaluation_share
-
-    return evaluation_share(timing) if timing.get("tokens_per_second") else None
-
-
-def overview(declared: "Study", data_dir: Path, runs_dir: Path, stuck_after: float) -> Overview:
-    """Look at the run directories of a study, and at the queue if runs were submitted. stuck_after: in seconds."""
-    from slurm import client
-    from slurm.status import run_states
-    from slurm.submissions import jobs_by_run, read_submissions
-
-    folder = runs_dir / declared.name
-    missing = _missing_stores(declared, data_dir)
-    runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
-    submitted = read_submissions(folder)
-    queue, queue_error = None, ""
-    if submitted:
-        try:
-            queue = client.queued_jobs()
-        except InputError as error:
-            queue_error = f"{error}; states are those of the run directories alone"
-    return Overview(
-        declared.name,
-        folder,
-        missing,
-        names_are_final,
-        list(run_states(runs, folder, submitted, queue, stuck_after)),
-        waiting,
-        bool(submitted),
-        queue_error,
-        sorted(set(jobs_by_run(submitted, queue or {})) - {run.name for run in runs}),
-    )
-
-
-def _missing_stores(declared: "Study", data_dir: Path) -> list[Path]:
-    """Folders of the token stores that the study needs and that are not built."""
-    from data_prep.token_store import MANIFEST
-
-    specs = [
-        spec for study in declared.lineage for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
-    ]
-    folders = dict.fromkeys(data_dir / spec.store_name for spec in specs)
-    return [folder for folder in folders if not (folder / MANIFEST).is_file()]
-
-
-def _runs_of(declared: "Study", data_dir: Path, runs_dir: Path, prepared: bool) -> "tuple[list[Run], list[str], bool]":
-    """The runs, the points that wait for their parent, and whether the names are final.
-
-    Without token stores, the names come from existing run directories, if any.
-    """
-    from repeat_study.preparation import open_study
-
-    if prepared:
-        known = open_study(declared, data_dir).known_runs(runs_dir)
-        return known.runs, known.waiting, True
-    folder = runs_dir / declared.name
-    if any(folder.glob("*/spec.json")):
-        from analysis.runs import declared_in
-
-        if runs := declared_in(folder, declared):
-            return runs, [], True
-    known = declared.known_runs()
-    return known.runs, known.waiting, False

@@ -6,65 +6,65 @@ from typing import Any
 
 from rich.text import Text
 
-from repeat_study_cli.status import Overview, evaluation_share_of
+from repeat_study_cli.overview import Overview, evaluation_share_of
 from repeat_study_cli.tables import Cell, WrappedTable
 from slurm.status import RunState, State
 
 SPEED_HEADINGS = ("left", "tokens/s", "of peak", "memory", "eval")
 
 
-def tables_of(found: Overview, most_rows: int | None = None) -> Iterator[WrappedTable | Text]:
+def tables_of(overview: Overview, most_rows: int | None = None) -> Iterator[WrappedTable | Text]:
     """The table of runs and what to know about it. With more than `most_rows` runs, done and pending ones get no row."""
-    if found.missing_stores:
-        yield Text(_not_prepared(found) + "\n")
-    quiet = {State.DONE, State.PENDING} if most_rows is not None and len(found.runs) > most_rows else set()
-    shown = [run for run in found.runs if run.state not in quiet]
-    job_heading = ("job",) if found.submitted else ()
+    if overview.missing_stores:
+        yield Text(_not_prepared(overview) + "\n")
+    quiet = {State.DONE, State.PENDING} if most_rows is not None and len(overview.states) > most_rows else set()
+    shown = [state for state in overview.states if state.state not in quiet]
+    job_heading = ("job",) if overview.submitted else ()
     table = WrappedTable("run", "state", "step", "test loss", *job_heading, *SPEED_HEADINGS, left=2,
                          optional=SPEED_HEADINGS)  # fmt: skip
-    labels = Counter(run.run.label for run in found.runs)
-    for run in shown:
+    labels = Counter(state.run.label for state in overview.states)
+    for state in shown:
         table.add_row(
-            _name_cell(run, found, labels[run.run.label] == 1),
-            run.state.value,
-            f"{run.step}/{run.run.steps}",
-            "" if run.test_loss is None else f"{run.test_loss:.3f}",
-            *([run.job_id] if found.submitted else []),
-            *_speed_cells(run.timing),
-            note=run.note,
+            _name_cell(state, overview, labels[state.run.label] == 1),
+            state.state.value,
+            f"{state.step}/{state.run.steps}",
+            "" if state.test_loss is None else f"{state.test_loss:.3f}",
+            *([state.job_id] if overview.submitted else []),
+            *_speed_cells(state.timing),
+            note=state.note,
         )
     yield table
-    for run in shown:
-        if run.log:
-            yield Text(f"\n{run.run.name}, end of its error log:\n  " + "\n  ".join(run.log))
-    yield Text(", ".join(f"{count} {state}" for state, count in found.counts.items()))
-    if found.queue_error:
-        yield Text(found.queue_error)
-    if found.waiting:
-        yield Text(f"{len(found.waiting)} more runs are not known yet: {found.waiting[0]}")
-    if found.undeclared:
-        more = ", ..." * (len(found.undeclared) > 3)
+    for state in shown:
+        if state.log:
+            yield Text(f"\n{state.run.name}, end of its error log:\n  " + "\n  ".join(state.log))
+    yield Text(", ".join(f"{count} {state}" for state, count in overview.counts.items()))
+    if overview.queue_error:
+        yield Text(overview.queue_error)
+    if overview.waiting:
+        yield Text(f"{len(overview.waiting)} more runs are not known yet: {overview.waiting[0]}")
+    if overview.undeclared:
+        more = ", ..." * (len(overview.undeclared) > 3)
         yield Text(
-            f"{len(found.undeclared)} more runs are in the queue, but the study no longer declares them (`cancel --all`"
-            f" takes them out too): {', '.join(found.undeclared[:3])}{more}"
+            f"{len(overview.undeclared)} more runs are in the queue, but the study no longer declares them (`cancel --all`"
+            f" takes them out too): {', '.join(overview.undeclared[:3])}{more}"
         )
 
 
-def _not_prepared(found: Overview) -> str:
-    stores = ", ".join(map(str, found.missing_stores))
-    if found.names_are_final:
-        return f"token store not found: {stores}; runs are read from {found.folder}"
+def _not_prepared(overview: Overview) -> str:
+    stores = ", ".join(map(str, overview.missing_stores))
+    if overview.names_are_final:
+        return f"token store not found: {stores}; runs are read from {overview.folder}"
     return (
-        f"not prepared yet: {stores} {'is' if len(found.missing_stores) == 1 else 'are'} missing. Runs are shown by label;"
-        f" their names are final after `repeat-study prepare {found.study}`."
+        f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are shown by label;"
+        f" their names are final after `repeat-study prepare {overview.study}`."
     )
 
 
-def _name_cell(run: RunState, found: Overview, label_is_unique: bool) -> Cell:
+def _name_cell(state: RunState, overview: Overview, label_is_unique: bool) -> Cell:
     """The run's name, or its label where space is short or the name is not final."""
-    if not found.names_are_final:
-        return run.run.label
-    return (run.run.name, run.run.label) if label_is_unique else run.run.name
+    if not overview.names_are_final:
+        return state.run.label
+    return (state.run.name, state.run.label) if label_is_unique else state.run.name
 
 
 def _speed_cells(timing: dict[str, Any] | None) -> tuple[str, ...]:
