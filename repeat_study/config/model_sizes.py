@@ -11,7 +11,7 @@ class Style(StrEnum):
     """The architecture of a block: the two families that the papers trained.
 
     SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22, section 2; P21].
-    QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Y25].
+    QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Q25].
     """
 
     SHORTFORMER = "shortformer"

@@ -10,6 +10,8 @@ from torch.utils.data import Dataset, Sampler
 from data_prep.draw import Draw, Unit
 from data_prep.mixture import RepeatMixture
 from data_prep.permutation import Ints
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
 
 BLOCK_POSITIONS = 1 << 14  # computed at a time: locating sequences costs little per position and much per call
 
@@ -22,8 +24,7 @@ class MixtureDataset(Dataset[Tensor]):
     up exactly R times, and each unique sequence once. Items may be read in any order and from any DataLoader worker; an item is a
     whole batch already, so pass `batch_size=None` to the DataLoader:
 
-        run = ...  # repeat_study.config.run.Run
-        dataset = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
+        dataset = mixture_dataset(run, store)
         loader = DataLoader(dataset, batch_size=None, sampler=RemainingSteps(first=0, total=len(dataset)))
 
     Raises ValueError if the sequences of a step cannot be divided evenly among the processes.
@@ -71,6 +72,15 @@ class MixtureDataset(Dataset[Tensor]):
             return self._tokens[self._block_on_device[:, offset]].long() & 0xFFFF
         tokens = [draw.gather(located[offset]) for (_, draw), located in zip(self.lanes, self._block[1], strict=True)]
         return torch.from_numpy(np.stack(tokens) if len(tokens) > 1 else tokens[0][None])
+
+
+def mixture_dataset(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureDataset:
+    """The batches of one run, for a training loop of your own: item s is the batch of optimizer step s, counted from 0.
+
+    A batch holds int64 token ids of shape [1, sequences, context + 1]. Of `world` processes, `rank` gets every `world`-th
+    sequence. Raises InputError if the store has too few tokens, and ValueError if `world` does not divide a step's sequences.
+    """
+    return MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
 def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: int) -> Tensor | None:
