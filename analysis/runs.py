@@ -20,6 +20,7 @@ from repeat_study.config.parents import Parents
 from repeat_study.config.run import OMITTED_WHEN_EMPTY, FurtherTest, Parent, Run
 from repeat_study.config.study import Study
 from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.records.tables import read_table
 
 OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
 OF_LOOKING = ("evaluation", "further_tests")  # these change nothing of what is trained
@@ -146,7 +147,7 @@ class Runs:
 
     def _columns(self, name: str, which: Literal["heads", "paragraph"], last: bool) -> pa.Table | None:
         directory = RunDirectory(self.folder / name)
-        table = directory.table(getattr(directory, which))
+        table = read_table(getattr(directory, which))
         return table.filter(pc.equal(table["step"], pc.max(table["step"]))) if last and table is not None else table
 
 
@@ -188,7 +189,7 @@ def _apart(runs: Runs) -> Runs:
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     """A run's row of the table, and its evaluations."""
     status, name = directory.status(), directory.path.name
-    directory.check_records()
+    directory.check_unaltered()
     rows = _evaluations(directory)
     record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
     parent = record.pop("parent", None)

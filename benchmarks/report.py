@@ -21,7 +21,8 @@ from pyarrow import parquet
 
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.probes.positions import position_bands
-from repeat_study.records.run_directory import RunDirectory, spec_record
+from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.spec_record import spec_record
 
 EVALUATIONS = 200
 MODELS = ("2x64", "2x128", "4x128", "4x256")

@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from data_prep.errors import InputError
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.run_directory import RunDirectory
 
 # A job is given up after this many starts in a row that saved nothing and did not leave in order.
@@ -46,6 +47,6 @@ class StartLog:
         """Numbers that change with every evaluation and every checkpoint."""
         progress = []
         for directory in self.directories:
-            row, checkpoint = directory.last(directory.metrics), directory.checkpoint
+            row, checkpoint = last_row(directory.metrics), directory.checkpoint
             progress += [row["step"] if row else 0, checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0]
         return progress

@@ -10,6 +10,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm.client import Queue, QueuedJob
 from slurm.preemption import SAVED_MESSAGE
@@ -85,7 +86,7 @@ def _run_state(
     accepted = submission is not None and bool(submission.job_id_of(run.name))
     if status is Status.PENDING and not job and not accepted:
         return None
-    row, timing = directory.last(directory.metrics), directory.last(directory.timing)
+    row, timing = last_row(directory.metrics), last_row(directory.timing)
     state, note = State(status), ""
     log: tuple[str, ...] = ()
     if status is Status.DONE:
@@ -113,7 +114,7 @@ def _run_state(
 
 def _activity(run: Run, directory: RunDirectory, job: QueuedJob | None, stuck_after: float) -> tuple[State, str]:
     """Whether a run that holds a node or a process is running, starting or stuck; with a note for `status`."""
-    row, timing = directory.last(directory.metrics), directory.last(directory.timing)
+    row, timing = last_row(directory.metrics), last_row(directory.timing)
     step = row["step"] if row else 0
     silent = time.time() - _last_activity(directory, job)
     if silent > stuck_after + 3 * _seconds_to_next_evaluation(run, step, timing):
@@ -140,7 +141,7 @@ def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
 
 
 def _last_start(directory: RunDirectory) -> float:
-    session = directory.last(directory.sessions)
+    session = last_row(directory.sessions)
     return float(session["time"]) if session else 0.0
 
 

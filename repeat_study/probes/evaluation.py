@@ -18,7 +18,7 @@ from repeat_study.probes.copying import CopyingProbe, copying_probe, pieces
 from repeat_study.probes.head_table import head_tables
 from repeat_study.probes.heads import HeadProbe, head_probe
 from repeat_study.probes.in_context import in_context
-from repeat_study.records.run_directory import Columns
+from repeat_study.records.tables import Columns
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The run directory, the list of metrics and TensorBoard: the contract between training and analysis."""
+"""The contract between training and analysis: run directories, the list of metrics, TensorBoard."""

@@ -120,7 +120,7 @@ class Metric:
 
 
 # In the order of metrics.jsonl and of TensorBoard's charts. A metric's cost is counted once per forward pass, at the first
-# metric that needs it; the losses on a run's texts depend on its spec and are counted by `cost.evaluation_share`.
+# metric that needs it; the losses on a run's texts depend on its spec and are counted by `cost.expected_evaluation_share`.
 METRICS = (
     Metric(
         "train_loss",

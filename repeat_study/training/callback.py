@@ -18,6 +18,7 @@ from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import describe, peak_memory
 from repeat_study.probes.evaluation import Evaluation, Evaluator, evaluate_lanes
+from repeat_study.records.evaluations import append_evaluation, heads_of
 from repeat_study.records.outcome import Progress
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter
@@ -99,7 +100,7 @@ class RunCallback(lightning.Callback):
         self._mark = 0.0  # when time was last booked
         for lane in lanes if process_group.is_lead else []:
             shown = [row | timing for row, timing in zip(lane.standing, lane.directory.timings(), strict=True)]
-            heads = lane.directory.heads_of(lane.standing)
+            heads = heads_of(lane.directory, lane.standing)
             lane.tensorboard = TensorBoardWriter(lane.directory.path, lane.run, zip(shown, heads, strict=True))
 
     @property
@@ -145,7 +146,7 @@ class RunCallback(lightning.Callback):
                 began = {"step": trainer.global_step, "time": time.time(), **machine, "lanes": len(self.lanes)}
                 if lane.started_from:
                     began["parent_weights_sha256"] = lane.started_from
-                lane.directory.begin(began)
+                lane.directory.add_session(began)
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
         else:
@@ -253,7 +254,7 @@ class RunCallback(lightning.Callback):
             "seconds_left": left,
         }
         if lane.tensorboard:
-            lane.directory.append(row, timing, found.heads, found.paragraph)
+            append_evaluation(lane.directory, row, timing, found.heads, found.paragraph)
             lane.tensorboard.add(row | timing, found.heads)
         self.report(Progress(lane.run.name, self.step, self.run.steps, row["test_loss"], False, rate, left))
 

@@ -23,6 +23,7 @@ from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import multiplies_in, precision_name, uses_cuda
 from repeat_study.probes.evaluation import evaluator
+from repeat_study.records.evaluations import rewind
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.training.bundles import bundle_key
@@ -175,9 +176,9 @@ def _lane(
     origin = finished_parent(run, directory.path.parent)
     lane = Lane(run, directory, evaluator(run, store, origin.run if origin else None))
     if process_group.is_lead:
-        directory.keep_precision(precision_name(resources))
+        directory.check_precision(precision_name(resources))
         expected = [due for due in run.evaluation.steps(run.steps) if due <= step] if step else []
-        lane.standing = directory.rewind(step or -1, expected)
+        lane.standing = rewind(directory, step or -1, expected)
     return lane, origin
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.probes.positions import position_bands
-from repeat_study.records.run_directory import RunDirectory, spec_record
+from repeat_study.records.evaluations import append_evaluation
+from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.spec_record import spec_record
 
 NULL, HALF = 0.03125, 0.0078125  # of every score of a head, and half its interval; exact in binary
 TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]
@@ -64,7 +66,7 @@ def write_run(
         if place == len(losses) - 1:
             row |= metrics or {}
         timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
-        directory.append(row, timing, scores, tokens)
+        append_evaluation(directory, row, timing, scores, tokens)
     directory.finish(steps)
     return run.name
 

@@ -19,6 +19,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.local.scheduler import LocalScheduler
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
@@ -59,7 +60,7 @@ class Watched:
             if self.sessions:
                 self.lost.append(sum(session["step"] < step <= self.reached for step in self.due))
             self.sessions += 1
-        if row := self.directory.last(self.directory.metrics):
+        if row := last_row(self.directory.metrics):
             self.reached = max(self.reached, row["step"])
 
 

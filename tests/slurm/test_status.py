@@ -10,6 +10,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.trainer import train
 from slurm.client import QueuedJob, main_error
@@ -89,13 +90,13 @@ def test_a_run_that_writes_nothing_for_long_is_stuck(runs: list[Run], store: Tok
 
 def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    assert directory.last(directory.metrics) is None
+    assert last_row(directory.metrics) is None
     for count in (1, 2, 3):
         lines = [f'{{"step": {step}, "long": "{"x" * 20_000}"}}\n' for step in range(count)]
         directory.metrics.write_text("".join(lines) + '{"step": 9')  # the last one cut short by a crash
-        assert (directory.last(directory.metrics) or {})["step"] == count - 1
+        assert (last_row(directory.metrics) or {})["step"] == count - 1
     directory.metrics.write_text('{"step": 4')
-    assert directory.last(directory.metrics) is None
+    assert last_row(directory.metrics) is None
 
 
 def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.local.scheduler import LocalScheduler
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
@@ -88,7 +89,7 @@ def test_a_cancelled_run_keeps_its_state_and_goes_on_when_submitted_again(
     jobs = {name: standing.job_id for name, standing in states([run, runs[0]], tmp_path).items()}
     assert cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "one that waits is taken out at once"
     client.run_client("scontrol", "release", jobs[run.name])
-    wait_until(lambda: (row := directory.last(directory.metrics)) and row["step"] > 1)
+    wait_until(lambda: (row := last_row(directory.metrics)) and row["step"] > 1)
     (process,) = (p for p in psutil.process_iter() if str(directory.lock) in {file.path for file in files(p)})
     assert process.cwd() == str(source)
     assert cancel([run.name], tmp_path) == [jobs[run.name]]
@@ -116,7 +117,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
     directory = RunDirectory(tmp_path / "swept" / run.name)
     submission, _ = submit([run], store, tmp_path / "swept", time="1", signal_delay_s=50)
     assert submission
-    wait_until(lambda: (row := directory.last(directory.metrics)) and row["step"])
+    wait_until(lambda: (row := last_row(directory.metrics)) and row["step"])
     (process,) = (p for p in psutil.process_iter() if str(directory.lock) in {file.path for file in files(p)})
     process.suspend()
     wait_until(lambda: directory.status() is Status.DONE, 180)
@@ -260,7 +261,7 @@ def test_what_befalls_one_element_of_an_array_befalls_no_other(
     submission, _ = submit(array, store, tmp_path, setup=["set -e"])
     assert submission
     directories = [RunDirectory(tmp_path / run.name) for run in array]
-    wait_until(lambda: all((row := one.last(one.metrics)) and row["step"] for one in directories))
+    wait_until(lambda: all((row := last_row(one.metrics)) and row["step"] for one in directories))
     cancel([array[0].name], tmp_path)
     (last,) = [
         number for number, one in enumerate(directories) if one.session_rows()[0]["job"] == submission.arrays[0].job_id
@@ -344,7 +345,7 @@ def test_a_job_with_a_bundle_is_requeued_and_ends_as_the_runs_alone(
     assert submission and said[1].endswith(": 5 runs in 1 bundle"), said
     assert submit_sweep(sweep, said.append) is None
     directories = [RunDirectory(folder / run.name) for run in grid]
-    wait_until(lambda: (row := directories[0].last(directories[0].metrics)) and row["step"] > 30)
+    wait_until(lambda: (row := last_row(directories[0].metrics)) and row["step"] > 30)
     shown = states(everything, folder)
     assert {shown[run.name].state for run in grid} == {State.RUNNING} and len(
         {one.job_id for one in shown.values()}

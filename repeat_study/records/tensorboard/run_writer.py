@@ -21,7 +21,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from repeat_study.config.run import Run
 from repeat_study.records.metrics import METRICS, NATS, Metric, Null, further_test_loss
-from repeat_study.records.run_directory import Columns
+from repeat_study.records.tables import Columns
 from repeat_study.records.tensorboard.events import PREFIX, event, event_files, file_header, hparams_value, image
 from repeat_study.records.tensorboard.heat_map import heat_map
 from repeat_study.records.tensorboard.study_page import run_factors

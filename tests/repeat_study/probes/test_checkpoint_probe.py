@@ -14,6 +14,7 @@ from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.probes.checkpoint_probe import probe
 from repeat_study.probes.checkpoint_probe import trained as load
+from repeat_study.records.evaluations import heads_of
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.training.trainer import train
 from repeat_study_cli.probe_tables import tables_of
@@ -42,7 +43,7 @@ def test_a_checkpoint_gives_the_numbers_of_its_evaluation(
     row = next(row for row in trained.rows() if row["step"] == (step or 64))
     assert found.step == row["step"]
     assert found.found.row == {key: value for key, value in row.items() if key in found.found.row}
-    heads = trained.heads_of([row])[0]
+    heads = heads_of(trained, [row])[0]
     assert found.found.heads == {key: heads[key] for key in found.found.heads}
     first = trained.rows()[0]
     assert found.untrained.row == {key: value for key, value in first.items() if key in found.untrained.row}

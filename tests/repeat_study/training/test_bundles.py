@@ -208,7 +208,7 @@ def test_a_lane_whose_directory_cannot_be_used_stops_no_other(
     endings = train_bundle(lanes, store, tmp_path)
     said = [str(ending) for ending in endings.values()]
     assert all(isinstance(ending, InputError) for ending in list(endings.values())[:3])
-    assert "damaged" in said[0] and "does not hold every evaluation" in said[1] and "made by another spec" in said[2]
+    assert "damaged" in said[0] and "lacks evaluations up to step" in said[1] and "made by another spec" in said[2]
     assert endings[lanes[3].name] is Outcome.DONE
     assert_same_result(whole.path, alone / lanes[3].name)
     assert damaged.status() is Status.INTERRUPTED, "no fault of the run's"

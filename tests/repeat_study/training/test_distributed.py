@@ -14,6 +14,7 @@ from repeat_study.config.run import Run
 from repeat_study.local.scheduler import Event, LocalScheduler
 from repeat_study.records.outcome import Ended, Outcome
 from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.tables import read_table
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.trainer import furthest_behind, train
 
@@ -29,7 +30,7 @@ def losses(folder: Path, run: Run) -> list[float]:
 
 def scores(folder: Path, run: Run) -> list[float]:
     """Every number of every head at every evaluation."""
-    table = RunDirectory(folder / run.name).table(RunDirectory(folder / run.name).heads)
+    table = read_table(RunDirectory(folder / run.name).heads)
     return [value for row in table.to_pylist() for key, value in row.items() if not key.endswith("_ci")]
 
 

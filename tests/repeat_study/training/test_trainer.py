@@ -29,6 +29,7 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import evaluator
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
+from repeat_study.records.tables import read_table
 from repeat_study.training.callback import Diverged
 from repeat_study.training.lightning_module import LanguageModelling
 from repeat_study.training.trainer import train
@@ -90,13 +91,13 @@ def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run
         assert [loss for _, loss in points["loss/test"]] == pytest.approx([row["test_loss"] for row in rows])
         assert len([tag for tag in points if tag.startswith("loss_by_copy/")]) == 4
         layers, heads = run.shape.layers, run.shape.heads
-        table = directory.table(directory.heads).to_pylist()
+        table = read_table(directory.heads).to_pylist()
         places = [(row["step"], row["layer"], row["head"]) for row in table]
         steps = [row["step"] for row in rows]
         assert places == [(step, layer, head) for step in steps for layer in range(layers) for head in range(heads)]
         best = {step: max(row["prefix_matching"] for row in table if row["step"] == step) for step in steps}
         assert best == {row["step"]: row["prefix_matching"] for row in rows}
-        assert directory.table(directory.paragraph).num_rows == len(steps) * 4 * 8
+        assert read_table(directory.paragraph).num_rows == len(steps) * 4 * 8
 
 
 def test_repeats_lower_the_loss_on_the_pool_below_the_clean_runs_null(undisturbed: Path, runs: list[Run]) -> None:
@@ -223,11 +224,11 @@ def test_a_directory_made_by_another_spec_is_refused_and_not_touched(
     spec = json.loads(directory.spec.read_text())
     directory.spec.write_text(json.dumps(spec | {"learning_rate": 0.5}))
     before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"made by another spec \(learning_rate: found 0.5, wanted 0.003\)"):
+    with pytest.raises(InputError, match=r"made by another spec \(learning_rate: found 0.5, expected 0.003\)"):
         train(runs[0], store, tmp_path)
     assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
     directory.spec.unlink()
-    with pytest.raises(InputError, match=r"holds a run without its spec.json"):
+    with pytest.raises(InputError, match=r"has results but no spec.json"):
         train(runs[0], store, tmp_path)
 
 
@@ -287,7 +288,7 @@ def test_ruined_weights_are_never_saved(runs: list[Run], store: TokenStore, tmp_
 def test_a_run_keeps_the_precision_it_began_with(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = interrupted(runs[0], store, tmp_path)
     with pytest.raises(
-        InputError, match=r"begun in float32, here it would go on in bfloat16; set resources\.precision="
+        InputError, match=r"started in float32 and would continue in bfloat16; set resources\.precision="
     ):
         train(runs[0], store, tmp_path, resources=Resources(precision="bfloat16"))
     assert directory.status() is Status.INTERRUPTED, "the run is not at fault"
@@ -347,7 +348,7 @@ def test_evaluations_that_are_missing_are_noticed(
     directory = interrupted(runs[0], store, tmp_path)
     lines = (directory.path / which).read_text().splitlines(keepends=True)
     (directory.path / which).write_text("".join(lines[:kept]))
-    with pytest.raises(InputError, match=rf"{which}: does not hold every evaluation up to step 40"):
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
         train(runs[0], store, tmp_path)
 
 
@@ -359,7 +360,7 @@ def test_tables_that_are_missing_or_damaged_are_noticed(
     path = directory.path / which
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(InputError, match=rf"{which}: does not hold every evaluation up to step 40"):
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
         train(runs[0], store, tmp_path)
     path.write_bytes(whole[:-9])
     with pytest.raises(InputError, match=rf"{which}: damaged"):
@@ -369,7 +370,7 @@ def test_tables_that_are_missing_or_damaged_are_noticed(
     assert train(runs[0], store, tmp_path) is Outcome.DONE
     path.write_bytes(whole)
     with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
-        directory.checked_rows()
+        directory.check_unaltered()
 
 
 def test_a_checkpoint_of_another_run_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What evaluations write into a run directory: appended while training, cut back to a checkpoint when a run resumes."""
+
+from data_prep.errors import InputError
+from repeat_study.records.json_lines import Row, append_row, write_rows
+from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.tables import Columns, append_columns, columns_at, read_table, steps_in, up_to, write_table
+
+
+def append_evaluation(directory: RunDirectory, row: Row, timing: Row, heads: Columns, paragraph: Columns) -> None:
+    """Add one evaluation; it is on disk when this returns.
+
+    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete.
+    """
+    append_columns(directory.heads, row["step"], row["tokens"], heads)
+    append_columns(directory.paragraph, row["step"], row["tokens"], paragraph)
+    append_row(directory.metrics, row)
+    append_row(directory.timing, timing)
+
+
+def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
+    """The columns of heads.parquet at each of these evaluations; empty if the run has no such table."""
+    table = read_table(directory.heads)
+    return [columns_at(table, row["step"]) if table else {} for row in rows]
+
+
+def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]:
+    """Remove all evaluations after `step`, where the run's checkpoint is; returns the remaining lines of metrics.jsonl.
+
+    expected: the steps of the evaluations that must remain. Raises InputError, and removes nothing, if one is missing.
+    """
+    rows = [row for row in directory.rows() if row["step"] <= step]
+    timings = [row for row in directory.timings() if row["step"] <= step]
+    tables = {path: read_table(path) for path in (directory.heads, directory.paragraph)}
+    steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
+    for path, table in tables.items():
+        # If the context is too short for the heads probe, there is no table of heads.
+        if path == directory.paragraph or any("prefix_matching" in row for row in rows):
+            steps[path] = [recorded for recorded in steps_in(table) if recorded <= step]
+    for path, recorded_steps in steps.items():
+        if recorded_steps != expected:
+            raise InputError(
+                f"{path}: lacks evaluations up to step {step}, where the checkpoint is; delete {directory.checkpoint} to"
+                " train the run from its start"
+            )
+    for scratch in directory.path.glob(".*.tmp"):  # left by a process that was killed while writing
+        scratch.unlink(missing_ok=True)
+    for path, table in tables.items():
+        if table:
+            write_table(path, up_to(table, step))
+    write_rows(directory.metrics, rows)
+    write_rows(directory.timing, timings)
+    return rows

@@ -1,0 +1,58 @@
+"""Files of one JSON object per line, each with the training step it belongs to; a crash can only cut the last line short."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError
+from data_prep.files import write_atomically
+
+Row = dict[str, Any]
+TAIL_BYTES = 2**14  # a line of metrics.jsonl has one to a few kilobytes
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All complete lines in order; none if there is no file. Raises InputError on a malformed line."""
+    if not path.is_file():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    return _parse(path, lines)
+
+
+def last_row(path: Path) -> Row | None:
+    """The last complete line, without reading the rest; None if there is none. Raises InputError if it is malformed."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            lines: list[bytes] = []
+            for tail in (TAIL_BYTES, size):
+                file.seek(max(size - tail, 0))
+                if len(lines := file.read().split(b"\n")) > 2 or tail >= size:
+                    break
+    except FileNotFoundError:
+        return None
+    return _parse(path, lines[-2:-1])[0] if len(lines) > 1 else None
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a line; it is on disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replace the file, atomically."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _parse(path: Path, lines: list[bytes]) -> list[Row]:
+    try:
+        rows = [json.loads(line) for line in lines]
+        assert all(isinstance(row["step"], int) for row in rows), "a line without its step"
+        return rows
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

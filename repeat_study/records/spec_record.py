@@ -1,0 +1,37 @@
+"""The content of spec.json: a run's fields and the numbers that follow from them."""
+
+import json
+from typing import Any
+
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import RESULT_FORMAT, Run
+
+
+def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
+    """The record of a run on a token store, as JSON gives it back."""
+    shape, mixture = run.shape, run.mixture()
+    vocabulary = run.model_vocabulary(store.vocabulary)
+    record = {
+        "name": run.name,
+        "label": run.label,
+        "identity": run.identity,
+        "format": RESULT_FORMAT,
+        **run.model_dump(),
+        "vocabulary": vocabulary,
+        "parameters_non_embedding": shape.parameters_non_embedding,
+        "parameters_total": shape.parameters_total(vocabulary),
+        "steps": run.steps,
+        "trained_tokens": run.positions * run.context,
+        "pool_sequences": mixture.pool,
+        "pool_tokens": mixture.pool * run.context,
+        "unique_tokens": mixture.unique_positions * run.context,
+        "exact_repeated_fraction": float(mixture.exact_fraction),
+        "training_flops_per_token": shape.training_flops_per_token(vocabulary, run.context),
+    }
+    return dict(json.loads(json.dumps(record)))
+
+
+def first_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The first field in which two unequal records differ, with both values."""
+    key = next(key for key in (*expected, *found) if found.get(key) != expected.get(key))
+    return f"{key}: found {found.get(key)!r}, expected {expected.get(key)!r}"
