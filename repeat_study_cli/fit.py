@@ -12,7 +12,7 @@ from repeat_study_cli.tables import WrappedTable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.laws.fit import Fitted
+    from analysis.laws.fit import FittedLaw
 
 
 def fit(
@@ -29,7 +29,7 @@ def fit(
 
     Prints the constants with 95% intervals, and how well each law predicts runs that were left out of the fit.
     """
-    from analysis.laws.cross_validation import compare, verdict
+    from analysis.laws.cross_validation import cross_validate, verdict
     from analysis.laws.points import read_points
     from analysis.laws.registry import NAMES
     from data_prep.files import write_json
@@ -49,8 +49,7 @@ def fit(
         console.print(_constants_table(fitted))
         console.print()
     with show_progress() as report:
-        report("cross-validation", 0.0)
-        compared = compare(points)
+        compared = cross_validate(points, lambda share: report("cross-validation", share))
     if compared.empty:
         console.print("no cross-validation: it needs four sizes or five R")
     else:
@@ -63,7 +62,7 @@ def fit(
         console.print(f"written: {json_}")
 
 
-def _constants_table(fitted: "Fitted") -> WrappedTable:
+def _constants_table(fitted: "FittedLaw") -> WrappedTable:
     from analysis.formatting import NOTHING
     from analysis.laws.fit import NOT_DETERMINED
 
@@ -81,18 +80,18 @@ def _cross_validation_table(compared: "pd.DataFrame") -> WrappedTable:
     table = WrappedTable("left out", "law", "runs", "error (nats)", "median", "worst R (decades)", left=2)
     for row in compared.itertuples(index=False):
         numbers = ("" if value != value else f"{value:.3f}" for value in (row.median, row.peak))
-        table.add_row(row.left_out, row.law, str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
+        table.add_row(row.held_out, row.law, str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
                       note=row.reason or "")  # fmt: skip
     return table
 
 
-def _record(fitted: "Fitted") -> dict[str, object]:
+def _record(fitted: "FittedLaw") -> dict[str, object]:
     return {
         "law": fitted.law.name,
         "runs": fitted.points,
         "error_nats": fitted.error,
         "constants": dict(fitted.constants),
-        "intervals": {name: fitted.interval(name) if fitted.draws else None for name in fitted.free},
+        "intervals": {name: fitted.interval(name) if fitted.resamples else None for name in fitted.free},
         "fitted_on": {name: getattr(fitted.domain, name) for name in ("params", "tokens", "fraction", "repeats")},
-        "resamples": [dict(constants) for constants in fitted.draws],
+        "resamples": [dict(constants) for constants in fitted.resamples],
     }

@@ -8,13 +8,13 @@ from repeat_study_cli.arguments import console, load
 from repeat_study_cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from analysis.laws.fit import Fitted
+    from analysis.laws.fit import FittedLaw
     from analysis.laws.points import Points
 
 
 def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
     """The finished runs of a study; InputError if there are none, or if they belong to several experiments."""
-    from analysis.laws.points import points_of
+    from analysis.laws.study_fits import study_points
     from analysis.runs import load_runs, names_in
 
     declared = load(study, set_)
@@ -27,10 +27,10 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
         )
     if runs.done.empty:
         raise InputError(f"{folder}: no run is finished yet")
-    return points_of(runs)
+    return study_points(runs)
 
 
-def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[Fitted]":
+def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[FittedLaw]":
     """Fit every law, or those of `names`, and print why a law cannot be fitted; InputError if none can.
 
     of_repetition: leave out laws of clean runs.
@@ -38,7 +38,7 @@ def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = Fa
     from analysis.laws.fit import CannotFit, fit
     from analysis.laws.registry import LAWS
 
-    laws = [law for law in LAWS if (not names or law.name in names) and not (of_repetition and law.only_clean)]
+    laws = [law for law in LAWS if (not names or law.name in names) and not (of_repetition and law.clean_only)]
     fits, reasons = [], []
     with show_progress() as report:
         for number, law in enumerate(laws):

@@ -11,8 +11,8 @@ from analysis.formatting import short_count
 from analysis.intervals import percentile_band
 from analysis.laws import partial
 from analysis.laws.law import Constants
-from analysis.laws.points import Floats, Points, ask
-from analysis.laws.study_fits import laws_of
+from analysis.laws.points import Floats, Points, prediction_points
+from analysis.laws.study_fits import fit_study
 from analysis.runs import Runs
 
 NAME = "law_of_repetition"
@@ -20,7 +20,7 @@ NAME = "law_of_repetition"
 
 def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction: runs as points, the law as lines with 95% bands."""
-    laws = laws_of(runs)
+    laws = fit_study(runs)
     if partial.LAW.name not in laws.fits:
         return Missing(NAME, laws.reasons[partial.LAW.name])
     fitted, points = laws.fits[partial.LAW.name], laws.points
@@ -36,8 +36,8 @@ def plot(runs: Runs) -> Plot | Missing:
                 continue
             excess = here.loss - fitted.loss(here.as_clean())
             ax.plot(here.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {short_count(size)}")
-            asked = ask(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
-            drawn = np.array([_excess(constants, asked) for constants in fitted.draws])
+            asked = prediction_points(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
+            drawn = np.array([_excess(constants, asked) for constants in fitted.resamples])
             ax.plot(asked.repeats, _excess(fitted.constants, asked), color=color, linewidth=1.3)
             if len(drawn):
                 ax.fill_between(asked.repeats, *percentile_band(drawn), color=color, alpha=0.2, linewidth=0)
@@ -51,7 +51,7 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     inside = (
         "Bands: 95% over a bootstrap of the residuals, in which what the form misses is not; between the R tried nothing was measured"
-        if fitted.draws
+        if fitted.resamples
         else "No interval, for it has as many constants as runs"
     )
     return Plot(

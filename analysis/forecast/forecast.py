@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.forecast.predictors import Predictor
 from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
-from analysis.laws.points import Floats, Points, ask
+from analysis.laws.points import Floats, Points, prediction_points
 
 SAFE = 0.9  # R is safe if the effective size is at least this share of the size
 SMALLEST_POOL = 1000.0  # tokens; the grid of R ends where the pool gets this small
@@ -121,7 +121,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
     return Forecast(
         predictor=predictor,
         repeats=repeats,
-        clean_loss=float(predictor.loss(ask(question.params, question.tokens, 0.0, 1.0))),
+        clean_loss=float(predictor.loss(prediction_points(question.params, question.tokens, 0.0, 1.0))),
         penalty=Estimate(penalty, *percentile_interval([penalty for penalty, _ in around])),
         multiplier=Estimate(multiplier, *percentile_interval([multiplier for _, multiplier in around])),
         smallest_multiplier=smallest if smallest < 1 else 0.0,
@@ -137,9 +137,9 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
 
 
 def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -> Curve:
-    points = ask(question.params, question.tokens, question.fraction, grid)
+    points = prediction_points(question.params, question.tokens, question.fraction, grid)
     losses, clean = loss(points), loss(points.as_clean())
-    by_size = loss(ask(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
+    by_size = loss(prediction_points(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
     # The clean loss falls with size; np.interp needs rising values.
     multiplier = np.exp(np.interp(losses, by_size[::-1], np.log(SIZE_SHARES)[::-1]))
     return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
@@ -158,8 +158,8 @@ def _shifted(predictor: Predictor, question: Question, repeats: float, nats: flo
 
 def _lost_compute(predictor: Predictor, question: Question, repeats: float) -> float:
     """Compute saved by a clean run with the same loss and tokens per parameter, as a share of the question's compute."""
-    loss = float(predictor.loss(ask(question.params, question.tokens, question.fraction, repeats)))
-    scaled = predictor.loss(ask(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
+    loss = float(predictor.loss(prediction_points(question.params, question.tokens, question.fraction, repeats)))
+    scaled = predictor.loss(prediction_points(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
     return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SIZE_SHARES)[::-1]))) ** 2
 
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from analysis.laws import chudnovsky, hernandez, muennighoff
 from analysis.laws.law import Constants, Domain
 from analysis.laws.points import Floats, Points
+from analysis.laws.registry import LAWS
 
 if TYPE_CHECKING:  # published laws are evaluated without scipy
-    from analysis.laws.fit import Fitted
+    from analysis.laws.fit import FittedLaw
 
 
 @dataclass(frozen=True)
@@ -37,45 +36,21 @@ def published_predictors() -> list[Predictor]:
     """Laws with published constants, or with constants derived from published numbers."""
     return [
         Predictor(
-            "hernandez",
-            hernandez.LAW.title,
+            law.name,
+            law.title,
             "published",
-            hernandez.published_loss,
-            hernandez.PUBLISHED_DOMAIN,
-            tuple(partial(hernandez.published_loss, deeper=depth) for depth in hernandez.PUBLISHED_SPREAD),
-            notes=(
-                "H22 publishes effective sizes but no constants, so the penalty in nats is the loss of the smaller model by"
-                " M23's clean law. The depth measured at 800M is used for all sizes. The interval covers the 340M to 400M"
-                " that 800M acts like at R = 100; it does not cover the paper's 0.55 at R = 1,220 for 10M to 100M",
-            ),
-        ),
-        Predictor(
-            "chudnovsky",
-            chudnovsky.LAW.title,
-            "published",
-            chudnovsky.published_loss,
-            chudnovsky.PUBLISHED_DOMAIN,
-            notes=(
-                "parameters include embeddings. C26 publishes no width of the peak, so the width is H22's. The interval is"
-                " the difference between two data seeds, 0.006 to 0.018 nats",
-            ),
-            noise=chudnovsky.noise,
-        ),
-        Predictor(
-            "muennighoff",
-            muennighoff.LAW.title,
-            "published",
-            lambda points: muennighoff.loss(muennighoff.PUBLISHED, points),
-            muennighoff.PUBLISHED_DOMAIN,
-            notes=(
-                "fitted to runs that repeat their whole data set; for a repeated part, the values of unique and repeated"
-                " tokens are added up. The law has no worst R",
-            ),
-        ),
+            law.published.loss,
+            law.published.domain,
+            law.published.alternatives,
+            noise=law.published.noise,
+            notes=law.published.notes,
+        )
+        for law in LAWS
+        if law.published
     ]
 
 
-def fitted_predictor(fitted: "Fitted") -> Predictor:
+def fitted_predictor(fitted: "FittedLaw") -> Predictor:
     """The predictor of a law that was fitted to runs."""
 
     def loss_with(constants: Constants) -> Callable[[Points], Floats]:
@@ -87,7 +62,7 @@ def fitted_predictor(fitted: "Fitted") -> Predictor:
         f"fitted on {fitted.points} runs",
         fitted.loss,
         fitted.domain,
-        tuple(map(loss_with, fitted.draws)),
+        tuple(map(loss_with, fitted.resamples)),
         knows_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         notes=(
             f"misses its own runs by {fitted.error:.2g} nats (root mean square). The intervals cover the uncertainty of its"

@@ -1,1 +1,1 @@
-"""Laws of loss under repetition: the published ones and ours, fitted, compared and asked."""
+"""Laws of the loss of repeated training: the published ones and this study's own, fitted and cross-validated."""

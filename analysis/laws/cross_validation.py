@@ -1,4 +1,4 @@
-"""Laws judged on runs they were not fitted on: a size that was left out, a range of R that was left out."""
+"""Cross-validation: fit each law without the runs of one model size, or of a range of R, and predict those runs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,16 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws.clean import IN_SIZE
-from analysis.laws.fit import CannotFit, fit
+from analysis.laws.fit import CannotFit, Progress, fit
 from analysis.laws.law import Law
-from analysis.laws.points import Floats, Points, ask
-from analysis.laws.registry import JUDGED
+from analysis.laws.points import Floats, Points, prediction_points
+from analysis.laws.registry import CROSS_VALIDATED
 
-NO_HARM, NEAREST = "no harm at all", "harm of the nearest size and R"
-CHOSEN = (
-    "The form of partial was settled on the runs of repeats_axis, which this comparison therefore flatters; partial_free holds nothing"
-    " that was chosen so, the printed forms hold what their papers print, and results/LOG.md has runs made after the choice."
-)
+# Baselines, which any law has to beat: repeats do nothing; or they do what they do to the nearest size at the nearest R.
+NO_HARM, NEAREST = "baseline: no harm", "baseline: harm of the nearest size and R"
 FEWEST_FOR_A_PEAK = 4  # values of R above 1
 
 Predict = Callable[[Points], Floats]
@@ -24,76 +21,85 @@ Predict = Callable[[Points], Floats]
 
 @dataclass(frozen=True)
 class Split:
-    """Runs to fit on and those that were left out."""
+    """Runs to fit on, and held-out runs to predict."""
 
-    left_out: str
-    fitted: Points
-    judged: Points
+    held_out: str  # "N = 98,304", "R = 4 to 16 (low)"
+    train: Points
+    test: Points
 
 
-def compare(points: Points) -> pd.DataFrame:
-    """One row per split and law: `error`, the root mean square of predicted - measured over the repeated runs left out, and
-    `median`, of its absolute values, both in nats; `peak`, the root mean square of log10 R of the predicted over the measured worst R,
-    over the fractions at which the size left out has an interior one; `reason` where the law could not be fitted.
+def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataFrame:
+    """Prediction errors on held-out runs, a row per split and law or baseline.
 
-    A law without f is fitted on each fraction by itself. Two rules that are no laws are there to be beaten: that repeats
-    do nothing, and that they do what they do to the nearest size at the nearest R that was not left out.
+    Columns: `held_out`, `law`, `runs` (number held out), `error` (root mean square of predicted - measured loss, nats),
+    `median` (of the absolute differences, nats), `peak` (root mean square of log10 of predicted over measured worst R, over the
+    fractions at which the held-out size has an interior worst R) and `reason` (why the law could not be fitted). A law without
+    f is fitted to each fraction separately.
     """
+    fitters: list[tuple[str, Callable[[Points], Predict]]] = [(law.name, _fitter(law)) for law in CROSS_VALIDATED]
+    fitters += [(NO_HARM, _no_harm), (NEAREST, _nearest)]
+    tasks = [(split, name, fitter) for split in splits(points) for name, fitter in fitters]
     rows = []
-    for split in splits(points):
-        judges: list[tuple[str, Callable[[Points], Predict]]] = [(law.name, _fitter(law)) for law in JUDGED]
-        judges += [(NO_HARM, _no_harm), (NEAREST, _nearest)]
-        for name, judge in judges:
-            row = {"left_out": split.left_out, "law": name, "runs": len(split.judged)}
-            try:
-                predict = judge(split.fitted)
-                off = predict(split.judged) - split.judged.loss
-                row |= {"error": float(np.sqrt(np.mean(off**2))), "median": float(np.median(np.abs(off)))}
-                row |= {"peak": _peak_error(predict, split) if name != NO_HARM else float("nan"), "reason": ""}
-            except CannotFit as error:
-                row |= {"error": np.nan, "median": np.nan, "peak": np.nan, "reason": str(error)}
-            rows.append(row)
+    for number, (split, name, fitter) in enumerate(tasks):
+        if progress:
+            progress(number / len(tasks))
+        row = {"held_out": split.held_out, "law": name, "runs": len(split.test)}
+        try:
+            predict = fitter(split.train)
+            off = predict(split.test) - split.test.loss
+            row |= {"error": float(np.sqrt(np.mean(off**2))), "median": float(np.median(np.abs(off)))}
+            row |= {"peak": _peak_error(predict, split) if name != NO_HARM else float("nan"), "reason": ""}
+        except CannotFit as error:
+            row |= {"error": np.nan, "median": np.nan, "peak": np.nan, "reason": str(error)}
+        rows.append(row)
+    if progress:
+        progress(1.0)
     return pd.DataFrame(rows)
 
 
-def verdict(compared: pd.DataFrame) -> str:
-    """Which law predicts best what it did not see, and whether it beats the rules that are no laws."""
-    said = []
-    for kind, name in (("N", "a size"), ("R", "a range of R")):
-        of_kind = compared[compared.left_out.str.startswith(kind) & compared.error.notna()]
-        splits_ = of_kind.left_out.nunique()
-        everywhere = of_kind.groupby("law").left_out.transform("nunique") == splits_
-        means = of_kind[everywhere].groupby("law").error.mean().sort_values()
-        rules, laws = means[means.index.isin([NO_HARM, NEAREST])], means[~means.index.isin([NO_HARM, NEAREST])]
-        if laws.empty or rules.empty:
+def verdict(errors: pd.DataFrame) -> str:
+    """Which law predicts held-out runs best, and whether it beats the baselines; from the table of `cross_validate`."""
+    sentences = []
+    for kind, name in (("N", "a model size"), ("R", "a range of R")):
+        of_kind = errors[errors.held_out.str.startswith(kind) & errors.error.notna()]
+        number = of_kind.held_out.nunique()
+        in_every_split = of_kind.groupby("law").held_out.transform("nunique") == number
+        means = of_kind[in_every_split].groupby("law").error.mean().sort_values()
+        is_baseline = means.index.isin([NO_HARM, NEAREST])
+        baselines, laws = means[is_baseline], means[~is_baseline]
+        if laws.empty or baselines.empty:
             continue
         ranking = ", ".join(f"{law} {error:.3f}" for law, error in laws.items())
-        beaten = "which is better than" if laws.iloc[0] < rules.iloc[0] else "and none is better than"
-        said.append(
-            f"Where {name} is left out, the laws are off by (nats, mean over {splits_} splits) {ranking};"
-            f" {laws.index[0]} is best, {beaten} the rule of {rules.index[0]} ({rules.iloc[0]:.3f})."
+        beats = f"{laws.index[0]} predicts best and beats" if laws.iloc[0] < baselines.iloc[0] else "no law beats"
+        sentences.append(
+            f"With {name} held out, prediction errors are (nats, root mean square, mean over {number} splits): {ranking};"
+            f" {beats} the better baseline, {baselines.index[0].removeprefix('baseline: ')} ({baselines.iloc[0]:.3f})."
         )
-    return " ".join([*said, CHOSEN]) if said else "Too few laws could be fitted to compare them."
+    if not sentences:
+        return "Too few laws could be fitted to compare them."
+    return " ".join([*sentences, *(law.caveat for law in CROSS_VALIDATED if law.caveat)])
 
 
 def splits(points: Points) -> Iterator[Split]:
-    """Each size, with its clean runs, where three others remain; then the R of the lower, middle and upper third."""
-    sizes = np.unique(points.params[~points.clean])
-    for size in sizes:
+    """Hold out each size with its clean runs, if three other sizes have clean runs; then each third of the R."""
+    for size in np.unique(points.params[~points.clean]):
         of_size = points.params == size
         if len(np.unique(points.params[points.clean & ~of_size])) >= 3:
             yield Split(f"N = {size:,.0f}", points[~of_size], points[of_size & ~points.clean])
     repeats = np.unique(points.repeats[~points.clean])
     if len(repeats) >= 5:
-        for name, part in zip(("few", "middling", "many"), np.array_split(repeats, 3), strict=True):
-            chosen = np.isin(points.repeats, part)
-            range_ = f"{part[0]:,.0f}" if len(part) == 1 else f"{part[0]:,.0f} to {part[-1]:,.0f}"
-            yield Split(f"R = {range_} ({name})", points[~chosen], points[chosen])
+        for name, third in zip(("low", "middle", "high"), np.array_split(repeats, 3), strict=True):
+            chosen = np.isin(points.repeats, third)
+            values = f"{third[0]:,.0f}" if len(third) == 1 else f"{third[0]:,.0f} to {third[-1]:,.0f}"
+            yield Split(f"R = {values} ({name})", points[~chosen], points[chosen])
 
 
 def measured_peak(points: Points) -> float:
-    """Worst R of the repeated runs of one size and fraction: of the parabola in log R through the largest mean loss
-    and its neighbours; NaN where the largest is at an end of the R tried, or these are too few."""
+    """Worst R of the repeated runs of one size and fraction.
+
+    It is the peak of a parabola in log R through the largest mean loss and its neighbours; NaN if the largest is at an end of
+    the R tried or if there are fewer than FEWEST_FOR_A_PEAK.
+    """
     repeats = np.unique(points.repeats)
     means = np.array([points.loss[points.repeats == value].mean() for value in repeats])
     worst = int(means.argmax())
@@ -105,56 +111,56 @@ def measured_peak(points: Points) -> float:
 
 
 def _peak_error(predict: Predict, split: Split) -> float:
-    """Of the sizes that were left out whole; where R were left out there is no peak to measure without them."""
-    if split.left_out.startswith("R"):
+    """Error of the worst R of a held-out size, decades; NaN for held-out R, without which no peak can be measured."""
+    if split.held_out.startswith("R"):
         return float("nan")
-    off = []
-    for fraction in np.unique(split.judged.fraction):
-        at = split.judged[split.judged.fraction == fraction]
-        if np.isnan(measured := measured_peak(at)):
+    errors = []
+    for fraction in np.unique(split.test.fraction):
+        measured_at = split.test[split.test.fraction == fraction]
+        if np.isnan(measured := measured_peak(measured_at)):
             continue
-        grid = np.geomspace(1.0, at.repeats.max(), 1000)
-        predicted = predict(ask(at.params[0], at.tokens[0], fraction, grid))
-        if (worst := int(predicted.argmax())) < len(grid) - 1:  # or this law knows none there
-            off.append(np.log10(grid[worst] / measured))
-    return float(np.sqrt(np.mean(np.square(off)))) if off else float("nan")
+        grid = np.geomspace(1.0, measured_at.repeats.max(), 1000)
+        losses = predict(prediction_points(measured_at.params[0], measured_at.tokens[0], fraction, grid))
+        if (worst := int(losses.argmax())) < len(grid) - 1:  # else the law predicts no interior worst R
+            errors.append(np.log10(grid[worst] / measured))
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
 
 
 def _fitter(law: Law) -> Callable[[Points], Predict]:
-    def one(points: Points) -> Predict:
-        return fit(law, points, draws=0).loss
+    def fit_all(train: Points) -> Predict:
+        return fit(law, train, resamples=0).loss
 
-    def for_each_fraction(points: Points) -> Predict:
-        fractions = np.unique(points.fraction[~points.clean])
-        fits = {value: one(points[points.clean | (points.fraction == value)]) for value in fractions}
+    def fit_each_fraction(train: Points) -> Predict:
+        fractions = np.unique(train.fraction[~train.clean])
+        fits = {value: fit_all(train[train.clean | (train.fraction == value)]) for value in fractions}
 
-        def predict(asked: Points) -> Floats:
-            found = np.empty_like(asked.params)
-            nearest = fractions[np.abs(asked.fraction[:, None] - fractions).argmin(axis=1)]
+        def predict(points: Points) -> Floats:
+            losses = np.empty_like(points.params)
+            nearest = fractions[np.abs(points.fraction[:, None] - fractions).argmin(axis=1)]
             for value, fitted in fits.items():
-                found[nearest == value] = fitted(asked[nearest == value])
-            return found
+                losses[nearest == value] = fitted(points[nearest == value])
+            return losses
 
         return predict
 
-    return for_each_fraction if law.one_fraction else one
+    return fit_each_fraction if law.ignores_fraction else fit_all
 
 
-def _no_harm(points: Points) -> Predict:
-    return fit(IN_SIZE, points, draws=0).loss
+def _no_harm(train: Points) -> Predict:
+    return fit(IN_SIZE, train, resamples=0).loss
 
 
-def _nearest(points: Points) -> Predict:
-    """The clean law and, above it, the mean excess of the runs that are nearest in f, then N, then R."""
-    clean = _no_harm(points)
-    known = points[~points.clean]
-    excess = known.loss - clean(known)
+def _nearest(train: Points) -> Predict:
+    """The clean law plus the mean excess of the training runs that are nearest in f, then N, then R."""
+    clean = _no_harm(train)
+    repeated = train[~train.clean]
+    excess = repeated.loss - clean(repeated)
 
-    def predict(asked: Points) -> Floats:
-        distance = 1e6 * np.abs(asked.fraction[:, None] - known.fraction)
-        distance += 1e3 * np.abs(np.log(asked.params[:, None] / known.params))
-        distance += np.abs(np.log(asked.repeats[:, None] / known.repeats))
-        least = distance <= distance.min(axis=1, keepdims=True) + 1e-9
-        return clean(asked) + (least * excess).sum(axis=1) / least.sum(axis=1)
+    def predict(points: Points) -> Floats:
+        distance = 1e6 * np.abs(points.fraction[:, None] - repeated.fraction)
+        distance += 1e3 * np.abs(np.log(points.params[:, None] / repeated.params))
+        distance += np.abs(np.log(points.repeats[:, None] / repeated.repeats))
+        nearest = distance <= distance.min(axis=1, keepdims=True) + 1e-9
+        return clean(points) + (nearest * excess).sum(axis=1) / nearest.sum(axis=1)
 
     return predict

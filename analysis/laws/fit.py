@@ -1,5 +1,6 @@
-"""Fits with intervals: Huber loss on log loss from several starts [M23 section 6], and a bootstrap over runs."""
+"""Fit a law to runs: Huber loss on log loss from several starts [M23, section 6], with bootstrap intervals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,66 +13,74 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-FOLLOWED = 4  # starts
-STEP = 1e-6  # of the slopes
-FAR = 10.0
+BEST_STARTS = 4  # of the grid of starts, which are optimised for a few steps
+STEP = 1e-6  # of the finite differences
+MAX_LOG_LOSS = 10.0  # predicted if the law overflows
+NEAR_BOUND = 1e-2  # in the fit's units: a logarithm or an exponent
 NOT_DETERMINED = "not determined: at a bound of the search"
-AT_BOUND = 1e-2  # of a logarithm, or of an exponent
 BOOTSTRAP_STEPS = 30
-DRAWS = 200
+RESAMPLES = 200
+
+Progress = Callable[[float], None]  # called with the share of the work that is done, 0 to 1
 
 
 class CannotFit(Exception):
-    """Why a law cannot be fitted on some points."""
+    """The points do not determine a law; the message says why."""
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A law with the constants that fit some points best, and those of every draw of the bootstrap."""
+class FittedLaw:
+    """A law with its best constants and those of every bootstrap resample."""
 
     law: Law
     constants: Constants
-    draws: tuple[Constants, ...]
-    free: tuple[str, ...]  # the constants that were fitted; others stand at a fixed value
+    resamples: tuple[Constants, ...]
+    free: tuple[str, ...]  # names of the constants that were fitted
     domain: Domain
     points: int
-    error: float  # root mean square of fitted - measured, nats
-    undetermined: tuple[str, ...] = ()  # constants that stopped at a bound of the search
+    error: float  # root mean square of fitted - measured loss, nats
+    undetermined: tuple[str, ...] = ()  # constants at a bound of the search
 
     def loss(self, points: Points) -> Floats:
-        """Predicted loss in nats."""
+        """Predicted loss in nats per token."""
         return self.law.loss(self.constants, points)
 
     def interval(self, name: str) -> tuple[float, float]:
-        """95% interval of a constant; NaN without draws."""
-        return percentile_interval([draw[name] for draw in self.draws])
+        """95% interval of a constant; NaN without resamples."""
+        return percentile_interval([constants[name] for constants in self.resamples])
 
 
-def fit(law: Law, points: Points, draws: int = DRAWS, seed: int = 0) -> Fitted:
-    """Fit on these points; a clean law takes the clean ones.
+def fit(
+    law: Law, points: Points, resamples: int = RESAMPLES, seed: int = 0, progress: Progress | None = None
+) -> FittedLaw:
+    """Fit a law to these points, a clean law to the clean ones.
 
-    The bootstrap keeps the design, which whoever made the runs chose, and draws the residuals of the runs anew (in log loss, of
-    any run, wider by n/(n - p): like least absolute deviations, the fit
-    passes through as many runs as it has constants). Raises CannotFit where there are fewer distinct points than constants.
+    The bootstrap resamples the residuals in log loss and keeps the design, because the experimenter chose it. With p constants
+    for n runs, residuals are scaled by n/(n - p): like least absolute deviations, the fit passes through about p runs exactly.
+    Raises CannotFit if the points do not determine the law.
     """
-    points = points[points.clean] if law.only_clean else points
+    points = points[points.clean] if law.clean_only else points
     check(law, points)
     search = _Search.of(law, points)
     measured = np.log(points.loss)
     best = search.best(measured)
     fitted = search.predicted(best)
     residuals = measured - fitted
-    over = len(points) - len(best)
-    wider = len(points) / max(over, 1)
+    surplus = len(points) - len(best)
+    scale = len(points) / max(surplus, 1)
     random = np.random.default_rng(seed)
-    again = [
-        search.from_start(best, fitted + wider * random.choice(residuals, len(points)), BOOTSTRAP_STEPS)[0]
-        for _ in range(draws if over > 0 else 0)
-    ]
-    return Fitted(
+    resampled = []
+    for number in range(resamples if surplus > 0 else 0):
+        if progress:
+            progress(number / resamples)
+        losses = fitted + scale * random.choice(residuals, len(points))
+        resampled.append(search.optimise(best, losses, BOOTSTRAP_STEPS)[0])
+    if progress:
+        progress(1.0)
+    return FittedLaw(
         law,
         search.constants(best),
-        tuple(map(search.constants, again)),
+        tuple(map(search.constants, resampled)),
         tuple(constant.name for constant in search.free),
         domain_of(points),
         len(points),
@@ -81,107 +90,113 @@ def fit(law: Law, points: Points, draws: int = DRAWS, seed: int = 0) -> Fitted:
 
 
 def check(law: Law, points: Points) -> None:
-    """Raise CannotFit where these points do not determine the law."""
+    """Raise CannotFit if these points do not determine the law."""
     needed = len(free_constants(law, points))
     design = np.stack([points.params, points.tokens, points.fraction, points.repeats])
     distinct = np.unique(design, axis=1).shape[1] if len(points) else 0
-    kind = "clean runs" if law.only_clean else "runs"
+    kind = "clean runs" if law.clean_only else "runs"
     if not points.clean.any():
-        raise CannotFit("no clean run to tell the harm by")
+        raise CannotFit("needs clean runs, found none")
     if distinct < needed:
-        raise CannotFit(f"it has {needed} constants and needs as many different {kind}, {distinct} found")
+        raise CannotFit(f"has {needed} constants and needs as many different {kind}, found {distinct}")
     sizes = len(np.unique(points.params[points.clean]))
     if sizes < 3:
-        raise CannotFit(f"clean runs of three sizes needed, {sizes} found")
-    if not law.only_clean and law.one_fraction and len(np.unique(points.fraction[~points.clean])) > 1:
-        raise CannotFit("it has no repeated fraction in it, and the runs have several")
-    if not law.only_clean and len(np.unique(points.repeats)) < 4:
-        raise CannotFit(f"runs at three R above 1 needed, {len(np.unique(points.repeats[~points.clean]))} found")
+        raise CannotFit(f"needs clean runs of three sizes, found {sizes}")
+    if not law.clean_only and law.ignores_fraction and len(np.unique(points.fraction[~points.clean])) > 1:
+        raise CannotFit("does not depend on the repeated fraction, but the runs have several")
+    if not law.clean_only and len(np.unique(points.repeats)) < 4:
+        raise CannotFit(f"needs runs at three R above 1, found {len(np.unique(points.repeats[~points.clean]))}")
 
 
 def free_constants(law: Law, points: Points) -> tuple[Constant, ...]:
-    """The constants that these points can tell."""
+    """The constants that these points can determine."""
 
     def varies(column: str) -> bool:
         values = getattr(points, column) if column != "fraction" else points.fraction[~points.clean]
         return len(np.unique(values)) > 1
 
-    return tuple(one for one in law.constants if not one.varies or varies(one.varies))
+    return tuple(constant for constant in law.constants if not constant.needs_several or varies(constant.needs_several))
 
 
 @dataclass(frozen=True)
 class _Search:
-    """The fit in units in which every constant is near one: logarithms, coefficients at the middle of the points."""
+    """The optimisation, in units in which every parameter is of order one.
+
+    theta: the fitted parameters, shape [free] or [rows, free]; logarithms of positive constants, and coefficients times the
+    powers they multiply at the geometric mean of the points.
+    """
 
     law: Law
     points: Points
     free: tuple[Constant, ...]
     fixed: dict[str, float]
-    middle: dict[str, float]
+    mean: dict[str, float]  # geometric, of params and tokens
 
     @classmethod
     def of(cls, law: Law, points: Points) -> "_Search":
         free = free_constants(law, points)
-        fixed = dict(law.held) | {one.name: one.otherwise for one in law.constants if one not in free}
-        middle = {name: float(np.exp(np.log(getattr(points, name)).mean())) for name in ("params", "tokens")}
-        return cls(law, points, free, fixed, middle)
+        defaults = {constant.name: constant.default for constant in law.constants if constant not in free}
+        mean = {name: float(np.exp(np.log(getattr(points, name)).mean())) for name in ("params", "tokens")}
+        return cls(law, points, free, dict(law.fixed) | defaults, mean)
 
     def constants(self, theta: Floats) -> dict[str, Any]:
-        """The law's constants for theta of shape [free], or for each row of [rows, free] as columns [rows, 1]."""
+        """The law's constants: numbers for theta of shape [free], columns [rows, 1] for [rows, free]."""
         columns = theta[..., None] if theta.ndim > 1 else theta
-        found: dict[str, Any] = dict(self.fixed)
-        for place, one in enumerate(self.free):
+        values: dict[str, Any] = dict(self.fixed)
+        for place, constant in enumerate(self.free):
             value = columns[:, place] if theta.ndim > 1 else columns[place]
-            found[one.name] = np.exp(value) if one.positive else value
-        for one in self.free:
-            for column, exponent, sign in one.per:
-                found[one.name] = found[one.name] * self.middle[column] ** (sign * found[exponent])
-        return found
+            values[constant.name] = np.exp(value) if constant.positive else value
+        for constant in self.free:
+            for power in constant.multiplies:
+                factor = self.mean[power.column] ** (-power.sign * values[power.exponent])
+                values[constant.name] = values[constant.name] * factor
+        return values
 
     def predicted(self, theta: Floats) -> Floats:
-        """Log loss, shape [points] or [rows, points]; far from everything where the law overflows."""
+        """Log loss, shape [points] or [rows, points]; ±MAX_LOG_LOSS or more if the law overflows."""
         with np.errstate(all="ignore"):
-            found = np.log(self.law.loss(self.constants(theta), self.points))
-        return np.nan_to_num(found, nan=FAR, posinf=FAR, neginf=-FAR)
+            log_loss = np.log(self.law.loss(self.constants(theta), self.points))
+        return np.nan_to_num(log_loss, nan=MAX_LOG_LOSS, posinf=MAX_LOG_LOSS, neginf=-MAX_LOG_LOSS)
 
-    def slopes(self, theta: Floats) -> Floats:
-        """Of log loss by every free constant, [points, free]; all in one call, which is what makes a fit fast."""
+    def jacobian(self, theta: Floats) -> Floats:
+        """Derivatives of log loss, [points, free]; one vectorised call for all columns makes fits fast."""
         stepped = self.predicted(np.vstack([theta, theta + STEP * np.eye(len(theta))]))
         return (stepped[1:] - stepped[0]).T / STEP
 
-    def from_start(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
+    def optimise(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
+        """Parameters and cost after at most `steps` evaluations."""
         low, high = self._bounds()
-        found = least_squares(
+        result = least_squares(
             lambda theta: self.predicted(theta) - measured,
             np.clip(start, low + 1e-6, high - 1e-6),
-            jac=self.slopes,
+            jac=self.jacobian,
             bounds=(low, high),
             loss="huber",
             f_scale=HUBER_DELTA,
             max_nfev=steps,
         )
-        return found.x, float(found.cost)
+        return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """Of a grid of starts the nearest are followed a little, and the best of these to the end."""
-        starts = np.array(list(product(*([self._inner(one, start) for start in one.starts] for one in self.free))))
+        """The best fit: a grid of starts, the best few optimised for some steps, the best of those to convergence."""
+        grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
+        starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)
-        near = starts[np.argsort(cost, kind="stable")[:FOLLOWED]]
-        first = sorted((self.from_start(start, measured, 20) for start in near), key=lambda found: found[1])
-        return self.from_start(first[0][0], measured, 400)[0]
+        nearest = starts[np.argsort(cost, kind="stable")[:BEST_STARTS]]
+        candidates = sorted((self.optimise(start, measured, 20) for start in nearest), key=lambda result: result[1])
+        return self.optimise(candidates[0][0], measured, 400)[0]
 
     def at_bounds(self, theta: Floats) -> tuple[str, ...]:
+        """Names of the constants that stopped at a bound."""
         low, high = self._bounds()
-        near = (theta - low < AT_BOUND) | (high - theta < AT_BOUND)
-        return tuple(one.name for one, is_near in zip(self.free, near, strict=True) if is_near)
+        near = (theta - low < NEAR_BOUND) | (high - theta < NEAR_BOUND)
+        return tuple(constant.name for constant, is_near in zip(self.free, near, strict=True) if is_near)
 
     def _bounds(self) -> tuple[Floats, Floats]:
-        low, high = (
-            np.array([self._inner(one, value) for one, value in zip(self.free, side, strict=True)])
-            for side in ([one.low for one in self.free], [one.high for one in self.free])
-        )
+        low = np.array([self._theta(constant, constant.low) for constant in self.free])
+        high = np.array([self._theta(constant, constant.high) for constant in self.free])
         return low, high
 
     @staticmethod
-    def _inner(one: Constant, value: float) -> float:
-        return float(np.log(value)) if one.positive else value
+    def _theta(constant: Constant, value: float) -> float:
+        return float(np.log(value)) if constant.positive else value

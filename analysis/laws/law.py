@@ -1,96 +1,117 @@
-"""The form that all laws share: named constants, a loss for every point, and where they hold."""
+"""What every law has: named constants, a loss for every point, and the range that its constants are valid for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import NamedTuple
 
 from analysis.laws.points import Floats, Points
 
 Constants = Mapping[str, float]
 
 
+class Power(NamedTuple):
+    """A factor column^(sign·exponent) of a law, such as N^-alpha: Power("params", "alpha", -1)."""
+
+    column: str  # params or tokens
+    exponent: str  # name of the constant in the exponent
+    sign: int
+
+
 @dataclass(frozen=True)
 class Constant:
-    """A constant of a law and how it is searched for.
+    """A constant of a law and where a fit searches for it.
 
-    A positive one is fitted as its logarithm. `per` names powers of params or tokens that it is a coefficient of, as
-    (column, exponent, sign): then its size at the middle of the points is fitted, which hardly depends on the exponent.
+    A positive constant is fitted as its logarithm. If it multiplies powers of params or tokens, the fit searches for the
+    whole product at the geometric mean of the points, which hardly depends on the exponents.
     """
 
     name: str
-    starts: tuple[float, ...]  # in the units of the fit
-    low: float
+    starts: tuple[float, ...]  # of the fitted value
+    low: float  # of the fitted value
     high: float
     positive: bool = True
-    per: tuple[tuple[str, str, int], ...] = ()
-    varies: str = ""  # a column that has to vary among the points, or this stays at `otherwise`
-    otherwise: float = 0.0
+    multiplies: tuple[Power, ...] = ()
+    needs_several: str = (
+        ""  # a column; if all points share one value of it, the constant is not fitted but set to `default`
+    )
+    default: float = 0.0
 
 
 @dataclass(frozen=True)
 class Law:
-    """A form of L(N, T, f, R) in nats per token."""
+    """A formula for the loss L(N, T, f, R) in nats per token.
+
+    A file of `analysis/laws` defines a law; `registry.LAWS` lists them.
+    """
 
     name: str
     title: str
     constants: tuple[Constant, ...]
     loss: Callable[[Constants, Points], Floats]
-    only_clean: bool = False  # it knows no repetition and is fitted on clean runs
-    one_fraction: bool = False  # it has no f
-    held: Constants = field(default_factory=dict)  # constants that are given, not fitted
+    clean_only: bool = False  # it has no R, so it is fitted on clean runs only
+    ignores_fraction: bool = False  # it has no f, so a fit needs repeated runs of one fraction
+    fixed: Constants = field(default_factory=dict)  # constants that are not fitted
+    variants: "tuple[Law, ...]" = ()  # forms with other fixed constants, for cross-validation only
+    caveat: str = ""  # what a reader of its cross-validation has to know
+    published: "Published | None" = None
 
 
-def held(law: Law, name: str, title: str, **values: float) -> Law:
-    """The law with these constants given."""
-    return replace(
-        law,
-        name=name,
-        title=title,
-        constants=tuple(one for one in law.constants if one.name not in values),
-        held=values,
-    )
+def with_fixed(law: Law, name: str, title: str, **values: float) -> Law:
+    """The law with these constants fixed."""
+    free = tuple(constant for constant in law.constants if constant.name not in values)
+    return replace(law, name=name, title=title, constants=free, fixed=values, variants=(), caveat="", published=None)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The smallest and largest value of every column that a law was fitted on."""
+    """Smallest and largest value of every column that a law was fitted on."""
 
     params: tuple[float, float]
     tokens: tuple[float, float]
     fraction: tuple[float, float]  # of repeated runs
     repeats: tuple[float, float]
-    tokens_per_param: tuple[float, float] | None = None  # where it is narrower than the two
+    tokens_per_param: tuple[float, float] | None = None  # if it is narrower than params and tokens imply
 
     def outside(self, params: float, tokens: float, fraction: float, repeats: float | None = None) -> list[str]:
-        """What of a question lies outside, each as a clause; 1% off is inside."""
-        asked = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
+        """A clause for every value outside the domain by more than 1%."""
+        values = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
         if self.tokens_per_param:
-            asked["tokens_per_param"] = tokens / params
-        said = []
-        for name, value in asked.items():
+            values["tokens_per_param"] = tokens / params
+        clauses = []
+        for name, value in values.items():
             low, high = getattr(self, name)
             if value is not None and not low / 1.01 <= value <= high * 1.01:
-                range_ = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-                said.append(f"{name.replace('_', ' ')} {value:.3g} (fitted on {range_})")
-        return said
+                fitted_on = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+                clauses.append(f"{name.replace('_', ' ')} {value:.3g} (fitted on {fitted_on})")
+        return clauses
+
+
+@dataclass(frozen=True)
+class Published:
+    """A law with the constants that its paper gives.
+
+    loss: nats per token. alternatives: the same with other constants that the paper allows; their range is the interval.
+    noise: nats by which two runs at R differ that differ only in their data; it replaces the interval.
+    """
+
+    loss: Callable[[Points], Floats]
+    domain: Domain
+    notes: tuple[str, ...] = ()
+    alternatives: tuple[Callable[[Points], Floats], ...] = ()
+    noise: Callable[[float], float] | None = None
 
 
 def domain_of(points: Points) -> Domain:
-    """The ranges of these points."""
+    """The domain that these points span."""
     repeated = points if points.clean.all() else points[~points.clean]
 
-    def range_of(values: Floats) -> tuple[float, float]:
+    def ends(values: Floats) -> tuple[float, float]:
         return float(values.min()), float(values.max())
 
-    per_param = range_of(points.tokens / points.params)
-    most = float(points.repeats.max())
-    return Domain(range_of(points.params), range_of(points.tokens), range_of(repeated.fraction), (1.0, most), per_param)
-
-
-def seen(points: Points, half_life: float) -> Floats:
-    """What the tokens of a run are worth in unique ones when each further pass over the pool is worth less
-    [M23: D' = U + U·R*·(1 - exp(-r/R*)), r = passes - 1], the tokens outside of the pool being seen once."""
-    return (1 - points.fraction) * points.tokens + points.pool * (
-        1 + half_life * -np.expm1(-(points.repeats - 1) / half_life)
+    return Domain(
+        params=ends(points.params),
+        tokens=ends(points.tokens),
+        fraction=ends(repeated.fraction),
+        repeats=(1.0, float(points.repeats.max())),
+        tokens_per_param=ends(points.tokens / points.params),
     )

@@ -1,13 +1,17 @@
-"""L26: a penalty for overfitting that grows with passes and with parameters per unique token [L26]."""
+"""Lovelace et al. 2026: a penalty for overfitting grows with the passes and with the parameters per unique token [L26]."""
+
+from dataclasses import replace
 
 from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.law import Constant, Constants, Law
+from analysis.laws.law import Constant, Constants, Law, Power
 from analysis.laws.points import Floats, Points
 
 
 def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/N^alpha + B/(U·(1+r))^beta + P·r^delta·(N/U)^kappa; of a run that repeats a part, U counts all different tokens
-    and r is the mean number of passes over them less one."""
+    """E + A/N^alpha + B/(U·(1 + r))^beta + P·r^delta·(N/U)^kappa.
+
+    For a run that repeats only a part of its data, U counts all unique tokens and r is the mean number of passes over them, minus one.
+    """
     r = points.tokens / points.unique - 1
     penalty = constants["P"] * r ** constants["delta"] * (points.params / points.unique) ** constants["kappa"]
     clean = constants["E"] + constants["A"] * points.params ** -constants["alpha"]
@@ -21,12 +25,13 @@ LAW = Law(
         FLOOR,
         *SIZE,
         *(
-            Constant(c.name, c.starts, c.low, c.high, per=c.per, varies="tokens", otherwise=o)
-            for c, o in zip(DATA, (0.0, 1.0), strict=True)
+            replace(constant, needs_several="tokens", default=default)
+            for constant, default in zip(DATA, (0.0, 1.0), strict=True)
         ),
-        Constant("P", (0.03, 0.3), 1e-9, 1e3, per=(("tokens", "kappa", 1), ("params", "kappa", -1))),
+        Constant("P", (0.03, 0.3), 1e-9, 1e3, multiplies=(Power("tokens", "kappa", -1), Power("params", "kappa", 1))),
         Constant("delta", (0.5, 1.5), 0.01, 10.0),
         Constant("kappa", (0.3, 1.0), 1e-3, 5.0),
     ),
     loss,
 )
+LAWS = (LAW,)

@@ -1,12 +1,15 @@
-"""M23: repeated tokens lose their worth exponentially with every pass, and surplus parameters theirs [M23 section 5]."""
+"""Muennighoff et al. 2023: the value of repeated tokens decays exponentially with every pass, and so does the value of
+parameters beyond the compute-optimal size [M23, section 5]."""
+
+from dataclasses import replace
 
 import numpy as np
 
 from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.law import Constant, Constants, Domain, Law, seen
+from analysis.laws.law import Constant, Constants, Domain, Law, Published, with_fixed
 from analysis.laws.points import Floats, Points
 
-PUBLISHED = {
+CONSTANTS = {
     "E": float(np.exp(0.6255)),
     "A": float(np.exp(6.2554)),
     "alpha": 0.35266,
@@ -15,32 +18,65 @@ PUBLISHED = {
     "R_D": 15.388,
     "R_N": 5.3097,
 }
-# Of its runs, which repeat the whole of their data; up to a few epochs beyond which it says itself that it errs.
+# The paper's runs repeat all their data. Beyond a few epochs its authors report larger errors themselves.
 PUBLISHED_DOMAIN = Domain((7e6, 8.7e9), (1e8, 9e11), (1.0, 1.0), (1.0, 44.0))
 
 
+def effective_tokens(points: Points, half_life: float) -> Floats:
+    """Number of unique tokens that are worth as much as the tokens of a run.
+
+    Tokens outside the pool are seen once. The pool counts as U + U·R*·(1 - exp(-r/R*)) for U tokens, r = R - 1 further passes
+    and the constant R* = `half_life` [M23].
+    """
+    return (1 - points.fraction) * points.tokens + points.pool * (
+        1 + half_life * -np.expm1(-(points.repeats - 1) / half_life)
+    )
+
+
 def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/N'^alpha + B/D'^beta, D' summed over the tokens seen once and the pool; N' counts what exceeds the size that
-    the unique tokens are best spent on by the same law as passes beyond the first."""
+    """E + A/N'^alpha + B/D'^beta.
+
+    D' is `effective_tokens`. N' discounts parameters beyond the compute-optimal size for the unique tokens, as D' discounts
+    passes beyond the first.
+    """
     a, alpha, b, beta = (constants[name] for name in ("A", "alpha", "B", "beta"))
-    # With compute 6·N·D the loss is least where alpha·A/N^alpha = beta·B/D^beta.
-    best = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
-    useful = np.minimum(points.params, best)
-    with np.errstate(over="ignore"):  # a search that goes astray: infinite surplus is worth what very much is
+    # At compute 6·N·D the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
+    optimal = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
+    useful = np.minimum(points.params, optimal)
+    with np.errstate(
+        over="ignore"
+    ):  # far from the best fit `useful` can underflow; an infinite surplus is discounted like a large one
         surplus = points.params / useful - 1
     size = useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
-    return constants["E"] + a * size**-alpha + b * seen(points, constants["R_D"]) ** -beta
+    return constants["E"] + a * size**-alpha + b * effective_tokens(points, constants["R_D"]) ** -beta
 
 
 def clean_loss(constants: Constants, points: Points) -> Floats:
-    """The same without repetition and for any size: E + A/N^alpha + B/T^beta, the law that it extends."""
+    """The law without repetition and surplus parameters: E + A/N^alpha + B/T^beta."""
     size, data = points.params ** -constants["alpha"], points.tokens ** -constants["beta"]
     return constants["E"] + constants["A"] * size + constants["B"] * data
 
 
-LAW = Law(
+FREE = Law(
     "muennighoff",
-    "Muennighoff et al. 2023: passes lose their worth",
+    "Muennighoff et al. 2023: repeated passes are worth less and less",
     (FLOOR, *SIZE, *DATA, Constant("R_D", (5.0, 20.0), 0.1, 1e4), Constant("R_N", (5.0,), 0.1, 1e4)),
     loss,
 )
+LAW = replace(
+    FREE,
+    variants=(
+        with_fixed(
+            FREE, "muennighoff_printed", "with its printed half-lives", R_D=CONSTANTS["R_D"], R_N=CONSTANTS["R_N"]
+        ),
+    ),
+    published=Published(
+        lambda points: loss(CONSTANTS, points),
+        PUBLISHED_DOMAIN,
+        notes=(
+            "fitted to runs that repeat their whole data set; for a repeated part, the values of unique and repeated tokens are"
+            " added up. The law has no worst R",
+        ),
+    ),
+)
+LAWS = (LAW,)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from analysis.laws.clean import IN_SIZE
 from analysis.laws.fit import fit
-from analysis.laws.points import Floats, ask
+from analysis.laws.points import Floats, prediction_points
 
 PARAMETERS = 3
 
@@ -47,8 +47,8 @@ def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
         raise ValueError(
             f"a power law with a constant needs clean runs of {PARAMETERS} sizes, found {len(np.unique(n))}"
         )
-    points = replace(ask(n, 1.0, 0.0, 1.0), loss=measured)  # of any number that falls: a size, or compute
-    fitted = fit(IN_SIZE, points, draws=0)
+    points = replace(prediction_points(n, 1.0, 0.0, 1.0), loss=measured)  # of any number that falls: a size, or compute
+    fitted = fit(IN_SIZE, points, resamples=0)
     found = fitted.constants
     return PowerLaw(
         irreducible=found["E"],

@@ -30,7 +30,7 @@ from analysis.figures import (
 )
 from analysis.figures.plot import Missing, Plot, SavedPlot
 from analysis.formatting import three_digits
-from analysis.laws.study_fits import laws_of
+from analysis.laws.study_fits import fit_study
 from analysis.measures import fine_tuning
 from analysis.measures.degradation import summary
 from analysis.report import fine_tuning_section
@@ -128,12 +128,14 @@ def write_report(folder: Path, names: list[str] | None = None) -> tuple[pd.DataF
     pictures = [picture for section in sections for picture in section.pictures]
     write_images(folder, [*(tuned.pictures if tuned else []), *pictures])
     (folder / "tables").mkdir(exist_ok=True)
-    laws = [(section.variant, laws_of(section.runs)) for section in sections]
+    laws = [(section.variant, fit_study(section.runs)) for section in sections]
     tables = {"beside_the_papers": published}
     if sections:
         tables["summary"] = numbers
         tables["laws"] = _joined([found.constants().assign(variant=variant) for variant, found in laws])
-        tables["laws_left_out"] = _joined([found.compared.assign(variant=variant) for variant, found in laws])
+        tables["cross_validation"] = _joined(
+            [found.cross_validation.assign(variant=variant) for variant, found in laws]
+        )
     if tuned:
         tables["fine_tuning"] = tuned.numbers
     for name, table in tables.items():

@@ -6,14 +6,14 @@ from analysis.figures.plot import Missing
 from analysis.formatting import cell
 from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS
-from analysis.laws.study_fits import StudyLaws, laws_of
+from analysis.laws.study_fits import StudyFits, fit_study
 from analysis.report.html import Part, Table
 from analysis.runs import Runs
 
 
 def tell(runs: Runs) -> Part | Missing:
     """Sentences on which law predicts best, the comparison on runs left out, and every constant."""
-    laws = laws_of(runs)
+    laws = fit_study(runs)
     if not laws.fits:
         return Missing("laws", "; ".join(dict.fromkeys(laws.reasons.values())))
     titles = {law.name: law.title for law in LAWS}
@@ -25,7 +25,7 @@ def tell(runs: Runs) -> Part | Missing:
     ]
     sentences += [f"{titles[name]} ({name}) is not fitted: {reason}." for name, reason in laws.reasons.items()]
     tables = []
-    if len(laws.compared):
+    if len(laws.cross_validation):
         tables.append(Table("Runs that were left out", LEFT_OUT, _compared(laws)))
     tables.append(Table("Constants", CONSTANTS, _constants(laws)))
     return Part("Laws", sentences, tables)
@@ -35,7 +35,7 @@ LEFT_OUT = (
     "<p>Each law is fitted without the runs of a size, or of a range of R, and then predicts them. Error: root mean square of"
     " predicted less measured test loss over the repeated runs left out; beside it the median of its absolute value. Worst R:"
     " predicted over measured, in decades, where the size left out has an interior one. Two rules that are no laws are there to be"
-    ' beaten. All digits are in <a href="tables/laws_left_out.csv">tables/laws_left_out.csv</a>.</p>'
+    ' beaten. All digits are in <a href="tables/cross_validation.csv">tables/cross_validation.csv</a>.</p>'
 )
 CONSTANTS = (
     "<p>In the papers' units: N without embeddings, tokens, nats. 95% intervals by a bootstrap that draws the residuals of the"
@@ -43,11 +43,11 @@ CONSTANTS = (
 )
 
 
-def _compared(laws: StudyLaws) -> pd.DataFrame:
-    table = laws.compared
+def _compared(laws: StudyFits) -> pd.DataFrame:
+    table = laws.cross_validation
     return pd.DataFrame(
         {
-            "left out": table.left_out,
+            "left out": table.held_out,
             "law": table.law,
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),
@@ -58,7 +58,7 @@ def _compared(laws: StudyLaws) -> pd.DataFrame:
     )
 
 
-def _constants(laws: StudyLaws) -> pd.DataFrame:
+def _constants(laws: StudyFits) -> pd.DataFrame:
     table = laws.constants()
     known = table.low.notna()
     interval = table.low.map("{:.4g}".format) + " to " + table.high.map("{:.4g}".format)

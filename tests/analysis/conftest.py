@@ -1,11 +1,11 @@
-"""Reports of tests fit their laws with few draws."""
+"""Reports of tests fit their laws with few bootstrap resamples."""
 
 import pytest
 
-from analysis.laws import study_fits as of_study
+from analysis.laws import study_fits
 
 
 @pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bootstrap takes seconds that a page's form does not need; what intervals are worth is tested by itself."""
-    monkeypatch.setattr(of_study, "DRAWS", 5)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bootstraps take seconds; tests/analysis/laws checks the intervals themselves."""
+    monkeypatch.setattr(study_fits, "RESAMPLES", 5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.laws import partial
-from analysis.laws.points import COLUMNS, ask
+from analysis.laws.points import COLUMNS, prediction_points
 from tests.command import call
 
 PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
@@ -16,10 +16,10 @@ PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 @pytest.fixture
 def runs_csv(tmp_path: Path) -> Path:
     """Runs of four sizes by a law of ours, with a little noise."""
-    constants = partial.HELD | {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
+    constants = partial.FIXED | {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
     constants |= {"gamma": 1.5, "s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0}
     grid = [(n, 1e8, 0.9, r) for n in (2e5, 1e6, 5e6, 3e7) for r in (1, 4, 12, 40, 120, 400)]
-    points = ask(*np.array(grid, float).T)
+    points = prediction_points(*np.array(grid, float).T)
     losses = partial.loss(constants, points) * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(points)))
     columns = (points.params, points.tokens, points.fraction, points.repeats, losses)
     lines = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
@@ -49,7 +49,8 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
     fitted = call("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
     assert (
-        "24 runs, 4 of them clean" in fitted.stdout and "Where a size is left out, the laws are off by" in fitted.stdout
+        "24 runs, 4 of them clean" in fitted.stdout
+        and "With a model size held out, prediction errors are" in fitted.stdout
     )
     record = json.loads((runs_csv.parent / "fit.json").read_text())
     low, high = record["fits"][0]["intervals"]["alpha"]
@@ -81,7 +82,7 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
             ("fit", "mine.csv", "--law", "ours"),
             "--law ours: unknown law; accepted are clean_size, clean_compute, partial",
         ),
-        (("fit", "one.csv"), "no law can be fitted; clean_size: it has 3 constants and needs as many different clean"),
+        (("fit", "one.csv"), "no law can be fitted; clean_size: has 3 constants and needs as many different clean"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(runs_csv: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -9,7 +9,7 @@ from written_runs import write_run
 
 from analysis.figures import fine_tuning_curves, forgetting, heads_over_fine_tuning, ossification
 from analysis.figures.plot import Missing, Plot
-from analysis.laws.points import points_of
+from analysis.laws.study_fits import study_points
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import PowerLaw, clean_law
 from analysis.report import build as report
@@ -57,7 +57,7 @@ def loaded(tuned: Path) -> Runs:
 
 def test_fine_tuned_runs_are_no_clean_runs_of_a_law(loaded: Runs) -> None:
     assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
-    assert len(loaded.together.table) == 8 and len(points_of(loaded)) == 4
+    assert len(loaded.together.table) == 8 and len(study_points(loaded)) == 4
     assert isinstance(found := clean_law(loaded), PowerLaw) and found.points == 4
     assert found.exponent == pytest.approx(0.3, abs=0.01)
     assert [label for label, _ in loaded.variants()] == [""], (
