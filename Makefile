@@ -1,25 +1,28 @@
-# Every target does its own set-up: a virtual environment in .venv, then the work.
+# Every target first installs the project into a virtual environment, .venv.
 
 PYTHON ?= python3
-# The version the project is tested with; TORCH='torch>=2.11' takes the newest.
+# The tested version; use TORCH='torch>=2.11' for the latest.
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test bench format clean
+.PHONY: demo test test-fast bench format clean
 
 demo: $(INSTALLED)
-	$(BIN)/repeat-study run studies/laptop.toml
-	$(BIN)/repeat-study report studies/laptop.toml
+	$(BIN)/repeat-study run laptop
+	$(BIN)/repeat-study report laptop
 
-# Three workers on two cores: one of them mostly waits for SLURM.
+# Three workers on two cores, because one of them mostly waits for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not slow'
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
@@ -32,7 +35,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch goes first and alone, so that nothing else chooses its version.
+# torch is installed first and alone, so that no other package determines its version.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "repeat-study needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
@@ -41,4 +44,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The command in a process of its own, and a study for it."""
+"""Calls of the command in a new process, and studies for them."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def call(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.Comp
 
 
 def toml(value: object) -> str:
-    """A value as TOML writes it."""
+    """A value in TOML syntax."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(list(value) if isinstance(value, tuple) else value)

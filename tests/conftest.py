@@ -1,8 +1,8 @@
-"""One small store of real text for all tests, and a study small enough to train in seconds."""
+"""A small token store of real text, and a study that trains in seconds, for all tests."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors crawl when threads compete for cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # with small tensors, competing threads slow each other down
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_spec() -> DataSpec:
-    """Some of the standard library: real text, many documents, none of them large."""
+    """Packages of the standard library: real text in many small documents."""
     library = Path(os.__file__).parent
     paths = [str(library / name) for name in ("asyncio", "email", "http", "json", "logging", "unittest", "xml")]
     fields = {"source": {"kind": "files", "paths": paths}, "vocabulary": 320, "max_tokens": 10**9, "test_fraction": 0.1}
@@ -63,7 +63,7 @@ def runs(study: Study, store: TokenStore) -> list[Run]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
-    """A folder with a study whose store stands already."""
+    """A folder with the study `tiny`, whose token store is already built."""
     (tmp_path / "studies").mkdir()
     spec = study.data
     data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
@@ -75,7 +75,7 @@ def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
 
 @pytest.fixture
 def with_child(workplace: Path) -> Path:
-    """The same with a study beside it whose runs start from its runs, on other packages of the standard library."""
+    """The same folder with the study `child`: its runs start from runs of `tiny`, on other packages of the library."""
     paths = [str(Path(os.__file__).parent / name) for name in ("ctypes", "dbm", "html", "urllib", "curses")]
     data = f"[data]\nsource = {toml({'kind': 'files', 'paths': paths})}\nmax_tokens = 1_000_000\n"
     (workplace / "studies" / "child.toml").write_text(data + CHILD)
