@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study_cli.tables import WrappedTable

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
 from data_prep.draw import Draw, Unit
 from data_prep.encoding import BATCH_CHARACTERS
 from data_prep.mixture import RepeatMixture, pool_size
+from data_prep.prepare import prepare
 from data_prep.sources import InstalledPython, SourceReport, documents
 from data_prep.token_store import TokenStore
 from repeat_study.training.dataset import MixtureDataset

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.build import prepare
 from data_prep.errors import InputError
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import load_study

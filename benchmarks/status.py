@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_prep.build import prepare
+from data_prep.prepare import prepare
 from repeat_study.config.study import load_study
 from repeat_study.training.trainer import train
 from slurm.dev_cluster import DevCluster

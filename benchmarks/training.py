@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.cost import run_flops

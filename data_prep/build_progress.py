@@ -1,4 +1,4 @@
-"""Shows a build at work: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Show the progress of a build: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -11,10 +11,10 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 class BuildDisplay:
-    """Listens to `prepare`; use as a context manager around it.
+    """Progress callback of `prepare`, and a context manager around it.
 
-    The time left is the share not yet done over the speed so far. The share is of `data.max_tokens`, and nobody knows
-    how much a stream still holds, so it is a bound: a corpus that ends before ends sooner.
+    The time left assumes the speed so far and a corpus that reaches `data.max_tokens`. A smaller corpus ends sooner,
+    so it is an upper bound.
     """
 
     def __init__(self, console: Console) -> None:
@@ -22,7 +22,7 @@ class BuildDisplay:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self.task: TaskID | None = None
-        self.stage, self.begun, self.first_share, self.last_line = "", 0.0, 0.0, 0.0
+        self.stage, self.start, self.first_share, self.last_line = "", 0.0, 0.0, 0.0
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -34,10 +34,10 @@ class BuildDisplay:
         self.bars.stop()
 
     def __call__(self, stage: str, share: float) -> None:
-        """Take one report: what is being done, and the share of it that is done (0 or 1: no bar for this stage)."""
+        """Report a stage and the share of it that is done, 0..1. Exactly 0 or 1 at its start: the stage has no bar."""
         now = time.monotonic()
         if stage != self.stage:
-            self.stage, self.begun, self.first_share, self.last_line = stage, now, share, now
+            self.stage, self.start, self.first_share, self.last_line = stage, now, share, now
             if self.task is not None:
                 self.bars.remove_task(self.task)
             self.task = self.bars.add_task(f"data: {stage}", total=1.0) if 0 < share < 1 else None
@@ -46,5 +46,5 @@ class BuildDisplay:
             self.bars.update(self.task, completed=share)
         if now - self.last_line >= LINE_EVERY and not self.console.is_terminal and share > self.first_share:
             self.last_line = now
-            left = (1 - share) / (share - self.first_share) * (now - self.begun)
+            left = (1 - share) / (share - self.first_share) * (now - self.start)
             self.bars.console.print(f"data: {stage} {share:.0%}, at most {left:.0f} s left")

@@ -1,4 +1,4 @@
-"""Which text a run's pool and unique stream are: a seeded draw from the store's training split."""
+"""The data draw: a seeded choice of the text of a run's pool and unique stream from the training split."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,29 +13,28 @@ from data_prep.packing import PackedDocuments
 from data_prep.permutation import Ints, permute, stream_key
 from data_prep.token_store import TokenStore
 
-REMEMBERED_SLOTS = 2**20
+CACHED_SLOTS = 2**20  # 8 MB
 
 
 class Unit(StrEnum):
-    """What the pool is made of."""
+    """What the pool is made of: `unit` of a run."""
 
-    SEQUENCE = "sequence"  # any sequences of the split [H22]
-    DOCUMENT = "document"  # whole documents, each closed by the end of text, packed and cut at the context [C26]
+    SEQUENCE = "sequence"  # arbitrary sequences of the split [H22]
+    DOCUMENT = "document"  # whole documents, each with its end of text, concatenated and cut into sequences [C26]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Turns places of the unique stream and slots of the pool into tokens.
+    """Maps places of the unique stream and slots of the pool to tokens.
 
-    It depends on the store, the context, the length of the clean run (`positions`, in sequences) and two seeds, never
-    on R, f or spacing. So arms share the unique stream, the pool for a larger R is a prefix of the pool for a smaller
-    one, and the clean run, which reads the unique stream to its end, never meets a pool sequence. `seed` shuffles the
-    corpus; `pool_seed` draws other pools beside the same unique stream.
+    The draw depends on the store, the context, the length of the clean run (`positions`, in sequences) and two seeds,
+    never on R, f or spacing. So arms share the unique stream, and the pool for a larger R is a prefix of the pool for a
+    smaller one. The clean run reads the whole unique stream and never sees a pool sequence. `seed` shuffles the corpus;
+    `pool_seed` chooses another pool for the same unique stream.
 
-    Unit sequence: of all sequences, shuffled, the last `positions` are the unique stream and the others the pool's
-    zone. Unit document: the first part of the split, half of it or as much as the clean run needs, is the unique
-    stream's, in shuffled sequences; the documents that start after it are the pool's zone. The corpus should then be
-    in random order.
+    Unit sequence: all sequences are shuffled; the last `positions` are the unique stream, the others are reserved for
+    pools. Unit document: the unique stream is the first half of the split (or more, if the clean run needs it), in
+    shuffled sequences; documents that start after it are reserved for pools. The corpus should be in random order.
     """
 
     store: TokenStore
@@ -51,18 +50,18 @@ class Draw:
 
     @cached_property
     def _unique_zone(self) -> int:
-        """Sequences, from the start of the split, that only the unique stream is drawn from (unit document)."""
+        """Sequences at the start of the split that are reserved for the unique stream (unit document)."""
         return max(self.positions, self._sequences // 2)
 
     @cached_property
     def _first_document(self) -> int:
-        """First document of the pool's zone (unit document)."""
+        """First document reserved for pools (unit document)."""
         start = self._unique_zone * (self.context + 1)
         return int(np.searchsorted(self.store.offsets("train"), start))
 
     @cached_property
     def pool_capacity(self) -> int:
-        """The largest pool, in sequences, that fits beside the clean run's unique stream."""
+        """Size in sequences of the largest pool that leaves room for the clean run."""
         if self.unit is Unit.SEQUENCE:
             return max(0, self._sequences - self.positions)
         offsets = self.store.offsets("train")
@@ -70,23 +69,23 @@ class Draw:
         return int(offsets[-1] - offsets[first]) // (self.context + 1)
 
     def require(self, pool: int) -> None:
-        """Raises InputError when the split cannot hold the clean control and a pool of `pool` sequences beside it."""
+        """Raises InputError if the split is too small for the clean run and, separately, `pool` sequences."""
         if self._sequences < self.positions or pool > self.pool_capacity:
             raise InputError(
-                f"tokens: the run needs {self.positions + pool} sequences ({self.positions} for the clean control and a"
-                f" pool of {pool} beside them), the corpus has {self._sequences}"
-                + (f", {self.pool_capacity} of them in the pool's zone" if self.unit is Unit.DOCUMENT else "")
-                + "; ask for fewer tokens or give more text (data.max_tokens)"
+                f"tokens: the run needs {self.positions + pool} sequences ({self.positions} for the clean run and {pool}"
+                f" for the pool), the corpus has {self._sequences}"
+                + (f", {self.pool_capacity} of them reserved for pools" if self.unit is Unit.DOCUMENT else "")
+                + "; set fewer tokens or give more text (data.max_tokens)"
             )
 
     def tokens(self, provenance: Provenance) -> Ints:
-        """Tokens of each position, int64, shape [*provenance.place.shape, context + 1]."""
+        """Tokens of the sequence at each position, int64, shape [*provenance.place.shape, context + 1]."""
         return self.gather(self.locate(provenance))
 
     def locate(self, provenance: Provenance) -> Ints:
-        """A number for each position's text, to be handed to `gather`: made for many positions at once it costs little.
+        """Locate the text of each position for `gather`: int64, shape of `provenance.place`. Cheap for many positions at once.
 
-        A sequence of the split by its number, or, in a pool of documents, slot s as -1 - s.
+        The number of a sequence of the split, or -1 - slot in a pool of documents.
         """
         pool = provenance.stream == Stream.POOL
         located = np.empty(provenance.place.shape, np.int64)
@@ -96,7 +95,7 @@ class Draw:
         return located
 
     def gather(self, located: Ints) -> Ints:
-        """Tokens of located positions, int64, shape [*located.shape, context + 1]."""
+        """Tokens of located positions (see `locate`), int64, shape [*located.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", located, self.context)
         tokens = np.empty((*located.shape, self.context + 1), np.int64)
@@ -106,17 +105,17 @@ class Draw:
         return tokens
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
-        """Tokens of each place of the unique stream, shape [*place.shape, context + 1]."""
+        """Tokens at each place of the unique stream, int64, shape [*place.shape, context + 1]."""
         return self.store.gather("train", self._unique_sequence(place), self.context)
 
     def pool_tokens(self, slot: npt.ArrayLike) -> Ints:
-        """Tokens of each slot of the pool, shape [*slot.shape, context + 1]; slots below `pool_capacity`."""
+        """Tokens of each slot of the pool, slot < pool_capacity, int64, shape [*slot.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", self._pool_sequence(slot), self.context)
         return self.store.train[self._packed(int(np.max(slot, initial=0)) + 1).indices(slot)].astype(np.int64)
 
     def indices(self, stream: Stream, place: int) -> Ints:
-        """Index in the training split of every token of one sequence, shape [context + 1]."""
+        """Position in the training split of every token of one sequence, shape [context + 1]."""
         if stream is Stream.POOL and self.unit is Unit.DOCUMENT:
             return self._packed(place + 1).indices(place)
         sequence = self._pool_sequence(place) if stream is Stream.POOL else self._unique_sequence(place)
@@ -135,8 +134,8 @@ class Draw:
 
     @cached_property
     def _first_slots(self) -> Ints:
-        """Sequences of the first slots, 8 MB at the most: what is repeated is looked up instead of computed again."""
-        return self._computed_pool_sequence(np.arange(min(self.pool_capacity, REMEMBERED_SLOTS)))
+        """Sequence numbers of the first slots: pool sequences repeat, so a lookup saves computing them each time."""
+        return self._computed_pool_sequence(np.arange(min(self.pool_capacity, CACHED_SLOTS)))
 
     def _computed_pool_sequence(self, slots: Ints) -> Ints:
         return self._shuffled(permute(slots, self.pool_capacity, stream_key("pool", self.seed, self.pool_seed)))
@@ -145,7 +144,7 @@ class Draw:
         return permute(index, self._sequences, stream_key("corpus", self.seed))
 
     def _packed(self, slots: int) -> PackedDocuments:
-        """The packing of at least that many slots; grown when asked for more, which moves nothing already packed."""
+        """Packed documents for at least `slots` slots. If it must grow, slots packed before keep their text."""
         if not self._packings or self._packings[-1].sequences < slots:
             grown = 2 * self._packings[-1].sequences if self._packings else 0
             key = stream_key("pool documents", self.seed, self.pool_seed)
@@ -162,5 +161,5 @@ class Draw:
 
     @cached_property
     def _packings(self) -> list[PackedDocuments]:
-        """The one packing there is so far, if any."""
+        """A list of at most one: the packing made so far."""
         return []

@@ -1,5 +1,5 @@
-"""The one exception that stands for bad input; the command line prints it as a single line and exits with code 2."""
+"""The exception for bad input. The command line prints it as one line and exits with code 2."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: the message says where, what was found and what is accepted."""
+    """The user's input cannot be used. The message names the place, what was found and what is accepted."""

@@ -1,4 +1,4 @@
-"""That text to be tested on is no text to be trained on: no document of one store's test split in another's training split."""
+"""Check that no test document of one store is a training document of another."""
 
 import hashlib
 from contextlib import suppress
@@ -9,39 +9,42 @@ from data_prep.errors import InputError
 from data_prep.files import read_record, write_json
 from data_prep.token_store import TOKENIZER, TokenStore
 
-CHECKED = "apart"  # files of this name beside a store's: which other stores it was compared with
+CHECKED = "apart"  # prefix of files in a store's folder that record which stores it was compared with
 
 
-def require_apart(tested: TokenStore, trained: TokenStore, what: str) -> None:
-    """Raises InputError, beginning with `what`, where a test document of `tested` is a training document of `trained`, or
-    where they have not the same tokenizer. What was found to be apart is remembered beside `tested`."""
+def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:
+    """Check that no test document of `tested` is a training document of `trained`; remember it in the folder of `tested`.
+
+    Raises InputError, beginning with `where`, if they share a document or have different tokenizers.
+    """
     if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
         raise InputError(
-            f"{what}: {tested.folder} and {trained.folder} were made with different tokenizers; delete the former and prepare again"
+            f"{where}: {tested.folder} and {trained.folder} have different tokenizers; delete the first and prepare again"
         )
     record = tested.folder / f"{CHECKED}-{trained.fingerprint}.json"
     if record.is_file() and read_record(record, "tested")["tested"] == tested.fingerprint:
         return
-    if name := shared_document(tested, trained):
+    if name := find_shared_document(tested, trained):
         raise InputError(
-            f"{what}: its document {name} is in the training text too ({trained.folder}); accepted is text that shares no"
+            f"{where}: its document {name} is also in the training text ({trained.folder}); accepted: text that shares no"
             " document with it"
         )
-    with suppress(InputError):  # a store that may only be read is compared again every time
+    with suppress(InputError):  # a read-only store is compared again every time
         write_json(record, {"tested": tested.fingerprint, "trained": trained.fingerprint})
 
 
-def shared_document(tested: TokenStore, trained: TokenStore) -> str | None:
-    """Name of the first test document of one store that the training split of the other holds too, token by token."""
-    wanted = tested.offsets("test")
-    digests: dict[bytes, int] = {}
-    for number, (start, end) in enumerate(zip(wanted[:-1].tolist(), wanted[1:].tolist(), strict=True)):
-        digests.setdefault(_digest(tested.test[start:end]), number)
-    there = trained.offsets("train")
-    for number in np.flatnonzero(np.isin(np.diff(there), np.diff(wanted))).tolist():
-        found = digests.get(_digest(trained.train[there[number] : there[number + 1]]))
-        if found is not None:
-            return tested.document_names("test")[found]
+def find_shared_document(tested: TokenStore, trained: TokenStore) -> str | None:
+    """Name of a test document of `tested` with the same tokens as a training document of `trained`; None if none."""
+    test_offsets = tested.offsets("test")
+    test_documents: dict[bytes, int] = {}
+    for number, (start, end) in enumerate(zip(test_offsets[:-1].tolist(), test_offsets[1:].tolist(), strict=True)):
+        test_documents.setdefault(_digest(tested.test[start:end]), number)
+    train_offsets = trained.offsets("train")
+    same_length = np.isin(np.diff(train_offsets), np.diff(test_offsets))
+    for number in np.flatnonzero(same_length).tolist():
+        shared = test_documents.get(_digest(trained.train[train_offsets[number] : train_offsets[number + 1]]))
+        if shared is not None:
+            return tested.document_names("test")[shared]
     return None
 
 

@@ -1,4 +1,4 @@
-"""A seeded permutation of range(n) that is computed, not stored."""
+"""A seeded permutation of range(n), computed on demand instead of stored."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,43 +8,45 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
-_Bijection = Callable[[Words, np.uint64, np.uint64, Words], Words]
-ROUNDS = 4  # of two additions each; four rounds of a Feistel network are enough [Luby and Rackoff 1988], this is eight
+UInts = npt.NDArray[np.uint64]
+_Bijection = Callable[[UInts, np.uint64, np.uint64, UInts], UInts]
+ROUNDS = 4  # of two additions each, so eight Feistel rounds; four give a pseudorandom permutation [LR88]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def stream_key(*parts: int | str) -> int:
-    """A 64-bit key for a named stream of randomness, e.g. stream_key("pool", seed)."""
+    """64-bit key of a named random stream, e.g. stream_key("pool", seed)."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")
 
 
-def mix64(x: Words) -> Words:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64-bit words in which every bit moves every bit."""
+def mix64(x: UInts) -> UInts:
+    """SplitMix64's finaliser, a bijection of 64-bit words in which every input bit affects every output bit [SLF14]."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """The place of each `index` under the permutation of range(n) that (key, stream) names.
+    """Place of each `index` under the permutation of range(n) given by (key, stream).
 
-    index, stream: integers, broadcast together, 0 <= index < n < 2^62; each stream (say, a pass) is a permutation of
-    its own. O(1) memory in n and O(1) time per index: a Feistel network over a grid a x b >= n with additions modulo a
-    and b, a bijection for any round function, walked along its cycle until it lands below n (the grid exceeds n by
-    less than a = ceil(sqrt(n)), so a second step is rare).
+    index, stream: integers, broadcast together, 0 <= index < n < 2^62. Each stream (e.g. each pass over a pool) has its
+    own permutation. O(1) memory in n and O(1) time per index. Raises ValueError for an index outside range(n).
+
+    Method: a Feistel network on a grid a x b >= n with additions modulo a and b, which is a bijection for any round
+    function. Places outside range(n) are mapped again until they land inside (cycle walking). The grid exceeds n by
+    less than a = ceil(sqrt(n)), so a second step is rare.
     """
     return _walk(_grid_bijection, index, n, key, stream)
 
 
 def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """The inverse of `permute`: the index whose place this is; same arguments, same cost."""
+    """Inverse of `permute`: the index that is mapped to each `place`. Same arguments, same cost."""
     return _walk(_grid_bijection_back, place, n, key, stream)
 
 
 def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike) -> Ints:
     place, stream = np.asarray(index, np.int64), np.asarray(stream, np.int64)
-    if stream.size > 1:  # one stream for all needs one key
+    if stream.size > 1:  # a single stream needs a single key
         place, stream = np.broadcast_arrays(place, stream)
     if place.size and (place.min() < 0 or place.max() >= n):
         raise ValueError(f"permute: index outside range({n})")
@@ -60,30 +62,31 @@ def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream:
     return x.astype(np.int64).reshape(place.shape)
 
 
-def _grid_bijection(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> Words:
+def _grid_bijection(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> UInts:
     high, low = np.divmod(x, a)
-    for turn in range(ROUNDS):
-        salt = keys + np.uint64(turn + 1) * _GOLDEN
+    for number in range(ROUNDS):
+        salt = keys + np.uint64(number + 1) * _GOLDEN
         low = _add_below(low, mix64(salt + high), a)
         high = _add_below(high, mix64(~salt + low), b)
     return high * a + low
 
 
-def _grid_bijection_back(x: Words, a: np.uint64, b: np.uint64, keys: Words) -> Words:
+def _grid_bijection_back(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> UInts:
     high, low = np.divmod(x, a)
-    for turn in reversed(range(ROUNDS)):
-        salt = keys + np.uint64(turn + 1) * _GOLDEN
+    for number in reversed(range(ROUNDS)):
+        salt = keys + np.uint64(number + 1) * _GOLDEN
         high = _subtract_below(high, mix64(~salt + low), b)
         low = _subtract_below(low, mix64(salt + high), a)
     return high * a + low
 
 
-def _add_below(x: Words, word: Words, bound: np.uint64) -> Words:
-    """x plus a number below `bound` made from a random word, modulo `bound` < 2^32; no division, which would dominate."""
+def _add_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
+    """Add a number below `bound` made from a random word, modulo `bound` < 2^32. Avoids division, which would dominate."""
     total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
     return total - bound * (total >= bound)
 
 
-def _subtract_below(x: Words, word: Words, bound: np.uint64) -> Words:
+def _subtract_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
+    """Inverse of `_add_below`."""
     number = (word >> np.uint64(32)) * bound >> np.uint64(32)
     return x - number + bound * (x < number)

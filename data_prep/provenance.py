@@ -1,4 +1,4 @@
-"""What stands at a position of a run, for people: which text, which copy, how far to the copies before and after it."""
+"""Describe the sequence at a position of a run for people: its text, which copy it is, the distance to other copies."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,37 +10,44 @@ from data_prep.mixture import RepeatMixture, Stream
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One sequence of a run."""
+class DescribedSequence:
+    """The sequence at one position of a run."""
 
-    position: int  # in the run, counted in sequences
+    position: int  # in the run, in sequences from 0
     stream: Stream
-    place: int  # slot of the pool, or place in the unique stream
-    copy: int | None  # 1 for the first time the slot is seen, repeats for the last; None in the unique stream
-    since: int | None  # sequences since the slot was last seen
-    until: int | None  # sequences until it is seen again
-    documents: list[str]  # names, in the order of the text
-    text: str  # decoded
+    place: int  # slot in the pool, or place in the unique stream
+    copy: int | None  # 1 at the slot's first occurrence, R at its last; None in the unique stream
+    since_last: int | None  # sequences since the previous copy; None if there is none
+    until_next: int | None  # sequences until the next copy; None if there is none
+    documents: list[str]  # their names, in the order of the text
+    text: str  # the decoded tokens
 
 
-def sightings(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[Sighting]:
-    """Describe the sequences at `positions`; copies are counted in the order of the run, whatever the spacing."""
+def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[DescribedSequence]:
+    """Describe the sequences at `positions`. Copies are numbered in the order of the run, under every spacing."""
     offsets = draw.store.offsets("train")
     names = draw.store.document_names("train")
     tokenizer = draw.store.tokenizer()
     for position in positions:
-        found = mixture.at(position)
-        stream, place = Stream(int(found.stream)), int(found.place)
-        copy = since = until = None
+        provenance = mixture.at(position)
+        stream, place = Stream(int(provenance.stream)), int(provenance.place)
+        copy = since_last = until_next = None
         if stream is Stream.POOL:
-            seen = mixture.occurrences(place)
-            copy = int(np.searchsorted(seen, position))
-            since = position - int(seen[copy - 1]) if copy else None
-            until = int(seen[copy + 1]) - position if copy + 1 < len(seen) else None
+            occurrences = mixture.occurrences(place)
+            earlier = int(np.searchsorted(occurrences, position))
+            copy = earlier + 1
+            since_last = position - int(occurrences[earlier - 1]) if earlier else None
+            until_next = int(occurrences[earlier + 1]) - position if copy < len(occurrences) else None
         indices = draw.indices(stream, place)
         documents = dict.fromkeys((np.searchsorted(offsets, indices, side="right") - 1).tolist())
         text = tokenizer.decode(draw.store.train[indices].tolist(), skip_special_tokens=False)
-        yield Sighting(
-            position, stream, place, copy + 1 if copy is not None else None, since, until,
-            [names[number] for number in documents], text,
-        )  # fmt: skip
+        yield DescribedSequence(
+            position=position,
+            stream=stream,
+            place=place,
+            copy=copy,
+            since_last=since_last,
+            until_next=until_next,
+            documents=[names[number] for number in documents],
+            text=text,
+        )

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_prep.build import DataSpec, Progress, prepare
+from data_prep.build import Progress
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.overlap import require_apart
+from data_prep.overlap import require_disjoint
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore, find_store
 from repeat_study.config.grid import KnownRuns
 from repeat_study.config.parents import Parents
@@ -44,10 +46,10 @@ class PreparedStudy:
         test_stores = {test.name: find_store(self.store.folder.parent, test.fingerprint) for test in self.further_tests}
         for name, test_store in test_stores.items():
             for ancestor in self.lineage:
-                require_apart(test_store, ancestor.store, f"evaluate, {name}")
+                require_disjoint(test_store, ancestor.store, f"evaluate, {name}")
         for ancestor in self.lineage[:-1]:
-            require_apart(self.store, ancestor.store, f"data of {self.study.name}, its test split")
-            require_apart(ancestor.store, self.store, f"data of {ancestor.study.name}, its test split")
+            require_disjoint(self.store, ancestor.store, f"data of {self.study.name}, its test split")
+            require_disjoint(ancestor.store, self.store, f"data of {ancestor.study.name}, its test split")
         for run in self.study.runs(self.store.fingerprint):
             run.draw(self.store)
             for name, test_store in test_stores.items():
@@ -91,7 +93,7 @@ class PreparedStudy:
 def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> PreparedStudy:
     """Build the stores that do not exist yet, and check that no test document is in a training split.
 
-    Raises InputError as `data_prep.build.prepare` and `PreparedStudy.check` do.
+    Raises InputError as `data_prep.prepare.prepare` and `PreparedStudy.check` do.
     """
     prepared = _with_stores(study, lambda data: prepare(data, data_dir, progress))
     for ancestor in prepared.lineage:

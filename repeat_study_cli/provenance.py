@@ -33,7 +33,7 @@ def provenance(
     For each sequence: whether it comes from the repeated pool or the unique stream, which copy it is, how many
     sequences lie between it and its neighbouring copies, and which documents it is cut from.
     """
-    from data_prep.provenance import sightings
+    from data_prep.provenance import describe_sequences
     from repeat_study.preparation import open_study
 
     declared = load(study, set_)
@@ -43,11 +43,11 @@ def provenance(
         raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
     first = step * chosen.sequences_per_step
     positions = range(first, first + chosen.sequences_per_step)
-    sequences = list(sightings(chosen.mixture(), chosen.draw(ready.store), positions))
+    sequences = list(describe_sequences(chosen.mixture(), chosen.draw(ready.store), positions))
     table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy")
     for sequence in sequences:
         copy = f"{sequence.copy} of {chosen.repeats}" if sequence.copy else "only"
-        gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since, sequence.until))
+        gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since_last, sequence.until_next))
         cells = (f"{sequence.position:,}", sequence.stream.name.lower(), f"{sequence.place:,}", copy, *gaps)
         table.add_row(*cells, note=", ".join(sequence.documents))
     console.print(f"{chosen.label}, step {step}: each sequence with the documents it is cut from")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study

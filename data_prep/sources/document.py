@@ -1,4 +1,4 @@
-"""What every source yields, and the account it keeps of what it met."""
+"""A document, how it is assigned to a split, and the counts of what a source yielded."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,73 +6,82 @@ from typing import Self
 
 from data_prep.errors import InputError
 
-NAMED = 20  # bad rows told one by one; beyond that the count says enough
-LONGEST_REASON = 200  # characters: a reason stays one line
+NAMED_ROWS = 20  # bad rows listed by name; the rest are only counted
+LONGEST_REASON = 200  # characters, so that a reason stays on one line
 
 
-class BadRow(ValueError):
-    """A row that gives no document; the message says why, and the source counts it and goes on."""
+class BadText(ValueError):
+    """A text that cannot become a document; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with a name to find it by; the name plays no part in any order, split or fingerprint."""
+    """One text and its name. The name affects no order, no split and no fingerprint."""
 
     name: str
     text: str
     digest: bytes  # SHA-256 of the UTF-8 text
-    origin: bytes  # of what the text was taken from, which decides on its split; `digest` where it is the whole of it
+    origin: bytes  # SHA-256 of the file the text was taken from; it decides the split. Equals `digest` for a whole file
 
     @classmethod
     def of(cls, name: str, text: object, origin: bytes | None = None) -> Self:
-        """Name a text; raises BadRow when it is no string, or holds half a surrogate pair, which UTF-8 cannot."""
+        """Make a document. Raises BadText if `text` is not a string or contains a lone surrogate (not valid UTF-8)."""
         if not isinstance(text, str):
-            raise BadRow(f"{'null' if text is None else type(text).__name__} found, a string expected")
+            raise BadText(f"{'null' if text is None else type(text).__name__} found, a string expected")
         try:
             digest = hashlib.sha256(text.encode()).digest()
         except UnicodeEncodeError as error:
-            raise BadRow(f"half a surrogate pair at character {error.start}") from error
+            raise BadText(f"lone surrogate at character {error.start}") from error
         return cls(name, text, digest, origin or digest)
 
 
-def split_draw(origin: bytes) -> int:
-    """A number below 2**64 by the digest of a text's origin: where it is below `test_fraction` of that, it is test text.
+@dataclass(frozen=True)
+class BadRow:
+    """A row or file that gave no document."""
 
-    From content alone: adding or renaming documents moves no other one, and what was taken from a text goes where it goes.
+    place: str  # "file" or "file:row"
+    reason: str
+
+
+def split_hash(origin: bytes) -> int:
+    """Hash of a text's origin, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
+
+    It depends on content alone: adding or renaming a document never moves another one to the other split, and every
+    text taken from one file is in the same split.
     """
     return int.from_bytes(hashlib.sha256(b"split" + origin).digest()[:8], "little")
 
 
 @dataclass
 class SourceReport:
-    """What a source met on its way: `read` = documents kept + `duplicates` + `empty` + `bad`."""
+    """Counts of what a source yielded so far: `read` = documents kept + `duplicates` + `empty` + `bad`."""
 
     read: int = 0
     duplicates: int = 0
     empty: int = 0
     bad: int = 0
-    bad_named: list[str] = field(default_factory=list)  # the first NAMED, each "file:row: reason"
+    bad_named: list[str] = field(default_factory=list)  # the first NAMED_ROWS, each "file:row: reason"
 
-    def add_bad(self, place: str, reason: str, limit: int | None = None) -> None:
-        """Count a row that gave no document; raises InputError when that makes more than `limit` (None: no limit)."""
+    def add_bad(self, row: BadRow, limit: int | None) -> None:
+        """Count a bad row. Raises InputError if there are now more than `limit` (None: no limit)."""
         self.read += 1
         self.bad += 1
-        told = f"{place}: {one_line(reason)}"
-        if self.bad <= NAMED:
-            self.bad_named.append(told)
+        line = f"{row.place}: {one_line(row.reason)}"
+        if self.bad <= NAMED_ROWS:
+            self.bad_named.append(line)
         if limit is not None and self.bad > limit:
-            raise InputError(f"{told}; bad rows so far: {self.bad}, accepted by data.source.max_bad_rows: {limit}")
+            raise InputError(f"{line}; bad rows so far: {self.bad}, accepted by data.source.max_bad_rows: {limit}")
 
 
-def decoded(content: bytes) -> str:
-    """The text of UTF-8 bytes; raises BadRow when they are something else."""
+def decode_utf8(content: bytes) -> str:
+    """Decode UTF-8; raises BadText for any other bytes."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRow(f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})") from error
+        raise BadText(f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})") from error
 
 
 def one_line(message: object) -> str:
-    """A library's message as one short line."""
+    """Shorten a library's message to one line of at most LONGEST_REASON characters."""
     text = " ".join(str(message).split())
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

@@ -1,7 +1,7 @@
-"""The English on this machine: docstrings, README and licence texts of the installed packages, their code left out.
+"""The English on this machine: docstrings, READMEs and licences of the installed packages, without their code.
 
-It is another language in the same installation, for testing what carries over. What was taken from a Python file has that
-file for its origin, so the docstrings of a file that models of `installed-python` train on are training text here too.
+It is a second language in the same installation, to test transfer. A text taken from a Python file has that file as its
+origin. So the docstrings of a file that `installed-python` uses for training are training text here too.
 """
 
 import ast
@@ -9,72 +9,73 @@ import gc
 import hashlib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from data_prep.errors import InputError
-from data_prep.sources.document import BadRow, Document, SourceReport, decoded, split_draw
+from data_prep.sources.document import BadRow, BadText, Document, decode_utf8, split_hash
 from data_prep.sources.installed_python import installed_files, installed_python_roots
+from data_prep.sources.source import Source
 
-# Files that people wrote for people to read; the suffix may say anything, as in LICENSE.APACHE.
+# Files written for people to read. Their suffix can be anything, e.g. LICENSE.APACHE.
 TEXTS = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|authors|contributing|history|changes|changelog)|.*\.(md|rst)$"
 )
-METADATA = "METADATA"  # of an installed package: headers, a blank line, and its README
+METADATA = "METADATA"  # of an installed package: headers, a blank line, then its README
 CODE = (".py", ".pyi", ".pyc", ".json", ".so", ".h", ".hpp")
-FEWEST_CHARACTERS = 200  # of a document: below that it is a stub, the same in many files
+FEWEST_CHARACTERS = 200  # of a document; shorter ones are stubs that many files share
 
 
-class InstalledProse(BaseModel):
-    """What the running interpreter's installation has to say in English."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class InstalledProse(Source):
+    """English text in the running interpreter's installation."""
 
     kind: Literal["installed-prose"] = "installed-prose"
 
+    def read(self) -> Iterator[Document | BadRow]:
+        """One document per Python file (its docstrings in order) and per text file, ordered by the hash of the text.
 
-def read(report: SourceReport) -> Iterator[Document]:
-    """A document per Python file, its docstrings in order, and per text file; ordered by the hash of their content.
-
-    Where several files say the same, the document counts as taken from the one whose split is the last to be test text: it is
-    tested on only where none of them is trained on. All texts are held in memory, some 60 MB, because of that.
-    Raises InputError when there is no text below the roots.
-    """
-    roots = installed_python_roots()
-    found: dict[bytes, Document] = {}
-    with _many_short_lived_objects():
-        for name, text, origin in _texts(roots, report):
-            try:
-                document = Document.of(name, text, origin)
-            except BadRow as error:
-                report.add_bad(name, str(error))
-                continue
-            standing = found.get(document.digest)
-            if standing is not None:
-                report.read += 1
-                report.duplicates += 1
-            if standing is None or split_draw(origin) > split_draw(standing.origin):
-                found[document.digest] = document
-    if not found:
-        raise InputError(f"installed-prose: no text found below {', '.join(map(str, roots))}")
-    for digest in sorted(found):
-        yield found[digest]
+        If several files have the same text, its origin is the file with the largest split hash: the text is test text
+        only if all of these files are in the test split. That needs all texts in memory, about 60 MB.
+        Raises InputError if there is no text.
+        """
+        roots = installed_python_roots()
+        documents: dict[bytes, Document] = {}
+        copies: Counter[bytes] = Counter()
+        with _no_garbage_collection():
+            for text in _texts(roots):
+                if isinstance(text, BadRow):
+                    yield text
+                    continue
+                name, content, origin = text
+                try:
+                    document = Document.of(name, content, origin)
+                except BadText as error:
+                    yield BadRow(name, str(error))
+                    continue
+                copies[document.digest] += 1
+                first = documents.setdefault(document.digest, document)
+                if split_hash(origin) > split_hash(first.origin):
+                    documents[document.digest] = document
+        if not documents:
+            raise InputError(f"installed-prose: no text found below {', '.join(map(str, roots))}")
+        for digest in sorted(documents):
+            for _ in range(copies[digest]):  # copies are counted and dropped by the reader of the source
+                yield documents[digest]
 
 
 def docstrings(source: str | bytes) -> list[str]:
-    """Docstrings of a module, its classes and functions, in order, without indentation. Raises SyntaxError or ValueError."""
+    """Docstrings of a module, its classes and functions, in order, dedented. Raises SyntaxError or ValueError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of invalid escapes and the like in other people's code
+        warnings.simplefilter("ignore")  # invalid escapes and the like in other people's code
         tree = ast.parse(source)
     return [text for node in _documented([tree]) if (text := ast.get_docstring(node))]
 
 
 def without_code(text: str) -> str:
-    """Text without fenced blocks, examples of an interactive session and the indented blocks that `::` announces."""
+    """Remove fenced blocks, interactive examples and the indented blocks introduced by `::`."""
     kept: list[str] = []
     fence, session, literal = "", False, None
     for line in text.splitlines():
@@ -95,8 +96,8 @@ def without_code(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
 
 
-def _texts(roots: list[Path], report: SourceReport) -> Iterator[tuple[str, str, bytes]]:
-    """Name, text and origin of every document there is, each file's content once."""
+def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
+    """Name, text and origin of every text; files with equal content are read once."""
     seen: set[bytes] = set()
     for name, path in installed_files(roots):
         python = path.suffix == ".py"
@@ -105,17 +106,17 @@ def _texts(roots: list[Path], report: SourceReport) -> Iterator[tuple[str, str, 
         try:
             content = path.read_bytes()
         except OSError as error:
-            report.add_bad(name, f"cannot be read: {error.strerror}")
+            yield BadRow(name, f"cannot be read: {error.strerror}")
             continue
         origin = hashlib.sha256(content).digest()
         if origin in seen or (python and b'"""' not in content and b"'''" not in content):
             continue
         seen.add(origin)
         try:
-            text = "\n\n".join(docstrings(content)) if python else _body(path, decoded(content))
-        except (BadRow, SyntaxError, ValueError, RecursionError) as error:
-            if not python:  # test suites hold Python that is not meant to be read
-                report.add_bad(name, str(error))
+            text = "\n\n".join(docstrings(content)) if python else _body(path, decode_utf8(content))
+        except (BadText, SyntaxError, ValueError, RecursionError) as error:
+            if not python:  # test suites contain invalid Python on purpose
+                yield BadRow(name, str(error))
             continue
         if len(text := without_code(text)) >= FEWEST_CHARACTERS:
             yield name, text, origin
@@ -123,7 +124,7 @@ def _texts(roots: list[Path], report: SourceReport) -> Iterator[tuple[str, str, 
 
 def _is_text(path: Path) -> bool:
     if path.name == METADATA:
-        # A package that was installed from a folder is somebody's work in progress.
+        # A package installed from a local folder is work in progress, so its README changes.
         return not (path.parent / "direct_url.json").exists()
     return path.suffix.lower() not in CODE and bool(TEXTS.match(path.name))
 
@@ -136,22 +137,22 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
-    """Nodes that may have a docstring. Expressions have none inside, and are most of a tree."""
+    """Nodes that may have a docstring. Skips expressions, which contain none and make up most of a tree."""
     for node in nodes:
         if isinstance(node, Documented):
             yield node
-        for part in ("body", "orelse", "finalbody", "handlers"):
-            if isinstance(inner := getattr(node, part, None), list):
+        for block in ("body", "orelse", "finalbody", "handlers"):
+            if isinstance(inner := getattr(node, block, None), list):
                 yield from _documented(inner)
 
 
 @contextmanager
-def _many_short_lived_objects() -> Iterator[None]:
-    """No search for cycles: syntax trees have none, and looking for them takes half of the time."""
-    collecting = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Syntax trees have no reference cycles, and searching for cycles takes half of the time."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if enabled:
             gc.enable()

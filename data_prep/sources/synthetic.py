@@ -1,7 +1,7 @@
-"""A language whose entropy is known: Zipf-Markov words, and passages that are copied in context.
+"""A synthetic language of known entropy: Zipf-Markov words, and passages copied in context.
 
-The loss of a model trained on it has a floor in closed form, and the part of that loss that only copying can remove is
-known too, so damage to copying is not mistaken for damage to memory.
+The lowest possible loss has a closed form, and so does the share of the loss that only copying can remove. So damage to
+copying can be told apart from damage to memorised statistics.
 """
 
 from collections.abc import Iterator
@@ -10,32 +10,30 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_prep.permutation import permute, stream_key
 from data_prep.sources.document import Document
+from data_prep.sources.source import Source
 
 COPY, END = "=", ";"
 Floats = npt.NDArray[np.float64]
-FEWEST_BITS = (
-    64.0  # two documents are equal with probability below 2^-64: none is in practice, and the stream never dries
-)
+# Two documents must be equal with probability below 2^-64. Then none repeats in practice and the stream never ends.
+FEWEST_BITS = 64.0
 
 
-class Synthetic(BaseModel):
-    """The language and its documents; lengths in words, markers not counted.
+class Synthetic(Source):
+    """The language and its documents. Lengths are in words, without markers.
 
-    A document is `passages` passages. A passage is l fresh words, l uniform over shortest..longest, then `;`, or, with
-    `copy_probability`, `=`, the same l words once more, and `;`. The fresh word after word w (of this passage or the
-    last; a start state opens the document) is the one at rank r of a permutation of all words that belongs to w alone,
-    and P(r) is proportional to r^-zipf_exponent.
+    A document is `passages` passages. A passage has l fresh words, l uniform over shortest..longest, and ends with `;`.
+    With `copy_probability`, `=` and a copy of these l words come before the `;`. Each word w has its own permutation of
+    all words; the fresh word after w is the one at rank r of it, with P(r) proportional to r^-zipf_exponent. The last
+    fresh word of a passage determines the first of the next; a start state begins the document.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: Literal["synthetic"] = "synthetic"
     seed: int = 0
-    words: int = Field(500, ge=2, le=4096)  # the transitions take 2·words² bytes
+    words: int = Field(500, ge=2, le=4096)  # the transition table takes 2·words² bytes
     zipf_exponent: float = Field(1.0, ge=0, allow_inf_nan=False)
     copy_probability: float = Field(0.5, ge=0, le=1)
     shortest: int = Field(8, ge=1)
@@ -48,14 +46,27 @@ class Synthetic(BaseModel):
             raise ValueError(f"longest = {self.longest} is less than shortest = {self.shortest}")
         if (bits := _collision_bits(self)) < FEWEST_BITS:
             raise ValueError(
-                f"documents this short repeat by chance (two are equal with probability 2^-{bits:.0f}, 2^-64 accepted);"
-                " ask for more passages, longer ones or more words"
+                f"documents this short repeat by chance (two are equal with probability 2^-{bits:.0f}, at most 2^-64 is"
+                " accepted); set more passages, longer ones or more words"
             )
         return self
 
+    def read(self) -> Iterator[Document]:
+        """Documents synthetic:0, synthetic:1, ... without end; document i is a function of the fields and i alone."""
+        words = words_of(self)[: self.words]
+        after = transitions(self).ravel().data
+        cumulative = np.cumsum(zipf(self))
+        cumulative[-1] = 1.0
+        for number in count():
+            yield Document.of(f"synthetic:{number}", _text(self, number, words, after, cumulative))
+
+    def fixed_vocabulary(self) -> list[str]:
+        """All words and markers."""
+        return words_of(self)
+
 
 def words_of(spec: Synthetic) -> list[str]:
-    """All words of the language, markers last; texts are these separated by single spaces."""
+    """All words of the language, markers last. Texts are these words separated by single spaces."""
     return [*(f"w{number}" for number in range(spec.words)), COPY, END]
 
 
@@ -66,33 +77,33 @@ def zipf(spec: Synthetic) -> Floats:
 
 
 def transitions(spec: Synthetic) -> npt.NDArray[np.uint16]:
-    """Number of the fresh word at each rank after each word, shape [words + 1, words]; the last row opens a document."""
+    """Fresh word at each rank after each word, shape [words + 1, words]; the last row is the start of a document."""
     key = stream_key("synthetic language", spec.seed)
     rows = np.empty((spec.words + 1, spec.words), np.uint16)
     ranks = np.arange(spec.words)
-    for word in range(spec.words + 1):  # a row at a time: permute's scratch is many times its output
+    for word in range(spec.words + 1):  # row by row: permute needs many times the memory of its output
         rows[word] = permute(ranks, spec.words, key, stream=word)
     return rows
 
 
 def tokens_per_document(spec: Synthetic) -> float:
-    """Expected words of a document, markers and one end of text included."""
+    """Expected words of a document, including markers and one end-of-text token."""
     length = (spec.shortest + spec.longest) / 2
     return spec.passages * (length + 1 + spec.copy_probability * (length + 1)) + 1
 
 
 def entropy_per_word(spec: Synthetic) -> float:
-    """Least possible mean loss, nats per word: what a predictor that knows the language and the seed of it reaches.
+    """Lowest possible mean loss, nats per word: that of a predictor that knows the language and its seed.
 
-    Per passage there are three choices, and everything else follows from them: how many fresh words, log(longest -
-    shortest + 1) nats; which, H nats each, H the entropy of `zipf`, since after any word the next is one rank drawn
-    afresh; copy or not, h(copy_probability) nats. Copied words, the `;` after them and the end of text (the number of
-    passages is known) cost nothing. So
+    Each passage makes three random choices, and everything else follows from them. The number of fresh words costs
+    log(longest - shortest + 1) nats. Each fresh word costs H nats, the entropy of `zipf`, because its rank is
+    independent of all others. Copying or not costs h(copy_probability) nats. Copied words, the `;` after them and the
+    end of text (the number of passages is known) cost nothing. So
 
         entropy_per_word = passages·(E[l]·H + log(longest - shortest + 1) + h) / tokens_per_document
 
-    with the end of text counted as one word of each document. It assumes one token per word and a context that
-    reaches back to the start of the document: a model that cannot see it pays more.
+    where the end of text counts as one word of each document. This assumes one token per word and a context that
+    reaches back to the start of the document; with a shorter context the loss is higher.
     """
     length = (spec.shortest + spec.longest) / 2
     choices = spec.longest - spec.shortest + 1
@@ -101,20 +112,9 @@ def entropy_per_word(spec: Synthetic) -> float:
     return float(spec.passages * per_passage / tokens_per_document(spec))
 
 
-def read(spec: Synthetic) -> Iterator[Document]:
-    """Documents synthetic:0, synthetic:1, ... without end; document i is a function of the spec and i alone."""
-    words = words_of(spec)[: spec.words]
-    after = transitions(spec).ravel().data
-    cumulative = np.cumsum(zipf(spec))
-    cumulative[-1] = 1.0
+def _text(spec: Synthetic, number: int, words: list[str], after: memoryview, cumulative: Floats) -> str:
+    # A counter-based generator starts any document directly, and numpy keeps its raw output stable across versions.
     key = stream_key("synthetic documents", spec.seed)
-    for number in count():
-        yield Document.of(f"synthetic:{number}", _text(spec, key, number, words, after, cumulative))
-
-
-def _text(spec: Synthetic, key: int, number: int, words: list[str], after: memoryview, cumulative: Floats) -> str:
-    # Raw words of a counter-based generator: numpy promises the same ones in every version, and each document's start
-    # is found without making the ones before it.
     generator = np.random.Philox(key=key + (number << 64))
     shape = _uniform(generator, 2 * spec.passages)
     choices = spec.longest - spec.shortest + 1
@@ -134,18 +134,18 @@ def _text(spec: Synthetic, key: int, number: int, words: list[str], after: memor
 
 
 def _uniform(generator: np.random.Philox, size: int) -> Floats:
-    """Numbers in [0, 1) of 53 bits."""
+    """Uniform numbers in [0, 1) with 53 random bits, shape [size]."""
     return (generator.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _entropy(probability: Floats) -> float:
-    """Nats."""
+    """Entropy in nats."""
     positive = probability[probability > 0]
     return float(-(positive * np.log(positive)).sum())
 
 
 def _collision_bits(spec: Synthetic) -> float:
-    """-log2 of the probability that two documents are equal: all lengths, all fresh words and all copy choices."""
+    """-log2 of the probability that two documents agree in all lengths, all fresh words and all copy choices."""
     same_word = float((zipf(spec) ** 2).sum())
     lengths = np.arange(spec.shortest, spec.longest + 1)
     same_copy = spec.copy_probability**2 + (1 - spec.copy_probability) ** 2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import InputError
-from data_prep.files import read_record, settle
+from data_prep.files import read_record, replace_durably
 from repeat_study.config.run import RESULT_FORMAT, Run, run_from_record
 from repeat_study.model.decoder import Decoder
 from repeat_study.records.run_directory import RunDirectory
@@ -88,14 +88,14 @@ def scratch_file(directory: RunDirectory) -> Path:
 
 def replace_checkpoint(directory: RunDirectory) -> None:
     """Put the finished scratch file in the place of last.ckpt, in one step."""
-    settle(scratch_file(directory), directory.checkpoint)
+    replace_durably(scratch_file(directory), directory.checkpoint)
 
 
 def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights) -> None:
     """Write the decoder's weights after `step` steps to a file that later checkpoints leave alone, atomically."""
     scratch = scratch_file(directory)
     torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
-    settle(scratch, directory.weights_at(step))
+    replace_durably(scratch, directory.weights_at(step))
 
 
 def weights_sha256(weights: Weights) -> str:

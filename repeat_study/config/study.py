@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from data_prep.build import DataSpec, named_source
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.sources import SourceSpec
 from repeat_study.config import grid
@@ -25,7 +25,7 @@ class EvaluateSpec(Spec):
     """A further test set: one `[[evaluate]]` table."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    source: Annotated[SourceSpec, BeforeValidator(named_source)]
+    source: SourceSpec
     max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # tokens read; `test_fraction` of them is the test set
     # None: all of the source. Only of an installed-* source, the share that the study itself tests on: the rest of those
     # files may be training text.

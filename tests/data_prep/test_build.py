@@ -1,4 +1,4 @@
-"""Whole builds in real processes: killed, doubled, out of disk, over a changed corpus."""
+"""Whole builds in real processes: killed, started twice, out of disk space, with a changed corpus."""
 
 import json
 import multiprocessing
@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from data_prep import build
-from data_prep.build import JOURNAL, DataSpec, prepare
+from data_prep import prepare as prepare_module
+from data_prep.build import JOURNAL
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
+from data_prep.prepare import prepare
 from data_prep.token_store import MANIFEST, TokenStore
 from data_prep.tokenizer import word_tokenizer
 
@@ -38,29 +41,29 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_two_builds_of_one_corpus_have_one_fingerprint(corpus: Path, tmp_path: Path) -> None:
+def test_the_same_corpus_gives_the_same_fingerprint_and_one_more_document_another(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
-    one = prepare(spec_of(mine), tmp_path / "one").fingerprint
-    assert prepare(spec_of(mine), tmp_path / "two").fingerprint == one
+    first = prepare(spec_of(mine), tmp_path / "first").fingerprint
+    assert prepare(spec_of(mine), tmp_path / "second").fingerprint == first
     (mine / "new.py").write_text("print('one more document')\n" * 20)
-    assert prepare(spec_of(mine), tmp_path / "three").fingerprint != one
+    assert prepare(spec_of(mine), tmp_path / "third").fingerprint != first
 
 
-def test_the_last_document_is_the_one_that_crosses_max_tokens(corpus: Path, tmp_path: Path) -> None:
-    whole, part = prepare(spec_of(corpus), tmp_path), prepare(spec_of(corpus, max_tokens=60_000), tmp_path)
-    total = part.train.size + part.test.size
-    longest = max(int(np.diff(part.offsets(split)).max()) for split in ("train", "test"))
+def test_the_document_that_reaches_max_tokens_is_the_last(corpus: Path, tmp_path: Path) -> None:
+    full, cut = prepare(spec_of(corpus), tmp_path), prepare(spec_of(corpus, max_tokens=60_000), tmp_path)
+    total = cut.train.size + cut.test.size
+    longest = max(int(np.diff(cut.offsets(split)).max()) for split in ("train", "test"))
     assert 60_000 <= total < 60_000 + longest
     for split in ("train", "test"):
-        names = part.document_names(split)
-        assert names == whole.document_names(split)[: len(names)]
-    counts = part.manifest["corpus"]
+        names = cut.document_names(split)
+        assert names == full.document_names(split)[: len(names)]
+    counts = cut.manifest["corpus"]
     assert counts["read"] - counts["duplicates"] - counts["empty"] == sum(
-        split["documents"] for split in part.manifest["splits"].values()
+        split["documents"] for split in cut.manifest["splits"].values()
     )
 
 
-def test_a_quoted_end_of_text_is_plain_text(corpus: Path, tmp_path: Path) -> None:
+def test_a_document_that_quotes_the_end_of_text_token_does_not_end_there(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     (mine / "quote.py").write_text("mark = '<|endoftext|>'\n" * 50)
     store = prepare(spec_of(mine), tmp_path / "data")
@@ -68,13 +71,13 @@ def test_a_quoted_end_of_text_is_plain_text(corpus: Path, tmp_path: Path) -> Non
     assert ends == sum(split["documents"] for split in store.manifest["splits"].values())
 
 
-def test_a_tokenizer_can_be_brought_along(corpus: Path, tmp_path: Path) -> None:
+def test_a_given_tokenizer_is_used_as_it_is(corpus: Path, tmp_path: Path) -> None:
     first = prepare(spec_of(corpus / "json"), tmp_path)
-    brought = str(first.folder / "tokenizer.json")
-    second = prepare(spec_of(corpus / "http", tokenizer=brought), tmp_path)
+    given = str(first.folder / "tokenizer.json")
+    second = prepare(spec_of(corpus / "http", tokenizer=given), tmp_path)
     assert second.vocabulary == 300 and second.tokenizer().to_str() == first.tokenizer().to_str()
-    with pytest.raises(InputError, match=r".<eos>. is no special token of"):
-        prepare(spec_of(corpus / "http", tokenizer=brought, end_of_text="<eos>"), tmp_path)
+    with pytest.raises(InputError, match=r".<eos>. is not a special token of"):
+        prepare(spec_of(corpus / "http", tokenizer=given, end_of_text="<eos>"), tmp_path)
     with pytest.raises(InputError, match="no such tokenizer file"):
         prepare(spec_of(corpus / "http", tokenizer="nowhere.json"), tmp_path)
     (tmp_path / "bad.json").write_text("{}")
@@ -82,7 +85,7 @@ def test_a_tokenizer_can_be_brought_along(corpus: Path, tmp_path: Path) -> None:
         prepare(spec_of(corpus / "http", tokenizer=str(tmp_path / "bad.json")), tmp_path)
 
 
-def test_what_a_tokenizer_was_saved_for_does_not_reach_the_store(corpus: Path, tmp_path: Path) -> None:
+def test_truncation_and_padding_saved_in_a_tokenizer_are_ignored(corpus: Path, tmp_path: Path) -> None:
     plain = prepare(spec_of(corpus / "json"), tmp_path)
     tokenizer = plain.tokenizer()
     tokenizer.enable_truncation(8)
@@ -101,40 +104,42 @@ def test_a_vocabulary_with_gaps_keeps_its_largest_token(corpus: Path, tmp_path: 
     assert "def " in store.tokenizer().decode(store.train[:2000].tolist())
 
 
-def test_an_end_of_text_that_plain_text_can_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_an_end_of_text_that_plain_text_can_contain_is_refused(corpus: Path, tmp_path: Path) -> None:
     path = prepare(spec_of(corpus / "json"), tmp_path).folder / "tokenizer.json"
-    with pytest.raises(InputError, match="'d' is no special token"):
+    with pytest.raises(InputError, match="'d' is not a special token"):
         prepare(spec_of(corpus / "json", tokenizer=str(path), end_of_text="d"), tmp_path)
 
 
-def test_a_tokenizer_that_cannot_encode_is_one_line(corpus: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_encode_the_text_gives_a_one_line_error(corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.json"
     word_tokenizer(["a", "b"]).save(str(path))
-    with pytest.raises(InputError, match=r"data.tokenizer: cannot encode the documents from") as caught:
+    with pytest.raises(InputError, match=r"data.tokenizer: cannot encode a document \(.* or a later one\)") as caught:
         prepare(spec_of(corpus / "json", tokenizer=str(path)), tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_other_input_under_the_same_names_is_noticed(corpus: Path, tmp_path: Path) -> None:
+def test_changed_input_under_the_same_names_is_detected(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     first = prepare(spec_of(mine), tmp_path / "data")
     (mine / "decoder.py").write_text("changed = True\n")
-    with pytest.raises(InputError, match=r"built from other input: decoder.py was \d+ bytes, is 15 bytes"):
+    with pytest.raises(InputError, match=r"its input has changed: decoder.py was \d+ bytes, is 15 bytes"):
         prepare(spec_of(mine), tmp_path / "data")
     shutil.rmtree(mine)
-    assert prepare(spec_of(mine), tmp_path / "data").fingerprint == first.fingerprint, "a store brought from elsewhere"
+    assert prepare(spec_of(mine), tmp_path / "data").fingerprint == first.fingerprint, (
+        "a store copied from another machine"
+    )
     tokenizer = tmp_path / "tokenizer.json"
     shutil.copy(first.folder / "tokenizer.json", tokenizer)
     prepare(spec_of(corpus / "json", tokenizer=str(tokenizer)), tmp_path / "data")
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    with pytest.raises(InputError, match="built from other input: tokenizer was"):
+    with pytest.raises(InputError, match="its input has changed: tokenizer was"):
         prepare(spec_of(corpus / "json", tokenizer=str(tokenizer)), tmp_path / "data")
 
 
 MODULES = ("decoder.py", "encoder.py", "scanner.py", "tool.py", "__init__.py")
 
 
-def test_odd_names_stay_one_line_each(tmp_path: Path) -> None:
+def test_names_with_line_breaks_and_undecodable_bytes_stay_one_line_each(tmp_path: Path) -> None:
     rows = tmp_path / "corpus"
     rows.mkdir()
     for number, name in enumerate(["a\rb", "a\u2028b", "a\x85b", "a\nb", os.fsdecode(b"caf\xe9")]):
@@ -144,16 +149,16 @@ def test_odd_names_stay_one_line_each(tmp_path: Path) -> None:
         assert len(store.document_names(split)) == store.manifest["splits"][split]["documents"]
 
 
-def test_a_document_too_long_to_encode_is_refused(
+def test_a_document_that_is_too_long_to_encode_is_refused(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data_prep.encoding.MOST_CHARACTERS", 1000)
-    with pytest.raises(InputError, match=r"characters in one document, at most 1000 are encoded; split it"):
+    with pytest.raises(InputError, match=r"characters in one document, at most 1000 accepted; split it"):
         prepare(spec_of(corpus / "json"), tmp_path)
 
 
-def test_a_build_killed_after_its_seal_is_not_begun_anew(
-    corpus: Path, tmp_path: Path, undisturbed: TokenStore, monkeypatch: pytest.MonkeyPatch
+def test_a_build_killed_after_sealing_is_resumed(
+    corpus: Path, tmp_path: Path, uninterrupted: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = interrupted_build(corpus, tmp_path)
     before = json.loads((scratch / JOURNAL).read_text())["taken"]
@@ -163,21 +168,21 @@ def test_a_build_killed_after_its_seal_is_not_begun_anew(
         with pytest.raises(pytest.fail.Exception, match="killed"):
             prepare(spec_of(corpus), tmp_path)
     assert (scratch / MANIFEST).exists() and json.loads((scratch / JOURNAL).read_text())["taken"] >= before
-    assert prepare(spec_of(corpus), tmp_path).manifest == undisturbed.manifest
+    assert prepare(spec_of(corpus), tmp_path).manifest == uninterrupted.manifest
 
 
 @pytest.mark.parametrize("damage", [{"splits": {}}, {"taken": "x"}, {"splits": {"train": 5}}])
-def test_a_damaged_journal_is_one_line(damage: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+def test_a_damaged_journal_gives_a_one_line_error(damage: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
     journal = interrupted_build(corpus, tmp_path) / JOURNAL
     journal.write_text(json.dumps(json.loads(journal.read_text()) | damage))
-    with pytest.raises(InputError, match=r"malformed; delete the folder to start anew"):
+    with pytest.raises(InputError, match=r"malformed; delete the folder to start again"):
         prepare(spec_of(corpus), tmp_path)
 
 
 def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Path, tmp_path: Path) -> None:
-    words = prepare(spec_of(corpus / "json"), tmp_path).tokenizer()
-    words.add_tokens([f"<extra {number}>" for number in range(70_000)])
-    words.save(str(tmp_path / "large.json"))
+    tokenizer = prepare(spec_of(corpus / "json"), tmp_path).tokenizer()
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(70_000)])
+    tokenizer.save(str(tmp_path / "large.json"))
     store = prepare(spec_of(corpus / "json", tokenizer=str(tmp_path / "large.json")), tmp_path)
     assert store.train.dtype == np.uint32 and store.vocabulary == 70_300
 
@@ -190,21 +195,21 @@ def test_the_synthetic_language_has_one_token_per_word(tmp_path: Path) -> None:
     assert len(words) == 200 and set(words) <= {f"w{n}" for n in range(51)} | {"=", ";", "<|endoftext|>"}
 
 
-def test_a_standing_store_is_not_built_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_store_is_not_built_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(spec_of(corpus / "json"), tmp_path).fingerprint
-    monkeypatch.setattr(build, "_build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(prepare_module, "_build", lambda *_: pytest.fail("built again"))
     assert prepare(spec_of(corpus / "json"), tmp_path).fingerprint == first
 
 
 def _prepare_in_child(root: Path, data_dir: Path, result: Path) -> None:
     build.JOURNAL_SECONDS = 0.0
-    said: list[str] = []
-    # A small batch, so that a small corpus takes many of them and can be killed between any two.
+    stages: list[str] = []
+    # Small batches, so that a small corpus takes many of them and can be killed between any two.
     import data_prep.encoding
 
     data_prep.encoding.BATCH_CHARACTERS = 20_000
-    store = prepare(spec_of(root), data_dir, lambda what, share: said.append(what))
-    result.write_text(json.dumps([store.fingerprint, "tokenizing" in said]))
+    store = prepare(spec_of(root), data_dir, lambda stage, share: stages.append(stage))
+    result.write_text(json.dumps([store.fingerprint, "tokenizing" in stages]))
 
 
 def child_of(corpus: Path, data_dir: Path, result: str = "result") -> Any:
@@ -215,17 +220,18 @@ def child_of(corpus: Path, data_dir: Path, result: str = "result") -> Any:
     return child
 
 
-def test_two_processes_build_once(corpus: Path, tmp_path: Path) -> None:
-    children = [child_of(corpus, tmp_path, name) for name in ("one", "other")]
+def test_two_processes_build_the_store_only_once(corpus: Path, tmp_path: Path) -> None:
+    children = [child_of(corpus, tmp_path, name) for name in ("first", "second")]
     for child in children:
         child.join()
-    (one, built_one), (other, built_other) = (json.loads((tmp_path / name).read_text()) for name in ("one", "other"))
-    assert one == other and built_one != built_other
+    results = [json.loads((tmp_path / name).read_text()) for name in ("first", "second")]
+    assert len({fingerprint for fingerprint, _ in results}) == 1
+    assert sorted(built for _, built in results) == [False, True]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    return prepare(spec_of(corpus), tmp_path_factory.mktemp("undisturbed"))
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    return prepare(spec_of(corpus), tmp_path_factory.mktemp("uninterrupted"))
 
 
 def wait_for(child: Any, path: Path) -> Iterator[None]:
@@ -234,44 +240,44 @@ def wait_for(child: Any, path: Path) -> Iterator[None]:
         yield
 
 
-def test_a_build_killed_again_and_again_ends_in_the_same_store(
-    corpus: Path, tmp_path: Path, undisturbed: TokenStore
+def test_a_build_killed_repeatedly_gives_the_same_store(
+    corpus: Path, tmp_path: Path, uninterrupted: TokenStore
 ) -> None:
-    dice = random.Random(0)
-    scratch = tmp_path / f".{undisturbed.folder.name}.building"
+    rng = random.Random(0)
+    scratch = tmp_path / f".{uninterrupted.folder.name}.building"
     journal = scratch / JOURNAL
     kills, progress = 0, []
     for _ in range(8):
         before = journal.stat().st_mtime_ns if journal.exists() else None
         child = child_of(corpus, tmp_path)
         while child.is_alive() and not (journal.exists() and journal.stat().st_mtime_ns != before):
-            time.sleep(0.001)  # until it has got one journal further
-        time.sleep(dice.random() * 0.05)
+            time.sleep(0.001)  # until it has written another journal
+        time.sleep(rng.random() * 0.05)
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             kills += 1
         child.join()
-        if (tmp_path / undisturbed.folder.name).exists():
+        if (tmp_path / uninterrupted.folder.name).exists():
             break
         assert not (scratch / MANIFEST).exists() or (scratch / JOURNAL).exists()
         progress.append(json.loads((scratch / JOURNAL).read_text())["taken"])
     assert kills >= 2 and progress == sorted(progress) and progress[-1] > progress[0], (
-        "it goes on, it does not begin anew"
+        "it resumes, it does not start again"
     )
     store = prepare(spec_of(corpus), tmp_path)
-    assert store.fingerprint == undisturbed.fingerprint
-    assert {key: value for key, value in store.manifest.items()} == undisturbed.manifest
+    assert store.fingerprint == uninterrupted.fingerprint
+    assert {key: value for key, value in store.manifest.items()} == uninterrupted.manifest
     assert not scratch.exists()
 
 
-def test_a_build_killed_before_its_first_journal_begins_anew(
-    corpus: Path, tmp_path: Path, undisturbed: TokenStore
+def test_a_build_killed_before_its_first_journal_starts_again(
+    corpus: Path, tmp_path: Path, uninterrupted: TokenStore
 ) -> None:
-    scratch = tmp_path / f".{undisturbed.folder.name}.building"
+    scratch = tmp_path / f".{uninterrupted.folder.name}.building"
     scratch.mkdir()
     (scratch / "train.tokens").write_bytes(b"half a tok")
     (scratch / "tokenizer.json").write_text("{")
-    assert prepare(spec_of(corpus), tmp_path).fingerprint == undisturbed.fingerprint
+    assert prepare(spec_of(corpus), tmp_path).fingerprint == uninterrupted.fingerprint
 
 
 def interrupted_build(corpus: Path, tmp_path: Path) -> Path:
@@ -285,7 +291,7 @@ def interrupted_build(corpus: Path, tmp_path: Path) -> Path:
     return scratch
 
 
-def test_a_corpus_that_changed_since_the_interruption_is_noticed(corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_that_changed_during_an_interruption_is_detected(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus, tmp_path / "mine"))
     scratch = interrupted_build(mine, tmp_path / "data")
     first = min(mine.rglob("*.py"))
@@ -295,33 +301,35 @@ def test_a_corpus_that_changed_since_the_interruption_is_noticed(corpus: Path, t
     assert (scratch / JOURNAL).exists()
 
 
-def test_a_full_disk_is_one_clear_line_and_the_build_goes_on_afterwards(
-    corpus: Path, tmp_path: Path, undisturbed: TokenStore
+def test_a_full_disk_gives_a_one_line_error_and_the_build_can_be_resumed(
+    corpus: Path, tmp_path: Path, uninterrupted: TokenStore
 ) -> None:
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing past the limit then fails with an error
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing past the limit raises an error
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, old[1]))
-        with pytest.raises(InputError, match=r"cannot be written: File too large; make room and call again") as caught:
+        with pytest.raises(
+            InputError, match=r"cannot be written: File too large; free some space and run again"
+        ) as caught:
             prepare(spec_of(corpus), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / undisturbed.folder.name).exists()
-    assert prepare(spec_of(corpus), tmp_path).fingerprint == undisturbed.fingerprint
+    assert not (tmp_path / uninterrupted.folder.name).exists()
+    assert prepare(spec_of(corpus), tmp_path).fingerprint == uninterrupted.fingerprint
 
 
 def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(20):
         (tmp_path / "corpus" / f"{number}.py").write_text(f"x = {number}\n")
-    with pytest.raises(InputError, match=r"data.vocabulary: 5000 tokens asked for"):
+    with pytest.raises(InputError, match=r"data.vocabulary: 5000 tokens requested"):
         prepare(spec_of(tmp_path / "corpus", vocabulary=5000), tmp_path / "data")
     assert not list((tmp_path / "data").glob("*files*/"))
 
 
-def test_everything_that_was_dropped_is_counted_also_behind_the_last_document(corpus: Path, tmp_path: Path) -> None:
+def test_dropped_documents_are_counted_even_after_the_last_one_kept(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     (mine / "zz_copy.py").write_bytes((mine / "decoder.py").read_bytes())
     (mine / "zz_empty.txt").touch()
@@ -342,10 +350,10 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
         prepare(spec_of(tmp_path / "corpus"), tmp_path / "data")
 
 
-def test_a_folder_in_the_way_is_not_touched(corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_store_is_left_untouched(corpus: Path, tmp_path: Path) -> None:
     mine = tmp_path / spec_of(corpus).store_name / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
-    with pytest.raises(InputError, match="is no token store"):
+    with pytest.raises(InputError, match="is not a token store"):
         prepare(spec_of(corpus), tmp_path)
     assert mine.read_text() == "precious"

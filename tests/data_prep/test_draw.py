@@ -1,4 +1,4 @@
-"""The draw over stores in which every token of the training split is another number, so that text can be counted."""
+"""The data draw over stores in which every training token has a different id, so that text can be counted."""
 
 from collections import Counter
 from itertools import pairwise
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.mixture import RepeatMixture, Spacing, Stream
-from data_prep.token_store import SplitWriter, TokenStore, write_manifest
+from data_prep.sources import Document
+from data_prep.store_writer import SplitWriter, write_manifest
+from data_prep.token_store import SPLITS, TokenStore
 from data_prep.tokenizer import word_tokenizer
 from repeat_study.training.dataset import MixtureDataset, RemainingSteps
 
@@ -21,14 +23,14 @@ CONTEXT = 7
 
 
 def write_store(folder: Path, lengths: list[int]) -> TokenStore:
-    """A store whose training documents have these lengths (before their end of text) and no token in common."""
+    """A store whose documents have these lengths (without end of text) and no token in common."""
     folder.mkdir(parents=True, exist_ok=True)
     word_tokenizer(["a"]).save(str(folder / "tokenizer.json"))
     counts = {}
-    for split, first in (("train", 1), ("test", 10_000_000)):
-        writer = SplitWriter(folder, split, np.uint32, end_of_text=0)  # type: ignore[arg-type]
+    for split, first in zip(SPLITS, (1, 10_000_000), strict=True):
+        writer = SplitWriter(folder, split, np.dtype(np.uint32), end_of_text=0)
         tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
-        writer.append([f"document {n}" for n in range(len(lengths))], tokens, np.array(lengths), 0)
+        writer.append([Document.of(f"document {n}", "") for n in range(len(lengths))], tokens, np.array(lengths))
         counts[split] = writer.close()
     assert counts["train"]["documents"] == len(lengths)
     write_manifest(folder, {"splits": counts, "vocabulary": 2**31, "end_of_text": 0, "dtype": "uint32"})
@@ -37,8 +39,8 @@ def write_store(folder: Path, lengths: list[int]) -> TokenStore:
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    dice = np.random.default_rng(0)
-    return write_store(tmp_path_factory.mktemp("numbered"), dice.integers(1, 60, 600).tolist())
+    rng = np.random.default_rng(0)
+    return write_store(tmp_path_factory.mktemp("numbered"), rng.integers(1, 60, 600).tolist())
 
 
 arms = st.fixed_dictionaries(
@@ -64,14 +66,14 @@ def arm_of(store: TokenStore, arm: dict) -> tuple[RepeatMixture, Draw]:
 
 
 def count(tokens: np.ndarray) -> Counter[int]:
-    found = Counter(tokens.ravel().tolist())
-    del found[0]  # the end of text
-    return found
+    counts = Counter(tokens.ravel().tolist())
+    del counts[0]  # the end of text
+    return counts
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arms)
-def test_every_token_of_the_pool_is_seen_R_times_every_other_once_and_test_text_never(
+def test_every_pool_token_is_seen_exactly_R_times_every_unique_token_once_and_test_text_never(
     numbered: TokenStore, arm: dict
 ) -> None:
     mixture, draw = arm_of(numbered, arm)
@@ -86,66 +88,68 @@ def test_every_token_of_the_pool_is_seen_R_times_every_other_once_and_test_text_
 
 
 @given(arms, st.integers(2, 10))
-def test_pools_are_nested_and_the_unique_stream_is_shared(numbered: TokenStore, arm: dict, factor: int) -> None:
+def test_the_pool_for_a_larger_R_is_a_prefix_and_the_unique_stream_is_shared(
+    numbered: TokenStore, arm: dict, factor: int
+) -> None:
     mixture, draw = arm_of(numbered, arm)
-    more, same = arm_of(numbered, arm | {"repeats": arm["repeats"] * factor})
+    larger_mixture, larger_draw = arm_of(numbered, arm | {"repeats": arm["repeats"] * factor})
     pool = draw.pool_tokens(np.arange(mixture.pool))
-    assert (same.pool_tokens(np.arange(more.pool)) == pool[: more.pool]).all()
+    assert (larger_draw.pool_tokens(np.arange(larger_mixture.pool)) == pool[: larger_mixture.pool]).all()
     places = np.arange(arm["positions"])
-    assert (draw.unique_tokens(places) == same.unique_tokens(places)).all()
-    other = Draw(numbered, CONTEXT, arm["positions"], arm["unit"], arm["seed"], arm["pool_seed"] + 1)
-    assert (draw.unique_tokens(places) == other.unique_tokens(places)).all(), "another pool beside the same stream"
+    assert (draw.unique_tokens(places) == larger_draw.unique_tokens(places)).all()
+    other_pool = Draw(numbered, CONTEXT, arm["positions"], arm["unit"], arm["seed"], arm["pool_seed"] + 1)
+    assert (draw.unique_tokens(places) == other_pool.unique_tokens(places)).all(), "pool_seed changes the pool alone"
 
 
 @given(arms)
-def test_the_clean_run_never_meets_any_pool(numbered: TokenStore, arm: dict) -> None:
+def test_the_clean_run_never_sees_text_of_any_pool(numbered: TokenStore, arm: dict) -> None:
     _, draw = arm_of(numbered, arm)
     clean = count(draw.unique_tokens(np.arange(arm["positions"])))
-    zone = count(draw.pool_tokens(np.arange(draw.pool_capacity)))
-    assert not clean.keys() & zone.keys() and set(zone.values()) <= {1}
+    reserved = count(draw.pool_tokens(np.arange(draw.pool_capacity)))
+    assert not clean.keys() & reserved.keys() and set(reserved.values()) <= {1}
 
 
 @pytest.mark.parametrize("unit", Unit)
-def test_seeds_draw_other_text(numbered: TokenStore, unit: Unit) -> None:
-    base, other, pool = (Draw(numbered, CONTEXT, 300, unit, *seeds) for seeds in ((0, 0), (1, 0), (0, 1)))
+def test_each_seed_chooses_different_text(numbered: TokenStore, unit: Unit) -> None:
+    base, other_seed, other_pool = (Draw(numbered, CONTEXT, 300, unit, *seeds) for seeds in ((0, 0), (1, 0), (0, 1)))
     slots, places = np.arange(20), np.arange(100)
-    assert (base.pool_tokens(slots) != other.pool_tokens(slots)).any()
-    assert (base.pool_tokens(slots) != pool.pool_tokens(slots)).any()
-    assert (base.unique_tokens(places) != other.unique_tokens(places)).any()
+    assert (base.pool_tokens(slots) != other_seed.pool_tokens(slots)).any()
+    assert (base.pool_tokens(slots) != other_pool.pool_tokens(slots)).any()
+    assert (base.unique_tokens(places) != other_seed.unique_tokens(places)).any()
 
 
-def test_a_pool_of_documents_holds_each_from_its_start_to_its_end(numbered: TokenStore) -> None:
+def test_a_pool_of_documents_contains_whole_documents(numbered: TokenStore) -> None:
     draw = Draw(numbered, CONTEXT, 300, Unit.DOCUMENT, seed=0)
     packed = draw.pool_tokens(np.arange(200)).ravel()
-    documents = np.split(packed, np.flatnonzero(packed == 0) + 1)[:-1]  # the last one is cut
+    documents = np.split(packed, np.flatnonzero(packed == 0) + 1)[:-1]  # the last document is cut
     offsets = numbered.offsets("train")
-    whole = {tuple(numbered.train[start:end].tolist()) for start, end in pairwise(offsets)}
+    complete = {tuple(numbered.train[start:end].tolist()) for start, end in pairwise(offsets)}
     assert len(documents) > 20
-    assert all(tuple(document.tolist()) in whole for document in documents)
+    assert all(tuple(document.tolist()) in complete for document in documents)
 
 
-def test_a_pool_of_documents_costs_memory_for_its_own_documents_only(numbered: TokenStore) -> None:
+def test_a_pool_of_documents_needs_memory_only_for_its_own_documents(numbered: TokenStore) -> None:
     draw = Draw(numbered, CONTEXT, 300, Unit.DOCUMENT, seed=0)
     first = draw.pool_tokens(np.arange(3))
     packed = draw._packed(3)
     assert len(packed.documents) < 30
     draw.pool_tokens(np.arange(300))
-    assert (draw.pool_tokens(np.arange(3)) == first).all(), "a larger pool moves nothing"
+    assert (draw.pool_tokens(np.arange(3)) == first).all(), "growing the pool keeps its first sequences"
 
 
 @pytest.mark.parametrize("unit", Unit)
-def test_a_corpus_that_is_too_small_is_named(numbered: TokenStore, unit: Unit) -> None:
+def test_a_corpus_that_is_too_small_is_refused(numbered: TokenStore, unit: Unit) -> None:
     sequences = numbered.sequences_in("train", CONTEXT)
     with pytest.raises(InputError, match=rf"the run needs {sequences + 1} sequences .*the corpus has {sequences}"):
         Draw(numbered, CONTEXT, sequences, unit, seed=0).require(1)
     fits = Draw(numbered, CONTEXT, sequences // 2, unit, seed=0)
     fits.require(fits.pool_capacity)
     fits.pool_tokens(fits.pool_capacity - 1)
-    with pytest.raises(InputError, match="ask for fewer tokens or give more text"):
+    with pytest.raises(InputError, match="set fewer tokens or give more text"):
         fits.require(fits.pool_capacity + 1)
 
 
-def test_indices_say_where_the_tokens_stand(numbered: TokenStore) -> None:
+def test_indices_are_the_positions_of_the_tokens_in_the_split(numbered: TokenStore) -> None:
     for unit in Unit:
         draw = Draw(numbered, CONTEXT, 300, unit, seed=0)
         for place in (0, 7, 99):
@@ -154,17 +158,17 @@ def test_indices_say_where_the_tokens_stand(numbered: TokenStore) -> None:
 
 
 @given(arms, st.sampled_from([1, 2, 3, 4, 6]), st.data())
-def test_any_number_of_ranks_sees_each_step_of_one_process_from_any_step_on(
+def test_any_number_of_ranks_sees_the_steps_of_one_process_from_any_step_on(
     numbered: TokenStore, arm: dict, world: int, data: st.DataObject
 ) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}
     mixture, draw = arm_of(numbered, arm)
-    whole = draw.tokens(mixture.at(np.arange(mixture.positions))).reshape(-1, 12, CONTEXT + 1)
+    steps = draw.tokens(mixture.at(np.arange(mixture.positions))).reshape(-1, 12, CONTEXT + 1)
     ranks = [MixtureDataset([(mixture, draw)], 12, rank, world) for rank in range(world)]
-    first = data.draw(st.integers(0, len(whole) - 1))
-    for step in range(first, min(first + 5, len(whole))):
+    first = data.draw(st.integers(0, len(steps) - 1))
+    for step in range(first, min(first + 5, len(steps))):
         together = np.stack([rank[step][0].numpy() for rank in ranks], axis=1).reshape(12, CONTEXT + 1)
-        assert (together == whole[step]).all()
+        assert (together == steps[step]).all()
 
 
 @settings(max_examples=8, deadline=None)

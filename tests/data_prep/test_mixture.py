@@ -21,65 +21,69 @@ def mixtures(draw: st.DrawFn, spacings: tuple[Spacing, ...] = tuple(Spacing)) ->
 
 
 @given(mixtures())
-def test_every_slot_is_seen_exactly_R_times_and_every_unique_place_once(mixture: RepeatMixture) -> None:
-    found = mixture.at(np.arange(mixture.positions))
-    in_pool = found.stream == Stream.POOL
-    slots = Counter(zip(found.place[in_pool].tolist(), found.copy[in_pool].tolist(), strict=True))
+def test_every_pool_sequence_is_seen_exactly_R_times_and_every_unique_sequence_once(mixture: RepeatMixture) -> None:
+    sequences = mixture.at(np.arange(mixture.positions))
+    in_pool = sequences.stream == Stream.POOL
+    slots = Counter(zip(sequences.place[in_pool].tolist(), sequences.copy[in_pool].tolist(), strict=True))
     assert slots == Counter((slot, copy) for slot in range(mixture.pool) for copy in range(mixture.repeats))
-    assert found.place[~in_pool].tolist() == list(range(mixture.unique_positions)), "the unique stream in its order"
-    assert (found.copy[~in_pool] == -1).all()
+    assert sequences.place[~in_pool].tolist() == list(range(mixture.unique_positions)), (
+        "the unique stream is read in order"
+    )
+    assert (sequences.copy[~in_pool] == -1).all()
 
 
 @given(mixtures())
-def test_every_prefix_holds_exactly_its_share_of_the_pool_rounded_down(mixture: RepeatMixture) -> None:
+def test_the_first_n_positions_hold_n_times_the_repeated_fraction_rounded_down(mixture: RepeatMixture) -> None:
     stream = mixture.at(np.arange(mixture.positions)).stream
     share = [int(mixture.exact_fraction * n) for n in range(1, mixture.positions + 1)]
     assert np.cumsum(stream).tolist() == share
 
 
 @given(mixtures(), st.data())
-def test_any_tail_alone_equals_the_tail_of_the_whole(mixture: RepeatMixture, data: st.DataObject) -> None:
-    whole = mixture.at(np.arange(mixture.positions))
+def test_the_sequences_from_any_position_on_do_not_depend_on_what_was_read_before(
+    mixture: RepeatMixture, data: st.DataObject
+) -> None:
+    everything = mixture.at(np.arange(mixture.positions))
     start = data.draw(st.integers(0, mixture.positions - 1))
     tail = mixture.at(np.arange(start, mixture.positions))
-    assert all((part[start:] == other).all() for part, other in zip(whole, tail, strict=True))
+    assert all((expected[start:] == values).all() for expected, values in zip(everything, tail, strict=True))
 
 
 @given(mixtures(), st.data())
-def test_occurrences_are_where_the_slot_stands(mixture: RepeatMixture, data: st.DataObject) -> None:
+def test_occurrences_are_the_positions_that_show_the_slot(mixture: RepeatMixture, data: st.DataObject) -> None:
     assume(mixture.pool)
     slot = data.draw(st.integers(0, mixture.pool - 1))
-    found = mixture.at(np.arange(mixture.positions))
-    expected = np.flatnonzero((found.stream == Stream.POOL) & (found.place == slot))
+    sequences = mixture.at(np.arange(mixture.positions))
+    expected = np.flatnonzero((sequences.stream == Stream.POOL) & (sequences.place == slot))
     assert mixture.occurrences(slot).tolist() == expected.tolist()
 
 
 @given(mixtures())
-def test_unique_positions_are_where_the_places_stand(mixture: RepeatMixture) -> None:
+def test_the_position_of_a_unique_sequence_is_where_it_is_shown(mixture: RepeatMixture) -> None:
     expected = np.flatnonzero(mixture.at(np.arange(mixture.positions)).stream == Stream.UNIQUE)
     assert [mixture.unique_position(place) for place in range(mixture.unique_positions)] == expected.tolist()
 
 
 @given(mixtures(spacings=(Spacing.PASSES,)))
-def test_passes_show_the_whole_pool_before_any_sequence_comes_again(mixture: RepeatMixture) -> None:
+def test_a_pass_shows_the_whole_pool_before_any_sequence_repeats(mixture: RepeatMixture) -> None:
     assume(mixture.pool)
-    found = mixture.at(np.arange(mixture.positions))
-    passes = found.place[found.stream == Stream.POOL].reshape(mixture.repeats, mixture.pool)
+    sequences = mixture.at(np.arange(mixture.positions))
+    passes = sequences.place[sequences.stream == Stream.POOL].reshape(mixture.repeats, mixture.pool)
     assert (np.sort(passes, axis=1) == np.arange(mixture.pool)).all()
 
 
-def test_passes_come_in_different_orders() -> None:
+def test_each_pass_has_its_own_order() -> None:
     mixture = RepeatMixture(1000, 100, 9, seed=0)
-    found = mixture.at(np.arange(1000))
-    passes = found.place[found.stream == Stream.POOL].reshape(9, 100)
-    assert len({tuple(one) for one in passes.tolist()}) == 9
+    sequences = mixture.at(np.arange(1000))
+    passes = sequences.place[sequences.stream == Stream.POOL].reshape(9, 100)
+    assert len({tuple(order) for order in passes.tolist()}) == 9
 
 
 @given(mixtures(spacings=(Spacing.BURSTS,)))
 def test_bursts_put_copies_the_given_number_of_pool_positions_apart(mixture: RepeatMixture) -> None:
     assume(mixture.pool and mixture.repeats > 1)
-    found = mixture.at(np.arange(mixture.positions))
-    slots = found.place[found.stream == Stream.POOL]
+    sequences = mixture.at(np.arange(mixture.positions))
+    slots = sequences.place[sequences.stream == Stream.POOL]
     last_group = mixture.pool % mixture.burst_distance or mixture.burst_distance
     gaps = Counter(gap for slot in range(mixture.pool) for gap in np.diff(np.flatnonzero(slots == slot)).tolist())
     assert set(gaps) <= {min(mixture.burst_distance, mixture.pool), last_group}
@@ -88,22 +92,22 @@ def test_bursts_put_copies_the_given_number_of_pool_positions_apart(mixture: Rep
 
 def test_uniform_spacing_has_the_gaps_of_a_uniform_shuffle() -> None:
     mixture = RepeatMixture(40_000, 200, 100, seed=1, spacing=Spacing.UNIFORM)
-    found = mixture.at(np.arange(mixture.positions))
-    slots = found.place[found.stream == Stream.POOL]
+    sequences = mixture.at(np.arange(mixture.positions))
+    slots = sequences.place[sequences.stream == Stream.POOL]
     gaps = np.concatenate([np.diff(np.flatnonzero(slots == slot)) for slot in range(200)])
-    # R copies among R·P places: gaps are nearly geometric with mean P and standard deviation P; passes have none so wide.
+    # R copies among R·P places: gaps are nearly geometric with mean P and standard deviation P. Passes have no gap above 2P.
     assert abs(gaps.mean() / 200 - 1) < 0.05 and abs(gaps.std() / 200 - 1) < 0.05
     assert gaps.max() > 5 * 200
 
 
-def test_arms_differ_in_their_copies_alone() -> None:
+def test_arms_with_different_spacings_share_the_unique_stream() -> None:
     arms = [RepeatMixture(1000, 9, 100, 3, spacing, distance) for spacing, distance in
             ((Spacing.PASSES, 0), (Spacing.UNIFORM, 0), (Spacing.BURSTS, 4))]  # fmt: skip
-    found = [arm.at(np.arange(1000)) for arm in arms]
-    for other in found[1:]:
-        assert (other.stream == found[0].stream).all()
-        assert (other.place[other.stream == 0] == found[0].place[found[0].stream == 0]).all()
-        assert (other.place != found[0].place).any()
+    passes, *others = [arm.at(np.arange(1000)) for arm in arms]
+    for other in others:
+        assert (other.stream == passes.stream).all()
+        assert (other.place[other.stream == 0] == passes.place[passes.stream == 0]).all()
+        assert (other.place != passes.place).any()
 
 
 @pytest.mark.parametrize("context", [128, 8192])
@@ -113,15 +117,17 @@ def test_a_run_of_a_hundred_billion_tokens_needs_no_index(context: int, pool_tok
     positions = 10**11 // context
     pool = pool_tokens // context
     mixture = RepeatMixture(positions, pool, positions * 9 // 10 // pool, seed=0, spacing=spacing)
-    found = mixture.at([0, positions // 2, positions - 1])
-    assert (found.place >= 0).all() and (found.place[found.stream == Stream.POOL] < pool).all()
+    sequences = mixture.at([0, positions // 2, positions - 1])
+    assert (sequences.place >= 0).all() and (sequences.place[sequences.stream == Stream.POOL] < pool).all()
     slot = pool - 1
     seen = mixture.occurrences(slot)
     assert len(seen) == mixture.repeats and (mixture.at(seen).place == slot).all()
 
 
 @given(st.integers(10, 10**6), st.floats(0.01, 1.0), st.integers(2, 1000))
-def test_the_pool_keeps_the_fraction_or_is_refused(positions: int, fraction: float, repeats: int) -> None:
+def test_rounding_the_pool_keeps_the_repeated_fraction_within_tolerance_or_is_refused(
+    positions: int, fraction: float, repeats: int
+) -> None:
     try:
         pool = pool_size(positions, fraction, repeats)
     except InputError:
@@ -130,7 +136,7 @@ def test_the_pool_keeps_the_fraction_or_is_refused(positions: int, fraction: flo
     assert abs(pool * repeats / positions / fraction - 1) <= FRACTION_TOLERANCE + 1e-9
 
 
-def test_exact_fractions_stay_exact() -> None:
+def test_a_fraction_that_whole_sequences_allow_stays_exact() -> None:
     assert pool_size(12_000, 0.9, 30) == 360
     assert RepeatMixture(12_000, 360, 30, seed=0).exact_fraction == Fraction(9, 10)
 
@@ -140,7 +146,7 @@ def test_impossible_mixtures_are_refused() -> None:
         pool_size(1000, 0.1, 500)
     with pytest.raises(InputError, match="off by more than"):
         pool_size(1000, 0.3, 200)
-    with pytest.raises(InputError, match="bursts need 1 or more"):
+    with pytest.raises(InputError, match="burst_distance: 0 with spacing bursts; accepted: 1 or more"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
     with pytest.raises(InputError, match="burst_distance: 6 with a pool of 5 sequences"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS, burst_distance=6)

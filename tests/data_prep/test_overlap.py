@@ -1,4 +1,4 @@
-"""Text to be tested on beside text to be trained on, in real stores."""
+"""Test text of one store against training text of another, in real stores."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.overlap import require_apart, shared_document
+from data_prep.overlap import find_shared_document, require_disjoint
+from data_prep.prepare import prepare
 from data_prep.token_store import TOKENIZER
 
-SOME = [
+TEXTS = [
     f"Document number {number} has a few words of its own: {'abcdefghij'[number % 10] * 9}." for number in range(40)
 ]
 
@@ -27,54 +28,62 @@ def spec(path: str, **fields: Any) -> DataSpec:
 
 
 def test_one_shared_document_among_many_is_found_and_named(tmp_path: Path) -> None:
-    trained = spec(lines(tmp_path / "trained.jsonl", SOME), test_fraction=0.2)
+    trained = spec(lines(tmp_path / "trained.jsonl", TEXTS), test_fraction=0.2)
     store = prepare(trained, tmp_path)
-    in_training = {name: SOME[int(name.split(":")[1]) - 1] for name in store.document_names("train")}
-    of_training, of_test = next(iter(in_training.values())), (set(SOME) - set(in_training.values())).pop()
+    in_training = {name: TEXTS[int(name.split(":")[1]) - 1] for name in store.document_names("train")}
+    of_training, of_test = next(iter(in_training.values())), (set(TEXTS) - set(in_training.values())).pop()
     fields = {"tokenizer_of": trained, "test_fraction": 1.0}
-    apart = prepare(spec(lines(tmp_path / "apart.jsonl", ["Something else.", of_test]), **fields), tmp_path)
-    assert apart.train.size == 0 and apart.manifest["splits"]["test"]["documents"] == 2
-    assert apart.manifest["sha256"][TOKENIZER] == store.manifest["sha256"][TOKENIZER]
-    assert shared_document(apart, store) is None, "what is test text in both is no training text"
-    require_apart(apart, store, "evaluate, apart")
-    again = prepare(spec(lines(tmp_path / "again.jsonl", ["Something else.", of_training]), **fields), tmp_path)
-    assert shared_document(again, store) == "again.jsonl:2"
-    with pytest.raises(InputError, match=r"evaluate, again: its document again.jsonl:2 is in the training text too"):
-        require_apart(again, store, "evaluate, again")
+    disjoint = prepare(spec(lines(tmp_path / "disjoint.jsonl", ["Something else.", of_test]), **fields), tmp_path)
+    assert disjoint.train.size == 0 and disjoint.manifest["splits"]["test"]["documents"] == 2
+    assert disjoint.manifest["sha256"][TOKENIZER] == store.manifest["sha256"][TOKENIZER]
+    assert find_shared_document(disjoint, store) is None, (
+        "a document that is test text in both stores is not training text"
+    )
+    require_disjoint(disjoint, store, "evaluate, disjoint")
+    overlapping = prepare(
+        spec(lines(tmp_path / "overlapping.jsonl", ["Something else.", of_training]), **fields), tmp_path
+    )
+    assert find_shared_document(overlapping, store) == "overlapping.jsonl:2"
+    with pytest.raises(
+        InputError, match=r"evaluate, overlapping: its document overlapping.jsonl:2 is also in the training text"
+    ):
+        require_disjoint(overlapping, store, "evaluate, overlapping")
 
 
-def test_what_was_found_apart_is_remembered_for_these_two_stores_alone(
+def test_a_passed_check_is_remembered_for_these_two_stores_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = spec(lines(tmp_path / "trained.jsonl", SOME))
+    trained = spec(lines(tmp_path / "trained.jsonl", TEXTS))
     stores = [prepare(trained, tmp_path), prepare(trained.model_copy(update={"max_tokens": 800}), tmp_path)]
     fields = {"tokenizer_of": trained, "test_fraction": 1.0}
     tested = prepare(spec(lines(tmp_path / "tested.jsonl", ["Something else."]), **fields), tmp_path)
-    require_apart(tested, stores[0], "x")
-    looked = []
-    monkeypatch.setattr("data_prep.overlap.shared_document", lambda one, other: looked.append(other.fingerprint))
-    require_apart(tested, stores[0], "x")
-    assert looked == []
+    require_disjoint(tested, stores[0], "x")
+    compared = []
+    monkeypatch.setattr(
+        "data_prep.overlap.find_shared_document", lambda tested, trained: compared.append(trained.fingerprint)
+    )
+    require_disjoint(tested, stores[0], "x")
+    assert compared == []
     stores[1].fingerprint, stores[1].manifest["sha256"] = "another", stores[0].manifest["sha256"]
-    require_apart(tested, stores[1], "x")
-    assert looked == ["another"]
+    require_disjoint(tested, stores[1], "x")
+    assert compared == ["another"]
 
 
 def test_stores_of_different_tokenizers_cannot_be_compared(tmp_path: Path) -> None:
-    one = prepare(spec(lines(tmp_path / "one.jsonl", SOME)), tmp_path)
-    other = prepare(spec(lines(tmp_path / "other.jsonl", [text[::-1] for text in SOME])), tmp_path)
-    with pytest.raises(InputError, match="made with different tokenizers"):
-        require_apart(one, other, "x")
+    forwards = prepare(spec(lines(tmp_path / "forwards.jsonl", TEXTS)), tmp_path)
+    backwards = prepare(spec(lines(tmp_path / "backwards.jsonl", [text[::-1] for text in TEXTS])), tmp_path)
+    with pytest.raises(InputError, match="have different tokenizers"):
+        require_disjoint(forwards, backwards, "x")
 
 
-def test_a_store_whose_tokenizer_was_built_anew_is_refused(tmp_path: Path) -> None:
-    trained = spec(lines(tmp_path / "trained.jsonl", SOME))
-    dependent = spec(lines(tmp_path / "dependent.jsonl", SOME), tokenizer_of=trained)
+def test_a_store_is_refused_if_the_tokenizer_it_was_built_with_has_been_rebuilt(tmp_path: Path) -> None:
+    trained = spec(lines(tmp_path / "trained.jsonl", TEXTS))
+    dependent = spec(lines(tmp_path / "dependent.jsonl", TEXTS), tokenizer_of=trained)
     store = prepare(trained, tmp_path)
     prepare(dependent, tmp_path)
-    lines(tmp_path / "trained.jsonl", [text[::-1] for text in SOME])
+    lines(tmp_path / "trained.jsonl", [text[::-1] for text in TEXTS])
     for path in sorted(store.folder.iterdir()):
         path.unlink()
     store.folder.rmdir()
-    with pytest.raises(InputError, match="built from other input: tokenizer was"):
+    with pytest.raises(InputError, match="its input has changed: tokenizer was"):
         prepare(dependent, tmp_path)

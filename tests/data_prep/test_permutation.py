@@ -16,24 +16,24 @@ def test_every_place_is_taken_exactly_once(n: int, key: int, stream: int) -> Non
 
 
 @given(n=st.integers(1, 500), key=st.integers(0, 2**64 - 1), passes=st.integers(1, 5))
-def test_streams_in_one_call_equal_streams_one_by_one(n: int, key: int, passes: int) -> None:
+def test_permuting_several_streams_in_one_call_equals_permuting_each_alone(n: int, key: int, passes: int) -> None:
     together = permute(np.arange(n)[None], n, key, np.arange(passes)[:, None])
-    apart = np.stack([permute(np.arange(n), n, key, number) for number in range(passes)])
-    assert (together == apart).all()
+    alone = np.stack([permute(np.arange(n), n, key, number) for number in range(passes)])
+    assert (together == alone).all()
 
 
 def test_all_orders_of_four_are_equally_likely() -> None:
-    draws = 24_000
-    orders = permute(np.arange(4)[None], 4, stream_key("test"), np.arange(draws)[:, None])
+    samples = 24_000
+    orders = permute(np.arange(4)[None], 4, stream_key("test"), np.arange(samples)[:, None])
     counts = Counter(map(tuple, orders.tolist()))
     assert len(counts) == factorial(4)
     assert chisquare(list(counts.values())).pvalue > 1e-4
 
 
-def test_neighbours_land_far_apart() -> None:
+def test_neighbouring_indices_are_sent_to_unrelated_places() -> None:
     n = 10_007
     steps = np.diff(permute(np.arange(n), n, stream_key("test", 1)))
-    # For a uniform permutation |step| has mean n/3 and a step of one happens about twice.
+    # Under a uniform permutation |step| has mean n/3 and is 1 about twice.
     assert abs(np.abs(steps).mean() / (n / 3) - 1) < 0.03
     assert (np.abs(steps) == 1).sum() < 12
 
@@ -41,9 +41,9 @@ def test_neighbours_land_far_apart() -> None:
 def test_an_index_into_ten_billion_costs_no_more_than_one_into_ten_thousand() -> None:
     n = 10**10
     index = np.arange(n - 10_000, n)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     places = permute(index, n, 7)
-    assert time.perf_counter() - begun < 5  # an array of n entries would take minutes and 80 GB
+    assert time.perf_counter() - start < 5  # an array of n entries would take minutes and 80 GB
     assert len(set(places.tolist())) == 10_000
     assert places.min() >= 0 and places.max() < n
 

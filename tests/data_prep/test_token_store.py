@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build import DataSpec, split_of
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.sources import Document, SourceReport, documents
 from data_prep.token_store import MANIFEST, SPLITS, TokenStore
@@ -27,7 +27,7 @@ def test_tokens_decode_to_the_documents(store: TokenStore) -> None:
         assert store.train[end - 1] == store.end_of_text
         assert store.end_of_text not in store.train[start : end - 1]
         text_bytes += len(tokenizer.decode(store.train[start : end - 1].tolist()).encode())
-    assert text_bytes == store.manifest["splits"]["train"]["text_bytes"], "byte-level BPE must lose nothing"
+    assert text_bytes == store.manifest["splits"]["train"]["text_bytes"], "byte-level BPE must be lossless"
 
 
 def test_sequences_are_disjoint_and_cover_the_split(store: TokenStore) -> None:
@@ -39,21 +39,21 @@ def test_sequences_are_disjoint_and_cover_the_split(store: TokenStore) -> None:
     assert store.train.size - rows.size <= context
 
 
-def test_each_document_lies_in_the_split_its_content_says_and_in_no_other(
+def test_each_document_is_in_the_split_that_its_content_decides_and_in_no_other(
     store: TokenStore, data_spec: DataSpec
 ) -> None:
     tokenizer = store.tokenizer()
-    found = {}
+    digests = {}
     for split in SPLITS:
         offsets, tokens = store.offsets(split), store.train if split == "train" else store.test
         texts = [tokenizer.decode(tokens[start : end - 1].tolist()) for start, end in pairwise(offsets)]
-        found[split] = {Document.of("", text).digest for text in texts}
-        assert len(found[split]) == len(texts) == store.manifest["splits"][split]["documents"] > 0
-    assert not found["train"] & found["test"]
+        digests[split] = {Document.of("", text).digest for text in texts}
+        assert len(digests[split]) == len(texts) == store.manifest["splits"][split]["documents"] > 0
+    assert not digests["train"] & digests["test"]
     expected: dict[str, set[bytes]] = {"train": set(), "test": set()}
     for document in documents(data_spec.source, SourceReport()):
-        expected[split_of(document, data_spec.test_fraction)].add(document.digest)
-    assert found == expected
+        expected[data_spec.split_of(document)].add(document.digest)
+    assert digests == expected
 
 
 def truncate(folder: Path) -> None:
@@ -77,18 +77,18 @@ def edit(folder: Path, key: str, value: object) -> None:
     ("damage", "message"),
     [
         (truncate, r"train.tokens: \d+ bytes found, \d+ in the manifest"),
-        (alter, "test.tokens: its content is not what the manifest's checksum says"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "missing, though the manifest lists it"),
+        (alter, "test.tokens: does not match its checksum in the manifest"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "missing, but the manifest lists it"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "not valid JSON"),
         (lambda folder: (folder / MANIFEST).write_text(json.dumps({"format": 99})), "not the manifest"),
-        (lambda folder: edit(folder, "fingerprint", "0" * 16), "altered since it was written"),
-        (lambda folder: edit(folder, "vocabulary", 9999), "altered since it was written"),
+        (lambda folder: edit(folder, "fingerprint", "0" * 16), "altered after it was written"),
+        (lambda folder: edit(folder, "vocabulary", 9999), "altered after it was written"),
         (lambda folder: edit(folder, "splits", {}), "malformed"),
         (lambda folder: edit(folder, "bytes", 5), "malformed"),
         (lambda folder: (folder / MANIFEST).unlink(), "no token store here"),
     ],
 )
-def test_damage_is_found_before_use(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_damage_is_detected_before_use(copy: Path, damage: Callable[[Path], None], message: str) -> None:
     TokenStore(copy, verify=True)
     damage(copy)
     with pytest.raises(InputError, match=message):

@@ -23,14 +23,14 @@ ADAPTER: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
         ('kind = "synthetic"\nseed = 3\nzipf_exponent = 1', Synthetic(seed=3)),
     ],
 )
-def test_a_source_is_a_hashable_value_that_toml_and_json_carry(toml: str, spec: SourceSpec) -> None:
+def test_a_source_is_a_hashable_value_that_survives_toml_and_json(toml: str, spec: SourceSpec) -> None:
     assert ADAPTER.validate_python(tomllib.loads(toml)) == spec
     assert ADAPTER.validate_python(json.loads(spec.model_dump_json())) == spec
     assert len({spec, ADAPTER.validate_python(tomllib.loads(toml))}) == 1
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"kind": "fils"}, "'files'"),
         ({"kind": "files", "paths": []}, "at least 1 item"),
@@ -43,13 +43,13 @@ def test_a_source_is_a_hashable_value_that_toml_and_json_carry(toml: str, spec: 
         ({"kind": "synthetic", "words": 2, "longest": 8, "passages": 2}, "repeat by chance"),
     ],
 )
-def test_a_source_that_cannot_be_meant_is_refused(table: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_an_invalid_source_is_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         ADAPTER.validate_python(table)
 
 
 @given(texts=st.lists(st.sampled_from(["", " \n", "one", "two", "two ", "drei", "\u2028", "\U0001f600"]), max_size=30))
-def test_every_distinct_text_comes_once_at_its_first_place(
+def test_every_distinct_text_is_kept_once_at_its_first_occurrence(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "texts.jsonl"
@@ -62,7 +62,7 @@ def test_every_distinct_text_comes_once_at_its_first_place(
     assert report.empty == sum(not text.strip() for text in texts)
 
 
-def test_duplicates_are_dropped_across_files_and_kinds_of_file(tmp_path: Path) -> None:
+def test_duplicates_are_dropped_across_files_and_file_types(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("same")
     (tmp_path / "b.jsonl").write_text('{"text": "same"}\n{"text": "other"}\n')
     (tmp_path / "c.md").write_text("other")

@@ -34,23 +34,23 @@ def test_a_saved_dataset_gives_its_rows_in_order(library: Any, tmp_path: Path) -
     assert read(tmp_path / "saved")[0] == kept
 
 
-def test_a_saved_dict_of_datasets_gives_the_split_asked_for(library: Any, tmp_path: Path) -> None:
+def test_a_saved_dict_of_datasets_gives_the_requested_split(library: Any, tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     splits = {name: library.Dataset.from_dict({"text": [f"{name} text"]}) for name in ("train", "validation")}
     library.DatasetDict(splits).save_to_disk(str(folder))
     assert read(folder, split="validation")[0][0].text == "validation text"
-    with pytest.raises(InputError, match=r"no split 'test' \(data\.source\.split\); there is train, validation$"):
+    with pytest.raises(InputError, match=r"no split 'test' \(data\.source\.split\); splits: train, validation$"):
         read(folder, split="test")
 
 
-def test_a_column_that_is_not_there_is_refused_with_those_that_are(library: Any, tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_and_the_existing_ones_are_listed(library: Any, tmp_path: Path) -> None:
     library.Dataset.from_dict({"body": TEXTS, "id": range(5)}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); there is body, id$"):
+    with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); columns: body, id$"):
         read(tmp_path / "saved")
     assert len(read(tmp_path / "saved", text_field="body")[0]) == 3
 
 
-def test_rows_without_text_are_bad_up_to_the_limit(library: Any, tmp_path: Path) -> None:
+def test_rows_without_text_are_skipped_up_to_the_limit(library: Any, tmp_path: Path) -> None:
     library.Dataset.from_dict({"text": ["one", None, "two"]}).save_to_disk(str(tmp_path / "saved"))
     kept, report = read(tmp_path / "saved", max_bad_rows=1)
     assert len(kept) == 2
@@ -72,7 +72,7 @@ def test_a_local_copy_of_a_hub_dataset_is_streamed(library: Any, tmp_path: Path)
         read(tmp_path, text_field="body")
 
 
-def test_a_dataset_that_is_nowhere_is_refused_in_one_line(library: Any, tmp_path: Path) -> None:
+def test_a_missing_dataset_gives_a_one_line_error(library: Any, tmp_path: Path) -> None:
     program = """if True:
         from data_prep.sources import HuggingFace, SourceReport, documents
         from data_prep.errors import InputError
@@ -85,7 +85,7 @@ def test_a_dataset_that_is_nowhere_is_refused_in_one_line(library: Any, tmp_path
     assert done.stdout.startswith("no/such-dataset: cannot be read: ") and done.stdout.count("\n") == 1
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)  # what Python itself notes for a module that must not be found
+def test_without_the_library_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)  # makes the import fail as if it were not installed
     with pytest.raises(InputError, match=r"pip install 'repeat-study\[hf\]'$"):
         read("any/thing")

@@ -1,4 +1,4 @@
-"""The English of a small installation that a test writes."""
+"""English text in small installations that the tests write."""
 
 import hashlib
 import os
@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import DataSpec, prepare
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.overlap import shared_document
+from data_prep.overlap import find_shared_document
+from data_prep.prepare import prepare
 from data_prep.sources import Document, InstalledProse, SourceReport, documents
-from data_prep.sources.document import split_draw
+from data_prep.sources.document import split_hash
 from data_prep.sources.installed_prose import docstrings, without_code
 
-LONG = "This is what the module is for, said in words that a person may read. " * 4
+LONG = "This sentence describes the module in words that a person can read. " * 4
 Install = Callable[..., None]
 
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Take these folders for the installation, the standard library's first."""
+    """Use these folders as the installation, the standard library first."""
 
     def roots(*folders: Path) -> None:
         for module in ("installed_python", "installed_prose"):
@@ -40,7 +41,7 @@ def python(path: Path, text: str, code: str = "") -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def test_docstrings_of_everything_that_has_one_are_read_in_order() -> None:
+def test_all_docstrings_are_read_in_order() -> None:
     source = '''"""Module."""
 x = """no docstring"""
 if x:
@@ -58,7 +59,7 @@ if x:
     assert docstrings(source) == ["Module.", "Class.", "Method.\n\nIndented.", "In a handler."]
 
 
-def test_code_is_left_out() -> None:
+def test_code_is_removed_from_prose() -> None:
     text = """Before.
 
 >>> call(1)
@@ -79,11 +80,11 @@ Last."""
     assert without_code(text) == "Before.\n\nKept::\nAfter it.\n\nLast."
 
 
-def test_what_people_wrote_for_people_is_found_and_nothing_else(tmp_path: Path, install: Install) -> None:
+def test_only_files_written_for_people_are_read(tmp_path: Path, install: Install) -> None:
     install(tmp_path)
     python(tmp_path / "package" / "a.py", LONG + "Of a.", "secret_code = 1")
     python(tmp_path / "package" / "short.py", "Too short.")
-    for name, said in {
+    for name, text in {
         "package/README.md": "Read me.",
         "package/LICENSE.APACHE": "Licence.",
         "package/data.txt": "1 2 3 4",
@@ -93,34 +94,32 @@ def test_what_people_wrote_for_people_is_found_and_nothing_else(tmp_path: Path, 
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         head = "Name: one\nVersion: 1.0\n\n" if name.endswith("METADATA") else ""
-        (tmp_path / name).write_text(f"{head}{LONG}{said or name}")
+        (tmp_path / name).write_text(f"{head}{LONG}{text or name}")
     (tmp_path / "mine-1.0.dist-info" / "direct_url.json").write_text("{}")
-    (tmp_path / "package" / "broken.py").write_text(f'"""{LONG}"""\nthis is no python')
-    found = {document.name: document.text for document in read()}
-    assert set(found) == {
+    (tmp_path / "package" / "broken.py").write_text(f'"""{LONG}"""\ncertainly no Python')
+    texts = {document.name: document.text for document in read()}
+    assert set(texts) == {
         "package/a.py",
         "package/README.md",
         "package/LICENSE.APACHE",
         "one-1.0.dist-info/METADATA",
     }
-    assert found["package/a.py"] == (LONG + "Of a.").strip()
-    assert not any("Version" in text or "secret" in text for text in found.values())
+    assert texts["package/a.py"] == (LONG + "Of a.").strip()
+    assert not any("Version" in text or "secret" in text for text in texts.values())
 
 
-def test_a_text_that_several_files_have_goes_where_the_last_of_them_to_be_test_text_goes(
-    tmp_path: Path, install: Install
-) -> None:
+def test_a_text_shared_by_several_files_is_test_text_only_if_all_of_them_are(tmp_path: Path, install: Install) -> None:
     install(tmp_path)
     origins = [python(tmp_path / f"{number}.py", LONG, f"x = {number}") for number in range(8)]
     (document,) = read()
-    assert document.origin == max(origins, key=split_draw)
+    assert document.origin == max(origins, key=split_hash)
     report = SourceReport()
     list(documents(InstalledProse(), report))
     assert (report.read, report.duplicates) == (8, 7)
 
 
-def test_no_prose_to_test_on_was_taken_from_a_file_to_train_on(tmp_path: Path, install: Install) -> None:
-    """On real files, both ways: a model of Python tested on prose, and one of prose tested on Python."""
+def test_prose_and_python_from_one_file_are_always_in_the_same_split(tmp_path: Path, install: Install) -> None:
+    """On real files, both ways: a Python model tested on prose, and a prose model tested on Python."""
     library = tmp_path / "library"
     for package in ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib"):
         shutil.copytree(Path(os.__file__).parent / package, library / package)
@@ -130,10 +129,10 @@ def test_no_prose_to_test_on_was_taken_from_a_file_to_train_on(tmp_path: Path, i
     prose = DataSpec.model_validate({"source": {"kind": "installed-prose"}, "tokenizer_of": code, **fields})
     stores = [prepare(spec, tmp_path / "data") for spec in (code, prose)]
     names = [{split: set(store.document_names(split)) for split in ("train", "test")} for store in stores]  # type: ignore[arg-type]
-    for one, other in (names, names[::-1]):
-        assert one["test"] and other["train"] and not one["test"] & other["train"]
-    assert len(names[1]["test"] & names[0]["test"]) > 5, "docstrings are taken, of files that are test text themselves"
-    assert all(shared_document(one, other) is None for one in stores for other in stores)
+    for tested, trained in (names, names[::-1]):
+        assert tested["test"] and trained["train"] and not tested["test"] & trained["train"]
+    assert len(names[1]["test"] & names[0]["test"]) > 5, "docstrings of test files are test text"
+    assert all(find_shared_document(tested, trained) is None for tested in stores for trained in stores)
 
 
 def test_an_installation_without_text_is_refused(tmp_path: Path, install: Install) -> None:

@@ -17,7 +17,7 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def corpus(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Reads the corpus of given roots; returns its documents and the report."""
+    """A function that reads the corpus below given roots and returns its documents and the report."""
 
     def read(*roots: Path) -> tuple[list[Document], SourceReport]:
         monkeypatch.setattr("data_prep.sources.installed_python.installed_python_roots", lambda: list(roots))
@@ -27,12 +27,12 @@ def corpus(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return read
 
 
-def test_order_depends_on_content_only(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_of_documents_depends_only_on_their_content(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     renamed = {f"other{number}.py": text for number, text in enumerate(reversed(TEXTS.values()))}
-    one, _ = corpus(write(tmp_path / "one", TEXTS))
-    other, _ = corpus(write(tmp_path / "other", renamed))
-    assert [document.text for document in one] == [document.text for document in other]
-    assert sorted(document.text for document in one) == ["x = 1\n", "y = 2\n", "z = 3\n"]
+    original_order, _ = corpus(write(tmp_path / "original", TEXTS))
+    renamed_order, _ = corpus(write(tmp_path / "renamed", renamed))
+    assert [document.text for document in original_order] == [document.text for document in renamed_order]
+    assert sorted(document.text for document in original_order) == ["x = 1\n", "y = 2\n", "z = 3\n"]
 
 
 def test_duplicates_empty_and_undecodable_files_are_dropped_and_counted(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -48,7 +48,7 @@ def test_duplicates_empty_and_undecodable_files_are_dropped_and_counted(corpus, 
     assert report == SourceReport(7, 1, 2, 1, ["latin.py: not UTF-8 (byte 0xe9 at 5)"])
 
 
-def test_another_environments_packages_and_editable_installs_are_left_out(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_packages_of_other_environments_and_editable_installs_are_skipped(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     standard = write(tmp_path / "lib", TEXTS | {"site-packages/other.py": b"other = 1\n"})
     packages = write(tmp_path / "packages", {"__editable___mine.py": b"path = 1\n", "numpy/core.py": b"n = 1\n"})
     kept, _ = corpus(standard, packages)
@@ -60,7 +60,7 @@ def test_an_empty_corpus_is_refused(corpus, tmp_path: Path) -> None:  # type: ig
         corpus(tmp_path)
 
 
-def test_the_default_source_is_this_interpreters() -> None:
+def test_the_corpus_is_the_installation_of_the_running_interpreter() -> None:
     names = {document.name for document in documents(InstalledPython(), SourceReport())}
     assert "argparse.py" in names
     assert any(name.startswith("numpy/") for name in names)

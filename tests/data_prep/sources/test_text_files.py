@@ -35,7 +35,7 @@ def names(*paths: Path | str) -> list[str]:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """A folder with every kind of file, two texts in each file of rows."""
+    """A folder with every type of file, two texts in each JSONL and Parquet file."""
     root = tmp_path / "mixed"
     (root / "sub" / "deep").mkdir(parents=True)
     (root / "plain.txt").write_text("plain\n")
@@ -54,7 +54,7 @@ IN_ORDER = ["a.parquet:1", "a.parquet:2", "b.jsonl:1", "b.jsonl:2", "plain.txt",
             "sub/note.md"]  # fmt: skip
 
 
-def test_every_kind_of_file_gives_its_texts_in_the_order_of_the_names(mixed: Path) -> None:
+def test_every_type_of_file_is_read_in_the_order_of_the_names(mixed: Path) -> None:
     kept, report = read(mixed)
     assert [document.name for document in kept] == IN_ORDER
     assert [document.text for document in kept] == [
@@ -65,7 +65,7 @@ def test_every_kind_of_file_gives_its_texts_in_the_order_of_the_names(mixed: Pat
     assert [document.name for document in read(mixed)[0]] == IN_ORDER
 
 
-def test_globs_home_and_relative_paths_are_found_as_in_a_shell(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_globs_home_and_relative_paths_work_as_in_a_shell(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mixed.parent)
     monkeypatch.setenv("HOME", str(mixed.parent))
     assert names("mixed") == names("~/mixed") == IN_ORDER
@@ -75,51 +75,51 @@ def test_globs_home_and_relative_paths_are_found_as_in_a_shell(mixed: Path, monk
     assert names("mixed/s?b") == [name for name in IN_ORDER if name.startswith("sub/")]
 
 
-def test_a_file_matched_twice_is_read_once(mixed: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_matched_twice_is_read_once(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(mixed)
     kept, report = read(mixed / "plain.txt", mixed, mixed / "**", tmp_path / "link" / "b.jsonl")
     assert [document.name for document in kept] == ["plain.txt", *(name for name in IN_ORDER if name != "plain.txt")]
     assert (report.read, report.duplicates) == (11, 0)
 
 
-def test_a_name_with_wildcard_letters_is_that_file(tmp_path: Path) -> None:
+def test_an_existing_file_with_wildcards_in_its_name_is_not_a_glob(tmp_path: Path) -> None:
     (tmp_path / "part[1].txt").write_text("one")
     (tmp_path / "part1.txt").write_text("another")
     assert names(tmp_path / "part[1].txt") == ["part[1].txt"]
 
 
 @pytest.mark.parametrize("path", ["none.txt", "none*", "folder", "folder/*.jsonl", "~nobody-here/a.txt", "a" * 300])
-def test_a_path_that_gives_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_path_without_text_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
-    with pytest.raises(InputError, match=r"finds no file here that ends in \.txt|File name too long") as refused:
+    with pytest.raises(InputError, match=r"matches no file that ends in \.txt|File name too long") as refused:
         read(path)
     assert str(refused.value).startswith(path)
 
 
-def test_a_file_of_another_kind_given_by_name_is_refused(mixed: Path) -> None:
-    with pytest.raises(InputError, match=r"image\.png: cannot tell what it holds; names may end in \.txt .* \.parquet"):
+def test_a_file_of_unknown_type_is_refused(mixed: Path) -> None:
+    with pytest.raises(InputError, match=r"image\.png: unknown file type; accepted suffixes: \.txt .* \.parquet"):
         read(mixed / "image.png")
 
 
 THREE_BAD = lines([*texts(2), b"{broken\n", b"\n", *texts(1, 2), {"id": 5, "body": "no text"}, {"text": None}, b"  \n"])
 
 
-def test_as_many_bad_rows_as_allowed_are_skipped_and_named(tmp_path: Path) -> None:
+def test_bad_rows_up_to_the_limit_are_skipped_and_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(THREE_BAD))
     kept, report = read(path, max_bad_rows=3)
     assert [document.name for document in kept] == [f"rows.jsonl.gz:{line}" for line in (1, 2, 5)]
     assert (report.read, report.bad) == (6, 3)
-    assert [named.removeprefix(f"{path}:") for named in report.bad_named] == [
+    assert [row.removeprefix(f"{path}:") for row in report.bad_named] == [
         "3: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
-        "6: no field 'text' (data.source.text_field); there is id, body",
+        "6: no field 'text' (data.source.text_field); fields: id, body",
         "7: null found, a string expected",
     ]
 
 
-def test_one_bad_row_too_many_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_one_bad_row_too_many_gives_a_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(THREE_BAD))
     with pytest.raises(InputError) as refused:
@@ -137,13 +137,13 @@ def test_one_bad_row_too_many_is_refused_in_one_line(tmp_path: Path) -> None:
         (b'{"text": 5}\n', "int found, a string expected"),
         (b'{"text": ["a"]}\n', "list found, a string expected"),
         (b'{"text": "caf\xe9"}\n', "not UTF-8 (byte 0xe9 at 13)"),
-        (b'{"text": "half \\ud800"}\n', "half a surrogate pair at character 5"),
+        (b'{"text": "half \\ud800"}\n', "lone surrogate at character 5"),
         (b"[" * 100_000 + b"\n", "not JSON (maximum recursion depth"),
         (b'{"text": "cut', "not JSON (Unterminated string"),
-        (b"{}\n", "no field 'text' (data.source.text_field); there is none"),
+        (b"{}\n", "no field 'text' (data.source.text_field); fields: none"),
     ],
 )
-def test_every_kind_of_bad_line_says_what_is_wrong_with_it(tmp_path: Path, row: bytes, reason: str) -> None:
+def test_every_kind_of_bad_line_is_reported_with_its_reason(tmp_path: Path, row: bytes, reason: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines([*texts(1), row]))
     kept, report = read(path, max_bad_rows=1)
@@ -151,7 +151,7 @@ def test_every_kind_of_bad_line_says_what_is_wrong_with_it(tmp_path: Path, row: 
     assert report.bad_named[0].startswith(f"{path}:2: {reason}")
 
 
-def test_the_limit_is_for_all_files_together_and_twenty_rows_are_named(tmp_path: Path) -> None:
+def test_the_limit_is_over_all_files_and_twenty_rows_are_named(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_bytes(b"bad\n" * 15)
     _, report = read(tmp_path, max_bad_rows=30)
@@ -160,7 +160,7 @@ def test_the_limit_is_for_all_files_together_and_twenty_rows_are_named(tmp_path:
         read(tmp_path, max_bad_rows=29)
 
 
-def test_a_text_file_that_is_not_utf8_is_a_bad_row_and_an_empty_one_an_empty_document(tmp_path: Path) -> None:
+def test_a_text_file_that_is_not_utf8_is_bad_and_an_empty_one_is_an_empty_document(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "empty.txt").write_bytes(b"")
     for name in ("empty.jsonl", "empty.jsonl.gz", "empty.jsonl.zst"):
@@ -173,7 +173,7 @@ def test_a_text_file_that_is_not_utf8_is_a_bad_row_and_an_empty_one_an_empty_doc
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_a_file_of_several_compressed_parts_is_read_to_its_end(tmp_path: Path, suffix: str) -> None:
+def test_all_parts_of_a_concatenated_compressed_file_are_read(tmp_path: Path, suffix: str) -> None:
     compress = gzip.compress if suffix == "gz" else zstandard.compress
     path = tmp_path / f"parts.jsonl.{suffix}"
     path.write_bytes(compress(lines(texts(2))) + compress(lines(texts(2, 2))))
@@ -182,26 +182,26 @@ def test_a_file_of_several_compressed_parts_is_read_to_its_end(tmp_path: Path, s
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 @pytest.mark.parametrize("share", [0.99, 0.5])
-def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, share: float) -> None:
-    whole = (gzip.compress if suffix == "gz" else zstandard.compress)(lines(texts(20_000)))
+def test_a_truncated_file_is_refused_and_named(tmp_path: Path, suffix: str, share: float) -> None:
+    compressed = (gzip.compress if suffix == "gz" else zstandard.compress)(lines(texts(20_000)))
     path = tmp_path / f"cut.jsonl.{suffix}"
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(compressed[: int(share * len(compressed))])
     with pytest.raises(InputError, match=rf"cut\.jsonl\.{suffix}: cannot be read: Truncated compressed stream"):
         read(path)
 
 
 @pytest.mark.parametrize("name", ["not.jsonl.gz", "not.jsonl.zst", "not.parquet", "empty.parquet"])
-def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_a_file_whose_content_does_not_match_its_suffix_is_refused_and_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"hello " * 100)
     with pytest.raises(InputError, match=rf"{name}: cannot be read: ") as refused:
         read(tmp_path / name)
     assert "\n" not in str(refused.value)
 
 
-def test_a_parquet_file_without_the_column_says_which_there_are(tmp_path: Path) -> None:
+def test_a_missing_parquet_column_is_refused_and_the_existing_ones_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)
-    with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); there is id, body$"):
+    with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); columns: id, body$"):
         read(path)
     with pytest.raises(InputError, match=r"column 'id' \(data\.source\.text_field\) holds int64, text expected"):
         read(path, text_field="id")
@@ -209,14 +209,12 @@ def test_a_parquet_file_without_the_column_says_which_there_are(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
-def test_a_null_and_a_row_that_is_not_utf8_are_single_bad_rows_of_a_parquet_file(
-    tmp_path: Path, kind: pa.DataType
-) -> None:
+def test_a_null_or_undecodable_parquet_row_is_one_bad_row(tmp_path: Path, kind: pa.DataType) -> None:
     path = tmp_path / "table.parquet"
     values = pa.array([b"one", None, b"caf\xe9", b"two"], pa.binary())
     if pa.types.is_dictionary(kind):
         values = pa.array(["one", None, None, "two"]).dictionary_encode()
-    elif not pa.types.is_binary(kind):  # as a careless writer leaves it: bytes declared text
+    elif not pa.types.is_binary(kind):  # bytes wrongly declared as text, as some writers leave them
         values = pa.Array.from_buffers(pa.string(), 4, values.buffers()).cast(kind)
     pq.write_table(pa.table({"text": values}), path)
     kept, report = read(path, max_bad_rows=2)
@@ -227,16 +225,16 @@ def test_a_null_and_a_row_that_is_not_utf8_are_single_bad_rows_of_a_parquet_file
 
 
 def bytes_read() -> int:
-    """By this process so far, from the page cache too."""
+    """Bytes this process has read so far, including from the page cache."""
     status = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(status["rchar"])
 
 
-@pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="reads counted by Linux only")
+@pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="only Linux counts reads")
 @pytest.mark.parametrize("name", ["large.jsonl", "large.jsonl.gz", "large.jsonl.zst", "large.parquet"])
-def test_the_first_document_of_a_large_file_costs_a_small_part_of_reading_it(tmp_path: Path, name: str) -> None:
+def test_reading_the_first_document_of_a_large_file_reads_only_a_small_part_of_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    # Hex digits of random bytes: half their size compressed, so that the file stays large.
+    # Hex digits of random bytes compress to half their size, so the file stays large.
     rows = [{"text": os.urandom(2000).hex()} for _ in range(10_000)]
     if name.endswith("parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=len(rows), use_dictionary=False)
@@ -246,7 +244,7 @@ def test_the_first_document_of_a_large_file_costs_a_small_part_of_reading_it(tmp
         path.write_bytes(compress(content) if compress else content)
     size = path.stat().st_size
     assert size > 15_000_000
-    next(documents(TextFiles(paths=(str(path),)), SourceReport()))  # what is imported on first use does not count
+    next(documents(TextFiles(paths=(str(path),)), SourceReport()))  # imports on first use are not counted
 
     before, held = bytes_read(), pa.total_allocated_bytes()
     stream = documents(TextFiles(paths=(str(path),)), SourceReport())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_prep.build import DataSpec
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import read_weights, weights_sha256
@@ -341,7 +341,7 @@ def test_a_test_set_that_shares_a_document_with_training_text_is_an_error(
     else:
         child = child.model_copy(update={"parent_study": parents.model_copy(update={"evaluate": shared})})
     with pytest.raises(
-        InputError, match=rf"evaluate, {package}: its document copies.jsonl:\d+ is in the training text"
+        InputError, match=rf"evaluate, {package}: its document copies.jsonl:\d+ is also in the training text"
     ):
         prepare_study(child, data_dir)
 

@@ -99,7 +99,7 @@ def test_a_spec_that_is_not_this_versions_is_refused(
 
 
 def test_a_store_that_is_not_there_is_named(copied: RunDirectory, store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"no token store {store.fingerprint}, .* there are: none"):
+    with pytest.raises(InputError, match=rf"no token store {store.fingerprint}, .* stores here: none"):
         load(copied.path, tmp_path)
 
 

@@ -1,0 +1,85 @@
+"""Open the token store of a spec, and build it first if necessary."""
+
+import shutil
+import time
+from pathlib import Path
+
+from data_prep.build import JOURNAL, Progress, StoreBuilder
+from data_prep.data_spec import DataSpec
+from data_prep.errors import InputError
+from data_prep.files import exclusive_lock, is_locked
+from data_prep.token_store import MANIFEST, TokenStore
+
+
+def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> TokenStore:
+    """Open the store of `spec` in `data_dir`, and build it first if it does not exist.
+
+    If another process is building the same store, wait for it. The store gets its final name only when it is complete;
+    an interrupted build resumes from its journal.
+    Raises InputError if the corpus cannot be used, the disk is full, the store is damaged or its input has changed.
+    """
+    if spec.tokenizer_of is not None:
+        prepare(spec.tokenizer_of, data_dir, progress)
+    store = _open_or_build(spec, data_dir, progress)
+    _check_bad_rows(store, spec)
+    _check_inputs(store, spec.inputs(data_dir))
+    return store
+
+
+def _open_or_build(spec: DataSpec, data_dir: Path, progress: Progress) -> TokenStore:
+    folder = data_dir / spec.store_name
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{data_dir}: cannot hold token stores: {error.strerror}") from error
+    if (folder / MANIFEST).is_file():
+        return TokenStore(folder, verify=True)
+    lock = data_dir / f".{spec.store_name}.lock"
+    if is_locked(lock):
+        progress("another process is building this store; waiting for it", 0.0)
+    with exclusive_lock(lock, wait=True):
+        if not (folder / MANIFEST).is_file():
+            _build(spec, folder, progress)
+    return TokenStore(folder)
+
+
+def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
+    start = time.monotonic()
+    scratch = folder.with_name(f".{folder.name}.building")
+    if folder.exists():
+        raise InputError(f"{folder}: exists but is not a token store (no {MANIFEST}); move it away or delete it")
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        StoreBuilder(spec, scratch, progress).build()
+        scratch.replace(folder)
+        (folder / JOURNAL).unlink(missing_ok=True)  # only now: until here a killed build resumes from it
+    except InputError:
+        if not (scratch / JOURNAL).is_file():  # nothing to resume from: the input is at fault, not the disk
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{scratch}: the store cannot be written: {error.strerror}; free some space and run again"
+        ) from error
+    progress(f"store ready in {time.monotonic() - start:.0f} s", 1.0)
+
+
+def _check_bad_rows(store: TokenStore, spec: DataSpec) -> None:
+    """An existing store may have been built with a larger limit than `spec` accepts."""
+    corpus, limit = store.manifest["corpus"], spec.source.bad_row_limit
+    if limit is not None and corpus["bad"] > limit:
+        raise InputError(
+            f"{store.folder}: built with {corpus['bad']} malformed rows skipped, the first {corpus['bad_named'][0]};"
+            f" accepted by data.source.max_bad_rows: {limit}"
+        )
+
+
+def _check_inputs(store: TokenStore, now: dict[str, str]) -> None:
+    before: dict[str, str] = store.manifest["inputs"]
+    # No input on this machine is fine: the store may have been copied from another one.
+    if now and (changed := [name for name in sorted(before.keys() | now) if before.get(name) != now.get(name)]):
+        name = changed[0]
+        raise InputError(
+            f"{store.folder}: its input has changed: {name} was {before.get(name, 'absent')}, is"
+            f" {now.get(name, 'absent')}; delete the folder and prepare again"
+        )
