@@ -1,5 +1,6 @@
 """What `predict` and `fit` share: runs as points, and the laws fitted to them."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,9 @@ def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = Fa
     laws = [law for law in LAWS if (not names or law.name in names) and not (of_repetition and law.clean_only)]
     fits, reasons = [], []
     with show_progress() as report:
-        for number, law in enumerate(laws):
-            report(f"fitting {law.name}", number / len(laws))
+        for law in laws:
             try:
-                fits.append(fit(law, points))
+                fits.append(fit(law, points, progress=partial(report, f"fitting {law.name}")))
             except CannotFit as error:
                 reasons.append(f"{law.name}: {error}")
     if not fits:

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import JobPaths
-
 from data_prep.errors import InputError
 from data_prep.files import AlreadyLocked, exclusive_lock, write_json
 from slurm.client import Queue, QueuedJob
@@ -89,6 +87,8 @@ class Submission:
         """Standard error of each task of the run's job, the first task first."""
         if not (job_id := self.job_id_of(run)):
             return []
+        from submitit.core.utils import JobPaths  # takes 0.05 s, which `status` can do without
+
         first = JobPaths(self.logs, job_id=job_id, task_id=0).stderr
         return sorted(first.parent.glob(first.name.replace("_0_log", "_*_log")))
 

@@ -65,13 +65,7 @@ def runs(study: Study, store: TokenStore) -> list[Run]:
 @pytest.fixture
 def workplace(tmp_path: Path, store: TokenStore, study: Study) -> Path:
     """A folder with the study `tiny`, whose token store is already built."""
-    (tmp_path / "studies").mkdir()
-    spec = study.data
-    data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
-    lines = [f"{key} = {toml(value)}" for key, value in (data | {"test_fraction": spec.test_fraction}).items()]
-    (tmp_path / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
-    (tmp_path / "data").symlink_to(store.folder.parent)
-    return tmp_path
+    return make_workplace(tmp_path, store, study)
 
 
 @pytest.fixture
@@ -81,3 +75,14 @@ def with_child(workplace: Path) -> Path:
     data = f"[data]\nsource = {toml({'kind': 'files', 'paths': paths})}\nmax_tokens = 1_000_000\n"
     (workplace / "studies" / "child.toml").write_text(data + CHILD)
     return workplace
+
+
+def make_workplace(folder: Path, store: TokenStore, study: Study) -> Path:
+    """Write the study `tiny` into a folder, and link the folder of its token store."""
+    (folder / "studies").mkdir()
+    spec = study.data
+    data = {"source": spec.source.model_dump(), "vocabulary": spec.vocabulary, "max_tokens": spec.max_tokens}
+    lines = [f"{key} = {toml(value)}" for key, value in (data | {"test_fraction": spec.test_fraction}).items()]
+    (folder / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
+    (folder / "data").symlink_to(store.folder.parent)
+    return folder

@@ -1,36 +1,38 @@
-"""The command as a user meets it: real processes, exit codes, one line for bad input."""
+"""The verbs as a user meets them, from plan to report."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from repeat_study_cli import VERBS, arguments, load_verb
 from tests.command import call
+from tests.repeat_study_cli.conftest import Invoke
 
 
-def test_a_study_from_plan_to_report(workplace: Path) -> None:
+def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Invoke) -> None:
     plan = call("plan", "tiny", cwd=workplace)
     assert plan.returncode == 0 and "tiny: 2 runs" in plan.stdout and "50.000%" in plan.stdout
     assert not (workplace / "runs").exists()
     before = call("status", "tiny", cwd=workplace)
     assert "2 pending" in before.stdout
-    run = call("run", "tiny", "--processes", "2", cwd=workplace)
-    assert run.returncode == 0, run.stderr
-    assert "[2/2]" in run.stdout
-    again = call("run", "tiny", cwd=workplace)
+    again = invoke("run", "tiny", cwd=trained)
     assert again.stdout.count("already done") == 2
-    status = call("status", "studies/tiny.toml", cwd=workplace)
+    status = invoke("status", "studies/tiny.toml", cwd=trained)
     assert "2 done" in status.stdout and "64/64" in status.stdout
-    folder = next((workplace / "runs/tiny").glob("*clean*"))
-    probe = call("probe", folder, "--json", "probed.json", cwd=workplace)
+    folder = next((trained / "runs/tiny").glob("*clean*"))
+    probe = invoke("probe", folder, "--json", "probed.json", cwd=trained)
     assert probe.returncode == 0 and "4 copies of 6 paragraphs, 8 tokens each" in probe.stdout, probe.stderr
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    written = json.loads((workplace / "probed.json").read_text())
+    written = json.loads((trained / "probed.json").read_text())
     numbers = {key: value for key, value in last.items() if key in written["row"]}
     assert written["row"] == numbers, "the run's own last evaluation"
-    report = call("report", "tiny", cwd=workplace)
+    report = call("report", "tiny", cwd=trained)
     assert report.returncode == 0 and "report: runs/tiny/report.html" in report.stdout
-    assert (workplace / "runs/tiny/report.html").exists()
+    assert (trained / "runs/tiny/report.html").exists()
 
 
 def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path) -> None:
@@ -58,85 +60,143 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     assert orphans.returncode == 2 and "runs/tiny: no runs of tiny here, from which those of child" in orphans.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("plan", "nothing"), "studies/nothing.toml: no such study; found here: tiny; installed: chudnovsky2026, "),
-        (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
-        (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
-        (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: input should be greater than or equal to 1"),
-        (("run", "tiny", "--set", "grid.0.repeats=5000"), "less than one"),
-        (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
-        (("report", "tiny"), "runs/tiny: no runs here"),
-        (("inspect", "tiny", "--data-dir", "elsewhere"), "no token store here"),
-        (("plan",), "Missing argument 'STUDY'"),
-        (("run", "tiny", "--processes", "0"), "--processes"),
-        (
-            ("plan", "tiny", "--set", "training.weight_decay=inf"),
-            "training.weight_decay: input should be a finite number",
-        ),
-        (("plan", "tiny", "--set", f"training.tokens=1{'0' * 400}"), "training.tokens: input should be less than"),
-        (("plan", "tiny", "--set", "name=.."), "name: string should match pattern"),
-        (
-            ("run", "tiny", "--set", "training.context=1_000_000", "--set", "training.tokens=100_000_000"),
-            "the corpus has",
-        ),
-        (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
-        (("probe", "studies"), "studies: no run here (no spec.json)"),
-        (
-            ("plan", "tiny", "--set", "evaluation.copying_text={file='no.txt'}"),
-            "studies/no.txt: cannot be read: No such file",
-        ),
-        (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
-        (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
-        (
-            ("provenance", "tiny", "none", "--step", "0"),
-            "none: no run of study 'tiny' has this label, name or folder; there are 1x16-clean-s0",
-        ),
-        (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
-        (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
-        (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences of a step of"),
-        (["plan", "tiny", "--set", "resources.processes_per_run=3"], "do not divide among 3 processes"),
-        (
-            ["run", "tiny", "--lanes", "many"],
-            "resources.lanes: 'many' found; accepted are \"auto\" and whole numbers from 1",
-        ),
-        (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; accepted are"),
-        (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
-        (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
-        (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),
-        (["sweep", "tiny", "--gpus-per-node", "4"], "give each process one: --set resources.processes_per_run=4"),
-        (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
-        (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
-        (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
-        (["cancel", "tiny"], "cancel: name the runs to cancel, or give --all"),
-        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; accepted are start and stop"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, arguments: tuple[str, ...], message: str) -> None:
-    before = sorted(path for path in workplace.rglob("*") if path.is_file())
-    found = call(*arguments, cwd=workplace)
-    assert found.returncode == 2
-    assert message in found.stderr and found.stderr.count("\n") == 1, found.stderr
-    assert sorted(path for path in workplace.rglob("*") if path.is_file()) == before
-
-
-def test_the_data_of_a_study_can_be_looked_at(workplace: Path) -> None:
-    inspected = call("inspect", "tiny", cwd=workplace)
+def test_the_data_of_a_study_can_be_looked_at(workplace: Path, invoke: Invoke) -> None:
+    inspected = invoke("inspect", "tiny", cwd=workplace)
     assert inspected.returncode == 0, inspected.stderr
     assert (
         "fingerprint" in inspected.stdout
         and "training windows of 50 tokens that occur more than once: " in inspected.stdout
     )
-    shown = call("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
+    shown = invoke("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("--- position") == 8
     assert "of 4" in shown.stdout and ".py" in shown.stdout
 
 
-def test_a_report_needs_the_run_directories_alone(workplace: Path) -> None:
+def test_a_report_needs_the_run_directories_alone(workplace: Path, invoke: Invoke) -> None:
     assert call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace).returncode == 0
     (workplace / "data").unlink()
-    report = call("report", "tiny", cwd=workplace)
+    report = invoke("report", "tiny", cwd=workplace)
     assert report.returncode == 0, report.stderr
     assert "Not yet started: 1x16-f0.5-R4-s0" in (workplace / "runs/tiny/report.html").read_text()
+
+
+def test_status_before_prepare_lists_labels_and_says_that_names_are_not_final(workplace: Path, invoke: Invoke) -> None:
+    shown = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=workplace)
+    assert shown.returncode == 0 and "not prepared yet: elsewhere/files-" in shown.stdout
+    assert "names are final after `repeat-study prepare tiny`" in shown.stdout
+    assert "\n1x16-f0.5-R4-s0  pending" in shown.stdout and "2 pending" in shown.stdout
+    record = json.loads(invoke("status", "tiny", "--data-dir", "elsewhere", "--json", cwd=workplace).stdout)
+    assert not record["prepared"] and [run["label"] for run in record["runs"]] == ["1x16-clean-s0", "1x16-f0.5-R4-s0"]
+    assert {run["name"] for run in record["runs"]} == {None}
+
+
+def test_status_without_the_token_store_reads_the_run_directories(trained: Path, invoke: Invoke) -> None:
+    shown = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=trained)
+    assert "token store not found: elsewhere/files-" in shown.stdout and "2 done" in shown.stdout
+
+
+def test_status_as_json_has_every_number_with_its_unit(trained: Path, invoke: Invoke) -> None:
+    record = json.loads(invoke("status", "tiny", "--json", cwd=trained).stdout)
+    assert record["study"] == "tiny" and record["prepared"] and record["counts"] == {"done": 2}
+    clean, repeated = record["runs"]
+    assert clean["label"] == "1x16-clean-s0" and clean["name"].startswith("1x16-clean-s0-")
+    assert (trained / clean["folder"] / "spec.json").is_file()
+    assert repeated["repeats"] == 4 and repeated["repeated_fraction"] == 0.5 and repeated["seed"] == 0
+    assert repeated["step"] == repeated["steps"] == 64 and repeated["tokens"] == 64 * 8 * 32
+    done = json.loads((trained / repeated["folder"] / "done.json").read_text())
+    assert repeated["test_loss_nats"] == done["test_loss"]
+    assert repeated["tokens_per_second"] > 0 and repeated["memory_bytes"] > 0 and 0 < repeated["evaluation_share"] < 1
+    both = invoke("status", "tiny", "--json", "--watch", cwd=trained)
+    assert both.returncode == 2 and "--json and --watch: give only one of them" in both.stderr
+
+
+def test_a_run_is_named_by_label_name_or_folder(trained: Path, invoke: Invoke) -> None:
+    folder = next((trained / "runs/tiny").glob("*R4*"))
+    named = ["1x16-f0.5-R4-s0", folder.name, folder, f"runs/tiny/{folder.name}", f"runs/tiny/{folder.name}/"]
+    shown = {invoke("provenance", "tiny", run, "--step", 3, cwd=trained).stdout for run in named}
+    assert len(shown) == 1 and "1x16-f0.5-R4-s0, step 3" in shown.pop()
+    for run in named[:3]:
+        probed = invoke("probe", "tiny", run, cwd=trained)
+        assert probed.returncode == 0 and f"{folder.name}, step 64 of 64" in probed.stdout
+    for run in named:
+        cancelled = invoke("cancel", "tiny", run, cwd=trained)
+        assert "no run of study" not in cancelled.stderr
+    other = invoke("provenance", "tiny", f"runs/other/{folder.name}", "--step", 3, cwd=trained)
+    assert other.returncode == 2 and "no run of study 'tiny' has this label, name or folder" in other.stderr
+
+
+def test_weights_that_were_not_kept_do_not_come_back(trained: Path, invoke: Invoke) -> None:
+    again = invoke("run", "tiny", "--keep-checkpoints", "all", cwd=trained)
+    (line,) = [line for line in again.stdout.splitlines() if "keep_checkpoints" in line]
+    assert "comes too late for 2 finished runs" in line and "delete their folders to train them again" in line
+    assert "keep_checkpoints" not in invoke("run", "tiny", cwd=trained).stdout
+
+
+def test_a_plan_counts_start_up_and_evaluation_in_its_time(workplace: Path, invoke: Invoke) -> None:
+    plan = invoke("plan", "tiny", "--processes", 1, cwd=workplace).stdout
+    (total,) = [line for line in plan.splitlines() if line.startswith("total")]
+    seconds = int(total.split("or about ")[1].split(" s on")[0])
+    assert 8 < seconds < 30 and "an estimate; includes start-up and evaluation" in total
+
+
+VERBS_THAT_PRINT = [
+    ("plan", "tiny"),
+    ("plan", "hernandez2022"),
+    ("status", "tiny"),
+    ("status", "hernandez2022"),
+    ("inspect", "tiny"),
+    ("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3"),
+    ("probe", "tiny", "1x16-f0.5-R4-s0"),
+    ("report", "tiny"),
+    ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1", "--repeats", "100"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS_THAT_PRINT, ids=" ".join)
+def test_nothing_is_cut_at_80_columns(
+    trained: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    wide = invoke(*verb, cwd=trained)
+    monkeypatch.setattr(arguments.console, "width", 80)
+    narrow = invoke(*verb, cwd=trained)
+    assert narrow.returncode == 0, narrow.stderr
+    assert "…" not in wide.stdout + narrow.stdout
+    assert max(map(len, narrow.stdout.splitlines())) <= 80
+    first_words = {line.split()[0] for line in wide.stdout.splitlines() if line.strip() and verb[0] != "status"}
+    assert first_words <= set(narrow.stdout.split()), "names are whole"
+
+
+def test_a_terminal_of_80_columns_shows_whole_cells(trained: Path) -> None:
+    """On a real terminal, with a real process."""
+    main, terminal = os.openpty()
+    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
+    command = [sys.executable, "-m", "repeat_study_cli", "status", "tiny"]
+    process = subprocess.Popen(command, cwd=trained, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(main, 4096):
+            shown += part
+    except OSError:  # Linux reports the end of a terminal as an error
+        pass
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "1x16-f0.5-R4-s0" in text and "64/64" in text and "…" not in text
+
+
+def test_every_verb_says_in_its_help_what_the_list_of_verbs_says() -> None:
+    for name, line in VERBS.items():
+        assert load_verb(name).help.split("\n\n")[0] == line, name
+
+
+def test_quick_verbs_import_nothing_slow(workplace: Path) -> None:
+    slow = ("torch", "lightning", "pandas", "scipy", "matplotlib", "submitit", "datasets", "tensorboard")
+    code = (
+        "import sys, repeat_study_cli\n"
+        "try: repeat_study_cli.main()\n"
+        "finally: print([name for name in {slow} if name in sys.modules], file=sys.stderr)"
+    ).replace("{slow}", str(slow))
+    for verb in (["--help"], ["plan", "tiny"], ["status", "tiny"], list(VERBS_THAT_PRINT[-1])):
+        found = subprocess.run([sys.executable, "-c", code, *verb], cwd=workplace, capture_output=True, text=True)
+        assert found.returncode == 0 and found.stderr.strip() == "[]", (verb, found.stderr)

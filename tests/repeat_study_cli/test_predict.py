@@ -9,6 +9,7 @@ import pytest
 from analysis.laws import partial
 from analysis.laws.points import COLUMNS, prediction_points
 from tests.command import call
+from tests.repeat_study_cli.conftest import Invoke
 
 PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 
@@ -27,7 +28,7 @@ def runs_csv(tmp_path: Path) -> Path:
     return path
 
 
-def test_predict_tells_what_the_published_laws_say(tmp_path: Path) -> None:
+def test_predict_tells_what_the_published_laws_say(tmp_path: Path, invoke: Invoke) -> None:
     told = call(*PLAN, "--repeats", 100, "--json", "told.json", "--figure", "told.svg", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "R = 100, a subset of 100M tokens" in told.stdout
@@ -41,12 +42,12 @@ def test_predict_tells_what_the_published_laws_say(tmp_path: Path) -> None:
     assert "tokens 1e+11" in " ".join(laws["chudnovsky"]["outside_fitted_range"])
     assert laws["muennighoff"]["worst_repeats"]["value"] is None
     assert (tmp_path / "told.svg").read_text().lstrip().startswith("<?xml")
-    same = call(*PLAN, "--subset-tokens", "100M", cwd=tmp_path)
+    same = invoke(*PLAN, "--subset-tokens", "100M", cwd=tmp_path)
     assert same.stdout.splitlines()[:5] == told.stdout.splitlines()[:5]
 
 
-def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path) -> None:
-    fitted = call("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
+def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
+    fitted = invoke("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
     assert (
         "24 runs, 4 of them clean" in fitted.stdout
@@ -56,7 +57,7 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
     low, high = record["fits"][0]["intervals"]["alpha"]
     assert low < 0.2 < high
     plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)
-    told = call(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
+    told = invoke(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
     assert told.returncode == 0 and "fitted on 24 runs" in told.stdout, told.stderr
     (answer,) = json.loads((runs_csv.parent / "told.json").read_text())["forecasts"]
     assert answer["penalty_nats"]["low"] < answer["penalty_nats"]["value"] < answer["penalty_nats"]["high"]
@@ -85,8 +86,10 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path)
         (("fit", "one.csv"), "no law can be fitted; clean_size: has 3 constants and needs as many different clean"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(runs_csv: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    runs_csv: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
+) -> None:
     (runs_csv.parent / "one.csv").write_text(f"{','.join(COLUMNS)}\n1e6,1e8,0,1,3.5\n")
-    found = call(*arguments, cwd=runs_csv.parent)
+    found = invoke(*arguments, cwd=runs_csv.parent)
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1 and message in found.stderr, found.stderr

@@ -1,0 +1,45 @@
+"""The command called in the test process, and a study trained once."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from data_prep.token_store import TokenStore
+from repeat_study.config.study import Study
+from repeat_study_cli import main
+from tests.command import call
+from tests.conftest import make_workplace
+
+Invoke = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Invoke]:
+    """As tests.command.call, but without a process: `invoke("plan", "tiny", cwd=folder)`."""
+    handler = signal.getsignal(signal.SIGTERM)  # verbs that train replace it
+
+    def run(*arguments: object, cwd: Path) -> CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["repeat-study", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        code = ended.value.code
+        return CompletedProcess(sys.argv, code if isinstance(code, int) else 0, output.out, output.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, store: TokenStore, study: Study) -> Path:
+    """A folder with the study `tiny`, all of whose runs are done; tests must not change it."""
+    folder = make_workplace(tmp_path_factory.mktemp("trained"), store, study)
+    run = call("run", "tiny", "--processes", "2", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "[2/2]" in run.stdout and "next: repeat-study report tiny" in run.stdout
+    return folder

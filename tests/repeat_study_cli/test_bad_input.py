@@ -1,0 +1,87 @@
+"""Bad input: one line that says where, what was found and what is accepted; exit code 2; nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.command import call
+from tests.repeat_study_cli.conftest import Invoke
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "nothing"), "studies/nothing.toml: no such study; found here: tiny; installed: chudnovsky2026, "),
+        (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
+        (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
+        (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: input should be greater than or equal to 1"),
+        (("run", "tiny", "--set", "grid.0.repeats=5000"), "less than one"),
+        (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
+        (("report", "tiny"), "runs/tiny: no runs here"),
+        (("inspect", "tiny", "--data-dir", "elsewhere"), "no token store here"),
+        (("plan",), "Missing argument 'STUDY'"),
+        (("run", "tiny", "--processes", "0"), "--processes"),
+        (
+            ("plan", "tiny", "--set", "training.weight_decay=inf"),
+            "training.weight_decay: input should be a finite number",
+        ),
+        (("plan", "tiny", "--set", f"training.tokens=1{'0' * 400}"), "training.tokens: input should be less than"),
+        (("plan", "tiny", "--set", "name=.."), "name: string should match pattern"),
+        (
+            ("run", "tiny", "--set", "training.context=1_000_000", "--set", "training.tokens=100_000_000"),
+            "the corpus has",
+        ),
+        (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
+        (("probe", "studies"), "studies: no run here (no spec.json)"),
+        (
+            ("plan", "tiny", "--set", "evaluation.copying_text={file='no.txt'}"),
+            "studies/no.txt: cannot be read: No such file",
+        ),
+        (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
+        (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
+        (
+            ("provenance", "tiny", "none", "--step", "0"),
+            "none: no run of study 'tiny' has this label, name or folder; there are 1x16-clean-s0",
+        ),
+        (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
+        (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
+        (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences per step of"),
+        (["plan", "tiny", "--set", "resources.processes_per_run=3"], "cannot be split evenly among 3 processes"),
+        (
+            ["run", "tiny", "--lanes", "many"],
+            "resources.lanes: 'many' found; accepted are \"auto\" and integers from 1",
+        ),
+        (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; accepted are"),
+        (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
+        (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
+        (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),
+        (["sweep", "tiny", "--gpus-per-node", "4"], "each process needs exactly one: --set resources.processes_per_run=4"),
+        (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
+        (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
+        (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
+        (["cancel", "tiny"], "cancel: name the runs to cancel, or give --all"),
+        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; accepted are start and stop"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    workplace: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(path for path in workplace.rglob("*") if path.is_file())
+    found = invoke(*arguments, cwd=workplace)
+    assert found.returncode == 2
+    assert message in found.stderr and found.stderr.count("\n") == 1, found.stderr
+    assert sorted(path for path in workplace.rglob("*") if path.is_file()) == before
+
+
+def test_a_real_process_ends_in_one_line_and_exit_code_2(workplace: Path) -> None:
+    found = call("plan", "nothing", cwd=workplace)
+    assert found.returncode == 2 and not found.stdout
+    assert (
+        found.stderr.startswith("repeat-study: studies/nothing.toml: no such study") and found.stderr.count("\n") == 1
+    )
+
+
+def test_an_unknown_verb_or_option_is_bad_input(workplace: Path, invoke: Invoke) -> None:
+    for arguments, message in ((["plann"], "No such command 'plann'. Did you mean 'plan'?"), (["plan", "--x"], "--x")):
+        found = invoke(*arguments, cwd=workplace)
+        assert found.returncode == 2 and message in found.stderr and found.stderr.count("\n") == 1
