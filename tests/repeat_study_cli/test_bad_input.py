@@ -55,7 +55,10 @@ from tests.repeat_study_cli.conftest import Invoke
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
         (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),
-        (["sweep", "tiny", "--gpus-per-node", "4"], "each process needs exactly one: --set resources.processes_per_run=4"),
+        (
+            ["sweep", "tiny", "--gpus-per-node", "4"],
+            "each process needs exactly one: --set resources.processes_per_run=4",
+        ),
         (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
         (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
