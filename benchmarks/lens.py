@@ -22,10 +22,11 @@ from transformer_lens.utils import get_act_name
 
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses
-from repeat_study.probes.checkpoint_probe import trained
+from repeat_study.probes.checkpoint_probe import load_trained
+from repeat_study.probes.circuits import eigenvalue_copying, ov_circuit
 from repeat_study.probes.evaluation import Evaluator, evaluator
 from repeat_study.probes.head_table import ABLATED_COPIES, ABLATED_SEQUENCES, head_table
-from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns, eigenvalue_copying, ov_circuit
+from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns
 from repeat_study.probes.positions import windows
 
 LIMIT = 1e-4  # on every difference
@@ -214,7 +215,7 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
 def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
     """Both tables; returns the ratios. Leaves with exit code 1 where a difference is above the limit."""
     torch.set_num_threads(1)
-    subject = trained(folder, data_dir)
+    subject = load_trained(folder, data_dir)
     run, model = subject.run, subject.model
     evaluate = evaluator(run, subject.store)
     if evaluate.heads is None:

@@ -72,7 +72,7 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
 
     def table() -> None:
         found = head_table(model, scores, evaluate.copying, evaluate.texts.test)
-        found.headlines(), found.flat()
+        found.best_heads(), found.flat()
 
     return {
         "step": step,

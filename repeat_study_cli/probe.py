@@ -46,7 +46,7 @@ def probe(
     paragraphs = read_text(text) if text else None
     require_writable(json_)
     folder = _folder_of(study_or_folder, run, set_, data_dir, runs_dir)
-    probed = checkpoint_probe.probe(checkpoint_probe.trained(folder, data_dir, step), paragraphs)
+    probed = checkpoint_probe.probe(checkpoint_probe.load_trained(folder, data_dir, step), paragraphs)
     for section in tables_of(probed):
         console.print(section)
     if json_:

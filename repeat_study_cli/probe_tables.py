@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from repeat_study.probes.checkpoint_probe import Probed
+from repeat_study.probes.checkpoint_probe import ProbedCheckpoint
 from repeat_study.probes.copying import COPIES
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
 from repeat_study.records.metrics import METRICS
 from repeat_study_cli.tables import WrappedTable
 
 
-def tables_of(probed: Probed) -> Iterator[WrappedTable | str]:
+def tables_of(probed: ProbedCheckpoint) -> Iterator[WrappedTable | str]:
     """What was measured, a table of numbers, and a table of heads."""
     run, copying = probed.run, probed.evaluator.copying
     assert probed.evaluator.heads
@@ -25,9 +25,9 @@ def tables_of(probed: Probed) -> Iterator[WrappedTable | str]:
     yield _heads(probed)
 
 
-def _numbers(probed: Probed) -> WrappedTable:
+def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
     table = WrappedTable("measure (nats, or a share)", "value", "± 95%", "null", "untrained")
-    row, untrained = probed.found.row, probed.untrained.row
+    row, untrained = probed.trained.row, probed.untrained.row
     for name, value in row.items():
         if isinstance(value, float) and not name.endswith(("_ci", "_null")):
             numbers = (value, row.get(f"{name}_ci"), row.get(f"{name}_null"), untrained.get(name))
@@ -35,9 +35,9 @@ def _numbers(probed: Probed) -> WrappedTable:
     return table
 
 
-def _heads(probed: Probed) -> WrappedTable:
+def _heads(probed: ProbedCheckpoint) -> WrappedTable:
     names = [metric.column for metric in METRICS if metric.column]
-    heads = probed.found.heads
+    heads = probed.trained.heads
     table = WrappedTable("head", *(name.replace("_", " ") for name in names))
     for place, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):
         cells = []

@@ -1,1 +1,1 @@
-"""What is measured on a model besides its losses; every probe has a null beside it."""
+"""What is measured on a model: one file per probe, with the probe's null beside it."""

@@ -1,4 +1,7 @@
-"""Pattern-preserving ablation: what is lost where one head's output is zero and all attention stays as it was [O22]."""
+"""Pattern-preserving ablation [O22]: the losses when one head's output is zero and all attention patterns stay as they were.
+
+Its null, on shuffled copies, is chosen by `head_table`.
+"""
 
 import torch
 from torch import Tensor
@@ -11,59 +14,60 @@ from repeat_study.probes.heads import attention_patterns
 
 @torch.no_grad()
 def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Token losses in nats at `positions` of sequences [batch, time + 1]: of the model as it is, [lanes, batch,
-    positions], and with each head's output zeroed in turn, [lanes, layers, heads, batch, positions].
+    """Token losses in nats at `positions` of sequences [batch, time + 1]: of the intact model, [lanes, batch, positions],
+    and with each head ablated in turn, [lanes, layers, heads, batch, positions].
 
-    The patterns of a first pass are frozen, so an ablation takes away what a head writes and not where later heads look.
-    The heads of a layer are folded into the batch, as many at a time as a chunk holds, and start behind their layer's
-    patterns.
+    Patterns are frozen by a first pass, so an ablation removes what a head writes but does not change where later heads
+    attend. The heads of a layer are folded into the batch, as many as fit one pass, and start from their layer's patterns.
+    Letters in tensor names beside the model's: n batch·ablations, a ablations, p positions, i heads·d_head.
     """
     lanes, heads, d_head = len(model.embedding), model.shape.heads, model.shape.d_head
     sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
     inputs_lbt = sequences[:, :-1].expand(lanes, -1, -1)
     targets_bp = sequences[:, 1:][:, positions]
-    patterns: list[Tensor] = []  # [lanes, batch, heads, time, time]
-    mixed_by_layer: list[Tensor] = []  # what heads put together, [lanes, 1, batch, time, heads·d_head]
-    entered: list[Tensor] = []  # what every block read
+    patterns: list[Tensor] = []  # by layer, [lanes, batch, heads, time, time]
+    z_by_layer: list[Tensor] = []  # concatenated head outputs before W_O, [lanes, 1, batch, time, heads·d_head]
+    block_inputs: list[Tensor] = []  # [lanes, batch, time, d_model]
 
-    def keep(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         pattern = attention_patterns(query, key).to(value.dtype)
         patterns.append(pattern.unflatten(0, (lanes, -1)))
-        mixed = pattern @ value
-        mixed_by_layer.append(mixed.transpose(1, 2).flatten(2).unflatten(0, (lanes, 1, -1)))
-        return mixed
+        z = pattern @ value
+        z_by_layer.append(z.transpose(1, 2).flatten(2).unflatten(0, (lanes, 1, -1)))
+        return z
 
-    def frozen(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # Ablations share a pattern: beside each other in its product, they do not copy it.
+    def with_frozen_pattern(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        # All ablations share a pattern: moved beside d_head, they take part in one product and the pattern is not copied.
         value_lbhtak = value.unflatten(0, (lanes, -1, len(sequences))).movedim(1, 4)
-        mixed = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
-        return mixed.movedim(4, 1).flatten(0, 2)
+        z = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
+        return z.movedim(4, 1).flatten(0, 2)
 
     def losses(x_lnpd: Tensor) -> Tensor:
         targets_lnp = targets_bp.repeat(x_lnpd.shape[1] // len(targets_bp), 1).expand(lanes, -1, -1)
         return loss.token_losses(x_lnpd, model.unembedding.weight, targets_lnp)
 
-    def enter(block: Module, arguments: tuple[Tensor]) -> None:
-        entered.append(arguments[0])
+    def record_input(block: Module, arguments: tuple[Tensor]) -> None:
+        block_inputs.append(arguments[0])
 
-    hooks = [block.register_forward_pre_hook(enter) for block in model.blocks]
+    hooks = [block.register_forward_pre_hook(record_input) for block in model.blocks]
     try:
-        whole = losses(model.residual(inputs_lbt, keep)[:, :, positions])
+        intact = losses(model.residual(inputs_lbt, record)[:, :, positions])
     finally:
         for hook in hooks:
             hook.remove()
     # Row h keeps every head but h.
     kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
-    at_once = max(1, sequences_per_pass(inputs_lbt) // len(sequences))
-    found = []
-    for layer, (x_lbtd, mixed_l1bti) in enumerate(zip(entered, mixed_by_layer, strict=True)):
-        block, last = model.blocks[layer], layer == len(entered) - 1
+    heads_per_pass = max(1, sequences_per_pass(inputs_lbt) // len(sequences))
+    ablated = []
+    for layer, (x_lbtd, z_l1bti) in enumerate(zip(block_inputs, z_by_layer, strict=True)):
+        block, is_last = model.blocks[layer], layer == len(block_inputs) - 1
         assert isinstance(block, Block)
-        if last:  # nothing looks at other positions any more
-            x_lbtd, mixed_l1bti = x_lbtd[:, :, positions], mixed_l1bti[:, :, :, positions]
-        for kept_ai in kept_hi.split(at_once):
-            without_lnti = (mixed_l1bti * kept_ai[:, None, None]).flatten(1, 2)
-            x_lntd = block.after_mixing(x_lbtd.repeat(1, len(kept_ai), 1, 1), without_lnti)
-            changed = model.residual_from(layer + 1, x_lntd, frozen)
-            found.append(losses(changed if last else changed[:, :, positions]).unflatten(1, (-1, len(sequences))))
-    return whole, torch.cat(found, dim=1).unflatten(1, (len(entered), heads))
+        if is_last:  # no later head attends to the other positions
+            x_lbtd, z_l1bti = x_lbtd[:, :, positions], z_l1bti[:, :, :, positions]
+        for kept_ai in kept_hi.split(heads_per_pass):
+            ablated_z_lnti = (z_l1bti * kept_ai[:, None, None]).flatten(1, 2)
+            x_lntd = block.after_mixing(x_lbtd.repeat(1, len(kept_ai), 1, 1), ablated_z_lnti)
+            stream_lntd = model.residual_from(layer + 1, x_lntd, with_frozen_pattern)
+            at_positions = stream_lntd if is_last else stream_lntd[:, :, positions]
+            ablated.append(losses(at_positions).unflatten(1, (-1, len(sequences))))
+    return intact, torch.cat(ablated, dim=1).unflatten(1, (len(block_inputs), heads))

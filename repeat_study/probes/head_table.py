@@ -1,6 +1,10 @@
-"""All that is known of every head at one evaluation, as one table."""
+"""All numbers per attention head at one evaluation: the scores of `heads` and the costs of ablation.
+
+Every number has its null in the same table, except `ov_copying` and the two ablation costs whose null is the untrained model.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,33 +13,35 @@ from torch import Tensor
 
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses
-from repeat_study.probes.copying import CopyingProbe, later
-from repeat_study.probes.heads import HeadScores
+from repeat_study.probes.copying import CopyingProbe, copying_probe_of, later_copies
+from repeat_study.probes.heads import HeadProbe, HeadScores, head_probe
 from repeat_study.probes.intervals import mean_and_interval
 from repeat_study.probes.positions import windows
+from repeat_study.probes.probe import Evaluation, Probe, Subject
+from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.metrics import METRICS
 
-# Paragraphs, their shuffles and test sequences, as many of each: what is measured is a difference on the same text.
-ABLATED_SEQUENCES = 4
-ABLATED_COPIES = 4  # of a paragraph; the patterns of 11 long ones would fill a device where there are hundreds of heads
-SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # of HeadScores, each with a null
+ABLATED_SEQUENCES = 4  # paragraphs, their shuffles and test sequences: few suffice for differences on the same text
+ABLATED_COPIES = 4  # of a paragraph: the patterns of 11 long copies would fill a GPU if a model has hundreds of heads
+SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores, each with a null
 
 
 @dataclass(frozen=True)
 class HeadTable:
-    """Numbers of a lane's heads by name, float64 of shape [layers, heads].
+    """Numbers of one lane's heads by column name, float64, shape [layers, heads].
 
-    The fields of `HeadScores` with `_null` and, for each, `_ci`: half the 95% interval over sequences. `ov_copying`.
-    Likewise what ablating the head costs, in nats: `ablation_copying_loss` is by how much the loss rises on copies 2
-    onwards, which any useful head's does; `ablation_copying_gain` by how much more it rises there than on copy 1, which
-    only a head that copies does, and its null is that on shuffled copies; `ablation_in_context_score` by how much the
-    score rises, which is losing.
+    The fields of HeadScores; for each, `_null` and half the width of the 95% interval over sequences, `_ci`. `ov_copying`.
+    Likewise what ablating the head costs, in nats:
+    ablation_copying_loss: rise in loss on the second and later copies, which ablating any useful head causes.
+    ablation_copying_gain: how much more the loss rises there than on the first copy, which only a head that copies causes; its
+        null is the same on shuffled copies.
+    ablation_in_context_score: rise in the in-context score; a rise means less in-context learning.
     """
 
     columns: dict[str, Tensor]
 
-    def headlines(self) -> dict[str, Any]:
-        """One number per row of metrics: that of the best head, with its interval and with the best head's on the null."""
+    def best_heads(self) -> dict[str, Any]:
+        """Numbers for metrics.jsonl: for each metric, the best head's with its interval, and the best head's on the null."""
         row: dict[str, Any] = {}
         for metric in METRICS:
             if metric.key and metric.column in self.columns:
@@ -47,7 +53,7 @@ class HeadTable:
         return row
 
     def flat(self) -> dict[str, list[Any]]:
-        """The columns of heads.parquet: an entry per head, layer by layer."""
+        """The columns of heads.parquet: one entry per head, layer by layer."""
         layers, heads = self.columns["prefix_matching"].shape
         layer, head = torch.meshgrid(torch.arange(layers), torch.arange(heads), indexing="ij")
         return {
@@ -56,18 +62,20 @@ class HeadTable:
 
 
 def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> HeadTable:
-    """The first lane's table of a model whose `scores` are known already; test: sequences [n, context + 1]."""
+    """The first lane's table; see `head_tables`."""
     return head_tables(model, scores, copying, test)[0]
 
 
 def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> list[HeadTable]:
-    """The same of every lane."""
-    samples = {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")} | _ablations(
-        model, copying, test
-    )
+    """Every lane's table, given the model's `scores`.
+
+    copying, test: the texts on which heads are ablated; test has shape [sequences, context + 1].
+    """
+    samples = {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")}
+    samples |= _ablation_costs(model, copying, test)
     tables = []
     for lane in range(len(model.embedding)):
-        # Lane by lane: sums over sequences round by the shape that they are taken in.
+        # Lane by lane, because a sum over sequences rounds differently for a different shape.
         columns = {"ov_copying": scores.ov_copying[lane].cpu()}
         for name, by_sequence in samples.items():
             columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))
@@ -75,24 +83,55 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
     return tables
 
 
-def _ablations(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """What ablating each head costs, [lanes, layers, heads, sequences] in nats."""
-    length = copying.length
-    copies = min(ABLATED_COPIES, copying.copies)
+def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
+    """The cost of ablating each head by column name, in nats, [lanes, layers, heads, sequences]."""
+    length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
-    whole, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
+    intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
     # [lanes, layers, heads, sequences, copies]
-    rise = (ablated - whole[:, None, None]).double().unflatten(-1, (copies, length)).mean(dim=-1)
-    of_gain = later(rise) - rise[..., 0]
+    rise = (ablated - intact[:, None, None]).double().unflatten(-1, (copies, length)).mean(dim=-1)
+    lost_gain = later_copies(rise) - rise[..., 0]
+
     early, late = windows(test.shape[1] - 1)
     positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
-    whole, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions)
-    of_early, of_late = (
-        (ablated - whole[:, None, None]).double().split([early.stop - early.start, late.stop - late.start], dim=-1)
+    intact, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions)
+    rise_early, rise_late = (
+        (ablated - intact[:, None, None]).double().split([early.stop - early.start, late.stop - late.start], dim=-1)
     )
     return {
-        "ablation_copying_loss": later(rise)[..., : len(paragraphs)],
-        "ablation_copying_gain": of_gain[..., : len(paragraphs)],
-        "ablation_copying_gain_null": of_gain[..., len(paragraphs) :],
-        "ablation_in_context_score": of_late.mean(dim=-1) - of_early.mean(dim=-1),
+        "ablation_copying_loss": later_copies(rise)[..., : len(paragraphs)],
+        "ablation_copying_gain": lost_gain[..., : len(paragraphs)],
+        "ablation_copying_gain_null": lost_gain[..., len(paragraphs) :],
+        "ablation_in_context_score": rise_late.mean(dim=-1) - rise_early.mean(dim=-1),
     }
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """The random tokens for scores, and the texts on which heads are ablated."""
+
+    heads: HeadProbe
+    copying: CopyingProbe
+    test: Tensor
+
+
+def prepare(subject: Subject) -> HeadInputs | None:
+    """The inputs for a run; None if its context is too short. Raises InputError if the study's copying text is unusable."""
+    run, store = subject.run, subject.store
+    heads = head_probe(store, run.context)
+    return HeadInputs(heads, copying_probe_of(subject), sample_test_split(run, store)) if heads else None
+
+
+def measure(inputs: Sequence[HeadInputs | None], model: Decoder, step: int) -> list[Evaluation]:
+    """Copying of random tokens, the best heads' numbers, and the table of all heads."""
+    shared = inputs[0]
+    assert shared
+    scores = shared.heads(model)
+    tables = head_tables(model, scores, shared.copying, shared.test)
+    return [
+        Evaluation(scores.random_copying(lane).row("random_copying") | table.best_heads(), heads=table.flat())
+        for lane, table in enumerate(tables)
+    ]
+
+
+PROBE = Probe(prepare, measure)

@@ -1,4 +1,7 @@
-"""In-context learning: how much lower the loss is late in a context than early in it [O22]."""
+"""In-context learning: how much lower the loss is late in a context than early in it [O22].
+
+Computed from the test losses. The null is the untrained model, whose score is 0 up to noise.
+"""
 
 from typing import Any
 
@@ -9,13 +12,13 @@ from repeat_study.probes.positions import position_bands, windows
 
 
 def in_context_scores(losses_bt: Tensor) -> Tensor:
-    """Late loss minus early loss in nats of every sequence, [..., batch, time] to [..., batch]; negative is better."""
+    """Late minus early loss of every sequence in nats, [..., batch, time] to [..., batch]; negative means learning."""
     early, late = windows(losses_bt.shape[-1])
     return losses_bt[..., late].double().mean(dim=-1) - losses_bt[..., early].double().mean(dim=-1)
 
 
 def in_context(losses_bt: Tensor) -> dict[str, Any]:
-    """In-context score with its interval, and mean loss in each of `position_bands`; from losses [batch, time] in nats."""
+    """From losses [batch, time] in nats: the in-context score, its interval, and the mean loss in each position band."""
     by_position = losses_bt.double().mean(dim=0)
     bands = position_bands(losses_bt.shape[1])
     return {

@@ -1,17 +1,19 @@
-"""Places in a context: what is early and late in it [O22], and the bands over which its losses are averaged; no torch."""
+"""Positions in a context: early and late windows [O22], and the bands that losses are averaged over. Needs no torch."""
 
 from itertools import pairwise
 
 import numpy as np
 
-EARLY, LATE, OF = 50, 500, 512  # tokens; the score is the loss at the one minus the loss at the other [O22]
-WINDOW = 0.1  # of the context: one position of some dozens of sequences is all noise, so losses around it are averaged
+EARLY, LATE, OF = 50, 500, 512  # the in-context score is loss at token 500 minus loss at token 50 of 512 [O22]
+WINDOW = 0.1  # of the context: with a few dozen sequences, the loss at a single position is too noisy
 BANDS = 16
 
 
 def windows(context: int) -> tuple[slice, slice]:
-    """Positions whose losses are averaged for `early` and `late`: around the tokens 50 and 500, or, in a context
-    shorter than 512, around the same shares of it. Position t is the loss of token t + 1."""
+    """The early and the late positions whose losses are averaged; position t holds the loss of token t + 1.
+
+    They surround tokens 50 and 500, or the same fractions of a context shorter than 512.
+    """
     length = min(context, OF)
     half = max(1, round(WINDOW * length / 2))
 
@@ -23,6 +25,6 @@ def windows(context: int) -> tuple[slice, slice]:
 
 
 def position_bands(context: int) -> list[tuple[int, int]]:
-    """At most 16 log-spaced bands of positions, first and one past the last of each, which cover the context."""
+    """At most 16 log-spaced bands that cover the context: the first position of each, and one past its last."""
     edges = sorted({round(edge) for edge in np.geomspace(1, context + 1, BANDS + 1)})
     return [(low - 1, high - 1) for low, high in pairwise(edges)]

@@ -1,7 +1,8 @@
 """The list of metrics: every number that an evaluation records, described once.
 
 TensorBoard, evaluation cost, tables, effective sizes and figures all read their names, units, nulls and intervals here, so
-a new metric is one entry in METRICS. This file imports nothing heavy. Examples:
+a new metric is one entry in METRICS; `probe` names the file in repeat_study/probes that measures it. This file imports nothing
+heavy. Examples:
 
     from repeat_study.records.metrics import BY_COLUMN, BY_KEY, METRICS, further_test_loss
 
@@ -69,10 +70,11 @@ class Metric:
 
     key: str  # in metrics.jsonl or timing.jsonl; empty for a number that only heads.parquet has
     name: str
-    unit: str
+    unit: str  # NATS, FRACTION or other
     direction: Direction
     description: str
     null: Null | NoNull
+    probe: str = ""  # the file of repeat_study/probes that measures it
     is_loss: bool = False
     has_interval: bool = False  # half the width of a 95% interval is recorded as `<key>_ci`
     column: str = ""  # in heads.parquet, a value per head; `key` then holds the best head's
@@ -157,6 +159,7 @@ METRICS = (
         Direction.LOWER,
         "on held-out text",
         CLEAN_RUN,
+        probe="text_losses",
         is_loss=True,
         tag="loss/test",
         chart=True,
@@ -172,6 +175,7 @@ METRICS = (
         Direction.NEITHER,  # low on memorised text
         "on the repeated pool; in a clean run, on similar text that the run never trains on",
         CLEAN_RUN,
+        probe="text_losses",
         is_loss=True,
         tag="loss/pool",
         chart=True,
@@ -185,6 +189,7 @@ METRICS = (
         Direction.LOWER,
         "on text that the run trained on exactly once",
         CLEAN_RUN,
+        probe="text_losses",
         is_loss=True,
         tag="loss/seen_unique",
         in_summary=True,
@@ -196,6 +201,7 @@ METRICS = (
         Direction.LOWER,
         "loss late in the context minus loss early in it; negative if the model uses its context",  # [O22]
         UNTRAINED,
+        probe="text_losses",
         has_interval=True,
         tag="induction/in_context_score",
         chart=True,
@@ -209,6 +215,7 @@ METRICS = (
         Direction.LOWER,
         "on the second and later copies of a paragraph",  # [H22, fig. 5]
         CLEAN_RUN,
+        probe="copying",
         is_loss=True,
         has_interval=True,
         tag="copying/loss",
@@ -225,6 +232,7 @@ METRICS = (
         Direction.HIGHER,
         "loss on the first copy of a paragraph minus loss on later copies",
         Null("every copy shuffles the paragraph's tokens anew", "null of the copying gain"),
+        probe="copying",
         has_interval=True,
         tag="copying/gain",
         chart=True,
@@ -239,6 +247,7 @@ METRICS = (
         Direction.LOWER,
         "of a fine-tuned run",
         CLEAN_RUN,
+        probe="parent_losses",
         is_loss=True,
         tag="loss/parent_test",
     ),
@@ -249,6 +258,7 @@ METRICS = (
         Direction.NEITHER,
         "of a fine-tuned run; rises as the run forgets it",
         CLEAN_RUN,
+        probe="parent_losses",
         is_loss=True,
         tag="loss/parent_pool",
     ),
@@ -259,6 +269,7 @@ METRICS = (
         Direction.NEITHER,
         "of a fine-tuned run; rises as the run forgets it",
         CLEAN_RUN,
+        probe="parent_losses",
         is_loss=True,
         tag="loss/parent_seen_unique",
     ),
@@ -269,6 +280,7 @@ METRICS = (
         Direction.LOWER,
         "on the second and later copies of random tokens",
         CLEAN_RUN,
+        probe="head_table",
         is_loss=True,
         has_interval=True,
         in_summary=True,
@@ -282,6 +294,7 @@ METRICS = (
         Direction.HIGHER,
         "loss on the first copy of random tokens minus loss on later copies",
         Null("every copy has fresh tokens", "null of the copying gain on random tokens"),
+        probe="head_table",
         has_interval=True,
         tag="copying/random_gain",
         in_summary=True,
@@ -294,6 +307,7 @@ METRICS = (
         Direction.HIGHER,
         "the best head's attention to the tokens that followed earlier occurrences of the current token",  # [O22]
         Null("no token occurs twice", "null of prefix matching"),
+        probe="head_table",
         has_interval=True,
         column="prefix_matching",
         tag="induction/prefix_matching",
@@ -310,6 +324,7 @@ METRICS = (
         Direction.HIGHER,
         "the best previous-token head's attention to the previous token",
         Null("attention to the token two before"),
+        probe="head_table",
         has_interval=True,
         column="previous_token",
         tag="induction/previous_token",
@@ -321,6 +336,7 @@ METRICS = (
         Direction.HIGHER,
         "how much the best head, attending to a token, raises that token's logit above other tokens'",  # [O22]
         Null("how much it raises the logit of another token of the sequence"),
+        probe="head_table",
         has_interval=True,
         column="copying",
         tag="induction/copying_score",
@@ -334,6 +350,7 @@ METRICS = (
         Direction.HIGHER,
         "sum of the OV circuit's eigenvalues over the sum of their absolute values",  # [E21]
         UNTRAINED,
+        probe="head_table",
         column="ov_copying",
     ),
     Metric(
@@ -343,6 +360,7 @@ METRICS = (
         Direction.HIGHER,
         "the head's direct contribution to the logit of the token that induction predicts",
         Null("no token occurs twice"),
+        probe="head_table",
         has_interval=True,
         column="attribution",
     ),
@@ -353,6 +371,7 @@ METRICS = (
         Direction.HIGHER,
         "drop in copying gain when the most important head is ablated",
         Null("every copy shuffles the paragraph's tokens anew", "null of the gain lost by ablation"),
+        probe="head_table",
         has_interval=True,
         column="ablation_copying_gain",
         tag="induction/ablation_copying_gain",
@@ -365,6 +384,7 @@ METRICS = (
         Direction.HIGHER,
         "rise in loss on the second and later copies when the head is ablated",
         UNTRAINED,
+        probe="head_table",
         has_interval=True,
         column="ablation_copying_loss",
     ),
@@ -375,6 +395,7 @@ METRICS = (
         Direction.HIGHER,
         "rise in the in-context score when the head is ablated",
         UNTRAINED,
+        probe="head_table",
         has_interval=True,
         column="ablation_in_context_score",
         cost=Cost(sequences_per_head=4),

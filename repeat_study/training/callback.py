@@ -17,7 +17,8 @@ from repeat_study.checkpoints.lanes import LaneCheckpointIO
 from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import describe, peak_memory
-from repeat_study.probes.evaluation import Evaluation, Evaluator, evaluate_lanes
+from repeat_study.probes.evaluation import Evaluator, evaluate_lanes
+from repeat_study.probes.probe import Evaluation
 from repeat_study.records.evaluations import append_evaluation, heads_of
 from repeat_study.records.outcome import Progress
 from repeat_study.records.run_directory import RunDirectory

@@ -97,8 +97,8 @@ def test_the_table_says_what_each_head_of_the_circuit_is_worth(table: HeadTable)
     assert 0 < table.columns["ablation_copying_gain_ci"][induction] < gain[induction]
 
 
-def test_headlines_are_of_the_best_head(table: HeadTable) -> None:
-    row, columns = table.headlines(), table.columns
+def test_metrics_hold_the_best_heads_numbers(table: HeadTable) -> None:
+    row, columns = table.best_heads(), table.columns
     assert (
         row["prefix_matching"] == columns["prefix_matching"][1, 0]
         and row["previous_token"] == columns["previous_token"][0, 0]

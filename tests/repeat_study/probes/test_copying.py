@@ -9,7 +9,7 @@ from data_prep.token_store import TokenStore
 from data_prep.tokenizer import word_tokenizer
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.model.decoder import Decoder
-from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of, pieces
+from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of, token_texts
 
 
 class LogitsAlone(Decoder):
@@ -92,13 +92,13 @@ def test_an_untrained_model_gains_nothing(store: TokenStore) -> None:
 
 
 def test_intervals_are_over_paragraphs(store: TokenStore) -> None:
-    found = copying_probe(store.tokenizer(), store.end_of_text, 64)(Decoder(shape_of("1x16"), 320, 64, [0]))
-    later = found.tokens[:, 1:].double().mean(dim=(1, 2))
+    losses = copying_probe(store.tokenizer(), store.end_of_text, 64)(Decoder(shape_of("1x16"), 320, 64, [0]))
+    later = losses.copied[:, 1:].double().mean(dim=(1, 2))
     half = student_t.ppf(0.975, 5) * later.std() / 6**0.5
-    assert found.row("x")["x_loss_ci"] == pytest.approx(float(half))
+    assert losses.row("x")["x_loss_ci"] == pytest.approx(float(half))
 
 
-def test_a_language_that_cannot_spell_the_paragraph_copies_its_own_text() -> None:
+def test_a_tokenizer_that_cannot_encode_the_paragraph_copies_its_own_text() -> None:
     tokenizer = word_tokenizer(["a", "b", "c"])
     fallback = torch.tensor([[1, 2, 3, 2, 1, 3, 3], [3, 3, 1, 2, 1, 1, 2]])
     probe = copying_probe(tokenizer, 0, 16, None, fallback)
@@ -122,22 +122,20 @@ def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
         (None, "\n \n", "copying text: no paragraphs; accepted are 1 to 64"),
         (None, "", "copying text: no paragraphs"),
         (None, "A paragraph of more than eight tokens.\n\n" * 65, "copying text: 65 paragraphs"),
-        (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: holds what the study's tokenizer cannot spell"),
+        (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: the study's tokenizer cannot encode it"),
     ],
 )
-def test_text_that_cannot_be_probed_is_refused(
-    words: list[str] | None, text: str, message: str, store: TokenStore
-) -> None:
+def test_unusable_copying_text_is_refused(words: list[str] | None, text: str, message: str, store: TokenStore) -> None:
     tokenizer = word_tokenizer(words) if words else store.tokenizer()
     with pytest.raises(InputError, match=message):
         copying_probe(tokenizer, 0, 64, text)
 
 
-def test_pieces_stand_as_they_do_in_the_text(store: TokenStore) -> None:
+def test_token_texts_join_to_the_text(store: TokenStore) -> None:
     tokenizer = store.tokenizer()
     ids = tokenizer.encode("def café(x):\n    return x", add_special_tokens=False).ids
-    assert "".join(pieces(tokenizer, ids)).startswith("def caf") and "".join(pieces(tokenizer, ids)).endswith(
+    assert "".join(token_texts(tokenizer, ids)).startswith("def caf") and "".join(token_texts(tokenizer, ids)).endswith(
         "return x"
     )
     words = word_tokenizer(["a", "b"])
-    assert pieces(words, words.encode("a b b").ids) == ["a", " b", " b"]
+    assert token_texts(words, words.encode("a b b").ids) == ["a", " b", " b"]

@@ -8,7 +8,8 @@ from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
-from repeat_study.probes.evaluation import evaluator, mean_loss
+from repeat_study.probes.evaluation import evaluator
+from repeat_study.probes.text_losses import mean_losses
 
 
 def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:
@@ -78,8 +79,8 @@ def test_mean_loss_is_the_mean_over_all_tokens_whatever_the_chunks(runs: list[Ru
     with torch.no_grad():
         logits = model(tokens[None, :, :-1])[0].double().flatten(0, 1)
         expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
-    assert mean_loss(model, tokens) == pytest.approx(float(expected), abs=1e-6)
-    assert mean_loss(model, tokens[:0]) is None
+    assert mean_losses(model, [tokens]) == [pytest.approx(float(expected), abs=1e-6)]
+    assert mean_losses(model, [tokens[:0]]) == [None]
 
 
 def test_one_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
@@ -96,7 +97,7 @@ def test_one_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: li
     assert all(len(column) == copying.copies * copying.length for column in tokens.values())
     assert "".join(tokens["token"][: copying.length]) == "Alice was beginn"[: len("".join(tokens["token"][:8]))]
     assert tokens["copy"] == [copy for copy in (1, 2, 3, 4) for _ in range(8)]
-    first = copying(Decoder(run.shape, store.vocabulary, 32, [0])).tokens[0]
+    first = copying(Decoder(run.shape, store.vocabulary, 32, [0])).copied[0]
     assert tokens["loss"] == first.flatten().tolist()
 
 

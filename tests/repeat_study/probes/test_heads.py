@@ -5,6 +5,13 @@ import torch
 from data_prep.token_store import TokenStore
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.model.decoder import Decoder
+from repeat_study.probes.circuits import (
+    direct_contributions,
+    eigenvalue_copying,
+    final_norm_scale,
+    logit_directions,
+    ov_circuit,
+)
 from repeat_study.probes.heads import (
     COPIES,
     NULL_SEQUENCES,
@@ -12,12 +19,7 @@ from repeat_study.probes.heads import (
     HeadProbe,
     HeadScores,
     attention_patterns,
-    contributions,
-    eigenvalue_copying,
-    final_scale,
     head_probe,
-    ov_circuit,
-    reading,
 )
 from tests.repeat_study.built import LENGTH, TOKENS, induction_circuit, random_copies
 
@@ -151,12 +153,12 @@ def test_attention_only_logits_are_the_sum_of_their_paths(model: str) -> None:
     decoder.final_norm.register_forward_pre_hook(lambda norm, arguments: streams.append(arguments[0]))
     with torch.no_grad():
         logits = decoder.unembedding(decoder.residual(tokens, keep))
-        scale = final_scale(decoder, streams[0])
+        scale = final_norm_scale(decoder, streams[0])
         for token in range(23):
-            read = reading(decoder)[:, None, None, :, token].expand(-1, 3, 16, -1)
+            read = logit_directions(decoder)[:, None, None, :, token].expand(-1, 3, 16, -1)
             total = (decoder.embedded(tokens) * read).sum(dim=-1)
             for block, mixed in zip(decoder.blocks, mixed_by_layer, strict=True):
-                total = total + contributions(block.attention, mixed, read).sum(dim=2)
+                total = total + direct_contributions(block.attention, mixed, read).sum(dim=2)
             assert torch.allclose(total / scale, logits[..., token], atol=1e-5)
 
 
@@ -173,7 +175,7 @@ def test_the_small_circuit_has_the_eigenvalues_of_the_vocabularys() -> None:
         for head in range(decoder.shape.heads):
             inside = slice(16 * head, 16 * head + 16)
             value, out = block.attention.value.weight[0][:, inside], block.attention.out.weight[0][inside]
-            whole = (values @ value @ out @ reading(decoder)[0]).double()
+            whole = (values @ value @ out @ logit_directions(decoder)[0]).double()
             of_whole = torch.linalg.eigvals(whole)
             expected = of_whole.real.sum() / of_whole.abs().sum()
             assert eigenvalue_copying(small[head]) == pytest.approx(float(expected), abs=1e-3)

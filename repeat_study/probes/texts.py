@@ -1,0 +1,51 @@
+"""The texts a run is evaluated on: its test set, its pool, and unique text it has trained on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep.errors import InputError
+from data_prep.permutation import permute, stream_key
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Evaluation texts of one run, int64 tokens of shape [sequences, context + 1]."""
+
+    test: Tensor
+    pool: Tensor  # in a clean run, sequences of the pool's zone, on which it never trains: the null of the pool loss
+    seen: Tensor  # unique text that the run trains on exactly once
+    seen_after: int  # steps until the run has trained on all of `seen`
+
+
+def texts_of(run: Run, store: TokenStore) -> Texts:
+    """A run's evaluation texts.
+
+    Every run on a store has the same test sequences. Pool and seen sequences are the first of the pool and of the unique
+    stream, so runs that share these are evaluated on the same text.
+    """
+    mixture, draw, sizes = run.mixture(), run.draw(store), run.evaluation
+    available = mixture.pool or draw.pool_capacity
+    seen = min(sizes.seen_sequences, mixture.unique_positions)
+    return Texts(
+        test=sample_test_split(run, store),
+        pool=torch.from_numpy(draw.pool_tokens(np.arange(min(sizes.pool_sequences, available)))),
+        seen=torch.from_numpy(draw.unique_tokens(np.arange(seen))),
+        seen_after=mixture.unique_position(seen - 1) // run.sequences_per_step + 1 if seen else 0,
+    )
+
+
+def sample_test_split(run: Run, store: TokenStore) -> Tensor:
+    """A sample of the store's test split of the size that the run's spec asks for, or the whole split if it is smaller.
+
+    Shape [sequences, context + 1]. Raises InputError if the split is shorter than one sequence.
+    """
+    available = store.sequences_in("test", run.context)
+    if not available:
+        raise InputError(f"{store.folder}: test split of less than one sequence of {run.context + 1} tokens")
+    chosen = permute(np.arange(min(run.evaluation.test_sequences, available)), available, stream_key("test"))
+    return torch.from_numpy(store.gather("test", chosen, run.context))
