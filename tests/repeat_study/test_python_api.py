@@ -59,7 +59,7 @@ def test_installed_studies_are_loaded_by_name_and_local_ones_come_first(
 def test_importing_the_package_or_loading_a_study_imports_no_large_library() -> None:
     code = (
         "import sys, repeat_study; repeat_study.load_study('laptop');"
-        "print([name for name in ('torch', 'lightning', 'pandas', 'datasets', 'scipy') if name in sys.modules])"
+        "print([name for name in ('torch', 'lightning', 'pandas', 'pyarrow', 'datasets', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
