@@ -9,7 +9,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import Estimate, over_seeds, with_bounds
-from analysis.measures.effective_size import METRICS, NoLaw, clean_law, size_multipliers
+from analysis.measures.effective_size import SIZE_METRICS, NoLaw, clean_law, size_multipliers
 from analysis.runs import ARM, Runs
 
 NAME = "copying_and_prefix_sizes"
@@ -17,16 +17,16 @@ NAME = "copying_and_prefix_sizes"
 
 def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction and a column per metric that clean runs tell sizes apart by; white triangles mark bounds."""
-    laws = {metric: clean_law(runs, metric) for metric in METRICS}
+    laws = {metric: clean_law(runs, metric) for metric in SIZE_METRICS}
     shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
     reasons: dict[str, list[str]] = {}
     for metric, law in laws.items():
         if isinstance(law, NoLaw):
-            reasons.setdefault(law.reason, []).append(metric.title)
+            reasons.setdefault(law.reason, []).append(metric.name)
     why = "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items())
     if len(shown) < 2:
         return Missing(NAME, f"needs two metrics with a clean law ({why})")
-    tables = [_multipliers(runs, metric.title, size_multipliers(runs, metric)) for metric in shown]
+    tables = [_multipliers(runs, metric.name, size_multipliers(runs, metric)) for metric in shown]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
@@ -37,12 +37,12 @@ def plot(runs: Runs) -> Plot | Missing:
     colour = colours(table.parameters_non_embedding)
     for row, fraction in zip(axes, fractions, strict=True):
         for ax, metric in zip(row, shown, strict=True):
-            panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.title)]
+            panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.name)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
                 bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-            ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
+            ax.set_title(f"{metric.name}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)
         row[0].set(yscale="log", ylabel="effective size / size")
         row[0].yaxis.set_major_formatter("{x:g}")

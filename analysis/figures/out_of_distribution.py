@@ -26,7 +26,7 @@ def plot(runs: Runs) -> Plot | Missing:
             "no run was evaluated on text beside its own test set (a `test_loss_<set>` in metrics.jsonl for every such set)",
         )
     laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *others)}
-    why = "; ".join(f"{metric.title}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
+    why = "; ".join(f"{metric.name}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
     shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
     if not set(shown) & set(others):
         return Missing(NAME, f"no further test set has a clean law ({why})")
@@ -38,7 +38,7 @@ def plot(runs: Runs) -> Plot | Missing:
         sizes = [found[name] for name in rows.name]
         tables.append(
             rows.assign(
-                test_set=metric.title,
+                test_set=metric.name,
                 multiplier=[size.value for size in sizes],
                 bound=[str(size.bound) for size in sizes],
             )
@@ -53,12 +53,12 @@ def plot(runs: Runs) -> Plot | Missing:
     colour = colours(table.parameters_non_embedding)
     for row, fraction in zip(axes, fractions, strict=True):
         for ax, metric in zip(row, shown, strict=True):
-            panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.title)]
+            panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.name)]
             for place, size in enumerate(sorted(colour)):
                 line = panel[panel.parameters_non_embedding == size]
                 bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
             ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-            ax.set_title(f"{metric.title}, f = {fraction:.0%}", fontsize=9)
+            ax.set_title(f"{metric.name}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)
         row[0].set(yscale="log", ylabel="effective size / size")
         row[0].yaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""The clean scaling law: loss against model size as a power law plus a constant."""
+"""The clean scaling law: a constant plus a power law of model size, or of compute."""
 
 from dataclasses import dataclass, replace
 
@@ -33,27 +33,27 @@ class PowerLaw:
         if loss <= self.irreducible:
             return float("inf")
         log_size = (np.log(self.coefficient) - np.log(loss - self.irreducible)) / self.exponent
-        return float(np.exp(min(log_size, 700.0)))  # beyond any size, and short of overflow
+        return float(np.exp(min(log_size, 700.0)))  # larger than any model, without overflow
 
 
 def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
-    """Fit the law as all laws are, by Huber loss on log loss, E and A positive [M23 section 6].
+    """Fit the clean law by Huber loss on log loss, with E and A positive [M23, section 6].
 
-    sizes, losses: one entry per clean run. Raises ValueError with fewer than three distinct sizes: the law has three
-    parameters.
+    sizes, losses: an entry per clean run; `sizes` can also be compute. Raises ValueError with fewer distinct sizes than the
+    law has parameters, three.
     """
     n, measured = np.asarray(sizes, float), np.asarray(losses, float)
     if len(np.unique(n)) < PARAMETERS:
         raise ValueError(
             f"a power law with a constant needs clean runs of {PARAMETERS} sizes, found {len(np.unique(n))}"
         )
-    points = replace(prediction_points(n, 1.0, 0.0, 1.0), loss=measured)  # of any number that falls: a size, or compute
+    points = replace(prediction_points(n, 1.0, 0.0, 1.0), loss=measured)
     fitted = fit(IN_SIZE, points, resamples=0)
-    found = fitted.constants
+    constants = fitted.constants
     return PowerLaw(
-        irreducible=found["E"],
-        coefficient=found["A"],
-        exponent=found["alpha"],
+        irreducible=constants["E"],
+        coefficient=constants["A"],
+        exponent=constants["alpha"],
         smallest=float(n.min()),
         largest=float(n.max()),
         points=len(n),

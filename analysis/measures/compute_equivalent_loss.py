@@ -1,4 +1,4 @@
-"""Compute that repetition wasted: what clean training to the same loss would have cost [C26]."""
+"""Compute-equivalent loss: the share of a run's compute that clean training to the same loss would have saved [C26]."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,27 +13,26 @@ from analysis.runs import Runs, in_law
 
 @dataclass(frozen=True)
 class LostCompute:
-    """The clean law in compute, L(C) = E + A·C^-alpha in nats and FLOPs, and CEL = 1 - C*(L)/C of finished runs by name."""
+    """The clean law in compute, L(C) = E + A·C^-alpha in nats and FLOPs, and 1 - C*(L)/C of finished runs by run name."""
 
     law: PowerLaw
     lost: dict[str, Estimate]
 
 
 def compute(table: pd.DataFrame) -> pd.Series:
-    """C = 6·N·T in FLOPs of every run of a table, N being all parameters [C26]."""
+    """C = 6·N·T in FLOPs of every run of a table, where N counts all parameters [C26]."""
     return 6.0 * table.parameters_total * table.trained_tokens
 
 
-@lru_cache
+@lru_cache  # a fit takes a second, and the figure and the table use the same one
 def _fitted(spent: tuple[float, ...], losses: tuple[float, ...]) -> PowerLaw:
-    """A fit takes a second, and the figure and the table read the same one."""
     return fit_power_law(spent, losses)
 
 
 def lost_compute(runs: Runs) -> LostCompute | NoLaw:
-    """CEL of every finished run of the law's family; the law is never extrapolated, hence bounds.
+    """Compute-equivalent loss of every finished run; a bound if the law would have to be extrapolated.
 
-    NoLaw where clean runs are of fewer than three sizes, or where their loss is not ordered by compute, as in
+    NoLaw if there are clean runs of fewer than three sizes, or if their loss is not ordered by compute, as in
     `effective_size.clean_law`.
     """
     table = in_law(runs)
@@ -46,9 +45,8 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
     span = float(law.loss(law.smallest) - law.loss(law.largest))
     if span <= 2 * law.residual:
         return NoLaw(
-            f"clean runs do not order test loss by compute: the law falls by {span:.3g} over all of them and misses one by"
-            f" {law.residual:.3g}"
+            f"clean runs do not order test loss by compute: the law falls by {span:.3g} over all of them, and its largest"
+            f" residual is {law.residual:.3g}"
         )
     gains = [multiplier(law, spent, loss) for spent, loss in zip(compute(table), table.final_test_loss, strict=True)]
-    lost = [1 - gain for gain in gains]
-    return LostCompute(law, dict(zip(table.name, lost, strict=True)))
+    return LostCompute(law, {name: 1 - gain for name, gain in zip(table.name, gains, strict=True)})

@@ -1,4 +1,4 @@
-"""What repetition did to a run: double descent as numbers, and the study's summary table."""
+"""Damage by repetition: double descent as numbers, and the study's summary table."""
 
 from dataclasses import dataclass
 
@@ -6,33 +6,32 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.measures.effective_size import METRICS, size_multipliers
+from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, size_multipliers
 from analysis.measures.induction_heads import formation
 from analysis.runs import Runs
+from repeat_study.records.metrics import METRICS
 
-# Numbers of the last evaluation that runs made before they were measured lack.
-PROBED = (
-    "prefix_matching",
-    "prefix_matching_null",
-    "copying_score",
-    "random_copying_loss",
-    "random_copying_gain",
-    "random_copying_gain_null",
-    "in_context_score",
-)
+# In the order of the list of metrics; those that old runs did not record are NaN.
+METRIC_COLUMNS = [
+    key
+    for metric in METRICS
+    if metric.in_summary and metric is not TEST_LOSS
+    for key in (metric.key, metric.null_key)
+    if key
+]
 
 
 @dataclass(frozen=True)
 class DoubleDescent:
-    """Where a test-loss curve stands highest above its earlier minimum."""
+    """The point of a test-loss curve that is highest above the curve's earlier minimum."""
 
-    rise: float  # nats, max over t of L(t) - min over s < t of L(s); 0 for a curve that only falls
-    at_tokens: float  # where that maximum is
-    won_back: float  # nats, L there minus L at the end
+    rise: float  # nats, max over t of L(t) - min over s < t of L(s); 0 if the curve only falls
+    at_tokens: float  # training tokens at that maximum
+    won_back: float  # nats, loss there minus final loss
 
 
 def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
-    """The numbers of one curve: tokens and loss in nats, both shape [evaluations], by time [SCIENCE: H22 fig. 3]."""
+    """Double descent of one curve: tokens and loss in nats, both of shape [evaluations], in time order [H22, fig. 3]."""
     x, y = np.asarray(tokens, float), np.asarray(loss, float)
     rise = y - np.minimum.accumulate(y)
     peak = int(rise.argmax())
@@ -40,8 +39,11 @@ def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
 
 
 def noise_of_rise(runs: Runs) -> float:
-    """The rise that means nothing, in nats: twice the largest rise of any clean run's own curve, or twice the largest
-    standard deviation of final test loss between clean seeds of one size where that is more; NaN without clean runs."""
+    """The largest rise in nats that counts as noise; NaN without clean runs.
+
+    Twice the largest rise of any clean run's own curve, or twice the largest standard deviation of final test loss between the
+    clean seeds of one size, whichever is larger.
+    """
     clean = runs.done[runs.done.repeats == 1]
     if clean.empty:
         return float("nan")
@@ -51,21 +53,21 @@ def noise_of_rise(runs: Runs) -> float:
 
 
 def summary(runs: Runs) -> pd.DataFrame:
-    """One row per finished run: final losses in nats, size multipliers, double-descent rise, place and recovery, and
-    what is known of its induction heads.
+    """A row per finished run: what was trained, final metrics, effective sizes, double descent, induction heads.
 
-    `rise_counts` says whether the rise stands above the noise of the clean runs, `double_descent` whether what is won
-    back does too; None without a clean run. `heads_formed_at` and `heads_lost_at` are in tokens, `induction.formation`.
+    Losses are in nats. `rise_counts` tells whether the rise exceeds the noise of the clean runs, `double_descent` whether both
+    the rise and what is won back do; None without a clean run. `heads_formed_at` and `heads_lost_at` are in tokens, see
+    `induction_heads.formation`.
     """
     done = runs.done
-    multipliers = {metric.column: size_multipliers(runs, metric) for metric in METRICS}
+    multipliers = {metric.multiplier: size_multipliers(runs, metric) for metric in SIZE_METRICS}
     clean_loss = done[done.repeats == 1].groupby("model").final_test_loss.mean()
     noise = noise_of_rise(runs)
     rows = []
     for run in done.itertuples(index=False):
         curve = runs.curve(str(run.name))
         descent = double_descent(curve.tokens, curve.test_loss)
-        sizes = {column: found.get(str(run.name)) for column, found in multipliers.items()}
+        sizes = {column: by_name.get(str(run.name)) for column, by_name in multipliers.items()}
         heads = formation(curve) if pd.notna(getattr(run, "final_prefix_matching", None)) else None
         rows.append(
             {
@@ -86,12 +88,7 @@ def summary(runs: Runs) -> pd.DataFrame:
                 "won_back": descent.won_back,
                 "rise_counts": bool(descent.rise > noise) if noise == noise else None,
                 "double_descent": bool(min(descent.rise, descent.won_back) > noise) if noise == noise else None,
-                "pool_loss": run.final_pool_loss,
-                "seen_unique_loss": run.final_seen_unique_loss,
-                "copying_loss": run.final_copying_loss,
-                "copying_gain": run.final_copying_gain,
-                "copying_gain_null": run.final_copying_gain_null,
-                **{name: getattr(run, f"final_{name}", float("nan")) for name in PROBED},
+                **{name: getattr(run, f"final_{name}", float("nan")) for name in METRIC_COLUMNS},
                 "heads_formed_at": heads.formed_at if heads else float("nan"),
                 "heads_lost_at": heads.lost_at if heads else float("nan"),
             }

@@ -110,7 +110,7 @@ def table(runs: Runs) -> pd.DataFrame:
     law = law_from_scratch(runs)
     control = scratch.groupby("model").final_test_loss.mean() if len(scratch) else pd.Series(dtype=float)
     together, rows = runs.together, []
-    further = [metric.name for metric in test_sets(together)]
+    further = [metric.key for metric in test_sets(together)]
     for run in done.itertuples(index=False):
         curve = together.curve(str(run.name))
         ends = {

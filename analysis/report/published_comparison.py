@@ -9,10 +9,11 @@ from analysis.intervals import NAN, Estimate, over_seeds, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.compute_equivalent_loss import lost_compute
 from analysis.measures.degradation import summary
-from analysis.measures.effective_size import METRICS, TEST_LOSS, Metric, NoLaw, size_multipliers, test_sets
+from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers, test_sets
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws
 from analysis.measures.peaks import Peak, peaks
 from analysis.runs import Runs
+from repeat_study.records.metrics import Metric
 
 COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]
 # Of the metrics at f = 3%; H22 give the others for test loss alone.
@@ -46,7 +47,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         yield row("double descent: rise (nats)", where, rise, paper)
         yield row("double descent: won back (nats)", where, back, paper)
     found = peaks(runs)
-    sizes = {metric: size_multipliers(runs, metric) for metric in (*METRICS, *test_sets(runs))}
+    sizes = {metric: size_multipliers(runs, metric) for metric in (*SIZE_METRICS, *test_sets(runs))}
     compute = lost_compute(runs)
     for peak in found:
         where = f"{peak.model}, f = {peak.fraction:.0%}"
@@ -66,7 +67,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         yield row("right edge of the poor region (R)", where, peak.right, right)
         for metric in sizes:
             if size := at_worst(runs, peak, sizes[metric], ratio=True):
-                yield row(f"size multiplier at the worst R, {metric.title}", where, size, _multiplier(metric, peak))
+                yield row(f"size multiplier at the worst R, {metric.name}", where, size, _multiplier(metric, peak))
         if not isinstance(compute, NoLaw) and (lost := at_worst(runs, peak, compute.lost)):
             yield row("compute-equivalent loss at the worst R", where, lost, _lost(peak))
     for fraction in sorted({peak.fraction for peak in found}, reverse=True):
@@ -122,14 +123,14 @@ def _over_seeds(arm: pd.Series) -> Estimate:
 
 
 def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
-    if metric.name == "test_loss" and peak.fraction in published.H22_WORST_MULTIPLIER:
+    if metric.key == "test_loss" and peak.fraction in published.H22_WORST_MULTIPLIER:
         return published.H22_WORST_MULTIPLIER[peak.fraction], "H22, 800M"
-    if metric.name == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
+    if metric.key == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
         like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
         return like, f"H22 fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
-    if metric.name.startswith(f"{TEST_LOSS.name}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
+    if metric.key.startswith(f"{TEST_LOSS.key}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
         return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22 fig. 10, English models on Python"
-    return AT_THREE_PERCENT.get(metric.name, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
+    return AT_THREE_PERCENT.get(metric.key, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
 
 
 def _lost(peak: Peak) -> tuple[float, str]:

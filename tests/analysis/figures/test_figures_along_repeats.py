@@ -153,10 +153,10 @@ def test_the_map_bars_are_the_range_of_few_seeds(tmp_path: Path, runs: list[Run]
 
 def test_a_further_test_set_has_its_own_law(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     figure = drawn(out_of_distribution.plot(plant(tmp_path, runs[0], store, elsewhere=True)))
-    assert set(figure.table.test_set) == {"test loss", "loss on python"}, "an interval is no test set"
+    assert set(figure.table.test_set) == {"test loss", "test loss, python"}, "an interval is no test set"
     of_256 = figure.table[(figure.table.repeats == 256) & (figure.table.bound == "")]
     mean = of_256.groupby("test_set")["mean"].mean()
-    assert mean["test loss"] < mean["loss on python"] < 1, "harm is smaller there"
+    assert mean["test loss"] < mean["test loss, python"] < 1, "harm is smaller there"
     assert "0.75 at f = 90%" in figure.caption
 
 

@@ -19,7 +19,7 @@ from analysis.figures import (
 from analysis.figures.panels import arms
 from analysis.figures.plot import Missing, Plot
 from analysis.measures.degradation import summary
-from analysis.measures.effective_size import METRICS, TEST_LOSS, NoLaw, clean_law, size_multipliers
+from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, clean_law, size_multipliers
 from analysis.measures.induction_heads import formation
 from analysis.report import token_page as per_token
 from analysis.report.build import write_report
@@ -29,8 +29,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
-PREFIX = next(metric for metric in METRICS if metric.name == "prefix_matching")
-COPYING = next(metric for metric in METRICS if metric.name == "copying_loss")
+PREFIX = next(metric for metric in SIZE_METRICS if metric.key == "prefix_matching")
+COPYING = next(metric for metric in SIZE_METRICS if metric.key == "copying_loss")
 GOOD, BAD = [0.5, *[0.875] * 5], [0.5, *[0.25] * 5]
 
 

@@ -10,7 +10,7 @@ from written_runs import write_run
 
 from analysis.intervals import Bound, Estimate
 from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
-from analysis.measures.effective_size import METRICS, TEST_LOSS, NoLaw, size_multipliers
+from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws, power_law_of_size
 from analysis.measures.peaks import Peak, peaks
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
@@ -292,4 +292,4 @@ def test_multipliers_at_the_worst_R_are_means_over_seeds(tmp_path: Path, runs: l
         assert mean.high - mean.value == pytest.approx(12.706 * 0.1, rel=0.02), "the t interval of two seeds"
     bounded = at_worst(loaded, small, found)
     assert bounded is not None and bounded.bound is Bound.AT_MOST and np.isnan(bounded.low)
-    assert at_worst(loaded, larger[0], size_multipliers(loaded, METRICS[-1])) is None, "no heads were measured"
+    assert at_worst(loaded, larger[0], size_multipliers(loaded, SIZE_METRICS[-1])) is None, "no heads were measured"
