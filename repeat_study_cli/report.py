@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from repeat_study_cli.arguments import RunsOption, SetOption, StudyArgument, console, load
+from repeat_study_cli.progress import show_progress
 from repeat_study_cli.tables import WrappedTable
 
 
@@ -16,7 +17,8 @@ def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = 
 
     declared = load(study, set_)
     folder = runs_dir / declared.name
-    summary, page = write_report(folder, names_in(folder, declared))
+    with show_progress() as progress:
+        summary, page = write_report(folder, names_in(folder, declared), progress)
     table = WrappedTable(*map(str, summary.columns))
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))

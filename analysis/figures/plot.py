@@ -25,6 +25,11 @@ class SavedPlot:
     caption: str
     svg: bytes
 
+    @staticmethod
+    def files(name: str) -> list[str]:
+        """Paths of the files of a figure below the study's folder."""
+        return [*(f"figures/{name}.{form}" for form in UNDATED), f"tables/{name}.csv"]
+
 
 @dataclass(frozen=True)
 class Plot:

@@ -6,9 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import published
-from analysis.formatting import short_count
-from analysis.intervals import Bound
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import NoLaw, clean_law, multiplier, test_sets
 from analysis.runs import FACTORS, Runs
@@ -24,13 +21,6 @@ AT_BOTH_ENDS = (
     "copying_gain",
     "prefix_matching",
     "prefix_matching_null",
-)
-EXPLANATION = (
-    "<p>Excess: final test loss over the mean of runs from scratch of the same size, negative where the parent helped. Size ×: size"
-    " of the model from scratch with the same final test loss, over the run's own size, by a power law through the runs from"
-    " scratch; ≤ and ≥ where that is outside of their sizes. The parent's texts: its loss on its own test set, its pool and unique"
-    " text it saw once, before fine-tuning and after it, in nats per token. All digits are in"
-    ' <a href="tables/fine_tuning.csv">tables/fine_tuning.csv</a>.</p>'
 )
 
 
@@ -147,61 +137,6 @@ def table(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sentences(numbers: pd.DataFrame) -> list[str]:
-    """What happened, each sentence from the numbers alone; nulls are said as plainly as effects."""
-    if numbers.empty or (numbers.parent == "").all():
-        return ["No fine-tuned run has finished yet: nothing can be said of what they brought along."]
-    said = []
-    for start in in_order(numbers.start[numbers.parent != ""]):
-        here = numbers[numbers.start == start]
-        excess = here.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
-        if excess.empty:
-            said.append(
-                f"{start[0].upper()}{start[1:]}: there is no run from scratch, or several kinds of them, to set it beside."
-            )
-            continue
-        each = ", ".join(f"{value:+.3f} ({model})" for (_, model), value in excess.items())
-        worse = (excess > 0).sum()
-        verdict = "worse than" if worse == len(excess) else "better than" if not worse else "not always better than"
-        parents = ""
-        if (here.parent_repeats > 1).all():
-            repeats = here.groupby("model", sort=False).parent_repeats.first()
-            parents = f" ({', '.join(f'R = {value:,} at {model}' for model, value in repeats.items())})"
-        said.append(f"{start[0].upper()}{start[1:]}{parents}: {verdict} training from scratch, by {each} nats.")
-        if len(known := here[here.multiplier.notna()]):
-            said.append(f"As effective size over size: {_sizes(known)}.")
-    said += _ossification(numbers) + _forgetting(numbers) + _heads(numbers)
-    return said
-
-
-def _sizes(here: pd.DataFrame) -> str:
-    found = here.groupby(["parameters_non_embedding", "model"]).agg(
-        value=("multiplier", "mean"), bound=("bound", "max")
-    )
-    return ", ".join(f"{row.bound}{row.value:.2f} ({model})" for (_, model), row in found.iterrows())
-
-
-def _ossification(numbers: pd.DataFrame) -> list[str]:
-    """Repeated parents beside clean ones of the same size and seed."""
-    pairs = paired(numbers)
-    if pairs.empty:
-        return []
-    loss = pairs.test_loss_repeated - pairs.test_loss_clean
-    known = pairs[pairs.multiplier_clean.notna() & pairs.multiplier_repeated.notna()]
-    exact = known[(known.bound_repeated == Bound.EXACT) & (known.bound_clean == Bound.EXACT)]
-    said = (
-        f"A repeated parent in place of a clean one costs {loss.min():+.3f} to {loss.max():+.3f} nats after fine-tuning"
-        f" (in {(loss > 0).sum()} of {len(loss)} pairs it is the worse start)"
-    )
-    if len(exact):
-        ratio = exact.multiplier_clean / exact.multiplier_repeated
-        said += f", or {ratio.min():.2f} to {ratio.max():.2f} times fewer effective parameters"
-    return [
-        f"{said}. Hernandez et al. (figs. 12, 15): fine-tuned from a repeated model {published.H22_OSSIFICATION}x fewer than from"
-        " scratch."
-    ]
-
-
 def paired(numbers: pd.DataFrame) -> pd.DataFrame:
     """A row per run with a repeated parent, beside the run of the same size and seed with a clean one."""
 
@@ -214,83 +149,3 @@ def paired(numbers: pd.DataFrame) -> pd.DataFrame:
     repeated = without_parent(numbers[numbers.parent_repeats > 1])
     on = ["model", "parameters_non_embedding", "seed", "own"]
     return clean.merge(repeated, on=on, suffixes=("_clean", "_repeated"))
-
-
-def _forgetting(numbers: pd.DataFrame) -> list[str]:
-    """What is left of the pool's lead over the parent's test text, a sentence per start and size."""
-    known = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_after.notna()]
-    known = known.assign(
-        before=known.parent_test_loss_before - known.parent_pool_loss_before,
-        after=known.parent_test_loss_after - known.parent_pool_loss_after,
-    )
-    said = []
-    for (start, _, model), here in known.groupby(["start", "parameters_non_embedding", "model"]):
-        if (here.before < 0.01).any():
-            said.append(f"{model}, {start}: the pool was not learnt by heart, so there is nothing to forget.")
-            continue
-        share = here.after / here.before
-        seeds = f", {share.min():.0%} to {share.max():.0%} in {len(here)} seeds" if len(here) > 1 else ""
-        said.append(
-            f"{model}, {start}: loss on the parent's pool {here.parent_pool_loss_before.mean():.2f} before and"
-            f" {here.parent_pool_loss_after.mean():.2f} after; its lead over the parent's test text goes from"
-            f" {here.before.mean():.2f} to {here.after.mean():.2f} nats, which leaves {share.mean():.0%} of it{seeds}."
-        )
-    return said
-
-
-def _heads(numbers: pd.DataFrame) -> list[str]:
-    ends = numbers[numbers.prefix_matching_after.notna()]
-    if ends.empty:
-        return []
-    scores = [
-        (ends[f"prefix_matching_{when}"] / ends[f"prefix_matching_null_{when}"]).max() for when in ("before", "after")
-    ]
-    if max(scores) <= 2:
-        return [
-            "No best head's prefix matching exceeds twice its null, in parents or after fine-tuning: of induction heads that repeats"
-            " break and fine-tuning mends these runs say nothing."
-        ]
-    pairs = paired(ends)
-    said = []
-    for (_, model), here in pairs.groupby(["parameters_non_embedding", "model"]):
-        mean = here.mean(numeric_only=True)
-        said.append(
-            f"{model}: prefix matching of the best head {mean.prefix_matching_before_repeated:.3f} in the repeated parent and"
-            f" {mean.prefix_matching_after_repeated:.3f} after fine-tuning ({mean.prefix_matching_before_clean:.3f} and"
-            f" {mean.prefix_matching_after_clean:.3f} from the clean one); copying gain {mean.copying_gain_before_repeated:.3f} and"
-            f" {mean.copying_gain_after_repeated:.3f} nats ({mean.copying_gain_before_clean:.3f} and"
-            f" {mean.copying_gain_after_clean:.3f}); means of {len(here)} pairs."
-        )
-    return said
-
-
-def short(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: rounded, bounds written out, one row per run."""
-
-    def text(column: str, form: str) -> list[str]:
-        return [format(value, form) if pd.notna(value) else "–" for value in numbers[column]]
-
-    def ends(name: str) -> list[str]:
-        pairs = zip(text(f"{name}_before", ".3f"), text(f"{name}_after", ".3f"), strict=True)
-        return ["–" if "–" in pair else " to ".join(pair) for pair in pairs]
-
-    prefix, suffix = "test_loss_", "_after"
-    named = [str(name) for name in numbers if str(name).startswith(prefix) and str(name).endswith(suffix)]
-    further = [name.removeprefix(prefix).removesuffix(suffix) for name in named]
-    return pd.DataFrame(
-        {
-            "run": numbers.label,
-            "N": [short_count(size) for size in numbers.parameters_non_embedding],
-            "start": numbers.start,
-            "parent's R": [f"{value:,}" if value else "–" for value in numbers.parent_repeats],
-            "test loss": text("test_loss", ".3f"),
-            "excess": text("excess", "+.3f"),
-            "size ×": [b + v for b, v in zip(numbers.bound, text("multiplier", ".3f"), strict=True)],
-            "parent's test text": ends("parent_test_loss"),
-            "its pool": ends("parent_pool_loss"),
-            "its unique text": ends("parent_seen_unique_loss"),
-            **{f"loss on {name}": ends(f"test_loss_{name}") for name in further},
-            "copying gain": ends("copying_gain"),
-            "prefix matching": ends("prefix_matching"),
-        }
-    )

@@ -1,46 +1,37 @@
-"""What happened, in sentences and in a table for people; both computed from the summary."""
+"""The findings in detail: a sentence per size and fraction, computed from the summary."""
+
+from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import cell
+from analysis.formatting import plural, span
 from analysis.intervals import t_half_width
-
-COMPARED = {
-    "test_loss": "test loss",
-    "prefix_matching": "prefix matching",
-    "copying_score": "copying score of the best head",
-    "random_copying_gain": "copying gain on random tokens",
-    "copying_loss": "copying loss",
-    "copying_gain": "copying gain on a paragraph",
-    "in_context_score": "in-context score",
-}
-OF_HEADS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # left out where no run has any
+from repeat_study.records.metrics import METRICS
 
 
 def findings(numbers: pd.DataFrame) -> list[str]:
-    """Sentences on double descent, on the worst R of every size and fraction and on induction heads; nulls are said as
-    plainly as effects.
+    """Sentences about double descent, the worst R of every size and fraction, and induction heads. Null results are reported too.
 
-    numbers: `degradation.summary`. Losses and multipliers are means over the runs of one R, or say that they are not.
+    numbers: `degradation.summary`. Losses and multipliers are means over the runs with the same R.
     """
     sentences = []
-    for fraction, here in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
-        sentences.append(_double_descent(fraction, here))
-        sentences += [_worst(model, fraction, line) for model, line in here.groupby("model")]
-    return (sentences or ["No repeated run has finished yet."]) + _induction(numbers)
+    for fraction, arms in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
+        sentences.append(_double_descent(fraction, arms))
+        sentences += [_worst(model, fraction, line) for model, line in arms.groupby("model")]
+    return [*(sentences or ["No repeated run has finished yet."]), *_induction(numbers)]
 
 
-def _double_descent(fraction: float, here: pd.DataFrame) -> str:
-    if here.double_descent.isna().all():
-        return f"Whether there is double descent at f = {fraction:.0%} cannot be said without a clean run to judge by."
-    found = here[here.double_descent == True]  # noqa: E712  (the column may hold None: no clean run to judge by)
-    if found.empty:
-        return f"No double descent at f = {fraction:.0%} in {len(here)} runs."
-    best = found.loc[found[["rise", "won_back"]].min(axis=1).idxmax()]
+def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
+    if runs.double_descent.isna().all():
+        return f"Double descent at f = {fraction:.0%} cannot be judged, because no clean run shows how large noise is."
+    descents = runs[runs.double_descent == True]  # noqa: E712  (the column may hold None: no clean run to judge by)
+    if descents.empty:
+        return f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}."
+    clearest = descents.loc[descents[["rise", "won_back"]].min(axis=1).idxmax()]
     return (
-        f"Double descent at f = {fraction:.0%}: in {len(found)} of {len(here)} runs test loss rises above its earlier"
-        f" minimum and falls again, both by more than twice the noise of clean runs. The clearest is {best.run}: it rises by"
-        f" {best.rise:.2f} nats up to {best.rise_at_tokens:,.0f} tokens and falls by {best.won_back:.2f} from there to the end."
+        f"Double descent at f = {fraction:.0%}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
+        f" minimum and falls again, each by more than twice the noise of clean runs. In the clearest case, {clearest.run}, it rises"
+        f" by {clearest.rise:.2f} nats until {clearest.rise_at_tokens:,.0f} tokens and then falls by {clearest.won_back:.2f}."
     )
 
 
@@ -48,123 +39,87 @@ def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
     means = line.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
     worst = means.test_loss.idxmax()
     at_worst, runs = means.loc[worst], line[line.repeats == worst]
-    said = f"{model}, f = {fraction:.0%}: the worst of the {len(means)} R tried is {worst:,} with test loss {at_worst.test_loss:.3f}"
+    text = f"{model}, f = {fraction:.0%}: of {len(means)} values of R, {worst:,} is the worst, with test loss {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
-        said += f" ({at_worst.excess_over_clean:+.3f} over clean)"
+        text += f" ({at_worst.excess_over_clean:+.3f} over clean)"
     if pd.notna(at_worst.size_multiplier):
         bounds = "".join(sorted(set(runs.size_multiplier_bound)))
-        said += f", the loss of a clean model {bounds}{at_worst.size_multiplier:.3g} times its size"
+        text += f", equal to a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
     if len(runs) > 1:
-        said += f" (means over {len(runs)} seeds)"
-    inside = means.index.min() < worst < means.index.max()
-    return said + ("; fewer and more repeats both do less harm." if inside else "; it is the edge of the range tried.")
+        text += f" (means over {len(runs)} seeds)"
+    interior = means.index.min() < worst < means.index.max()
+    return f"{text}; {'fewer and more repeats both do less harm' if interior else 'it is at the edge of the range'}."
 
 
-def _induction(numbers: pd.DataFrame) -> list[str]:
-    """Whether induction heads formed, when, and what repeats left of them; where none did, that nothing is claimed."""
-    if numbers.prefix_matching.isna().all():
-        return []
+def _induction(numbers: pd.DataFrame) -> Iterator[str]:
+    """Whether and when induction heads formed, and what repetition left of them."""
     known = numbers[numbers.prefix_matching.notna()]
+    if known.empty:
+        return
     formed = known.heads_formed_at.notna()
     if not formed.any():
         best = known.loc[known.prefix_matching.idxmax()]
-        return [
-            f"No induction head formed in any of {len(known)} runs: no best head's prefix matching stays above twice its null"
-            f" (the highest at the end is {best.prefix_matching:.3f}, in {best.run}; its null is"
-            f" {best.prefix_matching_null:.3f}). About what repeats do to induction heads this study says nothing."
-        ]
-    sentences = []
-    for (_, model), here in known.groupby(["parameters_non_embedding", "model"]):
-        if (here.layers == 1).all():
-            found = "none formed" if not formed[here.index].any() else "its score exceeds twice its null all the same"
-            best = here.prefix_matching.max()
-            sentences.append(
-                f"{model} has one layer and cannot form induction heads: {found} (best score at the end {best:.3f})."
+        yield (
+            f"No induction head formed in any of {plural(len(known), 'run')}: prefix matching never stays above twice its null (the"
+            f" highest final score is {best.prefix_matching:.3f}, in {best.run}; its null is {best.prefix_matching_null:.3f}). This"
+            " study cannot show what repetition does to induction heads."
+        )
+        return
+    for (_, model), runs in known.groupby(["parameters_non_embedding", "model"]):
+        if (runs.layers == 1).all():
+            formed_here = formed[runs.index].any()
+            yield (
+                f"{model} has one layer and cannot form induction heads:"
+                f" {'yet its score exceeds twice its null' if formed_here else 'none formed'} (best final score"
+                f" {runs.prefix_matching.max():.3f})."
             )
-            continue
-        clean = here[here.repeats == 1]
+        else:
+            yield from _induction_of(model, runs)
+
+
+def _induction_of(model: str, runs: pd.DataFrame) -> Iterator[str]:
+    clean = runs[runs.repeats == 1]
+    if len(clean):
+        yield f"Induction heads in clean {model}: {_formed(clean)}."
+    for fraction, repeated in runs[runs.repeats > 1].groupby("repeated_fraction"):
+        arms = "; ".join(f"R = {repeats:,}: {_formed(arm)}" for repeats, arm in repeated.groupby("repeats"))
+        yield f"Induction heads in {model}, f = {fraction:.0%}: {arms}."
+        worst = repeated.groupby("repeats").test_loss.mean().idxmax()
         if len(clean):
-            sentences.append(f"Induction heads in {model}: {_formed(clean)}.")
-        for fraction, repeated in here[here.repeats > 1].groupby("repeated_fraction"):
-            arms = "; ".join(f"R = {value:,}: {_formed(arm)}" for value, arm in repeated.groupby("repeats"))
-            sentences.append(f"Induction heads in {model}, f = {fraction:.0%}: {arms}.")
-            worst = repeated.groupby("repeats").test_loss.mean().idxmax()
-            if len(clean):
-                sentences.append(_beside(f"{model}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst]))
-    return sentences
+            yield _clean_and_worst(f"{model}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst])
 
 
 def _formed(arm: pd.DataFrame) -> str:
     """When heads formed in the runs of one R."""
-    name = "clean" if (arm.repeats == 1).all() else ""
-    when, lost = arm.heads_formed_at.dropna(), arm.heads_lost_at.dropna()
-    if when.empty:
-        return f"{name} none{f' in {len(arm)} seeds' if len(arm) > 1 else ''}".strip()
-    first, last = f"{when.min():,.0f}", f"{when.max():,.0f}"
-    said = f"formed by {first if first == last else f'{first} to {last}'} tokens"
-    said += f" in {len(when)} of {len(arm)} seeds" if len(arm) > 1 else ""
-    if len(lost):
-        said += f" and lost again{f' in {len(lost)}' if len(arm) > 1 else ''} by {lost.max():,.0f}"
-    return f"{name} {said}".strip()
+    seeds = len(arm)
+    formed_at, lost_at = arm.heads_formed_at.dropna(), arm.heads_lost_at.dropna()
+    if formed_at.empty:
+        return f"none in {seeds} seeds" if seeds > 1 else "none"
+    text = f"formed by {span(formed_at, '{:,.0f}'.format)} tokens"
+    text += f" in {len(formed_at)} of {seeds} seeds" if seeds > 1 else ""
+    if len(lost_at):
+        text += f", lost again{f' in {len(lost_at)}' if seeds > 1 else ''} by {lost_at.max():,.0f}"
+    return text
 
 
-def _beside(where: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """The end of the clean runs beside the worst R for test loss, which is not chosen by what is compared here. Runs of a
-    seed start from the same weights and see the same unique text, so differences are taken seed by seed."""
+def _clean_and_worst(arm: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
+    """Final numbers of the clean runs and at the R with the worst test loss. Runs with the same seed start from the same weights
+    and see the same unique text, so differences are taken per seed."""
     pairs = clean.merge(worst, on="seed", suffixes=("", "_repeated"))
-    said = []
-    for column, name in COMPARED.items():
-        change = (pairs[f"{column}_repeated"] - pairs[column]).dropna()
+    changes = []
+    for metric in (metric for metric in METRICS if metric.compared):
+        change = (pairs[f"{metric.key}_repeated"] - pairs[metric.key]).dropna()
         if change.empty:
             continue
-        before, after = pairs.loc[change.index, column].mean(), pairs.loc[change.index, f"{column}_repeated"].mean()
-        said.append(f"{name} {before:.3f} against {after:.3f} ({_with_interval(change)})")
-    intervals = (
-        f"means of {len(pairs)} seeds, differences with 95% intervals over them" if len(pairs) > 1 else "one seed"
-    )
-    repeats = f"R = {worst.repeats.iloc[0]:,} (the worst for test loss)"
-    return f"{where}, at the end, clean against {repeats}; {intervals}: {'; '.join(said)}."
+        before, after = (pairs.loc[change.index, column].mean() for column in (metric.key, f"{metric.key}_repeated"))
+        changes.append(f"{metric.name} {before:.3f} and {after:.3f} ({_with_interval(change)})")
+    intervals = f"means of {len(pairs)} seeds, changes with 95% intervals" if len(pairs) > 1 else "one seed"
+    repeats = f"R = {worst.repeats.iloc[0]:,}, the worst for test loss"
+    return f"{arm}, final numbers of clean runs and of {repeats} ({intervals}): {'; '.join(changes)}."
 
 
 def _with_interval(change: pd.Series) -> str:
-    """Mean change over seeds and half its 95% t interval."""
+    """Mean change over seeds with half the width of its 95% t interval."""
     if len(change) < 2:
         return f"{change.mean():+.3f}"
     return f"{change.mean():+.3f} ± {t_half_width(change):.3f}"
-
-
-def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The summary for people: rounded, bounds written out, one row per run; a rise within the noise is left out."""
-
-    def text(column: pd.Series, form: str) -> list[str]:
-        return [cell(value, form) for value in column]
-
-    def sizes(column: str) -> list[str]:
-        values = text(numbers[column], ".3f")
-        return [bound + value for bound, value in zip(numbers[f"{column}_bound"], values, strict=True)]
-
-    rise = numbers.where(numbers.rise_counts != False)  # noqa: E712  (None: no clean run to judge by)
-    short = pd.DataFrame(
-        {
-            "run": numbers.label,
-            "N": text(numbers.parameters_non_embedding, ",d"),
-            "f": [f"{value:.0%}" if value else "clean" for value in numbers.repeated_fraction],
-            "R": numbers.repeats,
-            "test loss": text(numbers.test_loss, ".3f"),
-            "over clean": text(numbers.excess_over_clean, "+.3f"),
-            "size ×": sizes("size_multiplier"),
-            "rise": text(rise.rise, ".3f"),
-            "at tokens": text(rise.rise_at_tokens, ",.0f"),
-            "won back": text(rise.won_back, ".3f"),
-            "pool loss": text(numbers.pool_loss, ".3f"),
-            "copying loss": text(numbers.copying_loss, ".3f"),
-            "copying gain": text(numbers.copying_gain, ".3f"),
-            "its null": text(numbers.copying_gain_null, ".3f"),
-            "copying ×": sizes("copying_multiplier"),
-            "prefix ×": sizes("prefix_matching_multiplier"),
-            "prefix matching": text(numbers.prefix_matching, ".3f"),
-            "null score": text(numbers.prefix_matching_null, ".3f"),
-            "heads from": text(numbers.heads_formed_at, ",.0f"),
-        }
-    )
-    return short.drop(columns=[name for name in OF_HEADS if (short[name] == "–").all()])

@@ -1,59 +1,60 @@
-"""The laws of a study as a part of its report."""
+"""The section about scaling laws with repetition: which one predicts best, and the constants of each."""
 
 import pandas as pd
 
 from analysis.figures.plot import Missing
-from analysis.formatting import cell
+from analysis.formatting import NOTHING, cell
 from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS
 from analysis.laws.study_fits import StudyFits, fit_study
-from analysis.report.html import Part, Table
+from analysis.report.section import Section, Table
 from analysis.runs import Runs
 
+CROSS_VALIDATION = (
+    "Each law is fitted without the runs of one model size, or of one range of R, and then predicts these held-out runs. Error: root"
+    " mean square of predicted minus measured test loss over the repeated ones among them. Median: median of its absolute value. Worst"
+    " R: log10 of predicted over measured worst R, if the held-out size has an interior one. Two simple rules serve as baselines."
+)
+CONSTANTS = (
+    "In the papers' units: N in parameters without embeddings, T in tokens, loss in nats. The 95% intervals come from a bootstrap of"
+    " the residuals; they do not include the error of a wrong functional form."
+)
 
-def tell(runs: Runs) -> Part | Missing:
-    """Sentences on which law predicts best, the comparison on runs left out, and every constant."""
+
+def section(runs: Runs) -> Section | Missing:
+    """Which law predicts best, how each predicts held-out runs, and all constants."""
     laws = fit_study(runs)
     if not laws.fits:
         return Missing("laws", "; ".join(dict.fromkeys(laws.reasons.values())))
     titles = {law.name: law.title for law in LAWS}
     sentences = [laws.verdict] if laws.verdict else []
     sentences += [
-        f"{titles[name]} ({name}): off by {found.error:.3g} nats (root mean square) on the {found.points} points it was"
-        f" fitted on, with {len(found.free)} constants."
-        for name, found in laws.fits.items()
+        f"{titles[name]} ({name}): root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"
+        f" {len(fitted.free)} constants."
+        for name, fitted in laws.fits.items()
     ]
     sentences += [f"{titles[name]} ({name}) is not fitted: {reason}." for name, reason in laws.reasons.items()]
-    tables = []
-    if len(laws.cross_validation):
-        tables.append(Table("Runs that were left out", LEFT_OUT, _compared(laws)))
-    tables.append(Table("Constants", CONSTANTS, _constants(laws)))
-    return Part("Laws", sentences, tables)
+    cross_validation = (
+        [Table(CROSS_VALIDATION, _cross_validation(laws), "cross_validation", "Cross-validation")]
+        if len(laws.cross_validation)
+        else []
+    )
+    return Section(
+        "Laws", sentences, tables=[*cross_validation, Table(CONSTANTS, _constants(laws), "laws", "Constants")]
+    )
 
 
-LEFT_OUT = (
-    "<p>Each law is fitted without the runs of a size, or of a range of R, and then predicts them. Error: root mean square of"
-    " predicted less measured test loss over the repeated runs left out; beside it the median of its absolute value. Worst R:"
-    " predicted over measured, in decades, where the size left out has an interior one. Two rules that are no laws are there to be"
-    ' beaten. All digits are in <a href="tables/cross_validation.csv">tables/cross_validation.csv</a>.</p>'
-)
-CONSTANTS = (
-    "<p>In the papers' units: N without embeddings, tokens, nats. 95% intervals by a bootstrap that draws the residuals of the"
-    ' runs anew, of any run; what a form misses is not in them. All digits are in <a href="tables/laws.csv">tables/laws.csv</a>.</p>'
-)
-
-
-def _compared(laws: StudyFits) -> pd.DataFrame:
+def _cross_validation(laws: StudyFits) -> pd.DataFrame:
     table = laws.cross_validation
     return pd.DataFrame(
         {
-            "left out": table.held_out,
+            "held out": table.held_out,
             "law": table.law,
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),
             "median (nats)": table["median"].map(cell),
-            "worst R (decades)": table.peak.map(cell),
-            "why not": table.reason.replace("", "–"),
+            "worst R (log10)": table.peak.map(cell),
+            "why not": table.reason.replace("", NOTHING),
         }
     )
 
@@ -67,6 +68,6 @@ def _constants(laws: StudyFits) -> pd.DataFrame:
             "law": table.law,
             "constant": table.constant,
             "value": table.value.map("{:.4g}".format),
-            "95% interval": interval.where(known, "–").where(table.determined, NOT_DETERMINED),
+            "95% interval": interval.where(known, NOTHING).where(table.determined, NOT_DETERMINED),
         }
     )

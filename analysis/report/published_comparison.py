@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones, whose scale, data and models are others: what should agree is the direction."""
+"""This study's numbers next to published ones. Scale, data and models differ, so only the direction should agree."""
 
 from collections.abc import Iterator
 
@@ -16,34 +16,35 @@ from analysis.runs import Runs
 from repeat_study.records.metrics import Metric
 
 COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]
-# Of the metrics at f = 3%; H22 give the others for test loss alone.
-AT_THREE_PERCENT = {
-    "copying_loss": (published.H22_COPYING_MULTIPLIER, "H22 fig. 5"),
-    "prefix_matching": (published.H22_PREFIX_MATCHING_MULTIPLIER, "H22 fig. 6"),
+# H22 gives these metrics at f = 3% only.
+H22_AT_THREE_PERCENT = {
+    "copying_loss": (published.H22_COPYING_MULTIPLIER, "H22, fig. 5"),
+    "prefix_matching": (published.H22_PREFIX_MATCHING_MULTIPLIER, "H22, fig. 6"),
 }
-NOT_THERE = (NAN, "")
+NOT_PUBLISHED = (NAN, "")
 
-DOUBLE_DESCENT = {0.9: "H22 fig. 3: seen, without a number", 0.5: "H22 fig. 3: long plateaus"}
+DOUBLE_DESCENT = {0.9: "H22, fig. 3: observed, no number given", 0.5: "H22, fig. 3: long plateaus"}
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """A row per number: `quantity` with its unit, `where` (model and f), `here` with its 95% interval (`low`, `high`, NaN for one
-    seed) and `bound` ("≤" or "≥" where `here` is one), `published` (NaN where no paper has it) and its `source`.
+    """A row per number that this study measured.
 
-    Published values stand beside ours of the same f, and of the nearest published size where a paper gives several.
+    Columns: `quantity` with its unit, `where` (model and f), `here` (this study's value), its 95% interval `low` and `high` (NaN for
+    one seed), `bound` ("≤" or "≥" if `here` is only a bound), `published` (NaN if no paper gives it) and its `source`. Published
+    values are for the same f and, if a paper gives several sizes, for the nearest one.
     """
-    rows = [row for label, part in runs.variants() if len(part.done) for row in _rows(part, label)]
+    rows = [row for label, variant in runs.variants() if len(variant.done) for row in _rows(variant, label)]
     rows += _fine_tuned(runs) if runs.fine_tuned and len(runs.fine_tuned.done) else []
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
-    def row(quantity: str, where: str, here: Estimate, paper: tuple[float, str] = NOT_THERE) -> tuple[object, ...]:
+    def row(quantity: str, where: str, here: Estimate, paper: tuple[float, str] = NOT_PUBLISHED) -> tuple[object, ...]:
         where = f"{where}; {label}" if label else where
         return quantity, where, str(here.bound), here.value, here.low, here.high, *paper
 
     for fraction, where, rise, back in _double_descent(runs):
-        paper = (NAN, DOUBLE_DESCENT[fraction]) if fraction in DOUBLE_DESCENT else NOT_THERE
+        paper = (NAN, DOUBLE_DESCENT[fraction]) if fraction in DOUBLE_DESCENT else NOT_PUBLISHED
         yield row("double descent: rise (nats)", where, rise, paper)
         yield row("double descent: won back (nats)", where, back, paper)
     found = peaks(runs)
@@ -51,20 +52,20 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
     compute = lost_compute(runs)
     for peak in found:
         where = f"{peak.model}, f = {peak.fraction:.0%}"
-        worst = left = right = NOT_THERE
+        worst = left = right = NOT_PUBLISHED
         if peak.fraction == published.C26_FRACTION:
             worst = (published.C26_WORST_REPEATS.at(peak.total), "C26, its power law at this N")
         if peak.fraction == published.H22_BAND_FRACTION:
             left, right = (
-                (edge.at(peak.size), "H22 fig. 4 right, its power law at this N")
+                (edge.at(peak.size), "H22, fig. 4 right, its power law at this N")
                 for edge in (published.H22_LEFT_EDGE, published.H22_RIGHT_EDGE)
             )
         yield row("excess at the worst R (nats)", where, peak.height)
-        yield row("worst R, of those tried", where, peak.worst, worst)
+        yield row("worst R tried", where, peak.worst, worst)
         if peak.gaussian:
             yield row("worst R, Gaussian", where, peak.gaussian, worst)
-        yield row("left edge of the poor region (R)", where, peak.left, left)
-        yield row("right edge of the poor region (R)", where, peak.right, right)
+        yield row("left edge of the harmful range (R)", where, peak.left, left)
+        yield row("right edge of the harmful range (R)", where, peak.right, right)
         for metric in sizes:
             if size := at_worst(runs, peak, sizes[metric], ratio=True):
                 yield row(f"size multiplier at the worst R, {metric.name}", where, size, _multiplier(metric, peak))
@@ -73,21 +74,23 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
     for fraction in sorted({peak.fraction for peak in found}, reverse=True):
         here = [peak for peak in found if peak.fraction == fraction]
         for quantity, name, law, source in (
-            ("left", "left edge", published.H22_LEFT_EDGE, "H22 fig. 4 right, f = 10%"),
-            ("right", "right edge", published.H22_RIGHT_EDGE, "H22 fig. 4 right, f = 10%"),
-            ("worst", "worst R, of those tried", None, ""),
+            ("left", "left edge", published.H22_LEFT_EDGE, "H22, fig. 4 right, f = 10%"),
+            ("right", "right edge", published.H22_RIGHT_EDGE, "H22, fig. 4 right, f = 10%"),
+            ("worst", "worst R tried", None, ""),
             ("gaussian", "worst R, Gaussian, all parameters", published.C26_WORST_REPEATS, "C26, f = 10%"),
             ("pool_at_gaussian", "pool at the worst R, all parameters", published.C26_WORST_POOL, "C26, f = 10%"),
         ):
             fit = laws(here, quantity)
             if isinstance(fit, PowerLawOfSize):
                 where = f"{fit.sizes} sizes, f = {fraction:.0%}; interval: {fit.interval}"
-                yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_THERE)
-                yield row(f"{name} = k·N^a: k", where, fit.coefficient, (law.coefficient, source) if law else NOT_THERE)
+                yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_PUBLISHED)
+                yield row(
+                    f"{name} = k·N^a: k", where, fit.coefficient, (law.coefficient, source) if law else NOT_PUBLISHED
+                )
 
 
 def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
-    """Effective size of fine-tuned runs by models from scratch, a row per model and start."""
+    """Effective size of fine-tuned runs, from the law of runs from scratch: a row per model and start."""
     numbers = fine_tuning.table(runs)
     if numbers.empty or (known := numbers[numbers.multiplier.notna()]).empty:
         return
@@ -96,13 +99,21 @@ def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
         several = arm.seeds > 1 and not arm.bound
         interval = (arm.low, arm.high) if several else (NAN, NAN)
         repeated = (known.parent_repeats[known.start == arm.start] > 1).all()
-        paper = (1 / published.H22_OSSIFICATION, "H22 figs. 12, 15") if repeated else NOT_THERE
+        paper = (1 / published.H22_OSSIFICATION, "H22, figs. 12, 15") if repeated else NOT_PUBLISHED
         where = f"{arm.model}, {arm.start}"
-        yield "size multiplier after fine-tuning, by runs from scratch", where, arm.bound, arm.mean, *interval, *paper
+        yield (
+            "size multiplier after fine-tuning, from the law of runs from scratch",
+            where,
+            arm.bound,
+            arm.mean,
+            *interval,
+            *paper,
+        )
 
 
 def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate]]:
-    """By fraction, rise and recovery of the arm with the clearest double descent above noise: the largest smaller one of the two."""
+    """Per fraction: rise and recovery of the arm with the clearest double descent, which is the one whose smaller of the two is
+    largest."""
     numbers = summary(runs)
     by = ["model", "repeated_fraction", "repeats"]
     repeated = numbers[(numbers.repeats > 1) & (numbers.double_descent == True)]  # noqa: E712  (None: no clean run to judge by)
@@ -127,14 +138,14 @@ def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
         return published.H22_WORST_MULTIPLIER[peak.fraction], "H22, 800M"
     if metric.key == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
         like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
-        return like, f"H22 fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
+        return like, f"H22, fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
     if metric.key.startswith(f"{TEST_LOSS.key}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
-        return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22 fig. 10, English models on Python"
-    return AT_THREE_PERCENT.get(metric.key, NOT_THERE) if peak.fraction == 0.03 else NOT_THERE
+        return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22, fig. 10, English models on Python"
+    return H22_AT_THREE_PERCENT.get(metric.key, NOT_PUBLISHED) if peak.fraction == 0.03 else NOT_PUBLISHED
 
 
 def _lost(peak: Peak) -> tuple[float, str]:
     if peak.fraction != published.C26_FRACTION:
-        return NOT_THERE
+        return NOT_PUBLISHED
     size = min(published.C26_LOST_COMPUTE, key=lambda known: abs(known - peak.total))
     return published.C26_LOST_COMPUTE[size], f"C26, {size / 1e6:.0f}M"

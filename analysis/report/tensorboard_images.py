@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures.plot import SavedPlot
-from repeat_study.records.tensorboard.events import image, write_events
+from repeat_study.records.tensorboard.events import event_files, image, write_events
 
 
-def write_images(folder: Path, pictures: Sequence[SavedPlot]) -> None:
-    """Show figures/<name>.png of these pictures in TensorBoard, in place of what it was shown before.
+def write_images(folder: Path, figures: Sequence[SavedPlot]) -> list[str]:
+    """Show these figures in TensorBoard, from figures/<name>.png, instead of those of the last report.
 
-    Raises InputError when the folder cannot be written.
+    Returns the paths of the event files below `folder`. Raises InputError if the folder cannot be written.
     """
-    figures = folder / "figures"
-    write_events(
-        figures,
-        [
-            image(f"report/{one.name}", one.title, one.caption, (figures / f"{one.name}.png").read_bytes())
-            for one in pictures
-        ],
-    )
+    directory = folder / "figures"
+    images = [
+        image(f"report/{figure.name}", figure.title, figure.caption, (directory / f"{figure.name}.png").read_bytes())
+        for figure in figures
+    ]
+    write_events(directory, images)
+    return [f"figures/{path.name}" for path in event_files(directory)]

@@ -12,7 +12,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.laws.study_fits import study_points
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import PowerLaw, clean_law
-from analysis.report import build as report
+from analysis.report import collect, fine_tuning_section
 from analysis.report.build import write_report
 from analysis.report.published_comparison import table as beside
 from analysis.runs import Runs, load_runs
@@ -76,15 +76,23 @@ def test_what_a_start_is_worth_comes_back_as_a_size(loaded: Runs) -> None:
 
 
 def test_sentences_are_of_the_numbers_and_say_nulls_too(loaded: Runs) -> None:
-    said = fine_tuning.sentences(fine_tuning.table(loaded))
+    said = fine_tuning_section.sentences(fine_tuning.table(loaded))
     text = " ".join(said)
-    assert said[0].startswith("Clean parent: better than training from scratch, by -")
-    assert "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch, by +" in text
-    assert "in 2 of 2 pairs it is the worse start), or 3.20 to 3.20 times fewer effective parameters" in text
-    assert "goes from 4.00 to 1.00 nats, which leaves 25% of it" in text
+    assert said[0].startswith("Clean parent: better than training from scratch; test loss differs by -")
+    assert (
+        "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch; test loss differs by +"
+        in text
+    )
+    assert "(higher in 2 of 2 pairs) and makes effective size 3.20 to 3.20 times smaller" in text
+    assert (
+        "4.00 nats below the loss on the parent's test text before fine-tuning and 1.00 after, so 25% of the gap is left"
+        in text
+    )
     assert "No best head's prefix matching exceeds twice its null" in text
     first = fine_tuning.table(loaded)
-    assert "nothing can be said" in fine_tuning.sentences(first[first.start == "from scratch"])[0]
+    assert (
+        "No fine-tuned run has finished yet" in fine_tuning_section.sentences(first[first.start == "from scratch"])[0]
+    )
 
 
 def test_the_paper_stands_beside_the_repeated_parent_alone(loaded: Runs) -> None:
@@ -122,8 +130,8 @@ def test_a_report_of_fine_tuned_runs_shows_them_and_no_empty_grid(tuned: Path) -
 def test_beside_a_grid_of_repetition_both_are_told(
     tuned: Path, runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "FIGURES", ())
-    monkeypatch.setattr(report, "PARTS", ())
+    monkeypatch.setattr(collect, "FIGURES", ())
+    monkeypatch.setattr(collect, "SECTIONS", ())
     write_run(tuned, runs[0], store, [6.0, 5.0, 5.0, 5.0], NO_HEADS, model="2x64", repeats=4, repeated_fraction=0.5)
     numbers, page = write_report(tuned)
     text = page.read_text()
@@ -159,9 +167,9 @@ def test_several_kinds_of_runs_from_scratch_are_no_control(tuned: Path, runs: li
     numbers = fine_tuning.table(load_runs(tuned))
     assert numbers.excess.isna().all() and numbers.multiplier.isna().all()
     assert {"from scratch, learning_rate = 0.0001", "from scratch, learning_rate = 0.003"} <= set(numbers.start)
-    text = " ".join(fine_tuning.sentences(numbers))
-    assert "several kinds of them, to set it beside" in text and not re.search(r"\bnan\b", text)
-    assert "A repeated parent in place of a clean one costs +" in text
+    text = " ".join(fine_tuning_section.sentences(numbers))
+    assert "no run from scratch is finished or they are of several kinds" in text and not re.search(r"\bnan\b", text)
+    assert "A repeated instead of a clean parent changes test loss after fine-tuning by +" in text
     assert isinstance(ossification.plot(load_runs(tuned)), Plot)
 
 
@@ -176,4 +184,4 @@ def test_without_runs_from_scratch_or_finished_ones_nothing_is_made_up(
     for done in tmp_path.glob("*/done.json"):
         done.unlink()
     write_report(tmp_path)
-    assert "nothing can be said" in page.read_text()
+    assert "No fine-tuned run has finished yet" in page.read_text()

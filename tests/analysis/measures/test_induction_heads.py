@@ -21,9 +21,10 @@ from analysis.figures.plot import Missing, Plot
 from analysis.measures.degradation import summary
 from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, clean_law, size_multipliers
 from analysis.measures.induction_heads import formation
-from analysis.report import token_page as per_token
+from analysis.report import token_page
 from analysis.report.build import write_report
-from analysis.report.findings import findings, short_summary
+from analysis.report.findings import findings
+from analysis.report.summary_table import short_summary
 from analysis.runs import load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
@@ -217,22 +218,24 @@ def test_findings_say_when_heads_form_and_what_repeats_leave(planted: Path, runs
     curve = [5.0, 4.5, 4.0, 6.0]
     write_run(planted, runs[0], store, curve, formed(2 * NULL), None, {"copying_gain": 0.35}, **fields)
     said = findings(summary(load_runs(planted)))
-    assert "Induction heads in 2x64: clean formed by 11,008 tokens." in said
+    assert "Induction heads in clean 2x64: formed by 11,008 tokens." in said
     assert "Induction heads in 2x64, f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds." in said
-    assert "1x128 has one layer and cannot form induction heads: none formed (best score at the end 0.031)." in said
-    beside = next(line for line in said if line.startswith("2x64, f = 50%, at the end"))
-    assert "clean against R = 16 (the worst for test loss); one seed: test loss" in beside, "seed 1 has no clean run"
+    assert "1x128 has one layer and cannot form induction heads: none formed (best final score 0.031)." in said
+    beside = next(line for line in said if line.startswith("2x64, f = 50%, final numbers"))
+    assert "clean runs and of R = 16, the worst for test loss (one seed): test loss" in beside, (
+        "seed 1 has no clean run"
+    )
     score = score_of(98304)
-    assert f"prefix matching {score:.3f} against {NULL:.3f} ({NULL - score:+.3f})" in beside
-    assert "copying gain on a paragraph 1.500 against 1.350 (-0.150)" in beside
+    assert f"prefix matching {score:.3f} and {NULL:.3f} ({NULL - score:+.3f})" in beside
+    assert "copying gain 1.500 and 1.350 (-0.150)" in beside
     clean = fields | {"repeats": 1}
     write_run(planted, runs[0], store, [5.0, 4.5, 4.0, 3.8], formed(score), None, {"copying_gain": 1.4}, **clean)
     said = findings(summary(load_runs(planted)))
-    beside = next(line for line in said if line.startswith("2x64, f = 50%, at the end"))
-    assert "means of 2 seeds, differences with 95% intervals over them" in beside
+    beside = next(line for line in said if line.startswith("2x64, f = 50%, final numbers"))
+    assert "means of 2 seeds, changes with 95% intervals" in beside
     changes = np.array([1.35 - 1.5, 0.35 - 1.4])
     half = 12.706 * changes.std(ddof=1) / 2**0.5
-    assert f"copying gain on a paragraph 1.450 against 0.850 ({changes.mean():+.3f} ± {half:.3f})" in beside
+    assert f"copying gain 1.450 and 0.850 ({changes.mean():+.3f} ± {half:.3f})" in beside
 
 
 def test_a_study_in_which_no_head_formed_claims_nothing(planted: Path) -> None:
@@ -242,13 +245,13 @@ def test_a_study_in_which_no_head_formed_claims_nothing(planted: Path) -> None:
     said = findings(summary(load_runs(planted)))
     lines = [line for line in said if "nduction head" in line]
     assert len(lines) == 1 and lines[0].startswith("No induction head formed in any of 5 runs")
-    assert "this study says nothing" in lines[0]
+    assert "This study cannot show what repetition does to induction heads" in lines[0]
 
 
 def test_the_largest_drops_are_of_copies_two_onwards() -> None:
     clean = pd.DataFrame({"copy": [1, 1, 2, 2, 3, 3], "token": list("ababab"), "probability": [0.9] * 6})
     repeated = clean.assign(probability=[0.0, 0.9, 0.5, 0.95, 0.9, 0.2])
-    found = per_token.drops(clean, repeated)
+    found = token_page.drops(clean, repeated)
     assert found.index.tolist() == [5, 2], "copy 1 is not counted, and what does not fall is not listed"
     assert found[["copy", "token", "clean", "repeated"]].to_numpy().tolist() == [[3, "b", 0.9, 0.2], [2, "a", 0.9, 0.5]]
 
@@ -256,7 +259,7 @@ def test_the_largest_drops_are_of_copies_two_onwards() -> None:
 def test_the_page_of_tokens_shows_the_worst_run_beside_the_clean_one(planted: Path) -> None:
     runs = load_runs(planted)
     panel = next(panel for panel in arms(runs.done) if panel.model == "2x64")
-    (shown,) = per_token.beside(panel, runs)
+    (shown,) = token_page.comparisons(panel, runs)
     assert shown.seed == 0 and list(shown.repeated) == [4, 16], "the highest copying loss first"
     assert shown.repeated[4].probability.to_numpy() == pytest.approx([*BAD, *GOOD, *BAD])
     page = write_report(planted)[1].read_text()
@@ -273,10 +276,10 @@ def test_the_page_of_tokens_shows_the_worst_run_beside_the_clean_one(planted: Pa
 
 @pytest.mark.parametrize(
     ("token", "shown"),
-    [(" a", "<i> </i>a"), ("\n", "<u>⏎</u>"), ("\x00<&", "<u>␀</u>&lt;&amp;"), ('"', "&quot;"), ("é", "é")],
+    [(" a", "<i> </i>a"), ("\n", "<u>⏎</u>"), ("\x00<&", "<u>␀</u>&lt;&amp;"), ('"', "&#34;"), ("é", "é")],
 )
 def test_white_space_in_tokens_is_seen(token: str, shown: str) -> None:
-    assert per_token.visible(token) == shown
+    assert token_page.visible(token) == shown
 
 
 def test_intervals_are_drawn_from_five_seeds_on(planted: Path, runs: list[Run], store: TokenStore) -> None:

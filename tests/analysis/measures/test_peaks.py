@@ -14,7 +14,7 @@ from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, siz
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws, power_law_of_size
 from analysis.measures.peaks import Peak, peaks
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
-from analysis.report import published_comparison as beside_the_papers
+from analysis.report import published_comparison
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.model_sizes import shape_of
@@ -252,8 +252,8 @@ def test_without_three_clean_sizes_no_compute_is_compared(planted: Runs) -> None
 
 
 def test_ours_stand_beside_the_papers(planted: Runs) -> None:
-    table = beside_the_papers.table(planted)
-    assert list(table) == beside_the_papers.COLUMNS
+    table = published_comparison.table(planted)
+    assert list(table) == published_comparison.COLUMNS
 
     def row(quantity: str, where: str) -> tuple[float, float, float, float, str]:
         (found,) = table[(table.quantity == quantity) & table["where"].str.startswith(where)].itertuples()

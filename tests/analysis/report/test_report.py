@@ -14,12 +14,11 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.util.tensor_util import make_ndarray
 from written_runs import write_run
 
-from analysis.figures import degradation_by_repeats, learning_curves, size_multiplier
 from analysis.measures.degradation import noise_of_rise, summary
-from analysis.report import build as report
+from analysis.report import collect
 from analysis.report.build import write_report
 from analysis.report.findings import findings
-from analysis.report.summary import in_short
+from analysis.report.summary import summarise
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -31,9 +30,9 @@ SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
 
 @pytest.fixture
 def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report takes seconds to draw; what is tested is not what all figures show."""
-    monkeypatch.setattr(report, "FIGURES", (learning_curves.plot, degradation_by_repeats.plot, size_multiplier.plot))
-    monkeypatch.setattr(report, "PARTS", ())
+    """Plotting all figures takes seconds; these tests do not look at what they show."""
+    monkeypatch.setattr(collect, "FIGURES", ("learning_curves", "degradation_by_repeats", "size_multiplier"))
+    monkeypatch.setattr(collect, "SECTIONS", ())
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
     assert worst.rise_counts.all() and not numbers[numbers.repeats != 4].rise_counts.any()
     said = " ".join(findings(numbers))
     assert "Double descent at f = 50%: in 3 of 9 runs" in said
-    assert said.count("the worst of the 3 R tried is 4") == 3
+    assert said.count("of 3 values of R, 4 is the worst") == 3
     assert said.count("fewer and more repeats both do less harm") == 3
 
 
@@ -94,6 +93,7 @@ def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(pl
     drawn = sorted((planted / "figures").glob("*.pdf"))
     assert {path.stem for path in drawn} == {path.stem for path in (planted / "figures").glob("*.svg")}
     first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    shutil.rmtree(planted / "figures")
     time.sleep(1.1)  # a date in the file would differ
     text = write_report(planted)[1].read_text()
     assert text.encode() == page, "the same runs give the same page"
@@ -106,18 +106,18 @@ def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(pl
 
 def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
     runs = load_runs(planted)
-    said = in_short(runs, summary(runs))
+    said = summarise(runs, summary(runs))
     assert len(said) == 5
     study, worst, descent, cost, heads = said
-    assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%, R from 2 to 16" in study
-    assert "f = 50%, R = 4 (3 of 3 sizes, with less harm at fewer and at more repeats)" in worst
+    assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
+    assert "f = 50%, R = 4 (3 of 3 sizes; fewer and more repeats do less harm)" in worst
     assert "f = 50% in 3 of 9 runs" in descent and "rises by 0.75 nats" in descent
-    assert "as of clean models 0.5 times the size" in cost and "nats over clean" in cost
+    assert "equal to clean models of 0.5 times the size" in cost and "nats over clean" in cost
     assert "Induction heads were not measured" in heads and "lower than clean in 0 of 3" in heads
     text = write_report(planted)[1].read_text()
     summary_ends = text.index("<details")
     assert all(text.index(html.escape(sentence)) < summary_ends for sentence in said)
-    assert text.index("the worst of the 3 R tried is 4") > summary_ends, "details are folded below"
+    assert text.index("of 3 values of R, 4 is the worst") > summary_ends, "details are folded below"
 
 
 def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
@@ -127,7 +127,7 @@ def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], s
             fields = {"model": "2x32", "repeats": repeats, "repeated_fraction": 0.5, "seed": seed}
             write_run(tmp_path, runs[0], store, [5.0, 4.5, end + 0.01], **fields)
     loaded = load_runs(tmp_path)
-    _, worst, descent, *_ = in_short(loaded, summary(loaded))
+    _, worst, descent, *_ = summarise(loaded, summary(loaded))
     assert "f = 50%, none (1 size)" in worst
     assert descent.startswith("No double descent in any of 6 repeated runs")
 
@@ -139,9 +139,9 @@ def test_tables_are_plain_ones_that_scripts_let_sort(planted: Path) -> None:
     assert text.count('<td class="n">') > 50 and "aria-sort" in text
     for run in summary(load_runs(planted)).run:
         assert f'<a href="{run}/">' in text
-    table = pd.read_csv(planted / "tables" / "beside_the_papers.csv")
+    table = pd.read_csv(planted / "tables" / "published_comparison.csv")
     assert {"quantity", "where", "here", "low", "high", "published", "source"} <= set(table)
-    assert "Beside the papers</h2>" in text
+    assert "Compared with the papers</h2>" in text
 
 
 def test_runs_that_differ_in_their_evaluation_alone_are_no_two_seeds(
@@ -157,8 +157,8 @@ def test_runs_that_differ_in_their_evaluation_alone_are_no_two_seeds(
     table = summary(loaded).query("model == '2x64' and repeats == 4")
     assert table.test_loss.tolist() == [9.0], "no average of the two"
     text = write_report(planted)[1].read_text()
-    assert f"no second seed: {standing} is left out, {other} stands." in text
-    assert "Evaluated in several ways, so that numbers differ in more than training: test_sequences." in text
+    assert f"Left out: {standing}. It was trained in the same way as {other}, so it is not a second seed." in text
+    assert "Runs were evaluated with different settings (test_sequences), so their numbers can differ" in text
     (planted / other / "done.json").unlink()
     assert load_runs(planted).duplicates == {other: standing}, "a finished one stands before an unfinished one"
 
@@ -187,7 +187,7 @@ def test_unfinished_and_undeclared_runs_are_named_and_left_out(
     text = page.read_text()
     assert f"Not yet finished: {unfinished} (interrupted)" in text
     assert "Not yet started: never-started" in text
-    assert f"left out: {stranger}" in text
+    assert f"in the study as it is declared now: {stranger}." in text
     assert len(short) == len(others)
 
 

@@ -1,25 +1,30 @@
-"""Several processes say what one says: the same bytes, the same errors."""
+"""Several processes give what one gives: the same bytes, the same errors."""
 
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from written_runs import write_run
 
-from analysis.report import build as report
-from analysis.report.fork_pool import side_by_side
+from analysis.figures import learning_curves
+from analysis.report import collect
+from analysis.report.build import write_report
+from analysis.report.workers import run_tasks
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    """All that a report writes but the date of its pictures in TensorBoard."""
-    files = [*folder.glob("*.html"), *folder.glob("figures/*.*"), *folder.glob("tables/*")]
+    """All that a report writes, except the dated images in TensorBoard."""
+    files = [*folder.glob("*.html"), *folder.glob("figures/[a-z]*.*"), *folder.glob("tables/*")]
     return {path.name: path.read_bytes() for path in files if "tfevents" not in path.name}
 
 
@@ -35,11 +40,11 @@ def study_folder(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
 
 
 def test_several_processes_write_the_bytes_of_one(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "FEWEST_TO_SHARE", 0)
+    monkeypatch.setattr(collect, "FEWEST_RUNS_TO_SHARE", 0)
     found = []
     for count in (1, 3):
-        monkeypatch.setattr(report, "processes", lambda count=count: count)
-        report.write_report(study_folder)
+        monkeypatch.setattr(collect, "process_count", lambda count=count: count)
+        write_report(study_folder)
         found.append(written(study_folder))
         for part in ("figures", "tables"):
             shutil.rmtree(study_folder / part)
@@ -60,14 +65,14 @@ def test_an_error_in_another_process_comes_out_as_it_is(
         while not seen.exists():
             time.sleep(0.01)
 
-    monkeypatch.setattr(report, "FEWEST_TO_SHARE", 0)
-    monkeypatch.setattr(report, "processes", lambda: 2)
-    monkeypatch.setattr(report, "FIGURES", (fails,))
-    monkeypatch.setattr(report, "PARTS", (waits,))  # in this process, which leaves the figure to the other one
+    monkeypatch.setattr(collect, "FEWEST_RUNS_TO_SHARE", 0)
+    monkeypatch.setattr(collect, "process_count", lambda: 2)
+    monkeypatch.setattr(learning_curves, "plot", fails)
+    monkeypatch.setattr(collect, "FIGURES", ("learning_curves",))
+    monkeypatch.setattr(collect, "SECTIONS", (waits,))  # in this process, which leaves the figure to the worker
     with pytest.raises(InputError, match=r"^disk: cannot be written$"):
-        report.write_report(study_folder)
-    first, again = seen.read_text().split()
-    assert first != again == str(os.getpid())
+        write_report(study_folder)
+    assert seen.read_text().split() != [str(os.getpid())], "it was another process"
 
 
 def test_results_are_in_order_and_of_several_processes() -> None:
@@ -75,13 +80,13 @@ def test_results_are_in_order_and_of_several_processes() -> None:
         time.sleep(0.1)
         return os.getpid()
 
-    found = side_by_side([pid] * 8, [2, 5], 3)
+    found = run_tasks([pid] * 8, [2, 5], 3)
     assert found[2] == found[5] == os.getpid() and len(set(found)) == 3
     places = [partial(int, place) for place in range(300)]
-    assert side_by_side(places, [299], 4) == list(range(300))
+    assert run_tasks(places, [299], 4) == list(range(300))
 
 
-def test_what_a_killed_process_took_with_it_is_done_again() -> None:
+def test_the_tasks_of_a_killed_worker_are_done_here() -> None:
     here = os.getpid()
 
     def is_killed() -> int:
@@ -89,7 +94,7 @@ def test_what_a_killed_process_took_with_it_is_done_again() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return here
 
-    assert side_by_side([partial(time.sleep, 0.5), is_killed], [0], 2) == [None, here]
+    assert run_tasks([partial(time.sleep, 0.5), is_killed], [0], 2) == [None, here]
 
 
 def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -103,6 +108,38 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        side_by_side([interrupts, sleeps], [0], 2)
+        run_tasks([interrupts, sleeps], [0], 2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = f"""
+import os, time
+from pathlib import Path
+from analysis.report.workers import run_tasks
+def sleeps(): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)
+run_tasks([lambda: time.sleep(60), sleeps], [0], 2)
+"""
+    report = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: pid.exists() and pid.read_text() != "")
+    report.kill()
+    report.wait()
+    wait_for(lambda: not is_alive(int(pid.read_text())))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait for somebody to read its status."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "\nState:\tZ" not in status.read_text()
+    except OSError:
+        return False
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < 60
+        time.sleep(0.05)

@@ -1,0 +1,65 @@
+"""The top of the page: what all runs share, and what a reader has to know about them."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.report.section import Note
+from analysis.runs import Runs
+from repeat_study.records.run_directory import Status
+
+SHARED = {
+    "trained_tokens": "tokens per run",
+    "context": "context",
+    "sequences_per_step": "sequences per step",
+    "vocabulary": "vocabulary",
+}
+
+
+def introduction(runs: Runs) -> str:
+    """How many runs are finished, and the settings that all of them share."""
+    shared = [f"{name} {runs.table[key].iloc[0]:,}" for key, name in SHARED.items() if runs.table[key].nunique() == 1]
+    copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
+    if copies:
+        shared.append(f"{' or '.join(map(str, copies))} copies of a paragraph in the copying probe (at most 11)")
+    corpora = ", ".join(sorted(set(runs.table.corpus)))
+    return f"{len(runs.done)} finished runs; {', '.join(shared)}; corpus {corpora}. Losses are in nats per token."
+
+
+def notes(runs: Runs) -> Iterator[Note]:
+    """Warnings about unfinished, unknown and duplicate runs and about mixed settings."""
+    unfinished = [
+        f"Not yet finished: {run.name} ({run.status})." for run in runs.table.itertuples() if run.status != Status.DONE
+    ]
+    absent = [f"Not yet started: {name}." for name in runs.absent]
+    yield Note(
+        unfinished + absent,
+        f"{len(unfinished)} runs are not yet finished and {len(absent)} not yet started. Figures over training include"
+        " unfinished runs; final numbers do not.",
+    )
+    yield Note(
+        [f"Left out, because it is not in the study as it is declared now: {name}." for name in runs.strangers],
+        f"{len(runs.strangers)} directories are left out, because they are not in the study as it is declared now.",
+    )
+    yield Note(
+        [
+            f"Left out: {name}. It was trained in the same way as {kept}, so it is not a second seed."
+            for name, kept in runs.duplicates.items()
+        ],
+        f"{len(runs.duplicates)} runs are left out, because others were trained in the same way.",
+    )
+    yield Note(list(_mixed_settings(runs)))
+
+
+def _mixed_settings(runs: Runs) -> Iterator[str]:
+    precisions = sorted(runs.table.precision.dropna().unique())
+    if len(precisions) > 1:
+        yield f"Runs were trained in different precisions ({', '.join(precisions)}), which changes losses noticeably."
+    settings = pd.DataFrame(runs.table.evaluation.to_list()).astype(str)
+    if varied := [name for name in settings if settings[name].nunique() > 1]:
+        yield (
+            f"Runs were evaluated with different settings ({', '.join(varied)}), so their numbers can differ for reasons other"
+            " than training."
+        )
+    if runs.table[runs.table.repeats > 1].pool_seed.nunique() > 1:
+        yield "Runs with the same seed and different pools count as separate runs in means and intervals."
