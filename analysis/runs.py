@@ -16,21 +16,19 @@ from pyarrow import json
 from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.model_sizes import shape_of
-from repeat_study.config.parents import Parents
-from repeat_study.config.run import OMITTED_WHEN_EMPTY, FurtherTest, Parent, Run
-from repeat_study.config.study import Study
-from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.config.run import OMITTED_WHEN_EMPTY, Parent, Run
+from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import read_table
 
-OF_THE_POOL = ("spacing", "burst_distance")  # a clean run has none of these
-OF_LOOKING = ("evaluation", "further_tests")  # these change nothing of what is trained
-# Every field of a run but those that all figures are drawn over, and those that only look.
-DRAWN_OVER = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
-FACTORS = sorted(Run.model_fields.keys() - {*DRAWN_OVER, *OF_LOOKING, "parent"})
-# What tells the runs of a study apart, to set beside what they measured.
+# Fields of a run that make the grid of repetition: figures put them on axes, in colours and in panels.
+GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
+OF_EVALUATION = ("evaluation", "further_tests")  # they do not change what is trained
+OF_THE_POOL = ("spacing", "burst_distance")  # they mean nothing in a clean run, which has no pool
+FACTORS = sorted(Run.model_fields.keys() - {*GRID, *OF_EVALUATION, "parent"})
+# Runs that agree in all of these are one run evaluated in different ways, not two seeds.
+SAME_TRAINING = [*FACTORS, *GRID, "parent"]
+# The columns that identify a run in the tables behind the figures.
 ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction", "repeats", "seed", "pool_seed"]
-# Two runs that agree in these differ in how they were looked at, not in what was trained: they are no two seeds.
-SAME_TRAINING = [*FACTORS, *DRAWN_OVER, "parent"]
 NEEDED = (
     *(name for name in Run.model_fields if name not in OMITTED_WHEN_EMPTY),
     "label",
@@ -42,16 +40,15 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a study that start from weights drawn at random, and those that were fine-tuned beside them.
+    """The runs of a study as data frames; `load_runs` describes their columns.
 
-    table: one row per run: the fields of spec.json, `layers`, `status`, and for finished runs the last evaluation's
-        numbers as `final_...`.
-    evaluations: one row per evaluation of every run: `name` and the fields of metrics.jsonl, lists as arrays.
-    absent: runs that were asked for and have no directory; strangers: directories nobody asked for.
-    duplicates: runs left out of both tables, each with the run kept in its place that was trained the same way.
-    fine_tuned: the runs that start from a finished one, in tables of the same form with `parent` (its name), `parent_label`,
-        `parent_study`, `parent_seed`, `parent_repeats` and `parent_fraction`; None where the study has none. They are no arm of
-        a grid of repetition, and nothing that is said of one knows them.
+    table: a row per run.
+    evaluations: a row per evaluation of every run.
+    absent: names of declared runs without a directory.
+    strangers: names of directories that the study does not declare.
+    duplicates: runs that were trained in the same way as another, by name, with the name of the run that is kept.
+    fine_tuned: the runs that start from a finished one, or None. They are kept apart, because they are not part of the grid
+        of repetition.
     """
 
     folder: Path
@@ -64,7 +61,7 @@ class Runs:
 
     @cached_property
     def together(self) -> "Runs":
-        """All of them in one table."""
+        """The runs from scratch and the fine-tuned ones in the same tables."""
         if not self.fine_tuned:
             return self
         table = pd.concat([self.table, self.fine_tuned.table], ignore_index=True)
@@ -73,20 +70,20 @@ class Runs:
 
     @property
     def done(self) -> pd.DataFrame:
-        """Finished runs, the only ones with final numbers."""
+        """The rows of finished runs, the only ones with final numbers."""
         return self.table[self.table.status == Status.DONE]
 
     def variants(self) -> list[tuple[str, "Runs"]]:
-        """The runs apart by every factor that varies beside size, fraction, repeats and seeds, each with its name.
+        """The study's experiments, each with a label; ("", self) if there is only one.
 
-        Runs of different variants are different experiments: they share no law, no average and no figure. A clean run
-        has no pool, so it is the control of every way to build and space one. What every size has its own value of, as of
-        the learning rate or the tokens of compute-optimal runs, comes with the size and sets nothing apart.
+        Runs that differ in a factor beside size, fraction, repeats and seeds are different experiments and share no law, average
+        or figure. A factor with one value per size, such as the learning rate of compute-optimal runs, makes no difference. Clean
+        runs have no pool, so they are controls for every spacing of one.
         """
         factors = [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
         if not factors:
             return [("", self)]
-        found = []
+        variants = []
         repeated = self.table[self.table.repeats > 1]
         for values, _ in (repeated if len(repeated) else self.table).groupby(factors, sort=True):
             chosen = dict(zip(factors, values, strict=True))
@@ -95,51 +92,47 @@ class Runs:
                 matches = self.table[key] == value
                 same &= matches | (self.table.repeats == 1) if key in OF_THE_POOL else matches
             table = self.table[same]
+            evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
             label = ", ".join(f"{key} = {value}" for key, value in chosen.items())
-            found.append(
-                (
-                    label,
-                    replace(self, table=table, evaluations=self.evaluations[self.evaluations.name.isin(table.name)]),
-                )
-            )
-        return found
+            variants.append((label, replace(self, table=table, evaluations=evaluations)))
+        return variants
 
     def curve(self, name: str) -> pd.DataFrame:
-        """Evaluations of one run, by step."""
-        return self.evaluations.iloc[self._places.get(name, slice(0))]
+        """The evaluations of one run, in time order."""
+        return self.evaluations.iloc[self._slices.get(name, slice(0))]
 
     @cached_property
-    def _places(self) -> dict[Any, slice]:
-        """Where each run's evaluations lie, one after the other and by step; a search for every run takes minutes in a
-        large study."""
+    def _slices(self) -> dict[Any, slice]:
+        """The rows of each run's evaluations, which are contiguous. Filtering by name takes minutes in a large study."""
         names = self.evaluations.name.to_numpy()
         begins = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
         ends = np.append(begins[1:], len(names))
         return {names[begin]: slice(begin, end) for begin, end in zip(begins, ends, strict=True)}
 
     def heads(self, name: str) -> pd.DataFrame:
-        """heads.parquet of one run, a row per evaluation and head; empty where its context is too short for the probe.
+        """heads.parquet of one run: a row per evaluation and head.
 
-        Read when asked for. Raises InputError where the file is damaged.
+        Empty if the context is too short for the probe. It is read on every call. Raises InputError if the file is damaged.
         """
         return self._table(name, "heads")
 
     def paragraph(self, name: str) -> pd.DataFrame:
-        """paragraph.parquet of one run, a row per evaluation and token of the copied paragraph, with its loss in nats;
-        empty in runs that did not write it. Read when asked for; raises as `heads` does."""
+        """paragraph.parquet of one run: a row per evaluation and token of the copied paragraph, with its loss in nats.
+
+        Empty if the run did not write it. It is read on every call. Raises InputError if the file is damaged.
+        """
         return self._table(name, "paragraph")
 
     def last(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """The last evaluation of `heads` or `paragraph`; the others are never made into objects."""
+        """The rows of the last evaluation of `heads` or `paragraph`; faster than reading all rows."""
         return self._table(name, which, last=True)
 
     def at_the_end(self, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """Last evaluation of heads.parquet or paragraph.parquet of every finished run that has one, with the run's
-        `name`; empty where none has."""
+        """The rows of the last evaluation of `heads` or `paragraph` of all finished runs, with their `name`."""
         tables = {name: self._columns(name, which, last=True) for name in self.done.name}
-        found = [rows.append_column("name", pa.repeat(name, len(rows))) for name, rows in tables.items() if rows]
-        # Made into objects all at once: in 500 runs a second less than each by itself.
-        return pa.concat_tables(found, promote_options="permissive").to_pandas() if found else pd.DataFrame()
+        named = [rows.append_column("name", pa.repeat(name, len(rows))) for name, rows in tables.items() if rows]
+        # One conversion to pandas: for 500 runs it is a second faster than 500 conversions.
+        return pa.concat_tables(named, promote_options="permissive").to_pandas() if named else pd.DataFrame()
 
     def _table(self, name: str, which: Literal["heads", "paragraph"], last: bool = False) -> pd.DataFrame:
         table = self._columns(name, which, last)
@@ -152,16 +145,33 @@ class Runs:
 
 
 def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
-    """Read the runs below `folder`: those of `names`, or all.
+    """Read the run directories in a study's folder, `runs/<study>`, into data frames.
 
-    Raises InputError when there is none, or a record is malformed or was altered after its run was done.
+    names: the run directories to read; default: all.
+
+    `Runs.table` has a row per run:
+        name, label, status     directory name, readable label, "done" if the run is finished
+        model, layers           model size by name, number of layers
+        parameters_non_embedding, parameters_total
+        trained_tokens, reached_tokens      tokens of the full run, tokens at the last evaluation
+        repeated_fraction, repeats          f and R; f = 0 and R = 1 in a clean run
+        seed, pool_seed, learning_rate, ... every other field of the run's spec
+        final_<metric>          metrics of the last evaluation of finished runs, such as final_test_loss
+        parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction
+                                the run that a fine-tuned run starts from; empty or 0 for runs from scratch
+
+    `Runs.evaluations` has a row per evaluation: `name` of the run, `step`, `tokens` trained so far, and the metrics, such as
+    test_loss, pool_loss, copying_gain and prefix_matching. `<metric>_null` is the metric's null, `<metric>_ci` half the width of
+    its 95% interval. Losses are in nats per token; `repeat_study.records.metrics` describes every metric.
+
+    Raises InputError if there are no runs or no evaluations, or if a record is malformed or was altered after its run finished.
     """
     found = {path.parent.name for path in folder.glob("*/spec.json")}
     wanted = sorted(found) if names is None else [name for name in names if name in found]
     if not wanted:
-        raise InputError(f"{folder}: no runs here; `repeat-study run` makes them")
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and parsing let go of the interpreter
-        read = list(pool.map(_read, (RunDirectory(folder / name) for name in wanted)))
+        raise InputError(f"{folder}: no runs here; train some with `repeat-study run`")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:  # hashing and parsing release the interpreter lock
+        read = list(workers.map(_read, (RunDirectory(folder / name) for name in wanted)))
     table = pd.DataFrame([record for record, _ in read])
     duplicates = _duplicates(table)
     table = table[~table.name.isin(duplicates)].reset_index(drop=True)
@@ -169,37 +179,38 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     if not rows:
         raise InputError(f"{folder}: no run has been evaluated yet")
     evaluations = pa.concat_tables(rows, promote_options="permissive").to_pandas(split_blocks=True)
-    del rows, read  # 50 MB in a large study, which every process that draws it would hold
+    del rows, read  # 50 MB in a large study, and every process that plots would hold a copy
     pa.default_memory_pool().release_unused()
     absent = [name for name in names or [] if name not in found]
     runs = Runs(folder, table, evaluations, absent, sorted(found - set(wanted)), duplicates)
-    return _apart(runs) if (table.parent != "").any() else runs
+    return _split_by_parent(runs) if (table.parent != "").any() else runs
 
 
-def _apart(runs: Runs) -> Runs:
-    """Runs from scratch, and those with parents beside them."""
-    parts = []
-    for chosen in (runs.table.parent != "", runs.table.parent == ""):
-        table = runs.table[chosen].reset_index(drop=True)
+def _split_by_parent(runs: Runs) -> Runs:
+    """Runs from scratch, with the fine-tuned ones as `fine_tuned`."""
+
+    def chosen(rows: pd.Series) -> Runs:
+        table = runs.table[rows].reset_index(drop=True)
         evaluations = runs.evaluations[runs.evaluations.name.isin(table.name)].reset_index(drop=True)
-        parts.append(replace(runs, table=table, evaluations=evaluations))
-    return replace(parts[1], fine_tuned=parts[0])
+        return replace(runs, table=table, evaluations=evaluations)
+
+    return replace(chosen(runs.table.parent == ""), fine_tuned=chosen(runs.table.parent != ""))
 
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
-    """A run's row of the table, and its evaluations."""
+    """A run's row of `Runs.table`, and its evaluations."""
     status, name = directory.status(), directory.path.name
     directory.check_unaltered()
     rows = _evaluations(directory)
     record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
-    parent = record.pop("parent", None)
+    spec = record.pop("parent", None)
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
     record["parent_seed"] = 0
-    if parent:
-        known = Parent.model_validate(parent)
-        record |= {"parent": known.name, "parent_study": known.study, "parent_label": known.label}
-        record |= {"parent_repeats": known.repeats, "parent_fraction": known.repeated_fraction}
-        record["parent_seed"] = known.seed
+    if spec:
+        parent = Parent.model_validate(spec)
+        record |= {"parent": parent.name, "parent_study": parent.study, "parent_label": parent.label}
+        record |= {"parent_repeats": parent.repeats, "parent_fraction": parent.repeated_fraction}
+        record["parent_seed"] = parent.seed
     record["layers"] = shape_of(record["model"]).layers
     record["precision"] = directory.precision()
     if rows is None:
@@ -212,72 +223,39 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
 
 
 def _evaluations(directory: RunDirectory) -> pa.Table | None:
-    """The whole lines of metrics.jsonl as columns, which takes a tenth of the time and memory of a dict per line."""
+    """metrics.jsonl as columns, which takes a tenth of the time and memory of a dict per line."""
     content = directory.metrics.read_bytes() if directory.metrics.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]  # a last line may have been cut short by a crash
-    if not whole:
+    complete = content[: content.rfind(b"\n") + 1]  # a crash can cut the last line short
+    if not complete:
         return None
     try:
-        options = json.ReadOptions(use_threads=False, block_size=len(whole) + 1)
-        table = json.read_json(pa.BufferReader(whole), read_options=options)
+        options = json.ReadOptions(use_threads=False, block_size=len(complete) + 1)
+        table = json.read_json(pa.BufferReader(complete), read_options=options)
         if pa.types.is_integer(table.schema.field("step").type) and not table["step"].null_count:
             return table
     except (pa.ArrowException, KeyError):
         pass
-    return pa.Table.from_pylist(directory.rows())  # which says what is wrong with it
+    return pa.Table.from_pylist(directory.rows())  # its errors name the line and what is wrong
 
 
 def _duplicates(table: pd.DataFrame) -> dict[str, str]:
-    """Runs that were trained as another one was, with that one: the finished one, of several the one that was tested on
-    the most text."""
+    """Runs that were trained in the same way as another, by name, with the one to keep.
+
+    Finished runs are kept before others, and of several the one tested on the most text.
+    """
     tested = table.evaluation.map(lambda evaluation: evaluation["test_sequences"])
     order = table.assign(unfinished=table.status != Status.DONE, less=-tested)
     order = order.sort_values(["unfinished", "less", "name"])
     kept = order.groupby(SAME_TRAINING, dropna=False).name.transform("first")
-    return {name: instead for name, instead in zip(order.name, kept, strict=True) if name != instead}
+    return {name: kept_name for name, kept_name in zip(order.name, kept, strict=True) if name != kept_name}
 
 
 def in_law(runs: Runs) -> pd.DataFrame:
-    """Finished runs whose sizes one law can hold. A model of one layer has no induction heads and lags in whatever they
-    do: where there are deeper models it is their control and no point of their law."""
+    """The finished runs that one law over sizes can describe.
+
+    One-layer models cannot form induction heads, so they are a control for deeper ones and not a point of their law. They
+    are left out if there are deeper models.
+    """
     done = runs.done
     deeper = done[done.layers > 1]
     return deeper if len(deeper) else done
-
-
-def names_in(folder: Path, study: Study) -> list[str]:
-    """Names of the study's runs, as `declared_in` has them."""
-    return [run.name for run in declared_in(folder, study)]
-
-
-def declared_in(folder: Path, study: Study) -> list[Run]:
-    """The study's runs, by the corpus and the further test sets of the runs below `folder`; no store is needed. Those of a study
-    whose runs have parents need the parents' folder beside it.
-
-    Raises InputError when runs of the study as it is declared stand there for more than one corpus.
-    """
-    parents = None
-    if study.parent_study:
-        of_parents = folder.parent / study.parent_study.name
-        if not (runs := declared_in(of_parents, study.parent_study)):
-            raise InputError(
-                f"{of_parents}: no runs of {study.parent_study.name} here, from which those of {study.name} start"
-            )
-        parents = Parents(study.parent_study.name, runs, final_test_losses(of_parents, runs))
-    standing = {path.parent.name: _texts_of(path) for path in folder.glob("*/spec.json")}
-    names = tuple(text.name for text in study.evaluate)
-    alike = {texts for texts in standing.values() if tuple(text.name for text in texts[1]) == names}
-    of_texts = {texts: study.known_runs(*texts, parents).runs for texts in alike}
-    found = {
-        texts for name, texts in standing.items() if texts in alike and name in {run.name for run in of_texts[texts]}
-    }
-    if len(found) > 1:
-        corpora = sorted({corpus for corpus, _ in found})
-        raise InputError(f"{folder}: runs on {len(found)} corpora ({', '.join(corpora)}); move those of one away")
-    return of_texts[found.pop()] if found else []
-
-
-def _texts_of(spec: Path) -> tuple[str, tuple[FurtherTest, ...]]:
-    """Corpus and further test sets that a spec.json names."""
-    record = read_record(spec, "corpus")
-    return record["corpus"], tuple(FurtherTest.model_validate(text) for text in record.get("further_tests", []))

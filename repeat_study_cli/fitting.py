@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
     """The finished runs of a study; InputError if there are none, or if they belong to several experiments."""
+    from analysis.declared_runs import declared_names
     from analysis.laws.study_fits import study_points
-    from analysis.runs import load_runs, names_in
+    from analysis.runs import load_runs
 
     declared = load(study, set_)
     folder = runs_dir / declared.name
-    runs = load_runs(folder, names_in(folder, declared))
+    runs = load_runs(folder, declared_names(folder, declared))
     if len(variants := runs.variants()) > 1:
         names = "; ".join(name for name, _ in variants)
         raise InputError(

@@ -130,9 +130,9 @@ def _runs_of(declared: Study, data_dir: Path, runs_dir: Path, prepared: bool) ->
         return known.runs, known.waiting, True
     folder = runs_dir / declared.name
     if any(folder.glob("*/spec.json")):
-        from analysis.runs import declared_in
+        from analysis.declared_runs import declared_runs
 
-        if runs := declared_in(folder, declared):
+        if runs := declared_runs(folder, declared):
             return runs, [], True
     known = declared.known_runs()
     return known.runs, known.waiting, False

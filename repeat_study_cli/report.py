@@ -12,13 +12,13 @@ def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = 
 
     Only the run directories are read; the token store is not needed.
     """
+    from analysis.declared_runs import declared_names
     from analysis.report.build import write_report
-    from analysis.runs import names_in
 
     declared = load(study, set_)
     folder = runs_dir / declared.name
     with show_progress() as progress:
-        summary, page = write_report(folder, names_in(folder, declared), progress)
+        summary, page = write_report(folder, declared_names(folder, declared), progress)
     table = WrappedTable(*map(str, summary.columns))
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))

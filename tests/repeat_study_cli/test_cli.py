@@ -57,7 +57,10 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     assert call("report", "tiny", cwd=with_child).returncode == 0
     (with_child / "runs" / "tiny").rename(with_child / "runs" / "away")
     orphans = call("report", "child", *few, cwd=with_child)
-    assert orphans.returncode == 2 and "runs/tiny: no runs of tiny here, from which those of child" in orphans.stderr
+    assert (
+        orphans.returncode == 2
+        and "runs/tiny: no runs of tiny here; the runs of child start from them" in orphans.stderr
+    )
 
 
 def test_the_data_of_a_study_can_be_looked_at(workplace: Path, invoke: Invoke) -> None:
