@@ -1,1 +1,1 @@
-"""The decoder with a leading lanes axis, its loss, and what the machine under it can do."""
+"""The decoder with its leading lanes axis, its loss, and what the hardware can do."""

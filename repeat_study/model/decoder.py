@@ -1,6 +1,7 @@
-"""The decoder. Every weight carries a leading lanes axis: a bundle of models of one shape, trained side by side.
+"""The decoder-only transformer. Every weight has a leading lanes axis: models of one shape that are trained side by side.
 
-Letters in names: l lanes, b batch, t time, d d_model, h heads, k d_head, f MLP width, v vocabulary.
+Suffixes of tensor names give their shape: l lanes, b batch, t time, d d_model, h heads, k d_head, n lanes·batch, i heads·d_head,
+v vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +18,26 @@ from repeat_study.model import loss
 INIT_STD = 0.02  # [GPT-2; Qwen3]
 ROTARY_BASE = 10_000.0  # [Su et al. 2021; C26 keeps it]
 
-# From a layer's number and its queries, keys and values, [lanes·batch, heads, time, d_head] each, to what its heads put
-# together, the same shape. A probe passes its own to look at patterns or to change them.
-Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-LayerMix = Callable[[Tensor, Tensor, Tensor], Tensor]
+# A replacement for causal attention: (layer, queries, keys, values) to the heads' outputs, all of shape
+# [lanes·batch, heads, time, d_head]. Probes pass one to record attention patterns or to change them.
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-
-CHUNK_TOKENS = 1 << 12  # of a forward pass without gradient on a CPU
-CHUNK_TOKENS_CUDA = 1 << 16
+CHUNK_TOKENS = 1 << 12  # in a forward pass without gradient: per lane on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16  # and over all lanes on a GPU
 
 
 def sequences_per_pass(tokens_lbt: Tensor) -> int:
-    """How many sequences of each lane one forward pass without gradient takes. On a CPU it is what a lane alone would take, so
-    that it rounds as that would."""
+    """Number of sequences per lane in one forward pass without gradient.
+
+    On a CPU it does not depend on the number of lanes, so that a lane rounds as it would alone.
+    """
     lanes, _, time = tokens_lbt.shape
     return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)
 
 
 def sinusoid(context: int, d_model: int) -> Tensor:
-    """Sinusoidal positions, shape [context, d_model] [Vaswani et al. 2017]."""
+    """Sinusoidal position embeddings, shape [context, d_model] [Vaswani et al. 2017]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
     rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1).float()
@@ -49,27 +51,27 @@ def rotation(context: int, d_head: int) -> Tensor:
 
 
 def rotate(x_nhtk: Tensor, rotation_2tc: Tensor) -> Tensor:
-    """Turn each pair (i, i + d_head/2) of a head's dimensions by its position's angle."""
+    """Rotate each pair (i, i + d_head/2) of a head's dimensions by the angle of its position."""
     cosine, sine = rotation_2tc.to(x_nhtk.dtype)
     first, second = x_nhtk.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 class Linear(nn.Module):
-    """A matrix per lane, no bias: x_lbtd @ weight_ldo."""
+    """One matrix per lane, without bias: x_lbtd @ weight_ldo."""
 
     def __init__(self, lanes: int, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(lanes, inputs, outputs))
 
     def forward(self, x_lbtd: Tensor) -> Tensor:
-        """[lanes, batch, time, inputs] to [lanes, batch, time, outputs]: one batched product, lanes never meet."""
+        """[lanes, batch, time, inputs] to [lanes, batch, time, outputs], as one batched product."""
         lanes, batch, time, _ = x_lbtd.shape
         return torch.bmm(x_lbtd.reshape(lanes, batch * time, -1), self.weight).view(lanes, batch, time, -1)
 
 
 class Norm(nn.Module):
-    """LayerNorm, or RMSNorm in Qwen's style, with a gain per lane and no bias."""
+    """LayerNorm, or RMSNorm in Qwen style, with one gain per lane and no bias."""
 
     def __init__(self, lanes: int, width: int, style: Style) -> None:
         super().__init__()
@@ -79,22 +81,27 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of [lanes, ..., width], then scale by the lane's gain."""
         if len(self.gain) == 1:
-            return self._normalised(x, self.gain[0])
+            return self._normalise(x, self.gain[0])
         if self.style is Style.SHORTFORMER and not x.is_cuda:
-            # Lane by lane it rounds as in a run alone, to the bit; a GPU would pay a launch for each.
-            return torch.cat([self._normalised(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
-        return self._normalised(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
+            # Lane by lane, to round exactly like a run alone. On a GPU that would cost one kernel launch per lane.
+            return torch.cat([self._normalise(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
+        return self._normalise(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
 
-    def _normalised(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
-        """By the fused kernels, which take one gain."""
+    def _normalise(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
+        """Call the fused kernel, which takes a single gain."""
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
-        # This one takes it in its input's type.
+        # This kernel needs the gain in the type of its input.
         return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
 
 
+def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The heads' outputs; all tensors have shape [lanes·batch, heads, time, d_head]."""
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
 class Attention(nn.Module):
-    """Causal self-attention in which positions reach queries and keys only, as a sinusoid [H22] or a rotation [C26]."""
+    """Causal self-attention. Positions enter queries and keys only, as a sinusoid [H22] or a rotation [C26]."""
 
     position: Tensor
 
@@ -111,30 +118,33 @@ class Attention(nn.Module):
             self.register_buffer("position", sinusoid(context, shape.d_model), persistent=False)
 
     def queries_keys_values(self, x_lbtd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three tensors of shape [lanes·batch, heads, time, d_head]."""
+        """Queries, keys and values, each of shape [lanes·batch, heads, time, d_head]."""
         lanes, batch, time, _ = x_lbtd.shape
         heads, d_head = self.shape.heads, self.shape.d_head
         positioned = x_lbtd + self.position[:time] if self.shape.style is Style.SHORTFORMER else x_lbtd
         query, key = self.query_key(positioned).chunk(2, dim=-1)
-        query, key, value = (part.view(lanes, batch, time, heads, d_head) for part in (query, key, self.value(x_lbtd)))
+        value = self.value(x_lbtd)
+        query, key, value = (x.view(lanes, batch, time, heads, d_head) for x in (query, key, value))
         if self.shape.style is Style.QWEN:
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in (query, key, value))
+        query, key, value = (x.flatten(0, 1).transpose(1, 2) for x in (query, key, value))
         if self.shape.style is Style.QWEN:
-            query, key = (rotate(part, self.position[:, :time]) for part in (query, key))
+            query, key = (rotate(x, self.position[:, :time]) for x in (query, key))
         return query, key, value
 
-    def mixed(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
-        """What the heads put together, side by side, [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head];
-        `out` makes of it what they write. Lanes fold into the batch, so one kernel serves them all."""
+    def head_outputs(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
+        """Concatenated outputs of the heads, before W_O: [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head].
+
+        Lanes are folded into the batch, so that one attention kernel serves all of them.
+        """
         lanes, batch, time, _ = x_lbtd.shape
         query, key, value = self.queries_keys_values(x_lbtd)
-        mixed = mix(query, key, value) if mix else F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return mixed.transpose(1, 2).reshape(lanes, batch, time, -1)
+        outputs_nhtk = (attend or causal_attention)(query, key, value)
+        return outputs_nhtk.transpose(1, 2).reshape(lanes, batch, time, -1)
 
 
 class MLP(nn.Module):
-    """GELU, or SwiGLU in Qwen's style."""
+    """Feed-forward layer with GELU, or SwiGLU in Qwen style."""
 
     def __init__(self, lanes: int, shape: Shape) -> None:
         super().__init__()
@@ -143,7 +153,7 @@ class MLP(nn.Module):
         self.out = Linear(lanes, shape.mlp_width, shape.d_model)
 
     def forward(self, x_lbtd: Tensor) -> Tensor:
-        """[lanes, batch, time, d_model] to the same."""
+        """[lanes, batch, time, d_model] to the same shape."""
         hidden = self.into(x_lbtd)
         if self.style is Style.QWEN:
             gate, hidden = hidden.chunk(2, dim=-1)
@@ -152,7 +162,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP unless the shape has none, each reading a normalised residual stream and adding to it."""
+    """Attention, then an MLP unless the shape is attention-only; each reads the normalised residual stream and adds to it."""
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
         super().__init__()
@@ -162,18 +172,18 @@ class Block(nn.Module):
             nn.Sequential(Norm(lanes, shape.d_model, shape.style), MLP(lanes, shape)) if shape.mlp_width else None
         )
 
-    def forward(self, x_lbtd: Tensor, mix: LayerMix | None = None) -> Tensor:
-        """[lanes, batch, time, d_model] to the same."""
-        return self.after_mixing(x_lbtd, self.attention.mixed(self.attention_norm(x_lbtd), mix))
+    def forward(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
+        """[lanes, batch, time, d_model] to the same shape."""
+        return self.after_attention(x_lbtd, self.attention.head_outputs(self.attention_norm(x_lbtd), attend))
 
-    def after_mixing(self, x_lbtd: Tensor, mixed_lbti: Tensor) -> Tensor:
-        """What the block makes of its input and of what its heads put together, the shape of its input."""
-        x_lbtd = x_lbtd + self.attention.out(mixed_lbti)
+    def after_attention(self, x_lbtd: Tensor, head_outputs_lbti: Tensor) -> Tensor:
+        """The block's output, given its input and the concatenated outputs of its heads; the shape of its input."""
+        x_lbtd = x_lbtd + self.attention.out(head_outputs_lbti)
         return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer per lane."""
+    """One decoder-only transformer per lane."""
 
     def __init__(
         self,
@@ -183,9 +193,10 @@ class Decoder(nn.Module):
         seeds: Sequence[int],
         checkpoint_activations: bool = False,
     ) -> None:
-        """`seeds`: one per lane; a lane's weights at the start depend on its own seed and on nothing else.
+        """Arguments:
 
-        `checkpoint_activations`: keep only each block's input for the backward pass, and compute the rest again.
+        seeds: one per lane; the initial weights of a lane depend on its own seed only
+        checkpoint_activations: keep only the input of each block for the backward pass and recompute the rest
         """
         super().__init__()
         lanes = len(seeds)
@@ -199,9 +210,9 @@ class Decoder(nn.Module):
         self._initialise(seeds)
 
     def compile_parts(self) -> None:
-        """Compile block by block, so that all blocks share one graph, and the loss; parameters keep their names."""
+        """Compile the loss, and the blocks one by one, so that they share one graph; parameters keep their names."""
         self.compiled = True
-        torch.compiler.reset()  # graphs of another run's shapes count against the limit of this one's
+        torch.compiler.reset()  # graphs of previous runs would count towards torch's recompile limit
         for block in self.blocks:
             block.compile(dynamic=False)
 
@@ -211,25 +222,25 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
                 if not name.endswith("gain"):
-                    # Layers that write to the residual stream are scaled down by sqrt(2·L) [GPT-2]; not in Qwen3.
+                    # Layers that write to the residual stream are scaled down by sqrt(2·layers) [GPT-2], but not in Qwen3.
                     scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
                     std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
 
     def embedded(self, tokens_lbt: Tensor) -> Tensor:
-        """What enters the first block, shape [lanes, batch, time, d_model]."""
+        """The token embeddings, shape [lanes, batch, time, d_model]."""
         offset_l11 = torch.arange(len(tokens_lbt), device=tokens_lbt.device)[:, None, None] * self.vocabulary
         return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
 
-    def residual(self, tokens_lbt: Tensor, mix: Mix | None = None) -> Tensor:
+    def residual(self, tokens_lbt: Tensor, attend: Attend | None = None) -> Tensor:
         """The normalised residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
-        return self.residual_from(0, self.embedded(tokens_lbt), mix)
+        return self.residual_from(0, self.embedded(tokens_lbt), attend)
 
-    def residual_from(self, first: int, x_lbtd: Tensor, mix: Mix | None = None) -> Tensor:
-        """The same from what enters the block `first`."""
+    def residual_from(self, first: int, x_lbtd: Tensor, attend: Attend | None = None) -> Tensor:
+        """The same, computed from the input of block number `first`."""
         for layer, block in enumerate(self.blocks[first:], first):
-            if mix:
-                x_lbtd = block(x_lbtd, partial(mix, layer))
+            if attend:
+                x_lbtd = block(x_lbtd, partial(attend, layer))
             elif self.checkpoint_activations and torch.is_grad_enabled():
                 x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False)
             else:
@@ -238,9 +249,9 @@ class Decoder(nn.Module):
         return normalised
 
     def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
-        """int64 tokens to logits for the token after each, shape [lanes, batch, time, vocabulary].
+        """Logits of the next token, shape [lanes, batch, time, vocabulary], from int64 tokens [lanes, batch, time].
 
-        With targets: each lane's mean loss in nats, shape [lanes], without a tensor of all logits.
+        With targets: the mean loss of each lane in nats, shape [lanes], without a tensor of all logits.
         """
         x_lbtd = self.residual(tokens_lbt)
         if targets_lbt is None:
@@ -250,10 +261,10 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def token_losses(self, sequences_lbs: Tensor) -> Tensor:
-        """Loss in nats of every token of sequences [lanes, batch, time + 1] but the first, shape [lanes, batch, time]; a
-        few sequences at a time."""
-        parts = sequences_lbs.split(sequences_per_pass(sequences_lbs), dim=1)
+        """Loss in nats of every token but the first of sequences [lanes, batch, time + 1]; shape [lanes, batch, time]."""
+        chunks = sequences_lbs.split(sequences_per_pass(sequences_lbs), dim=1)
         losses = [
-            loss.token_losses(self.residual(part[..., :-1]), self.unembedding.weight, part[..., 1:]) for part in parts
+            loss.token_losses(self.residual(chunk[..., :-1]), self.unembedding.weight, chunk[..., 1:])
+            for chunk in chunks
         ]
         return torch.cat(losses, dim=1)

@@ -1,7 +1,7 @@
-"""Cross-entropy of the unembedding's logits, in chunks, so that no tensor of all logits exists.
+"""Cross-entropy computed in chunks, so that there is never a tensor of all logits.
 
-At a context of 8,192 and a vocabulary of 50,304 the logits of one sequence take 1.6 GB in float32, and autograd would keep
-them and their gradient.
+With a context of 8,192 and a vocabulary of 50,304, the logits of one sequence take 1.6 GB in float32, and autograd would keep
+them together with their gradient.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ROWS = 256  # on a CPU: few enough for its cache, but 4·d_model or more, since each chunk passes over the weights
-CHUNK_LOGITS_CUDA = 1 << 27  # half a GB: products large enough to fill the device
+CHUNK_ROWS = 256  # on a CPU: small enough for its cache, but at least 4·d_model, since each chunk reads all weights
+CHUNK_LOGITS_CUDA = 1 << 27  # on a GPU: half a GB, so that the products are large enough to fill it
 
 
 def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Tensor:
-    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]; for evaluation, without gradient."""
+    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]; without gradient, for evaluation."""
     lanes, d_model, _ = weight_ldv.shape
-    x_lnd, weight_ldv = _as_multiplied(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
+    x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
     targets_ln = targets_lbt.reshape(lanes, -1)
     losses_ln = x_lnd.new_empty(targets_ln.shape, dtype=torch.float32)
     with torch.no_grad():
@@ -34,11 +34,11 @@ def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Ten
 def mean_loss_per_lane(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor, compiled: bool = False) -> Tensor:
     """Mean cross-entropy of each lane in nats, float32, shape [lanes]; for training.
 
-    Its gradients are computed in the forward pass, chunk by chunk, where the logits are at hand anyway. `compiled` fuses
-    what is done to a chunk of logits between the matrix products, which memory bounds on a GPU.
+    Gradients are computed in the forward pass, chunk by chunk, while the logits exist. `compiled` fuses the operations between
+    the matrix products, which are bound by memory on a GPU.
     """
     lanes, d_model, _ = weight_ldv.shape
-    x_lnd, weight_ldv = _as_multiplied(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
+    x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
     loss_l: Tensor = _MeanLoss.apply(  # type: ignore[no-untyped-call]
         x_lnd, weight_ldv, targets_lbt.reshape(lanes, -1), compiled
     )
@@ -71,14 +71,14 @@ class _MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_gradient, weight_gradient = ctx.saved_tensors
         scale_l11 = (gradients[0] / ctx.tokens)[:, None, None]
-        # In float32: 1 / tokens rounds in bfloat16, and only what comes after it would be off by that.
+        # Scaled in float32: 1 / tokens rounded to bfloat16 would be off by up to 0.2%, and the gradients with it.
         return (x_gradient * scale_l11).to(ctx.dtype), (weight_gradient * scale_l11).to(ctx.dtype), None, None
 
 
 def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and the gradient of the summed loss by the logits, in the logits' precision.
+    """Log-probability of each target, and the gradient of the summed loss with respect to the logits, in their precision.
 
-    One softmax gives both; a loss above 87 nats, where its float32 underflows, becomes infinite.
+    Both come from one softmax, so a loss above 87 nats, where float32 underflows, becomes infinite.
     """
     p_lnv = F.softmax(logits_lnv, dim=2, dtype=torch.float32)
     chosen_ln1 = p_lnv.gather(2, targets_ln1)
@@ -91,8 +91,8 @@ def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return torch.compile(_loss_and_gradient, dynamic=True)
 
 
-def _as_multiplied(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the precision that autocast multiplies in; the casts are autograd's, the chunks are not."""
+def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cast both to the precision of autocast. Autograd records these casts, but not the products of the chunks."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     return x.to(dtype), weight.to(dtype)

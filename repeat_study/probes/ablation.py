@@ -66,7 +66,7 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
             x_lbtd, z_l1bti = x_lbtd[:, :, positions], z_l1bti[:, :, :, positions]
         for kept_ai in kept_hi.split(heads_per_pass):
             ablated_z_lnti = (z_l1bti * kept_ai[:, None, None]).flatten(1, 2)
-            x_lntd = block.after_mixing(x_lbtd.repeat(1, len(kept_ai), 1, 1), ablated_z_lnti)
+            x_lntd = block.after_attention(x_lbtd.repeat(1, len(kept_ai), 1, 1), ablated_z_lnti)
             stream_lntd = model.residual_from(layer + 1, x_lntd, with_frozen_pattern)
             at_positions = stream_lntd if is_last else stream_lntd[:, :, positions]
             ablated.append(losses(at_positions).unflatten(1, (-1, len(sequences))))

@@ -55,6 +55,11 @@ class MixtureDataset(Dataset[Tensor]):
         self._tokens = tokens
         self._block_on_device: Tensor | None = None  # [lanes, steps, sequences]
 
+    @property
+    def on_device(self) -> bool:
+        """Whether batches are assembled on the device of `tokens`."""
+        return self._tokens is not None
+
     def __len__(self) -> int:
         return self.lanes[0][0].positions // self.sequences_per_step
 

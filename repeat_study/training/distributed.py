@@ -1,4 +1,4 @@
-"""The processes that share one run. One of them, the lead, writes; the others compute."""
+"""The processes that share one run. One of them, the lead, writes; the others only compute."""
 
 import os
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Thing = TypeVar("Thing")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those that share a run; numbers and names are torchrun's."""
+    """This process's place in the group that shares a run; the terms are torchrun's."""
 
     rank: int = 0
     world: int = 1
@@ -21,50 +21,52 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
-        """The process_group that RANK, WORLD_SIZE and LOCAL_WORLD_SIZE describe; alone without them."""
+        """The group described by RANK, WORLD_SIZE and LOCAL_WORLD_SIZE; a group of one without them."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         return cls(int(os.environ.get("RANK", "0")), world, local)
 
     @property
     def is_lead(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     @property
     def nodes(self) -> int:
-        """Machines the process_group is on."""
+        """Number of machines."""
         return self.world // self.local_world
 
     def join(self, cuda: bool) -> None:
-        """Meet the others at MASTER_ADDR and MASTER_PORT. GPU tensors go by nccl, everything else by gloo, so that flags
-        travel without making a GPU wait."""
+        """Connect to the other processes at MASTER_ADDR and MASTER_PORT.
+
+        GPU tensors travel by nccl and everything else by gloo, so that exchanging flags never makes a GPU wait.
+        """
         if self.world > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", rank=self.rank, world_size=self.world)
 
     def leave(self) -> None:
-        """Undo `join`, so that the next run can form another process_group."""
+        """Disconnect, so that the next run can form another group."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def broadcast(self, thing: Thing) -> Thing:
-        """What the lead says: its `thing`, whatever the others brought."""
+    def broadcast(self, value: Value) -> Value:
+        """The lead process's value, on every process; it must be picklable."""
         if self.world == 1:
-            return thing
-        box = [thing]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def any(self, flag: bool) -> bool:
-        """Whether any process raises its flag."""
+        """Whether the flag is set on any process."""
         if self.world == 1:
             return flag
-        raised = torch.tensor(int(flag))
-        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
-        return bool(raised)
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags)
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes of a tensor, which is overwritten."""
+        """The mean of a tensor over all processes; overwrites the tensor."""
         if self.world > 1:
             dist.all_reduce(tensor)
             tensor = tensor / self.world

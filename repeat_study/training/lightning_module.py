@@ -1,4 +1,4 @@
-"""The LightningModule: loss, accumulation, clipping, optimiser, schedule."""
+"""The Lightning module: loss, gradient accumulation, clipping per lane, optimiser, learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,11 @@ from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.model.hardware import uses_cuda
 from repeat_study.training.distributed import ProcessGroup
-
-# A training loss above this many times log(vocabulary), the loss of guessing blindly, has left the range.
-LARGEST_LOSS = 2.0
+from repeat_study.training.divergence import max_loss
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine down to `final` at the last step."""
+    """Learning rate at a step as a share of its peak: linear warm-up, then a cosine down to `final` at the last step."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -35,27 +33,28 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> fl
 
 @torch.no_grad()
 def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | Tensor) -> Tensor:
-    """Scale each lane's gradient down to `largest_norm`, one for all or [lanes]; returns the norms before, shape [lanes].
+    """Clip each lane's gradient to a norm of `largest_norm`; returns the norms before clipping, shape [lanes].
 
-    A lane's norm is taken over all of its parameters and of nobody else's, so lanes stay independent.
+    largest_norm: one number for all lanes, or a tensor of shape [lanes]. A lane's norm covers its own parameters only, so lanes
+    stay independent.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
-    # Rows of [lanes, parameters], so that a lane's are summed in the order in which one lane alone sums them.
+    # Shape [lanes, parameters], so that each lane's squares are summed in the same order as those of a run alone.
     per_parameter = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in local], dim=1)
     norm_l = torch.linalg.vector_norm(per_parameter, dim=1)
     if isinstance(gradients[0], DTensor):
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)  # as torch divides a number by a tensor
+    scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)  # rounds like torch's number / tensor
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
     return norm_l
 
 
 def same_recipe(runs: Sequence[Run]) -> bool:
-    """Whether the optimiser does the same with all of these runs at every step, so that their tensors may be one in it."""
+    """Whether runs share learning rate, schedule and weight decay, so that the optimiser can hold their lanes in one tensor."""
     recipes = {
         (run.learning_rate, run.warmup_fraction, run.final_learning_rate_fraction, run.weight_decay) for run in runs
     }
@@ -63,10 +62,10 @@ def same_recipe(runs: Sequence[Run]) -> bool:
 
 
 class LanguageModelling(lightning.LightningModule):
-    """Next-token prediction on a bundle of lanes, a run each; the loss is the sum over lanes of the mean over tokens.
+    """Next-token prediction on a bundle of runs, one lane each; the loss is the sum over lanes of the mean over tokens.
 
-    Optimisation is manual in Lightning's sense: a training step is an optimiser step, whatever it is accumulated from,
-    so that the trainer's count of steps is the runs' on every machine.
+    Optimisation is manual in Lightning's sense: one training step is one optimiser step, however many passes it accumulates. So
+    the trainer's step count is the runs' step count on every machine.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class LanguageModelling(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.runs, self.run, lanes = runs, runs[0], len(runs)  # what all have in common is said by the first
+        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run`: for the fields that all of them share
         self.resources, self.process_group = resources or Resources(), process_group or ProcessGroup()
         self.model = Decoder(
             self.run.shape,
@@ -87,11 +86,11 @@ class LanguageModelling(lightning.LightningModule):
             [run.seed for run in runs],
             self.resources.checkpoint_activations,
         )
-        # Sums since the last evaluation, kept on the device: reading them each step would stall a GPU.
+        # Sums since the last evaluation. They stay on the device: reading them at every step would stall a GPU.
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # Of each lane: step, loss and norm of the gradient when they first left the range; zeros while all is well.
+        # Per lane: step, loss and gradient norm when one of them first went out of range; zeros until then.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("largest_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
@@ -99,20 +98,21 @@ class LanguageModelling(lightning.LightningModule):
         self.summed_steps: Tensor
         self.left_range: Tensor
         self.largest_norm_l: Tensor
-        self._of_lanes: list[list[Tensor]] = []  # the optimiser's tensors, where lanes have recipes of their own
+        # The optimiser's tensors, lane by lane; empty if all lanes share a recipe and hence the parameters themselves.
+        self._lane_tensors: list[list[Tensor]] = []
 
     @property
     def largest_loss(self) -> float:
-        """The training loss in nats above which a run has diverged."""
-        return LARGEST_LOSS * math.log(self.model.vocabulary)
+        """The loss in nats above which a run has diverged."""
+        return max_loss(self.model.vocabulary)
 
     @property
     def flops_per_token(self) -> int:
-        """Forward and backward, of one lane."""
+        """FLOPs of forward and backward pass per token of one lane."""
         return self.run.shape.training_flops_per_token(self.model.vocabulary, self.run.context)
 
     def configure_model(self) -> None:
-        """Shard and compile, once the device is known."""
+        """Shard and compile the model; Lightning calls this once the device is known."""
         if (
             self.resources.sharing is Sharing.FSDP
             and self.process_group.world > 1
@@ -121,16 +121,16 @@ class LanguageModelling(lightning.LightningModule):
             assert self.device_mesh is not None
             mesh = self.device_mesh["data_parallel"]
             for module in (*self.model.blocks, self.model):
-                # The first axis is lanes, of which there may be one: the second is split.
+                # Split along the second axis: the first one is lanes and may have length 1.
                 fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
             register_fsdp_forward_method(self.model, "residual")
             for block in self.model.blocks:
-                register_fsdp_forward_method(block, "after_mixing")
+                register_fsdp_forward_method(block, "after_attention")
         if self.resources.compile if self.resources.compile is not None else uses_cuda(self.resources):
             self.model.compile_parts()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose weights these are."""
+        """Add the identity of the run, or of each lane's run."""
         checkpoint["run"] = [run.identity for run in self.runs] if len(self.runs) > 1 else self.run.identity
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -138,41 +138,41 @@ class LanguageModelling(lightning.LightningModule):
         step = self.trainer.global_step
         optimizer: Any = self.optimizers()
         for number, group in enumerate(optimizer.param_groups):
-            group["lr"] = self.learning_rate(step, number // GROUPS_PER_RECIPE if self._of_lanes else 0)
+            group["lr"] = self.learning_rate(step, number // GROUPS_PER_RECIPE if self._lane_tensors else 0)
         loss_l = self._accumulate(batch)
         parameters = self._decayed_first()
         norm_l = clip_gradients_per_lane(parameters, self.largest_norm_l)
-        for lane, tensors in enumerate(self._of_lanes):
+        for lane, tensors in enumerate(self._lane_tensors):
             for tensor, parameter in zip(tensors, parameters, strict=True):
                 assert parameter.grad is not None
                 tensor.grad = parameter.grad[lane : lane + 1]
         optimizer.step()
         for parameter in parameters:
             parameter.grad = None
-        # In place: assigning a buffer, as += does, costs more than adding to it.
+        # In place: += would assign the buffer again, which costs more than the addition.
         self.loss_sum_l.add_(loss_l)
         self.norm_sum_l.add_(norm_l)
         self.summed_steps.add_(1)
-        # Written so that NaN, of which every comparison is false, counts as out of range too.
-        left_l = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf))
+        # Negated, so that NaN counts as out of range: every comparison with NaN is false.
+        out_l = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf))
         now = torch.stack([torch.full_like(loss_l, step + 1), loss_l, norm_l], dim=1)
-        first_l = left_l & (self.left_range[:, 0] == 0)
+        first_l = out_l & (self.left_range[:, 0] == 0)
         self.left_range.copy_(torch.where(first_l[:, None], now, self.left_range))
 
     def _accumulate(self, batch: Tensor) -> Tensor:
-        """Gradients of the batch's loss, a few sequences at a time; returns each lane's mean loss, shape [lanes]."""
-        parts = torch.split(batch, self.resources.micro_sequences or batch.shape[1], dim=1)
+        """Accumulate gradients over passes of a few sequences each; returns each lane's mean loss, shape [lanes]."""
+        passes = torch.split(batch, self.resources.micro_sequences or batch.shape[1], dim=1)
         losses_l = []
-        for number, part in enumerate(parts):
-            share = part.shape[1] / batch.shape[1]
-            with self._exchange_gradients(number == len(parts) - 1):
-                loss_l = self.model(part[..., :-1], part[..., 1:]) * share
+        for number, sequences in enumerate(passes):
+            share = sequences.shape[1] / batch.shape[1]
+            with self._exchange_gradients(last=number == len(passes) - 1):
+                loss_l = self.model(sequences[..., :-1], sequences[..., 1:]) * share
                 self.manual_backward(loss_l.sum())
             losses_l.append(loss_l.detach())
         return sum(losses_l[1:], losses_l[0])
 
     def _exchange_gradients(self, last: bool) -> Any:
-        """Processes exchange gradients once per step, after its last part."""
+        """A context for one backward pass: processes exchange gradients once per step, in its last pass."""
         if isinstance(self.model, FSDPModule):
             self.model.set_requires_gradient_sync(last)
         elif isinstance(strategy := self.trainer.strategy, DDPStrategy) and not last:
@@ -180,18 +180,20 @@ class LanguageModelling(lightning.LightningModule):
         return nullcontext()
 
     def learning_rate(self, step: int, lane: int = 0) -> float:
-        """Of a lane's optimiser step after `step` others."""
+        """The learning rate of a lane's optimiser step number `step`, counted from 0."""
         run = self.runs[lane]
         warmup = round(run.warmup_fraction * run.steps)
         return run.learning_rate * learning_rate_factor(step, run.steps, warmup, run.final_learning_rate_fraction)
 
     def share_means(self) -> None:
-        """Give every process the process_group's sums, so that any of them can write the checkpoint."""
+        """Average the loss sums over the processes, so that any process can write the checkpoint."""
         self.loss_sum_l.copy_(self.process_group.mean(self.loss_sum_l.clone()))
 
-    def take_means(self) -> list[dict[str, float | None]]:
-        """Training loss in nats and gradient norm of every lane, means over the steps since this was last asked; None where no
-        step was taken. Processes that share the run take them together."""
+    def pop_means(self) -> list[dict[str, float | None]]:
+        """Mean training loss in nats and mean gradient norm of every lane since the last call; None if there was no step.
+
+        All processes that share the run must call this together.
+        """
         if not self.summed_steps:
             return [{"train_loss": None, "gradient_norm": None} for _ in self.runs]
         loss_l = self.process_group.mean(self.loss_sum_l / self.summed_steps).tolist()
@@ -201,26 +203,28 @@ class LanguageModelling(lightning.LightningModule):
         return [{"train_loss": loss, "gradient_norm": norm} for loss, norm in zip(loss_l, norm_l, strict=True)]
 
     def configure_optimizers(self) -> AdamW:
-        """AdamW with decay on matrices and embeddings only; `training_step` sets the learning rate.
+        """AdamW with weight decay on matrices and embeddings only; `training_step` sets the learning rate.
 
-        Lanes of several recipes have tensors of their own in it, parts of the parameters. A GPU pays for these: it is given them
-        group by group.
+        If lanes differ in their recipe, each gets parameter groups of its own, with slices of the parameters. That is slower on a GPU,
+        which updates one group at a time.
         """
-        whole = self._decayed_first()
+        parameters = self._decayed_first()
         if same_recipe(self.runs):
-            self._of_lanes = []
+            self._lane_tensors = []
         else:
-            self._of_lanes = [[each.detach()[lane : lane + 1] for each in whole] for lane in range(len(self.runs))]
+            self._lane_tensors = [
+                [parameter.detach()[lane : lane + 1] for parameter in parameters] for lane in range(len(self.runs))
+            ]
         groups = []
-        of_runs: list[list[Any]] = [*self._of_lanes] or [[*whole]]
-        for run, tensors in zip(self.runs, of_runs, strict=False):
+        tensors_by_run: list[list[Any]] = [*self._lane_tensors] or [[*parameters]]
+        for run, tensors in zip(self.runs, tensors_by_run, strict=False):
             decayed, gains = ([tensor for tensor in tensors if tensor.dim() == dim] for dim in (3, 2))
             groups.append({"params": decayed, "weight_decay": run.weight_decay})
             groups.append({"params": gains, "weight_decay": 0.0})
         return AdamW(groups, lr=self.learning_rate(0), betas=(self.run.beta1, self.run.beta2), fused=True)
 
     def _decayed_first(self) -> list[nn.Parameter]:
-        """All parameters, in the order of the optimiser's groups."""
+        """All parameters in the order of the optimiser's groups: those with weight decay, then those without."""
         parameters = list(self.model.parameters())
         decayed = [parameter for parameter in parameters if parameter.dim() == 3]  # [lanes, in, out]
         gains = [parameter for parameter in parameters if parameter.dim() == 2]  # [lanes, width]

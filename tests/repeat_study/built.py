@@ -1,4 +1,4 @@
-"""A decoder with an induction circuit whose weights are set by hand, so that every score is known beforehand."""
+"""A decoder with a hand-built induction circuit, so that the right value of every score is known."""
 
 import torch
 
@@ -7,15 +7,15 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.heads import COPIES, NULL_SEQUENCES, SEQUENCES, HeadProbe
 
 TOKENS, D, D_HEAD, CONTEXT, LENGTH = 32, 256, 64, 128, 25
-# Dimensions of the residual stream. Positions are added to queries and keys alone; beyond 192 they hardly change over the
-# context, so that what a token says there is not drowned.
+# Dimensions of the residual stream. Positions are added to queries and keys only. Beyond dimension 192 they hardly change over the
+# context, so token identities can be read there.
 POSITION, OUTPUT, TOKEN, BEFORE = slice(0, 64), slice(128, 160), slice(192, 224), slice(224, 256)
 
 
 @torch.no_grad()
 def induction_circuit() -> Decoder:
-    """Layer 0 head 0 attends to the token before and notes it; layer 1 head 0 attends to where the token noted is the
-    present one, and predicts what stands there. The other heads of both layers do nothing."""
+    """Layer 0 head 0 attends to the previous token and copies it into BEFORE. Layer 1 head 0 attends to the position whose BEFORE
+    matches the current token, and predicts the token there. The other heads of both layers do nothing."""
     model = Decoder(Shape(2, D, 2, D_HEAD, 0), TOKENS, CONTEXT, [0])
     for name, parameter in model.named_parameters():
         if not name.endswith("gain"):
@@ -25,7 +25,7 @@ def induction_circuit() -> Decoder:
     before, induction = (block.attention for block in model.blocks)
     query, key = before.query_key.weight[0].chunk(2, dim=1)
     key[POSITION, :D_HEAD] = torch.eye(64)
-    for pair in range(32):  # turned back by one position
+    for pair in range(32):  # rotated back by one position
         angle = torch.tensor(-(10_000.0 ** (-2 * pair / D)))
         at = slice(2 * pair, 2 * pair + 2)
         query[at, at] = 60 * torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
@@ -40,11 +40,11 @@ def induction_circuit() -> Decoder:
 
 
 def random_copies(generator: torch.Generator) -> HeadProbe:
-    """The probe of heads for this vocabulary, token 0 at the start."""
+    """The head probe for this vocabulary, with token 0 at the start of each sequence."""
 
-    def draw() -> torch.Tensor:
+    def sample() -> torch.Tensor:
         return 1 + torch.randperm(TOKENS - 1, generator=generator)[:LENGTH]
 
-    copied = [draw().repeat(COPIES) for _ in range(SEQUENCES)]
-    fresh = [torch.cat([draw() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]  # too few tokens for no repeats
+    copied = [sample().repeat(COPIES) for _ in range(SEQUENCES)]
+    fresh = [torch.cat([sample() for _ in range(COPIES)]) for _ in range(NULL_SEQUENCES)]  # repeats cannot be avoided
     return HeadProbe(torch.nn.functional.pad(torch.stack(copied + fresh), (1, 0)), LENGTH)

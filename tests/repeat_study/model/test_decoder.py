@@ -15,14 +15,16 @@ VOCABULARY, CONTEXT = 50, 12
 def decoder(seeds: list[int], name: str = "2x32") -> Decoder:
     model = Decoder(shape_of(name), VOCABULARY, CONTEXT, seeds)
     generator = torch.Generator().manual_seed(99)
-    with torch.no_grad():  # larger weights than at the start: attention far from uniform, gains far from one
+    with (
+        torch.no_grad()
+    ):  # larger than initial weights, so that attention is far from uniform and gains are far from one
         for name_, parameter in model.named_parameters():
             parameter.mul_(torch.rand(parameter.shape[1:], generator=generator) + 0.5 if "gain" in name_ else 8.0)
     return model
 
 
 def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
-    """The decoder of one lane and one sequence written out in float64 numpy, position by position, head by head."""
+    """The decoder for one lane and one sequence, written out in float64 numpy, position by position and head by head."""
     weights = {name: parameter.detach().double().numpy()[0] for name, parameter in model.named_parameters()}
     shape, qwen = model.shape, model.shape.style is Style.QWEN
     steps = np.arange(len(tokens))
@@ -33,7 +35,7 @@ def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gain
 
     def positioned(head: np.ndarray) -> np.ndarray:
-        """Rotary positions as products of complex numbers, dimension i paired with i + d_head/2."""
+        """Rotary positions as products of complex numbers; dimension i is paired with i + d_head/2."""
         half = shape.d_head // 2
         turned = (head[:, :half] + 1j * head[:, half:]) * np.exp(
             1j * np.outer(steps, 10000.0 ** (-np.arange(half) / half))
@@ -51,18 +53,18 @@ def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
         w_query, w_key = np.split(block["attention.query_key.weight"], 2, axis=1)
         source = h if qwen else h + sinusoids
         query, key, value = source @ w_query, source @ w_key, h @ block["attention.value.weight"]
-        mixed = np.zeros_like(value)
+        outputs = np.zeros_like(value)
         for head in range(shape.heads):
-            part = slice(head * shape.d_head, (head + 1) * shape.d_head)
-            q, k = query[:, part], key[:, part]
+            columns = slice(head * shape.d_head, (head + 1) * shape.d_head)
+            q, k = query[:, columns], key[:, columns]
             if qwen:
                 q = positioned(norm(q, block["attention.query_norm.gain"]))
                 k = positioned(norm(k, block["attention.key_norm.gain"]))
             for t in steps:
                 scores = k[: t + 1] @ q[t] / math.sqrt(shape.d_head)
                 pattern = np.exp(scores - scores.max())
-                mixed[t, part] = pattern / pattern.sum() @ value[: t + 1, part]
-        x = x + mixed @ block["attention.out.weight"]
+                outputs[t, columns] = pattern / pattern.sum() @ value[: t + 1, columns]
+        x = x + outputs @ block["attention.out.weight"]
         if shape.mlp_width:
             h = norm(x, block["mlp.0.gain"]) @ block["mlp.1.into.weight"]
             if qwen:
@@ -93,13 +95,13 @@ def test_logits_and_losses_equal_an_independent_float64_reference(name: str) -> 
 
 
 @pytest.mark.parametrize("rows", [1, 5, 36])
-def test_the_chunked_loss_has_the_gradients_of_the_plain_one(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunked_loss_has_the_gradients_of_plain_cross_entropy(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_chunks", lambda x, w: [slice(at, at + rows) for at in range(0, x.shape[1], rows)])
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, CONTEXT, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 8, VOCABULARY, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (2, 3, CONTEXT), generator=generator)
-    scale = torch.tensor([2.0, 3.0])  # the two lanes' losses count differently: each gradient is its own
+    scale = torch.tensor([2.0, 3.0])  # different weights for the two lanes, so that mixed-up gradients would show
     plain = torch.nn.functional.cross_entropy(
         torch.einsum("lbtd,ldv->lbtv", x, weight).flatten(0, 2), targets.flatten(), reduction="none"
     ).view_as(targets)
@@ -108,23 +110,23 @@ def test_the_chunked_loss_has_the_gradients_of_the_plain_one(rows: int, monkeypa
     found = torch.autograd.grad((chunked * scale).sum(), (x, weight))
     assert torch.allclose(chunked.double(), plain.mean(dim=(1, 2)), atol=1e-6)
     assert torch.allclose(token_losses(x, weight, targets).double(), plain, atol=1e-6)
-    for one, other in zip(found, wanted, strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for gradient, expected in zip(found, wanted, strict=True):
+        assert torch.allclose(gradient, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["2x32", "2x32-attn", "2x64-qwen"])
-def test_checkpointed_activations_change_no_gradient(name: str) -> None:
+def test_checkpointing_activations_changes_no_gradient(name: str) -> None:
     tokens = torch.randint(0, VOCABULARY, (1, 2, CONTEXT + 1), generator=torch.Generator().manual_seed(1))
     gradients = []
     for checkpointed in (False, True):
         model = Decoder(shape_of(name), VOCABULARY, CONTEXT, [0], checkpointed)
         model(tokens[..., :-1], tokens[..., 1:]).sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert all(torch.equal(kept, recomputed) for kept, recomputed in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("name", ["2x32", "2x64-qwen"])
-def test_a_mix_of_explicit_patterns_gives_what_the_fused_kernel_gives(name: str) -> None:
+def test_explicit_attention_patterns_give_the_residual_of_the_fused_kernel(name: str) -> None:
     model = decoder([0, 1], name)
     tokens = torch.randint(0, VOCABULARY, (2, 3, CONTEXT), generator=torch.Generator().manual_seed(1))
     layers = []
@@ -139,7 +141,7 @@ def test_a_mix_of_explicit_patterns_gives_what_the_fused_kernel_gives(name: str)
     assert layers == [0, 1]
 
 
-def test_no_position_sees_what_comes_after_it() -> None:
+def test_no_position_sees_later_tokens() -> None:
     model = decoder([0])
     tokens = torch.randint(0, VOCABULARY, (1, 1, CONTEXT))
     changed = tokens.clone()
@@ -156,11 +158,11 @@ def test_positions_reach_queries_and_keys_but_not_values() -> None:
     same = torch.randn(1, 1, 1, 32).expand(1, 1, CONTEXT, 32)  # the same vector at every position
     query, key, value = attention.queries_keys_values(same)
     assert torch.allclose(value, value[:, :, :1].expand_as(value), atol=1e-6)
-    for moved in (query, key):
-        assert (moved[:, :, 1:] - moved[:, :, :1]).abs().amax(dim=-1).min() > 1e-2
+    for positioned in (query, key):
+        assert (positioned[:, :, 1:] - positioned[:, :, :1]).abs().amax(dim=-1).min() > 1e-2
 
 
-def test_sinusoid_is_the_published_one() -> None:
+def test_sinusoid_equals_the_published_formula() -> None:
     table = sinusoid(20, 8)
     for t in (0, 3, 19):
         for column in range(8):
@@ -169,14 +171,14 @@ def test_sinusoid_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["2x32", "2x32-attn", "2x64-qwen"])
-def test_lanes_are_the_models_of_their_seeds_and_never_meet(name: str) -> None:
+def test_a_lane_equals_the_single_model_of_its_seed(name: str) -> None:
     bundle, alone = decoder([3, 5], name), [decoder([3], name), decoder([5], name)]
     tokens = torch.randint(0, VOCABULARY, (2, 4, CONTEXT + 1))
     losses = bundle(tokens[..., :-1], tokens[..., 1:])
     losses.sum().backward()
     for lane, model in enumerate(alone):
-        own = tokens[lane : lane + 1]
-        alone_loss = model(own[..., :-1], own[..., 1:])
+        lane_tokens = tokens[lane : lane + 1]
+        alone_loss = model(lane_tokens[..., :-1], lane_tokens[..., 1:])
         alone_loss.sum().backward()
         assert torch.allclose(losses[lane], alone_loss[0], atol=1e-6)
         for ours, theirs in zip(bundle.parameters(), model.parameters(), strict=True):
@@ -185,7 +187,7 @@ def test_lanes_are_the_models_of_their_seeds_and_never_meet(name: str) -> None:
             assert torch.allclose(ours.grad[lane], theirs.grad[0], atol=1e-6)
 
 
-def test_an_untrained_model_knows_nothing() -> None:
+def test_an_untrained_model_has_the_loss_of_uniform_guessing() -> None:
     model = Decoder(shape_of("2x32"), VOCABULARY, CONTEXT, [0])
     tokens = torch.randint(0, VOCABULARY, (1, 64, CONTEXT + 1))
     assert float(model.token_losses(tokens).mean()) == pytest.approx(math.log(VOCABULARY), abs=0.02)

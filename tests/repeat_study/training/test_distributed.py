@@ -1,4 +1,4 @@
-"""One run on several processes, or in several parts of a step, is the run of one process and one part."""
+"""A run gives the same losses on several processes, in several passes per step, compiled, and on a GPU."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.checkpoints.files import checkpointed_step
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.local.scheduler import Event, LocalScheduler
@@ -16,7 +17,7 @@ from repeat_study.records.outcome import Ended, Outcome
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tables import read_table
 from repeat_study.training.distributed import ProcessGroup
-from repeat_study.training.trainer import furthest_behind, train
+from repeat_study.training.trainer import check_same_step, train
 
 CLOSE = 1e-5  # nats; measured: 4e-7 or less
 
@@ -42,18 +43,20 @@ def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one(
+def test_two_processes_give_the_losses_of_one_process(
     sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     resources = Resources(processes_per_run=2, sharing=sharing, micro_sequences=2, keep_checkpoints="log")
     ended = LocalScheduler(store, tmp_path, 2, lambda event: None, resources).train([runs[4]])
     assert ended[runs[4].name] == Ended(runs[4].name, Outcome.DONE)
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
-    assert scores(tmp_path, runs[4]) == pytest.approx(scores(alone, runs[4]), abs=1e-4), "heads of sharded weights too"
+    assert scores(tmp_path, runs[4]) == pytest.approx(scores(alone, runs[4]), abs=1e-4), (
+        "also for heads of sharded weights"
+    )
 
 
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
-def test_a_run_begun_by_two_processes_may_be_finished_by_one(
+def test_a_run_started_by_two_processes_can_be_finished_by_one(
     sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     def listen(event: Event) -> None:
@@ -68,46 +71,47 @@ def test_a_run_begun_by_two_processes_may_be_finished_by_one(
     assert losses(tmp_path, run) == pytest.approx(losses(alone, run), abs=CLOSE)
 
 
-class Elsewhere(ProcessGroup):
-    """The second process of two, whose lead has trained a step more."""
+class OneStepBehindTheLead(ProcessGroup):
+    """The second process of two; the lead sees a checkpoint that is one step newer."""
 
-    def broadcast(self, thing: Any) -> Any:
-        return thing + 1
-
-
-def test_processes_that_see_different_checkpoints_do_not_train(runs: list[Run], tmp_path: Path) -> None:
-    directory, process_group = RunDirectory(tmp_path), Elsewhere(rank=1, world=2)
-    with pytest.raises(InputError, match=r"last.ckpt: step 0 here and 1 where the lead process is"):
-        furthest_behind(runs[:1], {runs[0]: directory}, process_group, {})
+    def broadcast(self, value: Any) -> Any:
+        return value + 1
 
 
-def test_a_step_in_parts_is_the_step_as_a_whole(
+def test_processes_that_see_different_checkpoints_refuse_to_train(runs: list[Run], tmp_path: Path) -> None:
+    directory, process_group = RunDirectory(tmp_path), OneStepBehindTheLead(rank=1, world=2)
+    step = checkpointed_step(runs[0], directory)
+    with pytest.raises(InputError, match=r"last.ckpt: step 0 on this process, step 1 on the lead process"):
+        check_same_step(directory, step, process_group)
+
+
+def test_accumulating_gradients_over_passes_changes_no_loss(
     alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(micro_sequences=3)) is Outcome.DONE  # 3 + 3 + 2 of 8
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
 
 
-def test_bfloat16_learns_as_float32_does(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_bfloat16_learns_like_float32(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(precision="bfloat16")) is Outcome.DONE
     found, wanted = losses(tmp_path, runs[4]), losses(alone, runs[4])
     assert found != wanted and found == pytest.approx(wanted, abs=0.02)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_parts_change_no_loss(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_compiling_changes_no_loss(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(compile=True)) is Outcome.DONE
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
     checkpoints = [RunDirectory(folder / runs[4].name).checkpoint for folder in (tmp_path, alone)]
     states = [torch.load(path, weights_only=True)["state_dict"] for path in checkpoints]
-    assert states[0].keys() == states[1].keys(), "a compiled run's checkpoint is anybody's"
+    assert states[0].keys() == states[1].keys(), "checkpoints of compiled and uncompiled runs are interchangeable"
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_sizes_that_follow_each_other_in_a_process_are_all_compiled(
+def test_all_model_sizes_trained_in_one_process_are_compiled(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    """Graphs pile up over the runs of a process, and beyond a limit torch silently goes back to uncompiled."""
+    """Graphs accumulate over the runs of a process, and beyond a limit torch silently stops compiling."""
     graphs = []
     for model in ("9x16", "2x32", "1x64", "3x16"):
         run = runs[0].model_copy(update={"model": model, "tokens": 4 * 32 * 8})
@@ -116,7 +120,7 @@ def test_sizes_that_follow_each_other_in_a_process_are_all_compiled(
         counted = torch._dynamo.utils.counters
         assert not counted["recompile_limit"] and not counted["graph_break"]
         graphs.append(counted["stats"]["unique_graphs"])
-    assert graphs == [2, 2, 2, 2], "one for all blocks, one for the loss, whatever the depth"
+    assert graphs == [2, 2, 2, 2], "one for all blocks and one for the loss, at any depth"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

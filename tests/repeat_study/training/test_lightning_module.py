@@ -7,7 +7,7 @@ from repeat_study.config.run import Run
 from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane, learning_rate_factor
 
 
-def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
     factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
     assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factors[10] == 1.0 and factors[55] == pytest.approx(0.55) and factors[100] == pytest.approx(0.1)
@@ -15,7 +15,7 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert learning_rate_factor(0, 100, 0, 0.0) == 1.0
 
 
-def test_clipping_takes_each_lane_by_itself() -> None:
+def test_clipping_treats_each_lane_separately() -> None:
     gradients = [torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([[[4.0]], [[0.4]]])]
     parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -25,7 +25,7 @@ def test_clipping_takes_each_lane_by_itself() -> None:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         assert parameter.grad is not None
         assert torch.allclose(parameter.grad[0], gradient[0] / 5, atol=1e-5), "the large lane is scaled to norm 1"
-        assert torch.equal(parameter.grad[1], gradient[1]), "the small one is left alone"
+        assert torch.equal(parameter.grad[1], gradient[1]), "the small lane is unchanged"
 
 
 def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Run]) -> None:
@@ -40,8 +40,8 @@ def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Ru
         assert (id(parameter) in decayed) == ("gain" not in name), name
 
 
-def test_clipping_by_a_norm_for_each_lane_is_clipping_by_that_number(runs: list[Run]) -> None:
-    """To the bit: a lane in a bundle and a run alone are scaled alike, by what torch makes of a number over a tensor."""
+def test_clipping_with_one_norm_per_lane_equals_clipping_with_that_number(runs: list[Run]) -> None:
+    """Bit for bit: a lane in a bundle is scaled like a run alone, which torch computes as a number divided by a tensor."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         gradient = torch.rand(3, 4, 5, generator=generator)

@@ -1,4 +1,4 @@
-"""Runs of real processes: interrupted, killed, resumed, refused."""
+"""Training runs in their directories: interrupted, killed, resumed, diverged, refused."""
 
 import json
 import multiprocessing
@@ -30,31 +30,31 @@ from repeat_study.probes.evaluation import evaluator
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import read_table
-from repeat_study.training.callback import Diverged
+from repeat_study.training.divergence import Diverged
 from repeat_study.training.lightning_module import LanguageModelling
 from repeat_study.training.trainer import train
 
 
-def same_value(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_value, one, other))
-    return bool(one == other)
+def same_value(found: Any, wanted: Any) -> bool:
+    if isinstance(found, torch.Tensor):
+        return torch.equal(found, wanted)
+    if isinstance(found, dict):
+        return found.keys() == wanted.keys() and all(same_value(found[key], wanted[key]) for key in found)
+    if isinstance(found, list | tuple):
+        return len(found) == len(wanted) and all(map(same_value, found, wanted))
+    return bool(found == wanted)
 
 
-def assert_same_result(one: Path, other: Path) -> None:
-    """Metrics to the byte; weights, optimiser and schedule to the bit; the same TensorBoard points."""
-    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+def assert_same_result(found_run: Path, wanted_run: Path) -> None:
+    """Metrics to the byte; weights, optimiser state and tables bit for bit; the same TensorBoard points."""
+    assert (found_run / "metrics.jsonl").read_bytes() == (wanted_run / "metrics.jsonl").read_bytes()
     for table in ("heads.parquet", "paragraph.parquet"):
-        found, wanted = parquet.read_table(one / table), parquet.read_table(other / table)
+        found, wanted = parquet.read_table(found_run / table), parquet.read_table(wanted_run / table)
         assert found.num_rows and found.equals(wanted), table
-    states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (one, other)]
-    for part in ("state_dict", "optimizer_states", "global_step"):
-        assert same_value(states[0][part], states[1][part]), part
-    assert tensorboard_points(one) == tensorboard_points(other)
+    states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (found_run, wanted_run)]
+    for key in ("state_dict", "optimizer_states", "global_step"):
+        assert same_value(states[0][key], states[1][key]), key
+    assert tensorboard_points(found_run) == tensorboard_points(wanted_run)
 
 
 def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -74,7 +74,7 @@ def undisturbed(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run]) -> None:
+def test_a_finished_run_has_complete_records(undisturbed: Path, runs: list[Run]) -> None:
     for run in runs:
         directory = RunDirectory(undisturbed / run.name)
         rows = directory.rows()
@@ -85,7 +85,7 @@ def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run
         assert (spec["repeats"], spec["seed"], spec["model"]) == (run.repeats, run.seed, run.model)
         assert spec["pool_tokens"] * run.repeats + spec["unique_tokens"] == spec["trained_tokens"]
         assert rows[0]["seen_unique_loss"] is None and rows[-1]["seen_unique_loss"] is not None
-        assert rows[-1]["test_loss"] < rows[0]["test_loss"] - 0.5, "it learns"
+        assert rows[-1]["test_loss"] < rows[0]["test_loss"] - 0.5, "the model learns"
         points = tensorboard_points(directory.path)
         assert [step for step, _ in points["loss/test"]] == [row["tokens"] for row in rows]
         assert [loss for _, loss in points["loss/test"]] == pytest.approx([row["test_loss"] for row in rows])
@@ -100,22 +100,22 @@ def test_a_finished_run_holds_its_whole_record(undisturbed: Path, runs: list[Run
         assert read_table(directory.paragraph).num_rows == len(steps) * 4 * 8
 
 
-def test_repeats_lower_the_loss_on_the_pool_below_the_clean_runs_null(undisturbed: Path, runs: list[Run]) -> None:
+def test_repetition_lowers_the_pool_loss_below_that_of_the_clean_run(undisturbed: Path, runs: list[Run]) -> None:
     def final(run: Run) -> float:
         return float(RunDirectory(undisturbed / run.name).rows()[-1]["pool_loss"])
 
-    clean, _, most = (run for run in runs if run.model == "2x16")
-    assert final(most) < final(clean) - 0.1
+    clean, _, most_repeated = (run for run in runs if run.model == "2x16")
+    assert final(most_repeated) < final(clean) - 0.1
 
 
-def test_a_run_stopped_at_random_steps_ends_as_if_never_stopped(
+def test_a_run_stopped_at_random_steps_ends_like_an_undisturbed_one(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, dice = runs[-1], random.Random(0)
     outcomes = []
     while Outcome.DONE not in outcomes:
-        patience = iter(range(dice.randint(1, 20)))
-        outcomes.append(train(run, store, tmp_path, should_stop=lambda left=patience: next(left, None) is None))
+        steps_left = iter(range(dice.randint(1, 20)))
+        outcomes.append(train(run, store, tmp_path, should_stop=lambda left=steps_left: next(left, None) is None))
     assert outcomes.count(Outcome.INTERRUPTED) >= 3
     assert_same_result(undisturbed / run.name, tmp_path / run.name)
 
@@ -125,7 +125,7 @@ def _train_in_child(run: Run, store_dir: Path, folder: Path) -> None:
     train(run, TokenStore(store_dir), folder)
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
+def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, dice = runs[1], random.Random(1)
@@ -135,9 +135,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
     for _ in range(20):
         child = context.Process(target=_train_in_child, args=(run, store.folder, tmp_path))
         child.start()
-        had = len(directory.rows())
-        while child.is_alive() and len(directory.rows()) <= had and kills < 4:
-            time.sleep(0.002)  # until it has got one evaluation further
+        evaluations = len(directory.rows())
+        while child.is_alive() and len(directory.rows()) <= evaluations and kills < 4:
+            time.sleep(0.002)  # until it has written one more evaluation
         if kills < 4 and not directory.done.exists():
             time.sleep(dice.random() * 0.05)
             os.kill(child.pid or 0, signal.SIGKILL)
@@ -149,12 +149,12 @@ def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
     assert_same_result(undisturbed / run.name, directory.path)
 
 
-@pytest.mark.timeout(1200)  # twenty times a process imports torch
+@pytest.mark.timeout(1200)  # twenty processes import torch
 def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     evaluation = runs[1].evaluation.model_copy(update={"even_points": 60})
     run = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
     dice, kills = random.Random(2), list[signal.Signals]()
-    lives = set[int | None]()
+    pids = set[int | None]()
 
     def kill(pid: int) -> None:
         with suppress(ProcessLookupError):
@@ -162,21 +162,21 @@ def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: T
 
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.step > 0 and not event.resumed and len(kills) < 20:
-            for worker in multiprocessing.active_children():  # none where the event outlived its process
-                if worker.pid not in lives:
-                    lives.add(worker.pid)
+            for worker in multiprocessing.active_children():  # none if the process ended after it sent the event
+                if worker.pid not in pids:
+                    pids.add(worker.pid)
                     kills.append(dice.choice([signal.SIGKILL, signal.SIGTERM]))
                     threading.Timer(dice.random() * 0.1, kill, [worker.pid]).start()
 
     assert LocalScheduler(store, tmp_path / "killed", 1, listen).train([run])[run.name].outcome is Outcome.DONE
     assert len(kills) == 20 and len(set(kills)) == 2
     sessions = (tmp_path / "killed" / run.name / "sessions.jsonl").read_text().splitlines()
-    assert len(sessions) >= 19, "every kill but one after the end began another session"
+    assert len(sessions) >= 19, "every kill started another session, except one after the end of the run"
     assert train(run, store, tmp_path / "undisturbed") is Outcome.DONE
     assert_same_result(tmp_path / "undisturbed" / run.name, tmp_path / "killed" / run.name)
 
 
-def test_sigterm_saves_the_step_it_came_in(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_sigterm_saves_the_current_step(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     def listen(progress: Progress) -> None:
         if progress.step == 16:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -188,12 +188,12 @@ def test_sigterm_saves_the_step_it_came_in(runs: list[Run], store: TokenStore, t
     assert step in (16, 17)
 
 
-def test_a_crash_between_two_writes_is_mended(
+def test_a_run_recovers_from_a_crash_between_two_writes(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run = runs[0]
-    patience = iter(range(20))
-    train(run, store, tmp_path, should_stop=lambda: next(patience, None) is None)
+    steps_left = iter(range(20))
+    train(run, store, tmp_path, should_stop=lambda: next(steps_left, None) is None)
     directory = RunDirectory(tmp_path / run.name)
     # As if the process died after writing metrics of a later step, in the middle of the next line.
     with directory.metrics.open("a") as file:
@@ -209,14 +209,14 @@ def test_a_finished_run_is_not_trained_again(undisturbed: Path, runs: list[Run],
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
 
 
-def test_a_run_is_never_trained_twice_at_once(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_run_is_never_trained_by_two_processes_at_once(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     with exclusive_lock(RunDirectory(tmp_path / runs[0].name).lock):
         assert RunDirectory(tmp_path / runs[0].name).status() is Status.RUNNING
         assert train(runs[0], store, tmp_path) is Outcome.BUSY
     assert not RunDirectory(tmp_path / runs[0].name).spec.exists()
 
 
-def test_a_directory_made_by_another_spec_is_refused_and_not_touched(
+def test_a_directory_made_by_another_spec_is_refused_and_left_alone(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     directory = RunDirectory(tmp_path / runs[0].name)
@@ -232,22 +232,24 @@ def test_a_directory_made_by_another_spec_is_refused_and_not_touched(
         train(runs[0], store, tmp_path)
 
 
-def test_a_failure_is_recorded_and_cleared_by_the_next_try(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_failure_is_recorded_and_cleared_by_the_next_attempt(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
     run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
 
-    def trip(progress: Progress) -> None:
+    def fail(progress: Progress) -> None:
         if progress.step >= 16:
-            raise RuntimeError("tripped")
+            raise RuntimeError("report failed")
 
-    with pytest.raises(RuntimeError, match="tripped"):
-        train(run, store, tmp_path, report=trip)
+    with pytest.raises(RuntimeError, match="report failed"):
+        train(run, store, tmp_path, report=fail)
     assert directory.status() is Status.FAILED
-    assert directory.failure() == "RuntimeError: tripped (step 16)"
+    assert directory.failure() == "RuntimeError: report failed (step 16)"
     assert train(run, store, tmp_path) is Outcome.DONE
     assert directory.status() is Status.DONE and not directory.failed.exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_loss_of_nan_stops_the_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
     with pytest.raises(Diverged, match="test_loss is nan"):
         train(run, store, tmp_path)
@@ -256,16 +258,16 @@ def test_a_loss_that_is_no_number_stops_the_run(runs: list[Run], store: TokenSto
     assert all(row["train_loss"] is None or row["train_loss"] == row["train_loss"] for row in directory.rows())
 
 
-def test_a_run_that_leaves_the_range_keeps_its_last_good_checkpoint(
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
-    sound = LanguageModelling.learning_rate
-    with monkeypatch.context() as planted:
-        planted.setattr(
+    intact = LanguageModelling.learning_rate
+    with monkeypatch.context() as patched:
+        patched.setattr(
             LanguageModelling,
             "learning_rate",
-            lambda self, step, lane=0: 1e4 if step == 20 else sound(self, step, lane),
+            lambda self, step, lane=0: 1e4 if step == 20 else intact(self, step, lane),
         )
         with pytest.raises(
             Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; accepted is a loss up to 11.54"
@@ -285,18 +287,18 @@ def test_ruined_weights_are_never_saved(runs: list[Run], store: TokenStore, tmp_
     assert not directory.checkpoint.exists() and all(row["test_loss"] < 11.5 for row in directory.rows())
 
 
-def test_a_run_keeps_the_precision_it_began_with(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_run_keeps_the_precision_it_started_with(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = interrupted(runs[0], store, tmp_path)
     with pytest.raises(
         InputError, match=r"started in float32 and would continue in bfloat16; set resources\.precision="
     ):
         train(runs[0], store, tmp_path, resources=Resources(precision="bfloat16"))
-    assert directory.status() is Status.INTERRUPTED, "the run is not at fault"
+    assert directory.status() is Status.INTERRUPTED, "the run did not fail"
     assert train(runs[0], store, tmp_path) is Outcome.DONE
 
 
 @pytest.mark.parametrize("keep", ["last", "log", "all"])
-def test_weights_are_kept_at_the_evaluations_that_were_asked_for(
+def test_weights_are_kept_at_the_requested_evaluations(
     keep: Keep, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, directory = runs[1], RunDirectory(tmp_path / runs[1].name)
@@ -315,23 +317,23 @@ def test_weights_are_kept_at_the_evaluations_that_were_asked_for(
         ] == losses[step]
 
 
-def test_a_run_says_what_its_machine_did(undisturbed: Path, runs: list[Run]) -> None:
+def test_a_run_records_its_machine_time_and_memory(undisturbed: Path, runs: list[Run]) -> None:
     directory = RunDirectory(undisturbed / runs[0].name)
     (session,) = map(json.loads, (directory.path / "sessions.jsonl").read_text().splitlines())
     assert (session["step"], session["precision"], session["processes"]) == (0, "float32", 1)
     done, last = json.loads(directory.done.read_text()), directory.timings()[-1]
-    spent = [last[f"{account}_seconds"] for account in ("train", "evaluation", "saving")]
-    assert min(spent) > 0 and done["evaluation_share"] == pytest.approx(spent[1] / sum(spent))
+    seconds = [last[f"{account}_seconds"] for account in ("train", "evaluation", "saving")]
+    assert min(seconds) > 0 and done["evaluation_share"] == pytest.approx(seconds[1] / sum(seconds))
     assert 0 < last["utilisation"] < 1 and last["memory_bytes"] > 1e8 and last["seconds_left"] == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_a_damaged_checkpoint_is_named_and_touches_nothing(
+def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(
     content: bytes | None, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, directory = runs[0], interrupted(runs[0], store, tmp_path)
-    whole = directory.checkpoint.read_bytes()
-    directory.checkpoint.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    intact = directory.checkpoint.read_bytes()
+    directory.checkpoint.write_bytes(intact[: len(intact) // 2] if content is None else content)
     rows = directory.metrics.read_bytes()
     with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\); delete it to train the run from its start"):
         train(run, store, tmp_path)
@@ -342,7 +344,7 @@ def test_a_damaged_checkpoint_is_named_and_touches_nothing(
 
 @pytest.mark.parametrize("which", ["metrics.jsonl", "timing.jsonl"])
 @pytest.mark.parametrize("kept", [0, 2])
-def test_evaluations_that_are_missing_are_noticed(
+def test_missing_evaluations_are_refused(
     which: str, kept: int, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     directory = interrupted(runs[0], store, tmp_path)
@@ -353,60 +355,56 @@ def test_evaluations_that_are_missing_are_noticed(
 
 
 @pytest.mark.parametrize("which", ["heads.parquet", "paragraph.parquet"])
-def test_tables_that_are_missing_or_damaged_are_noticed(
-    which: str, runs: list[Run], store: TokenStore, tmp_path: Path
-) -> None:
+def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = interrupted(runs[0], store, tmp_path)
     path = directory.path / which
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     path.unlink()
     with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
         train(runs[0], store, tmp_path)
-    path.write_bytes(whole[:-9])
+    path.write_bytes(intact[:-9])
     with pytest.raises(InputError, match=rf"{which}: damaged"):
         train(runs[0], store, tmp_path)
-    assert path.read_bytes() == whole[:-9], "nothing is touched"
-    path.write_bytes(whole)
+    assert path.read_bytes() == intact[:-9], "nothing is changed"
+    path.write_bytes(intact)
     assert train(runs[0], store, tmp_path) is Outcome.DONE
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
         directory.check_unaltered()
 
 
 def test_a_checkpoint_of_another_run_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    one, other = (interrupted(run, store, tmp_path) for run in runs[:2])
-    shutil.copy(one.checkpoint, other.checkpoint)
+    first, second = (interrupted(run, store, tmp_path) for run in runs[:2])
+    shutil.copy(first.checkpoint, second.checkpoint)
     with pytest.raises(InputError, match=rf"last.ckpt: a checkpoint of another spec \({runs[0].identity[:8]}\)"):
         train(runs[1], store, tmp_path)
 
 
 def interrupted(run: Run, store: TokenStore, folder: Path) -> RunDirectory:
-    patience = iter(range(39))
-    assert train(run, store, folder, should_stop=lambda: next(patience, None) is None) is Outcome.INTERRUPTED
+    steps_left = iter(range(39))
+    assert train(run, store, folder, should_stop=lambda: next(steps_left, None) is None) is Outcome.INTERRUPTED
     return RunDirectory(folder / run.name)
 
 
-def test_the_clock_goes_on_where_it_stopped(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_the_clock_resumes_from_the_checkpoint(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = interrupted(runs[0], store, tmp_path)
     before = directory.timings()[-1]
     assert train(runs[0], store, tmp_path) is Outcome.DONE
     timings = directory.timings()
     assert all(b["train_seconds"] > a["train_seconds"] for a, b in pairwise(timings))
     rates = [timing["tokens_per_second"] for timing in timings if timing["step"] > 1]
-    assert max(rates) < 20 * min(rates), "tokens trained before the stop are not counted into the time after it"
+    assert max(rates) < 20 * min(rates), "tokens trained before the stop do not count towards the speed after it"
     assert timings[-1]["train_seconds"] > before["train_seconds"]
 
 
-def test_somebody_who_asks_for_the_status_keeps_nobody_from_training(
-    runs: list[Run], store: TokenStore, tmp_path: Path
-) -> None:
+def test_asking_for_the_status_never_blocks_training(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / runs[0].name)
     directory.make()
     directory.lock.touch()
-    asking = threading.Event()
+    done = threading.Event()
 
     def ask() -> None:
-        while not asking.is_set():
+        while not done.is_set():
             directory.status()
 
     watcher = threading.Thread(target=ask)
@@ -416,11 +414,13 @@ def test_somebody_who_asks_for_the_status_keeps_nobody_from_training(
             with exclusive_lock(directory.lock):
                 pass
     finally:
-        asking.set()
+        done.set()
         watcher.join()
 
 
-def test_seeds_change_the_start_and_arms_share_it(undisturbed: Path, runs: list[Run], store: TokenStore) -> None:
+def test_runs_of_one_seed_and_size_start_from_the_same_weights(
+    undisturbed: Path, runs: list[Run], store: TokenStore
+) -> None:
     first = {run.label: RunDirectory(undisturbed / run.name).rows()[0]["test_loss"] for run in runs}
     assert len({loss for label, loss in first.items() if label.startswith("1x16")}) == 1
     other = runs[0].model_copy(update={"seed": 1})

@@ -1,0 +1,40 @@
+"""When a run has diverged: a number that is not finite, or a loss far above that of guessing."""
+
+import math
+from typing import Any
+
+# A loss above this many times log(vocabulary), the loss of a uniform guess, counts as diverged.
+MAX_LOSS_RATIO = 2.0
+
+
+class Diverged(RuntimeError):
+    """The run cannot go on: its loss or gradient norm is not finite, or its loss is too large."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def max_loss(vocabulary: int) -> float:
+    """The loss in nats above which a run has diverged."""
+    return MAX_LOSS_RATIO * math.log(vocabulary)
+
+
+def divergence_in_training(step: int, loss: float, gradient_norm: float, largest_loss: float) -> Diverged:
+    """The error of a run whose loss or gradient norm went out of range in training step number `step`."""
+    return Diverged(
+        f"training loss {loss:.4g} nats, gradient norm {gradient_norm:.3g}; accepted is a loss up to {largest_loss:.4g}",
+        step,
+    )
+
+
+def divergence_in_evaluation(row: dict[str, Any], step: int, largest_loss: float) -> Diverged | None:
+    """The error if an evaluation's row of metrics shows a diverged run, else None."""
+    for key, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return Diverged(f"{key} is {value}", step)
+    # A model that memorised its pool may be bad at everything else. One that is bad at both is ruined and must not be saved.
+    if min(row["test_loss"], row["pool_loss"]) > largest_loss:
+        losses = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
+        return Diverged(f"{losses}; accepted is up to {largest_loss:.4g}", step)
+    return None

@@ -1,0 +1,63 @@
+"""One run in training, alone or as one lane of a bundle: its directory, evaluation sets, clock and TensorBoard events."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from repeat_study.checkpoints.parents import FinishedParent, finished_parent
+from repeat_study.config.run import Run
+from repeat_study.model.hardware import precision_name
+from repeat_study.probes.evaluation import Evaluator, evaluator
+from repeat_study.records.evaluations import heads_of, rewind
+from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.tensorboard.run_writer import TensorBoardWriter
+from repeat_study.training.divergence import Diverged
+from repeat_study.training.session import Session
+
+
+@dataclass
+class Clock:
+    """Seconds that a run has spent, over all of its sessions."""
+
+    train: float = 0.0
+    evaluation: float = 0.0
+    saving: float = 0.0
+
+    def add(self, account: str, seconds: float) -> None:
+        """Add seconds to one of the accounts."""
+        setattr(self, account, getattr(self, account) + seconds)
+
+
+@dataclass
+class Lane:
+    """A run in training, and everything that is written about it."""
+
+    run: Run
+    directory: RunDirectory
+    evaluator: Evaluator
+    parent: FinishedParent | None = None
+    parent_sha256: str | None = None  # of the parent's weights, if this session started from them
+    previous_rows: list[dict[str, Any]] = field(default_factory=list)  # evaluations before the step it resumes from
+    clock: Clock = field(default_factory=Clock)
+    tensorboard: TensorBoardWriter | None = None  # on the lead process only
+    diverged: Diverged | None = None  # once set, nothing more is written about the run
+
+    def open_tensorboard(self) -> None:
+        """Start the run's events, with those of the previous rows written again."""
+        rows = [row | timing for row, timing in zip(self.previous_rows, self.directory.timings(), strict=True)]
+        heads = heads_of(self.directory, self.previous_rows)
+        self.tensorboard = TensorBoardWriter(self.directory.path, self.run, zip(rows, heads, strict=True))
+
+
+def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) -> Lane:
+    """Get a run ready to continue after `step` steps: its parent, its evaluation sets, its records rewound to that step.
+
+    Raises InputError if the parent is not finished, an evaluation set cannot be built, the run was started in another precision,
+    or records are missing.
+    """
+    parent = finished_parent(run, directory.path.parent)
+    lane = Lane(run, directory, evaluator(run, session.store, parent.run if parent else None), parent)
+    if session.process_group.is_lead:
+        directory.check_precision(precision_name(session.resources))
+        evaluated = [due for due in run.evaluation.steps(run.steps) if due <= step] if step else []
+        lane.previous_rows = rewind(directory, step or -1, evaluated)
+    return lane

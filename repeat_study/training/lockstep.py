@@ -1,0 +1,136 @@
+"""Training the runs of a bundle in lockstep, one lane each, from one step to another with Lightning's trainer."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+from repeat_study.checkpoints.lanes import LaneCheckpointIO
+from repeat_study.checkpoints.parents import load_parent_weights
+from repeat_study.config.resources import Resources, Sharing
+from repeat_study.config.run import Run
+from repeat_study.model.hardware import matmul_dtype, uses_cuda
+from repeat_study.records.outcome import Outcome
+from repeat_study.training.callback import RunCallback
+from repeat_study.training.datamodule import MixtureDataModule
+from repeat_study.training.dataset import MixtureDataset, tokens_on_device
+from repeat_study.training.distributed import ProcessGroup
+from repeat_study.training.divergence import Diverged
+from repeat_study.training.lane import Lane
+from repeat_study.training.lightning_module import LanguageModelling, same_recipe
+from repeat_study.training.session import Session
+
+CORPUS_MEMORY_SHARE = 1 / 8  # of a GPU's free memory, that the tokens of the training split may fill
+
+Ending = Outcome | Exception
+
+
+def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session) -> dict[str, Ending]:
+    """Train lanes that are all at step `start` up to step `until`; returns by name how the runs that ended did.
+
+    A run that reached `until` before its own last step has not ended: it waits there, saved, to be trained on with others.
+    """
+    resources, runs = session.resources, [lane.run for lane in lanes]
+    steps = runs[0].steps
+    module = LanguageModelling(runs, session.store.vocabulary, resources, session.process_group)
+    if not start:
+        for number, lane in enumerate(lanes):
+            if lane.parent:
+                lane.parent_sha256 = load_parent_weights(module.model, lane.parent, number)
+    dataset = _dataset(runs, session)
+    checkpoint_io = LaneCheckpointIO([lane.directory for lane in lanes], same_recipe(runs))
+    callback = RunCallback(lanes, start, until, session, checkpoint_io)
+    try:
+        if session.process_group.is_lead:
+            for lane in lanes:
+                lane.open_tensorboard()
+        if start < steps:
+            trainer = _lightning_trainer(lanes[0], callback, session)
+            data = MixtureDataModule(dataset, pin_memory=uses_cuda(resources) and not dataset.on_device)
+            checkpoint = lanes[0].directory.checkpoint if start else None
+            with suppress(Diverged):  # raised for the last lane; the error is in the lane
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        for lane in callback.running:
+            if lane.tensorboard and callback.step == steps:
+                lane.tensorboard.finish()
+    finally:
+        for lane in lanes:
+            if lane.tensorboard:
+                lane.tensorboard.close()
+    return _record_endings(lanes, callback, session.process_group)
+
+
+def _record_endings(lanes: Sequence[Lane], callback: RunCallback, process_group: ProcessGroup) -> dict[str, Ending]:
+    """Mark complete runs as done; returns by name how the runs that ended did."""
+    endings: dict[str, Ending] = {}
+    for lane in lanes:
+        if lane.diverged:
+            endings[lane.run.name] = lane.diverged
+        elif callback.step == lane.run.steps:
+            if process_group.is_lead:
+                lane.directory.finish(callback.evaluation_steps)
+            endings[lane.run.name] = Outcome.DONE
+        elif callback.was_stopped:
+            endings[lane.run.name] = Outcome.INTERRUPTED
+    return endings
+
+
+def _dataset(runs: Sequence[Run], session: Session) -> MixtureDataset:
+    """The batches of all lanes; on a GPU that has room for the tokens they are assembled there, so that no step waits for the host."""
+    group, tokens = session.process_group, None
+    mixtures = [(run.mixture(), run.draw(session.store)) for run in runs]
+    if uses_cuda(session.resources) and group.world == 1:
+        device = torch.device("cuda")
+        most_bytes = int(CORPUS_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+        tokens = tokens_on_device([draw for _, draw in mixtures], device, most_bytes)
+    return MixtureDataset(mixtures, runs[0].sequences_per_step, group.rank, group.world, tokens)
+
+
+def _lightning_trainer(lane: Lane, callback: RunCallback, session: Session) -> lightning.Trainer:
+    resources, group = session.resources, session.process_group
+    _quieten_lightning()
+    return lightning.Trainer(
+        max_steps=lane.run.steps,
+        accelerator="cuda" if uses_cuda(resources) else "cpu",
+        precision="bf16-mixed" if matmul_dtype(resources) is torch.bfloat16 else "32-true",
+        callbacks=[callback],
+        default_root_dir=lane.directory.path,
+        logger=False,
+        enable_checkpointing=False,  # RunCallback saves: atomically, and only after the metrics of the same step
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        # Given explicitly: Lightning would otherwise detect SLURM around a run, and requeue and resume the job by itself.
+        plugins=[callback.checkpoint_io, TorchElasticEnvironment() if group.world > 1 else LightningEnvironment()],
+        **_placement(resources, group),
+    )
+
+
+def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, Any]:
+    """The arguments of Lightning's trainer that say which processes train together, and how."""
+    if process_group.world == 1:
+        return {"devices": 1}
+    if resources.sharing is Sharing.FSDP:
+        strategy: DDPStrategy | ModelParallelStrategy = ModelParallelStrategy(
+            data_parallel_size=process_group.world, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+    else:
+        # gradient_as_bucket_view: gradients live in the buffers that are exchanged, which saves one copy of them.
+        # broadcast_buffers: buffers are constants, or sums that each process keeps over its own steps.
+        strategy = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
+    return {"devices": process_group.local_world, "num_nodes": process_group.nodes, "strategy": strategy}
+
+
+def _quieten_lightning() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")

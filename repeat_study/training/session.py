@@ -1,0 +1,26 @@
+"""One call that trains a bundle: what it trains with, whom it tells, and what makes it stop."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from data_prep.token_store import TokenStore
+from repeat_study.config.resources import Resources
+from repeat_study.records.outcome import Progress
+from repeat_study.training.distributed import ProcessGroup
+
+
+@dataclass(frozen=True)
+class Session:
+    """Shared by all parts of a call of `train_bundle`."""
+
+    store: TokenStore
+    resources: Resources
+    process_group: ProcessGroup
+    report: Callable[[Progress], None]  # called at every evaluation
+    should_stop: Callable[[], bool]  # called after every step
+    terminated: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM, whenever it arrives
+
+    def stop_requested(self) -> bool:
+        """Whether the caller or SIGTERM asks this process to stop."""
+        return self.should_stop() or self.terminated.is_set()
