@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.model import loss
 
-INIT_STD = 0.02  # [GPT-2; Qwen3]
-ROTARY_BASE = 10_000.0  # [Su et al. 2021; C26 keeps it]
+INIT_STD = 0.02  # [R19] [Q25]
+ROTARY_BASE = 10_000.0  # [S21] [C26]
 
 # A replacement for causal attention: (layer, queries, keys, values) to the heads' outputs, all of shape
 # [lanes·batch, heads, time, d_head]. Probes pass one to record attention patterns or to change them.
@@ -37,14 +37,14 @@ def sequences_per_pass(tokens_lbt: Tensor) -> int:
 
 
 def sinusoid(context: int, d_model: int) -> Tensor:
-    """Sinusoidal position embeddings, shape [context, d_model] [Vaswani et al. 2017]."""
+    """Sinusoidal position embeddings, shape [context, d_model] [V17]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
     rate = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1).float()
 
 
 def rotation(context: int, d_head: int) -> Tensor:
-    """Cosines and sines of the rotary angles, shape [2, context, d_head / 2] [Su et al. 2021]."""
+    """Cosine and sine of the rotary angles, shape [2, context, d_head / 2] [S21]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
     angle = position * ROTARY_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     return torch.stack([torch.cos(angle), torch.sin(angle)]).float()
@@ -101,7 +101,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention. Positions enter queries and keys only, as a sinusoid [H22] or a rotation [C26]."""
+    """Causal self-attention. Positions enter queries and keys only, as a sinusoid [P21] [H22] or a rotation [S21] [C26]."""
 
     position: Tensor
 
@@ -222,7 +222,7 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
                 if not name.endswith("gain"):
-                    # Layers that write to the residual stream are scaled down by sqrt(2·layers) [GPT-2], but not in Qwen3.
+                    # Layers that write to the residual stream are scaled down by sqrt(2·layers) [R19], but not in Qwen style [Q25].
                     scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
                     std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
