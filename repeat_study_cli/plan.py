@@ -62,7 +62,7 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     yield (
         f"\n{study.name}: {len(runs)} runs. N: parameters without embeddings. Unique, pool: tokens. Eval: evaluation's"
         " share of the FLOPs. Every unique token is seen once, every pool token exactly R times. Tokens are whole"
-        " optimiser steps.\n"
+        " optimizer steps.\n"
     )
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
@@ -80,7 +80,7 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     flops = sum(run_flops(run, vocabulary) for run in runs)
     here = local_seconds(runs, vocabulary, speeds.process, speeds.processes)
     yield (
-        f"total {flops:.2e} FLOPs: {_hours(flops / speeds.gpu)} GPU-hours, or about {duration(here)} on this machine's"
+        f"total {flops:.2e} FLOPs: {_hours(flops / speeds.gpu)} GPU hours, or about {duration(here)} on this machine's"
         f" CPU with {speeds.processes} processes (an estimate; includes start-up and evaluation)"
     )
 
@@ -124,7 +124,7 @@ def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -
     from repeat_study.cost import run_flops
     from repeat_study.training.bundles import bundle_memory, pack_bundles
 
-    headings = ("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU-hours", "memory")
+    headings = ("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU hours", "memory")
     table = WrappedTable(*headings)
     resources = study.resources
     for model in dict.fromkeys(run.model for run in runs):
@@ -138,7 +138,7 @@ def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -
             model,
             *map(_count, (shape.parameters_non_embedding, shape.parameters_total(rows))),
             *(f"{count:,}" for count in (len(of_size), len(packed), max(map(len, packed)))),
-            f"{sum(run.positions * run.context for run in of_size):.2e}",
+            _count(sum(run.positions * run.context for run in of_size)),
             f"{flops:.2e}",
             _hours(flops / speeds.gpu),
             f"{memory / 1e9:,.1f} GB" if memory > 1e9 else f"{memory / 1e6:.1f} MB",

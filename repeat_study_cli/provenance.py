@@ -22,7 +22,7 @@ from repeat_study_cli.tables import WrappedTable
 def provenance(
     study: StudyArgument,
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
-    step: Annotated[int, typer.Option(min=0, help="Optimiser step, counted from 0.")],
+    step: Annotated[int, typer.Option(min=0, help="Optimizer step, counted from 0.")],
     text: Annotated[bool, typer.Option("--text", help="Also print the text of every sequence.")] = False,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),

@@ -1,8 +1,11 @@
 """The command called in the test process, and a study trained once."""
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -43,3 +46,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, store: TokenStore, study: 
     assert run.returncode == 0, run.stderr
     assert "[2/2]" in run.stdout and "next: repeat-study report tiny" in run.stdout
     return folder
+
+
+def on_a_terminal(command: list[str], cwd: Path) -> tuple[int, str]:
+    """Exit code and output of a real process on a real terminal of 80 columns."""
+    ours, theirs = os.openpty()
+    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=cwd, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    output = b""
+    with suppress(OSError):  # Linux reports the end of a terminal as an error
+        while part := os.read(ours, 4096):
+            output += part
+    os.close(ours)
+    return process.wait(), output.decode()

@@ -1,7 +1,6 @@
 """The verbs as a user meets them, from plan to report."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from repeat_study_cli import VERBS, arguments, load_verb
 from tests.command import call
-from tests.repeat_study_cli.conftest import Invoke
+from tests.repeat_study_cli.conftest import Invoke, on_a_terminal
 
 
 def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Invoke) -> None:
@@ -171,21 +170,8 @@ def test_nothing_is_cut_at_80_columns(
 
 
 def test_a_terminal_of_80_columns_shows_whole_cells(trained: Path) -> None:
-    """On a real terminal, with a real process."""
-    main, terminal = os.openpty()
-    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
-    command = [sys.executable, "-m", "repeat_study_cli", "status", "tiny"]
-    process = subprocess.Popen(command, cwd=trained, stdout=terminal, stderr=terminal, env=environment)
-    os.close(terminal)
-    shown = b""
-    try:
-        while part := os.read(main, 4096):
-            shown += part
-    except OSError:  # Linux reports the end of a terminal as an error
-        pass
-    assert process.wait() == 0
-    text = shown.decode()
-    assert "1x16-f0.5-R4-s0" in text and "64/64" in text and "…" not in text
+    code, shown = on_a_terminal([sys.executable, "-m", "repeat_study_cli", "status", "tiny"], trained)
+    assert code == 0 and "1x16-f0.5-R4-s0" in shown and "64/64" in shown and "…" not in shown
 
 
 def test_every_verb_says_in_its_help_what_the_list_of_verbs_says() -> None:

@@ -1,0 +1,31 @@
+"""Progress of long computations goes to standard error, and standard output stays for results."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from repeat_study_cli import progress
+from tests.repeat_study_cli.conftest import on_a_terminal
+
+
+def test_a_pipe_gets_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.show_progress() as report:
+        for second in range(12):
+            now = float(second)
+            report("fitting partial", second / 12)
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == "fitting partial: 42%\nfitting partial: 83%\n"
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom repeat_study_cli.progress import show_progress\n"
+        "with show_progress() as report:\n    report('fitting partial', 0.5)\n    time.sleep(0.5)"
+    )
+    status, shown = on_a_terminal([sys.executable, "-c", code], tmp_path)
+    assert status == 0 and "fitting partial" in shown and "━" in shown and "50%" in shown
