@@ -1,12 +1,12 @@
-"""What lanes are worth: runs per hour of 1, 2, 4, ... runs in lockstep in one process, against the same runs one after another
-and against as many processes on one device.
+"""Throughput of lanes: 1, 2, 4, ... runs in lockstep in one process, against the same runs in sequence and against one
+process per run on the same device.
 
     python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
 
-Prints a table and, last, one JSON line of ratios, all taken within this run. Speed is that of the steps, evaluations left
-out; `of peak` is the share of the device's FLOP/s (a GPU's published number, a core's by a matrix product); memory is what one
-lane adds. One after another is the speed of one lane. Processes have a core or, on a GPU, the whole device each and all of them at
-once, and count what they train in the seconds in which all are at work.
+Prints a table and, last, one JSON line of ratios, all measured in this run. Speed is that of optimiser steps, without
+evaluations. `of peak` is the share of the device's FLOP/s: the published number of a GPU, a measured matrix product of a
+core. Memory is that of one further lane. "In sequence" is the speed of one lane. Processes run at the same time, each on a
+core of its own or all on the one GPU.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study_cli.tables import WrappedTable
 
-INTERVALS = 5  # of a run; the first, in which caches fill and kernels are compiled, is left out
+INTERVALS = 5  # per run; the first is not counted, because caches fill and kernels are compiled in it
 
 # model: context, sequences per step, steps per interval of one lane on a CPU and on a GPU
 SHAPES = {
@@ -63,7 +63,7 @@ def runs_of(model: str, count: int, store: TokenStore, device: str, first_seed: 
 
 
 def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """Tokens per second of all runs together, share of the peak, bytes held; medians over intervals."""
+    """Train the runs as one bundle; returns tokens per second of all runs, share of the peak, and bytes in use."""
     import torch
 
     from repeat_study.config.resources import Accelerator, Resources
@@ -72,13 +72,13 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         train_bundle(runs, store, Path(folder), resources=Resources(accelerator=Accelerator(device), lanes=len(runs)))
-        seconds = time.perf_counter() - begun
-        rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]  # the untrained model has no speed
+        seconds = time.perf_counter() - start
+        rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]  # the evaluation before training has no speed
     rates = [row["tokens_per_second"] * len(runs) for row in rows]
-    found = {"rate": statistics.median(rates), "memory": max(row["memory_bytes"] for row in rows), "seconds": seconds}
-    return found | {"utilisation": statistics.median(row["utilisation"] for row in rows)}
+    medians = {"rate": statistics.median(rates), "memory": max(row["memory_bytes"] for row in rows), "seconds": seconds}
+    return medians | {"utilisation": statistics.median(row["utilisation"] for row in rows)}
 
 
 def _process(
@@ -89,13 +89,13 @@ def _process(
 
 
 def in_a_process(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """The same in a process of its own, whose memory is its own too."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(trained, (runs, TokenStore(store.folder), device))
+    """`trained` in a new process, so that its memory is measured alone."""
+    with multiprocessing.get_context("spawn").Pool(1) as worker:
+        return worker.apply(trained, (runs, TokenStore(store.folder), device))
 
 
 def side_by_side(model: str, processes: int, store: TokenStore, device: str) -> float:
-    """Tokens per second of as many processes with a run each, all at once."""
+    """Tokens per second of several processes at the same time, each training one run."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     started = [
@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", nargs="+", choices=list(SHAPES))
     parser.add_argument("--lanes", nargs="+", type=int)
-    parser.add_argument("--processes", nargs="+", type=int, help="with a run each, sharing the device")
+    parser.add_argument(
+        "--processes", nargs="+", type=int, help="numbers of processes, each training one run on the shared device"
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
     cuda = chosen.device == "cuda"
@@ -137,22 +139,22 @@ def main() -> None:
     for model in models:
         alone = in_a_process(runs_of(model, 1, store, chosen.device), store, chosen.device)
         for count in lanes:
-            found = (
+            bundle = (
                 alone if count == 1 else in_a_process(runs_of(model, count, store, chosen.device), store, chosen.device)
             )
-            added = (found["memory"] - alone["memory"]) / max(count - 1, 1) if count > 1 else np.nan
-            ratio = found["rate"] / alone["rate"]
+            added = (bundle["memory"] - alone["memory"]) / max(count - 1, 1) if count > 1 else np.nan
+            ratio = bundle["rate"] / alone["rate"]
             memory = "" if count == 1 else f"{added / 1e6:,.1f} MB"
-            cells = (f"{found['rate']:,.0f}", f"{found['rate'] * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}")
-            table.add_row(model, f"{count} lanes", *cells, f"{found['utilisation']:.1%}", memory)
-            ratios[f"{model}, {count} lanes / one after another"] = ratio
+            cells = (f"{bundle['rate']:,.0f}", f"{bundle['rate'] * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}")
+            table.add_row(model, f"{count} lanes", *cells, f"{bundle['utilisation']:.1%}", memory)
+            ratios[f"{model}, {count} lanes / in sequence"] = ratio
         for count in processes:
             rate = side_by_side(model, count, store, chosen.device)
             ratio = rate / alone["rate"]
             table.add_row(
                 model, f"{count} processes", f"{rate:,.0f}", f"{rate * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}", "", ""
             )
-            ratios[f"{model}, {count} processes / one after another"] = ratio
+            ratios[f"{model}, {count} processes / in sequence"] = ratio
     console.print(table)
     console.print(f"device: {name}; one thread per process")
     print(json.dumps({"device": name, "ratios": ratios}))

@@ -1,6 +1,7 @@
-"""The data builder against its parts: the encoder alone, a bare gather, and an index; peers are in data_peers.py.
+"""Data preparation against lower bounds: the encoder alone, a plain numpy gather, and the size of an index.
 
-Prints tables and, last, one JSON line of ratios. Every ratio is taken in this one run, the two sides in turn.
+Prints tables and, last, one JSON line of ratios, all measured in this run with the two sides alternating. For comparisons
+with other libraries see data_peers.py.
 """
 
 import argparse
@@ -30,16 +31,17 @@ ROUNDS = 5
 
 
 def seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
-    """Whole builds from a JSONL file, with a given tokenizer, against encode_batch_fast over the same texts.
+    """Complete builds from a JSONL file with a given tokenizer, against encode_batch_fast on the same texts.
 
-    The encoder alone finds its texts in memory, in the same batches; the build reads and parses them, hashes them, drops
-    duplicates, splits, encodes, writes and computes checksums.
+    The encoder alone gets its texts from memory, in the same batches. The build reads and parses the file, hashes texts,
+    drops duplicates, assigns splits, encodes, writes, and computes checksums. Returns encoder time / build time (median)
+    and the store.
     """
     first = prepare(DataSpec.model_validate({"source": "installed-python", "max_tokens": 1_000_000}), folder)
     tokenizer = first.tokenizer()
@@ -68,21 +70,19 @@ def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
     ratios, store = [], first
     for number in range(ROUNDS):
         alone = seconds(bare)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         store = prepare(spec, folder / str(number))
-        whole = time.perf_counter() - begun
-        ratios.append(alone / whole)
-        rates = f"encoder alone {tokens / alone / 1e6:.2f} M tokens/s, whole build {tokens / whole / 1e6:.2f}"
+        build = time.perf_counter() - start
+        ratios.append(alone / build)
+        rates = f"encoder alone {tokens / alone / 1e6:.2f} M tokens/s, complete build {tokens / build / 1e6:.2f}"
         print(f"  {rates}: ratio {ratios[-1]:.2f}")
     return statistics.median(ratios), store
 
 
 def assembly(store: TokenStore) -> dict[str, float]:
-    """Batches of a mixture, as training gets them, against rows[index] of the same memory map with ready-made indices."""
-    print(
-        "batch assembly: sequences/s of the mixture and of a bare numpy gather; 128 sequences per step as in H22, and 16"
-    )
-    found = {}
+    """Batches of a mixture as training gets them, against rows[index] of the same memory map with precomputed indices."""
+    print("batch assembly, sequences/s: the mixture, a plain numpy gather; 128 sequences per step as in H22, and 16")
+    medians = {}
     for per_step, context in ((128, 128), (128, 512), (128, 2048), (16, 128), (16, 2048)):
         in_store = store.sequences_in("train", context)
         positions = in_store * 2 // 3 // per_step * per_step
@@ -102,47 +102,48 @@ def assembly(store: TokenStore) -> dict[str, float]:
                 batches[step]  # noqa: B023
 
         pairs = [(seconds(bare), seconds(ours)) for _ in range(4 * ROUNDS)]
-        alone, took = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratios = [one / other for one, other in pairs]
-        found[f"assembly_{per_step}x{context}"] = ratio = statistics.median(ratios)
+        bare_seconds, our_seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratios = [theirs / own for theirs, own in pairs]
+        medians[f"assembly_{per_step}x{context}"] = ratio = statistics.median(ratios)
         print(
-            f"  {per_step:3} x {context:4}: {steps * per_step / took:12,.0f} and {steps * per_step / alone:12,.0f}, ratio {ratio:.2f}"
+            f"  {per_step:3} x {context:4}:"
+            f" {steps * per_step / our_seconds:12,.0f}, {steps * per_step / bare_seconds:12,.0f}, ratio {ratio:.2f}"
         )
-    return found
+    return medians
 
 
-PLAN = """
+MIXTURE = """
 import resource, time
 from data_prep.mixture import RepeatMixture, pool_size
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begun = time.perf_counter()
+start = time.perf_counter()
 positions = {tokens} // {context}
 mixture = RepeatMixture(positions, max(1, {pool} // {context}), positions * 9 // 10 // max(1, {pool} // {context}), seed=0)
-found = mixture.at([0, positions // 2, positions - 1])
-seen = mixture.occurrences(mixture.pool - 1)
-print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+mixture.at([0, positions // 2, positions - 1])
+mixture.occurrences(mixture.pool - 1)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
 def plans() -> dict[str, float]:
-    """Time and memory of a plan: the mixture, three look-ups and all occurrences of one sequence, in a fresh process."""
-    print("plan: context 128, f = 90%; an index is 8 bytes per sequence of the run")
-    took = {}
+    """Time and memory of a mixture in a new process: make it, look up three positions and one sequence's occurrences."""
+    print("mixture: context 128, f = 90%; an index would take 8 bytes per sequence of the run")
+    elapsed = {}
     for tokens, pool in ((10**6, 10**5), (10**8, 10**6), (10**10, 10**8), (10**11, 10**5), (10**11, 10**10)):
-        code = PLAN.format(tokens=tokens, context=128, pool=pool)
+        code = MIXTURE.format(tokens=tokens, context=128, pool=pool)
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-        took[tokens] = float(out[0])
+        elapsed[tokens] = float(out[0])
         index = tokens // 128 * 8 / 1e6
         print(
-            f"  {tokens:>15,} tokens, pool {pool:>14,}: {1e3 * took[tokens]:7.2f} ms,"
-            f" {int(out[1]) / 1e3:6.2f} MB more; index {index:10.2f} MB"
+            f"  {tokens:>15,} tokens, pool {pool:>14,}: {1e3 * elapsed[tokens]:7.2f} ms,"
+            f" {int(out[1]) / 1e3:6.2f} MB added; index {index:10.2f} MB"
         )
-    return {"plan_seconds_1e11_over_1e6": took[10**11] / took[10**6]}
+    return {"plan_seconds_1e11_over_1e6": elapsed[10**11] / elapsed[10**6]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=40, help="of text for the builder")
+    parser.add_argument("--megabytes", type=int, default=40, help="size of the text that is built")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ratio, store = builder(Path(folder), arguments.megabytes)

@@ -1,8 +1,8 @@
-"""A mix of unique and repeated sequences by mosaicml-streaming and by RepeatMixture: time, memory, and what is seen how often.
+"""RepeatMixture against mosaicml-streaming: time, memory, and how often each unique and repeated sequence is seen.
 
-Run it with a Python that has the peer: pip install torch mosaicml-streaming. Ours needs numpy only. Every case is a
-process of its own; only the order of sequence ids is compared, no sample is read. The peer's data are shards of
-one-integer samples, written before the clock starts. Prints tables and, last, one JSON line of ratios.
+Run it with a Python that has the peer: pip install torch mosaicml-streaming. Our side needs only numpy. Each case runs in a
+new process. Only the order of sequence ids is compared; no sample is read. The peer's shards contain one integer per sample
+and are written before timing starts. Prints tables and, last, one JSON line of ratios.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BATCH = 16
-SHARD_BYTES = 12 * 2**14  # some 16,000 samples a shard, as 64 MB shards of 2,000-token sequences have
+SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, like 64 MB shards of 2,000-token sequences
 LARGEST_COMMON = 10**6
-COUNTED_WHOLE = 10**7  # beyond it ours is checked on sampled slots
-ROUNDS = 3  # at the size that the ratios are taken at; each in a fresh process, medians
+COUNT_ALL = 10**7  # larger runs of ours are checked on a sample of pool slots
+ROUNDS = 3  # for the size of the ratios; each in a new process, medians are reported
 
 
 class Case(NamedTuple):
-    """One row: `side` is ours, repeat (the peer's Stream(repeat=R)) or proportion (Stream(proportion=f), epoch_size=N)."""
+    """One row. `side`: ours, repeat (the peer's Stream(repeat=R)) or proportion (Stream(proportion=f), epoch_size=N)."""
 
     side: str
     positions: int
@@ -49,10 +49,10 @@ class Case(NamedTuple):
 
 
 class Clock:
-    """Seconds of each step and the growth of resident memory since the start, in bytes; Linux only."""
+    """Seconds of each step, and growth of peak resident memory since the start in bytes. Linux only."""
 
     def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident memory
         self._start = self._peak()
         self._last = time.perf_counter()
 
@@ -71,13 +71,13 @@ class Clock:
 
 
 def late(case: Case) -> int:
-    """A position at nine tenths of the run, at a step's start."""
+    """The start of the step at nine tenths of the run."""
     step = BATCH * case.nodes * case.ranks
     return case.positions * 9 // 10 // step * step
 
 
 def counts(case: Case, ids: np.ndarray) -> dict[str, Any]:
-    """How often each sequence is seen; ids below case.unique are the unique stream's, the others the pool's."""
+    """How often each sequence is seen. Ids below case.unique are in the unique stream, the others in the pool."""
     seen = np.bincount(ids, minlength=case.unique + case.pool)
     unique, pool = seen[: case.unique], seen[case.unique :]
     showings = ids[ids >= case.unique]
@@ -97,8 +97,8 @@ def measure_ours(case: Case) -> dict[str, Any]:
     from data_prep.mixture import RepeatMixture, Stream
 
     def ids(positions: np.ndarray) -> np.ndarray:
-        found = mixture.at(positions)
-        return found.place + case.unique * (found.stream == Stream.POOL)
+        sequences = mixture.at(positions)
+        return sequences.place + case.unique * (sequences.stream == Stream.POOL)
 
     clock = Clock()
     mixture = RepeatMixture(case.positions, case.pool, case.repeats, seed=0)
@@ -109,12 +109,12 @@ def measure_ours(case: Case) -> dict[str, Any]:
     clock.step()
     ids(late(case) + np.arange(BATCH))
     out["late"] = clock.step()
-    if case.positions > COUNTED_WHOLE:
+    if case.positions > COUNT_ALL:
         slots = np.random.default_rng(0).choice(case.pool, 1000, replace=False).tolist()
         exact = 0
         for slot in slots:
-            stands = mixture.occurrences(slot)
-            exact += len(set(stands.tolist())) == case.repeats and bool((ids(stands) == case.unique + slot).all())
+            positions = mixture.occurrences(slot)
+            exact += len(set(positions.tolist())) == case.repeats and bool((ids(positions) == case.unique + slot).all())
         return out | {"sampled": len(slots), "pool_exact": exact}
     clock.step()
     world = case.nodes * case.ranks
@@ -129,7 +129,7 @@ def measure_ours(case: Case) -> dict[str, Any]:
 
 def import_peer() -> Any:
     warnings.filterwarnings("ignore")
-    # The peer's image datasets want a torchvision that fits torch, which a CPU build of torch often lacks.
+    # The peer's image datasets need a matching torchvision, which a CPU build of torch often lacks.
     sys.modules.setdefault("streaming.vision", types.ModuleType("streaming.vision"))
     import streaming
 
@@ -153,7 +153,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
     if case.side == "repeat":
         weights, epoch = ({"repeat": 1}, {"repeat": case.repeats}), {}
     else:
-        # Rounded: 1 - 0.9 falls short of 0.1, and the peer would be a sequence short for it.
+        # Rounded: in floating point 1 - 0.9 < 0.1, which would make the peer one sequence short.
         weights = ({"proportion": round(1 - case.fraction, 9)}, {"proportion": case.fraction})
         epoch = {"epoch_size": case.positions}
     streams = [
@@ -161,18 +161,18 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
         for name, weight in zip(("unique", "pool"), weights, strict=True)
     ]
     dataset = streaming.StreamingDataset(streams=streams, batch_size=BATCH, shuffle=True, shuffle_seed=0, **epoch)
-    # What iterating the dataset does before it reads its first sample, less the copy to shared memory.
+    # What iterating the dataset does before reading its first sample, without the copy to shared memory.
     world = World(case.nodes, case.ranks, 1, 0)
     dataset._resume(world, 0)
     out: dict[str, Any] = {"setup": clock.step()}
     work = generate_work("random", dataset, world, 0, 0)
-    out["first"] = out["whole"] = clock.step()  # it makes the whole order first
+    out["first"] = out["whole"] = clock.step()  # the peer computes the order of the whole run first
     out["bytes"] = clock.growth()
     clock.step()
     generate_work("random", dataset, world, 0, late(case))
     out["late"] = clock.step()
-    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches first: the order of training, all ranks side by side
-    return out | counts(case, order[order >= 0])  # -1 fills up the last batch
+    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches first: the order of training over all ranks
+    return out | counts(case, order[order >= 0])  # -1 pads the last batch
 
 
 def in_own_process(case: Case, folder: Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def in_own_process(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
-    """Cases of one mix, in turn, over one set of shards."""
+    """Measure the cases of one mix on the same shards."""
     with tempfile.TemporaryDirectory() as folder:
         if any(case.side != "ours" for case in cases):
             write_peer_data(Path(folder), cases[0])
@@ -195,7 +195,7 @@ def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
     middle = [
         of_case[0]
         | {
-            key: statistics.median(one[key] for one in of_case)
+            key: statistics.median(result[key] for result in of_case)
             for key in ("setup", "first", "late", "whole", "bytes")
             if key in of_case[0]
         }
@@ -204,18 +204,18 @@ def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
     return list(zip(cases, middle, strict=True))
 
 
-def row(case: Case, found: dict[str, Any]) -> str:
+def row(case: Case, result: dict[str, Any]) -> str:
     start = f"{case.side:10} {case.positions:>13,} {case.fraction:4} {case.repeats:4} {case.nodes * case.ranks:5}"
-    whole = f"{1e3 * found['whole']:9.2f}" if "whole" in found else f"{'-':>9}"
-    cost = f"{1e3 * found['setup']:9.2f} {1e3 * found['first']:9.2f} {1e3 * found['late']:9.2f} {whole}"
-    memory = f"{found['bytes'] / 1e6:8.2f}"
-    if "sampled" in found:
-        return f"{start} {cost} {memory}  {found['pool_exact']} of {found['sampled']} sampled slots exactly R times"
-    pool = f"{found['pool_exact']}/{case.pool}"
-    unique = f"{found['unique_once']}/{case.unique}"
+    whole = f"{1e3 * result['whole']:9.2f}" if "whole" in result else f"{'-':>9}"
+    cost = f"{1e3 * result['setup']:9.2f} {1e3 * result['first']:9.2f} {1e3 * result['late']:9.2f} {whole}"
+    memory = f"{result['bytes'] / 1e6:8.2f}"
+    if "sampled" in result:
+        return f"{start} {cost} {memory}  {result['pool_exact']} of {result['sampled']} sampled slots exactly R times"
+    pool = f"{result['pool_exact']}/{case.pool}"
+    unique = f"{result['unique_once']}/{case.unique}"
     return (
-        f"{start} {cost} {memory} {found['seen'] - case.positions:+5} {pool:>11} {found['pool_least']:>4}-"
-        f"{found['pool_most']:<4} {unique:>15} {found['unique_least']}-{found['unique_most']} {found['first_pass']:6.2f}"
+        f"{start} {cost} {memory} {result['seen'] - case.positions:+5} {pool:>11} {result['pool_least']:>4}-"
+        f"{result['pool_most']:<4} {unique:>15} {result['unique_least']}-{result['unique_most']} {result['first_pass']:6.2f}"
     )
 
 
@@ -235,13 +235,13 @@ def main() -> None:
         sys.exit(2)
 
     version = importlib.metadata.version("mosaicml-streaming")
-    print(f"mosaicml-streaming {version} and RepeatMixture; ms, MB of peak memory beyond the imports")
+    print(f"mosaicml-streaming {version} against RepeatMixture; ms, and MB of peak memory beyond the imports")
     print(
         f"{'side':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
         f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"
     )
     sides = ("repeat", "proportion", "ours")
-    found: dict[Case, dict[str, Any]] = {}
+    results: dict[Case, dict[str, Any]] = {}
     mixes = [
         (positions, fraction, 100, 1, 1) for fraction in (0.5, 0.9) for positions in (10**4, 10**5, LARGEST_COMMON)
     ]
@@ -250,18 +250,18 @@ def main() -> None:
     groups += [[Case("ours", 10**9, fraction, 100)] for fraction in (0.5, 0.9)]
     for cases in groups:
         for case, result in measured(cases):
-            found[case] = result
+            results[case] = result
             print(row(case, result), flush=True)
     print(
-        "first, late: ids of 16 positions at the start and at nine tenths of the run; whole: all its ids (the peer makes"
-        " them for the first).\nextra: positions beyond those asked for. pass 1: distinct pool sequences among the first"
-        " |pool| showings; 1.00 is a pass.\nThe peer expresses 'exactly R times' by Stream(repeat=R), R whole, as long"
-        " as its ranks divide the run: it fills up an\nuneven one by showing some again. By proportion it does"
-        " so only where f·N is R·pool. Separate passes: not in one epoch."
+        "first, late: ids of 16 positions at the start and at nine tenths of the run. whole: all ids of the run (the peer"
+        " computes them\nbefore the first). extra: positions beyond those requested. pass 1: share of the pool among its"
+        " first |pool| positions; 1.00 is a\ncomplete pass. The peer shows sequences exactly R times by Stream(repeat=R)"
+        " with a whole R if its ranks divide the run; otherwise it\npads the run with repeats. By proportion it does so"
+        " only if f·N = R·pool. It has no separate passes within an epoch."
     )
     ratios = {}
     for fraction in (0.5, 0.9):
-        peer, ours = (found[Case(side, LARGEST_COMMON, fraction, 100)] for side in ("repeat", "ours"))
+        peer, ours = (results[Case(side, LARGEST_COMMON, fraction, 100)] for side in ("repeat", "ours"))
         ratios |= {
             f"peer_setup_to_first_ids_f{fraction}": (peer["setup"] + peer["first"]) / (ours["setup"] + ours["first"]),
             f"peer_late_ids_f{fraction}": peer["late"] / ours["late"],

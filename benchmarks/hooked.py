@@ -1,4 +1,4 @@
-"""A trained run as a HookedTransformer of TransformerLens: nothing is folded or centred, so its numbers stay ours."""
+"""Convert a trained run to a HookedTransformer of TransformerLens, without folding or centring any weight."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from repeat_study.model.decoder import MLP, Block, Decoder
 
 
 def hooked(model: Decoder) -> HookedTransformer:
-    """The first lane; InputError for Qwen's style, of which only some parts have a counterpart there."""
+    """Convert the first lane. Raises InputError for a run in Qwen's style, which TransformerLens only partly supports."""
     shape = model.shape
     if shape.style is not Style.SHORTFORMER:
-        raise InputError("a run in Qwen's style; accepted are shapes as 2L, 2x64 and 2x64-attn")
+        raise InputError("the run has Qwen's style; accepted are sizes such as 2L, 2x64 and 2x64-attn")
     lens = HookedTransformer(
         HookedTransformerConfig(
             n_layers=shape.layers,
@@ -27,7 +27,7 @@ def hooked(model: Decoder) -> HookedTransformer:
             act_fn="gelu",  # the exact one, not gelu_new
             normalization_type="LN",
             eps=1e-5,
-            positional_embedding_type="shortformer",  # added behind the norm, to what queries and keys read
+            positional_embedding_type="shortformer",  # added after the norm, to the input of queries and keys
             device="cpu",
         )
     )
@@ -43,7 +43,7 @@ def hooked(model: Decoder) -> HookedTransformer:
     parameters = dict(lens.named_parameters())
     biases = {name: torch.zeros_like(value) for name, value in parameters.items() if name not in weights}
     assert weights.keys() <= parameters.keys() and all(".b" in name for name in biases), "a weight has no counterpart"
-    lens.load_state_dict(weights | biases, strict=False)  # its causal mask is no weight
+    lens.load_state_dict(weights | biases, strict=False)  # its causal mask is not a weight
     return lens.eval()
 
 

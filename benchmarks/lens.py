@@ -1,7 +1,7 @@
-"""The probes of heads against TransformerLens on one trained run: first that both find the same, then what each takes.
+"""The head probes against TransformerLens on one trained run: check that both agree, then compare their times.
 
-The other side measures the way its users do: patterns, values and scales from one cache, its own detection patterns and its
-stack of heads, eigenvalues by FactoredMatrix, and a pass with hooks for every head that is ablated.
+TransformerLens is used as its users do: patterns, values and scales from one cache, its detection patterns and stacked head
+results, eigenvalues by FactoredMatrix, and one hooked forward pass per ablated head.
 """
 
 import statistics
@@ -29,22 +29,22 @@ from repeat_study.probes.head_table import ABLATED_COPIES, ABLATED_SEQUENCES, he
 from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns
 from repeat_study.probes.positions import windows
 
-LIMIT = 1e-4  # on every difference
-EACH = 3  # times that a part is timed in a round
+LIMIT = 1e-4  # largest accepted absolute difference
+REPETITIONS = 3  # of every part in a round
 
-Parts = dict[str, Callable[[], object]]  # what is timed, by name, in this order
+Parts = dict[str, Callable[[], object]]  # name: work to be timed, in this order
 
 
 class Lens:
-    """A probe of heads made with TransformerLens. Scores are [layers, heads, sequences]; letters are those of `probes.heads`,
-    and y for layers."""
+    """A head probe made with TransformerLens. Scores have shape [layers, heads, sequences]; shape suffixes as in
+    `probes.heads`, and y for layers."""
 
     def __init__(self, model: HookedTransformer, probe: HeadProbe) -> None:
         self.model, self.length = model, probe.length
         self.inputs, self.targets = probe.sequences[:, :-1], probe.sequences[:, 1:]
         self.sample_nsd = model.tokens_to_residual_directions(self.inputs[:, 1 : 1 + probe.length])
-        # From the tokens of a copied sequence, not from our target; the null, without repeats, is looked at in the same places.
-        self.sought_qp = get_induction_head_detection_pattern(self.inputs[:1])
+        # From the tokens of a copied sequence, not from our target. The null, without repeats, is scored at the same places.
+        self.induction_qp = get_induction_head_detection_pattern(self.inputs[:1])
 
     def run(self) -> dict[str, Tensor]:
         logits, self.cache = self.model.run_with_cache(self.inputs)
@@ -53,23 +53,23 @@ class Lens:
     def patterns(self) -> dict[str, Tensor]:
         pattern_ynhqp = self.cache.stack_activation("pattern")
 
-        def attended(wanted_qp: Tensor) -> Tensor:
-            to_wanted_ynhq = (pattern_ynhqp * wanted_qp).sum(dim=-1)
-            return to_wanted_ynhq[..., wanted_qp.any(dim=1)].mean(dim=-1).movedim(1, -1)
+        def attention_to(target_qp: Tensor) -> Tensor:
+            to_target_ynhq = (pattern_ynhqp * target_qp).sum(dim=-1)
+            return to_target_ynhq[..., target_qp.any(dim=1)].mean(dim=-1).movedim(1, -1)
 
-        match, before_qp = attended(self.sought_qp), get_previous_token_head_detection_pattern(self.inputs[:1])
+        match, before_qp = attention_to(self.induction_qp), get_previous_token_head_detection_pattern(self.inputs[:1])
         return {
             "prefix_matching": match[..., :SEQUENCES],
             "prefix_matching_null": match[..., SEQUENCES:],
-            "previous_token": attended(before_qp)[..., SEQUENCES:],
-            "previous_token_null": attended(before_qp @ before_qp)[..., SEQUENCES:],
+            "previous_token": attention_to(before_qp)[..., SEQUENCES:],
+            "previous_token_null": attention_to(before_qp @ before_qp)[..., SEQUENCES:],
         }
 
     def attribution(self) -> dict[str, Tensor]:
         # Not by logit_attrs, which leaves out the gain of a final norm that is not folded into the unembedding.
         written_cntd = self.cache.stack_head_results(apply_ln=True) * self.model.ln_final.w
         along_ntd = self.model.tokens_to_residual_directions(self.targets) - self.sample_nsd.mean(dim=1, keepdim=True)
-        push_cn = (written_cntd * along_ntd).sum(dim=-1)[..., self.sought_qp.any(dim=1)].mean(dim=-1)
+        push_cn = (written_cntd * along_ntd).sum(dim=-1)[..., self.induction_qp.any(dim=1)].mean(dim=-1)
         push_yhn = push_cn.unflatten(0, (self.model.cfg.n_layers, -1))
         return {"attribution": push_yhn[..., :SEQUENCES], "attribution_null": push_yhn[..., SEQUENCES:]}
 
@@ -80,12 +80,12 @@ class Lens:
         logits_ynhss = written_ynhsd @ self.sample_nsd[:, None].mT
         push = (logits_ynhss - logits_ynhss.mean(dim=-1, keepdim=True)).relu()
         share = push / push.sum(dim=-1, keepdim=True)
-        of_each = (part.diagonal(dim1=-2, dim2=-1).mean(dim=-1).mT for part in (share, share.roll(-1, -1)))
-        own, other = (4 * part.clamp_max(0.5) - 1 for part in of_each)
-        return {"copying": own[..., :SEQUENCES], "copying_null": other[..., :SEQUENCES]}
+        means = (values.diagonal(dim1=-2, dim2=-1).mean(dim=-1).mT for values in (share, share.roll(-1, -1)))
+        score, null = (4 * mean.clamp_max(0.5) - 1 for mean in means)
+        return {"copying": score[..., :SEQUENCES], "copying_null": null[..., :SEQUENCES]}
 
     def circuits(self) -> dict[str, Tensor]:
-        """From the weights alone, [layers, heads]."""
+        """Eigenvalue copying scores, from the weights alone, shape [layers, heads]."""
         model, scores = self.model, []
         read_dv = model.ln_final.w[:, None] * model.W_U
         for layer, block in enumerate(model.blocks):
@@ -96,16 +96,16 @@ class Lens:
         return {"ov_copying": torch.stack(scores)}
 
     def ablated(self, sequences: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of sequences [batch, time + 1]: [batch, time], and [layers, heads, batch, time] without each head."""
+        """Losses of sequences [batch, time + 1]: of the whole model [batch, time], without each head [layers, heads, batch, time]."""
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         logits, cache = self.model.run_with_cache(inputs)
         freeze = (lambda name: name.endswith("hook_pattern"), lambda pattern, hook: cache[hook.name])
-        layers, heads, found = range(self.model.cfg.n_layers), range(self.model.cfg.n_heads), []
+        layers, heads, losses = range(self.model.cfg.n_layers), range(self.model.cfg.n_heads), []
         for layer in layers:
             for head in heads:
                 hooks = [freeze, (get_act_name("z", layer), partial(silenced, head=head))]
-                found.append(losses_of(self.model.run_with_hooks(inputs, fwd_hooks=hooks), targets))
-        return losses_of(logits, targets), torch.stack(found).unflatten(0, (len(layers), len(heads)))
+                losses.append(losses_of(self.model.run_with_hooks(inputs, fwd_hooks=hooks), targets))
+        return losses_of(logits, targets), torch.stack(losses).unflatten(0, (len(layers), len(heads)))
 
 
 def silenced(z_nthk: Tensor, hook: object, head: int) -> Tensor:
@@ -118,7 +118,7 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
-    """What heads are ablated on, as in `head_table`."""
+    """The texts on which heads are ablated, as in `head_table`."""
     _, late = windows(evaluate.texts.test.shape[1] - 1)
     copying, test = evaluate.copying, evaluate.texts.test[:ABLATED_SEQUENCES, : late.stop + 1]
     end = 1 + min(ABLATED_COPIES, copying.copies) * copying.length
@@ -127,19 +127,19 @@ def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
 
 
 def patterns_of(model: Decoder, inputs: Tensor) -> Tensor:
-    """[layers, batch, heads, time, time]."""
-    found: list[Tensor] = []
+    """Attention patterns, shape [layers, batch, heads, time, time]."""
+    patterns: list[Tensor] = []
 
     def look(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        found.append(attention_patterns(query, key))
-        return found[-1] @ value
+        patterns.append(attention_patterns(query, key))
+        return patterns[-1] @ value
 
     model.residual(inputs[None], look)
-    return torch.stack(found)
+    return torch.stack(patterns)
 
 
 def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, float]:
-    """The largest absolute difference of each number, over all sequences, positions and heads."""
+    """Largest absolute difference of each quantity over all sequences, positions and heads."""
     assert evaluate.heads
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for name, inputs in {"of the head probe": lens.inputs, "of the test text": evaluate.texts.test[:, :-1]}.items():
@@ -151,23 +151,25 @@ def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, fl
     pairs |= {name: (getattr(ours, name)[0].reshape(value.shape), value) for name, value in theirs.items()}
     for name, sequences in texts_of(evaluate).items():
         mine = ablated_losses(model, sequences, torch.arange(sequences.shape[1] - 1))
-        for what, one, other in zip(("whole", "without each head"), mine, lens.ablated(sequences), strict=True):
-            pairs[f"losses {what}, {name} text"] = one[0], other
-    return {name: float((one - other).abs().max()) for name, (one, other) in pairs.items()}
+        for model_kind, own, peer in zip(
+            ("of the model", "without each head"), mine, lens.ablated(sequences), strict=True
+        ):
+            pairs[f"losses {model_kind}, {name} text"] = own[0], peer
+    return {name: float((own - peer).abs().max()) for name, (own, peer) in pairs.items()}
 
 
 def milliseconds(parts: Parts) -> dict[str, float]:
-    took = dict.fromkeys(parts, 0.0)
-    for _ in range(EACH):
+    total = dict.fromkeys(parts, 0.0)
+    for _ in range(REPETITIONS):
         for name, work in parts.items():
-            begun = time.process_time()  # of the one thread: not what others take of the machine meanwhile
+            start = time.process_time()  # CPU time, so that other processes do not count
             work()
-            took[name] += 1e3 * (time.process_time() - begun) / EACH
-    return took
+            total[name] += 1e3 * (time.process_time() - start) / REPETITIONS
+    return total
 
 
 def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[str, float]:
-    """The table of times; returns the ratios."""
+    """Print the table of times; returns the ratios."""
     assert evaluate.heads
     heads, scores, texts = evaluate.heads, evaluate.heads(model), texts_of(evaluate)
     ours: Parts = {
@@ -183,48 +185,48 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
         "OV circuits": lens.circuits,
         "ablation": lambda: [lens.ablated(sequences) for sequences in texts.values()],
     }
-    milliseconds(ours), milliseconds(theirs)  # caches fill
+    milliseconds(ours), milliseconds(theirs)  # warm-up
     rows: list[tuple[dict[str, float], dict[str, float]]] = []
     for round_ in range(rounds):
         if round_ % 2:
-            mine, other = milliseconds(ours), milliseconds(theirs)
+            own, peer = milliseconds(ours), milliseconds(theirs)
         else:
-            other, mine = milliseconds(theirs), milliseconds(ours)
-        other["scores"] = sum(took for name, took in other.items() if name != "ablation")
-        for side in (mine, other):
+            peer, own = milliseconds(theirs), milliseconds(ours)
+        peer["scores"] = sum(time_ms for name, time_ms in peer.items() if name != "ablation")
+        for side in (own, peer):
             side["head suite"] = side["scores"] + side["ablation"]
-        rows.append((mine, other))
-    print(f"CPU ms per checkpoint, and TransformerLens / ours; medians, least and most of {rounds} rounds")
+        rows.append((own, peer))
+    print(f"CPU ms per checkpoint, and TransformerLens / ours; median and range of {rounds} rounds")
     print(f"{'':16} {'ours':>8} {'TransformerLens':>16}  ratio")
     ratios = {}
     for name in (*(name for name in theirs if name != "ablation"), "scores", "ablation", "head suite"):
-        alone = statistics.median(other[name] for _, other in rows)
-        if name not in rows[0][0]:  # ours makes all scores in one pass
-            print(f"  {name:14} {'':8} {alone:16.1f}")
+        peer_median = statistics.median(peer[name] for _, peer in rows)
+        if name not in rows[0][0]:  # our probe computes all scores in one pass
+            print(f"  {name:14} {'':8} {peer_median:16.1f}")
             continue
-        each = [other[name] / mine[name] for mine, other in rows]
+        each = [peer[name] / own[name] for own, peer in rows]
         ratios[f"{name} TransformerLens / ours"] = statistics.median(each)
-        mine_alone = statistics.median(mine[name] for mine, _ in rows)
+        own_median = statistics.median(own[name] for own, _ in rows)
         print(
-            f"{name:16} {mine_alone:8.1f} {alone:16.1f}  {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
+            f"{name:16} {own_median:8.1f} {peer_median:16.1f}  {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
         )
     return ratios
 
 
 @torch.no_grad()
 def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
-    """Both tables; returns the ratios. Leaves with exit code 1 where a difference is above the limit."""
+    """Print both tables; returns the ratios. Exits with code 1 if a difference exceeds LIMIT."""
     torch.set_num_threads(1)
     subject = load_trained(folder, data_dir)
     run, model = subject.run, subject.model
     evaluate = evaluator(run, subject.store)
     if evaluate.heads is None:
-        raise SystemExit(f"probes: {folder}: a context of {run.context} is too short for the probe of heads")
+        raise SystemExit(f"probes: {folder}: a context of {run.context} is too short for the head probe")
     lens = Lens(hooked(model), evaluate.heads)
-    found = differences(model, lens, evaluate)
-    print(f"{folder.name}: largest absolute differences, ours and TransformerLens's; at most {LIMIT:g}")
-    for name, difference in found.items():
+    largest = differences(model, lens, evaluate)
+    print(f"{folder.name}: largest absolute differences from TransformerLens; accepted: {LIMIT:g}")
+    for name, difference in largest.items():
         print(f"{name:40} {difference:.1e}")
-    if above := [name for name, difference in found.items() if not difference <= LIMIT]:
+    if above := [name for name, difference in largest.items() if not difference <= LIMIT]:
         raise SystemExit(f"probes: TransformerLens disagrees on {', '.join(above)}")
     return timed(model, lens, evaluate, rounds)

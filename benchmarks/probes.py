@@ -1,11 +1,11 @@
-"""What the probes cost: as a share of training, and against TransformerLens on a trained run.
+"""Cost of the probes: as a share of training, and against TransformerLens on a trained run.
 
     python benchmarks/probes.py [--data-dir data]
     python benchmarks/probes.py --transformer-lens runs/STUDY/RUN    # needs pip install 'transformer-lens<4'
 
-Prints a table and, last, one JSON line of ratios; the sides take turns within this one run, on one thread. Of the laptop
-study: for each size, the seconds that all evaluations of a run spend on probes (copying, heads and their ablations,
-in-context) over the seconds of its optimiser steps. Of a trained run: see lens.py; exit code 1 where the two disagree.
+Prints a table and, last, one JSON line of ratios, measured in alternation in this run on one thread. For each model size
+of the laptop study: the time that all evaluations of a run spend on probes (copying, heads and their ablations, in-context
+score), divided by the time of its optimiser steps. For a trained run see lens.py; exit code 1 if the two disagree.
 """
 
 import argparse
@@ -35,23 +35,23 @@ from repeat_study.training.dataset import MixtureDataset
 from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
-AIM = 0.05  # of the probes: at most this share of training
-STEPS = 50  # of the optimiser, timed at a time
-EVALUATIONS = 4  # timed at a time
+GOAL = 0.05  # probes take at most this share of training
+STEPS = 50  # optimiser steps timed together
+EVALUATIONS = 4  # evaluations timed together
 PROBES = ("copying", "heads", "head table", "in-context")
 
-Sides = dict[str, Callable[[], object]]  # what is timed, by name
+Parts = dict[str, Callable[[], object]]  # name: work to be timed
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
-    begun = time.process_time()  # of the one thread: not what others take of the machine meanwhile
+    start = time.process_time()  # CPU time, so that other processes do not count
     for _ in range(times):
         work()
-    return (time.process_time() - begun) / times
+    return (time.process_time() - start) / times
 
 
-def sides_of(run: Run, store: TokenStore) -> Sides:
-    """One optimiser step; each probe of an evaluation, with its rows; all of an evaluation. The weights train on."""
+def parts_of(run: Run, store: TokenStore) -> Parts:
+    """One optimiser step, each probe of an evaluation, and a complete evaluation. The weights change during timing."""
     module = LanguageModelling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
@@ -71,8 +71,8 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
         optimizer.zero_grad(set_to_none=True)
 
     def table() -> None:
-        found = head_table(model, scores, evaluate.copying, evaluate.texts.test)
-        found.best_heads(), found.flat()
+        rows = head_table(model, scores, evaluate.copying, evaluate.texts.test)
+        rows.best_heads(), rows.flat()
 
     return {
         "step": step,
@@ -85,54 +85,56 @@ def sides_of(run: Run, store: TokenStore) -> Sides:
 
 
 def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
-    """Both tables; returns the ratios."""
+    """Print both tables; returns the ratios."""
     torch.set_num_threads(1)
     study = load_study(STUDY)
     store = prepare(study.data, data_dir)
     runs = study.runs(store.fingerprint, further_tests=())
     counts = Counter(run.model for run in runs)
-    # Of each size the run with the largest R: one that has a pool, where the size has any.
+    # For each size the run with the largest R, so that it has a pool if any run of the size has one.
     of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}
-    sides = {size: sides_of(run, store) for size, run in of_size.items()}
-    took: dict[str, dict[str, list[float]]] = {size: {name: [] for name in works} for size, works in sides.items()}
-    for round_ in range(-1, rounds):  # one before the first, in which caches fill
-        for size, works in sides.items():
+    parts = {size: parts_of(run, store) for size, run in of_size.items()}
+    times: dict[str, dict[str, list[float]]] = {size: {name: [] for name in works} for size, works in parts.items()}
+    for round_ in range(-1, rounds):  # round -1 is a warm-up
+        for size, works in parts.items():
             for name in list(works) if round_ % 2 else reversed(works):
-                one = seconds(works[name], STEPS if name == "step" else EVALUATIONS)
+                elapsed = seconds(works[name], STEPS if name == "step" else EVALUATIONS)
                 if round_ >= 0:
-                    took[size][name].append(one)
+                    times[size][name].append(elapsed)
     columns = ("step", *PROBES, "evaluation")
     print(
         f"{'size':8} {'runs':>4} {'steps':>5} {'evaluations':>11}  CPU ms of: {' '.join(f'{name:>10}' for name in columns)}"
     )
-    spent: dict[str, np.ndarray] = {}  # seconds of a run: training, probes, evaluations; a column per round
+    spent: dict[str, np.ndarray] = {}  # seconds per run of training, probes and evaluations, shape [3, rounds]
     for size, run in of_size.items():
         points = len(run.evaluation.steps(run.steps))
-        each = {name: np.array(took[size][name]) for name in columns}
+        each = {name: np.array(times[size][name]) for name in columns}
         probes = sum(each[name] for name in PROBES)
         spent[size] = np.stack([run.steps * each["step"], points * probes, points * each["evaluation"]])
         cells = " ".join(f"{1e3 * np.median(each[name]):10.2f}" for name in columns)
         print(f"{size:8} {counts[size]:>4} {run.steps:>5} {points:>11} {'':12}{cells}")
     spent[study.name] = sum(counts[size] * seconds_of for size, seconds_of in spent.items())
-    print(f"shares of the seconds of training; medians, least and most of {rounds} rounds")
+    print(f"share of training time; median and range of {rounds} rounds")
     ratios = {}
     for name, (training, probes, evaluations) in spent.items():
-        said = []
+        cells = []
         for part, seconds_of in (("probes", probes), ("evaluations", evaluations)):
             share = seconds_of / training
             ratios[f"{name} {part} / training"] = float(np.median(share))
-            said.append(f"{part} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
-        print(f"{name:8} {', '.join(said)}")
-    print(f"the aim: all probes of {study.name} at most {AIM:.0%}")
+            cells.append(f"{part} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
+        print(f"{name:8} {', '.join(cells)}")
+    print(f"goal: all probes of {study.name} together at most {GOAL:.0%}")
     return ratios
 
 
 def main() -> None:
     if missing := {key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ}:
-        os.execve(sys.executable, sys.orig_argv, os.environ | missing)  # read when a process starts
+        os.execve(sys.executable, sys.orig_argv, os.environ | missing)  # these variables are read only at process start
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--transformer-lens", type=Path, metavar="RUN_DIR", help="a trained run to compare on")
-    arguments.add_argument("--data-dir", type=Path, default=Path("data"), help="where token stores are kept")
+    arguments.add_argument(
+        "--transformer-lens", type=Path, metavar="RUN_DIR", help="directory of a trained run to compare on"
+    )
+    arguments.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of token stores")
     arguments.add_argument("--rounds", type=int, default=9)
     options = arguments.parse_args()
     if options.transformer_lens and importlib.util.find_spec("transformer_lens") is None:

@@ -1,8 +1,8 @@
-"""`repeat-study report` of a study of 500 runs with 200 evaluations each, as a whole process.
+"""Time and memory of `repeat-study report` for a study of 500 runs with 200 evaluations each, as a separate process.
 
-Peer: pandas and pyarrow reading the same files once, also as a whole process: what any report has to do at least. The runs'
-numbers are drawn, their files are of the form and size that training writes. Prints a table and, last, one JSON line of ratios, all
-taken in this one run.
+Peer: pandas and pyarrow reading the same files once, also as a separate process, which is the least any report must do. The
+numbers are random; the files have the format and size that training writes. Prints a table and, last, one JSON line of
+ratios, all measured in this run.
 """
 
 import json
@@ -29,7 +29,7 @@ MODELS = ("2x64", "2x128", "4x128", "4x256")
 REPEATS = (2, 3, 4, 6, 10, 15, 30, 60, 100, 200, 400, 1000)
 FRACTIONS = (0.5, 0.9)
 SEEDS = range(5)  # 20 clean and 480 repeated runs
-COPIES, PARAGRAPH = 4, 32  # of how many tokens
+COPIES, PARAGRAPH = 4, 32  # copies of a paragraph, and its tokens
 OF_HEADS = ("prefix_matching", "previous_token", "copying", "attribution")
 ABLATIONS = ("copying_loss", "copying_gain", "in_context_score")
 REPORT = "import sys; from pathlib import Path; from analysis.report.build import write_report; write_report(Path(sys.argv[1]))"
@@ -46,7 +46,7 @@ for path in sorted(Path(sys.argv[1]).glob("*/*.parquet")):
 
 
 def write_study(folder: Path) -> int:
-    """A folder of finished runs on curves of the known kind; returns how many."""
+    """Write a folder of finished runs with plausible loss curves; returns the number of runs."""
     arms = [(1, 0.0), *((repeats, fraction) for fraction in FRACTIONS for repeats in REPEATS)]
     runs = [
         Run(
@@ -71,7 +71,7 @@ def write_study(folder: Path) -> int:
 
 
 def write_run(folder: Path, run: Run, rng: np.random.Generator) -> None:
-    """One finished run: spec, metrics, timing, heads, paragraph and the checksums of done.json."""
+    """Write one finished run: spec, metrics, timing, heads, paragraph, and the checksums in done.json."""
     directory = RunDirectory(folder / run.name)
     directory.make()
     store: Any = SimpleNamespace(vocabulary=1024)
@@ -139,16 +139,16 @@ def paragraph_table(steps: np.ndarray, loss: np.ndarray, rng: np.random.Generato
 
 
 def measure(code: str, folder: Path) -> tuple[float, float, float]:
-    """Seconds, and processor seconds and peak resident GB of a Python process and its children together."""
-    begun, peak = time.perf_counter(), 0
+    """Run a Python process; returns its seconds, and CPU seconds and peak resident GB including its children."""
+    start, peak = time.perf_counter(), 0
     pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code, str(folder)], os.environ)
-    while (found := os.wait4(pid, os.WNOHANG))[0] == 0:
+    while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
         peak = max(peak, sum(map(resident, [pid, *children(pid)])))
         time.sleep(0.05)
-    _, status, usage = found  # with the processor seconds of children that were waited for
+    _, status, usage = ended  # includes the CPU seconds of children that were waited for
     assert status == 0, code
     alone = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, max(peak, alone) / 1e9
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, max(peak, alone) / 1e9
 
 
 def children(pid: int) -> list[int]:
@@ -159,7 +159,7 @@ def children(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes; pages that forked processes share are counted in each. 0 for one that has ended, or without /proc."""
+    """Resident bytes; shared pages count in every process. 0 if the process has ended or there is no /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -170,20 +170,20 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="report-")) if len(sys.argv) < 2 else Path(sys.argv[1])
     try:
         count = write_study(folder)
-        written = sum(path.stat().st_size for path in folder.glob("*/*.*")) / 1e6
+        megabytes = sum(path.stat().st_size for path in folder.glob("*/*.*")) / 1e6
         os.sync()
-        found = {"report": measure(REPORT, folder), "reading the files once": measure(PEER, folder)}
+        measured = {"report": measure(REPORT, folder), "reading the files once": measure(PEER, folder)}
         page = (folder / "report.html").stat().st_size / 1e6
     finally:
         if len(sys.argv) < 2:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"{count} runs x {EVALUATIONS} evaluations, {written:,.0f} MB of records; report.html {page:.1f} MB")
+    print(f"{count} runs x {EVALUATIONS} evaluations, {megabytes:,.0f} MB of records; report.html {page:.1f} MB")
     print(f"{'':24}seconds   CPU seconds   peak GB")
-    for name, (seconds, processor, memory) in found.items():
+    for name, (seconds, processor, memory) in measured.items():
         print(f"{name:24}{seconds:7.1f}   {processor:11.1f}   {memory:7.2f}")
     ratios = {
-        f"report over reading, {what}": round(ours / theirs, 2)
-        for what, ours, theirs in zip(("seconds", "CPU seconds", "memory"), *found.values(), strict=True)
+        f"report over reading, {quantity}": round(ours / theirs, 2)
+        for quantity, ours, theirs in zip(("seconds", "CPU seconds", "memory"), *measured.values(), strict=True)
     }
     print(json.dumps({"ratios": ratios}))
 

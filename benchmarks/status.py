@@ -1,7 +1,7 @@
-"""`repeat-study status` and `sweep` of a thousand runs, as whole processes, against the same of ten.
+"""Time of `repeat-study status` and `sweep` for a thousand runs against ten, as separate processes.
 
-The queue is that of a throw-away SLURM with every run in it, held; half of the runs have a finished run's records, one micro run's
-copied. Prints a table and, last, one JSON line of ratios, all taken in this one run. Needs SLURM's programs.
+Every run is held in the queue of a temporary SLURM. All runs have copies of the records of one micro run; half of them lack
+done.json. Prints a table and, last, one JSON line of ratios, all measured in this run. Needs SLURM's programs.
 """
 
 import json
@@ -42,16 +42,16 @@ seed = {seeds}
 
 
 def command(*arguments: str) -> tuple[float, str]:
-    """Seconds of a whole process, and what it printed."""
-    begun = time.perf_counter()
-    found = subprocess.run(
+    """Run the command; returns its seconds and its output."""
+    start = time.perf_counter()
+    done = subprocess.run(
         [sys.executable, "-m", "repeat_study_cli", *arguments], capture_output=True, text=True, check=True
     )
-    return time.perf_counter() - begun, found.stdout
+    return time.perf_counter() - start, done.stdout
 
 
 def measure(count: int) -> tuple[float, float]:
-    """Seconds to submit `count` runs, and median seconds to show them."""
+    """Seconds to submit `count` runs, and median seconds to show their status."""
     name = f"runs{count}"
     path = Path("studies") / f"{name}.toml"
     path.write_text(STUDY.format(library=Path(os.__file__).parent, seeds=list(range(count // 2))))
@@ -59,8 +59,8 @@ def measure(count: int) -> tuple[float, float]:
     store = prepare(study.data, Path("data"))
     runs = study.runs(store.fingerprint)
     train(runs[0], store, Path("one"))
-    submitting, said = command("sweep", name)
-    assert f"{count} runs to submit" in said, said
+    submitting, output = command("sweep", name)
+    assert f"{count} runs to submit" in output, output
     for number, run in enumerate(runs):
         shutil.copytree(Path("one") / runs[0].name, Path("runs") / name / run.name)
         if number % 2:
@@ -68,7 +68,7 @@ def measure(count: int) -> tuple[float, float]:
     rounds = [command("status", name) for _ in range(ROUNDS)]
     assert all(f"{count // 2} done, {count // 2} pending" in shown for _, shown in rounds), rounds[0][1][-200:]
     command("cancel", name, "--all")
-    return submitting, statistics.median(seconds for seconds, _ in rounds)
+    return submitting, statistics.median(elapsed for elapsed, _ in rounds)
 
 
 def main() -> None:
@@ -79,15 +79,15 @@ def main() -> None:
     cluster.start()
     os.environ |= cluster.environment
     try:
-        found = {count: measure(count) for count in (10, 1000)}
+        seconds = {count: measure(count) for count in (10, 1000)}
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
     print("runs   sweep, s   status, s")
-    for count, (submitting, showing) in found.items():
+    for count, (submitting, showing) in seconds.items():
         print(f"{count:4}   {submitting:8.2f}   {showing:9.2f}")
     names = ("sweep of 1000 runs over 10", "status of 1000 runs over 10")
-    ratios = {name: round(found[1000][which] / found[10][which], 2) for which, name in enumerate(names)}
+    ratios = {name: round(seconds[1000][place] / seconds[10][place], 2) for place, name in enumerate(names)}
     print(json.dumps({"ratios": ratios}))
 
 

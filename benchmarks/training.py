@@ -1,11 +1,11 @@
-"""Training speed: against nanoGPT's own model and loop, and against a bare loop over our own module.
+"""Training speed against nanoGPT's own model and loop, and against a bare loop over our own module.
 
     python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
 
-Prints a table and, last, one JSON line of ratios. The two sides take turns within this one run, each in a process of its
-own, one thread, the same batch, shape, precision and tokens. nanoGPT's train.py runs as it is and is timed by when
-its log lines come; on a CPU it runs twice, with the heap settings that our pool gives its processes and without. Our side is
-repeat_study.training.trainer.train on a run directory, everything it writes included but its evaluations, which both leave out.
+Prints a table and, last, one JSON line of ratios. The sides alternate in this run, each in a new process with one thread
+and the same batch, shape, precision and tokens. nanoGPT's train.py runs unchanged and is timed by the arrival of its log
+lines; on a CPU it runs with and without the heap settings of our worker processes. Our side is
+repeat_study.training.trainer.train on a run directory, including everything it writes. Neither side evaluates.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.cost import run_flops
 from repeat_study.local.workers import WORKER_ENVIRONMENT
 
-INTERVALS = 6  # of a run; the first, in which caches fill and kernels are compiled, is left out
+INTERVALS = 6  # per run; the first is not counted, because caches fill and kernels are compiled in it
 
 # name, vocabulary, context, sequences per step, steps per interval
 CPU = [
@@ -47,7 +47,7 @@ def some_run(shape: tuple[str, int, int, int, int], store: TokenStore, seed: int
     return Run(
         model=name,
         repeats=1,
-        seed=seed,  # a directory of its own for every round
+        seed=seed,  # gives every round its own run directory
         tokens=INTERVALS * steps * sequences * context,
         context=context,
         sequences_per_step=sequences,
@@ -61,14 +61,14 @@ def some_run(shape: tuple[str, int, int, int, int], store: TokenStore, seed: int
 
 
 def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
-    """Tokens per second of `train`, median over intervals."""
+    """Tokens per second of `train`: median over intervals."""
     from repeat_study.config.resources import Resources
     from repeat_study.records.run_directory import RunDirectory
     from repeat_study.training.trainer import train
 
     train(run, store, folder, resources=Resources(accelerator=device))
     rates = [timing["tokens_per_second"] for timing in RunDirectory(folder / run.name).timings()]
-    return statistics.median(rates[2:])  # the untrained model has none
+    return statistics.median(rates[2:])  # the evaluation before training has no speed
 
 
 def bare(store: TokenStore, run: Run, device: str) -> float:
@@ -85,7 +85,7 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
     per_interval, rates = run.steps // INTERVALS, []
     for interval in range(INTERVALS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for step in range(interval * per_interval, (interval + 1) * per_interval):
             for group in optimizer.param_groups:
                 group["lr"] = module.learning_rate(step)
@@ -98,12 +98,12 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
             optimizer.zero_grad(set_to_none=True)
         if device == "cuda":
             torch.cuda.synchronize()
-        rates.append(per_interval * run.tokens_per_step / (time.perf_counter() - begun))
+        rates.append(per_interval * run.tokens_per_step / (time.perf_counter() - start))
     return statistics.median(rates[1:])
 
 
 def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[str, str]) -> float:
-    """Tokens per second of nanoGPT's train.py, median over the same intervals."""
+    """Tokens per second of nanoGPT's train.py: median over the same intervals."""
     shape = run.shape
     options = {
         "dataset": folder,
@@ -120,10 +120,10 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
         "max_iters": run.steps,
         "eval_iters": 1,
         "eval_interval": 10**9,
-        "log_interval": run.steps // INTERVALS,  # it waits for the GPU whenever it logs
+        "log_interval": run.steps // INTERVALS,  # it synchronises with the GPU when it logs
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
-    # Times of arrival, not the times that it prints: one step's on a GPU is whenever the host got there.
+    # Arrival times, not the times it prints: those of single steps do not wait for the GPU.
     arrivals, length = [], run.steps // INTERVALS
     process = subprocess.Popen(
         [sys.executable, "-u", "train.py", *arguments],
@@ -134,13 +134,13 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
         text=True,
     )
     assert process.stdout
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if line.startswith("iter "):
             arrivals.append(time.perf_counter())
     if process.wait():
-        raise SystemExit(f"nanoGPT's train.py failed:\n{''.join(said)[-2000:]}")
+        raise SystemExit(f"nanoGPT's train.py failed:\n{''.join(lines)[-2000:]}")
     intervals = [later - earlier for earlier, later in pairwise(arrivals)]
     return length * run.tokens_per_step / statistics.median(intervals[1:])
 
@@ -182,26 +182,28 @@ def write_for_peer(store: TokenStore, vocabulary: int, folder: Path) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; without it, the bare loop alone")
+    arguments.add_argument(
+        "--nanogpt", type=Path, help="a checkout of nanoGPT; without it, only the bare loop is compared"
+    )
     arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--shapes", nargs="*", help="some of them, by name")
-    arguments.add_argument("--peak", type=float, default=989.0, help="of the GPU, in TFLOP/s")
+    arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure; all by default")
+    arguments.add_argument("--peak", type=float, default=989.0, help="peak of the GPU in TFLOP/s")
     arguments.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.side:
         one_side(*options.side)
         return
-    alone = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
+    default = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
         "OMP_NUM_THREADS": "1"
     }
-    tuned = alone | WORKER_ENVIRONMENT
+    tuned = default | WORKER_ENVIRONMENT
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data: dict[str, Any] = {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000}
         store = prepare(DataSpec.model_validate(data), folder / "data")
-        print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s and ratios, least and most of the rounds")
+        print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s; ratios with their range over the rounds")
         for shape in CPU if options.device == "cpu" else CUDA:
             if options.shapes and shape[0] not in options.shapes:
                 continue
@@ -218,7 +220,7 @@ def main() -> None:
                     peer_of = options.nanogpt.resolve(), folder / shape[0]
                     sides["nanoGPT"] = lambda run=run, at=peer_of: peer(*at, run, options.device, tuned)
                     if options.device == "cpu":
-                        sides["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", alone)
+                        sides["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", default)
                 for side in list(sides) if round_ % 2 else reversed(sides):
                     rows.setdefault(side, []).append(sides[side]())
             rate = statistics.median(rows["ours"])
@@ -231,7 +233,7 @@ def main() -> None:
                 print(f"{'':32} {flops / 1e12:.0f} TFLOP/s, {flops / options.peak / 1e12:.0%} of the peak")
             for side, rates in rows.items():
                 if side != "ours":
-                    each = [one / other for one, other in zip(rows["ours"], rates, strict=True)]
+                    each = [own / theirs for own, theirs in zip(rows["ours"], rates, strict=True)]
                     ratios[f"{shape[0]} ours / {side}"] = statistics.median(each)
                     print(
                         f"{'':32} / {side} ({statistics.median(rates):,.0f}):"
