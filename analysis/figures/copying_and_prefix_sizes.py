@@ -1,4 +1,4 @@
-"""Effective size by test loss, copying loss and prefix matching, side by side against repeats [H22 figs. 5-6]."""
+"""Effective size by test loss, copying loss and prefix matching, side by side against repeats [H22, figs. 5-6]."""
 
 import pandas as pd
 

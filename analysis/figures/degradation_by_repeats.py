@@ -1,4 +1,4 @@
-"""Final test loss against the number of repeats: the interior peak, one line per size [H22 fig. 2, turned]."""
+"""Final test loss against the number of repeats: the interior peak, one line per size [H22, fig. 2, turned]."""
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points

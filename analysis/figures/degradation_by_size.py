@@ -1,4 +1,4 @@
-"""Final test loss against model size, one line per number of repeats [H22 fig. 2 left]."""
+"""Final test loss against model size, one line per number of repeats [H22, fig. 2 left]."""
 
 from analysis.figures.axes import size_axis
 from analysis.figures.estimates import interval_note, points

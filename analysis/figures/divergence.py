@@ -1,4 +1,4 @@
-"""Test loss, the clean law and loss on the pool against size at one R [H22 fig. 2 right]: harm comes where the pool is learnt."""
+"""Test loss, the clean law and loss on the pool against size at one R [H22, fig. 2 right]: harm comes where the pool is learnt."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Test loss on the new text while models are fine-tuned, beside the same from scratch [H22 fig. 12]."""
+"""Test loss on the new text while models are fine-tuned, beside the same from scratch [H22, fig. 12]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes

@@ -1,4 +1,4 @@
-"""Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22 section 5]."""
+"""Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22, section 5]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes

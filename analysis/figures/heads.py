@@ -1,4 +1,4 @@
-"""Every head at the end of training: which match prefixes in the clean run and not beside repeats [H22 figs. 6-7]."""
+"""Every head at the end of training: which match prefixes in the clean run and not beside repeats [H22, figs. 6-7]."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Copying and prefix matching while models are fine-tuned: whether heads that repeats kept from forming form now [H22 figs. 5-6]."""
+"""Copying and prefix matching while models are fine-tuned: whether heads that repeats kept from forming form now [H22, figs. 5-6]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.induction_over_training import UNTRAINED, Measured

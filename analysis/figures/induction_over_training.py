@@ -1,4 +1,4 @@
-"""Induction heads and copying over training, above test loss [O22 figs. 1-3; H22 figs. 5-7]: formed, delayed or broken."""
+"""Induction heads and copying over training, above test loss [O22, figs. 1-3; H22 figs. 5-7]: formed, delayed or broken."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Test loss over training, one line per number of repeats [H22 fig. 3]: where double descent is seen."""
+"""Test loss over training, one line per number of repeats [H22, fig. 3]: where double descent is seen."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes

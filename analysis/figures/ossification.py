@@ -1,4 +1,4 @@
-"""Final loss and effective size after fine-tuning, by what the run started from [H22 figs. 12, 15]."""
+"""Final loss and effective size after fine-tuning, by what the run started from [H22, figs. 12, 15]."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Effective-size multiplier by the loss on other text against repeats [H22 fig. 10]: whether the harm reaches beyond the
+"""Effective-size multiplier by the loss on other text against repeats [H22, fig. 10]: whether the harm reaches beyond the
 training distribution."""
 
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Loss on the repeated pool beside test loss against repeats [H22 fig. 2 right]: harm comes where the pool is learnt."""
+"""Loss on the repeated pool beside test loss against repeats [H22, fig. 2 right]: harm comes where the pool is learnt."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The R-range with at least half of the largest degradation, against size [H22 fig. 4 right]."""
+"""The R-range with at least half of the largest degradation, against size [H22, fig. 4 right]."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Effective-size multiplier against model size, one line per number of repeats [H22 fig. 4 left]."""
+"""Effective-size multiplier against model size, one line per number of repeats [H22, fig. 4 left]."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What fine-tuned runs brought along and lost: beside runs from scratch, and beside what their parents knew [H22 figs. 12, 15]."""
+"""What fine-tuned runs brought along and lost: beside runs from scratch, and beside what their parents knew [H22, figs. 12, 15]."""
 
 import re
 from collections.abc import Sequence

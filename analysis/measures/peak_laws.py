@@ -1,4 +1,4 @@
-"""How peaks move with size, as power laws [H22 fig. 4 right; C26], and what other numbers are at the worst R."""
+"""How peaks move with size, as power laws [H22, fig. 4 right; C26], and what other numbers are at the worst R."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where on the R axis repetition does most harm, how wide the harmful region is, and how both move with size [H22 fig. 4
+"""Where on the R axis repetition does most harm, how wide the harmful region is, and how both move with size [H22, fig. 4
 right; C26]."""
 
 import zlib
@@ -38,7 +38,7 @@ class Peak:
     height: Estimate  # nats
     worst: Estimate  # R of the largest mean excess
     left: Estimate  # R from which on ...
-    right: Estimate  # ... and to which the excess is at least half of the largest [H22 fig. 4 right]
+    right: Estimate  # ... and to which the excess is at least half of the largest [H22, fig. 4 right]
     gaussian: Estimate | None  # R at the centre of a Gaussian in log R [C26]; None for fewer than four R
     gaussian_misses: float  # nats, at most, of the mean excess at the R tried; NaN without one
 
