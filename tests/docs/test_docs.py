@@ -100,7 +100,9 @@ def test_quick_commands_of_the_docs_run(arguments: list[str], monkeypatch: pytes
 
 def test_every_command_of_the_program_is_in_the_readme_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().split("## Commands")[1].split("## ")[0]
-    named = {cell.split()[0] for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for cell in row.split("`")[1::2]}
+    named = {
+        cell.split()[0] for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for cell in row.split("`")[1::2]
+    }
     assert named == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
