@@ -1,5 +1,6 @@
 """A small token store of real text, and a study that trains in seconds, for all tests."""
 
+import multiprocessing
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # with small tensors, competing threads slow each other down
@@ -14,6 +15,7 @@ from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
+from repeat_study.local import workers
 from tests.command import CHILD, STUDY, toml
 
 torch.set_num_threads(1)
@@ -86,3 +88,11 @@ def make_workplace(folder: Path, store: TokenStore, study: Study) -> Path:
     (folder / "studies" / "tiny.toml").write_text("\n".join(["[data]", *lines, STUDY]))
     (folder / "data").symlink_to(store.folder.parent)
     return folder
+
+
+@pytest.fixture
+def preloaded_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork worker processes from one that has imported torch, so that tests can kill many of them without waiting for imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["repeat_study.training.trainer"])
+    monkeypatch.setattr(workers, "PROCESSES", context)

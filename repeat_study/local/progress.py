@@ -1,6 +1,8 @@
-"""Shows a pool at work: a live display on a terminal, plain lines elsewhere."""
+"""Shows the scheduler's progress: bars on a terminal, plain lines elsewhere, and a summary at the end."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,28 +12,36 @@ from rich.text import Text
 
 from repeat_study.config.run import Run
 from repeat_study.cost import relative_time
-from repeat_study.local.scheduler import Event
+from repeat_study.local.scheduler import Event, Restarted, Started
+from repeat_study.local.time_left import TimeLeft
 from repeat_study.records.outcome import Ended, Outcome
 from repeat_study.records.outcome import Progress as RunProgress
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
+BAR_WIDTH = 20  # characters
+LONGEST_LABEL = 40  # characters on a terminal; longer ones lose their middle
 
 
 class ProgressDisplay:
-    """Listens to a pool's events; use as a context manager around its work."""
+    """Shows a scheduler's events; use it as a context manager around the training."""
 
-    def __init__(self, runs: list[Run], console: Console) -> None:
+    def __init__(self, runs: Sequence[Run], console: Console) -> None:
         self.console = console
         self.labels = {run.name: run.label for run in runs}
         self.work = {run.name: relative_time(run) for run in runs}
-        self.done_share = dict.fromkeys(self.work, 0.0)
-        self.found_share: dict[str, float] = {}  # what an earlier call had done already
+        self.share = dict.fromkeys(self.work, 0.0)  # of each run's steps
+        self.time_left = TimeLeft(self.work)
         self.ended = 0
-        self.begun = self.last_line = time.monotonic()
+        self.last_line = time.monotonic()
         self.bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[note]}"),
-            console=console, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(BAR_WIDTH),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        longest = max((len(label) for label in self.labels.values()), default=0)
+        self.note_width = console.width - min(longest, LONGEST_LABEL) - BAR_WIDTH - len("  100%   ")
         self.total = self.bars.add_task("all runs", total=1.0, note="")
         self.bar_of: dict[str, TaskID] = {}
 
@@ -45,51 +55,107 @@ class ProgressDisplay:
         self.bars.stop()
 
     def __call__(self, event: Event) -> None:
-        """Take one event from the pool."""
-        label = self.labels[event.run]
-        if isinstance(event, RunProgress):
-            self._progress(event, label)
+        """Show one event."""
+        if isinstance(event, Started):
+            self._started(event)
+        elif isinstance(event, RunProgress):
+            self._progress(event)
         elif isinstance(event, Ended):
-            self._ended(event, label)
+            self._ended(event)
         else:
-            self._say(f"{label}: {event.reason}; going on from its last checkpoint")
-        self._overall()
+            self._restarted(event)
+        self._show_total()
 
-    def _progress(self, event: RunProgress, label: str) -> None:
-        share = event.step / event.steps
-        self.found_share.setdefault(event.run, share if event.resumed else 0.0)
+    def _started(self, event: Started) -> None:
+        self.time_left.started(event.runs, event.new_process)
+        for run in event.runs:
+            self._show_bar(run, ["starting"])
+        if not self.console.is_terminal:
+            self._print(f"starting {', '.join(self.labels[run] for run in event.runs)}")
+
+    def _progress(self, event: RunProgress) -> None:
+        self.time_left.progress(event)
+        self.share[event.run] = event.step / event.steps
         if event.resumed:
-            self._say(f"{label}: resumed at step {event.step} of {event.steps}")
-        self.done_share[event.run] = share
-        if event.run not in self.bar_of:
-            self.bar_of[event.run] = self.bars.add_task(label, total=1.0, note="")
-        note = f"step {event.step}/{event.steps}  test loss {event.test_loss:.3f}"
+            self._print(f"{self.labels[event.run]}: resumed at step {event.step} of {event.steps}")
+        note = [f"step {event.step}/{event.steps}", f"test loss {event.test_loss:.3f}"]
         if event.tokens_per_second and event.seconds_left:
-            note += f"  {event.tokens_per_second:,.0f} tokens/s, {event.seconds_left / 60:.1f} min left"
-        self.bars.update(self.bar_of[event.run], completed=share, note=note)
+            note += [f"{duration(event.seconds_left)} left", f"{event.tokens_per_second:,.0f} tokens/s"]
+        self._show_bar(event.run, note)
 
-    def _ended(self, event: Ended, label: str) -> None:
+    def _ended(self, event: Ended) -> None:
+        self.time_left.ended(event.run)
         self.ended += 1
-        self.done_share[event.run] = 1.0
-        if event.outcome is Outcome.ALREADY_DONE:
-            self.found_share[event.run] = 1.0
-        else:
-            self.found_share.setdefault(event.run, 0.0)
+        self.share[event.run] = 1.0
         if event.run in self.bar_of:
             self.bars.remove_task(self.bar_of.pop(event.run))
-        word = event.outcome.value + (f": {event.reason}" if event.reason else "")
-        self._say(f"[{self.ended}/{len(self.work)}] {label}: {word}")
+        outcome = event.outcome.value + (f": {event.reason}" if event.reason else "")
+        self._print(f"[{self.ended}/{len(self.work)}] {self.labels[event.run]}: {outcome}")
 
-    def _overall(self) -> None:
-        total = sum(self.work.values())
-        done = sum(self.work[run] * share for run, share in self.done_share.items())
-        here = done - sum(self.work[run] * share for run, share in self.found_share.items())
-        spent = time.monotonic() - self.begun
-        left = f"about {(total - done) / here * spent / 60:.1f} min left" if here > 0 and spent > 5 else ""
-        self.bars.update(self.total, completed=done / total, note=left)
+    def _restarted(self, event: Restarted) -> None:
+        self.time_left.restarted(event.run)
+        self._print(f"{self.labels[event.run]}: {event.reason}; restarting from its last checkpoint")
+
+    def _show_bar(self, run: str, note: Sequence[str]) -> None:
+        if run not in self.bar_of:
+            label = shorten_middle(self.labels[run], LONGEST_LABEL)
+            self.bar_of[run] = self.bars.add_task(label, total=1.0, note="")
+        self.bars.update(self.bar_of[run], completed=self.share[run], note=join_fitting(note, self.note_width))
+
+    def _show_total(self) -> None:
+        done = sum(self.work[run] * share for run, share in self.share.items()) / sum(self.work.values())
+        seconds = self.time_left.seconds()
+        left = [] if seconds is None else [f"about {duration(seconds)} left"]
+        self.bars.update(self.total, completed=done, note=join_fitting(left, self.note_width))
         if not self.console.is_terminal and time.monotonic() - self.last_line > LINE_EVERY:
             self.last_line = time.monotonic()
-            self._say(f"{done / total:4.0%} of the work, {self.ended} of {len(self.work)} runs ended, {left}")
+            ended = f"{self.ended} of {len(self.work)} runs ended"
+            self._print(", ".join([f"{done:.0%} of the training done", ended, *left]))
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.bars.console.print(Text(line))
+
+
+def summary_lines(
+    runs: Sequence[Run], ended: Mapping[str, Ended], test_losses: Mapping[str, float], seconds: float
+) -> list[str]:
+    """What came out of training: how many runs ended in which way, how long it took, and the range of test losses.
+
+    test_losses: final test loss of each finished run in nats per token, by name.
+    """
+    counts = Counter(end.outcome for end in ended.values())
+    parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
+    lines = [f"{len(ended)} run{'s' * (len(ended) != 1)}: {', '.join(parts)}; took {duration(seconds)}"]
+    losses = {run.label: test_losses[run.name] for run in runs if run.name in test_losses}
+    if losses:
+        lowest, highest = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
+        line = f"final test loss in nats per token: {losses[lowest]:.3f} ({lowest})"
+        lines.append(line + (f" to {losses[highest]:.3f} ({highest})" if highest != lowest else ""))
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text of two units at most: `42 s`, `7 min`, `3 h 20 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def shorten_middle(text: str, width: int) -> str:
+    """The text, with characters in its middle replaced by … if it is too long: the end of a label holds R and seed."""
+    if len(text) <= width:
+        return text
+    tail = 2 * width // 3
+    return text[: width - 1 - tail] + "…" + text[-tail:]
+
+
+def join_fitting(parts: Sequence[str], width: int) -> str:
+    """The first parts, two spaces apart, that fit the width; no part is ever cut."""
+    line = ""
+    for part in parts:
+        longer = f"{line}  {part}" if line else part
+        if len(longer) > width:
+            break
+        line = longer
+    return line

@@ -1,4 +1,4 @@
-"""The grid on this machine: a few crews of processes, each with a run or a bundle of runs; a failure or death stops no other."""
+"""Trains a study's runs on this machine, in several worker groups. If one run fails or dies, the others continue."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,181 +16,193 @@ from repeat_study.records.outcome import Ended, Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import pack_bundles
 
-ATTEMPTS = 2  # times a run is tried when its process goes from outside and it got no further meanwhile
+MAX_DEATHS = 2  # without progress in between; then the run is marked as failed
+
+
+@dataclass(frozen=True)
+class Started:
+    """Runs that a worker group has begun to train together."""
+
+    runs: tuple[str, ...]
+    new_process: bool  # whether the group has to import torch first
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """A run whose process died and which goes on from its checkpoint in a new one."""
+    """A run that stopped or died and will continue from its checkpoint in a new process."""
 
     run: str
     reason: str
 
 
-Todo = deque[tuple[Run, ...]]
-Event = Progress | Ended | Restarted
+Event = Started | Progress | Ended | Restarted
 
 
 @dataclass
 class LocalScheduler:
-    """Trains runs on `processes` processes, or on `gpus` GPUs, until none is left or `stop` is asked for."""
+    """Trains runs on `processes` processes, or on `gpus` GPUs, until all have ended."""
 
     store: TokenStore
     study_dir: Path
     processes: int
-    listen: Callable[[Event], None]
+    on_event: Callable[[Event], None]
     resources: Resources = field(default_factory=Resources)
     gpus: int = 0
     ended: dict[str, Ended] = field(default_factory=dict)
-    _crews: list[WorkerGroup] = field(default_factory=list)
-    _free_gpus: list[list[int]] = field(default_factory=list)
+    _todo: deque[tuple[Run, ...]] = field(default_factory=deque)
+    _groups: list[WorkerGroup] = field(default_factory=list)
+    _free_gpus: list[list[int]] = field(default_factory=list)  # the GPUs of one group each
     _deaths: dict[str, int] = field(default_factory=dict)
 
     def train(self, runs: Iterable[Run]) -> dict[str, Ended]:
-        """Train every run that is not done, the costliest first, and say how each ended.
+        """Train every run that is not done, most expensive first; returns how each ended, by name.
 
-        Raises InputError before anything starts when the study's folder cannot be made or a run directory was made by
-        another spec, and KeyboardInterrupt after all processes have saved their state.
+        Raises InputError before anything starts if the study's folder cannot be created or a run directory was made by
+        another spec. Raises KeyboardInterrupt once all workers have saved their state.
         """
         runs = list(runs)
         try:
             self.study_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.study_dir}: cannot hold runs: {error.strerror}") from error
-        places = self._places()
+            raise InputError(f"{self.study_dir}: cannot be created: {error.strerror}") from error
+        groups = self._count_groups()
         for run in runs:
             RunDirectory(self.study_dir / run.name).check(run, self.store)
-        open_runs = []
+        unfinished = []
         for run in sorted(runs, key=relative_time, reverse=True):
             if RunDirectory(self.study_dir / run.name).status() is Status.DONE:
-                self._end(Ended(run.name, Outcome.ALREADY_DONE))
+                self._record(Ended(run.name, Outcome.ALREADY_DONE))
             else:
-                open_runs.append(run)
-        packed = pack_bundles(open_runs, self.resources, self.store.vocabulary, self.gpus > 0, places)
-        todo = deque(
-            tuple(bundle) for bundle in sorted(packed, key=lambda bundle: sum(map(relative_time, bundle)), reverse=True)
-        )
+                unfinished.append(run)
+        bundles = pack_bundles(unfinished, self.resources, self.store.vocabulary, self.gpus > 0, groups)
+        bundles.sort(key=lambda bundle: sum(map(relative_time, bundle)), reverse=True)
+        self._todo.extend(tuple(bundle) for bundle in bundles)
         try:
-            for _ in range(min(places, len(todo))):
-                self._hire(todo)
-            while busy := [workers for workers in self._crews if workers.runs]:
-                self._listen_once(busy, todo)
+            for _ in range(groups):
+                self._start_group()
+            while busy := [group for group in self._groups if group.runs]:
+                self._handle_messages(busy)
         except KeyboardInterrupt:
             self._stop()
             raise
         finally:
-            for workers in self._crews:
-                workers.end()
+            for group in self._groups:
+                group.end()
         return self.ended
 
-    def _places(self) -> int:
-        """How many crews fit on the machine, with the GPUs of each."""
-        each = self.resources.processes_per_run
-        if (there := self.gpus or self.processes) < each:
-            kind = "GPUs" if self.gpus else "processes to give"
-            raise InputError(f"resources.processes_per_run: {each} asked for, this machine has {there} {kind}")
+    def _count_groups(self) -> int:
+        """How many worker groups fit on this machine; also divides the GPUs among them."""
+        size = self.resources.processes_per_run
+        if (available := self.gpus or self.processes) < size:
+            kind = "GPUs" if self.gpus else "processes"
+            raise InputError(
+                f"resources.processes_per_run: {size} requested, but only {available} {kind} are available"
+            )
         if not self.gpus:
-            return self.processes // each
-        self._free_gpus = [list(range(first, first + each)) for first in range(0, self.gpus - each + 1, each)]
+            return self.processes // size
+        self._free_gpus = [list(range(first, first + size)) for first in range(0, self.gpus - size + 1, size)]
         return len(self._free_gpus)
 
-    def _hire(self, todo: Todo) -> None:
-        workers = WorkerGroup.hire(self.resources, self._free_gpus.pop() if self._free_gpus else [])
-        self._crews.append(workers)
-        self._give(workers, todo)
+    def _start_group(self) -> None:
+        """Start a group with the next runs, if there are any."""
+        if self._todo:
+            group = WorkerGroup.start(self.resources, self._free_gpus.pop() if self._free_gpus else [])
+            self._groups.append(group)
+            self._assign_next(group, new_process=True)
 
-    def _give(self, workers: WorkerGroup, todo: Todo) -> None:
-        workers.give(todo.popleft() if todo else (), self.store, self.study_dir)
+    def _assign_next(self, group: WorkerGroup, new_process: bool = False) -> None:
+        group.assign(self._todo.popleft() if self._todo else (), self.store, self.study_dir)
+        if group.runs:
+            self.on_event(Started(tuple(run.name for run in group.runs), new_process))
 
-    def _listen_once(self, busy: list[WorkerGroup], todo: Todo) -> None:
-        ready = wait(
-            [*(workers.lead for workers in busy), *(p.sentinel for workers in busy for p in workers.processes)]
-        )
-        for workers in busy:
-            if workers.lead in ready:
+    def _handle_messages(self, busy: list[WorkerGroup]) -> None:
+        ready = wait([*(group.lead for group in busy), *(p.sentinel for group in busy for p in group.processes)])
+        for group in busy:
+            if group.lead in ready:
                 try:
-                    event = workers.lead.recv()
+                    event = group.lead.recv()
                 except (EOFError, ConnectionResetError):
-                    self._replace(workers, todo)
+                    self._handle_death(group)
                     continue
                 if isinstance(event, Progress):
-                    workers.moved |= event.step > 0 and not event.resumed
-                    self.listen(event)
+                    group.progressed |= event.step > 0 and not event.resumed
+                    self.on_event(event)
                 else:
-                    self._ended(workers, event, todo)
-            elif any(process.sentinel in ready for process in workers.processes):
-                self._replace(workers, todo)
+                    self._handle_ended(group, event)
+            elif any(process.sentinel in ready for process in group.processes):
+                self._handle_death(group)
 
-    def _ended(self, workers: WorkerGroup, ended: tuple[Ended, ...], todo: Todo) -> None:
-        """All runs of a workers have left it."""
-        stopped = {one.run for one in ended if one.outcome is Outcome.INTERRUPTED}
-        for one in ended:
-            if one.run not in stopped:
-                self._end(one)
-        if stopped:
-            self._dismiss(workers)
-            again = tuple(run for run in workers.runs if run.name in stopped)
-            self._again(again, "stopped from outside, its state saved", todo)
-        elif any(one.outcome is Outcome.FAILED for one in ended) and len(workers.processes) > 1:
-            self._dismiss(workers)  # the others may still wait for the one that failed
-            self._hire(todo)
+    def _handle_ended(self, group: WorkerGroup, ended: tuple[Ended, ...]) -> None:
+        """A group has finished its assignment."""
+        stopped = {end.run for end in ended if end.outcome is Outcome.INTERRUPTED}
+        for end in ended:
+            if end.run not in stopped:
+                self._record(end)
+        if stopped:  # by a signal from outside
+            self._remove(group)
+            runs = tuple(run for run in group.runs if run.name in stopped)
+            self._restart(runs, "stopped from outside, state saved")
+        elif any(end.outcome is Outcome.FAILED for end in ended) and len(group.processes) > 1:
+            self._remove(group)  # the other processes may still wait for the one that failed
+            self._start_group()
         else:
-            self._give(workers, todo)
+            self._assign_next(group)
 
-    def _dismiss(self, workers: WorkerGroup) -> str:
-        self._crews.remove(workers)
-        if workers.gpus:
-            self._free_gpus.append(workers.gpus)
-        return workers.end(kill=True)
+    def _remove(self, group: WorkerGroup) -> str:
+        """End a group's processes; returns how the first one that failed ended."""
+        self._groups.remove(group)
+        if group.gpus:
+            self._free_gpus.append(group.gpus)
+        return group.end(kill=True)
 
-    def _replace(self, workers: WorkerGroup, todo: Todo) -> None:
-        reason = self._dismiss(workers)
-        left: tuple[Run, ...] = ()
-        for run in workers.runs:
+    def _handle_death(self, group: WorkerGroup) -> None:
+        """A process of a group has died: restart its unfinished runs, or give them up."""
+        reason = self._remove(group)
+        unfinished: tuple[Run, ...] = ()
+        for run in group.runs:
             directory = RunDirectory(self.study_dir / run.name)
             if directory.done.is_file():
-                self._end(Ended(run.name, Outcome.DONE))
+                self._record(Ended(run.name, Outcome.DONE))
             elif directory.failed.is_file():  # it diverged before the process died
-                self._end(Ended(run.name, Outcome.FAILED, directory.failure()))
+                self._record(Ended(run.name, Outcome.FAILED, directory.failure()))
             else:
-                left = (*left, run)
-        deaths = max((self._deaths.get(run.name, 0) for run in left), default=0)
-        for run in left:
-            self._deaths[run.name] = 1 if workers.moved else deaths + 1
-        if not left:
-            self._hire(todo)
-        elif self._deaths[left[0].name] < ATTEMPTS:
-            self._again(left, reason, todo)
-        elif len(left) > 1:  # one of them may be what kills the process: each by itself
-            for run in left[::-1]:
+                unfinished = (*unfinished, run)
+        deaths = 1 if group.progressed else 1 + max((self._deaths.get(run.name, 0) for run in unfinished), default=0)
+        self._deaths |= dict.fromkeys((run.name for run in unfinished), deaths)
+        if not unfinished:
+            self._start_group()
+        elif deaths < MAX_DEATHS:
+            self._restart(unfinished, reason)
+        elif len(unfinished) > 1:  # one of them may be the cause, so train each alone
+            for run in unfinished[::-1]:
                 self._deaths[run.name] = 0
-                todo.appendleft((run,))
-                self.listen(Restarted(run.name, reason))
-            self._hire(todo)
+                self._todo.appendleft((run,))
+                self.on_event(Restarted(run.name, reason))
+            self._start_group()
         else:
-            RunDirectory(self.study_dir / left[0].name).fail(reason)
-            self._end(Ended(left[0].name, Outcome.FAILED, reason))
-            self._hire(todo)
+            RunDirectory(self.study_dir / unfinished[0].name).fail(reason)
+            self._record(Ended(unfinished[0].name, Outcome.FAILED, reason))
+            self._start_group()
 
-    def _again(self, runs: tuple[Run, ...], reason: str, todo: Todo) -> None:
-        todo.appendleft(runs)
+    def _restart(self, runs: tuple[Run, ...], reason: str) -> None:
+        self._todo.appendleft(runs)
         for run in runs:
-            self.listen(Restarted(run.name, reason))
-        self._hire(todo)
+            self.on_event(Restarted(run.name, reason))
+        self._start_group()
 
-    def _end(self, ended: Ended) -> None:
+    def _record(self, ended: Ended) -> None:
         self.ended[ended.run] = ended
-        self.listen(ended)
+        self.on_event(ended)
 
     def _stop(self) -> None:
-        """Ask every workers to save and leave; a second Ctrl-C kills them, which loses at most one evaluation interval."""
+        """Let every group save its state and exit. A second Ctrl-C kills them, which loses at most one evaluation interval."""
         try:
-            for workers in self._crews:
-                workers.ask_to_stop()
-            for workers in self._crews:
-                for process in workers.processes:
+            for group in self._groups:
+                group.ask_to_stop()
+            for group in self._groups:
+                for process in group.processes:
                     process.join()
         except KeyboardInterrupt:
-            for workers in self._crews:
-                for process in workers.processes:
+            for group in self._groups:
+                for process in group.processes:
                     process.kill()

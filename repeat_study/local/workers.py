@@ -1,112 +1,119 @@
-"""The processes that train a run, or a bundle of them, at a time on this machine, and what goes through their pipes."""
+"""Worker processes that train runs on this machine, and the messages in their pipes."""
 
 import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from data_prep.errors import InputError
+from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.records.outcome import Ended, Outcome, Progress
+from repeat_study.records.run_directory import RunDirectory
 
-# One thread: several of them on small tensors collapse when another process holds a core. A heap that keeps its memory:
-# glibc otherwise returns each step's tensors to the kernel and faults them in again (measured: 10-28% of the speed).
+# One thread: with several, small tensors become very slow as soon as another process uses a core. The malloc settings keep
+# freed memory: glibc otherwise returns each step's tensors to the kernel and faults them in again (measured: 10-28% of the speed).
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
 }
+PROCESSES = multiprocessing.get_context("spawn")  # fork is unsafe once torch has used CUDA
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a workers is given: a run, or several alike, where their tokens lie and where their directories go."""
+class Assignment:
+    """Runs for a worker group to train: one run, or a bundle for a group of one process."""
 
     runs: tuple[Run, ...]
     store: Path
     study_dir: Path
-    port: int  # where the processes of the workers meet
+    port: int  # where the processes of the group connect to each other
 
 
 @dataclass
 class WorkerGroup:
-    """Processes that share a run, or one process with a bundle of runs; the first one leads, and answers. Any message during a
-    job means: stop."""
+    """Processes that share one run, or one process that trains a bundle. The first process reports for the group.
 
-    processes: list[SpawnProcess]
+    Any message sent during an assignment means: stop.
+    """
+
+    processes: list[BaseProcess]
     pipes: list[Connection]
-    gpus: list[int]  # of this machine's, none where it has none
+    gpus: list[int]  # indices of this machine's GPUs; empty on a CPU
     runs: tuple[Run, ...] = ()
-    moved: bool = False  # has got further since it was given its runs
+    progressed: bool = False  # whether it has trained any step of its runs
 
     @classmethod
-    def hire(cls, resources: Resources, gpus: list[int]) -> "WorkerGroup":
-        """Start `resources.processes_per_run` processes, each with one thread, on these GPUs, if any."""
+    def start(cls, resources: Resources, gpus: list[int]) -> "WorkerGroup":
+        """Start `resources.processes_per_run` processes, each with one thread, on the given GPUs."""
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        context = multiprocessing.get_context("spawn")
-        workers = cls([], [], gpus)
-        # Inherited: Ctrl-C reaches the whole group, and the pool alone decides what it means, also while a process is
-        # still importing.
+        group = cls([], [], gpus)
+        # Workers inherit this: Ctrl-C reaches every process of the terminal, and only the scheduler decides what to do,
+        # even while a worker is still importing modules.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for rank in range(resources.processes_per_run):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, resources, rank, gpus), daemon=True)
+                ours, theirs = PROCESSES.Pipe()
+                process = PROCESSES.Process(target=_work, args=(theirs, resources, rank, gpus), daemon=True)
                 process.start()
                 theirs.close()
-                workers.processes.append(process)
-                workers.pipes.append(ours)
+                group.processes.append(process)
+                group.pipes.append(ours)
         finally:
             signal.signal(signal.SIGINT, handler)
-        return workers
+        return group
 
     @property
     def lead(self) -> Connection:
-        """Our end of the pipe that answers come through."""
+        """Our end of the pipe to the process that reports for the group."""
         return self.pipes[0]
 
-    def give(self, runs: tuple[Run, ...], store: TokenStore, study_dir: Path) -> None:
-        """Let the workers train runs; none: nothing for now."""
-        self.runs, self.moved = runs, False
+    def assign(self, runs: tuple[Run, ...], store: TokenStore, study_dir: Path) -> None:
+        """Let the group train these runs; with none, it stays idle."""
+        self.runs, self.progressed = runs, False
         if runs:
-            job = Job(runs, store.folder, study_dir, _free_port())
+            assignment = Assignment(runs, store.folder, study_dir, _free_port())
             for pipe in self.pipes:
-                with suppress(OSError):  # a process that died meanwhile: its pipe is at its end, which is noticed next
-                    pipe.send(job)
+                with suppress(OSError):  # the process has died; the scheduler will notice
+                    pipe.send(assignment)
 
     def ask_to_stop(self) -> None:
-        """Have the state saved at the next step boundary, and the processes leave."""
+        """Make the processes save their state at the next step boundary and exit."""
         for pipe in self.pipes:
             with suppress(OSError):
                 pipe.send("stop")
 
     def end(self, kill: bool = False) -> str:
-        """Close the pipes and wait until every process is gone; returns how the first of them to fail went, if any did."""
+        """Close the pipes and wait until every process has exited; with `kill`, kill those still alive after 2 s.
+
+        Returns how the first process that failed ended, as text for people.
+        """
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:
-            process.join(2.0 if kill else None)  # it may be on its way out
+            process.join(2.0 if kill else None)
         codes = [process.exitcode for process in self.processes]
         for process in self.processes:
             process.kill()
             process.join()
         code = next((code for code in codes if code), 0)
-        return f"process killed by {signal.Signals(-code).name}" if code < 0 else f"process ended with code {code}"
+        return f"process killed by {signal.Signals(-code).name}" if code < 0 else f"process exited with code {code}"
 
 
-def visible_gpus(numbers: Sequence[int], inherited: str | None) -> str:
-    """CUDA_VISIBLE_DEVICES for some of this process's GPUs, which a scheduler may have named already."""
+def visible_gpus(indices: Sequence[int], inherited: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES for some of this process's GPUs. `inherited` is its own value, perhaps set by a scheduler."""
     names = inherited.split(",") if inherited else None
-    return ",".join(names[number].strip() if names else str(number) for number in numbers)
+    return ",".join(names[index].strip() if names else str(index) for index in indices)
 
 
 def _free_port() -> int:
@@ -115,45 +122,70 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -> None:
-    """A process's life: train what comes through the pipe until it closes or says stop."""
+def _work(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -> None:
+    """Body of a worker process: train what arrives until the pipe closes or a message says stop."""
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    import torch
-
-    from repeat_study.training.trainer import train_bundle
-
-    torch.set_num_threads(1)
     process_group = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
     process_group |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), resources.processes_per_run)
     os.environ |= {variable: str(value) for variable, value in process_group.items()} | {"MASTER_ADDR": "127.0.0.1"}
-
-    def tell(event: Progress | tuple[Ended, ...]) -> None:
+    while (assignment := _receive(pipe)) is not None:
+        os.environ["MASTER_PORT"] = str(assignment.port)
+        ended = _train(assignment, pipe, resources, rank)
         if rank == 0:
-            with suppress(OSError):  # the pool is gone: the pipe then also says stop, and the state is saved
-                pipe.send(event)
-
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        if job == "stop":
-            return
-        os.environ["MASTER_PORT"] = str(job.port)
-        ended: tuple[Ended, ...]
-        try:
-            endings = train_bundle(job.runs, TokenStore(job.store), job.study_dir, tell, pipe.poll, resources)
-            ended = tuple(_ended(name, ending) for name, ending in endings.items())
-        except Exception as error:
-            ended = tuple(_ended(run.name, error) for run in job.runs)
-        tell(ended)
-        if any(one.outcome is Outcome.INTERRUPTED for one in ended):
+            _send(pipe, ended)
+        if any(end.outcome is Outcome.INTERRUPTED for end in ended):
             return
 
 
-def _ended(run: str, ending: Outcome | Exception) -> Ended:
-    if isinstance(ending, Outcome):
-        return Ended(run, ending)
-    reason = str(ending) if isinstance(ending, InputError) else f"{type(ending).__name__}: {ending}"
+def _receive(pipe: Connection) -> Assignment | None:
+    """The next assignment; None if the scheduler says stop or has exited."""
+    try:
+        message = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return message if isinstance(message, Assignment) else None
+
+
+def _send(pipe: Connection, event: Progress | tuple[Ended, ...]) -> None:
+    with suppress(OSError):  # the scheduler has exited; the pipe then also says stop, and the state is saved
+        pipe.send(event)
+
+
+def _train(assignment: Assignment, pipe: Connection, resources: Resources, rank: int) -> tuple[Ended, ...]:
+    lead = rank == 0
+    # The imports take seconds; meanwhile the lock lets `status` show the runs as starting. The other ranks must not hold it.
+    with _locked(assignment) if lead else nullcontext():
+        import torch
+
+        from repeat_study.training.trainer import train_bundle
+
+    torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        if lead:
+            _send(pipe, progress)
+
+    try:
+        store = TokenStore(assignment.store)
+        outcomes = train_bundle(assignment.runs, store, assignment.study_dir, report, pipe.poll, resources)
+        return tuple(_ended(name, outcome) for name, outcome in outcomes.items())
+    except Exception as error:
+        return tuple(_ended(run.name, error) for run in assignment.runs)
+
+
+@contextmanager
+def _locked(assignment: Assignment) -> Iterator[None]:
+    """Hold the locks of those runs that no other process holds."""
+    with ExitStack() as stack:
+        for run in assignment.runs:
+            with suppress(AlreadyLocked, InputError):  # training itself reports these
+                stack.enter_context(exclusive_lock(RunDirectory(assignment.study_dir / run.name).lock))
+        yield
+
+
+def _ended(run: str, outcome: Outcome | Exception) -> Ended:
+    if isinstance(outcome, Outcome):
+        return Ended(run, outcome)
+    reason = str(outcome) if isinstance(outcome, InputError) else f"{type(outcome).__name__}: {outcome}"
     return Ended(run, Outcome.FAILED, reason)

@@ -1,4 +1,4 @@
-"""The pool with real processes: one thread each, skipping, failing, dying, stopping."""
+"""The local scheduler with real worker processes: skipping, failing, dying, stopping."""
 
 import multiprocessing
 import os
@@ -7,70 +7,106 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
-from repeat_study.local.scheduler import Event, LocalScheduler, Restarted
+from repeat_study.local.scheduler import Event, LocalScheduler, Restarted, Started
 from repeat_study.local.workers import visible_gpus
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 
-LONG = {"tokens": 1000 * 32 * 8}  # long enough to be met on its way
+LONG = {"tokens": 1000 * 32 * 8}  # long enough to be interrupted
+DIVERGING = {"learning_rate": 1e30, "gradient_clip": 1e30}
 
 
-def pool(store: TokenStore, folder: Path, events: list[Event], processes: int = 2) -> LocalScheduler:
+def scheduler(store: TokenStore, folder: Path, events: list[Event], processes: int = 2) -> LocalScheduler:
     return LocalScheduler(store, folder, processes, events.append)
 
 
 def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     events: list[Event] = []
-    ended = pool(store, tmp_path, events).train(runs)
+    ended = scheduler(store, tmp_path, events).train(runs)
     assert {name: end.outcome for name, end in ended.items()} == {run.name: Outcome.DONE for run in runs}
     assert {event.run for event in events if isinstance(event, Progress)} == {run.name for run in runs}
-    again = pool(store, tmp_path, []).train(runs)
+    started = [event for event in events if isinstance(event, Started)]
+    assert sorted(run for event in started for run in event.runs) == sorted(run.name for run in runs)
+    assert [event.new_process for event in started] == [True] * 2 + [False] * (len(runs) - 2)
+    again = scheduler(store, tmp_path, []).train(runs)
     assert {end.outcome for end in again.values()} == {Outcome.ALREADY_DONE}
 
 
+def test_a_run_is_running_as_soon_as_its_process_has_it(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    """In a process that still has to import torch, which takes seconds, the run's lock is held already."""
+    directory = RunDirectory(tmp_path / runs[0].name)
+    before_training: list[Status] = []
+
+    def watch() -> None:
+        while not directory.sessions.exists() and len(before_training) < 10_000:
+            before_training.append(directory.status())
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Started):
+            watcher.start()
+
+    LocalScheduler(store, tmp_path, 1, listen).train(runs[:1])
+    watcher.join()
+    running = before_training.index(Status.RUNNING)
+    assert before_training.count(Status.RUNNING) > running, "for most of the time before training"
+
+
+@pytest.mark.usefixtures("preloaded_workers")
 def test_a_run_that_fails_is_named_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    bad = runs[0].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
-    ended = pool(store, tmp_path, []).train([bad, *runs[1:4]])
+    bad = runs[0].model_copy(update=DIVERGING)
+    ended = scheduler(store, tmp_path, []).train([bad, *runs[1:4]])
     assert ended[bad.name].outcome is Outcome.FAILED and "test_loss is nan" in ended[bad.name].reason
     assert {ended[run.name].outcome for run in runs[1:4]} == {Outcome.DONE}
     assert RunDirectory(tmp_path / bad.name).status() is Status.FAILED
 
 
-def kill_training_process() -> None:
-    workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-    os.kill(workers[0].pid, signal.SIGKILL)
+def kill_worker() -> None:
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
 
 
-def test_a_killed_process_is_replaced_and_its_run_resumed(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    events: list[Event] = []
-    killed = threading.Event()
+def kill_once(events: list[Event]) -> Callable[[Event], None]:
+    """A listener that keeps all events and kills the worker at its first evaluation after a step."""
 
     def listen(event: Event) -> None:
+        first = not any(isinstance(earlier, Progress) and earlier.step > 0 for earlier in events)
         events.append(event)
-        if isinstance(event, Progress) and event.step > 0 and not killed.is_set():
-            killed.set()
-            kill_training_process()
+        if first and isinstance(event, Progress) and event.step > 0:
+            kill_worker()
 
+    return listen
+
+
+@pytest.mark.usefixtures("preloaded_workers")
+def test_a_killed_process_is_replaced_and_its_run_resumed(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    events: list[Event] = []
     run = runs[1]
-    ended = LocalScheduler(store, tmp_path / "killed", 1, listen).train([run])
+    ended = LocalScheduler(store, tmp_path / "killed", 1, kill_once(events)).train([run])
     assert ended[run.name].outcome is Outcome.DONE
     assert [event.reason for event in events if isinstance(event, Restarted)] == ["process killed by SIGKILL"]
-    assert pool(store, tmp_path / "undisturbed", [], 1).train([run])[run.name].outcome is Outcome.DONE
+    undisturbed = scheduler(store, tmp_path / "undisturbed", [], 1).train([run])
+    assert undisturbed[run.name].outcome is Outcome.DONE
     metrics = [(tmp_path / name / run.name / "metrics.jsonl").read_bytes() for name in ("killed", "undisturbed")]
     assert metrics[0] == metrics[1]
 
 
-def test_being_stopped_again_and_again_is_no_failure(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    """A scheduler that preempts a run before it gets to an evaluation."""
+@pytest.mark.usefixtures("preloaded_workers")
+def test_a_run_that_is_stopped_again_and_again_does_not_fail(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """As by a scheduler that preempts the run before every evaluation."""
     run = runs[0].model_copy(update={"evaluation": runs[0].evaluation.model_copy(update={"even_points": 1})})
     events: list[Event] = []
 
@@ -84,25 +120,26 @@ def test_being_stopped_again_and_again_is_no_failure(runs: list[Run], store: Tok
     ended = LocalScheduler(store, tmp_path, 1, listen).train([run])
     assert ended[run.name].outcome is Outcome.DONE
     reasons = [event.reason for event in events if isinstance(event, Restarted)]
-    assert reasons == ["stopped from outside, its state saved"] * 3
+    assert reasons == ["stopped from outside, state saved"] * 3
 
 
-def test_a_crew_gets_some_of_the_gpus_that_a_scheduler_gave() -> None:
+def test_a_worker_group_gets_some_of_the_gpus_that_were_allocated() -> None:
     assert visible_gpus([0, 1], None) == "0,1"
     assert visible_gpus([1], "4,5") == "5"
     assert visible_gpus([0], "GPU-8932f937,GPU-46a3a1f8") == "GPU-8932f937"
 
 
-def test_more_processes_per_run_than_there_are_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="processes_per_run: 4 asked for, this machine has 2 processes to give"):
+def test_more_processes_per_run_than_available_are_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="processes_per_run: 4 requested, but only 2 processes are available"):
         LocalScheduler(store, tmp_path, 2, print, Resources(processes_per_run=4)).train(runs)
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("preloaded_workers")
 def test_a_run_whose_process_dies_every_time_is_given_up(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.run == runs[1].name:
-            kill_training_process()
+            kill_worker()
 
     ended = LocalScheduler(store, tmp_path, 1, listen).train(runs[:2])
     assert ended[runs[1].name].outcome is Outcome.FAILED and "SIGKILL" in ended[runs[1].name].reason
@@ -110,36 +147,36 @@ def test_a_run_whose_process_dies_every_time_is_given_up(runs: list[Run], store:
     assert ended[runs[0].name].outcome is Outcome.DONE
 
 
-def test_another_specs_directory_is_refused_before_anything_starts(
+def test_a_directory_of_another_spec_is_refused_before_anything_starts(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     foreign = tmp_path / runs[3].name / "spec.json"
     foreign.parent.mkdir()
     foreign.write_text("{}")
     with pytest.raises(InputError, match="made by another spec"):
-        pool(store, tmp_path, []).train(runs)
+        scheduler(store, tmp_path, []).train(runs)
     assert [path.name for path in tmp_path.iterdir()] == [runs[3].name]
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "parent killed"])
-def test_stopping_the_pool_saves_every_run(how: str, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update=LONG)
     directory = RunDirectory(tmp_path / run.name)
     script = (
-        "import sys, pickle; from repeat_study.local.scheduler import LocalScheduler; from data_prep.token_store import TokenStore\n"
-        "from pathlib import Path; from repeat_study.config.study import Run\n"
+        "import sys; from repeat_study.local.scheduler import LocalScheduler; from data_prep.token_store import TokenStore\n"
+        "from pathlib import Path; from repeat_study.config.run import Run\n"
         "if __name__ == '__main__':\n"
         "    run = Run.model_validate_json(sys.argv[1], strict=True)\n"
         "    LocalScheduler(TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), 1, print).train([run])\n"
     )
-    (tmp_path / "pool.py").write_text(script)
-    arguments = [sys.executable, tmp_path / "pool.py", run.model_dump_json(), store.folder, tmp_path]
+    (tmp_path / "train.py").write_text(script)
+    arguments = [sys.executable, tmp_path / "train.py", run.model_dump_json(), store.folder, tmp_path]
     parent = subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # children of background jobs ignore it
     )
     while not (rows := directory.rows()) or rows[-1]["step"] == 0:
         assert parent.poll() is None, parent.stdout and parent.stdout.read()
@@ -151,7 +188,7 @@ def test_stopping_the_pool_saves_every_run(how: str, runs: list[Run], store: Tok
     parent.wait(60)
     deadline = time.monotonic() + 60
     while directory.status() is Status.RUNNING and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     assert directory.status() is Status.INTERRUPTED
     import torch
 
@@ -159,29 +196,22 @@ def test_stopping_the_pool_saves_every_run(how: str, runs: list[Run], store: Tok
     assert 0 < step < run.steps and step >= directory.rows()[-1]["step"]
 
 
-def test_bundles_end_as_runs_alone_through_a_kill_and_a_failure(
+@pytest.mark.usefixtures("preloaded_workers")
+def test_bundled_runs_end_like_single_runs_despite_a_kill_and_a_failure(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    """Six runs of two shapes in bundles of three, one of which diverges while the process is killed at its first evaluation."""
-    bad = runs[1].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
+    """Six runs of two shapes in bundles of three. One diverges; the process is killed at its first evaluation."""
+    bad = runs[1].model_copy(update=DIVERGING)
     grid = [runs[0], bad, *runs[2:]]
     events: list[Event] = []
-    killed = threading.Event()
-
-    def listen(event: Event) -> None:
-        events.append(event)
-        if isinstance(event, Progress) and event.step > 0 and not killed.is_set():
-            killed.set()
-            kill_training_process()
-
-    ended = LocalScheduler(store, tmp_path / "bundles", 1, listen, Resources(lanes=3)).train(grid)
+    ended = LocalScheduler(store, tmp_path / "bundles", 1, kill_once(events), Resources(lanes=3)).train(grid)
     assert ended[bad.name].outcome is Outcome.FAILED and "is nan" in ended[bad.name].reason
     assert {ended[run.name].outcome for run in grid if run is not bad} == {Outcome.DONE}
     restarted = {event.run for event in events if isinstance(event, Restarted)}
-    assert restarted in ({run.name for run in grid[:3]}, {run.name for run in grid[3:]}), "all of the bundle, no other"
+    assert restarted in ({run.name for run in grid[:3]}, {run.name for run in grid[3:]}), "the whole bundle, no other"
     sessions = [RunDirectory(tmp_path / "bundles" / run.name).session_rows() for run in grid]
     assert {row["lanes"] for rows in sessions for row in rows} <= {1, 2, 3} and sessions[-1][0]["lanes"] == 3
-    alone = pool(store, tmp_path / "alone", [], 1).train([run for run in grid if run is not bad])
+    alone = scheduler(store, tmp_path / "alone", [], 1).train([run for run in grid if run is not bad])
     for name in alone:
         metrics = [(tmp_path / where / name / "metrics.jsonl").read_bytes() for where in ("bundles", "alone")]
         assert metrics[0] == metrics[1], name

@@ -1,0 +1,102 @@
+"""Estimates how long the remaining runs take, from the measured speed of those that have trained for a while.
+
+Nothing is estimated before one run has trained a tenth of its steps: earlier numbers are dominated by the start of the
+process and by the dense early evaluations, and were wrong by a factor of hundreds.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from repeat_study.records.outcome import Progress
+
+RELIABLE_SHARE = 0.1  # of a run's steps, after which its speed is used
+
+
+@dataclass
+class Group:
+    """Runs that are trained together, and what was measured of them."""
+
+    runs: tuple[str, ...]
+    start: float | None  # when training began, in seconds; None while a new process is still importing
+    first_share: dict[str, float] = field(default_factory=dict)  # of each run's steps, done before this start
+    share: dict[str, float] = field(default_factory=dict)
+    reported: tuple[float, float] | None = None  # when the group last reported its seconds left, and that number
+    end: float | None = None
+
+
+class TimeLeft:
+    """Learns from a scheduler's events; `seconds()` is the estimate."""
+
+    def __init__(self, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
+        """`work`: each run's expected training time in any unit, by name."""
+        self.work = work
+        self.clock = clock
+        self.finished: set[str] = set()
+        self.groups: list[Group] = []
+        self.most_running = 1
+
+    def started(self, runs: tuple[str, ...], new_process: bool) -> None:
+        """A worker group begins to train runs."""
+        self.groups.append(Group(runs, None if new_process else self.clock()))
+        self.most_running = max(self.most_running, len(self._running()))
+
+    def progress(self, event: Progress) -> None:
+        """A run was evaluated, or resumed at a checkpoint."""
+        group = self._group_of(event.run)
+        if group is None:
+            return
+        if group.start is None:
+            group.start = self.clock()
+        share = event.step / event.steps
+        group.first_share.setdefault(event.run, share if event.resumed else 0.0)
+        group.share[event.run] = share
+        if event.seconds_left is not None and share >= RELIABLE_SHARE:
+            group.reported = self.clock(), event.seconds_left
+
+    def ended(self, run: str) -> None:
+        """A run is finished or has failed."""
+        self.finished.add(run)
+        group = self._group_of(run)
+        if group and self.finished.issuperset(group.runs):
+            group.end = self.clock()
+
+    def restarted(self, run: str) -> None:
+        """A run lost its process and waits for a new one."""
+        self.groups = [group for group in self.groups if run not in group.runs or group.end is not None]
+
+    def seconds(self) -> float | None:
+        """Seconds until all runs have ended; None while too little has been measured."""
+        if (pace := self._seconds_per_work()) is None:
+            return None
+        running = self._running()
+        left = [self._seconds_left(group, pace) for group in running]
+        begun = self.finished.union(*(group.runs for group in running))
+        waiting = pace * sum(work for run, work in self.work.items() if run not in begun)
+        return max([*left, (sum(left) + waiting) / self.most_running])
+
+    def _running(self) -> list[Group]:
+        return [group for group in self.groups if group.end is None]
+
+    def _group_of(self, run: str) -> Group | None:
+        return next((group for group in self._running() if run in group.runs), None)
+
+    def _seconds_per_work(self) -> float | None:
+        """Seconds that a worker group needs per unit of work, over all groups with a reliable speed; None without any."""
+        seconds = work = 0.0
+        for group in self.groups:
+            if group.start is None or group.reported is None:
+                continue
+            when, left = group.reported
+            seconds += (when + left if group.end is None else group.end) - group.start
+            for run in group.runs:
+                # `left` includes the rest of the runs in training, but not of those that diverged
+                share = group.share.get(run, 0.0) if run in self.finished else 1.0
+                work += self.work[run] * (share - group.first_share.get(run, 0.0))
+        return seconds / work if work else None
+
+    def _seconds_left(self, group: Group, pace: float) -> float:
+        if group.reported:
+            when, left = group.reported
+            return max(0.0, left - (self.clock() - when))
+        return pace * sum(self.work[run] * (1 - group.share.get(run, 0.0)) for run in group.runs)
