@@ -1,6 +1,7 @@
 """The verb `run`: train a study on this machine."""
 
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,28 +81,16 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
         console.print(f"{len(known.waiting)} more runs could not be trained: {known.waiting[0]}")
     if known.waiting or not all_done:
         raise typer.Exit(1)
-    _print_result(declared, known.runs, runs_dir)
-
-
-def _print_result(declared: "Study", runs: "list[Run]", runs_dir: Path) -> None:
-    """Say what came out, and the next command."""
-    from repeat_study.records.run_directory import final_test_losses
-
-    losses = final_test_losses(runs_dir / declared.name, runs)
-    low, high = (pick(runs, key=lambda run: losses[run.name]) for pick in (min, max))
-    console.print(
-        f"finished: {len(runs)} runs in {runs_dir / declared.name}; final test loss from {losses[low.name]:.3f} nats"
-        f" ({low.label}) to {losses[high.name]:.3f} ({high.label})"
-    )
     console.print(f"next: repeat-study report {declared.name}")
 
 
 def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:
     """Train these runs of a study; returns whether all are done. Raises typer.Exit if training was stopped."""
-    from repeat_study.local.progress import ProgressDisplay
+    from repeat_study.local.progress import ProgressDisplay, summary_lines
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.outcome import Outcome
+    from repeat_study.records.run_directory import final_test_losses
     from repeat_study.records.tensorboard.study_page import write_study_page
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
@@ -110,6 +99,7 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     place = f"{gpus} GPUs" if gpus else f"{processes} processes"
     console.print(f"training {len(runs)} runs on {place}; to watch them: tensorboard --logdir {folder}")
     _warn_of_missing_weights(runs, ready, folder)
+    start = time.monotonic()
     with ProgressDisplay(runs, console) as display:
         try:
             ended = LocalScheduler(ready.store, folder, processes, display, resources, gpus).train(runs)
@@ -119,6 +109,8 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     failures = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
     for end in failures:
         console.print(f"{end.outcome.value}: {folder / end.run}" + (f": {end.reason}" if end.reason else ""))
+    for line in summary_lines(runs, ended, final_test_losses(folder, runs), time.monotonic() - start):
+        console.print(line)
     return not failures
 
 
