@@ -1,19 +1,33 @@
-"""A real SLURM on this machine for the tests of sweeps, or the reason why there is none."""
+"""A real SLURM cluster on this machine for the tests of sweeps; tests that need it are skipped where SLURM is missing."""
 
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from data_prep.token_store import TokenStore
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import Run
+from repeat_study.records.outcome import Outcome
+from repeat_study.records.run_directory import RunDirectory
+from repeat_study.training.trainer import train
+from slurm import client, sweep
+from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster, missing_programs
+from slurm.status import RunState, run_states
+from slurm.submissions import Submission, read_submissions
+
+HELD = {"hold": True}  # sbatch --hold: the job waits until it is released
 
 
 def require_slurm() -> None:
-    """Skip where SLURM is not installed, and fail where it is said to be."""
+    """Skip the test if SLURM is not installed; fail it instead if REPEAT_STUDY_REQUIRE_SLURM is 1."""
     if missing := missing_programs():
         reason = f"no SLURM on this machine ({', '.join(missing)} not found)"
         if os.environ.get("REPEAT_STUDY_REQUIRE_SLURM") == "1":
@@ -21,25 +35,78 @@ def require_slurm() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[DevCluster]:
-    """Two nodes; every SLURM command of the session speaks to them."""
+@contextmanager
+def cluster_folder() -> Iterator[Path]:
+    """A folder with a short name: pytest's own are too long for SLURM's sockets."""
     require_slurm()
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders have names too long for sockets
-    made = DevCluster(folder / "cluster")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     try:
-        made.start(cpus_per_node=3)  # room on one node for what another one loses
-        os.environ |= made.environment
-        yield made
+        yield folder / "cluster"
     finally:
-        os.environ.pop("SLURM_CONF", None)
-        made.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(true: Callable[[], object], seconds: float = 90.0) -> None:
-    """Look until it is so; fails where it never is."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not so within {seconds:g} s"
+@pytest.fixture(scope="session")
+def session_cluster() -> Iterator[DevCluster]:
+    """Two nodes, shared by all tests of a process; started once."""
+    with cluster_folder() as folder:
+        cluster = DevCluster(folder)
+        try:
+            # Small arrays, so that a sweep of 20 runs needs three; room on one node for the jobs that the other one loses.
+            cluster.start(max_array_size=8, cpus_per_node=3)
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.fixture
+def cluster(session_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> DevCluster:
+    """The shared cluster with an empty queue; every SLURM command of the test uses it."""
+    monkeypatch.setenv("SLURM_CONF", str(session_cluster.conf))
+    client.run_client("scancel", f"--user={os.getuid()}")
+    wait_until(lambda: not client.queued_jobs())
+    return session_cluster
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 150.0) -> None:
+    """Poll a condition; fails if it is not true in time. The limit leaves room for a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {seconds:g} s"
         time.sleep(0.05)
+
+
+def submit(
+    runs: list[Run], store: TokenStore, folder: Path, **allocation: object
+) -> tuple[Submission | None, list[str]]:
+    """Submit runs with these keys of the [slurm] table; returns the submission and the console lines."""
+    lines: list[str] = []
+    resources = Resources(processes_per_run=int(str(allocation.get("nodes", 1))))
+    table = Allocation.model_validate({"time": "10", **allocation})
+    return sweep.submit(sweep.Sweep(runs, store, folder, table, resources), lines.append), lines
+
+
+def states(runs: list[Run], folder: Path) -> dict[str, RunState]:
+    """The state of each run, by name."""
+    found = run_states(runs, folder, read_submissions(folder), client.queued_jobs(), 600)
+    return {state.run.name: state for state in found}
+
+
+def metrics(folder: Path, run: Run) -> bytes:
+    return RunDirectory(folder / run.name).metrics.read_bytes()
+
+
+def train_in_this_process(runs: list[Run], store: TokenStore, folder: Path) -> None:
+    """Train runs without SLURM, as a reference; torch is imported here already."""
+    for run in runs:
+        assert train(run, store, folder) is Outcome.DONE
+
+
+def training_processes(directory: RunDirectory) -> Iterator[psutil.Process]:
+    """Processes that hold a run directory's lock file open."""
+    for process in psutil.process_iter():
+        try:
+            if str(directory.lock) in (file.path for file in process.open_files()):
+                yield process
+        except psutil.Error:
+            continue

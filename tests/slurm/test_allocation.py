@@ -1,4 +1,4 @@
-"""What a sweep asks of a cluster, and where it is said."""
+"""The [slurm] table, command-line options and the user's file."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
     assert Allocation(time=time).minutes == minutes
 
 
-def test_the_command_line_goes_before_the_study_and_the_study_before_the_user(tmp_path: Path) -> None:
+def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Path) -> None:
     user = tmp_path / "slurm.toml"
     user.write_text('partition = "theirs"\naccount = "lab"\nmem_gb = 8.0\n')
     found = merge_allocation({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
@@ -50,7 +50,7 @@ def test_a_wrong_key_or_value_is_named(study: dict[str, Any], message: str, tmp_
     assert message in str(caught.value)
 
 
-def test_the_users_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+def test_an_error_in_the_users_file_names_the_file(tmp_path: Path) -> None:
     user = tmp_path / "slurm.toml"
     for text, message in (
         ("partition = 3", "slurm.toml: partition: input should be a valid string"),
@@ -61,7 +61,7 @@ def test_the_users_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
             merge_allocation({}, {}, user)
 
 
-def test_processes_gpus_and_nodes_have_to_fit() -> None:
+def test_processes_gpus_and_nodes_have_to_match() -> None:
     parameters = Allocation(nodes=2, gpus_per_node=4).parameters(Resources(processes_per_run=8))
     assert (parameters["nodes"], parameters["ntasks_per_node"], parameters["gpus_per_node"]) == (2, 4, 4)
     assert "gpus_per_node" not in Allocation().parameters(Resources())
@@ -73,7 +73,7 @@ def test_processes_gpus_and_nodes_have_to_fit() -> None:
         Allocation(nodes=2).parameters(Resources(processes_per_run=3))
 
 
-def test_any_option_of_sbatch_can_be_given() -> None:
+def test_any_sbatch_option_can_be_given() -> None:
     given = Allocation(extra={"reservation": "tonight", "gpu-bind": "none"}, mem_gb=1.5).parameters(Resources())
     assert given["additional_parameters"] == {"requeue": True, "reservation": "tonight", "gpu_bind": "none"}
     assert given["mem"] == "1536MB"

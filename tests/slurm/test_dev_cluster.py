@@ -1,10 +1,9 @@
-"""The throw-away cluster, with the real SLURM: it runs, requeues, forgets nothing and leaves nothing behind."""
+"""The development cluster with a real SLURM: it runs, requeues, remembers its jobs, and leaves nothing behind."""
 
 import os
 import shlex
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,25 +11,27 @@ import pytest
 
 from data_prep.errors import InputError
 from slurm.dev_cluster import DevCluster, missing_programs
+from tests.slurm.conftest import cluster_folder, require_slurm, wait_until
+
+pytestmark = pytest.mark.xdist_group("dev_cluster")
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
-    if (missing := missing_programs()) and os.environ.get("REPEAT_STUDY_REQUIRE_SLURM") != "1":
-        pytest.skip(f"no SLURM here: {', '.join(missing)} not found")
-    cluster = DevCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
+def module_cluster() -> Iterator[DevCluster]:
+    with cluster_folder() as folder:
+        cluster = DevCluster(folder)
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture
-def cluster(shared: DevCluster) -> DevCluster:
-    """The one cluster of this module, running, whatever the test before did to it."""
-    if not shared.running():
-        shared.start()
-    return shared
+def cluster(module_cluster: DevCluster) -> DevCluster:
+    """This module's cluster, running, whatever the previous test did to it."""
+    if not module_cluster.running():
+        module_cluster.start()
+    return module_cluster
 
 
 def client(cluster: DevCluster, command: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def client(cluster: DevCluster, command: str) -> subprocess.CompletedProcess[str
 
 
 def submit(cluster: DevCluster, script: str, options: str = "") -> tuple[str, Path]:
-    """A job's id and the file that it prints to, also when it starts again."""
+    """A job's id and the file it prints to, also after a requeue."""
     path = cluster.folder / "job.sh"
     path.write_text(f"#!/bin/bash\n{script}\n")
     output = cluster.folder / "job-%j.out"
@@ -57,15 +58,8 @@ def text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def processes_of(cluster: DevCluster) -> list[str]:
-    """Command lines of the cluster's daemons and of everything that its jobs are."""
+    """Command lines of the cluster's daemons and of all processes of its jobs."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -79,12 +73,12 @@ def processes_of(cluster: DevCluster) -> list[str]:
 
 def test_a_job_runs_to_its_end_and_submits_another(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo $SLURM_JOB_ID $SLURMD_NODENAME; sbatch --output=/dev/null --wrap=true", "-w n2")
-    wait_for(lambda: state(cluster, job) == "COMPLETED")
+    wait_until(lambda: state(cluster, job) == "COMPLETED")
     assert text(output).splitlines() == [f"{job} n2", f"Submitted batch job {int(job) + 1}"]
-    wait_for(lambda: state(cluster, str(int(job) + 1)) == "COMPLETED")
+    wait_until(lambda: state(cluster, str(int(job) + 1)) == "COMPLETED")
 
 
-def test_a_second_start_is_refused_and_harms_nothing(cluster: DevCluster) -> None:
+def test_a_second_start_is_refused_without_harm(cluster: DevCluster) -> None:
     with pytest.raises(InputError, match="already running"):
         cluster.start()
     assert cluster.running()
@@ -97,21 +91,21 @@ def test_two_gpus_of_a_node_are_granted_and_three_refused(cluster: DevCluster) -
     assert refused.returncode != 0 and "not available" in refused.stderr
 
 
-def test_an_urgent_job_preempts_one_of_main_which_runs_again(cluster: DevCluster) -> None:
-    # A job that neither asks for a signal nor leaves at it is killed after its grace time: measured 20 s.
+def test_an_urgent_job_preempts_a_main_job_which_is_requeued(cluster: DevCluster) -> None:
+    # Without a signal that makes it leave, a preempted job is killed only after its grace time: measured 20 s.
     script = "trap 'scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 60 & wait; wait"
     preempted, output = submit(cluster, script, "-p main -w n1 -c 2 --signal=B:USR1@60")
-    wait_for(lambda: "start 0" in text(output))
+    wait_until(lambda: "start 0" in text(output))
     urgent, _ = submit(cluster, "true", "-p urgent -w n1 -c 2")
-    wait_for(lambda: state(cluster, urgent) == "COMPLETED")
-    wait_for(lambda: "start 1" in text(output))
+    wait_until(lambda: state(cluster, urgent) == "COMPLETED", seconds=18)
+    wait_until(lambda: "start 1" in text(output), seconds=18)
     assert state(cluster, preempted) == "RUNNING"
 
 
-def test_stop_leaves_no_process_and_a_later_start_gives_no_id_twice(cluster: DevCluster) -> None:
+def test_stop_leaves_no_process_and_job_ids_never_repeat(cluster: DevCluster) -> None:
     stubborn = "trap '' TERM; setsid sleep 61 & env -i /bin/sleep 62 & echo started; while :; do sleep 1; done"
     first, output = submit(cluster, stubborn)
-    wait_for(lambda: "started" in text(output))
+    wait_until(lambda: "started" in text(output))
     cluster.stop()
     assert not processes_of(cluster) and not cluster.running()
     cluster.stop()
@@ -120,9 +114,9 @@ def test_stop_leaves_no_process_and_a_later_start_gives_no_id_twice(cluster: Dev
     assert int(submit(cluster, "true")[0]) > int(first)
 
 
-def test_what_outlived_killed_daemons_ends_with_stop(cluster: DevCluster) -> None:
+def test_stop_ends_jobs_that_outlived_their_daemons(cluster: DevCluster) -> None:
     _, output = submit(cluster, "echo started; exec sleep 63")
-    wait_for(lambda: "started" in text(output))
+    wait_until(lambda: "started" in text(output))
     for daemon in ("slurmctld", "n1", "n2", "munged"):
         cluster.kill_daemon(daemon)
     assert not cluster.running() and any("sleep 63" in line for line in processes_of(cluster))
@@ -130,44 +124,48 @@ def test_what_outlived_killed_daemons_ends_with_stop(cluster: DevCluster) -> Non
     assert not processes_of(cluster)
 
 
-def test_two_clusters_run_side_by_side(cluster: DevCluster, tmp_path: Path) -> None:
-    other = DevCluster(tmp_path / "other")
-    try:
-        other.start(max_array_size=11, cpus_per_node=3)
-        assert client(other, "sbatch --array=0-11 --wrap=true").returncode != 0
-        assert client(other, "srun --nodes=1 --ntasks=3 hostname").stdout.count("\n") == 3
-        assert client(cluster, "srun --nodes=1 --ntasks=3 true").returncode != 0  # the first one has its own two cores
-    finally:
-        other.stop()
+def test_two_clusters_run_side_by_side(cluster: DevCluster) -> None:
+    with cluster_folder() as folder:
+        other = DevCluster(folder)
+        try:
+            other.start(max_array_size=11, cpus_per_node=3)
+            assert client(other, "sbatch --array=0-11 --wrap=true").returncode != 0
+            assert client(other, "srun --nodes=1 --ntasks=3 hostname").stdout.count("\n") == 3
+            assert client(cluster, "srun --nodes=1 --ntasks=3 true").returncode != 0  # it has two cores per node
+        finally:
+            other.stop()
     assert cluster.running() and not processes_of(other)
 
 
-def test_a_killed_slurmctld_that_starts_again_knows_its_jobs(cluster: DevCluster) -> None:
+def test_a_restarted_slurmctld_knows_its_jobs(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo started; exec sleep 60")
-    wait_for(lambda: "started" in text(output))
+    wait_until(lambda: "started" in text(output))
     saved = cluster.folder / "state/job_state"
-    wait_for(lambda: saved.stat().st_mtime > output.stat().st_mtime)  # every 5 s
+    wait_until(lambda: saved.stat().st_mtime > output.stat().st_mtime)  # every 5 s
     cluster.kill_daemon("slurmctld")
     assert cluster.running()
     cluster.start_daemon("slurmctld")
     assert state(cluster, job) == "RUNNING"
 
 
-def test_a_daemon_that_does_not_come_up_is_named_with_its_reason(shared: DevCluster, tmp_path: Path) -> None:
-    cluster = DevCluster(tmp_path / "broken")
-    with pytest.raises(InputError, match=r"slurmctld did not start; .*slurmctld\.log ends with: .*fatal"):
-        cluster.start(max_array_size=-1)
-    assert not processes_of(cluster)
+def test_a_daemon_that_does_not_start_is_named_with_the_reason() -> None:
+    with (
+        cluster_folder() as folder,
+        pytest.raises(InputError, match=r"slurmctld did not start; .*slurmctld\.log ends with: .*fatal"),
+    ):
+        DevCluster(folder).start(max_array_size=-1)
+    assert not processes_of(DevCluster(folder))
 
 
-def test_folders_that_slurm_cannot_use_are_refused(shared: DevCluster, tmp_path: Path) -> None:
+def test_folders_that_slurm_cannot_use_are_refused(tmp_path: Path) -> None:
+    require_slurm()
     (tmp_path / "file").touch()
     for name, reason in (("x" * 80, "too long"), ("a b", "accepts only letters"), ("file", "cannot be created")):
         with pytest.raises(InputError, match=reason):
             DevCluster(tmp_path / name).start()
 
 
-def test_missing_programs_are_named_with_the_packages_that_have_them(
+def test_missing_programs_are_named_with_the_command_that_installs_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", "")

@@ -1,11 +1,11 @@
-"""One array on a real SLURM; its runs are disturbed in every way at once, and end as if nothing had happened."""
+"""Runs on a real SLURM that are killed, preempted, requeued and lose their node end as if nothing had happened."""
 
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.local.scheduler import LocalScheduler
 from repeat_study.records.json_lines import last_row
-from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
 from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster
 from slurm.submissions import jobs_by_run, read_submissions
 from slurm.sweep import Sweep, submit
-from tests.slurm.conftest import wait_until
+from tests.slurm.conftest import train_in_this_process, training_processes, wait_until
 
-# Of each run, one after the other; the controller is that of the other runs too.
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
+
+# Applied to one run each, in order. Restarting the controller disturbs the other runs too.
 DISTURBANCES = (("node lost",), ("requeued", "killed", "preempted"), ("terminated", "controller restarted"))
 
 
@@ -45,16 +45,16 @@ def longer(runs: list[Run]) -> list[Run]:
 
 @dataclass
 class Watched:
-    """What a run's directory showed while others did things to it."""
+    """What a run's directory showed while the run was disturbed."""
 
     directory: RunDirectory
-    due: list[int]  # when it is evaluated
-    reached: int = 0  # the last evaluation that was ever seen
+    due: list[int]  # the steps of its evaluations
+    reached: int = 0  # the last evaluation seen so far
     sessions: int = 0
-    lost: list[int] = field(default_factory=list)  # at each start: evaluations that have to be made again
+    lost: list[int] = field(default_factory=list)  # at each start: the number of evaluations to repeat
 
     def look(self) -> None:
-        """Note how far it is, and where new starts began."""
+        """Record the last evaluation and new starts."""
         starts = self.directory.session_rows()
         for session in starts[self.sessions :]:
             if self.sessions:
@@ -68,22 +68,11 @@ class Watched:
 def undisturbed(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     runs = longer(study.runs(store.fingerprint))
-    ended = LocalScheduler(store, folder, 2, lambda event: None).train(runs)
-    assert {end.outcome for end in ended.values()} == {Outcome.DONE}
+    train_in_this_process(runs, store, folder)
     return folder
 
 
-def training_processes(run: Run, folder: Path) -> Iterator[psutil.Process]:
-    """Those that hold the run's directory."""
-    lock = str(RunDirectory(folder / run.name).lock)
-    for process in psutil.process_iter():
-        try:
-            if lock in (file.path for file in process.open_files()):
-                yield process
-        except psutil.Error:
-            continue
-
-
+@pytest.mark.timeout(600)
 def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     cluster: DevCluster, undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
@@ -91,7 +80,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     asked = Allocation(time="30", signal_delay_s=20)
     submission = submit(Sweep(disturbed[:1], store, tmp_path, asked), print)
     assert submission
-    # On the other node: what is requeued from a lost one is trained to its end there, and that is no disturbance.
+    # These start on the other node, so that losing the first node disturbs one run only.
     submit(Sweep(disturbed, store, tmp_path, asked.model_copy(update={"exclude": "n1"})), print)
     watched = {
         run.name: Watched(RunDirectory(tmp_path / run.name), run.evaluation.steps(run.steps)) for run in disturbed
@@ -100,8 +89,8 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
 
     def watch() -> None:
         while not over.is_set():
-            for one in watched.values():
-                one.look()
+            for run_watch in watched.values():
+                run_watch.look()
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
@@ -118,20 +107,20 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         subprocess.run([*command, "--output=/dev/null", "--wrap", "sleep 1"], check=True, capture_output=True)
 
     def lose_node(run: Run) -> None:
-        """The node falls silent with the run on it; SLURM starts it on the other, and then the node comes back."""
-        (process,) = training_processes(run, tmp_path)
+        """The node stops answering while the run trains on it. SLURM restarts the job on the other node, then the node returns."""
+        (process,) = training_processes(RunDirectory(tmp_path / run.name))
         node = node_of(run)
         process.suspend()
         cluster.kill_daemon(node)
         log = Path(str(submission.error_logs(run.name)[0]).replace(".err", ".out"))
-        wait_until(lambda: "another process trains this run" in log.read_text(), 120)
-        assert process.is_running(), "the run is still the silent process's"
+        wait_until(lambda: "another process trains this run" in log.read_text())
+        assert process.is_running(), "the silent process still holds the run"
         cluster.start_daemon(node)
 
     def restart_controller(run: Run) -> None:
         cluster.stop_daemon("slurmctld")
-        (process,) = training_processes(run, tmp_path)
-        process.send_signal(signal.SIGTERM)  # what is to be requeued meanwhile, waits for it
+        (process,) = training_processes(RunDirectory(tmp_path / run.name))
+        process.send_signal(signal.SIGTERM)  # a job that leaves meanwhile waits for the controller
         wait_until(lambda: not psutil.pid_exists(process.pid))
         time.sleep(1)
         cluster.start_daemon("slurmctld")
@@ -139,7 +128,9 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     actions: dict[str, Callable[[Run], object]] = {
         "requeued": lambda run: client.run_client("scontrol", "requeue", job_of(run).job_id),
         "terminated": lambda run: client.run_client("scancel", "--signal=TERM", job_of(run).job_id),
-        "killed": lambda run: [os.kill(process.pid, signal.SIGKILL) for process in training_processes(run, tmp_path)],
+        "killed": lambda run: [
+            os.kill(process.pid, signal.SIGKILL) for process in training_processes(RunDirectory(tmp_path / run.name))
+        ],
         "preempted": preempt,
         "controller restarted": restart_controller,
         "node lost": lose_node,
@@ -151,28 +142,26 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
             reached = disturb_once(name, run, reached)
 
     def disturb_once(name: str, run: Run, reached: int) -> int:
-        one = watched[run.name]
-        wait_until(lambda: one.reached > reached, 120)
-        before, begun, done = one.sessions, time.monotonic(), False
-        while not done:  # another one's disturbance may be that no controller answers, or that the job is on its way
+        watch_of_run = watched[run.name]
+        wait_until(lambda: watch_of_run.reached > reached)
+        before, start, done = watch_of_run.sessions, time.monotonic(), False
+        while not done:  # the controller may be down, or the job ending, because of another disturbance
             with suppress(InputError, KeyError, ValueError):
                 actions[name](run)
                 done = True
-        wait_until(lambda: one.sessions > before, 120)
-        print(f"{name}: at step {one.reached}, on again after {time.monotonic() - begun:.1f} s")
-        return one.reached
+        wait_until(lambda: watch_of_run.sessions > before)
+        print(f"{name}: at step {watch_of_run.reached}, training again after {time.monotonic() - start:.1f} s")
+        return watch_of_run.reached
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as executor:
         try:
-            for disturbing in [
-                pool.submit(disturb, name, run) for name, run in zip(DISTURBANCES, disturbed, strict=True)
-            ]:
-                disturbing.result()
-            wait_until(lambda: all(one.directory.status() is Status.DONE for one in watched.values()), 180)
+            for _ in executor.map(disturb, DISTURBANCES, disturbed):
+                pass
+            wait_until(lambda: all(run_watch.directory.status() is Status.DONE for run_watch in watched.values()), 180)
         finally:
             over.set()
             watcher.join()
     for names, run in zip(DISTURBANCES, disturbed, strict=True):
-        one = watched[run.name]
-        assert one.sessions > len(names) and max(one.lost) <= 1, one
-        assert one.directory.metrics.read_bytes() == (undisturbed / run.name / "metrics.jsonl").read_bytes()
+        end = watched[run.name]
+        assert end.sessions > len(names) and max(end.lost) <= 1, end
+        assert end.directory.metrics.read_bytes() == (undisturbed / run.name / "metrics.jsonl").read_bytes()

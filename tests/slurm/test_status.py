@@ -1,4 +1,4 @@
-"""Where runs stand, told from directories and queues that are made by hand."""
+"""The state of runs, from directories and queues that are made for the test."""
 
 import os
 import time
@@ -33,7 +33,7 @@ def submitted(folder: Path, run: Run, time_: float, **more: Any) -> list[Submiss
     made.cancelled = more.get("cancelled", [])
     made.logs.mkdir(parents=True)
     made.write()
-    assert read_submissions(folder) == [made], "what is written is read back"
+    assert read_submissions(folder) == [made], "the record is read back"
     return [made]
 
 
@@ -43,23 +43,21 @@ def state(run: Run, folder: Path, made: list[Submission], job: QueuedJob | None,
     return found.state
 
 
-def test_the_queue_tells_who_has_an_unfinished_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_the_queue_decides_the_state_of_an_unfinished_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run, now = runs[0], time.time()
     waiting, on = QueuedJob("7", "PENDING", "Priority", None), QueuedJob("7", "RUNNING", "None", now)
     made = submitted(tmp_path, run, now)
     assert state(run, tmp_path, made, waiting) is State.PENDING
     assert state(run, tmp_path, made, on) is State.STARTING, "no evaluation yet"
-    assert state(run, tmp_path, made, None) is State.FAILED, "its job has gone and left nothing"
+    assert state(run, tmp_path, made, None) is State.FAILED, "its job is gone and wrote nothing"
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
     assert state(run, tmp_path, made, waiting) is State.PREEMPTED
     made[0].cancelled.append(run.name)
     assert state(run, tmp_path, made, None) is State.CANCELLED
-    assert next(run_states([run], tmp_path, made, None, 60)).state is State.CANCELLED, (
-        "also where the queue is not known"
-    )
+    assert next(run_states([run], tmp_path, made, None, 60)).state is State.CANCELLED, "also if the queue is not known"
     later = submitted(tmp_path / "later", run, time.time() + 1)
-    assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not begun since it was submitted again"
+    assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not started since it was submitted again"
 
 
 def test_a_job_trains_all_runs_of_its_bundle_and_its_record_is_read_back(runs: list[Run], tmp_path: Path) -> None:
@@ -73,7 +71,7 @@ def test_a_job_trains_all_runs_of_its_bundle_and_its_record_is_read_back(runs: l
     assert read_submissions(tmp_path)[0].arrays == made.arrays
 
 
-def test_a_run_that_writes_nothing_for_long_is_stuck(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_run_that_writes_nothing_for_a_long_time_is_stuck(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0]
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
@@ -99,24 +97,24 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
     assert last_row(directory.metrics) is None
 
 
-def test_a_run_that_is_killed_again_and_again_with_nothing_done_is_given_up(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_without_progress_is_given_up(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.make()
     starts = StartLog(tmp_path / "7_starts.jsonl", [directory])
     for _ in range(MAX_STARTS - 1):
         starts.record_start()
-    directory.metrics.write_text('{"step": 10}\n')  # it got somewhere
+    directory.metrics.write_text('{"step": 10}\n')  # it made progress
     for _ in range(MAX_STARTS):
         starts.record_start()
-    starts.clear()  # it was told to leave, and did
+    starts.clear()  # it was told to leave, and left in order
     for _ in range(MAX_STARTS):
         starts.record_start()
     with pytest.raises(InputError, match="killed 5 times in a row without progress"):
         starts.record_start()
     assert directory.status() is Status.FAILED and "killed 5 times" in directory.failure()
-    StartLog(tmp_path / "8_starts.jsonl", [directory]).record_start()  # submitted again, it is tried again
+    StartLog(tmp_path / "8_starts.jsonl", [directory]).record_start()  # a new submission is tried again
 
 
-def test_a_complaint_of_slurm_is_its_first_line() -> None:
+def test_the_first_line_of_a_slurm_error_is_shown() -> None:
     stderr = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid name\n"
     assert main_error(stderr) == "invalid partition specified: x"

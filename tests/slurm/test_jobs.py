@@ -1,0 +1,175 @@
+"""Jobs of a sweep on a real SLURM: they train, stop, restart, and end like runs on one machine."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.token_store import TokenStore
+from repeat_study.config.resources import Resources
+from repeat_study.config.run import Run
+from repeat_study.local.scheduler import LocalScheduler
+from repeat_study.records.json_lines import last_row
+from repeat_study.records.outcome import Outcome
+from repeat_study.records.run_directory import RunDirectory, Status
+from slurm import client
+from slurm.allocation import Allocation
+from slurm.cancel import cancel
+from slurm.dev_cluster import DevCluster
+from slurm.status import State
+from slurm.sweep import Sweep
+from slurm.sweep import submit as submit_sweep
+from tests.slurm.conftest import HELD, metrics, states, submit, train_in_this_process, training_processes, wait_until
+
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
+
+DIVERGING = {"learning_rate": 1e30, "gradient_clip": 1e30}
+
+
+@pytest.mark.usefixtures("preloaded_workers")
+def test_an_array_ends_like_local_training_and_no_run_is_submitted_twice(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    diverging, swept = runs[0].model_copy(update=DIVERGING), tmp_path / "swept"
+    everything = [diverging, *runs]
+    submission, lines = submit(everything, store, swept, array_parallelism=2)
+    assert submission and len(submission.arrays) == 1 and lines[0] == "7 runs to submit"
+    assert submit(everything, store, swept)[1] == ["0 runs to submit; 7 already in the queue"]
+
+    def done() -> int:
+        return sum(RunDirectory(swept / run.name).done.is_file() for run in runs)
+
+    wait_until(lambda: done() >= 2, 180)
+    halfway, lines = submit(everything, store, swept)
+    assert halfway is None and " already in the queue" in lines[0] and " done;" in lines[0], lines
+    wait_until(lambda: State.RUNNING in {state.state for state in states(everything, swept).values()})
+    wait_until(lambda: done() == len(runs) and not client.queued_jobs(), 180)
+    ended = LocalScheduler(store, tmp_path / "local", 2, lambda event: None).train(runs)
+    assert {end.outcome for end in ended.values()} == {Outcome.DONE}
+    assert len(runs) == 6
+    for run in runs:
+        assert metrics(swept, run) == metrics(tmp_path / "local", run), run.label
+    failed = states(everything, swept)[diverging.name]
+    assert failed.state is State.FAILED and failed.note.startswith("Diverged: test_loss is nan"), failed
+    assert any("Diverged" in line for line in failed.log), failed.log
+
+
+def test_a_cancelled_run_keeps_its_state_and_continues_when_submitted_again(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run = runs[1].model_copy(update={"model": "4x64", "tokens": 600 * 32 * 8})
+    directory = RunDirectory(tmp_path / run.name)
+    submission, _ = submit([run, runs[0]], store, tmp_path, extra=HELD)
+    assert submission
+    source = tmp_path / "sweeps" / submission.source
+    (source / "slurm" / "job.py").open("a").write("\nprint('imported from the copy')\n")
+    jobs = {name: state.job_id for name, state in states([run, runs[0]], tmp_path).items()}
+    assert cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "a waiting job is cancelled at once"
+    client.run_client("scontrol", "release", jobs[run.name])
+    wait_until(lambda: (row := last_row(directory.metrics)) and row["step"] > 1)
+    (process,) = training_processes(directory)
+    assert process.cwd() == str(source)
+    assert cancel([run.name], tmp_path) == [jobs[run.name]]
+    assert [state.state for state in states([run, runs[0]], tmp_path).values()] == [State.CANCELLED] * 2
+    again, lines = submit([run], store, tmp_path)  # while the run is still saving its state
+    assert again and lines[:2] == ["waiting for the jobs of 1 run to leave the queue", "1 run to submit"]
+    log = submission.error_logs(run.name)[0]
+    assert "imported from the copy" in log.with_suffix(".out").read_text()
+    assert log.with_suffix(".out").read_text().endswith("SIGTERM: its state is saved\n")
+    wait_until(lambda: directory.status() is Status.DONE)
+    assert len(directory.session_rows()) == 2 and directory.session_rows()[1]["step"] > 0
+
+
+def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    """SLURM's shortest limit is a minute and it checks limits every 30 s. The process is suspended until then; SLURM's
+    signal wakes it."""
+    run = runs[1].model_copy(update={"model": "2x64", "tokens": 600 * 32 * 8})
+    directory = RunDirectory(tmp_path / "swept" / run.name)
+    submission, _ = submit([run], store, tmp_path / "swept", time="1", signal_delay_s=50)
+    assert submission
+    wait_until(lambda: (row := last_row(directory.metrics)) and row["step"])
+    (process,) = training_processes(directory)
+    process.suspend()
+    wait_until(lambda: directory.status() is Status.DONE, 180)
+    starts = [session["step"] for session in directory.session_rows()]
+    assert len(starts) > 1 and starts == sorted(set(starts)), starts
+    assert "SIGUSR2: its state is saved" in submission.error_logs(run.name)[0].with_suffix(".out").read_text()
+    train_in_this_process([run], store, tmp_path / "alone")
+    assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "alone", run)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tasks_of_a_job_share_its_run(
+    nodes: int, cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    shared = runs[: 3 - nodes]
+    allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
+    submit_sweep(Sweep(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2)), print)
+    wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared))
+    train_in_this_process(shared, store, tmp_path / "alone")
+    for run in shared:
+        swept, alone = (RunDirectory(tmp_path / where / run.name).rows() for where in ("swept", "alone"))
+        assert [row["step"] for row in swept] == [row["step"] for row in alone]
+        for row, reference in zip(swept, alone, strict=True):
+            assert row["test_loss"] == pytest.approx(reference["test_loss"], abs=1e-4)
+        (session,) = RunDirectory(tmp_path / "swept" / run.name).session_rows()
+        assert session["processes"] == 2
+
+
+def test_a_job_that_cannot_start_is_shown_with_the_end_of_its_log(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    submission, _ = submit(runs[:1], store, tmp_path, setup=["export PYTHONHOME=/nowhere"])
+    assert submission
+    wait_until(lambda: not client.queued_jobs())
+    (state,) = states(runs[:1], tmp_path).values()
+    assert state.state is State.FAILED
+    assert any("ModuleNotFoundError" in line or "init_fs_encoding" in line for line in state.log), state.log
+
+
+def test_cancelling_or_killing_one_element_of_an_array_leaves_the_others_alone(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """The element that started last has the same plain job id as the whole array."""
+    array = [runs[1].model_copy(update={"model": "2x64", "tokens": 1500 * 32 * 8, "seed": seed}) for seed in range(3)]
+    submission, _ = submit(array, store, tmp_path, setup=["set -e"])
+    assert submission
+    directories = [RunDirectory(tmp_path / run.name) for run in array]
+    wait_until(lambda: all((row := last_row(directory.metrics)) and row["step"] for directory in directories))
+    cancel([array[0].name], tmp_path)
+    jobs = [directory.session_rows()[0]["job"] for directory in directories]
+    assert jobs.count(submission.arrays[0].job_id) == 1
+    assert jobs.index(submission.arrays[0].job_id) == 2, "the last element has the job id of the array"
+    (process,) = training_processes(directories[2])
+    process.kill()
+    wait_until(lambda: directories[1].done.is_file() and directories[2].done.is_file())
+    wait_until(lambda: not client.queued_jobs())
+    assert [len(directory.session_rows()) for directory in directories] == [1, 1, 2]
+    assert directories[0].status() is Status.INTERRUPTED, "a cancelled run is not restarted"
+
+
+def test_a_bundle_that_is_requeued_ends_like_single_runs(
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    longer = {"tokens": 600 * 32 * 8, "model": "2x32"}
+    grid = [run.model_copy(update=longer | {"seed": seed}) for run in runs[:2] for seed in (0, 1)]
+    diverging = grid[0].model_copy(update={"seed": 9, **DIVERGING})
+    everything, folder, lines = [*grid, diverging], tmp_path / "swept", list[str]()
+    sweep = Sweep(everything, store, folder, Allocation(time="10"), Resources(lanes=5))
+    submission = submit_sweep(sweep, lines.append)
+    assert submission and lines[1].endswith(": 5 runs in 1 bundle"), lines
+    assert submit_sweep(sweep, lines.append) is None
+    directories = [RunDirectory(folder / run.name) for run in grid]
+    wait_until(lambda: (row := last_row(directories[0].metrics)) and row["step"] > 30)
+    shown = states(everything, folder)
+    assert {shown[run.name].state for run in grid} == {State.RUNNING}
+    assert len({state.job_id for state in shown.values()}) == 1
+    client.run_client("scontrol", "requeue", shown[grid[0].name].job_id)
+    wait_until(lambda: all(directory.done.is_file() for directory in directories) and not client.queued_jobs(), 180)
+    assert all(len(directory.session_rows()) > 1 for directory in directories)
+    shown = states(everything, folder)
+    assert shown[diverging.name].state is State.FAILED and "Diverged" in shown[diverging.name].note
+    train_in_this_process(grid, store, tmp_path / "alone")
+    for run in grid:
+        assert metrics(folder, run) == metrics(tmp_path / "alone", run), run.label
+    output = submission.error_logs(grid[0].name)[0].with_suffix(".out").read_text()
+    assert f"{grid[0].name}: step " in output and f"{grid[0].label}: done" in output
