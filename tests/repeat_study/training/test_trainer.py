@@ -149,7 +149,8 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
     assert_same_result(undisturbed / run.name, directory.path)
 
 
-@pytest.mark.timeout(1200)  # twenty processes import torch
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("preloaded_workers")  # otherwise torch is imported twenty times
 def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     evaluation = runs[1].evaluation.model_copy(update={"even_points": 60})
     run = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
