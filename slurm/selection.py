@@ -40,7 +40,7 @@ class RunsByState:
             "already in the queue": self.queued,
             "still leaving the queue (submit again later)": self.ending,
             "training outside the queue": self.outside,
-            "of them failed before and continue from their last checkpoint": self.failed,
+            "that failed before, retried from the last checkpoint": self.failed,
         }
         others = "".join(f"; {len(runs)} {state}" for state, runs in counts.items() if runs)
         return f"{count_runs(self.todo)} to submit{others}"

@@ -91,6 +91,7 @@ def test_two_gpus_of_a_node_are_granted_and_three_refused(cluster: DevCluster) -
     assert refused.returncode != 0 and "not available" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_urgent_job_preempts_a_main_job_which_is_requeued(cluster: DevCluster) -> None:
     # Without a signal that makes it leave, a preempted job is killed only after its grace time: measured 20 s.
     script = "trap 'scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 60 & wait; wait"
@@ -137,6 +138,7 @@ def test_two_clusters_run_side_by_side(cluster: DevCluster) -> None:
     assert cluster.running() and not processes_of(other)
 
 
+@pytest.mark.slow
 def test_a_restarted_slurmctld_knows_its_jobs(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo started; exec sleep 60")
     wait_until(lambda: "started" in text(output))

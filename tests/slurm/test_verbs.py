@@ -104,6 +104,7 @@ def test_what_the_cluster_refuses_is_reported_in_one_line(
     assert not client.queued_jobs() and not list(workplace.glob("runs/tiny/sweeps/*/sweep.json"))
 
 
+@pytest.mark.slow
 def test_a_missing_or_silent_slurm_is_reported_in_one_line_within_ten_seconds(
     cluster: DevCluster, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_killed_process_is_replaced_and_its_run_resumed(runs: list[Run], store
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
 def test_a_run_that_is_stopped_again_and_again_does_not_fail(
     runs: list[Run], store: TokenStore, tmp_path: Path
@@ -135,6 +136,7 @@ def test_more_processes_per_run_than_available_are_refused(runs: list[Run], stor
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
 def test_a_run_whose_process_dies_every_time_is_given_up(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     def listen(event: Event) -> None:
@@ -158,6 +160,7 @@ def test_a_directory_of_another_spec_is_refused_before_anything_starts(
     assert [path.name for path in tmp_path.iterdir()] == [runs[3].name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ctrl-c", "parent killed"])
 def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update=LONG)
@@ -196,6 +199,7 @@ def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store
     assert 0 < step < run.steps and step >= directory.rows()[-1]["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
 def test_bundled_runs_end_like_single_runs_despite_a_kill_and_a_failure(
     runs: list[Run], store: TokenStore, tmp_path: Path
