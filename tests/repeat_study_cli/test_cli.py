@@ -19,7 +19,7 @@ def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Inv
     before = call("status", "tiny", cwd=workplace)
     assert "2 pending" in before.stdout
     again = invoke("run", "tiny", cwd=trained)
-    assert again.stdout.count("already done") == 2
+    assert again.stdout.count(": already done") == 2
     status = invoke("status", "studies/tiny.toml", cwd=trained)
     assert "2 done" in status.stdout and "64/64" in status.stdout
     folder = next((trained / "runs/tiny").glob("*clean*"))
@@ -45,9 +45,9 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     )
     run = call("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "2 runs of tiny are trained first" in run.stdout, run.stderr
-    assert run.stdout.count("done") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
+    assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = call("run", "child", *few, cwd=with_child)
-    assert "trained first" not in again.stdout and again.stdout.count("already done") == 3
+    assert "trained first" not in again.stdout and again.stdout.count(": already done") == 3
     assert "3 done" in call("status", "child", *few, cwd=with_child).stdout
     report = call("report", "child", *few, cwd=with_child)
     assert report.returncode == 0 and "parent with f = 50%" in report.stdout, report.stderr

@@ -48,7 +48,7 @@ def test_a_sweep_is_submitted_shown_cancelled_and_resumed(cluster: DevCluster, w
 def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same_results(workplace: Path) -> None:
     for cluster in ("local", "debug"):
         done = call("sweep", "tiny", "--cluster", cluster, "--runs-dir", cluster, "--processes", 1, cwd=workplace)
-        assert done.returncode == 0 and done.stdout.count("done") == 2, done.stderr
+        assert done.returncode == 0 and done.stdout.count(": done\n") == 2, done.stdout
     for found in (workplace / "local/tiny").glob("*/metrics.jsonl"):
         assert found.read_bytes() == (workplace / "debug/tiny" / found.parent.name / "metrics.jsonl").read_bytes()
 
