@@ -6,10 +6,12 @@ import torch
 
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
-from repeat_study.config.run import Run
+from repeat_study.config.run import FurtherTest, Run
 from repeat_study.model.decoder import Decoder
-from repeat_study.probes.evaluation import evaluator
+from repeat_study.probes.evaluation import PROBES, evaluator
+from repeat_study.probes.head_table import ABLATED_SEQUENCES
 from repeat_study.probes.text_losses import mean_losses
+from repeat_study.records.metrics import METRICS, Cost, further_test_loss
 
 
 def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:
@@ -105,3 +107,36 @@ def test_a_context_too_short_for_heads_is_evaluated_without_them(runs: list[Run]
     run = runs[0].model_copy(update={"context": 7})
     found = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
     assert found.heads == {} and "prefix_matching" not in found.row and found.row["copying_loss"] > 0
+
+
+PER_COPY_OR_POSITION = {
+    "loss_by_position",
+    "copying_loss_per_copy",
+    "random_copying_loss_per_copy",
+}  # lists, not metrics
+
+
+def test_the_list_of_metrics_holds_every_number_of_an_evaluation(runs: list[Run], store: TokenStore) -> None:
+    further = (FurtherTest(name="other", fingerprint=store.fingerprint),)
+    run = runs[1].model_copy(update={"further_tests": further})
+    evaluation = evaluator(run, store, parent=runs[2])(Decoder(run.shape, store.vocabulary, 32, [0]), 64)
+    metrics = [*(metric for metric in METRICS if metric.probe), further_test_loss("other")]
+    expected = {key for m in metrics for key in (m.key, m.interval_key, m.null_key) if key}
+    expected |= {f"{m.null_key}_ci" for m in metrics if m.null_key and not m.column}  # the best head's null has none
+    assert evaluation.row.keys() == expected | PER_COPY_OR_POSITION
+    columns = {c for m in metrics for c in (m.column, m.interval_column, m.null_column) if c}
+    columns |= {f"{m.null_column}_ci" for m in metrics if m.null_column}
+    assert evaluation.heads.keys() == columns | {"layer", "head"}
+
+
+def test_the_list_of_metrics_knows_what_every_probe_costs(runs: list[Run], store: TokenStore) -> None:
+    inputs = evaluator(runs[1], store)
+    costs = {name: [metric.cost for metric in METRICS if metric.cost and metric.probe == name] for name in PROBES}
+    assert inputs.heads and len(inputs.copying.copied) >= ABLATED_SEQUENCES
+    assert costs.pop("copying") == [Cost(sequences=len(inputs.copying.sequences))]
+    assert costs.pop("head_table") == [
+        Cost(sequences=len(inputs.heads.sequences)),
+        Cost(sequences_per_head=2 * ABLATED_SEQUENCES),  # paragraphs and their shuffles
+        Cost(sequences_per_head=ABLATED_SEQUENCES),  # test sequences
+    ]
+    assert not any(costs.values()), "losses on a run's texts depend on its spec"
