@@ -1,22 +1,22 @@
-"""What a run tells whoever placed it: how far it is, and how it ended. Needs no torch, so neither does placing runs."""
+"""What a run reports to the process that started it: its progress, and how it ended. Imports no torch, which takes seconds."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a call of `runner.train` ended."""
+    """How training a run ended."""
 
     DONE = "done"
     ALREADY_DONE = "already done"
-    INTERRUPTED = "interrupted"  # asked to stop; the checkpoint holds every step made
+    INTERRUPTED = "interrupted"  # on request; the checkpoint holds every step trained so far
     BUSY = "busy"  # another process is training this run
-    FAILED = "failed"  # the run's own fault; failed.json says why
+    FAILED = "failed"  # failed.json gives the reason
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that left its processes, and why where it failed."""
+    """The end of a run's process; `reason` is given if the run failed."""
 
     run: str
     outcome: Outcome
@@ -25,7 +25,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, sent at every evaluation."""
+    """How far a run has come, reported at every evaluation; test loss in nats per token."""
 
     run: str
     step: int

@@ -15,7 +15,7 @@ VOCABULARY = 50
 
 
 def one_at_a_time(model: Decoder, sequences: torch.Tensor, layer: int, head: int) -> torch.Tensor:
-    """What the probe means, written down plainly: patterns of a first pass, one head's mix zero in a second."""
+    """The definition, written plainly: patterns from a first pass, one head's output zero in a second."""
     frozen: dict[int, torch.Tensor] = {}
 
     def first(at: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -37,36 +37,38 @@ def one_at_a_time(model: Decoder, sequences: torch.Tensor, layer: int, head: int
 
 @pytest.mark.parametrize("model", ["2x64", "3x32-attn", "2x64-qwen"])
 @pytest.mark.parametrize("chunk", [1 << 12, 1])
-def test_ablations_are_those_of_one_head_at_a_time(model: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_ablations_equal_ablating_one_head_at_a_time(
+    model: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_module, "CHUNK_TOKENS", chunk)
     torch.manual_seed(0)
     decoder = Decoder(shape_of(model), VOCABULARY, 24, [0, 1])
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, float(parameter.dim() == 2), 0.1)
     sequences, positions = torch.randint(VOCABULARY, (3, 20)), torch.tensor([2, 5, 18])
-    whole, ablated = ablated_losses(decoder, sequences, positions)
+    intact, ablated = ablated_losses(decoder, sequences, positions)
     layers, heads = decoder.shape.layers, decoder.shape.heads
-    assert whole.shape == (2, 3, 3) and ablated.shape == (2, layers, heads, 3, 3)
-    assert torch.allclose(whole, decoder.token_losses(sequences.expand(2, -1, -1))[..., positions], atol=1e-5)
+    assert intact.shape == (2, 3, 3) and ablated.shape == (2, layers, heads, 3, 3)
+    assert torch.allclose(intact, decoder.token_losses(sequences.expand(2, -1, -1))[..., positions], atol=1e-5)
     for layer in range(layers):
         for head in range(heads):
             expected = one_at_a_time(decoder, sequences.expand(2, -1, -1), layer, head)[..., positions]
             assert torch.allclose(ablated[:, layer, head], expected, atol=1e-5)
-            assert not torch.allclose(ablated[:, layer, head], whole, atol=1e-3)
+            assert not torch.allclose(ablated[:, layer, head], intact, atol=1e-3)
 
 
 def test_ablating_a_built_induction_head_destroys_copying() -> None:
     sequences = random_copies(torch.Generator().manual_seed(0)).sequences[:4]
-    whole, ablated = ablated_losses(induction_circuit(), sequences, torch.arange(26, 100))
-    assert whole.max() < 1e-3
-    assert ablated[0, 1, 0].mean() > 3.4, "ln 32, as good as a guess"
-    # The head that notes the token before shapes a pattern alone, and patterns are preserved.
+    intact, ablated = ablated_losses(induction_circuit(), sequences, torch.arange(26, 100))
+    assert intact.max() < 1e-3
+    assert ablated[0, 1, 0].mean() > 3.4, "ln 32: no better than guessing"
+    # The previous-token head only affects a later pattern, and patterns are preserved.
     assert ablated[0, :, 1].max() < 1e-3 and ablated[0, 0, 0].max() < 1e-3
 
 
 @pytest.fixture(scope="module")
 def table() -> HeadTable:
-    """The built circuit, with copies of random tokens as paragraphs: 2 of 25 tokens, then their shuffles."""
+    """The hand-built circuit, with copied random tokens as paragraphs: 2 of 25 tokens, then their shuffles."""
     generator = torch.Generator().manual_seed(1)
     probe = random_copies(generator)
     paragraphs = probe.sequences[:2]
@@ -77,23 +79,25 @@ def table() -> HeadTable:
         for row in paragraphs[:, 1 : 1 + LENGTH]
     ]
     copying = CopyingProbe(torch.cat([paragraphs, torch.stack(shuffles)]), 4, LENGTH)
-    # Test text of which the second half repeats the first: in-context learning is all there is to learn.
+    # Test text that repeats 30 random tokens: only in-context learning can predict it.
     test = torch.nn.functional.pad(
         torch.stack([1 + torch.randperm(31, generator=generator)[:30].repeat(5)[:128] for _ in range(4)]), (1, 0)
     )
     return head_table(induction_circuit(), probe(induction_circuit()), copying, test)
 
 
-def test_the_table_says_what_each_head_of_the_circuit_is_worth(table: HeadTable) -> None:
+def test_the_table_gives_the_cost_of_ablating_each_head_of_the_circuit(table: HeadTable) -> None:
     induction, others = (1, 0), [(0, 0), (0, 1), (1, 1)]
     loss, gain = (table.columns[f"ablation_copying_{what}"] for what in ("loss", "gain"))
-    # ln 32 on every token of copies 2 onwards but the first of copy 2, which is as wrong with the head as without; on copy 1
-    # the head is wrong too, and zeroing it helps.
+    # Ablation costs ln 32 on every token of the later copies except the first of copy 2, which is wrong with and without the
+    # head. On copy 1 the head is wrong too, so ablating it helps.
     assert 3.2 < loss[induction] < 3.5 and gain[induction] > loss[induction] + 5
     assert all(abs(loss[head]) < 0.1 and abs(gain[head]) < 0.1 for head in others)
     score = table.columns["ablation_in_context_score"]
     assert score[induction] > 3 and all(abs(score[head]) < 0.1 for head in others)
-    assert abs(table.columns["ablation_copying_gain_null"][induction]) < gain[induction] / 3, "no order to lose"
+    assert abs(table.columns["ablation_copying_gain_null"][induction]) < gain[induction] / 3, (
+        "shuffled copies have no order to lose"
+    )
     assert 0 < table.columns["ablation_copying_gain_ci"][induction] < gain[induction]
 
 
@@ -111,8 +115,8 @@ def test_metrics_hold_the_best_heads_numbers(table: HeadTable) -> None:
     assert flat["prefix_matching"] == columns["prefix_matching"].flatten().tolist()
 
 
-def test_attribution_is_the_heads_own_path_to_the_logit() -> None:
-    """In the built circuit the induction head alone writes where the unembedding reads: its path is the whole logit."""
+def test_attribution_is_the_heads_direct_contribution_to_the_logit() -> None:
+    """In the hand-built circuit only the induction head writes where the unembedding reads, so its path is the whole logit."""
     model, probe = induction_circuit(), random_copies(torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(probe.sequences[None, :, :-1])[0]
@@ -120,26 +124,28 @@ def test_attribution_is_the_heads_own_path_to_the_logit() -> None:
     own = logits.gather(2, probe.sequences[:, 1:, None])[..., 0]
     over_mean = own - logits.gather(2, sample[:, None].expand(-1, logits.shape[1], -1)).mean(dim=-1)
     queries = probe.target().any(dim=1)
-    found = probe(model)
-    wanted = over_mean[:, queries].mean(dim=-1)
-    assert torch.allclose(torch.cat([found.attribution, found.attribution_null], dim=-1)[0, 1, 0], wanted, atol=1e-4)
-    assert found.attribution[0, 1, 0].std() > 0, "the sequences differ"
+    scores = probe(model)
+    expected = over_mean[:, queries].mean(dim=-1)
+    assert torch.allclose(
+        torch.cat([scores.attribution, scores.attribution_null], dim=-1)[0, 1, 0], expected, atol=1e-4
+    )
+    assert scores.attribution[0, 1, 0].std() > 0, "the sequences differ"
 
 
-def test_the_table_measures_copies_and_windows_as_the_losses_are_measured() -> None:
+def test_the_table_uses_the_same_copies_and_windows_as_the_losses() -> None:
     torch.manual_seed(0)
     decoder = Decoder(shape_of("2x32"), VOCABULARY, 64, [0])
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, float(parameter.dim() == 2), 0.1)
-    copying = CopyingProbe(torch.randint(VOCABULARY, (2 * 5, 1 + 5 * 12)), 5, 12)  # only 4 of both are ablated
+    copying = CopyingProbe(torch.randint(VOCABULARY, (2 * 5, 1 + 5 * 12)), 5, 12)  # heads are ablated on 4 of each
     test = torch.randint(VOCABULARY, (6, 65))
     probe = HeadProbe(torch.randint(VOCABULARY, (SEQUENCES + NULL_SEQUENCES, 1 + COPIES * 16)), 16)
     columns = head_table(decoder, probe(decoder), copying, test).columns
 
     def change(sequences: torch.Tensor) -> torch.Tensor:
         """[layers, heads, sequences, time]"""
-        whole, ablated = ablated_losses(decoder, sequences, torch.arange(sequences.shape[1] - 1))
-        return (ablated - whole[:, None, None])[0].double()
+        intact, ablated = ablated_losses(decoder, sequences, torch.arange(sequences.shape[1] - 1))
+        return (ablated - intact[:, None, None])[0].double()
 
     of_score = in_context_scores(change(test[:4]))
     assert torch.allclose(columns["ablation_in_context_score"], of_score.mean(dim=-1), atol=1e-5)

@@ -12,16 +12,16 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of, token_texts
 
 
-class LogitsAlone(Decoder):
-    """A model written down as its logits."""
+class LogitModel(Decoder):
+    """A model defined by its logits."""
 
     def token_losses(self, sequences_lbs: torch.Tensor) -> torch.Tensor:
         logits, targets = self(sequences_lbs[..., :-1]), sequences_lbs[..., 1:]
         return torch.nn.functional.cross_entropy(logits.movedim(-1, 1), targets, reduction="none")
 
 
-class Copier(LogitsAlone):
-    """Predicts that the token after this one is what followed its last occurrence; knows nothing on first sight."""
+class Copier(LogitModel):
+    """Predicts the token that followed the last occurrence of this one; uniform if there is none."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(*tokens_lbt.shape, self.vocabulary)
@@ -34,7 +34,7 @@ class Copier(LogitsAlone):
 
 
 @pytest.mark.parametrize("context", [16, 64, 2560])
-def test_as_many_copies_as_fit_and_the_probe_says_how_many(store: TokenStore, context: int) -> None:
+def test_the_probe_has_as_many_copies_as_fit(store: TokenStore, context: int) -> None:
     probe = copying_probe(store.tokenizer(), store.end_of_text, context)
     assert probe.copied.shape == (6, 1 + probe.copies * probe.length)
     assert 4 <= probe.copies <= COPIES and probe.copies * probe.length <= context
@@ -65,11 +65,11 @@ def test_a_copier_scores_zero_loss_on_copies_and_not_on_the_null(store: TokenSto
     assert numbers["copying_loss_per_copy"][0] == pytest.approx(math.log(320), abs=1e-3)
     assert len(numbers["copying_loss_per_copy"]) == probe.copies
     assert numbers["copying_gain"] == pytest.approx(math.log(320), abs=1e-2)
-    assert numbers["copying_gain_null"] < 0, "copying what is not repeated in order costs"
+    assert numbers["copying_gain_null"] < 0, "copying an order that does not come back costs"
 
 
-class Cache(LogitsAlone):
-    """Predicts tokens in proportion to how often they came before: it gains from repetition and copies nothing."""
+class Cache(LogitModel):
+    """Predicts tokens in proportion to their counts so far: it gains from repetition without copying."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
         seen = torch.nn.functional.one_hot(tokens_lbt, self.vocabulary).cumsum(dim=2)

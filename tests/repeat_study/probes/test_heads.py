@@ -37,21 +37,21 @@ def scores_of(model: Decoder) -> HeadScores:
     return random_copies(generator())(model)
 
 
-def test_copies_are_of_tokens_that_are_neither_common_nor_rare(store: TokenStore) -> None:
+def test_copies_consist_of_tokens_of_medium_frequency(store: TokenStore) -> None:
     probe = head_probe(store, 128)
     assert probe and probe.sequences.shape == (SEQUENCES + NULL_SEQUENCES, 1 + 25 * COPIES) and probe.length == 25
     copied, fresh = probe.sequences[:, 1:].view(-1, COPIES, 25).split([SEQUENCES, NULL_SEQUENCES])
     assert (copied == copied[:, :1]).all()
     assert all(len(set(copy.tolist())) == 25 for copy in copied.flatten(0, 1)), "no replacement"
     places = [sorted(fresh[:, copy].flatten().tolist()) for copy in range(COPIES)]
-    assert all(place == places[0] for place in places), "every copy of the null is of the same tokens"
+    assert all(place == places[0] for place in places), "every copy of the null has the same tokens"
     counts = np.bincount(store.train, minlength=store.vocabulary)
     seen = np.sort(counts[counts > 0])
     drawn = counts[np.unique(torch.cat([copied, fresh]).numpy())]
     assert seen[len(seen) // 8] < drawn.min() and drawn.max() < seen[-len(seen) // 8]
 
 
-def test_nothing_comes_twice_in_the_null_where_the_vocabulary_has_room(store: TokenStore) -> None:
+def test_no_token_occurs_twice_in_the_null_if_the_vocabulary_is_large_enough(store: TokenStore) -> None:
     probe = head_probe(store, 64)  # 4 of 16 tokens
     assert probe
     assert all(len(set(sequence.tolist())) == 65 for sequence in probe.sequences[SEQUENCES:])
@@ -65,18 +65,18 @@ def test_copies_are_shortened_to_fit_the_context(store: TokenStore, context: int
     assert probe is None or probe.sequences.shape[1] <= context + 1
 
 
-def test_the_target_is_right_after_every_earlier_occurrence(store: TokenStore) -> None:
+def test_the_target_follows_every_earlier_occurrence(store: TokenStore) -> None:
     probe = head_probe(store, 32)
     assert probe
     sequence, target = probe.sequences[0].tolist(), probe.target()
-    assert len(target) == len(sequence) - 1, "the last token predicts nothing"
+    assert len(target) == len(sequence) - 1, "the last token is not a query"
     for query in range(len(target)):
         for key in range(len(target)):
             follows = 0 < key <= query and sequence[key - 1] == sequence[query]
             assert target[query, key] == follows, (query, key)
 
 
-def test_a_built_induction_head_is_found_and_no_other_is(built: HeadScores) -> None:
+def test_only_the_hand_built_induction_head_is_found(built: HeadScores) -> None:
     matching = built.prefix_matching[0].mean(dim=-1)
     assert matching[1, 0] > 0.95 and matching.flatten()[[0, 1, 3]].max() < 0.05
     assert built.prefix_matching_null[0].mean(dim=-1).max() < 0.05, "nothing to match"
@@ -88,22 +88,22 @@ def test_a_built_induction_head_is_found_and_no_other_is(built: HeadScores) -> N
     assert built.attribution_null[0].mean(dim=-1).abs().max() < 1
 
 
-def test_a_built_previous_token_head_is_found_and_no_other_is(built: HeadScores) -> None:
-    before = built.previous_token[0].mean(dim=-1)
-    assert before[0, 0] > 0.95 and before.flatten()[1:].max() < 0.06
-    assert built.previous_token_null[0].mean(dim=-1).max() < 0.06, "it looks exactly one back"
+def test_only_the_hand_built_previous_token_head_is_found(built: HeadScores) -> None:
+    previous = built.previous_token[0].mean(dim=-1)
+    assert previous[0, 0] > 0.95 and previous.flatten()[1:].max() < 0.06
+    assert built.previous_token_null[0].mean(dim=-1).max() < 0.06, "it attends exactly one token back"
 
 
-def test_the_built_circuit_copies_random_tokens(built: HeadScores) -> None:
+def test_the_hand_built_circuit_copies_random_tokens(built: HeadScores) -> None:
     row = built.random_copying().row("random_copying")
-    # One token in 25 cannot be known: the first of the second copy, which follows on the last of the first.
+    # One token in 25 is unpredictable: the first of the second copy, because it follows the last of the first copy.
     assert row["random_copying_loss"] < 0.15 and row["random_copying_gain"] > 9
     assert row["random_copying_loss_per_copy"][2] < 1e-3
     assert row["random_copying_gain_null"] < 0 and row["random_copying_gain_null_ci"] > 0
 
 
 class DistanceHead(Decoder):
-    """Looks a fixed distance back, whatever stands there."""
+    """Attends a fixed distance back, whatever token is there."""
 
     def residual(self, tokens_lbt, mix=None):  # type: ignore[no-untyped-def]
         time, sequences = tokens_lbt.shape[-1], tokens_lbt.shape[1]
@@ -114,23 +114,23 @@ class DistanceHead(Decoder):
         return self.final_norm(self.embedded(tokens_lbt))
 
 
-def test_a_head_that_goes_by_distance_scores_as_much_on_the_null() -> None:
+def test_a_head_that_attends_by_distance_scores_the_same_on_the_null() -> None:
     scores = scores_of(DistanceHead(shape_of("1x16"), TOKENS, 128, [0]))
     assert scores.prefix_matching.mean() == scores.prefix_matching_null.mean() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("model", ["2x64", "2x64-attn", "2x64-qwen"])
-def test_an_untrained_model_sits_at_the_null(model: str) -> None:
+def test_an_untrained_model_scores_the_same_as_the_null(model: str) -> None:
     scores = scores_of(Decoder(shape_of(model), TOKENS, 128, [0, 1]))
     target = random_copies(generator()).target()
     uniform = (target.sum(dim=1) / torch.arange(1, len(target) + 1))[target.any(dim=1)].mean()
     assert scores.prefix_matching.shape == (2, 2, 2, SEQUENCES)
-    # Normalised queries and keys attend a little unevenly even untrained, by chance: more on one sequence, less on another.
+    # With normalised queries and keys, even untrained attention is slightly uneven, differently on every sequence.
     of_heads = scores.prefix_matching.mean(dim=-1), scores.prefix_matching_null.mean(dim=-1)
-    assert all(torch.allclose(each, uniform, atol=5e-3) for each in of_heads)
+    assert all(torch.allclose(scores_yh, uniform, atol=5e-3) for scores_yh in of_heads)
     before = scores.previous_token.mean(dim=-1) - scores.previous_token_null.mean(dim=-1)
-    assert before.abs().max() < 0.01, "uniform attention: little more to the token before than to the one before that"
-    assert (scores.copying.mean(dim=-1) - (4 / LENGTH - 1)).abs().max() < 0.15, "one token among 25 of equals"
+    assert before.abs().max() < 0.01, "uniform attention prefers the previous token only slightly"
+    assert (scores.copying.mean(dim=-1) - (4 / LENGTH - 1)).abs().max() < 0.15, "one of 25 equal shares"
     assert scores.attribution.mean(dim=-1).abs().max() < 0.01 and scores.ov_copying.abs().max() < 0.6
     gain = scores.random_copying().row("g")["g_gain"]
     assert abs(gain) < 0.05
@@ -163,7 +163,7 @@ def test_attention_only_logits_are_the_sum_of_their_paths(model: str) -> None:
 
 
 @torch.no_grad()
-def test_the_small_circuit_has_the_eigenvalues_of_the_vocabularys() -> None:
+def test_the_small_circuit_has_the_eigenvalues_of_the_circuit_over_the_vocabulary() -> None:
     decoder = Decoder(shape_of("2x32"), 40, 16, [3])
     for name, parameter in decoder.named_parameters():
         if name.endswith("gain"):
@@ -181,7 +181,7 @@ def test_the_small_circuit_has_the_eigenvalues_of_the_vocabularys() -> None:
             assert eigenvalue_copying(small[head]) == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_patterns_are_those_of_the_fused_kernel() -> None:
+def test_patterns_match_the_fused_kernel() -> None:
     query, key, value = torch.randn(3, 2, 4, 9, 8, generator=generator())
     fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     assert torch.allclose(attention_patterns(query, key) @ value, fused, atol=1e-5)

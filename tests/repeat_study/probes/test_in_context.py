@@ -15,16 +15,15 @@ from repeat_study.probes.intervals import mean_and_interval
         (8, (0, 1), (6, 8)),
     ],
 )
-def test_windows_lie_around_token_50_and_500_or_the_same_shares(
+def test_windows_surround_tokens_50_and_500_or_the_same_fractions(
     context: int, early: tuple[int, int], late: tuple[int, int]
 ) -> None:
-    found = windows(context)
-    assert [(one.start, one.stop) for one in found] == [early, late]
+    assert [(window.start, window.stop) for window in windows(context)] == [early, late]
 
 
 @pytest.mark.parametrize("context", [1, 2, 8, 64, 1000, 8192])
-def test_windows_and_bands_lie_in_every_context(context: int) -> None:
-    assert all(0 <= one.start < one.stop <= context for one in windows(context))
+def test_windows_and_bands_fit_every_context(context: int) -> None:
+    assert all(0 <= window.start < window.stop <= context for window in windows(context))
     bands = position_bands(context)
     assert len(bands) <= 16 and [place for low, high in bands for place in range(low, high)] == list(range(context))
 
@@ -43,7 +42,7 @@ def test_one_sequence_has_no_interval() -> None:
     assert in_context(torch.rand(1, 64))["in_context_score_ci"] is None
 
 
-def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
-    draws = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0))
-    mean, half = mean_and_interval(draws)
+def test_an_interval_covers_the_mean_in_95_percent_of_samples() -> None:
+    samples = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0))
+    mean, half = mean_and_interval(samples)
     assert float((mean.abs() <= half).double().mean()) == pytest.approx(0.95, abs=0.01)

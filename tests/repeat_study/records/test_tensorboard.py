@@ -1,4 +1,4 @@
-"""What TensorBoard reads: the events by its own reader, the tables and charts by the routes its page asks."""
+"""What TensorBoard reads: events through its own reader, tables and charts through the routes that its page requests."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from data_prep.errors import InputError
 from data_prep.mixture import Spacing
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.records.metrics import METRICS, Metric, Null
+from repeat_study.records.metrics import METRICS, NATS, Metric, Null
 from repeat_study.records.tensorboard.heat_map import CELL, MARGIN
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter, scalars_of
 from repeat_study.records.tensorboard.study_page import write_study_page
@@ -67,7 +67,7 @@ def read(study_dir: Path) -> EventMultiplexer:
 
 
 def points(study_dir: Path, run: Run) -> Points:
-    """Step and value of every point of a run, by tag."""
+    """Step and value of every point of a run by tag."""
     multiplexer = read(study_dir)
     tags = multiplexer.PluginRunToTagToContent("scalars").get(run.name, {})
     return {
@@ -77,40 +77,38 @@ def points(study_dir: Path, run: Run) -> Points:
 
 
 def served(study_dir: Path) -> Callable[..., Any]:
-    """Asks TensorBoard's plugins as the page does: served(folder)("hparams", "/experiment", {...})."""
+    """Sends requests to TensorBoard's plugins, as its page does: served(folder)("hparams", "/experiment", {...})."""
     multiplexer = read(study_dir)
     plugins: dict[str, Any] = {}
     provider = MultiplexerDataProvider(multiplexer, str(study_dir))
     context = TBContext(logdir=str(study_dir), data_provider=provider, plugin_name_to_instance=plugins)
     plugins |= {kind.plugin_name: kind(context) for kind in (ScalarsPlugin, CustomScalarsPlugin, HParamsPlugin)}
 
-    def ask(plugin: str, route: str, question: dict[str, Any] | None = None) -> Any:
+    def request(plugin: str, route: str, body: dict[str, Any] | None = None) -> Any:
         client = Client(plugins[plugin].get_plugin_apps()[route])
-        answer = client.post(json=question) if question is not None else client.get()
-        assert answer.status_code == 200, answer.text
-        return json.loads(answer.text)
+        response = client.post(json=body) if body is not None else client.get()
+        assert response.status_code == 200, response.text
+        return json.loads(response.text)
 
-    return ask
+    return request
 
 
 def table(study_dir: Path) -> dict[str, dict[str, Any]]:
-    """TensorBoard's table of runs, by their names there."""
-    question = {"startIndex": 0, "sliceSize": 1000, "allowedStatuses": ALL_STATUSES, "colParams": []}
-    groups = served(study_dir)("hparams", "/session_groups", question)["sessionGroups"]
+    """TensorBoard's table of runs, by run name."""
+    body = {"startIndex": 0, "sliceSize": 1000, "allowedStatuses": ALL_STATUSES, "colParams": []}
+    groups = served(study_dir)("hparams", "/session_groups", body)["sessionGroups"]
     assert all(len(group["sessions"]) == 1 for group in groups)
     assert len({group["name"] for group in groups}) == len(groups)
     return {group["name"]: group["sessions"][0] | group for group in groups}
 
 
 def columns(study_dir: Path) -> dict[str, list[Any]]:
-    """Factors of that table, with their values over the study."""
+    """The factors in that table, with the values they take in the study."""
     experiment = served(study_dir)("hparams", "/experiment", {})
     return {info["name"]: info["domainDiscrete"] for info in experiment["hparamInfos"]}
 
 
-def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
-    tmp_path: Path, grid: list[Run]
-) -> None:
+def test_a_run_is_named_after_its_folder_and_plotted_against_trained_tokens(tmp_path: Path, grid: list[Run]) -> None:
     write_study_page(tmp_path, grid)
     for run in grid:
         writer = start_writer(tmp_path, run, [])
@@ -125,7 +123,7 @@ def test_a_run_is_called_what_its_folder_is_called_and_lies_over_trained_tokens(
     assert curves["loss_by_copy/03"] == [(0, 3.0), (1024, 3.0)]
 
 
-def test_an_evaluation_is_on_view_as_soon_as_it_is_added(tmp_path: Path, grid: list[Run]) -> None:
+def test_an_evaluation_is_visible_as_soon_as_it_is_added(tmp_path: Path, grid: list[Run]) -> None:
     writer = start_writer(tmp_path, grid[0], [row(0)])
     assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [0]
     writer.add(row(1), HEADS)
@@ -134,21 +132,21 @@ def test_an_evaluation_is_on_view_as_soon_as_it_is_added(tmp_path: Path, grid: l
 
 
 @pytest.mark.parametrize("resumed_at", [0, 3, 7])
-def test_resuming_doubles_no_point_and_loses_none(tmp_path: Path, grid: list[Run], resumed_at: int) -> None:
+def test_resuming_neither_duplicates_nor_loses_points(tmp_path: Path, grid: list[Run], resumed_at: int) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     rows = [row(step) for step in range(8)]
-    whole = start_writer(undisturbed, grid[0], [])
-    for each in rows:
-        whole.add(each, HEADS)
-    whole.close()
+    writer = start_writer(undisturbed, grid[0], [])
+    for evaluation in rows:
+        writer.add(evaluation, HEADS)
+    writer.close()
 
     start_writer(killed, grid[0], rows[:6])  # never closed
     (events,) = (killed / grid[0].name).glob("events*")
     with events.open("ab") as file:
-        file.write(b"\x99\x00\x00")  # a record cut short
+        file.write(b"\x99\x00\x00")  # a truncated record
     resumed = start_writer(killed, grid[0], rows[:resumed_at])
-    for each in rows[resumed_at:]:
-        resumed.add(each, HEADS)
+    for evaluation in rows[resumed_at:]:
+        resumed.add(evaluation, HEADS)
     resumed.close()
     assert points(killed, grid[0]) == points(undisturbed, grid[0])
     assert len(list((killed / grid[0].name).iterdir())) == 1
@@ -169,7 +167,7 @@ def test_every_evaluation_has_a_heat_map_of_its_heads(tmp_path: Path, grid: list
     def lightness(row: int, column: int) -> int:
         return sum(picture.getpixel((left + column * cell, row * cell + 2)))
 
-    # Layers from the bottom up, light is more.
+    # Layers from the bottom up; light is high.
     assert lightness(0, 0) > lightness(0, 1) > lightness(1, 0) > lightness(1, 1)
 
 
@@ -183,7 +181,7 @@ def test_only_events_are_removed_from_a_run_directory(tmp_path: Path, grid: list
     assert all(path.read_text() == "{}" for path in kept.values())
 
 
-def test_a_number_that_is_missing_leaves_no_point(tmp_path: Path, grid: list[Run]) -> None:
+def test_a_missing_number_has_no_point(tmp_path: Path, grid: list[Run]) -> None:
     without = {key: value for key, value in row(0).items() if key not in ("prefix_matching", "copying_loss_per_copy")}
     writer = start_writer(tmp_path, grid[0], [without | {"train_loss": None, "time": None}, row(1, pool_loss=0.0)])
     writer.close()
@@ -193,13 +191,17 @@ def test_a_number_that_is_missing_leaves_no_point(tmp_path: Path, grid: list[Run
     assert [value for _, value in curves["loss/pool"]] == [KEYS.index("pool_loss") + 1, 0.0]
 
 
-def test_every_tag_says_its_unit_and_no_two_share_a_title(tmp_path: Path, grid: list[Run]) -> None:
+def test_every_tag_has_its_unit_and_a_title_of_its_own(tmp_path: Path, grid: list[Run]) -> None:
     start_writer(tmp_path, grid[0], [row(0), row(1)]).close()
     multiplexer = read(tmp_path)
+    units = {metric.tag: metric.unit for metric in TAGGED}
     for tag in points(tmp_path, grid[0]):
-        said = multiplexer.SummaryMetadata(grid[0].name, tag).summary_description
-        nats = tag.split("/")[0] in ("loss", "copying", "loss_by_copy") or "ablation" in tag or "in_context" in tag
-        assert ("nats per token" in said) == nats, tag
+        description = multiplexer.SummaryMetadata(grid[0].name, tag).summary_description
+        assert units.get(tag.removesuffix("_null"), NATS) in description, tag
+        if tag.split("/")[0] in ("loss", "copying", "loss_by_copy") or "ablation" in tag or "in_context" in tag:
+            assert NATS in description, tag
+        elif tag.split("/")[0] in ("training", "machine"):
+            assert NATS not in description, tag
     titles = [scalar.title for scalar in scalars_of(row(0))]
     assert len(set(titles)) == len(titles) == len(TAGS) + 3
 
@@ -213,10 +215,10 @@ def test_the_table_has_every_run_with_its_factors_and_final_results(tmp_path: Pa
     write_study_page(tmp_path, grid)
     for run in grid:
         start_writer(tmp_path, run, [row(0), row(1, test_loss=run.repeats / 4)]).close()
-    found = table(tmp_path)
-    assert found.keys() == {run.name for run in grid}
+    runs = table(tmp_path)
+    assert runs.keys() == {run.name for run in grid}
     for run in grid:
-        factors, results = found[run.name]["hparams"], found[run.name]["metricValues"]
+        factors, results = runs[run.name]["hparams"], runs[run.name]["metricValues"]
         assert factors["model"] == run.model
         assert factors["repeats"] == run.repeats
         assert factors["parameters_non_embedding"] == run.shape.parameters_non_embedding
@@ -225,12 +227,14 @@ def test_the_table_has_every_run_with_its_factors_and_final_results(tmp_path: Pa
         assert last["loss/test"] == run.repeats / 4
 
 
-def test_a_column_is_what_varies_and_what_the_study_is_about(tmp_path: Path, grid: list[Run]) -> None:
+def test_the_table_has_a_column_for_every_factor_that_varies_and_for_those_of_every_study(
+    tmp_path: Path, grid: list[Run]
+) -> None:
     always = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}
     write_study_page(tmp_path, grid)
-    found = columns(tmp_path)
-    assert found.keys() == always
-    assert found["repeats"] == [1, 4, 16]
+    factors = columns(tmp_path)
+    assert factors.keys() == always
+    assert factors["repeats"] == [1, 4, 16]
     repeated = next(run for run in grid if run.repeats > 1)
     varied = [
         repeated,
@@ -239,14 +243,18 @@ def test_a_column_is_what_varies_and_what_the_study_is_about(tmp_path: Path, gri
         repeated.model_copy(update={"spacing": Spacing.UNIFORM}),
     ]
     write_study_page(tmp_path, varied)
-    found = columns(tmp_path)
-    assert found.keys() == always | {"seed", "weight_decay", "spacing"}
-    assert (found["seed"], found["weight_decay"], found["spacing"]) == (["0", "1"], [0.1, 0.3], ["passes", "uniform"])
-    assert found["repeats"] == [repeated.repeats]
+    factors = columns(tmp_path)
+    assert factors.keys() == always | {"seed", "weight_decay", "spacing"}
+    assert (factors["seed"], factors["weight_decay"], factors["spacing"]) == (
+        ["0", "1"],
+        [0.1, 0.3],
+        ["passes", "uniform"],
+    )
+    assert factors["repeats"] == [repeated.repeats]
 
 
 @pytest.mark.parametrize("succeeded", [True, False])
-def test_the_table_says_how_a_run_ended(tmp_path: Path, grid: list[Run], succeeded: bool) -> None:
+def test_the_table_shows_how_a_run_ended(tmp_path: Path, grid: list[Run], succeeded: bool) -> None:
     run = grid[0]
     write_study_page(tmp_path, grid)
     writer = start_writer(tmp_path, run, [row(0), row(1)])
@@ -256,9 +264,11 @@ def test_the_table_says_how_a_run_ended(tmp_path: Path, grid: list[Run], succeed
     writer.close()
     session = table(tmp_path)[run.name]
     assert session["status"] == ("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
-    assert (session["startTimeSecs"], session["endTimeSecs"]) == (1.7e9, 1.7e9 + 1), "the run's, not the session's"
+    assert (session["startTimeSecs"], session["endTimeSecs"]) == (1.7e9, 1.7e9 + 1), (
+        "of the run, not of its last session"
+    )
     start_writer(tmp_path, run, [row(0)]).close()
-    assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN", "a run that goes on is not finished"
+    assert table(tmp_path)[run.name]["status"] == "STATUS_UNKNOWN", "a resumed run is not finished"
 
 
 def test_every_chart_of_the_layout_shows_one_tag(tmp_path: Path, grid: list[Run]) -> None:
