@@ -90,14 +90,14 @@ def test_mean_loss_is_the_mean_over_all_tokens_for_any_chunk_size(runs: list[Run
 def test_an_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
     run = next(run for run in runs if run.model == "2x16")
     evaluate = evaluator(run, store)
-    found = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
-    assert (found.heads["layer"], found.heads["head"]) == ([0, 1], [0, 0])
-    assert all(len(column) == 2 for column in found.heads.values())
-    scores = found.heads["prefix_matching"]
-    assert found.row["prefix_matching"] == max(scores)
-    assert found.row["prefix_matching_ci"] == found.heads["prefix_matching_ci"][scores.index(max(scores))]
-    assert found.row["prefix_matching_null"] == max(found.heads["prefix_matching_null"])
-    tokens, copying = found.paragraph, evaluate.copying
+    evaluation = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
+    assert (evaluation.heads["layer"], evaluation.heads["head"]) == ([0, 1], [0, 0])
+    assert all(len(column) == 2 for column in evaluation.heads.values())
+    scores = evaluation.heads["prefix_matching"]
+    assert evaluation.row["prefix_matching"] == max(scores)
+    assert evaluation.row["prefix_matching_ci"] == evaluation.heads["prefix_matching_ci"][scores.index(max(scores))]
+    assert evaluation.row["prefix_matching_null"] == max(evaluation.heads["prefix_matching_null"])
+    tokens, copying = evaluation.paragraph, evaluate.copying
     assert all(len(column) == copying.copies * copying.length for column in tokens.values())
     assert "".join(tokens["token"][: copying.length]) == "Alice was beginn"[: len("".join(tokens["token"][:8]))]
     assert tokens["copy"] == [copy for copy in (1, 2, 3, 4) for _ in range(8)]
@@ -107,8 +107,8 @@ def test_an_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: lis
 
 def test_a_context_too_short_for_heads_is_evaluated_without_them(runs: list[Run], store: TokenStore) -> None:
     run = runs[0].model_copy(update={"context": 7})
-    found = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
-    assert found.heads == {} and "prefix_matching" not in found.row and found.row["copying_loss"] > 0
+    evaluation = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
+    assert evaluation.heads == {} and "prefix_matching" not in evaluation.row and evaluation.row["copying_loss"] > 0
 
 
 PER_COPY_OR_POSITION = {

@@ -175,9 +175,9 @@ def test_the_small_circuit_has_the_eigenvalues_of_the_circuit_over_the_vocabular
         for head in range(decoder.shape.heads):
             inside = slice(16 * head, 16 * head + 16)
             value, out = block.attention.value.weight[0][:, inside], block.attention.out.weight[0][inside]
-            whole = (values @ value @ out @ logit_directions(decoder)[0]).double()
-            of_whole = torch.linalg.eigvals(whole)
-            expected = of_whole.real.sum() / of_whole.abs().sum()
+            over_vocabulary = (values @ value @ out @ logit_directions(decoder)[0]).double()
+            eigenvalues = torch.linalg.eigvals(over_vocabulary)
+            expected = eigenvalues.real.sum() / eigenvalues.abs().sum()
             assert eigenvalue_copying(small[head]) == pytest.approx(float(expected), abs=1e-3)
 
 
