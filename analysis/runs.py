@@ -44,8 +44,8 @@ class Runs:
 
     table: a row per run.
     evaluations: a row per evaluation of every run.
-    absent: names of declared runs without a directory.
-    strangers: names of directories that the study does not declare.
+    not_started: names of declared runs without a directory.
+    undeclared: names of directories that the study does not declare.
     duplicates: runs that were trained in the same way as another, by name, with the name of the run that is kept.
     fine_tuned: the runs that start from a finished one, or None. They are kept apart, because they are not part of the grid
         of repetition.
@@ -54,13 +54,13 @@ class Runs:
     folder: Path
     table: pd.DataFrame
     evaluations: pd.DataFrame
-    absent: list[str]
-    strangers: list[str]
+    not_started: list[str]
+    undeclared: list[str]
     duplicates: dict[str, str] = field(default_factory=dict)
     fine_tuned: "Runs | None" = None
 
     @cached_property
-    def together(self) -> "Runs":
+    def combined(self) -> "Runs":
         """The runs from scratch and the fine-tuned ones in the same tables."""
         if not self.fine_tuned:
             return self
@@ -123,11 +123,11 @@ class Runs:
         """
         return self._table(name, "paragraph")
 
-    def last(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
+    def last_table(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
         """The rows of the last evaluation of `heads` or `paragraph`; faster than reading all rows."""
         return self._table(name, which, last=True)
 
-    def at_the_end(self, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
+    def last_tables(self, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
         """The rows of the last evaluation of `heads` or `paragraph` of all finished runs, with their `name`."""
         tables = {name: self._columns(name, which, last=True) for name in self.done.name}
         named = [rows.append_column("name", pa.repeat(name, len(rows))) for name, rows in tables.items() if rows]
@@ -181,8 +181,8 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     evaluations = pa.concat_tables(rows, promote_options="permissive").to_pandas(split_blocks=True)
     del rows, read  # 50 MB in a large study, and every process that plots would hold a copy
     pa.default_memory_pool().release_unused()
-    absent = [name for name in names or [] if name not in found]
-    runs = Runs(folder, table, evaluations, absent, sorted(found - set(wanted)), duplicates)
+    not_started = [name for name in names or [] if name not in found]
+    runs = Runs(folder, table, evaluations, not_started, sorted(found - set(wanted)), duplicates)
     return _split_by_parent(runs) if (table.parent != "").any() else runs
 
 
@@ -250,7 +250,7 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
     return {name: kept_name for name, kept_name in zip(order.name, kept, strict=True) if name != kept_name}
 
 
-def in_law(runs: Runs) -> pd.DataFrame:
+def scaling_runs(runs: Runs) -> pd.DataFrame:
     """The finished runs that one law over sizes can describe.
 
     One-layer models cannot form induction heads, so they are a control for deeper ones and not a point of their law. They

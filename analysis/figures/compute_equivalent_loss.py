@@ -10,7 +10,7 @@ from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.compute_equivalent_loss import compute, lost_compute
 from analysis.measures.effective_size import NoLaw
 from analysis.published import C26_FRACTION, C26_LOST_COMPUTE
-from analysis.runs import ARM, Runs, in_law
+from analysis.runs import ARM, Runs, scaling_runs
 
 NAME = "compute_equivalent_loss"
 
@@ -20,7 +20,7 @@ def plot(runs: Runs) -> Plot | Missing:
     found = lost_compute(runs)
     if isinstance(found, NoLaw):
         return Missing(NAME, found.reason)
-    table = in_law(runs)
+    table = scaling_runs(runs)
     table = table[[*ARM, "parameters_total", "trained_tokens"]].assign(
         compute=compute(table),
         lost=[found.lost[name].value for name in table.name],

@@ -15,13 +15,13 @@ def plot(runs: Runs) -> Plot | Missing:
     """A panel per size that has fine-tuned runs; every seed is a line of its own."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
-    names = fine_tuning.in_order(table.start)
+    names = fine_tuning.ordered_starts(table.start)
     colour = start_colours(names)
     sizes = sorted(table.parameters_non_embedding.unique())
     columns = min(len(sizes), 4)
     figure, axes = grid_of_axes(-(-len(sizes) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    together = runs.together
+    together = runs.combined
     for ax, size in zip(flat, sizes, strict=False):
         for run in table[table.parameters_non_embedding == size].itertuples(index=False):
             curve = together.curve(str(run.name))

@@ -16,11 +16,11 @@ def plot(runs: Runs) -> Plot | Missing:
     """A row per kind of parent and a column per size; a line per text."""
     table = fine_tuning.starts(runs)
     table = table[table.parent != ""]
-    together = runs.together
+    together = runs.combined
     columns = fine_tuning.OF_PARENT
     if not set(columns) <= set(together.evaluations):
         return Missing(NAME, "no fine-tuned run was evaluated on its parent's text")
-    kinds, sizes = fine_tuning.in_order(table.start), sorted(table.parameters_non_embedding.unique())
+    kinds, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
     figure, axes = grid_of_axes(len(kinds), len(sizes))
     shade = colours(range(len(TEXTS)))
     for row, kind in zip(axes, kinds, strict=True):

@@ -20,7 +20,7 @@ WRITTEN = 48  # columns of heads in a row of maps, up to which the values are wr
 
 def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction, model and seed: a map of layers by heads per R, and what ablating each head does to copying."""
-    last = runs.at_the_end("heads")
+    last = runs.last_tables("heads")
     if last.empty:
         return Missing(NAME, "no finished run has heads.parquet: made before it was written, or contexts too short")
     table = runs.done[ARM].merge(last, on="name")

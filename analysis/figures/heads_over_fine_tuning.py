@@ -21,10 +21,10 @@ def plot(runs: Runs) -> Plot | Missing:
     """A column per size and a row per measure, in aligned time; a line per run."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
-    together = runs.together
+    together = runs.combined
     if "prefix_matching" not in together.evaluations:
         return Missing(NAME, "the runs hold no scores of heads: their context is too short for the probe")
-    names, sizes = fine_tuning.in_order(table.start), sorted(table.parameters_non_embedding.unique())
+    names, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
     colour = start_colours(names)
     figure, axes = grid_of_axes(len(ROWS), len(sizes), sharey="row", height=1.9)
     for row, measured in zip(axes, ROWS, strict=True):

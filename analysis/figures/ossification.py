@@ -25,7 +25,7 @@ def plot(runs: Runs) -> Plot | Missing:
     law = fine_tuning.law_from_scratch(runs)
     by = ["start", "parameters_non_embedding"]
     loss = interval_or_range(table, by, "test_loss")
-    names = fine_tuning.in_order(table.start)
+    names = fine_tuning.ordered_starts(table.start)
     colour = start_colours(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
     figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # a legend of words, and vertical axes of their own

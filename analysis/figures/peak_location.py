@@ -8,7 +8,7 @@ from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
 from analysis.formatting import short_count
-from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
+from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
 from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER, C26_WORST_POOL, C26_WORST_REPEATS
 from analysis.runs import Runs
@@ -38,7 +38,7 @@ def plot(runs: Runs) -> Plot | Missing:
             centres = [p.gaussian and (p.pool(p.gaussian) if pool else p.gaussian) for p in here]
             estimates(ax, [1.03 * size for size in x], tried, of_tried, "s", join=False)
             estimates(ax, x, centres, of_gaussian, "o", join=False)
-            law = laws(here, "pool_at_gaussian" if pool else "gaussian")
+            law = peak_law(here, "pool_at_gaussian" if pool else "gaussian")
             if isinstance(law, PowerLawOfSize):
                 span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
                 ax.plot(span, [law.law.at(size) for size in span], "--", color=of_gaussian, linewidth=1.2)

@@ -7,7 +7,7 @@ from analysis.figures.estimates import BOUNDS, estimates, seeds_say
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
-from analysis.measures.peak_laws import PowerLawOfSize, laws, peak_table
+from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
 from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES
 from analysis.runs import Runs
@@ -41,7 +41,7 @@ def plot(runs: Runs) -> Plot | Missing:
         for name, label, marker in LINES:
             values = [getattr(peak, name) for peak in here]
             estimates(ax, x, values, colour[name], marker, join=False, label=label)
-            law = laws(here, name)
+            law = peak_law(here, name)
             if isinstance(law, PowerLawOfSize):
                 span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
                 ax.plot(span, [law.law.at(size) for size in span], "--", color=colour[name], linewidth=1.2)

@@ -9,7 +9,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
 from analysis.intervals import Bound, over_seeds, with_bounds
 from analysis.measures.effective_size import NoLaw, clean_law, size_multipliers
-from analysis.runs import Runs, in_law
+from analysis.runs import Runs, scaling_runs
 
 NAME = "size_multiplier"
 
@@ -19,7 +19,7 @@ def plot(runs: Runs) -> Plot | Missing:
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if isinstance(law, NoLaw):
         return Missing(NAME, law.reason)
-    table = in_law(runs)
+    table = scaling_runs(runs)
     table = table.assign(
         multiplier=[multipliers[name].value for name in table.name],
         bound=[str(multipliers[name].bound) for name in table.name],

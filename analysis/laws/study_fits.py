@@ -10,7 +10,7 @@ from analysis.laws.cross_validation import cross_validate, verdict
 from analysis.laws.fit import CannotFit, FittedLaw, Progress, fit
 from analysis.laws.points import Points
 from analysis.laws.registry import LAWS
-from analysis.runs import Runs, in_law
+from analysis.runs import Runs, scaling_runs
 
 RESAMPLES = 100
 MOST_RUNS = 150  # with more, the means over seeds are fitted, which takes a third of the time
@@ -50,7 +50,7 @@ class StudyFits:
 
 def study_points(runs: Runs) -> Points:
     """The finished runs of a study, N without embeddings; one-layer models only if there are no deeper ones."""
-    table = in_law(runs)
+    table = scaling_runs(runs)
     names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")
     return Points(*(table[name].to_numpy(float) for name in names))
 

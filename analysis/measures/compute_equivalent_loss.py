@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.intervals import Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
 from analysis.measures.effective_size import NoLaw, multiplier
-from analysis.runs import Runs, in_law
+from analysis.runs import Runs, scaling_runs
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
     NoLaw if there are clean runs of fewer than three sizes, or if their loss is not ordered by compute, as in
     `effective_size.clean_law`.
     """
-    table = in_law(runs)
+    table = scaling_runs(runs)
     clean = table[table.repeats == 1]
     if clean.model.nunique() < PARAMETERS:
         return NoLaw(

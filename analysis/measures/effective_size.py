@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.intervals import Bound, Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
-from analysis.runs import Runs, in_law
+from analysis.runs import Runs, scaling_runs
 from repeat_study.records.metrics import BY_KEY, METRICS, Direction, Metric, further_test_loss
 
 TEST_LOSS = BY_KEY["test_loss"]
@@ -44,7 +44,7 @@ def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     NoLaw if the clean runs do not order the metric by size: if the law falls over all their sizes by no more than twice its
     largest residual, or if no clean run's score exceeds twice its null.
     """
-    table = in_law(runs)
+    table = scaling_runs(runs)
     clean = table[(table.repeats == 1) & falling(metric, table).notna()]
     if table[table.repeats == 1].parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw(
@@ -88,7 +88,7 @@ def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estima
     law = clean_law(runs, metric)
     if isinstance(law, NoLaw):
         return {}
-    table = in_law(runs)
+    table = scaling_runs(runs)
     table = table[falling(metric, table).notna()]
     return {
         name: multiplier(law, size, value)

@@ -57,7 +57,7 @@ def _write(runs: Runs, figures: Figures, progress: Progress) -> tuple[pd.DataFra
     written = [path for figure in saved for path in SavedPlot.files(figure.name)]
     (folder / "figures").mkdir(exist_ok=True)
     written += write_images(folder, saved)
-    comparison = published_comparison.table(runs) if len(runs.together.done) else pd.DataFrame()
+    comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
     written += _write_tables(folder, variants, tuned, comparison)
     if token_html:
         write_atomically(folder / TOKEN_PAGE, token_html.encode())
@@ -65,7 +65,7 @@ def _write(runs: Runs, figures: Figures, progress: Progress) -> tuple[pd.DataFra
     else:
         (folder / TOKEN_PAGE).unlink(missing_ok=True)
     sections = list(_sections(variants, tuned, comparison))
-    together = runs.together
+    together = runs.combined
     notes = list(introduction.notes(together))
     page = Page(title, introduction.introduction(together), notes, TOKEN_PAGE if token_html else "", sections)
     write_atomically(folder / PAGE, html.render(page).encode())

@@ -47,7 +47,7 @@ class Figures:
 
     def digest(self, name: str, runs: Runs) -> str:
         """Digest of what a figure is made from: code, its name, and all runs that it could read."""
-        names = [str(run) for run in runs.together.table.name]
+        names = [str(run) for run in runs.combined.table.name]
         return digest_of([self.code, name, [(run, self.runs[run]) for run in names]])
 
     def reused(self, name: str, runs: Runs) -> SavedPlot | Missing | None:

@@ -10,7 +10,7 @@ from analysis.figures.plot import Missing, SavedPlot
 from analysis.formatting import NOTHING, cell, short_count
 from analysis.intervals import Bound
 from analysis.measures import fine_tuning
-from analysis.measures.fine_tuning import in_order, paired
+from analysis.measures.fine_tuning import ordered_starts, paired
 from analysis.report.collect import Figures, save_figure
 from analysis.report.figure_list import FIGURES_OF_FINE_TUNING
 from analysis.report.progress import Progress, report_figure
@@ -63,7 +63,7 @@ def sentences(numbers: pd.DataFrame) -> list[str]:
     if numbers.empty or (numbers.parent == "").all():
         return ["No fine-tuned run has finished yet."]
     lines: list[str] = []
-    for start in in_order(numbers.start[numbers.parent != ""]):
+    for start in ordered_starts(numbers.start[numbers.parent != ""]):
         lines += _start(start, numbers[numbers.start == start])
     return [*lines, *_ossification(numbers), *_forgetting(numbers), *_heads(numbers)]
 

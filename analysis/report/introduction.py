@@ -31,15 +31,15 @@ def notes(runs: Runs) -> Iterator[Note]:
     unfinished = [
         f"Not yet finished: {run.name} ({run.status})." for run in runs.table.itertuples() if run.status != Status.DONE
     ]
-    absent = [f"Not yet started: {name}." for name in runs.absent]
+    absent = [f"Not yet started: {name}." for name in runs.not_started]
     yield Note(
         unfinished + absent,
         f"{len(unfinished)} runs are not yet finished and {len(absent)} not yet started. Figures over training include"
         " unfinished runs; final numbers do not.",
     )
     yield Note(
-        [f"Left out, because it is not in the study as it is declared now: {name}." for name in runs.strangers],
-        f"{len(runs.strangers)} directories are left out, because they are not in the study as it is declared now.",
+        [f"Left out, because it is not in the study as it is declared now: {name}." for name in runs.undeclared],
+        f"{len(runs.undeclared)} directories are left out, because they are not in the study as it is declared now.",
     )
     yield Note(
         [

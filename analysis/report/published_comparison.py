@@ -10,7 +10,7 @@ from analysis.measures import fine_tuning
 from analysis.measures.compute_equivalent_loss import lost_compute
 from analysis.measures.degradation import summary
 from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers, test_sets
-from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws
+from analysis.measures.peak_laws import PowerLawOfSize, at_worst, peak_law
 from analysis.measures.peaks import Peak, peaks
 from analysis.runs import Runs
 from repeat_study.records.metrics import Metric
@@ -80,7 +80,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
             ("gaussian", "worst R, Gaussian, all parameters", published.C26_WORST_REPEATS, "C26, f = 10%"),
             ("pool_at_gaussian", "pool at the worst R, all parameters", published.C26_WORST_POOL, "C26, f = 10%"),
         ):
-            fit = laws(here, quantity)
+            fit = peak_law(here, quantity)
             if isinstance(fit, PowerLawOfSize):
                 where = f"{fit.sizes} sizes, f = {fraction:.0%}; interval: {fit.interval}"
                 yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_PUBLISHED)

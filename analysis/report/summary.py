@@ -51,7 +51,7 @@ def _study(runs: Runs) -> str:
     repeated = table[table.repeats > 1]
     sizes = table.parameters_non_embedding.unique()
     facts = [
-        f"{plural(len(table) + len(runs.absent), 'run')}, {len(runs.done)} of them finished",
+        f"{plural(len(table) + len(runs.not_started), 'run')}, {len(runs.done)} of them finished",
         f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} parameters without embeddings)",
     ]
     if len(repeated):

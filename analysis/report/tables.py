@@ -36,7 +36,7 @@ def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
     """The short summary of all finished runs; without any, the status of every run."""
     if numbers.empty:
-        return runs.together.table.rename(columns={"label": "run"})[["run", "status"]]
+        return runs.combined.table.rename(columns={"label": "run"})[["run", "status"]]
     short = short_summary(numbers)
     if runs.table.label.duplicated().any():
         short["run"] = numbers.run.to_list()  # labels do not tell variants apart

@@ -127,7 +127,7 @@ def _colour(step: int) -> str:
 
 
 def _last(runs: Runs, name: str) -> pd.DataFrame:
-    table = runs.last(name, "paragraph")
+    table = runs.last_table(name, "paragraph")
     return table.assign(probability=np.exp(-table.loss))
 
 

@@ -57,7 +57,7 @@ def loaded(tuned: Path) -> Runs:
 
 def test_fine_tuned_runs_are_no_clean_runs_of_a_law(loaded: Runs) -> None:
     assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
-    assert len(loaded.together.table) == 8 and len(study_points(loaded)) == 4
+    assert len(loaded.combined.table) == 8 and len(study_points(loaded)) == 4
     assert isinstance(found := clean_law(loaded), PowerLaw) and found.points == 4
     assert found.exponent == pytest.approx(0.3, abs=0.01)
     assert [label for label, _ in loaded.variants()] == [""], (

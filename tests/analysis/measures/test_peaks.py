@@ -11,7 +11,7 @@ from written_runs import write_run
 from analysis.intervals import Bound, Estimate
 from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
 from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers
-from analysis.measures.peak_laws import PowerLawOfSize, at_worst, laws, power_law_of_size
+from analysis.measures.peak_laws import PowerLawOfSize, at_worst, peak_law, power_law_of_size
 from analysis.measures.peaks import Peak, peaks
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
 from analysis.report import published_comparison
@@ -97,7 +97,7 @@ def test_planted_peaks_come_back_within_their_intervals(planted: Runs) -> None:
 
 @pytest.mark.parametrize("quantity", ["left", "right"])
 def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> None:
-    law = laws(peaks(planted), quantity)
+    law = peak_law(peaks(planted), quantity)
     assert isinstance(law, PowerLawOfSize) and law.sizes == 4 and law.interval == "95% over seeds"
     assert law.law.exponent == pytest.approx(EXPONENT, abs=0.02)
     assert law.exponent.low < law.law.exponent < law.exponent.high
@@ -108,7 +108,7 @@ def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> Non
 def test_the_worst_R_and_its_pool_move_oppositely_with_all_parameters(planted: Runs) -> None:
     found = peaks(planted)
     expected = np.polyfit(np.log([peak.total for peak in found]), np.log([centre(peak.model) for peak in found]), 1)[0]
-    repeats, pool = laws(found, "gaussian"), laws(found, "pool_at_gaussian")
+    repeats, pool = peak_law(found, "gaussian"), peak_law(found, "pool_at_gaussian")
     assert isinstance(repeats, PowerLawOfSize) and isinstance(pool, PowerLawOfSize)
     assert repeats.law.exponent == pytest.approx(expected, abs=0.01)
     assert pool.law.exponent == pytest.approx(-repeats.law.exponent), "all sizes have the same tokens"
@@ -121,7 +121,7 @@ def test_one_seed_has_no_interval_and_its_law_that_of_the_regression(
     for peak in found:
         assert peak.seeds == 1 and np.isnan([peak.height.low, peak.worst.high, peak.left.low, peak.right.high]).all()
         assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(centre(peak.model), rel=0.001)
-    law = laws(found, "left")
+    law = peak_law(found, "left")
     assert isinstance(law, PowerLawOfSize) and law.interval == "95% of the regression"
     assert law.exponent.low < EXPONENT < law.exponent.high
 
@@ -139,7 +139,7 @@ def test_a_peak_beyond_the_R_tried_is_a_bound_and_enters_no_law(
     assert peak.gaussian is not None and peak.gaussian.bound is bound
     assert peak.pool(peak.worst).bound is not bound, "more repeats are a smaller pool"
     assert peak.height.bound is Bound.AT_LEAST and np.isnan(peak.height.high)
-    assert isinstance(laws(found * 3, "worst"), NoLaw)
+    assert isinstance(peak_law(found * 3, "worst"), NoLaw)
 
 
 def test_an_edge_beyond_the_R_tried_is_a_bound_where_the_peak_is_none(
@@ -244,8 +244,8 @@ def test_without_three_clean_sizes_no_compute_is_compared(planted: Runs) -> None
         planted.folder,
         planted.table[planted.table.model.isin(MODELS[:2])],
         planted.evaluations,
-        absent=[],
-        strangers=[],
+        not_started=[],
+        undeclared=[],
     )
     found = lost_compute(two)
     assert isinstance(found, NoLaw) and "clean runs of at least three sizes" in found.reason
