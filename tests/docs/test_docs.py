@@ -19,7 +19,7 @@ from slurm.allocation import Allocation
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("data_prep", "repeat_study", "repeat_study_cli", "slurm", "analysis", "benchmarks")
-TAG = re.compile(r"\[([A-Z]{1,2}\d\d)\b")
+TAG = re.compile(r"\[([A-Z]{1,3}\d\d)\b")
 # The least that a study needs, to complete the fragments that pages show.
 MINIMAL = {
     "data": {"source": "installed-python", "max_tokens": 20_000_000},
