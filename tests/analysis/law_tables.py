@@ -1,0 +1,49 @@
+"""Tables of runs whose losses follow a law with known constants."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial
+from analysis.laws.law import Law
+from analysis.laws.points import Points, prediction_points
+
+SIZES = [2e5, 1e6, 5e6, 3e7, 2e8]
+REPEATS = [4, 12, 40, 120, 400, 1200]
+TRUE: dict[str, tuple[Law, dict[str, float]]] = {
+    "clean_size": (clean.IN_SIZE, {"E": 1.8, "A": 20.0, "alpha": 0.2}),
+    "clean_compute": (clean.IN_COMPUTE, {"E": 1.8, "A": 2000.0, "alpha": 0.2}),
+    "muennighoff": (muennighoff.LAW, muennighoff.CONSTANTS),
+    "lovelace": (
+        lovelace.LAW,
+        {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 300.0, "beta": 0.3, "P": 0.02, "delta": 0.8, "kappa": 0.4},
+    ),
+    "hernandez": (
+        hernandez.LAW,
+        {"E": 1.8, "A": 20.0, "alpha": 0.2, "depth": 4.0, "gamma": 0.8, "k_left": 2e4, "a_left": -0.5}
+        | {"k_right": 4e5, "a_right": -0.45},
+    ),
+    "chudnovsky": (
+        chudnovsky.LAW,
+        {"E": 1.8, "A": 2000.0, "alpha": 0.2, "odds": 0.05, "growth": 0.2, "k": 1e5, "a": -0.5, "sigma": 0.6},
+    ),
+    "partial": (
+        partial.LAW,
+        partial.FIXED
+        | {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1, "gamma": 1.5}
+        | {"s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0},
+    ),
+}
+
+
+def table(law: Law, constants: dict[str, float], noise: float, seed: int) -> Points:
+    """Runs of five sizes, two numbers of tokens, two fractions, six R and two seeds, with noise on the log of the law's loss."""
+    fractions = [0.9] if law.ignores_fraction else [0.5, 0.9]
+    grid = [(n, t * n**0.5, f, r) for n in SIZES for t in (2e4, 2e5) for f in fractions for r in [1, *REPEATS]]
+    if law is muennighoff.LAW:  # all data repeated, few passes, like the paper's runs
+        grid = [(n, t, 1.0, r) for n in (1e7, 1e8, 1e9, 5e9) for t in (1e9, 1e10, 1e11) for r in (1, 2, 5, 15, 40)]
+    if law.clean_only:
+        grid = [(n * scale, t * n**0.5, 0.0, 1) for n in SIZES for scale in (1, 2) for t in (2e4,)]
+    points = prediction_points(*np.array(grid * 2, float).T)
+    random = np.random.default_rng(seed)
+    return replace(points, loss=law.loss(constants, points) * np.exp(noise * random.standard_normal(len(points))))

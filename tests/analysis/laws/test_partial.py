@@ -1,0 +1,31 @@
+"""Where the laws have a worst R."""
+
+import numpy as np
+import pytest
+from law_tables import TRUE
+
+from analysis.laws.points import prediction_points
+
+
+def test_the_cost_of_memorising_peaks_at_an_interior_R_and_vanishes_at_both_ends() -> None:
+    law, constants = TRUE["partial"]
+    grid = np.geomspace(1, 1e6, 400)
+    excess = law.loss(constants, prediction_points(1e6, 2e7, 0.5, grid)) - law.loss(
+        constants, prediction_points(1e6, 2e7, 0.0, 1)
+    )
+    memorising = excess - (
+        law.loss({**constants, "P": 0.0}, prediction_points(1e6, 2e7, 0.5, grid))
+        - law.loss(constants, prediction_points(1e6, 2e7, 0.0, 1))
+    )
+    assert memorising[0] == pytest.approx(0.0, abs=1e-12)
+    assert 0 < memorising.argmax() < len(grid) - 1
+    assert memorising[-1] < 0.05 * memorising.max()
+    assert (np.diff(memorising[: memorising.argmax()]) > 0).all() and (
+        np.diff(memorising[memorising.argmax() :]) < 0
+    ).all()
+
+
+def test_M23_and_L26_have_no_interior_worst_R_at_fixed_tokens() -> None:
+    for law, constants in (TRUE["muennighoff"], TRUE["lovelace"]):
+        losses = law.loss(constants, prediction_points(1e8, 1e10, 0.5, np.geomspace(1.01, 1e5, 300)))
+        assert (np.diff(losses) > -1e-12).all()

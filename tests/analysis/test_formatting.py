@@ -1,0 +1,28 @@
+"""Numbers as text."""
+
+import math
+
+import pytest
+
+from analysis.formatting import bracketed, cell, plural, short_count, short_repeats, span, three_digits
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(24576, "24.6k"), (1.57e6, "1.57M"), (805e6, "805M"), (1e11, "100B"), (2e12, "2T"), (999_600, "1M"), (640, "640")],
+)
+def test_counts_have_three_digits_and_a_letter(count: float, text: str) -> None:
+    assert short_count(count) == text
+
+
+def test_repeats_have_two_digits() -> None:
+    assert [short_repeats(value) for value in (1.53, 12.4, 3417, math.inf)] == ["1.5", "12", "3,400", "∞"]
+
+
+def test_missing_numbers_are_dashes_and_equal_ends_are_written_once() -> None:
+    assert (cell(math.nan), cell(0.5), cell(1234, ",d"), three_digits(math.nan)) == ("–", "0.500", "1,234", "–")
+    assert (three_digits(45678.0), three_digits(0.012345)) == ("45,700", "0.0123")
+    assert (plural(1, "run"), plural(2, "run")) == ("1 run", "2 runs")
+    assert (span([4, 1, 2], str), span([3, 3], str)) == ("1 to 4", "3")
+    assert (bracketed(0.1, 0.3, "{:.1f}".format), bracketed(math.nan, 0.3, str)) == (" [0.1, 0.3]", "")
+    assert bracketed(0.11, 0.12, "{:.1f}".format) == ""

@@ -1,0 +1,56 @@
+"""Estimates, bounds and intervals."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.intervals import (
+    Bound,
+    Estimate,
+    interval_or_range,
+    over_seeds,
+    percentile_interval,
+    t_half_width,
+    t_interval,
+    with_bounds,
+)
+
+
+def test_a_reciprocal_and_a_difference_flip_bounds_and_swap_the_ends() -> None:
+    estimate = Estimate(4.0, 2.0, 8.0, resamples=np.array([2.0, 8.0]))
+    pool = 16 / estimate
+    assert (pool.value, pool.low, pool.high, pool.resamples.tolist()) == (4.0, 2.0, 8.0, [8.0, 2.0])
+    assert (1 / Estimate(2.0, bound=Bound.AT_MOST)).bound is Bound.AT_LEAST
+    lost = 1 - Estimate(0.25, 0.0, 0.5, Bound.AT_LEAST)
+    assert (lost.value, lost.low, lost.high, lost.bound) == (0.75, 0.5, 1.0, Bound.AT_MOST)
+    assert f"{(1 - Estimate(0.25)).bound}" == ""
+
+
+def test_a_t_interval_is_that_of_scipy_and_one_value_has_none() -> None:
+    values = [1.0, 2.0, 4.0, 4.5]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    estimate = t_interval(values)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
+    assert t_interval([2.0]).value == 2.0 and math.isnan(t_interval([2.0]).low) and math.isnan(t_half_width([2.0]))
+
+
+def test_percentile_intervals_leave_out_or_keep_infinite_values() -> None:
+    values = [*np.arange(1, 40.0), np.inf, np.inf, np.nan]
+    assert percentile_interval(values) == pytest.approx((1.95, 38.05))
+    assert percentile_interval(values, keep_infinite=True)[1] == math.inf
+    assert all(math.isnan(end) for end in percentile_interval([np.nan]))
+
+
+def test_means_over_seeds_have_an_interval_a_range_or_nothing() -> None:
+    table = pd.DataFrame({"arm": [*"aaaaa", *"bb", "c"], "x": [1.0, 2, 3, 4, 5, 1, 3, 7]})
+    means = over_seeds(table, ["arm"], "x").set_index("arm")
+    assert means["mean"].tolist() == [3, 2, 7] and means.seeds.tolist() == [5, 2, 1]
+    assert means.high["a"] - 3 == pytest.approx(t_half_width([1, 2, 3, 4, 5]))
+    assert means.low["c"] == means.high["c"] == 7
+    few = interval_or_range(table, ["arm"], "x").set_index("arm")
+    assert (few.low["b"], few.high["b"]) == (1, 3) and few.low["a"] == means.low["a"]
+    bounded = with_bounds(over_seeds(table, ["arm"], "x"), table.assign(bound=["", "≤", *[""] * 6]), ["arm"])
+    assert bounded.bound.tolist() == ["≤", "", ""]
