@@ -29,7 +29,7 @@ StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
-        help="TOML file of a study, or the name of one in studies/ or of one that comes with this package.",
+        help="TOML file of a study, or its name if it is in studies/ or comes with this package.",
     ),
 ]
 RUN_HELP = "A run's label, name or folder, as `repeat-study status` shows them."

@@ -20,7 +20,7 @@ from repeat_study_cli.arguments import (
 
 def cancel(
     study: StudyArgument,
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help=RUN_HELP)] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     all_: Annotated[bool, typer.Option("--all", help="Cancel every run of the study.")] = False,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),

@@ -22,7 +22,7 @@ def probe(
     study_or_folder: Annotated[
         str, typer.Argument(metavar="STUDY|FOLDER", help="The study of the run, or the run's folder and no RUN.")
     ],
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
         typer.Option(min=1, help="Step whose weights to load, if they were kept. [default: the last checkpoint]"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from repeat_study.probes.checkpoint_probe import ProbedCheckpoint
 from repeat_study.probes.copying import COPIES
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
-from repeat_study.records.metrics import METRICS
+from repeat_study.records.metrics import BY_KEY, METRICS
 from repeat_study_cli.tables import WrappedTable
 
 
@@ -26,12 +26,14 @@ def tables_of(probed: ProbedCheckpoint) -> Iterator[WrappedTable | str]:
 
 
 def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
-    table = WrappedTable("measure (nats, or a share)", "value", "± 95%", "null", "untrained")
+    table = WrappedTable("metric", "unit", "value", "± 95%", "null", "untrained", left=2, optional=("unit",))
     row, untrained = probed.trained.row, probed.untrained.row
     for name, value in row.items():
         if isinstance(value, float) and not name.endswith(("_ci", "_null")):
             numbers = (value, row.get(f"{name}_ci"), row.get(f"{name}_null"), untrained.get(name))
-            table.add_row(name.replace("_", " "), *map(_cell, numbers))
+            metric = BY_KEY.get(name)
+            words = (metric.name, metric.unit) if metric else (name.replace("_", " "), "")
+            table.add_row(*words, *map(_cell, numbers))
     return table
 
 

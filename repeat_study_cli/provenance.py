@@ -44,7 +44,7 @@ def provenance(
     first = step * chosen.sequences_per_step
     positions = range(first, first + chosen.sequences_per_step)
     sequences = list(describe_sequences(chosen.mixture(), chosen.draw(ready.store), positions))
-    table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy")
+    table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy", notes="documents")
     for sequence in sequences:
         copy = f"{sequence.copy} of {chosen.repeats}" if sequence.copy else "only"
         gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since_last, sequence.until_next))

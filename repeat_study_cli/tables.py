@@ -16,13 +16,14 @@ class WrappedTable:
 
     On a narrow terminal, in this order: headings wrap, cells take their shorter text, columns named in `optional` are
     left out from the last to the first, and the remaining columns are split into blocks that repeat the first column.
-    Notes have a column of their own if it fits; otherwise each is printed below its row.
+    Notes have a column of their own, headed `notes`, if it fits; otherwise each is printed below its row.
     """
 
-    def __init__(self, *headings: str, left: int = 1, optional: Sequence[str] = ()) -> None:
+    def __init__(self, *headings: str, left: int = 1, optional: Sequence[str] = (), notes: str = "note") -> None:
         self.headings = headings
         self.left = left
         self.optional = optional
+        self.notes_heading = notes
         self.rows: list[tuple[Cell, ...]] = []
         self.notes: list[str] = []
 
@@ -42,7 +43,7 @@ class WrappedTable:
             (self._wrapped_headings(short), short),
         )
         columns = list(range(len(self.headings)))
-        notes_width = max(map(cell_len, ("note", *self.notes))) + len(GAP) if any(self.notes) else 0
+        notes_width = max(map(cell_len, (self.notes_heading, *self.notes))) + len(GAP) if any(self.notes) else 0
         for beside in (True, False) if notes_width else (False,):
             for headings, rows in layouts:
                 widths = _widths(headings, rows)
@@ -87,7 +88,7 @@ class WrappedTable:
         for level in range(depth):
             line = self._line([heading[level] for heading in padded], widths, columns)
             has_title = notes == "beside" and any(self.notes) and level == depth - 1
-            lines.append(_as_line(f"{line}{GAP}note" if has_title else line, "bold"))
+            lines.append(_as_line(f"{line}{GAP}{self.notes_heading}" if has_title else line, "bold"))
         for row, note in zip(rows, self.notes, strict=True):
             line = self._line(row, widths, columns)
             lines.append(_as_line(f"{line}{GAP}{note}" if notes == "beside" else line))

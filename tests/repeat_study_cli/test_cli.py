@@ -34,11 +34,11 @@ def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Inv
     assert (trained / "runs/tiny/report.html").exists()
 
 
-def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path) -> None:
+def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path, invoke: Invoke) -> None:
     few = ("--set", "grid.0.parent=['scratch', 'clean', 'worst']")
-    plan = call("plan", "child", *few, cwd=with_child)
+    plan = invoke("plan", "child", *few, cwd=with_child)
     assert plan.returncode == 0 and "1x16-from-f0.5-worst-s0" in plan.stdout, plan.stderr
-    unknown = call("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
+    unknown = invoke("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
     assert (
         unknown.returncode == 2
         and "worst matches no run of tiny with model 1x16; there are 1x16-clean-s0" in unknown.stderr
@@ -46,16 +46,16 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     run = call("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "2 runs of tiny are trained first" in run.stdout, run.stderr
     assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
-    again = call("run", "child", *few, cwd=with_child)
+    again = invoke("run", "child", *few, cwd=with_child)
     assert "trained first" not in again.stdout and again.stdout.count(": already done") == 3
-    assert "3 done" in call("status", "child", *few, cwd=with_child).stdout
-    report = call("report", "child", *few, cwd=with_child)
+    assert "3 done" in invoke("status", "child", *few, cwd=with_child).stdout
+    report = invoke("report", "child", *few, cwd=with_child)
     assert report.returncode == 0 and "parent with f = 50%" in report.stdout, report.stderr
     page = (with_child / "runs/child/report.html").read_text()
     assert "Clean parent: " in page and "Not yet" not in page
-    assert call("report", "tiny", cwd=with_child).returncode == 0
+    assert invoke("report", "tiny", cwd=with_child).returncode == 0
     (with_child / "runs" / "tiny").rename(with_child / "runs" / "away")
-    orphans = call("report", "child", *few, cwd=with_child)
+    orphans = invoke("report", "child", *few, cwd=with_child)
     assert (
         orphans.returncode == 2
         and "runs/tiny: no runs of tiny here; the runs of child start from them" in orphans.stderr
