@@ -17,7 +17,6 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
-from repeat_study.config.study import Study
 from repeat_study.records.json_lines import last_row
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
@@ -64,19 +63,11 @@ class Watched:
             self.reached = max(self.reached, row["step"])
 
 
-@pytest.fixture(scope="module")
-def undisturbed(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    runs = longer(study.runs(store.fingerprint))
-    train_in_this_process(runs, store, folder)
-    return folder
-
-
 @pytest.mark.timeout(600)
 def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
-    cluster: DevCluster, undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
+    cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    disturbed = longer(runs)
+    disturbed, undisturbed = longer(runs), tmp_path_factory.mktemp("undisturbed")
     asked = Allocation(time="30", signal_delay_s=20)
     submission = submit(Sweep(disturbed[:1], store, tmp_path, asked), print)
     assert submission
@@ -155,8 +146,9 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
 
     with ThreadPoolExecutor() as executor:
         try:
-            for _ in executor.map(disturb, DISTURBANCES, disturbed):
-                pass
+            disturbing = executor.map(disturb, DISTURBANCES, disturbed)
+            train_in_this_process(disturbed, store, undisturbed)  # meanwhile, as SLURM takes its time
+            list(disturbing)  # raises what went wrong
             wait_until(lambda: all(run_watch.directory.status() is Status.DONE for run_watch in watched.values()), 180)
         finally:
             over.set()
