@@ -1,11 +1,23 @@
-"""Reports of tests fit their laws with few bootstrap resamples."""
+"""Fixtures of the tests of analysis."""
+
+from pathlib import Path
 
 import pytest
+from head_runs import write_runs_with_heads
 
 from analysis.laws import study_fits
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bootstraps take seconds; tests/analysis/laws checks the intervals themselves."""
     monkeypatch.setattr(study_fits, "RESAMPLES", 5)
+
+
+@pytest.fixture
+def with_heads(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
+    """A folder of runs with induction heads, see `write_runs_with_heads`."""
+    write_runs_with_heads(tmp_path, runs[0], store)
+    return tmp_path

@@ -1,4 +1,4 @@
-"""Run directories with numbers that a test knows, written by the same code that training uses."""
+"""Run directories with chosen metrics, written by the code that training uses."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from repeat_study.records.evaluations import append_evaluation
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.spec_record import spec_record
 
-NULL, HALF = 0.03125, 0.0078125  # of every score of a head, and half its interval; exact in binary
+NULL, HALF = 0.03125, 0.0078125  # null and half interval of every head's score; exact in binary
 TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]
 
 
@@ -29,12 +29,12 @@ def write_run(
     of_parent: Sequence[Sequence[float]] | None = None,
     **fields: Any,
 ) -> str:
-    """A run directory with a given test-loss curve, which its copying loss follows.
+    """Write a run directory with these test losses, an evaluation each, and return its name. Copying losses are the same.
 
-    heads: prefix matching of every head at every evaluation, [evaluations, layers, heads]; ablating a head takes
-    twice its score from the copying gain. paragraph: the probability of every token of every copy at the end, [copies, tokens].
-    metrics: what the last evaluation says otherwise. of_parent: losses on the parent's test text, pool and unique text at every
-    evaluation. A run with neither is as those that older versions wrote.
+    heads: prefix matching of every head, [evaluations, layers, heads]; ablating a head lowers the copying gain by twice its
+    score. paragraph: probability of every token of every copy at the last evaluation, [copies, tokens]. metrics: other values of
+    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. fields:
+    fields of the run that differ from `template`. Without heads and paragraph, the run looks like one of an old version.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
     directory = RunDirectory(folder / run.name)
@@ -72,12 +72,12 @@ def write_run(
 
 
 def falling(loss: float, context: int) -> list[float]:
-    """Loss by position: an eighth of a nat less in every band."""
+    """Loss by position, which falls by an eighth of a nat per band."""
     return [loss + 1 - band / 8 for band in range(len(position_bands(context)))]
 
 
 def head_columns(scores: np.ndarray) -> dict[str, list[Any]]:
-    """The columns of heads.parquet that figures read, from scores [layers, heads]."""
+    """The columns of heads.parquet that figures read, for scores of shape [layers, heads]."""
     layer, head = np.indices(scores.shape)
     flat = scores.flatten()
     columns = {"layer": layer.flatten(), "head": head.flatten(), "prefix_matching": flat}

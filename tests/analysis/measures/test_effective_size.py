@@ -1,11 +1,22 @@
-"""The effective size of a run."""
+"""The effective size of a run, by its losses and its prefix matching."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from head_runs import SIZES, formed, score_of
+from written_runs import NULL, write_run
 
 from analysis.intervals import Bound
 from analysis.measures.clean_law import fit_power_law
-from analysis.measures.effective_size import multiplier
+from analysis.measures.degradation import summary
+from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, multiplier, size_multipliers
+from analysis.runs import load_runs
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
+from repeat_study.records.metrics import BY_KEY
+
+PREFIX, COPYING = BY_KEY["prefix_matching"], BY_KEY["copying_loss"]
 
 
 def test_the_multiplier_is_never_extrapolated() -> None:
@@ -16,3 +27,48 @@ def test_the_multiplier_is_never_extrapolated() -> None:
     worse, better = multiplier(law, 1e7, 20.0), multiplier(law, 1e7, 1.0)
     assert (worse.bound, worse.value) == (Bound.AT_MOST, pytest.approx(0.01))
     assert (better.bound, better.value) == (Bound.AT_LEAST, pytest.approx(10))
+
+
+def test_effective_sizes_by_copying_and_prefix_matching(with_heads: Path) -> None:
+    numbers = (
+        summary(load_runs(with_heads)).query("layers == 2 and repeats == 4").sort_values("parameters_non_embedding")
+    )
+    assert numbers.size_multiplier.iloc[1:].tolist() == pytest.approx([0.95] * 2, rel=0.01)
+    assert numbers.copying_multiplier.iloc[1:].tolist() == pytest.approx([1 / 3] * 2, rel=0.02)
+    assert numbers.prefix_matching_multiplier.iloc[1:].tolist() == pytest.approx([0.5] * 2, rel=0.01)
+    assert numbers.prefix_matching_multiplier_bound.tolist() == ["≤", "", ""]
+
+
+def test_one_layer_controls_are_left_out_of_the_law(with_heads: Path) -> None:
+    runs = load_runs(with_heads)
+    law = clean_law(runs, PREFIX)
+    assert not isinstance(law, NoLaw) and law.points == 3 and law.residual < 1e-3
+    control = set(runs.table[runs.table.layers == 1].name)
+    assert not control & size_multipliers(runs, PREFIX).keys()
+
+
+def test_clean_runs_that_do_not_order_a_metric_give_no_multiplier(
+    with_heads: Path, runs: list[Run], store: TokenStore
+) -> None:
+    assert not isinstance(clean_law(load_runs(with_heads), COPYING), NoLaw)
+    for seed, (model, loss) in enumerate((("2x32", 1.3), ("2x128", 2.8)), start=1):
+        metrics = {"copying_loss": loss}
+        fields = {"model": model, "repeats": 1, "seed": seed}
+        size = SIZES[model]
+        curve = [5.0, 4.5, 4.0, 2 + 40 * size**-0.3]
+        write_run(with_heads, runs[0], store, curve, formed(score_of(size)), None, metrics, **fields)
+    loaded = load_runs(with_heads)
+    law = clean_law(loaded, COPYING)
+    assert isinstance(law, NoLaw) and "do not order it by size" in law.reason
+    assert not size_multipliers(loaded, COPYING) and size_multipliers(loaded, TEST_LOSS)
+    assert summary(loaded).copying_multiplier.isna().all()
+
+
+def test_scores_below_twice_their_null_give_no_effective_size(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for place, model in enumerate(SIZES):
+        best = [[NULL, NULL * (1.1 + 0.2 * place)]]
+        write_run(tmp_path, runs[0], store, [5.0, 4.0 - place / 5], [best] * 2, model=model, repeats=1)
+    law = clean_law(load_runs(tmp_path), PREFIX)
+    assert isinstance(law, NoLaw) and "exceeds twice its null" in law.reason

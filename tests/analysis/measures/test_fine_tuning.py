@@ -1,4 +1,4 @@
-"""Fine-tuned runs with known numbers, beside runs from scratch."""
+"""Fine-tuned runs with known losses, compared with runs from scratch."""
 
 import re
 from pathlib import Path
@@ -55,7 +55,7 @@ def loaded(tuned: Path) -> Runs:
     return load_runs(tuned)
 
 
-def test_fine_tuned_runs_are_no_clean_runs_of_a_law(loaded: Runs) -> None:
+def test_fine_tuned_runs_are_left_out_of_the_clean_law(loaded: Runs) -> None:
     assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
     assert len(loaded.combined.table) == 8 and len(study_points(loaded)) == 4
     assert isinstance(found := clean_law(loaded), PowerLaw) and found.points == 4
@@ -65,7 +65,7 @@ def test_fine_tuned_runs_are_no_clean_runs_of_a_law(loaded: Runs) -> None:
     )
 
 
-def test_what_a_start_is_worth_comes_back_as_a_size(loaded: Runs) -> None:
+def test_the_planted_effective_size_of_a_start_is_found(loaded: Runs) -> None:
     numbers = fine_tuning.table(loaded).set_index(["start", "model"])
     assert numbers.multiplier["clean parent"].tolist() == pytest.approx([2.0, 2.0], rel=0.01)
     assert numbers.multiplier["parent with f = 90%"].tolist() == pytest.approx([1 / 1.6] * 2, rel=0.01)
@@ -75,7 +75,7 @@ def test_what_a_start_is_worth_comes_back_as_a_size(loaded: Runs) -> None:
     assert (pairs.multiplier_clean / pairs.multiplier_repeated).tolist() == pytest.approx([3.2, 3.2], rel=0.01)
 
 
-def test_sentences_are_of_the_numbers_and_say_nulls_too(loaded: Runs) -> None:
+def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
     said = fine_tuning_section.sentences(fine_tuning.table(loaded))
     text = " ".join(said)
     assert said[0].startswith("Clean parent: better than training from scratch; test loss differs by -")
@@ -95,7 +95,7 @@ def test_sentences_are_of_the_numbers_and_say_nulls_too(loaded: Runs) -> None:
     )
 
 
-def test_the_paper_stands_beside_the_repeated_parent_alone(loaded: Runs) -> None:
+def test_only_repeated_parents_are_compared_with_the_paper(loaded: Runs) -> None:
     found = beside(loaded)
     found = found[found.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
     assert found.published["2x64, parent with f = 90%"] == pytest.approx(0.625)
@@ -103,7 +103,7 @@ def test_the_paper_stands_beside_the_repeated_parent_alone(loaded: Runs) -> None
     assert found.published.isna().sum() == 2
 
 
-def test_figures_draw_what_the_table_holds(loaded: Runs) -> None:
+def test_figures_show_the_numbers_in_their_tables_of_fine_tuning(loaded: Runs) -> None:
     drawings = [one.plot(loaded) for one in (ossification, fine_tuning_curves, forgetting, heads_over_fine_tuning)]
     assert all(isinstance(drawing, Plot) and len(drawing.table) for drawing in drawings)
     left, right = drawings[0].figure.axes  # type: ignore[union-attr]
@@ -117,7 +117,7 @@ def test_figures_draw_what_the_table_holds(loaded: Runs) -> None:
     assert isinstance(ossification.plot(alone), Missing)
 
 
-def test_a_report_of_fine_tuned_runs_shows_them_and_no_empty_grid(tuned: Path) -> None:
+def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     short, page = write_report(tuned)
     assert list(short.columns[:3]) == ["run", "N", "start"] and len(short) == 8
     text = page.read_text()
@@ -127,7 +127,7 @@ def test_a_report_of_fine_tuned_runs_shows_them_and_no_empty_grid(tuned: Path) -
     assert len((tuned / "tables" / "fine_tuning.csv").read_text().splitlines()) == 9
 
 
-def test_beside_a_grid_of_repetition_both_are_told(
+def test_a_report_shows_both_a_grid_and_fine_tuned_runs(
     tuned: Path, runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect, "FIGURES", ())
@@ -139,7 +139,7 @@ def test_beside_a_grid_of_repetition_both_are_told(
     assert len(numbers) == 5 and "from" not in " ".join(numbers.run), "fine-tuned runs have a table of their own"
 
 
-def test_what_differs_between_runs_or_parents_is_kept_apart(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+def test_runs_and_parents_that_differ_have_different_starts(tuned: Path, runs: list[Run], store: TokenStore) -> None:
     def write(end: float, **fields: Any) -> None:
         write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, end], NO_HEADS, model="2x64", **{"repeats": 1, **fields})
 
@@ -162,7 +162,7 @@ def test_what_differs_between_runs_or_parents_is_kept_apart(tuned: Path, runs: l
     assert pairs.repeats_clean.tolist() == pairs.repeats_repeated.tolist() == [1, 1]
 
 
-def test_several_kinds_of_runs_from_scratch_are_no_control(tuned: Path, runs: list[Run], store: TokenStore) -> None:
+def test_runs_from_scratch_of_several_kinds_are_not_a_control(tuned: Path, runs: list[Run], store: TokenStore) -> None:
     write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, 4.0], NO_HEADS, model="2x64", repeats=1, learning_rate=1e-4)
     numbers = fine_tuning.table(load_runs(tuned))
     assert numbers.excess.isna().all() and numbers.multiplier.isna().all()
@@ -173,7 +173,7 @@ def test_several_kinds_of_runs_from_scratch_are_no_control(tuned: Path, runs: li
     assert isinstance(ossification.plot(load_runs(tuned)), Plot)
 
 
-def test_without_runs_from_scratch_or_finished_ones_nothing_is_made_up(
+def test_without_controls_or_finished_runs_the_report_claims_nothing(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     for repeats in (1, 30):

@@ -1,4 +1,4 @@
-"""Peaks along R, how they move with size, and what is lost there: planted ones come back."""
+"""Peaks along R, how they move with size, and the compute lost there, on runs with known peaks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ from repeat_study.config.study import Study
 
 MODELS = ("2x32", "2x64", "2x128", "2x256")
 TRIED = [2**power for power in range(2, 13)]
-TOKENS = 2**26  # on paper: enough for a pool at every R
+TOKENS = 2**26  # declared, not trained; enough for a pool at every R
 WIDTH = 0.4  # decades
-TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # from the centre of a Gaussian to half of its height, a factor
+TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # factor in R from the centre of a Gaussian to half its height
 EXPONENT = -0.4
 
 
@@ -34,12 +34,12 @@ def size(model: str) -> int:
 
 
 def centre(model: str) -> float:
-    """Planted: 350 at the smallest size."""
+    """The R of the planted peak, 350 at the smallest size."""
     return float(350 * (size(model) / size(MODELS[0])) ** EXPONENT)
 
 
 def highest(model: str) -> float:
-    """The planted excess at the worst of the R tried."""
+    """The planted excess at the worst R tried."""
     return float(np.exp(-((np.log10(np.array(TRIED) / centre(model)) / WIDTH) ** 2) / 2).max())
 
 
@@ -78,7 +78,7 @@ def planted(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFa
     return plant(tmp_path_factory.mktemp("planted"), study.runs(store.fingerprint)[0], store)
 
 
-def test_planted_peaks_come_back_within_their_intervals(planted: Runs) -> None:
+def test_planted_peaks_are_found_within_their_intervals(planted: Runs) -> None:
     found = peaks(planted)
     assert [peak.model for peak in found] == list(MODELS)
     for peak in found:
@@ -105,7 +105,7 @@ def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> Non
     assert law.law.at(size("2x64")) == pytest.approx(edge, rel=0.04)
 
 
-def test_the_worst_R_and_its_pool_move_oppositely_with_all_parameters(planted: Runs) -> None:
+def test_the_worst_R_and_its_pool_have_opposite_exponents(planted: Runs) -> None:
     found = peaks(planted)
     expected = np.polyfit(np.log([peak.total for peak in found]), np.log([centre(peak.model) for peak in found]), 1)[0]
     repeats, pool = peak_law(found, "gaussian"), peak_law(found, "pool_at_gaussian")
@@ -114,7 +114,7 @@ def test_the_worst_R_and_its_pool_move_oppositely_with_all_parameters(planted: R
     assert pool.law.exponent == pytest.approx(-repeats.law.exponent), "all sizes have the same tokens"
 
 
-def test_one_seed_has_no_interval_and_its_law_that_of_the_regression(
+def test_one_seed_has_no_interval_and_its_law_has_that_of_the_regression(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     found = peaks(plant(tmp_path, runs[0], store, seeds=1))
@@ -129,7 +129,7 @@ def test_one_seed_has_no_interval_and_its_law_that_of_the_regression(
 @pytest.mark.parametrize(
     ("tried", "bound"), [((4, 8, 16, 32, 64), Bound.AT_LEAST), ((1024, 2048, 4096, 8192), Bound.AT_MOST)]
 )
-def test_a_peak_beyond_the_R_tried_is_a_bound_and_enters_no_law(
+def test_a_peak_beyond_the_R_tried_is_a_bound_and_left_out_of_laws(
     tmp_path: Path, runs: list[Run], store: TokenStore, tried: list[int], bound: Bound
 ) -> None:
     found = peaks(plant(tmp_path, runs[0], store, models=MODELS[:3], tried=tried))[:1]
@@ -142,7 +142,7 @@ def test_a_peak_beyond_the_R_tried_is_a_bound_and_enters_no_law(
     assert isinstance(peak_law(found * 3, "worst"), NoLaw)
 
 
-def test_an_edge_beyond_the_R_tried_is_a_bound_where_the_peak_is_none(
+def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     (peak,) = peaks(plant(tmp_path, runs[0], store, models=["2x32"], tried=[128, 256, 512, 1024]))
@@ -151,7 +151,7 @@ def test_an_edge_beyond_the_R_tried_is_a_bound_where_the_peak_is_none(
     assert (peak.right.bound, peak.right.value) == (Bound.AT_LEAST, pytest.approx(1024))
 
 
-def test_few_repeats_little_harm_and_unfinished_runs_give_no_peak(
+def test_there_is_no_peak_without_several_R_harm_and_clean_runs(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     few = plant(tmp_path / "few", runs[0], store, models=["2x32"], tried=[128, 256, 512], seeds=1)
@@ -167,7 +167,7 @@ def test_few_repeats_little_harm_and_unfinished_runs_give_no_peak(
     assert peaks(load_runs(tmp_path / "few")) == []
 
 
-def test_a_second_draw_of_the_pool_counts_as_a_run_of_the_arm(
+def test_a_second_pool_seed_counts_as_another_run_of_the_arm(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     plant(tmp_path, runs[0], store, models=["2x32"], tried=[64, 256, 1024], seeds=1)
@@ -197,7 +197,7 @@ def test_the_gaussian_is_the_one_an_optimiser_finds(tmp_path: Path, runs: list[R
     assert peak.gaussian_misses == pytest.approx(np.abs(fitted(x, *best) - y).max(), abs=0.005)
 
 
-def test_a_power_law_takes_no_bounds_and_not_fewer_than_three_sizes() -> None:
+def test_a_power_law_leaves_out_bounds_and_needs_three_sizes() -> None:
     sizes = [1e4, 1e5, 1e6, 1e7]
     values = [Estimate(5e3 * size**-0.5) for size in sizes[:3]]
     law = power_law_of_size(sizes, [*values, Estimate(900.0, bound=Bound.AT_MOST)])
@@ -207,7 +207,7 @@ def test_a_power_law_takes_no_bounds_and_not_fewer_than_three_sizes() -> None:
     assert isinstance(short, NoLaw) and "at 2 sizes; a power law needs 3" in short.reason
 
 
-def test_compute_lost_is_what_was_planted_and_never_extrapolated(
+def test_the_planted_lost_compute_is_found_and_never_extrapolated(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     """Tokens grow with size, as in compute-optimal training; the worst R has the loss of half of the compute."""
@@ -239,7 +239,7 @@ def test_compute_lost_is_what_was_planted_and_never_extrapolated(
         assert lost is not None and not lost.bound and lost.value == pytest.approx(0.5, abs=0.02)
 
 
-def test_without_three_clean_sizes_no_compute_is_compared(planted: Runs) -> None:
+def test_lost_compute_needs_three_clean_sizes(planted: Runs) -> None:
     two = Runs(
         planted.folder,
         planted.table[planted.table.model.isin(MODELS[:2])],
@@ -251,7 +251,7 @@ def test_without_three_clean_sizes_no_compute_is_compared(planted: Runs) -> None
     assert isinstance(found, NoLaw) and "clean runs of at least three sizes" in found.reason
 
 
-def test_ours_stand_beside_the_papers(planted: Runs) -> None:
+def test_published_numbers_are_compared_with_ours(planted: Runs) -> None:
     table = published_comparison.table(planted)
     assert list(table) == published_comparison.COLUMNS
 
