@@ -1,1 +1,1 @@
-"""One file per figure; each offers `draw(runs)`, which returns a Plot or says what is missing."""
+"""One file per figure, each with its `NAME` and `plot(runs)`, which returns a Plot or explains what is missing."""

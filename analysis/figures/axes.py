@@ -12,12 +12,12 @@ CHARACTERS = 36  # tick-label characters that fit below a panel of the standard 
 
 
 def size_axis(axes: Axes, sizes: Iterable[float]) -> None:
-    """A logarithmic axis of model sizes with a tick at every size there is that has room."""
+    """A logarithmic axis of model sizes, with a tick at every size that fits."""
     _named_ticks(axes, sizes, "parameters without embeddings", short_count)
 
 
 def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
-    """A logarithmic axis of repeats with a tick at every R there is that has room; 1 is the clean run."""
+    """A logarithmic axis of repeats, with a tick at every R that fits; 1 is the clean run."""
     _named_ticks(axes, repeats, "repeats R", lambda value: "clean" if value == 1 else f"{value:g}")
 
 
@@ -25,11 +25,11 @@ def tokens_axis(axes: Axes) -> None:
     """A linear axis of training tokens."""
     axes.set_xlabel("training tokens")
     axes.xaxis.set_major_formatter(lambda value, _: short_count(value) if value else "0")
-    axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, whose lower neighbour may be empty
+    axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, because the panel below may be empty
 
 
 def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
-    """Those of `values` whose names do not run into one another as ticks of one logarithmic axis, the first of them kept."""
+    """The values whose names do not overlap as tick labels of a logarithmic axis; the first one is always kept."""
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0]) or 1.0
     kept = ordered[:1]
@@ -49,7 +49,7 @@ def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable
 
 
 def log_axis(axes: Axes, name: Callable[[float], str] = "{:g}".format) -> None:
-    """A logarithmic vertical axis that names several values within a decade, which is often all there is."""
+    """A logarithmic vertical axis with several ticks per decade, because values often span less than one."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: name(value))

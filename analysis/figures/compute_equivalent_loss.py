@@ -1,7 +1,7 @@
-"""Compute-equivalent loss against repeats, one line per size [C26]: the share of compute that repetition wasted."""
+"""The share of compute that repetition wastes, against repeats [C26]."""
 
 from analysis.figures.axes import repeats_axis
-from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
+from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes, limit
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
@@ -16,7 +16,7 @@ NAME = "compute_equivalent_loss"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction; 0 is no loss, and white triangles mark bounds."""
+    """One panel per fraction, one line per size; 0 is no harm, and white triangles are bounds."""
     found = lost_compute(runs)
     if isinstance(found, NoLaw):
         return Missing(NAME, found.reason)
@@ -49,13 +49,13 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Compute-equivalent loss",
-        "Share of a run's compute C = 6·N·T (all parameters) that clean training to the same test loss would have saved;"
-        f" 0 is no harm. C* is read off the law of the clean runs, L = {law.irreducible:.3g} +"
-        f" {law.coefficient:.3g}·C^-{law.exponent:.3g} through {law.points} runs from {law.smallest:.2g} to"
-        f" {law.largest:.2g} FLOPs (largest residual {law.residual:.3f} nats), and not beyond. {BOUNDS}"
-        + (" All sizes here have the same tokens, so this law is not that of compute-optimal runs." if same else "")
-        + f" Chudnovsky et al. (f = {C26_FRACTION:.0%}, 20 tokens per parameter), at the worst R: {published}."
-        f" {spread_note(data)}",
+        "The share of a run's compute (C = 6·N·T, N all parameters) that a clean run with the same test loss would save; 0 is no harm."
+        f" The clean compute C* comes from the law of the clean runs, L = {law.irreducible:.3g} +"
+        f" {law.coefficient:.3g}·C^-{law.exponent:.3g} ({law.points} runs from {law.smallest:.2g} to {law.largest:.2g} FLOPs, largest"
+        f" residual {law.residual:.3f} nats), which is not extrapolated. {BOUNDS}"
+        + (" All sizes have the same tokens here, so this is not the law of compute-optimal runs." if same else "")
+        + f" Chudnovsky et al. (f = {C26_FRACTION:.0%}, 20 tokens per parameter) find, at the worst R: {published}."
+        f" {range_note(data)}",
         figure,
         data,
     )

@@ -1,9 +1,9 @@
-"""Effective size by test loss, copying loss and prefix matching, side by side against repeats [H22, figs. 5-6]."""
+"""Effective size by test loss, copying loss and prefix matching, against repeats [H22, figs. 5-6]."""
 
 import pandas as pd
 
 from analysis.figures.axes import repeats_axis
-from analysis.figures.estimates import bounded_line, interval_note
+from analysis.figures.estimates import BOUNDS, bounded_line, interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
@@ -16,7 +16,7 @@ NAME = "copying_and_prefix_sizes"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per fraction and a column per metric that clean runs tell sizes apart by; white triangles mark bounds."""
+    """A row per fraction and a column per metric that orders clean runs by size; white triangles are bounds."""
     laws = {metric: clean_law(runs, metric) for metric in SIZE_METRICS}
     shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
     reasons: dict[str, list[str]] = {}
@@ -50,21 +50,19 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Effective size by copying and prefix matching",
-        "Size of the clean model with the same final number, over the run's own size, with a clean law of its own for every"
-        " number (for prefix matching, of what the best head's score lacks of 1). White triangles: upper (▽) or lower (△)"
-        " bounds, where the law would have to be read beyond the clean sizes. Where repeats break copying, the right"
-        " columns lie below the left one. Hernandez et al. (figs. 5-6): at f = 3% and the worst R a model copies like one up"
-        " to 3x smaller while its test loss is that of one at most 1.15x smaller; its prefix matching is that of one 1.47x"
-        f" smaller (32%; the text also says 2x). {f'Not shown, {why}. ' if why else ''}{interval_note(data)}",
+        "Size of the clean model with the same final number, divided by the run's own size. Each number has its own clean law; that of"
+        f" prefix matching is for 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying and prefix matching give"
+        " smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R): up to 3x smaller by copying, 1.47x by prefix"
+        f" matching (the text also says 2x), but at most 1.15x by test loss. {f'Not shown, {why}. ' if why else ''}{interval_note(data)}",
         figure,
         data,
     )
 
 
-def _multipliers(runs: Runs, title: str, found: dict[str, Estimate]) -> pd.DataFrame:
-    """A row per repeated run that has one."""
-    table = runs.done[ARM][runs.done.name.isin(found) & (runs.done.repeats > 1)]
-    sizes = [found[name] for name in table.name]
+def _multipliers(runs: Runs, title: str, estimates: dict[str, Estimate]) -> pd.DataFrame:
+    """A row per repeated run that has an effective size."""
+    table = runs.done[ARM][runs.done.name.isin(estimates) & (runs.done.repeats > 1)]
+    sizes = [estimates[name] for name in table.name]
     return table.assign(
         metric=title, multiplier=[size.value for size in sizes], bound=[str(size.bound) for size in sizes]
     )

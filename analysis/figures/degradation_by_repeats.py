@@ -1,4 +1,4 @@
-"""Final test loss against the number of repeats: the interior peak, one line per size [H22, fig. 2, turned]."""
+"""Final test loss against the number of repeats, one line per size [H22, fig. 2]."""
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
@@ -17,7 +17,7 @@ def plot(runs: Runs) -> Plot | Missing:
     done = runs.done
     repeated = done[done.repeats > 1]
     if repeated.groupby("repeated_fraction").repeats.nunique().max() in (0, 1) or repeated.empty:
-        return Missing(NAME, "needs finished runs at two or more numbers of repeats")
+        return Missing(NAME, "needs finished runs with two or more different R")
     data = over_seeds(done, ["parameters_non_embedding", "repeated_fraction", "repeats"], "final_test_loss")
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
@@ -34,9 +34,9 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Degradation against repeats",
-        "Final test loss against R, one line per size. Few repeats cost little, and so do very many, when the pool is so"
-        " small that memorising it takes almost no capacity; between them lies the worst R. Hernandez et"
-        f" al. (fig. 4 right): it moves to smaller R as models grow. {interval_note(data)}",
+        "Final test loss against R, one line per model size, with the clean run on the left. A few repeats cost little, and so do very"
+        " many, because a tiny pool takes almost no capacity to memorise; the worst R is in between. Hernandez et al. (fig. 4 right): the"
+        f" worst R becomes smaller as models grow. {interval_note(data)}",
         figure,
         data,
     )

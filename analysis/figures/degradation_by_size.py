@@ -14,7 +14,7 @@ NAME = "degradation_by_size"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction; the clean runs and their fitted law are the reference."""
+    """One panel per fraction, with the clean runs and their law for comparison."""
     done = runs.done
     repeated = done[done.repeats > 1]
     sizes = repeated.groupby("repeated_fraction").parameters_non_embedding.nunique()
@@ -49,8 +49,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Degradation against model size",
-        "Final test loss against model size, one line per R; how far a line stands above the dashed clean law is the harm."
-        " Hernandez et al. (fig. 2 left, f = 10%): a band of R makes an 800M model no better than one of 340M-400M."
+        "Final test loss against model size, one line per R. The distance above the dashed clean law is the harm. Hernandez et al."
+        " (fig. 2 left, f = 10%): over a range of R, an 800M model is no better than a clean model of 340M to 400M."
         f" {interval_note(data)}",
         figure,
         data,

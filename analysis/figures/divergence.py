@@ -1,9 +1,9 @@
-"""Test loss, the clean law and loss on the pool against size at one R [H22, fig. 2 right]: harm comes where the pool is learnt."""
+"""Test loss and pool loss against size at the worst R: harm appears where the pool is memorised [H22, fig. 2 right]."""
 
 import pandas as pd
 
 from analysis.figures.axes import size_axis
-from analysis.figures.estimates import points, spread_note
+from analysis.figures.estimates import points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import CLEAN, colours
@@ -21,7 +21,8 @@ def plot(runs: Runs) -> Plot | Missing:
     chosen = _chosen(done)
     if not chosen:
         return Missing(
-            NAME, "needs finished repeated runs of at least two sizes at one R and fraction, beside clean ones"
+            NAME,
+            "needs finished repeated runs of at least two sizes at one R and fraction, and clean runs of these sizes",
         )
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
     test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))
@@ -62,23 +63,24 @@ def plot(runs: Runs) -> Plot | Missing:
         loc="outside right center",
     )
     table = pd.concat(shown, ignore_index=True).drop_duplicates()
-    reason = "" if isinstance(law, PowerLaw) else f" No clean law is drawn: {law.reason}."
+    reason = "" if isinstance(law, PowerLaw) else f" There is no clean law: {law.reason}."
     return Plot(
         NAME,
         "Where test loss leaves the clean law",
-        "Final test loss and final loss on the repeated pool against model size, beside the clean runs. The R of a panel is,"
-        " of those run at most sizes, the one whose test loss stands furthest above the clean runs, as a mean over sizes."
-        " The dotted line is the clean runs' loss on text drawn as the pool is, which they never trained on: below it, the"
-        " pool is memorised. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss follows the clean law in small"
-        f" models and leaves it where the pool's loss goes to 0.{reason} {spread_note(table)}",
+        "Final test loss and final loss on the repeated pool against model size, at the R that does most harm on average over sizes (among"
+        " the R that were run at most sizes). The dotted line is the clean runs' loss on text sampled like the pool, which they never"
+        " trained on; pool loss below it means memorisation. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss leaves the"
+        f" clean law at the sizes where pool loss goes to 0.{reason} {range_note(table)}",
         figure,
         table,
     )
 
 
 def _chosen(done: pd.DataFrame) -> dict[float, float]:
-    """By fraction, the R with the largest excess of test loss over clean runs, a mean over sizes, among the R that were run at
-    most sizes; none for a fraction where no R has two sizes."""
+    """The R with the largest mean excess of test loss over sizes, among the R run at most sizes, by fraction.
+
+    A fraction without two sizes at one R is left out.
+    """
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
     repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]
     chosen = {}

@@ -1,4 +1,4 @@
-"""How figures draw numbers that have an interval or are bounds."""
+"""How figures show numbers with an interval, or bounds, and how captions describe them."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from analysis.intervals import FEWEST_SEEDS, UNKNOWN, Bound, Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
-BOUNDS = "White triangles: upper (▽) or lower (△) bounds."
+BOUNDS = "White triangles are upper (▽) or lower (△) bounds."
 
 
 def estimates(
@@ -21,7 +21,7 @@ def estimates(
     join: bool = True,
     label: str = "",
 ) -> None:
-    """Points with their intervals, joined by a line except across bounds, which are white triangles."""
+    """Points with their intervals, and white triangles for bounds; lines do not cross bounds."""
     shown = [(place, value) for place, value in zip(x, values, strict=True) if value]
     known = [(place, value if not value.bound else UNKNOWN) for place, value in shown]
     style = {
@@ -47,8 +47,8 @@ def estimates(
 
 
 def bounded_line(axes: Axes, x: str, line: pd.DataFrame, place: int, lines: int, color: object, label: str) -> None:
-    """A line that does not go on across bounds, which are white triangles. Those of several lines coincide, so the triangles of the
-    line at this place of so many are set aside a little."""
+    """A line that stops at bounds, which are white triangles. The triangles of several lines would coincide, so those of line number
+    `place` of `lines` are moved sideways a little."""
     known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))
     points(axes, x, known, color=color, label=label)
     for bound, marker in TRIANGLE.items():
@@ -57,34 +57,34 @@ def bounded_line(axes: Axes, x: str, line: pd.DataFrame, place: int, lines: int,
         axes.plot(aside, of_kind["mean"], marker, color=color, markerfacecolor="white", markersize=6)
 
 
-def seeds_say(fewest: int, most: int) -> str:
-    """How a caption speaks of the intervals of peaks, which need two runs of every R."""
+def peak_interval_note(fewest: int, most: int) -> str:
+    """What a caption says about the intervals of peaks, which need two seeds at every R."""
     if most < 2:
         return "One seed, so no intervals."
-    some = "" if fewest > 1 else ", none where an R has one seed"
+    some = "" if fewest > 1 else " (none if an R has one seed)"
     return (
-        f"Bars: 95% bootstrap intervals over {most} seeds{some}; of so few they are rough."
+        f"Bars: 95% bootstrap intervals over {most} seeds{some}, which are too few for precise ones."
         if most < 5
         else (f"Bars: 95% bootstrap intervals over {most} seeds{some}.")
     )
 
 
-def spread_note(data: pd.DataFrame) -> str:
-    """How a caption speaks of what `interval_or_range` gives."""
+def range_note(data: pd.DataFrame) -> str:
+    """What a caption says about the bars of `interval_or_range`."""
     seeds = int(data.seeds.max())
     if seeds >= FEWEST_SEEDS:
-        few = ", the range of the seeds where there are fewer than five" if data.seeds.min() < FEWEST_SEEDS else ""
+        few = ", or their range for fewer than five" if data.seeds.min() < FEWEST_SEEDS else ""
         return f"Bars: 95% intervals over up to {seeds} seeds{few}."
-    return f"Bars: the range of up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
+    return f"Bars: range of up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."
 
 
 def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
-    """A line with markers and, where there are several seeds, error bars."""
+    """A line with markers, and error bars if there are several seeds."""
     bars = [data["mean"] - data["low"], data["high"] - data["mean"]] if (data["seeds"] > 1).any() else None
     axes.errorbar(data[x], data["mean"], yerr=bars, marker="o", markersize=3.5, linewidth=1.3, capsize=2, **style)  # type: ignore[arg-type]
 
 
 def interval_note(data: pd.DataFrame) -> str:
-    """How a caption speaks of the intervals."""
+    """What a caption says about the bars of `over_seeds`."""
     seeds = int(data["seeds"].max()) if len(data) else 0
     return f"Bars: 95% intervals over up to {seeds} seeds." if seeds > 1 else "One seed, so no error bars."

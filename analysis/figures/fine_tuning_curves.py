@@ -1,4 +1,4 @@
-"""Test loss on the new text while models are fine-tuned, beside the same from scratch [H22, fig. 12]."""
+"""Test loss on the new text during fine-tuning, and from scratch [H22, fig. 12]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
@@ -12,7 +12,7 @@ NAME = "fine_tuning_curves"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A panel per size that has fine-tuned runs; every seed is a line of its own."""
+    """One panel per size with fine-tuned runs, one line per run."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
     names = fine_tuning.ordered_starts(table.start)
@@ -21,11 +21,11 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(sizes), 4)
     figure, axes = grid_of_axes(-(-len(sizes) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    together = runs.combined
+    combined = runs.combined
     for ax, size in zip(flat, sizes, strict=False):
         for run in table[table.parameters_non_embedding == size].itertuples(index=False):
-            curve = together.curve(str(run.name))
-            # The first fall from scratch would squeeze everything else.
+            curve = combined.curve(str(run.name))
+            # Without this, the steep start from scratch would set the scale.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, color=colour[run.start])
         ax.set_title(f"{short_count(size)} parameters", fontsize=9)
@@ -40,8 +40,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Learning curves of fine-tuning",
-        "Test loss on the new text over fine-tuning, a line per run, by what it started from. Where a line from a repeated parent"
-        " ends above the one from scratch, what was learnt before stands in the way of what is to be learnt.",
+        "Test loss on the new text during fine-tuning, one line per run, coloured by what it started from. If a run with a repeated parent"
+        " ends above the run from scratch, what the parent learnt hinders learning the new text.",
         figure,
         fine_tuning.over_training(table, runs, ["test_loss"]),
     )

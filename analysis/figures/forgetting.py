@@ -1,4 +1,4 @@
-"""Loss on the parent's own texts while it is fine-tuned on another: whether what was learnt by heart is forgotten [H22, section 5]."""
+"""Loss on the parent's own texts during fine-tuning: whether memorised text is forgotten [H22, section 5]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
@@ -9,16 +9,16 @@ from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
 NAME = "forgetting"
-TEXTS = ("its test text", "its pool", "unique text it saw")  # as fine_tuning.OF_PARENT has them
+TEXTS = ("test text", "pool", "unique text")  # in the order of fine_tuning.OF_PARENT
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per kind of parent and a column per size; a line per text."""
+    """A row per kind of parent and a column per size, one line per text."""
     table = fine_tuning.starts(runs)
     table = table[table.parent != ""]
-    together = runs.combined
+    combined = runs.combined
     columns = fine_tuning.OF_PARENT
-    if not set(columns) <= set(together.evaluations):
+    if not set(columns) <= set(combined.evaluations):
         return Missing(NAME, "no fine-tuned run was evaluated on its parent's text")
     kinds, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
     figure, axes = grid_of_axes(len(kinds), len(sizes))
@@ -28,7 +28,7 @@ def plot(runs: Runs) -> Plot | Missing:
             here = table[(table.start == kind) & (table.parameters_non_embedding == size)]
             first = float("inf")
             for run in here.itertuples(index=False):
-                curve = together.curve(str(run.name))
+                curve = combined.curve(str(run.name))
                 first = min(first, curve.tokens[curve.tokens > 0].min())
                 for place, column in enumerate(columns):
                     ax.plot(curve.tokens, curve[column], color=shade[place], linewidth=1.3)
@@ -42,14 +42,13 @@ def plot(runs: Runs) -> Plot | Missing:
                 ax.minorticks_off()
         row[0].set_ylabel("loss (nats/token)")
     handles = [axes[0][0].plot([], [], color=shade[place], label=name)[0] for place, name in enumerate(TEXTS)]
-    figure.legend(handles=handles, loc="outside right center", title="the parent's text:")
+    figure.legend(handles=handles, loc="outside right center", title="of the parent:")
     return Plot(
         NAME,
         "Forgetting",
-        "Loss on texts of the parent while it is fine-tuned on another text, from 0 tokens on (linear up to the first evaluation,"
-        " then logarithmic). The pool was trained on R times, unique text once, the test text never; in a clean parent the pool is"
-        " text that it never saw either, so the three lie together. Where the pool's line meets that of the test text, what was"
-        " learnt by heart is gone.",
+        "Loss on the parent's texts while it is fine-tuned on another text. The parent trained R times on its pool, once on the unique text"
+        " and never on the test text; a clean parent never trained on its pool either. The pool is forgotten where its line meets that of"
+        " the test text. The token axis is linear up to the first evaluation and logarithmic after it.",
         figure,
         fine_tuning.over_training(table, runs, columns),
     )

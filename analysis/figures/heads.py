@@ -1,4 +1,4 @@
-"""Every head at the end of training: which match prefixes in the clean run and not beside repeats [H22, figs. 6-7]."""
+"""Every head at the end of training: which heads match prefixes, with and without repeats [H22, figs. 6-7]."""
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,18 @@ from analysis.figures.style import CLEAN, colours
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
-SCALE = "magma"  # not that of the numbers of repeats
-MOST_SEEDS, MOST_ROWS = 4, 12  # a row per panel and seed, of every panel at least one; the table has all
-WRITTEN = 48  # columns of heads in a row of maps, up to which the values are written into them
+SCALE = "magma"  # differs from the colours of R
+MOST_SEEDS, MOST_ROWS = 4, 12  # at least one row per panel; the table has all seeds
+MOST_LABELLED = 48  # heads side by side, up to which the cells show their values
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per fraction, model and seed: a map of layers by heads per R, and what ablating each head does to copying."""
+    """A row per fraction, model and seed: maps of layers by heads for every R, and the effect of ablating each head."""
     last = runs.last_tables("heads")
     if last.empty:
-        return Missing(NAME, "no finished run has heads.parquet: made before it was written, or contexts too short")
+        return Missing(
+            NAME, "no finished run has heads.parquet (runs of an older version, or a context too short for the probe)"
+        )
     table = runs.done[ARM].merge(last, on="name")
     panels = arms(table)
     seeds = max(1, min(MOST_SEEDS, MOST_ROWS // len(panels)))
@@ -33,7 +35,7 @@ def plot(runs: Runs) -> Plot | Missing:
     ]
     every = sorted(table.repeats.unique())
     colour = colours([value for value in every if value > 1])
-    # A study without heads is dark: the scale ends no lower than four times what a head scores where nothing repeats.
+    # The scale ends at four times the null or higher, so that the maps of a study without induction heads are dark.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
     figure = Figure(figsize=(4.6 + min(1.75 * len(every), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
     ratios = [min(1.0 * len(every), 6.0), 1.7]
@@ -52,21 +54,20 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Heads at the end of training",
-        "Maps: prefix matching of every head, a layer a line, one run per R; the runs of a seed share their start weights, so a"
-        " place is the same head in all maps of a line; an induction head is a bright place, and one that a repeated run lacks is"
-        " dark there. Right: each head's prefix matching against how much of the copying gain is lost by zeroing its output, with all"
-        " attention patterns kept; bars are 95% intervals over the probe's sequences, dotted lines are the highest of any of"
-        " these heads where nothing, or no order, repeats. A head that copies lies to the right of one and above the other. Hernandez et"
-        " al. (figs. 6-7): at the worst R prefix matching is that of a model 1.47x smaller, and a two-layer model's induction"
-        " head gives way.",
+        "Left: prefix matching of every head, a map per R with a row per layer. Runs with the same seed start from the same weights, so the"
+        " same place is the same head in every map; a bright cell is an induction head. Right: prefix matching of each head against the"
+        " copying gain lost when its output is set to zero with all attention patterns kept. A copying head is right of one dotted line"
+        " and above the other; the lines are the highest nulls of these heads. Bars: 95% intervals over the probe's sequences. Hernandez"
+        " et al. (figs. 6-7): at the worst R, prefix matching is that of a 1.47x smaller model, and repetition breaks the induction head"
+        " of a two-layer model.",
         figure,
         table,
     )
 
 
 def _maps(ax: Axes, heads: pd.DataFrame, every: list[int], norm: Normalize) -> None:
-    """The maps of a row beside each other, layers from the bottom up, a place for every R; one drawing area for all, as
-    dozens of them take a minute."""
+    """The maps of one row, side by side, layers from the bottom up. They share one set of axes, because dozens of axes take a
+    minute to draw."""
     layers, width = heads.layer.max() + 1, heads["head"].max() + 1
     cells = np.full((layers, len(every) * (width + 1) - 1), np.nan)
     starts = {repeats: place * (width + 1) for place, repeats in enumerate(every)}
@@ -75,7 +76,7 @@ def _maps(ax: Axes, heads: pd.DataFrame, every: list[int], norm: Normalize) -> N
         cells[these.layer, starts[repeats] + these["head"]] = these.prefix_matching
     ax.grid(False)
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
-    if len(every) * width <= WRITTEN:
+    if len(every) * width <= MOST_LABELLED:
         for layer, column in np.argwhere(~np.isnan(cells)):
             value = cells[layer, column]
             shade = "black" if norm(value) > 0.6 else "white"

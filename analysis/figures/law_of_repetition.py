@@ -1,4 +1,4 @@
-"""Our law of partial repetition over the runs it was fitted on: penalty against R, one line per size."""
+"""This study's law of partial repetition and the runs it was fitted on: harm against R, one line per size."""
 
 import numpy as np
 import pandas as pd
@@ -36,35 +36,35 @@ def plot(runs: Runs) -> Plot | Missing:
                 continue
             excess = here.loss - fitted.loss(here.as_clean())
             ax.plot(here.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {short_count(size)}")
-            asked = prediction_points(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
-            drawn = np.array([_excess(constants, asked) for constants in fitted.resamples])
-            ax.plot(asked.repeats, _excess(fitted.constants, asked), color=color, linewidth=1.3)
-            if len(drawn):
-                ax.fill_between(asked.repeats, *percentile_band(drawn), color=color, alpha=0.2, linewidth=0)
+            line = prediction_points(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
+            resampled = np.array([_excess(constants, line) for constants in fitted.resamples])
+            ax.plot(line.repeats, _excess(fitted.constants, line), color=color, linewidth=1.3)
+            if len(resampled):
+                ax.fill_between(line.repeats, *percentile_band(resampled), color=color, alpha=0.2, linewidth=0)
             predicted = fitted.loss(here) - fitted.loss(here.as_clean())
             rows.append(
                 pd.DataFrame({"N": size, "f": fraction, "R": here.repeats, "penalty": excess, "law": predicted})
             )
         ax.set_title(f"f = {fraction:.0%}", fontsize=9)
         repeats_axis(ax, np.append(1, repeated.repeats))
-    axes[0][0].set_ylabel("penalty (nats/token)")
+    axes[0][0].set_ylabel("test loss above clean law\n(nats/token)")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    inside = (
-        "Bands: 95% over a bootstrap of the residuals, in which what the form misses is not; between the R tried nothing was measured"
+    bands = (
+        "Bands: 95% bootstrap intervals, without the error of a wrong form; between the tested R nothing was measured"
         if fitted.resamples
-        else "No interval, for it has as many constants as runs"
+        else "No intervals, because there are as many constants as runs"
     )
     return Plot(
         NAME,
         "A law of partial repetition",
-        "Test loss above the fitted clean law. Points: runs. Lines: L = E + A/N^alpha + B/D'^beta +"
-        " P·f^gamma·N^eta·m(R)/R, where m = 1 - exp(-((R-1)/R_m)^s) says how well the pool is known, R_m = k·N^-0.5·f^c·T^b, and D'"
-        f" counts passes as Muennighoff et al. do; {len(fitted.free)} constants through {fitted.points} runs, off by {fitted.error:.3f}"
-        f" nats (root mean square). {inside}. How it predicts runs that it was not fitted on is in the table of laws.",
+        "Test loss above the fitted clean law. Points: runs. Lines: L = E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·m(R)/R, where"
+        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorised, R_m = k·N^-0.5·f^c·T^b, and D' are the effective tokens of"
+        f" Muennighoff et al. {len(fitted.free)} constants were fitted on {fitted.points} runs, with a root mean square error of"
+        f" {fitted.error:.3f} nats. {bands}. The section Laws shows how well it predicts held-out runs.",
         figure,
         pd.concat(rows, ignore_index=True),
     )
 
 
-def _excess(constants: Constants, asked: Points) -> Floats:
-    return partial.loss(constants, asked) - partial.loss(constants, asked.as_clean())
+def _excess(constants: Constants, line: Points) -> Floats:
+    return partial.loss(constants, line) - partial.loss(constants, line.as_clean())

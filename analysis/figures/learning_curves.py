@@ -1,4 +1,4 @@
-"""Test loss over training, one line per number of repeats [H22, fig. 3]: where double descent is seen."""
+"""Test loss over training, one line per run: where double descent shows [H22, fig. 3]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
@@ -11,7 +11,7 @@ NAME = "learning_curves"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction and size; every seed is a line of its own."""
+    """One panel per fraction and size."""
     table = runs.table
     repeated = table[table.repeats > 1]
     if repeated.empty:
@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
         for run in here.sort_values("repeats").itertuples(index=False):
             curve = runs.curve(str(run.name))
             style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": colour[run.repeats]}
-            # Step 0 and the first fall are the same for all and would squeeze everything else.
+            # The steep start is the same for all runs and would set the scale.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
         ax.set_title(f"{short_count(size)} parameters, f = {fraction:.0%}", fontsize=9)
@@ -46,9 +46,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Learning curves",
-        "Test loss during training, one line per number of repeats R; the dashed line is the clean run of the same size."
-        " A line that rises and falls again is double descent. Hernandez et al. (fig. 3) see it at f = 90% in an 800M"
-        " model, and long plateaus at f = 50%. Every seed is a line.",
+        "Test loss during training, one line per run, coloured by R; dashed lines are clean runs of the same size. A line that rises and"
+        " falls again shows double descent. Hernandez et al. (fig. 3) see it at f = 90% in an 800M model, and long plateaus at f = 50%.",
         figure,
         runs.evaluations.merge(table[["name", "model", "repeats", "repeated_fraction", "seed"]], on="name")[
             ["name", "model", "repeats", "repeated_fraction", "seed", "step", "tokens", "test_loss", "pool_loss"]

@@ -1,4 +1,4 @@
-"""Final test loss by position in the context, one line per number of repeats [O22: what context is worth]."""
+"""Final test loss by position in the context, one line per number of repeats [O22]."""
 
 import pandas as pd
 
@@ -13,10 +13,10 @@ COLUMNS = 4
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A panel per fraction and model."""
+    """One panel per fraction and model."""
     table = _by_position(runs)
     if table.empty:
-        return Missing(NAME, "no finished run holds its loss by position: made before it was measured")
+        return Missing(NAME, "no finished run has its loss by position (runs of an older version)")
     panels = arms(table)
     columns = min(len(panels), COLUMNS)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
@@ -37,17 +37,17 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Loss by position in context",
-        "Final test loss averaged over log-spaced bands of positions, at the middle of each band. A line that falls to the"
-        " right uses its context: n-grams within the first few tokens, induction heads after that. A repeated run that lies"
-        " parallel above the clean one has lost what it knows of text; one that flattens where the clean one still falls has"
-        f" lost the use of context. {seeds_note(table)}",
+        "Final test loss at each position of the context, averaged over log-spaced bands. A falling line makes use of the context: n-grams"
+        " over the first few tokens, induction heads after that. A repeated run above and parallel to the clean one has lost knowledge of"
+        " text; one that flattens where the clean run still falls has lost the use of its context."
+        f" {seeds_note(table)}",
         figure,
         table,
     )
 
 
 def _by_position(runs: Runs) -> pd.DataFrame:
-    """A row per finished run and band: `position` in tokens, the band's middle, and `loss` in nats."""
+    """A row per finished run and band: `position` (middle of the band, in tokens) and `loss` in nats."""
     if "loss_by_position" not in runs.evaluations:
         return pd.DataFrame()
     last = runs.evaluations.sort_values("step").drop_duplicates("name", keep="last")

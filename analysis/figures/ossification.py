@@ -5,7 +5,7 @@ import pandas as pd
 
 from analysis import published
 from analysis.figures.axes import log_axis, size_axis
-from analysis.figures.estimates import BOUNDS, bounded_line, points, spread_note
+from analysis.figures.estimates import BOUNDS, bounded_line, points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import start_colours
@@ -18,7 +18,7 @@ NAME = "ossification"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Left: test loss against size, a line per start and the law of runs from scratch; right: effective size over size."""
+    """Left: test loss against size, a line per start, and the law of runs from scratch. Right: effective size over own size."""
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
@@ -28,7 +28,7 @@ def plot(runs: Runs) -> Plot | Missing:
     names = fine_tuning.ordered_starts(table.start)
     colour = start_colours(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
-    figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # a legend of words, and vertical axes of their own
+    figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # room for a wide legend and a second vertical axis
     left = axes[0][0]
     for name in names:
         points(left, "parameters_non_embedding", loss[loss.start == name], color=colour[name], label=name)
@@ -47,26 +47,26 @@ def plot(runs: Runs) -> Plot | Missing:
         right.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
         right.axhline(1 / published.H22_OSSIFICATION, color="grey", linewidth=0.8, linestyle="--")
         right.set_ylabel("effective size / size")
-        right.set_title("beside runs from scratch", fontsize=9)
+        right.set_title("effective size, from runs from scratch", fontsize=9)
         log_axis(right)
         data = pd.concat([data, size.assign(quantity="multiplier")])
     for ax in axes[0]:
         size_axis(ax, table.parameters_non_embedding)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
     effective = (
-        f"there is no effective size: {law.reason}. "
+        f"There is no effective size: {law.reason}."
         if isinstance(law, NoLaw)
-        else "right: the size of the model from scratch that reaches the same loss, over the run's own size (dotted: 1, as from"
-        f" scratch; dashed: {1 / published.H22_OSSIFICATION:.3g}). {BOUNDS} "
+        else "Right: size of the model from scratch with the same loss, divided by the run's own size (dotted: 1; dashed:"
+        f" {1 / published.H22_OSSIFICATION:.3g}, as published). {BOUNDS}"
     )
     return Plot(
         NAME,
-        "Fine-tuned from clean and from repeated models",
-        "Final test loss on the text of fine-tuning, by what a run started from. Left: against size, the dashed line being the"
-        f" power law through the runs from scratch; {effective}Hernandez et al. (figs. 12, 15): fine-tuning a repeated model is"
-        f" worse than training from scratch, with {published.H22_OSSIFICATION}x fewer effective parameters, though it began with"
-        " more tokens. Where the worst R was asked for, it is that of the highest final test loss, mean over seeds, of each size by"
-        f" itself. {spread_note(data)}",
+        "Fine-tuning from clean and from repeated models",
+        "Left: final test loss on the new text against model size, by what a run started from; dashed: power law of the runs from scratch."
+        f" {effective} Hernandez et al. (figs. 12, 15): fine-tuning a repeated model is worse than training from scratch, with"
+        f" {published.H22_OSSIFICATION}x fewer effective parameters, although it has seen more tokens. If a study asks for parents at the"
+        " worst R, that is the R with the highest final test loss, averaged over seeds, for each size separately."
+        f" {range_note(data)}",
         figure,
         data,
     )

@@ -1,10 +1,9 @@
-"""Effective-size multiplier by the loss on other text against repeats [H22, fig. 10]: whether the harm reaches beyond the
-training distribution."""
+"""Effective size by the loss on other text: whether harm reaches beyond the training distribution [H22, fig. 10]."""
 
 import pandas as pd
 
 from analysis.figures.axes import repeats_axis
-from analysis.figures.estimates import BOUNDS, bounded_line, spread_note
+from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
@@ -18,12 +17,12 @@ NAME = "out_of_distribution"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per test set, the ordinary one first, and a row per fraction; white triangles mark bounds."""
+    """A row per fraction and a column per test set, the study's own first; white triangles are bounds."""
     others = test_sets(runs)
     if not others:
         return Missing(
             NAME,
-            "no run was evaluated on text beside its own test set (a `test_loss_<set>` in metrics.jsonl for every such set)",
+            "no run was evaluated on a further test set (there is no `test_loss_<set>` in metrics.jsonl)",
         )
     laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *others)}
     why = "; ".join(f"{metric.name}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
@@ -67,9 +66,9 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Effective size on other text",
-        "Size of the clean model with the same final loss over the run's own size, by the run's own test set (left) and by"
-        f" others that it was not trained for, with a clean law for each. {BOUNDS} Hernandez et al. (fig. 10), models of text"
-        f" on Python: {published}. {f'Not shown, {why}. ' if why else ''}{spread_note(data)}",
+        "Size of the clean model with the same final loss, divided by the run's own size, on the study's own test set (left) and on other"
+        f" text. Each test set has its own clean law. {BOUNDS} Hernandez et al. (fig. 10), English models on Python:"
+        f" {published}. {f'Not shown, {why}. ' if why else ''}{range_note(data)}",
         figure,
         data,
     )

@@ -1,88 +1,102 @@
-"""The worst R and the pool's size there against all parameters [C26]: whether it is repeats or tokens that matter."""
+"""The worst R and the pool's size there, against all parameters [C26]."""
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from analysis.figures.axes import log_axis, size_axis
-from analysis.figures.estimates import BOUNDS, estimates, seeds_say
+from analysis.figures.estimates import BOUNDS, estimates, peak_interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
-from analysis.measures.peaks import NO_PEAK, peaks
+from analysis.measures.peaks import NO_PEAK, Peak, peaks
 from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER, C26_WORST_POOL, C26_WORST_REPEATS
 from analysis.runs import Runs
 
 NAME = "peak_location"
+GAUSSIAN, TRIED = list(colours(range(3)).values())[:2]
+PUBLISHED = "0.3"  # grey
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction; above the worst R, below the pool there, by a Gaussian in log R and by the R tried."""
+    """A column per fraction. Top: worst R; bottom: the pool's size there; by a Gaussian in log R and by the R tried."""
     found = peaks(runs)
     if not found:
         return Missing(NAME, NO_PEAK)
     sizes = [peak.total for peak in found]
     if len(set(sizes)) < 2:
-        return Missing(NAME, "needs peaks of at least two sizes, and there is one")
+        return Missing(NAME, "needs peaks of at least two sizes, but there is one")
     fractions = sorted({peak.fraction for peak in found}, reverse=True)
     figure, axes = grid_of_axes(2, len(fractions), sharey="row")
-    of_gaussian, of_tried = list(colours(range(3)).values())[:2]
     overlap = C26_FRACTION in fractions and min(sizes) <= C26_SIZES[1] and max(sizes) >= C26_SIZES[0]
-    said = []
+    fits = []
     for column, fraction in enumerate(fractions):
         here = [peak for peak in found if peak.fraction == fraction]
-        x = [peak.total for peak in here]
-        for row, (symbol, published) in enumerate((("R", C26_WORST_REPEATS), ("D_r", C26_WORST_POOL))):
-            ax, pool = axes[row][column], row == 1
-            tried = [peak.pool(peak.worst) if pool else peak.worst for peak in here]
-            centres = [p.gaussian and (p.pool(p.gaussian) if pool else p.gaussian) for p in here]
-            estimates(ax, [1.03 * size for size in x], tried, of_tried, "s", join=False)
-            estimates(ax, x, centres, of_gaussian, "o", join=False)
-            law = peak_law(here, "pool_at_gaussian" if pool else "gaussian")
+        for row, symbol in enumerate(("R", "D_r")):
+            ax, is_pool = axes[row][column], symbol == "D_r"
+            law = _points(ax, here, is_pool)
             if isinstance(law, PowerLawOfSize):
-                span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
-                ax.plot(span, [law.law.at(size) for size in span], "--", color=of_gaussian, linewidth=1.2)
-                said.append(f"f = {fraction:.0%}: {symbol} = {law}")
-            # Their pools are shares of 20 tokens per parameter and mean nothing beside other budgets.
-            alike = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in here)
-            if overlap and fraction == C26_FRACTION and (alike or not pool):
+                fits.append(f"f = {fraction:.0%}: {symbol} = {law}")
+            # Their pools are shares of 20 tokens per parameter, so they mean nothing for other budgets.
+            same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in here)
+            if overlap and fraction == C26_FRACTION and (same_budget or not is_pool):
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
-                ax.plot(ends, [published.at(size) for size in ends], ":", color="0.3", linewidth=1.6)
-            log_axis(ax, short_count if pool else "{:g}".format)
+                published = C26_WORST_POOL if is_pool else C26_WORST_REPEATS
+                ax.plot(ends, [published.at(size) for size in ends], ":", color=PUBLISHED, linewidth=1.6)
+            log_axis(ax, short_count if is_pool else "{:g}".format)
             size_axis(ax, sizes)
             ax.set_xlabel("all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
     axes[0][0].set_ylabel("worst R")
     axes[1][0].set_ylabel("pool $D_r$ there (tokens)")
-    blank = axes[0][0]
+    _legend(figure, axes[0][0], overlap)
+    return Plot(NAME, "Location of the worst R", _caption(found, fits, overlap), figure, peak_table(found))
+
+
+def _points(ax: Axes, peaks_here: list[Peak], is_pool: bool) -> object:
+    """Plot the peaks of one fraction with the power law through their Gaussian centres; return the law or why there is none."""
+    x = [peak.total for peak in peaks_here]
+    tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in peaks_here]
+    centres = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in peaks_here]
+    estimates(ax, [1.03 * size for size in x], tried, TRIED, "s", join=False)
+    estimates(ax, x, centres, GAUSSIAN, "o", join=False)
+    law = peak_law(peaks_here, "pool_at_gaussian" if is_pool else "gaussian")
+    if isinstance(law, PowerLawOfSize):
+        span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
+        ax.plot(span, [law.law.at(size) for size in span], "--", color=GAUSSIAN, linewidth=1.2)
+    return law
+
+
+def _legend(figure: Figure, ax: Axes, has_published: bool) -> None:
     handles = [
-        blank.plot([], [], "o", color=of_gaussian, label="Gaussian in log R")[0],
-        blank.plot([], [], "s", color=of_tried, label="worst R tried")[0],
-        blank.plot([], [], "--", color=of_gaussian, label="fitted $k N^a$")[0],
+        ax.plot([], [], "o", color=GAUSSIAN, label="Gaussian in log R")[0],
+        ax.plot([], [], "s", color=TRIED, label="worst R tried")[0],
+        ax.plot([], [], "--", color=GAUSSIAN, label="fitted $k N^a$")[0],
     ]
-    if overlap:
-        handles.append(blank.plot([], [], ":", color="0.3", label="published")[0])
+    if has_published:
+        handles.append(ax.plot([], [], ":", color=PUBLISHED, label="published")[0])
     figure.legend(handles=handles, loc="outside right center")
+
+
+def _caption(found: list[Peak], fits: list[str], overlap: bool) -> str:
     seeds = [peak.seeds for peak in found]
-    fits = (
-        "; ".join(said) + " (in brackets the interval of the exponent)"
-        if said
-        else "none: three sizes with a Gaussian centre inside the R tried are needed"
+    misses = max((peak.gaussian_misses / peak.height.value for peak in found if peak.gaussian), default=0.0)
+    too_few = ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in found if peak.gaussian is None)
+    power_laws = (
+        "; ".join(fits) + " (with the interval of the exponent in brackets)"
+        if fits
+        else "none; they need three sizes with a Gaussian centre inside the tested R"
     )
-    misses = max((p.gaussian_misses / p.height.value for p in found if p.gaussian), default=0.0)
-    few = [f"{peak.model}, f = {peak.fraction:.0%}" for peak in found if peak.gaussian is None]
-    return Plot(
-        NAME,
-        "Where the peak lies",
-        "Worst R and the pool's size there, D_r = f·T/R, against all parameters: the centre of a Gaussian in log R through"
-        " the excess of final test loss, and the worst of the R tried, whose interval reaches half-way to the next."
-        f"{' Too few R for a Gaussian: ' + ', '.join(few) + '.' if few else ''} The Gaussians miss the excess by up to"
-        f" {misses:.0%} of its height: where this is much, as with a tail that stays high, the centre is no peak, however"
-        f" narrow its interval. {BOUNDS} Power laws, N being all parameters:"
-        f" {fits}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}):"
-        f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent}, D_r ="
-        f" {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"
-        f"{'' if overlap else '; not drawn, for no size of theirs is among these at their f'}. {seeds_say(min(seeds), max(seeds))}",
-        figure,
-        peak_table(found),
+    return (
+        "Worst R and the pool's size there, D_r = f·T/R. Circles: centre of a Gaussian in log R fitted to the excess of final test loss;"
+        " squares: worst of the tested R, whose interval extends half-way to the next ones."
+        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''} The Gaussians miss the excess by up to {misses:.0%} of its"
+        f" height; if this is large, the centre is unreliable, however narrow its interval. {BOUNDS} Power laws in all parameters N:"
+        f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}):"
+        f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent},"
+        f" D_r = {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"
+        f"{'' if overlap else '; not drawn, because this study has none of their sizes at their f'}."
+        f" {peak_interval_note(min(seeds), max(seeds))}"
     )

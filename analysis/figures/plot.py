@@ -18,7 +18,7 @@ UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationD
 
 @dataclass(frozen=True)
 class SavedPlot:
-    """A saved figure as the page shows it; the matplotlib figure, which is large, is gone."""
+    """A saved figure as the page shows it, without the large matplotlib figure."""
 
     name: str
     title: str
@@ -37,18 +37,18 @@ class Plot:
 
     name: str  # file stem
     title: str
-    caption: str  # what is seen, and what the paper saw
+    caption: str  # what to see, what the bars are, what the paper found
     figure: Figure
     table: pd.DataFrame
 
     def save(self, folder: Path) -> SavedPlot:
-        """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. To be called once.
+        """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. Call it once.
 
         The same figure gives the same bytes.
         """
         for part in ("figures", "tables"):
             (folder / part).mkdir(exist_ok=True)
-        # Laid out and measured once: savefig would do so again for every format, also where the engine is "none".
+        # The layout is computed once here; savefig would compute it again for every format.
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)
         box = self.figure.get_tightbbox().padded(0.1)
@@ -56,7 +56,7 @@ class Plot:
         for form, file in saved.items():
             self.figure.savefig(file, format=form, dpi=150, bbox_inches=box, metadata=UNDATED[form])
         found = {form: file.getvalue() for form, file in saved.items()}
-        found["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", found["svg"])  # a hundredth of a point is enough
+        found["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", found["svg"])  # hundredths of a point are enough
         for form, content in found.items():
             write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
@@ -65,7 +65,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure this study cannot give, and why."""
+    """A figure that this study lacks the runs for, and why."""
 
     name: str
     reason: str

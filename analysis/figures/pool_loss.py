@@ -1,4 +1,4 @@
-"""Loss on the repeated pool beside test loss against repeats [H22, fig. 2 right]: harm comes where the pool is learnt."""
+"""Pool loss and test loss against repeats: harm appears where the pool is memorised [H22, fig. 2 right]."""
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ NAME = "pool_loss"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction and size: test loss, loss on the pool, and their nulls in the clean run."""
+    """One panel per fraction and size, with the clean run's losses for comparison."""
     done = runs.done
     repeated = done[done.repeats > 1]
     if repeated.empty:
@@ -51,11 +51,10 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.legend(handles, labels, loc="outside right center")
     return Plot(
         NAME,
-        "Loss on the pool beside test loss",
-        "Final test loss and final loss on the repeated pool against R. Dotted: the clean run, whose `pool` is text drawn"
-        " the same way that it never trained on, so that line is what the pool's loss would be without memorising."
-        " Hernandez et al. (fig. 2 right): test loss leaves the clean law where the pool's loss goes to 0."
-        f" {interval_note(pd.concat([test, pool]))}",
+        "Pool loss and test loss",
+        "Final test loss and final loss on the repeated pool against R. Dotted: the clean run. Its pool is text sampled in the same way,"
+        " which it never trained on, so this line is the pool loss without memorisation. Hernandez et al. (fig. 2 right): test loss"
+        f" leaves the clean law where pool loss goes to 0. {interval_note(pd.concat([test, pool]))}",
         figure,
         test.assign(loss="test").pipe(lambda table: pd.concat([table, pool.assign(loss="pool")])),
     )

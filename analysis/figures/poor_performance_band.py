@@ -1,9 +1,9 @@
-"""The R-range with at least half of the largest degradation, against size [H22, fig. 4 right]."""
+"""The harmful range of R, where the excess loss is at least half its maximum, against size [H22, fig. 4 right]."""
 
 import numpy as np
 
 from analysis.figures.axes import log_axis, size_axis
-from analysis.figures.estimates import BOUNDS, estimates, seeds_say
+from analysis.figures.estimates import BOUNDS, estimates, peak_interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
@@ -17,20 +17,20 @@ LINES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction that has peaks of two sizes; fitted power laws dashed, the published ones dotted."""
+    """One panel per fraction with peaks at two sizes; fitted power laws are dashed, published ones dotted."""
     every = peaks(runs)
     fractions = sorted({peak.fraction for peak in every}, reverse=True)
     fractions = [value for value in fractions if len({p.size for p in every if p.fraction == value}) > 1]
     if not every:
         return Missing(NAME, NO_PEAK)
     if not fractions:
-        return Missing(NAME, "needs peaks of at least two sizes at one fraction, and there is one size")
+        return Missing(NAME, "needs peaks of at least two sizes at one fraction, but there is one size")
     found = [peak for peak in every if peak.fraction in fractions]
     sizes = [peak.size for peak in found]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
     colour = dict(zip((name for name, *_ in LINES), reversed(list(colours(range(3)).values())), strict=True))
     overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
-    said = []
+    fitted = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
         here = [peak for peak in found if peak.fraction == fraction]
         x = [peak.size for peak in here]
@@ -45,7 +45,7 @@ def plot(runs: Runs) -> Plot | Missing:
             if isinstance(law, PowerLawOfSize):
                 span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
                 ax.plot(span, [law.law.at(size) for size in span], "--", color=colour[name], linewidth=1.2)
-                said.append(f"f = {fraction:.0%}, {label}: R = {law}")
+                fitted.append(f"f = {fraction:.0%}, {label}: R = {law}")
         if overlap and fraction == H22_BAND_FRACTION:
             ends = np.array([max(min(sizes), H22_SIZES[0]), min(max(sizes), H22_SIZES[1])])
             for name, edge in (("left", H22_LEFT_EDGE), ("right", H22_RIGHT_EDGE)):
@@ -61,21 +61,21 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.legend(handles=handles, loc="outside right center")
     seeds = [peak.seeds for peak in found]
     fits = (
-        "; ".join(said) + " (in brackets the interval of the exponent)"
-        if said
-        else "none: three sizes with that number known, and no bound, are needed"
+        "; ".join(fitted) + " (with the interval of the exponent in brackets)"
+        if fitted
+        else "none; they need three sizes without bounds"
     )
     return Plot(
         NAME,
-        "The region of poor performance",
-        "Grey: the R at which final test loss exceeds the clean run's by at least half of the largest excess, by a monotone"
-        " curve through the R tried; the worst R is one of those, so that its interval reaches half-way to the next."
-        f" {BOUNDS} Bounds are where the region goes on beyond the R tried, and enter no fit."
-        f" Power laws: {fits}. Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g}"
-        f" to {H22_SIZES[1]:.3g}): left edge {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f}, right edge"
+        "The harmful range of R",
+        "Grey: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess, read off a monotone"
+        " curve through the tested R. The worst R is one of the tested R, so its interval extends half-way to the next ones."
+        f" {BOUNDS} A bound means that the range extends beyond the tested R; bounds are not used in fits. Power laws: {fits}."
+        f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}): left edge"
+        f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f}, right edge"
         f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"
-        f"{'' if overlap else '; not drawn, for no size of theirs is among these at their f'}."
-        f" {seeds_say(min(seeds), max(seeds))}",
+        f"{'' if overlap else '; not drawn, because this study has none of their sizes at their f'}."
+        f" {peak_interval_note(min(seeds), max(seeds))}",
         figure,
         peak_table(found),
     )

@@ -1,4 +1,4 @@
-"""Effective-size multiplier against model size, one line per number of repeats [H22, fig. 4 left]."""
+"""Effective size over own size against model size, one line per number of repeats [H22, fig. 4 left]."""
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ NAME = "size_multiplier"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction; white triangles mark values that are bounds."""
+    """One panel per fraction; white triangles are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if isinstance(law, NoLaw):
         return Missing(NAME, law.reason)
@@ -38,7 +38,7 @@ def plot(runs: Runs) -> Plot | Missing:
             bounds = line[line.bound != Bound.EXACT]
             known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
             points(ax, "parameters_non_embedding", known, color=colour[repeats], label=f"R = {repeats:g}")
-            # Bounds of all R coincide, being the smallest clean size over the size: set side by side, not joined.
+            # Bounds of all R coincide (smallest clean size over own size), so they are shown side by side.
             aside = bounds.parameters_non_embedding * 1.06 ** (place - len(colour) // 2)
             ax.plot(aside, bounds["mean"], "v", color=colour[repeats], markerfacecolor="white", markersize=6)
         ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
@@ -48,12 +48,12 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     return Plot(
         NAME,
-        "Effective-size multiplier",
-        "Size of the clean model that reaches the same final test loss, over the run's own size; 1 is no harm. A white"
-        f" triangle is an upper bound: the run is worse than the smallest clean model (N = {law.smallest:,.0f}), and the"
-        f" law, L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g} through {law.points} clean runs"
-        f" (largest residual {law.residual:.3f} nats), is not extrapolated. Hernandez et al. (fig. 4 left): 0.55 at f ="
-        f" 10%, R = 1,220; 10x and 73x smaller at the worst R for 50% and 90%. {interval_note(data)}",
+        "Effective size",
+        "Size of the clean model with the same final test loss, divided by the run's own size; 1 is no harm. The clean law is"
+        f" L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g}, through {law.points} clean runs (largest residual"
+        f" {law.residual:.3f} nats). It is not extrapolated: white triangles are upper bounds for runs worse than the smallest clean model"
+        f" (N = {law.smallest:,.0f}). Hernandez et al. (fig. 4 left): 0.55 at f = 10%, R = 1,220; 10x and 73x smaller at the worst R for"
+        f" f = 50% and 90%. {interval_note(data)}",
         figure,
         pd.DataFrame(data),
     )

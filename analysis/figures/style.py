@@ -15,17 +15,18 @@ matplotlib.rcParams.update(
         "legend.frameon": False,
     }
 )
-CLEAN = "black"  # the clean runs, in every figure
+CLEAN = "black"  # clean runs, in every figure
+UNTRAINED = "0.6"  # grey, an untrained model
 
 
 def colours(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
-    """A colour for each value, in order, from a colour-blind-safe scale (dark to light: few to many)."""
+    """A colour for each value from a colour-blind-safe scale, dark for small values and light for large ones."""
     ordered = sorted(set(values))
     scale = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(ordered), 2)))
     return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
 
 
 def start_colours(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
-    """A colour for each kind of start of fine-tuning, in order: black what comes first, from scratch, then as `colours`."""
+    """A colour for each start of fine-tuning: black for the first one, from scratch, then as in `colours`."""
     scale = colours(range(max(len(names) - 1, 1)))
     return {name: CLEAN if place == 0 else scale[place - 1] for place, name in enumerate(names)}

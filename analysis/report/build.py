@@ -65,9 +65,9 @@ def _write(runs: Runs, figures: Figures, progress: Progress) -> tuple[pd.DataFra
     else:
         (folder / TOKEN_PAGE).unlink(missing_ok=True)
     sections = list(_sections(variants, tuned, comparison))
-    together = runs.combined
-    notes = list(introduction.notes(together))
-    page = Page(title, introduction.introduction(together), notes, TOKEN_PAGE if token_html else "", sections)
+    combined = runs.combined
+    notes = list(introduction.notes(combined))
+    page = Page(title, introduction.introduction(combined), notes, TOKEN_PAGE if token_html else "", sections)
     write_atomically(folder / PAGE, html.render(page).encode())
     written.append(PAGE)
     numbers = tables.joined({variant.name: variant.numbers for variant in variants})

@@ -97,7 +97,8 @@ def collect(runs: Runs, title: str, figures: Figures, progress: Progress) -> tup
     }
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
     tasks[None] = partial(token_page.page, title, variants)
-    made |= _run(tasks, names, len(runs.table), progress)
+    titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
+    made |= _run(tasks, titles, len(runs.table), progress)
     for name, variant in variants:
         for figure in FIGURES:
             result = made[name, figure]
@@ -120,18 +121,18 @@ def collect(runs: Runs, title: str, figures: Figures, progress: Progress) -> tup
 
 def _run(
     tasks: Mapping[object, Callable[[], object]],
-    names: Mapping[tuple[str, str], str],
+    titles: Mapping[object, str],
     runs: int,
     progress: Progress,
 ) -> dict[object, object]:
-    """The results of all tasks by key, in as many processes as pay off."""
+    """The results of all tasks by key, in as many processes as pay off. titles: what progress calls the figures."""
     keys = list(tasks)
-    plotted = [key for key in keys if key in names]
+    plotted = [key for key in keys if key in titles]
     number = count(1)
 
     def finished(place: int) -> None:
-        if (key := keys[place]) in names:
-            report_figure(progress, next(number), len(plotted), names[key])  # type: ignore[index]
+        if (key := keys[place]) in titles:
+            report_figure(progress, next(number), len(plotted), titles[key])
 
     if plotted:
         progress("fitting laws and plotting", 0.0)

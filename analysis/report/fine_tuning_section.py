@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis import published
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, short_count
+from analysis.formatting import NOTHING, cell, short_count, span
 from analysis.intervals import Bound
 from analysis.measures import fine_tuning
 from analysis.measures.fine_tuning import ordered_starts, paired
@@ -100,12 +100,12 @@ def _ossification(numbers: pd.DataFrame) -> Iterator[str]:
     known = pairs[pairs.multiplier_clean.notna() & pairs.multiplier_repeated.notna()]
     exact = known[(known.bound_repeated == Bound.EXACT) & (known.bound_clean == Bound.EXACT)]
     text = (
-        f"A repeated instead of a clean parent changes test loss after fine-tuning by {loss.min():+.3f} to {loss.max():+.3f} nats"
+        f"A repeated instead of a clean parent changes test loss after fine-tuning by {span(loss, '{:+.3f}'.format)} nats"
         f" (higher in {(loss > 0).sum()} of {len(loss)} pairs)"
     )
     if len(exact):
         ratio = exact.multiplier_clean / exact.multiplier_repeated
-        text += f" and makes effective size {ratio.min():.2f} to {ratio.max():.2f} times smaller"
+        text += f" and makes effective size {span(ratio, '{:.2f}'.format)} times smaller"
     yield (
         f"{text}. Hernandez et al. (figs. 12, 15): fine-tuning a repeated model gives an effective size"
         f" {published.H22_OSSIFICATION} times smaller than training from scratch."

@@ -83,7 +83,7 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
         "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch; test loss differs by +"
         in text
     )
-    assert "(higher in 2 of 2 pairs) and makes effective size 3.20 to 3.20 times smaller" in text
+    assert "(higher in 2 of 2 pairs) and makes effective size 3.20 times smaller" in text
     assert (
         "4.00 nats below the loss on the parent's test text before fine-tuning and 1.00 after, so 25% of the gap is left"
         in text

@@ -191,6 +191,15 @@ def test_unfinished_and_undeclared_runs_are_named_and_left_out(
     assert len(short) == len(others)
 
 
+def test_names_are_escaped(planted: Path, few_figures: None) -> None:
+    names = sorted(path.parent.name for path in planted.glob("*/spec.json"))
+    (planted / "<b>strange").mkdir()
+    (planted / "<b>strange" / "spec.json").write_text("{}")
+    text = write_report(planted, [*names, "<img src=x>"])[1].read_text()
+    assert "Not yet started: &lt;img src=x&gt;." in text and "now: &lt;b&gt;strange." in text
+    assert "<img src=x>" not in text and "<b>" not in text
+
+
 def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
     text = write_report(tmp_path)[1].read_text()
@@ -292,7 +301,7 @@ def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
     spec = next(planted.glob("*/spec.json"))
     for content, message in (
         ("[]", "list found, a JSON object expected"),
-        ("{}", "no 'tokens' in it"),
+        ("{}", "the key 'tokens' is missing"),
         ("{", "not valid"),
     ):
         spec.write_text(content)
