@@ -6,6 +6,7 @@ last.ckpt       Lightning's checkpoint, for resuming: `global_step`; `state_dict
 step-*.pt       weights kept for probing: `step`, `run`, and `model`, the decoder's state_dict
 
 Tensors keep their lanes axis, which has length 1 here: a checkpoint belongs to one run, whichever bundle trained it.
+Every file ends with its own checksum, see `checkpoints.checksum`.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from data_prep.errors import InputError
 from data_prep.files import read_record, replace_durably
+from repeat_study.checkpoints.checksum import DamagedFile, check_checksum, seal
 from repeat_study.config.run import RESULT_FORMAT, Run, run_from_record
 from repeat_study.model.decoder import Decoder
 from repeat_study.records.run_directory import RunDirectory
@@ -36,10 +38,11 @@ def checkpointed_step(run: Run, directory: RunDirectory) -> int:
         return 0
     advice = "delete it to train the run from its start"
     try:
+        check_checksum(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step, identity = int(content["global_step"]), content["run"]
     except Exception as error:  # torch raises almost anything on a damaged file
-        raise InputError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
+        raise InputError(f"{path}: damaged ({_damage(error)}); {advice}") from error
     if identity != run.identity:
         raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {advice}")
     return step
@@ -55,6 +58,7 @@ def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
         available = f"kept are the steps {', '.join(map(str, kept))}" if kept else "no other step's weights were kept"
         raise InputError(f"{path}: no such checkpoint; {available}; `run --keep-checkpoints` keeps them")
     try:
+        check_checksum(path)
         content: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if "model" in content:
             step, weights = int(content["step"]), content["model"]
@@ -62,10 +66,15 @@ def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
             step, weights = int(content["global_step"]), decoder_weights(content["state_dict"])
         identity = content["run"]
     except Exception as error:  # torch raises almost anything on a damaged file
-        raise InputError(f"{path}: damaged ({type(error).__name__}), or not a checkpoint of this version") from error
+        raise InputError(f"{path}: damaged ({_damage(error)}), or not a checkpoint of this version") from error
     if identity != run.identity:
         raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than the spec.json of its run")
     return step, weights
+
+
+def _damage(error: Exception) -> str:
+    """What is wrong with a file, from the error of reading it: torch's own messages fill a page."""
+    return str(error) if isinstance(error, DamagedFile) else type(error).__name__
 
 
 def decoder_weights(state_dict: Weights) -> Weights:
@@ -87,7 +96,8 @@ def scratch_file(directory: RunDirectory) -> Path:
 
 
 def replace_checkpoint(directory: RunDirectory) -> None:
-    """Put the finished scratch file in the place of last.ckpt, in one step."""
+    """Add the checksum to the finished scratch file and put it in the place of last.ckpt, in one step."""
+    seal(scratch_file(directory))
     replace_durably(scratch_file(directory), directory.checkpoint)
 
 
@@ -95,6 +105,7 @@ def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights)
     """Write the decoder's weights after `step` steps to a file that later checkpoints leave alone, atomically."""
     scratch = scratch_file(directory)
     torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
+    seal(scratch)
     replace_durably(scratch, directory.weights_at(step))
 
 

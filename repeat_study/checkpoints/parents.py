@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.errors import InputError
-from repeat_study.checkpoints.files import read_weights, recorded_run, weights_sha256
+from repeat_study.checkpoints.files import Weights, read_weights, recorded_run, weights_sha256
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.records.run_directory import RunDirectory, Status
@@ -40,20 +40,26 @@ def finished_parent(run: Run, study_dir: Path) -> FinishedParent | None:
     return FinishedParent(parent, directory)
 
 
-def load_parent_weights(model: Decoder, parent: FinishedParent, lane: int = 0) -> str:
-    """Copy the parent's last weights into one lane of an untrained model; returns their SHA-256.
-
-    Raises InputError if the weights are missing, damaged, of another shape, or not from the parent's last step.
-    """
+def parent_weights(parent: FinishedParent) -> Weights:
+    """The parent's last weights. Raises InputError if they are missing, damaged, or not from the parent's last step."""
     path = parent.directory.checkpoint
     step, weights = read_weights(path, parent.run)
     if step != parent.run.steps:
         raise InputError(f"{path}: of step {step}; the parent's last step is {parent.run.steps}")
-    state = model.state_dict()
+    return weights
+
+
+def load_parent_weights(model: Decoder, parent: FinishedParent, lane: int = 0) -> str:
+    """Copy the parent's last weights into one lane of an untrained model; returns their SHA-256.
+
+    Raises InputError as `parent_weights` does, and if the weights have another shape.
+    """
+    weights, state = parent_weights(parent), model.state_dict()
     if {name: value.shape[1:] for name, value in weights.items()} != {
         name: value.shape[1:] for name, value in state.items()
     }:
-        raise InputError(f"{path}: not weights of a {parent.run.model} with a vocabulary of {model.vocabulary}")
+        path, size = parent.directory.checkpoint, parent.run.model
+        raise InputError(f"{path}: not weights of a {size} with a vocabulary of {model.vocabulary}")
     for name, value in weights.items():
         state[name][lane] = value[0]
     return weights_sha256(weights)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from repeat_study.checkpoints.parents import FinishedParent, finished_parent
+from repeat_study.checkpoints.parents import FinishedParent, finished_parent, parent_weights
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import precision_name
 from repeat_study.probes.evaluation import Evaluator, evaluator
@@ -51,10 +51,12 @@ class Lane:
 def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) -> Lane:
     """Get a run ready to continue after `step` steps: its parent, its evaluation sets, its records rewound to that step.
 
-    Raises InputError if the parent is not finished, an evaluation set cannot be built, the run was started in another precision,
-    or records are missing.
+    Raises InputError if the parent is not finished, its weights are damaged, an evaluation set cannot be built, the run was started
+    in another precision, or records are missing.
     """
     parent = finished_parent(run, directory.path.parent)
+    if parent and not step:
+        parent_weights(parent)  # reads them to find damage here, where an error ends this run only
     lane = Lane(run, directory, evaluator(run, session.store, parent.run if parent else None), parent)
     if session.process_group.is_lead:
         directory.check_precision(precision_name(session.resources))

@@ -307,6 +307,11 @@ def test_a_missing_parent_gives_one_line(family: PreparedStudy, trained: Path, t
     shutil.copytree(trained / "tiny", tmp_path / "tiny")
     assert run.parent
     parent = RunDirectory(tmp_path / "tiny" / run.parent.name)
+    intact = parent.checkpoint.read_bytes()
+    middle = len(intact) // 2
+    parent.checkpoint.write_bytes(intact[:middle] + bytes([intact[middle] ^ 1]) + intact[middle + 1 :])
+    with pytest.raises(InputError, match=r"last.ckpt: damaged .it does not match its checksum."):
+        train(run, family.store, tmp_path / "child")
     parent.checkpoint.unlink()
     with pytest.raises(InputError, match=r"last.ckpt: no such checkpoint"):
         train(run, family.store, tmp_path / "child")
