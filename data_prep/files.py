@@ -57,14 +57,25 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     return record
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file. Raises InputError if it cannot be read or is not UTF-8."""
+def read_text(path: Path, most_bytes: int = 2**30) -> str:
+    """Read a UTF-8 text file; line breaks become "\\n".
+
+    Raises InputError if it cannot be read, is not UTF-8 or has more than `most_bytes`.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")  # drops the byte order mark that some editors write
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)  # /dev/zero never ends
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a null character in the path
+        raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
+    if len(content) > most_bytes:
+        raise InputError(f"{path}: more than {most_bytes:,} bytes; accepted are up to that many")
+    try:
+        text = content.decode("utf-8-sig")  # drops the byte order mark that some editors write
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def sha256_file(path: Path) -> str:

@@ -46,6 +46,12 @@ LanesOption = Annotated[
     str | None,
     typer.Option("--lanes", metavar="N|auto", help="Number of same-shape runs that one process trains in lockstep."),
 ]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OURS=YOURS,...", help="Names of the columns in your header, e.g. params=N,tokens=T,loss=test_loss."
+    ),
+]
 
 
 def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> "Study":

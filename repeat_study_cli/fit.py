@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.errors import InputError
-from repeat_study_cli.arguments import console, require_writable
+from repeat_study_cli.arguments import ColumnsOption, console, require_writable
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 def fit(
     runs: Annotated[
         Path,
-        typer.Argument(metavar="RUNS.csv", help="File with the columns params, tokens, fraction, repeats and loss."),
+        typer.Argument(
+            metavar="RUNS.csv",
+            help="File with the columns params, tokens, fraction, repeats and loss, and perhaps seed.",
+        ),
     ],
+    columns: ColumnsOption = None,
     law: Annotated[list[str] | None, typer.Option(help="Fit only this law; can be repeated.")] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Write constants, intervals and bootstrap resamples to this file.")
@@ -30,8 +34,8 @@ def fit(
     Prints the constants with 95% intervals, and how well each law predicts runs that were left out of the fit.
     """
     from analysis.laws.cross_validation import cross_validate, verdict
-    from analysis.laws.points import read_points
     from analysis.laws.registry import NAMES
+    from analysis.laws.runs_csv import parse_columns, read_points
     from data_prep.files import write_json
     from repeat_study_cli.fitting import fit_laws
     from repeat_study_cli.progress import show_progress
@@ -39,7 +43,7 @@ def fit(
     require_writable(json_)
     if unknown := set(law or ()) - set(NAMES):
         raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; accepted are {', '.join(NAMES)}")
-    points = read_points(runs)
+    points = read_points(runs, parse_columns(columns) if columns is not None else None)
     console.print(f"{len(points)} runs, {int(points.clean.sum())} of them clean\n")
     fits = fit_laws(points, law)
     for fitted in fits:

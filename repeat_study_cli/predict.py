@@ -1,47 +1,38 @@
 """The verb `predict`: what repeating data costs, before you train."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.counts import ACCEPTED_COUNTS, parse_count
 from data_prep.errors import InputError
-from repeat_study_cli.arguments import RunsOption, SetOption, console, require_writable
+from repeat_study_cli.arguments import ColumnsOption, RunsOption, SetOption, console, require_writable
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
     from analysis.forecast.forecast import Forecast, Question
     from analysis.forecast.predictors import Predictor
+    from analysis.laws.points import Points
 
-UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-COUNT = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+)"  # with or without thousands separators
 SUFFIXES = (".pdf", ".png", ".svg")
 
 
-def parse_count(text: str) -> float:
-    """A number above 0 that may end in k, M, B or T."""
-    match = re.fullmatch(rf"({COUNT}(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmbgt]?)", text.strip(), re.IGNORECASE)
-    try:
-        value = float(match[1].replace(",", "").replace("_", "")) * UNITS[match[2].lower()] if match else 0.0
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e30:
-        raise typer.BadParameter(
-            f"{text!r} is not a count; accepted are numbers above 0 such as 800M, 1.5B, 100_000 or 3e9"
-        )
+def count(text: str) -> float:
+    """The number in an argument such as 800M. Raises a usage error if it is not a count."""
+    value = parse_count(text)
+    if value is None:
+        raise typer.BadParameter(f"{text!r} is not a count; accepted are {ACCEPTED_COUNTS}")
     return value
 
 
 def predict(
     params: Annotated[
         float,
-        typer.Option(
-            parser=parse_count, metavar="COUNT", help="Model size in parameters without embeddings, e.g. 800M."
-        ),
+        typer.Option(parser=count, metavar="COUNT", help="Model size in parameters without embeddings, e.g. 800M."),
     ],
     tokens: Annotated[
-        float, typer.Option(parser=parse_count, metavar="COUNT", help="Training tokens of the run, e.g. 100B.")
+        float, typer.Option(parser=count, metavar="COUNT", help="Training tokens of the run, e.g. 100B.")
     ],
     fraction: Annotated[
         float, typer.Option(help="Share of the tokens that comes from the repeated subset, above 0 and up to 1.")
@@ -53,12 +44,13 @@ def predict(
     subset_tokens: Annotated[
         float | None,
         typer.Option(
-            parser=parse_count, metavar="COUNT", help="Size of the subset, instead of --repeats: fraction · tokens / R."
+            parser=count, metavar="COUNT", help="Size of the subset, instead of --repeats: fraction · tokens / R."
         ),
     ] = None,
     law: Annotated[list[str] | None, typer.Option(help="Ask only this law; can be repeated.")] = None,
     study: Annotated[str | None, typer.Option(help="Also fit the laws to the finished runs of this study.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also fit the laws to the runs in this file, as `fit` does.")] = None,
+    columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
     set_: SetOption = None,
@@ -78,7 +70,7 @@ def predict(
         require_writable(path)
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; accepted are {', '.join(SUFFIXES)}")
-    predictors = _predictors(law, study, csv, set_, runs_dir)
+    predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir))
     question = Question(params, tokens, fraction, repeats)
     forecasts = [forecast(predictor, question) for predictor in predictors]
     console.print(_description(question) + "\n")
@@ -120,24 +112,35 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
     return repeats
 
 
-def _predictors(
-    names: list[str] | None, study: str | None, csv: Path | None, set_: list[str] | None, runs_dir: Path
-) -> "list[Predictor]":
-    """Published laws and laws fitted to runs of a study or a file; only those of `names`, if given."""
-    from analysis.forecast.predictors import fitted_predictor, published_predictors
+def _points_to_fit(
+    study: str | None, csv: Path | None, columns: str | None, set_: list[str] | None, runs_dir: Path
+) -> "Points | None":
+    """The runs of a study or of a file that laws are fitted to; None if neither is given."""
+    from repeat_study_cli.fitting import points_of_study
 
     if study and csv:
         raise InputError("--study and --csv: give only one of them")
-    predictors = published_predictors()
-    if study or csv:
-        from analysis.laws.points import read_points
-        from repeat_study_cli.fitting import fit_laws, points_of_study
+    if columns is not None and not csv:
+        raise InputError("--columns: names the columns of a file; give the file with --csv")
+    if csv:
+        from analysis.laws.runs_csv import parse_columns, read_points
 
-        points = read_points(csv) if csv else points_of_study(study or "", set_, runs_dir)
+        return read_points(csv, None if columns is None else parse_columns(columns))
+    return points_of_study(study, set_, runs_dir) if study else None
+
+
+def _predictors(names: list[str] | None, points: "Points | None") -> "list[Predictor]":
+    """Published laws and laws fitted to these runs; only those of `names`, if given."""
+    from analysis.forecast.predictors import fitted_predictor, published_predictors
+
+    predictors = published_predictors()
+    if points is not None:
+        from repeat_study_cli.fitting import fit_laws
+
         predictors += map(fitted_predictor, fit_laws(points, names, of_repetition=True))
     known = list(dict.fromkeys(predictor.name for predictor in predictors))
     if unknown := sorted(set(names or ()) - set(known)):
-        hint = "" if study or csv else "; partial and lovelace must be fitted first, with --study or --csv"
+        hint = "" if points is not None else "; partial and lovelace must be fitted first, with --study or --csv"
         raise InputError(f"--law {', '.join(unknown)}: unknown law; accepted are {', '.join(known)}{hint}")
     return [predictor for predictor in predictors if not names or predictor.name in names]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from analysis.laws import partial
-from analysis.laws.points import COLUMNS, prediction_points
+from analysis.laws.points import prediction_points
+from analysis.laws.runs_csv import COLUMNS
 from tests.command import call
 from tests.repeat_study_cli.conftest import Invoke
 
@@ -83,6 +84,9 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
             ("fit", "mine.csv", "--law", "ours"),
             "--law ours: unknown law; accepted are clean_size, clean_compute, partial",
         ),
+        (("fit", "mine.csv", "--columns", "size=N"), "--columns size=N: unknown column 'size'; accepted are params"),
+        ((*PLAN, "--columns", "params=N"), "--columns: names the columns of a file; give the file with --csv"),
+        ((*PLAN, "--subset-tokens", "100"), "'100' is not a count; accepted are counts from 1,000 upwards"),
         (("fit", "one.csv"), "no law can be fitted; clean_size: has 3 constants and needs as many different clean"),
     ],
 )
