@@ -53,7 +53,7 @@ def run_digests(folder: Path) -> dict[str, str]:
 def _run_digest(run: RunDirectory) -> str:
     # done.json has the checksums of a finished run's records; their size and time tell whether they still apply.
     content = [path.read_bytes().hex() if path.is_file() else "" for path in (run.spec, run.done)]
-    stamps = [_stamp(path) for path in (run.metrics, run.heads, run.paragraph, run.sessions)]
+    stamps = [_stamp(path) for path in (run.metrics, *run.tables, run.sessions)]
     return digest_of([run.status(), content, stamps])
 
 

@@ -53,7 +53,7 @@ class ProbedCheckpoint:
     untrained: Evaluation
 
     def record(self) -> dict[str, Any]:
-        """Every number, for a JSON file; keys and columns as in metrics.jsonl, heads.parquet and paragraph.parquet."""
+        """Every number, for a JSON file; keys and columns as in metrics.jsonl and the tables of a run."""
         copying, heads = self.evaluator.copying, self.evaluator.heads
         lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
         numbers = {"copies_and_tokens": lengths, **asdict(self.trained), "untrained": asdict(self.untrained)}

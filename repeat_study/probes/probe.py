@@ -32,15 +32,22 @@ class Evaluation:
     row: numbers for metrics.jsonl by key; None for a number that is not defined yet.
     heads: columns of heads.parquet, one entry per head, layer by layer; empty if heads were not measured.
     paragraph: columns of paragraph.parquet, one entry per token of the first copied paragraph.
+    test_sequences: columns of test_sequences.parquet, one entry per test sequence.
     """
 
     row: dict[str, Any] = field(default_factory=dict)
     heads: Columns = field(default_factory=dict)
     paragraph: Columns = field(default_factory=dict)
+    test_sequences: Columns = field(default_factory=dict)
 
     def __or__(self, other: "Evaluation") -> "Evaluation":
         """Both evaluations' numbers."""
-        return Evaluation(self.row | other.row, self.heads | other.heads, self.paragraph | other.paragraph)
+        return Evaluation(
+            self.row | other.row,
+            self.heads | other.heads,
+            self.paragraph | other.paragraph,
+            self.test_sequences | other.test_sequences,
+        )
 
 
 @dataclass(frozen=True)

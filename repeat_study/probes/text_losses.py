@@ -64,7 +64,8 @@ def measure(inputs: Sequence[LossInputs | None], model: Decoder, step: int) -> l
                 "seen_unique_loss": seen[lane],
                 **{f"test_loss_{name}": losses[lane] for name, losses in further.items()},
                 **in_context(test_bt),
-            }
+            },
+            test_sequences={"sequence": list(range(len(test))), "loss": test_bt.double().mean(dim=1).tolist()},
         )
         for lane, test_bt in enumerate(test_lbt)
     ]

@@ -6,11 +6,16 @@ from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tables import Columns, append_columns, columns_at, read_table, steps_in, up_to, write_table
 
 
-def append_evaluation(directory: RunDirectory, row: Row, timing: Row, heads: Columns, paragraph: Columns) -> None:
+def append_evaluation(
+    directory: RunDirectory, row: Row, timing: Row, heads: Columns, paragraph: Columns, test_sequences: Columns
+) -> None:
     """Add one evaluation; it is on disk when this returns.
 
-    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete.
+    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete. A run that was started
+    before test sequences were recorded does not start to record them when it resumes: the table would lack evaluations.
     """
+    if directory.test_sequences.is_file() or not directory.rows():
+        append_columns(directory.test_sequences, row["step"], row["tokens"], test_sequences)
     append_columns(directory.heads, row["step"], row["tokens"], heads)
     append_columns(directory.paragraph, row["step"], row["tokens"], paragraph)
     append_row(directory.metrics, row)
@@ -30,11 +35,16 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
     """
     rows = [row for row in directory.rows() if row["step"] <= step]
     timings = [row for row in directory.timings() if row["step"] <= step]
-    tables = {path: read_table(path) for path in (directory.heads, directory.paragraph)}
+    tables = {path: read_table(path) for path in directory.tables}
     steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
     for path, table in tables.items():
-        # If the context is too short for the heads probe, there is no table of heads.
-        if path == directory.paragraph or any("prefix_matching" in row for row in rows):
+        # If the context is too short for the heads probe, there is no table of heads. Runs of older versions have no table of
+        # test sequences.
+        if (
+            path == directory.paragraph
+            or (path == directory.heads and any("prefix_matching" in row for row in rows))
+            or (path == directory.test_sequences and table)
+        ):
             steps[path] = [recorded for recorded in steps_in(table) if recorded <= step]
     for path, recorded_steps in steps.items():
         if recorded_steps != expected:

@@ -5,6 +5,8 @@ metrics.jsonl   one line per evaluation; depends only on the spec and on how the
                 same bytes as an undisturbed one
 heads.parquet   one row per evaluation and head: the metrics that have a `column` in `records.metrics`
 paragraph.parquet  one row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
+test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. All runs on a store have the
+                same test sequences, so differences between evaluations and between runs are paired by `sequence`
 timing.jsonl    for each evaluation: seconds, tokens per second, utilisation, memory; separate from metrics.jsonl because
                 machines differ. If runs are trained together (lanes), tokens per second are the run's own; seconds,
                 utilisation and memory are those of all lanes together
@@ -47,12 +49,18 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.heads = path / "heads.parquet"
         self.paragraph = path / "paragraph.parquet"
+        self.test_sequences = path / "test_sequences.parquet"
         self.timing = path / "timing.jsonl"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
         self.sessions = path / "sessions.jsonl"
         self.failed = path / "failed.json"
         self.done = path / "done.json"
         self.lock = path / ".lock"
+
+    @property
+    def tables(self) -> tuple[Path, Path, Path]:
+        """The Parquet files that evaluations append to."""
+        return self.heads, self.paragraph, self.test_sequences
 
     def weights_at(self, step: int) -> Path:
         """The file with the weights after `step` steps: a dict of `step`, `run` (its identity) and `model`, the decoder's
@@ -138,9 +146,7 @@ class RunDirectory:
             "train_seconds": timing["train_seconds"],
             "evaluation_seconds": timing["evaluation_seconds"],
             "evaluation_share": evaluation_share(timing),
-            "sha256": {
-                path.name: _sha256(path) for path in (self.metrics, self.heads, self.paragraph) if path.is_file()
-            },
+            "sha256": {path.name: _sha256(path) for path in (self.metrics, *self.tables) if path.is_file()},
         }
         write_json(self.done, record)
         self.failed.unlink(missing_ok=True)

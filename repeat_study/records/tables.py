@@ -1,4 +1,4 @@
-"""The Parquet tables of a run: heads.parquet and paragraph.parquet, rows grouped by evaluation."""
+"""The Parquet tables of a run: heads.parquet, paragraph.parquet and test_sequences.parquet, rows grouped by evaluation."""
 
 import io
 from pathlib import Path

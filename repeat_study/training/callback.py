@@ -193,7 +193,9 @@ class RunCallback(lightning.Callback):
             "seconds_left": seconds_left,
         }
         if lane.tensorboard:
-            append_evaluation(lane.directory, row, timing, evaluation.heads, evaluation.paragraph)
+            append_evaluation(
+                lane.directory, row, timing, evaluation.heads, evaluation.paragraph, evaluation.test_sequences
+            )
             lane.tensorboard.add(row | timing, evaluation.heads)
         loss = row["test_loss"]
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))

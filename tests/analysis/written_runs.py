@@ -27,14 +27,16 @@ def write_run(
     paragraph: Sequence[Sequence[float]] | None = None,
     metrics: dict[str, Any] | None = None,
     of_parent: Sequence[Sequence[float]] | None = None,
+    of_test: Sequence[Sequence[float]] | None = None,
     **fields: Any,
 ) -> str:
     """Write a run directory with these test losses, an evaluation each, and return its name. Copying losses are the same.
 
     heads: prefix matching of every head, [evaluations, layers, heads]; ablating a head lowers the copying gain by twice its
     score. paragraph: probability of every token of every copy at the last evaluation, [copies, tokens]. metrics: other values of
-    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. fields:
-    fields of the run that differ from `template`. Without heads and paragraph, the run looks like one of an old version.
+    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. of_test:
+    losses of the test sequences, [evaluations, sequences]. fields: fields of the run that differ from `template`. Without heads,
+    paragraph and of_test, the run looks like one of an old version.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
     directory = RunDirectory(folder / run.name)
@@ -66,7 +68,10 @@ def write_run(
         if place == len(losses) - 1:
             row |= metrics or {}
         timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
-        append_evaluation(directory, row, timing, scores, tokens)
+        sequences = (
+            {} if of_test is None else {"sequence": list(range(len(of_test[place]))), "loss": list(of_test[place])}
+        )
+        append_evaluation(directory, row, timing, scores, tokens, sequences)
     directory.finish(steps)
     return run.name
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
@@ -29,7 +30,7 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import evaluator
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.records.tables import read_table
+from repeat_study.records.tables import read_table, up_to, write_table
 from repeat_study.training.divergence import Diverged
 from repeat_study.training.lightning_module import LanguageModelling
 from repeat_study.training.trainer import train
@@ -48,7 +49,7 @@ def same_value(found: Any, wanted: Any) -> bool:
 def assert_same_result(found_run: Path, wanted_run: Path) -> None:
     """Metrics to the byte; weights, optimiser state and tables bit for bit; the same TensorBoard points."""
     assert (found_run / "metrics.jsonl").read_bytes() == (wanted_run / "metrics.jsonl").read_bytes()
-    for table in ("heads.parquet", "paragraph.parquet"):
+    for table in ("heads.parquet", "paragraph.parquet", "test_sequences.parquet"):
         found, wanted = parquet.read_table(found_run / table), parquet.read_table(wanted_run / table)
         assert found.num_rows and found.equals(wanted), table
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (found_run, wanted_run)]
@@ -98,6 +99,11 @@ def test_a_finished_run_has_complete_records(undisturbed: Path, runs: list[Run])
         best = {step: max(row["prefix_matching"] for row in table if row["step"] == step) for step in steps}
         assert best == {row["step"]: row["prefix_matching"] for row in rows}
         assert read_table(directory.paragraph).num_rows == len(steps) * 4 * 8
+        sequences = read_table(directory.test_sequences).to_pylist()
+        for row in rows:
+            losses = [entry["loss"] for entry in sequences if entry["step"] == row["step"]]
+            assert len(losses) == run.evaluation.test_sequences
+            assert np.mean(losses) == pytest.approx(row["test_loss"], rel=1e-12)
 
 
 def test_repetition_lowers_the_pool_loss_below_that_of_the_clean_run(undisturbed: Path, runs: list[Run]) -> None:
@@ -372,6 +378,30 @@ def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], stor
     path.write_bytes(intact)
     with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
         directory.check_unaltered()
+
+
+def test_damaged_losses_of_test_sequences_are_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    path = directory.test_sequences
+    intact = path.read_bytes()
+    write_table(path, up_to(read_table(path), 10))
+    with pytest.raises(InputError, match=r"test_sequences.parquet: lacks evaluations up to step 40"):
+        train(runs[0], store, tmp_path)
+    path.write_bytes(intact)
+    assert train(runs[0], store, tmp_path) is Outcome.DONE
+    path.write_bytes(intact)
+    with pytest.raises(InputError, match=r"test_sequences.parquet: altered after the run was done"):
+        directory.check_unaltered()
+
+
+def test_a_run_of_a_version_without_test_sequences_resumes_without_them(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = interrupted(runs[0], store, tmp_path)
+    directory.test_sequences.unlink()
+    assert train(runs[0], store, tmp_path) is Outcome.DONE
+    assert not directory.test_sequences.exists()
+    directory.check_unaltered()
 
 
 def test_a_checkpoint_of_another_run_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
