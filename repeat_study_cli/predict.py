@@ -61,8 +61,9 @@ def predict(
     Each law predicts the loss that repetition adds, the smaller model that it amounts to, and the R to avoid. R is the
     number of times each token of the repeated subset is seen.
     """
-    from analysis.forecast.console import agreement, curves, notes
-    from analysis.forecast.forecast import Question, as_record, forecast
+    from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
+    from analysis.forecast.forecast import Question, forecast
+    from analysis.forecast.record import as_record
     from data_prep.files import write_json
 
     repeats = _check_repeats(fraction, tokens, repeats, subset_tokens)
@@ -76,7 +77,9 @@ def predict(
     console.print(_description(question) + "\n")
     console.print(_table(forecasts, question))
     console.print("\n" + agreement(forecasts, question))
-    console.print("\npenalty over R, each curve scaled to its own maximum:")
+    if line := clean_losses(forecasts):
+        console.print(line)
+    console.print(f"\n{curves_title(forecasts)}:")
     for line in curves(forecasts, console.width):
         console.print(line)
     console.print()

@@ -27,10 +27,11 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
             "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
             "linewidth": 1.5,
         }
-        upper.plot(curve.repeats, curve.penalty, label=label, **style)
+        penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # beyond the law
+        upper.plot(curve.repeats, penalty, label=label, **style)
         lower.plot(curve.repeats, curve.multiplier, **style)
         if forecast.penalty_band is not None:
-            low, high = forecast.penalty_band
+            low, high = (np.minimum(end, forecast.limit) for end in forecast.penalty_band)
             upper.fill_between(curve.repeats, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for ax in (upper, lower):
         if question.repeats:

@@ -1,9 +1,10 @@
 """What a law predicts for one planned run: the penalty, its worth in model size or compute, dangerous and safe R."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.forecast.predictors import Predictor
 from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
@@ -13,8 +14,15 @@ SAFE = 0.9  # R is safe if the effective size is at least this share of the size
 SMALLEST_POOL = 1000.0  # tokens; the grid of R ends where the pool gets this small
 MOST_REPEATS = 1e6
 GRID_PER_DECADE = 60
+FADED_UP_TO = 2.0  # R up to which a law's jump at R = 1 is faded out
+JUST_ABOVE_1 = 1.0 + 1e-9
 SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidate effective sizes, as shares of the size
 SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below has no worst R
+# A blind guess among 2^18 tokens, more than tokenizers have, costs this many nats. No law was fitted on higher losses.
+LARGEST_LOSS = float(np.log(2**18))
+OVERFLOW = 1e6  # nats
+
+Loss = Callable[[Points], Floats]
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,18 @@ class Curve:
 
     @property
     def worst(self) -> int | None:
-        """Index of the largest penalty; None if it is negligible or not followed by a fall of at least 1%."""
-        peak = int(self.penalty.argmax())
-        is_interior = self.penalty[-1] < 0.99 * self.penalty[peak]
-        return peak if is_interior and self.penalty[peak] > SMALLEST_PENALTY else None
+        """Index of the largest penalty; None if it is negligible, too early or not followed by a fall of at least 1%."""
+        return int(self.penalty.argmax()) if self._has_peak and not self.peaks_too_early else None
+
+    @property
+    def peaks_too_early(self) -> bool:
+        """Whether the peak is where the law's jump at R = 1 is faded out, so that its place means nothing."""
+        return self._has_peak and float(self.repeats[int(self.penalty.argmax())]) <= 1.02 * FADED_UP_TO
+
+    @property
+    def _has_peak(self) -> bool:
+        largest = self.penalty.max()
+        return bool(self.penalty[-1] < 0.99 * largest and largest > SMALLEST_PENALTY)
 
     def dangerous(self) -> tuple[float, float]:
         """Range of R around the worst one with at least half of the largest log size loss; infinite if it never ends."""
@@ -92,51 +108,106 @@ class Forecast:
     curve: Curve
     penalty_band: tuple[Floats, Floats] | None  # 95% interval along the curve
     outside: list[str]  # parts of the question outside the range that the law was fitted on
+    jump: float  # nats that the law's form costs just above R = 1, faded out up to FADED_UP_TO
+
+    @property
+    def limit(self) -> float:
+        """The largest penalty, in nats, that the law can say anything about."""
+        return max(0.0, LARGEST_LOSS - self.clean_loss)
+
+    def is_beyond(self, penalty: float) -> bool:
+        """Whether a penalty is beyond what the law can say."""
+        return not self.clean_loss + penalty <= LARGEST_LOSS
 
 
 def forecast(predictor: Predictor, question: Question) -> Forecast:
     """What a law predicts for a question, with 95% intervals from its resamples or its noise."""
     top = question.most_repeats
     grid = np.geomspace(1.0, top, max(2, round(GRID_PER_DECADE * np.log10(top)) + 1))
-    curve = _curve(predictor.loss, question, grid)
-    resampled = [_curve(loss, question, grid) for loss in predictor.resampled_losses]
-    worst = curve.worst
+    loss = _continuous(predictor.loss)
+    resampled_losses = [_continuous(resampled) for resampled in predictor.resampled_losses]
+    curve = _curve(loss, question, grid)
+    resampled = [_curve(resampled_loss, question, grid) for resampled_loss in resampled_losses]
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
-    penalty, multiplier = _at(predictor.loss, question, repeats)
+    penalty, multiplier = _at(loss, question, repeats)
     if predictor.noise:
-        around = [_shifted(predictor, question, repeats, sign * predictor.noise(repeats)) for sign in (-1, 1)]
+        around = [_at(_shifted(loss, sign * predictor.noise(repeats)), question, repeats) for sign in (-1, 1)]
     else:
-        around = [_at(loss, question, repeats) for loss in predictor.resampled_losses]
-    resampled_worst = [float("nan") if curve.worst is None else float(grid[curve.worst]) for curve in resampled]
+        around = [_at(resampled_loss, question, repeats) for resampled_loss in resampled_losses]
 
     def edges(edges_of: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
-        values, resamples = edges_of(curve), np.array([edges_of(one) for one in resampled]).reshape(-1, 2)
-        low, high = (
-            Estimate(values[side], *percentile_interval(resamples[:, side], keep_infinite=True)) for side in (0, 1)
-        )
+        values, resamples = edges_of(curve), np.array([edges_of(resample) for resample in resampled]).reshape(-1, 2)
+        low, high = (_estimate(values[side], resamples[:, side], keep_infinite=True) for side in (0, 1))
         return low, high
 
+    clean_loss = float(loss(prediction_points(question.params, question.tokens, 0.0, 1.0)))
+    # A peak beyond what the law can say is an artefact of its form.
+    worst = None if clean_loss + curve.penalty.max() > LARGEST_LOSS else curve.worst
     safe_up_to, safe_from = edges(Curve.safe)
     smallest = predictor.domain.params[0] / question.params
+    just_above = prediction_points(question.params, question.tokens, question.fraction, JUST_ABOVE_1)
     return Forecast(
         predictor=predictor,
         repeats=repeats,
-        clean_loss=float(predictor.loss(prediction_points(question.params, question.tokens, 0.0, 1.0))),
-        penalty=Estimate(penalty, *percentile_interval([penalty for penalty, _ in around])),
-        multiplier=Estimate(multiplier, *percentile_interval([multiplier for _, multiplier in around])),
+        clean_loss=clean_loss,
+        penalty=_estimate(penalty, [penalty for penalty, _ in around]),
+        multiplier=_estimate(multiplier, [multiplier for _, multiplier in around]),
         smallest_multiplier=smallest if smallest < 1 else 0.0,
-        lost_compute=_lost_compute(predictor, question, repeats) if predictor.knows_tokens else float("nan"),
-        worst=Estimate(float("nan") if worst is None else float(grid[worst]), *percentile_interval(resampled_worst)),
+        lost_compute=_lost_compute(loss, question, repeats) if predictor.knows_tokens else float("nan"),
+        worst=UNKNOWN
+        if worst is None
+        else _estimate(float(grid[worst]), [_worst_repeats(each) for each in resampled], True),
         dangerous=(UNKNOWN, UNKNOWN) if worst is None else edges(Curve.dangerous),
         safe_up_to=safe_up_to,
         safe_from=safe_from,
         curve=curve,
-        penalty_band=percentile_band([curve.penalty for curve in resampled]) if resampled else None,
+        penalty_band=_band(curve, resampled),
         outside=predictor.domain.outside(question.params, question.tokens, question.fraction, repeats),
+        jump=float(_finite(predictor.loss(just_above))) - clean_loss,
     )
 
 
-def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -> Curve:
+def _estimate(value: float, resamples: npt.ArrayLike, keep_infinite: bool = False) -> Estimate:
+    """A value with its percentile interval, widened to hold the value where all resamples lie on one side of it."""
+    low, high = percentile_interval(resamples, keep_infinite)
+    return Estimate(value, min(low, value), max(high, value)) if low == low else Estimate(value)
+
+
+def _band(curve: Curve, resampled: list[Curve]) -> tuple[Floats, Floats] | None:
+    """95% interval of the penalty along the curve, widened to hold the curve; None without resamples."""
+    if not resampled:
+        return None
+    low, high = percentile_band([resample.penalty for resample in resampled])
+    return np.minimum(low, curve.penalty), np.maximum(high, curve.penalty)
+
+
+def _worst_repeats(curve: Curve) -> float:
+    """The worst R; infinite without one, so that an interval shows how often it is missing."""
+    return float("inf") if curve.worst is None else float(curve.repeats[curve.worst])
+
+
+def _finite(losses: Floats) -> Floats:
+    """Losses with an upper limit, which they have where a law overflows."""
+    return np.minimum(np.nan_to_num(losses, nan=OVERFLOW, posinf=OVERFLOW), OVERFLOW)
+
+
+def _continuous(loss: Loss) -> Loss:
+    """The law without its jump at R = 1, where a Gaussian in log R starts above 0: the jump fades out up to R = 2."""
+
+    def continuous(points: Points) -> Floats:
+        losses = _finite(loss(points))
+        fade = np.clip(1 - np.log(points.repeats) / np.log(FADED_UP_TO), 0.0, 1.0)
+        if not fade.any() or points.clean.all():
+            return losses
+        just_above = replace(points, repeats=np.where(points.clean, 1.0, JUST_ABOVE_1))
+        clean = _finite(loss(points.as_clean()))
+        jump = _finite(loss(just_above)) - clean
+        return np.maximum(losses - np.maximum(jump, 0.0) * fade, np.minimum(losses, clean))
+
+    return continuous
+
+
+def _curve(loss: Loss, question: Question, grid: Floats) -> Curve:
     points = prediction_points(question.params, question.tokens, question.fraction, grid)
     losses, clean = loss(points), loss(points.as_clean())
     by_size = loss(prediction_points(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
@@ -145,55 +216,19 @@ def _curve(loss: Callable[[Points], Floats], question: Question, grid: Floats) -
     return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
 
 
-def _at(loss: Callable[[Points], Floats], question: Question, repeats: float) -> tuple[float, float]:
+def _at(loss: Loss, question: Question, repeats: float) -> tuple[float, float]:
     """Penalty and multiplier at one R."""
     curve = _curve(loss, question, np.array([repeats]))
     return float(curve.penalty[0]), float(curve.multiplier[0])
 
 
-def _shifted(predictor: Predictor, question: Question, repeats: float, nats: float) -> tuple[float, float]:
-    """Penalty and multiplier of a repeated run with a loss higher by `nats`."""
-    return _at(lambda points: predictor.loss(points) + nats * (points.repeats > 1), question, repeats)
+def _shifted(loss: Loss, nats: float) -> Loss:
+    """The law with losses of repeated runs that are higher by `nats`."""
+    return lambda points: loss(points) + nats * (points.repeats > 1)
 
 
-def _lost_compute(predictor: Predictor, question: Question, repeats: float) -> float:
+def _lost_compute(law: Loss, question: Question, repeats: float) -> float:
     """Compute saved by a clean run with the same loss and tokens per parameter, as a share of the question's compute."""
-    loss = float(predictor.loss(prediction_points(question.params, question.tokens, question.fraction, repeats)))
-    scaled = predictor.loss(prediction_points(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
+    loss = float(law(prediction_points(question.params, question.tokens, question.fraction, repeats)))
+    scaled = law(prediction_points(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
     return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SIZE_SHARES)[::-1]))) ** 2
-
-
-def as_record(forecast: Forecast) -> dict[str, object]:
-    """Every number of a forecast for JSON; None for infinite and unknown numbers."""
-
-    def number(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    def estimate(value: Estimate) -> dict[str, float | None]:
-        return {"value": number(value.value), "low": number(value.low), "high": number(value.high)}
-
-    curve, smallest = forecast.curve, forecast.smallest_multiplier
-    return {
-        "law": forecast.predictor.name,
-        "origin": forecast.predictor.origin,
-        "repeats": number(forecast.repeats),
-        "clean_loss": number(forecast.clean_loss),
-        "penalty_nats": estimate(forecast.penalty),
-        "size_multiplier": estimate(forecast.multiplier),
-        "size_multiplier_at_most": number(smallest) if forecast.multiplier.value < smallest else None,
-        "lost_compute": number(forecast.lost_compute),
-        "worst_repeats": estimate(forecast.worst),
-        "dangerous_from": estimate(forecast.dangerous[0]),
-        "dangerous_up_to": estimate(forecast.dangerous[1]),
-        "safe_up_to": estimate(forecast.safe_up_to),
-        "safe_from": estimate(forecast.safe_from),
-        "safe_at_every_repeats": bool(np.isinf(forecast.safe_up_to.value)),
-        "largest_repeats": number(curve.repeats[-1]),
-        "outside_fitted_range": forecast.outside,
-        "notes": list(forecast.predictor.notes),
-        "curve": {
-            "repeats": [number(value) for value in curve.repeats],
-            "penalty_nats": [number(value) for value in curve.penalty],
-            "size_multiplier": [number(value) for value in curve.multiplier],
-        },
-    }

@@ -3,13 +3,16 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from law_tables import TRUE, table
 
-from analysis.forecast.console import agreement, curves
-from analysis.forecast.forecast import Question, as_record, forecast
+from analysis.forecast.console import HEADINGS, agreement, clean_losses, curves, curves_title, notes, table_row
+from analysis.forecast.forecast import Forecast, Question, forecast
 from analysis.forecast.predictors import fitted_predictor, published_predictors
+from analysis.forecast.record import as_record
 from analysis.laws.fit import fit
 from analysis.laws.points import prediction_points
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE, H22_RIGHT_EDGE
@@ -46,6 +49,104 @@ def test_a_fitted_law_forecasts_with_intervals_and_reports_what_is_outside_its_r
     assert as_record(found)["size_multiplier"]["value"] == found.multiplier.value  # type: ignore[index]
     assert not found.outside and forecast(found.predictor, Question(5e6, 4e7, 0.1, 100)).outside
     assert len(curves([found], 100)) == 2 and "ask several" in agreement([found], question)
+
+
+QUESTIONS = [
+    Question(800e6, 100e9, 0.1, 100),
+    Question(1e12, 2e13, 0.1),
+    Question(3e6, 1e8, 0.9),
+    Question(24e3, 2e6, 0.5, 1.0),
+    Question(1e3, 1e3, 1.0),
+    Question(1e29, 1e29, 1.0, 1e6),
+]
+
+
+def all_forecasts(question: Question) -> list[Forecast]:
+    return [forecast(predictor, question) for predictor in published_predictors()]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=str)
+def test_every_interval_holds_its_value(question: Question) -> None:
+    law, constants = TRUE["partial"]
+    fitted = fitted_predictor(fit(law, table(law, constants, 0.01, 1), resamples=20))
+    for found in [*all_forecasts(question), forecast(fitted, question)]:
+        record = as_record(found)
+        estimates = {key: value for key, value in record.items() if isinstance(value, dict) and "low" in value}
+        assert {"penalty_nats", "dangerous_from", "dangerous_up_to", "safe_up_to", "worst_repeats"} <= estimates.keys()
+        for key, estimate in estimates.items():
+            if estimate["value"] is None:  # infinite, unknown or beyond the law
+                continue
+            assert estimate["low"] is None or estimate["low"] <= estimate["value"], key
+            assert estimate["high"] is None or estimate["value"] <= estimate["high"], key
+        if found.penalty_band:
+            low, high = found.penalty_band
+            assert (low <= found.curve.penalty).all() and (found.curve.penalty <= high).all()
+
+
+def test_a_worst_repeats_that_some_resamples_lack_has_no_upper_end() -> None:
+    chudnovsky = next(predictor for predictor in published_predictors() if predictor.name == "chudnovsky")
+    rising = next(predictor for predictor in published_predictors() if predictor.name == "muennighoff").loss
+    found = forecast(replace(chudnovsky, noise=None, resampled_losses=(chudnovsky.loss, rising)), QUESTIONS[0])
+    assert found.worst.low == pytest.approx(found.worst.value) and math.isinf(found.worst.high)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=str)
+def test_every_curve_starts_at_zero_and_without_a_jump(question: Question) -> None:
+    for found in all_forecasts(question):
+        assert found.curve.penalty[0] == 0 and found.curve.multiplier[0] == 1
+        near = forecast(found.predictor, replace(question, repeats=1.0001)).penalty.value
+        assert near == pytest.approx(0, abs=2e-3 * max(1e-9, found.curve.penalty.max()))
+
+
+def test_a_jump_at_one_repeat_is_said_and_is_no_worst_repeats() -> None:
+    notes_of = {found.predictor.name: (found, " ".join(notes(found))) for found in all_forecasts(QUESTIONS[1])}
+    assert "its form costs 0.0065 nats just above R = 1" in notes_of["hernandez"][1]
+    chudnovsky, text = notes_of["chudnovsky"]
+    assert "just above R = 1" in text and math.isnan(chudnovsky.worst.value)
+    assert table_row(chudnovsky, QUESTIONS[1])[HEADINGS.index("worst R")] == "≤ 2"
+    assert "just above" not in " ".join(notes(all_forecasts(QUESTIONS[0])[0]))
+
+
+def test_curves_share_one_scale_that_is_said() -> None:
+    found = all_forecasts(QUESTIONS[0])
+    title, lines = curves_title(found), curves(found, 120)
+    assert "all curves on one scale, █ = 0.151 nats" in title
+    assert [line.count("█") > 0 for line in lines] == [True, False, False, False]
+    assert "up to 0.151 nats" in lines[0] and "up to 0.0303 nats" in lines[1]
+    assert all(line.split("▁")[0].strip() == each.predictor.name for line, each in zip(lines, found, strict=False))
+
+
+def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
+    found = all_forecasts(QUESTIONS[2])
+    hernandez, *others = found
+    row = dict(zip(HEADINGS, table_row(hernandez, QUESTIONS[2]), strict=True))
+    assert row["penalty (nats)"] == "> 5.66, beyond the law" and row["worst R"] == "beyond the law"
+    assert row["acts like"] == row["compute lost"] == row["dangerous R"] == "–"
+    assert "the penalty is beyond the law by hernandez" in agreement(found, QUESTIONS[2])
+    assert "its loss passes 12.5 nats per token" in " ".join(notes(hernandez))
+    record = as_record(hernandez)
+    assert record["penalty_beyond_the_law"] is True
+    assert record["penalty_nats"] == {"value": None, "low": None, "high": None}
+    assert record["largest_credible_penalty_nats"] == pytest.approx(5.66, abs=0.01)
+    assert not any(as_record(other)["penalty_beyond_the_law"] for other in others)
+
+
+def test_a_law_that_overflows_is_beyond_itself() -> None:
+    explosive = replace(
+        published_predictors()[0], loss=lambda points: 2 + np.exp(points.repeats * 10) * (points.repeats > 1)
+    )
+    with np.errstate(over="ignore"):
+        found = forecast(explosive, question := Question(800e6, 100e9, 0.1, 1000))
+    assert "beyond the law" in table_row(found, question)[3] and math.isnan(found.worst.value)
+    assert all(len(line) < 120 for line in curves([found], 119))
+
+
+def test_different_clean_laws_are_said() -> None:
+    said = clean_losses(all_forecasts(QUESTIONS[0]))
+    assert "2.44 (hernandez, published and muennighoff, published); 2.55 (chudnovsky, published)" in said
+    hernandez, _, muennighoff = all_forecasts(QUESTIONS[0])
+    assert clean_losses([hernandez, muennighoff]) == ""
+    assert "above 12.5 (hernandez" in clean_losses(all_forecasts(Question(1e5, 1e7, 0.5)))
 
 
 def test_published_laws_are_evaluated_without_torch_pandas_and_scipy() -> None:
