@@ -17,14 +17,14 @@ NAME = "compute_equivalent_loss"
 
 def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction, one line per size; 0 is no harm, and white triangles are bounds."""
-    found = lost_compute(runs)
-    if isinstance(found, NoLaw):
-        return Missing(NAME, found.reason)
+    wasted = lost_compute(runs)
+    if isinstance(wasted, NoLaw):
+        return Missing(NAME, wasted.reason)
     table = scaling_runs(runs)
     table = table[[*ARM, "parameters_total", "trained_tokens"]].assign(
         compute=compute(table),
-        lost=[found.lost[name].value for name in table.name],
-        bound=[str(found.lost[name].bound) for name in table.name],
+        lost=[wasted.lost[name].value for name in table.name],
+        bound=[str(wasted.lost[name].bound) for name in table.name],
     )
     table = table[table.repeats > 1]
     if table.empty:
@@ -44,7 +44,7 @@ def plot(runs: Runs) -> Plot | Missing:
     limit(axes[0][0], min(0.0, data["mean"].min()), max(0.0, data["mean"].max()))
     axes[0][0].set_ylabel("compute-equivalent loss 1 − C*(L)/C")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    law, same = found.law, table.trained_tokens.nunique() == 1
+    law, same = wasted.law, table.trained_tokens.nunique() == 1
     published = ", ".join(f"{lost:.2f} at {short_count(size)}" for size, lost in C26_LOST_COMPUTE.items())
     return Plot(
         NAME,

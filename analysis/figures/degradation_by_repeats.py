@@ -23,9 +23,9 @@ def plot(runs: Runs) -> Plot | Missing:
     figure, axes = grid_of_axes(1, len(fractions))
     colour = colours(repeated.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        here = data[data.repeated_fraction.isin([0.0, fraction])]
+        arms = data[data.repeated_fraction.isin([0.0, fraction])]
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
-            line = here[here.parameters_non_embedding == size].sort_values("repeats")
+            line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, color=colour[size], label=f"N = {short_count(size)}")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, done.repeats)

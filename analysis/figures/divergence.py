@@ -29,7 +29,7 @@ def plot(runs: Runs) -> Plot | Missing:
     figure, axes = grid_of_axes(1, len(chosen))
     shade = colours([0, 1, 2])
     law = clean_law(runs)
-    shown = []
+    tables = []
     for ax, (fraction, repeats) in zip(axes[0], sorted(chosen.items(), reverse=True), strict=True):
         for data, color, name in ((test, shade[0], "test"), (pool, shade[1], "pool")):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
@@ -37,7 +37,7 @@ def plot(runs: Runs) -> Plot | Missing:
             clean = data[data.repeats == 1]
             if name == "pool":
                 ax.plot(clean.parameters_non_embedding, clean["mean"], ":", color=color, label="pool, clean runs")
-            shown += [line.assign(loss=name), clean.assign(loss=name)]
+            tables += [line.assign(loss=name), clean.assign(loss=name)]
         fitted = isinstance(law, PowerLaw)
         clean = test[test.repeats == 1]
         points(
@@ -62,7 +62,7 @@ def plot(runs: Runs) -> Plot | Missing:
         [n for n in order if n in handles],
         loc="outside right center",
     )
-    table = pd.concat(shown, ignore_index=True).drop_duplicates()
+    table = pd.concat(tables, ignore_index=True).drop_duplicates()
     reason = "" if isinstance(law, PowerLaw) else f" There is no clean law: {law.reason}."
     return Plot(
         NAME,
@@ -84,8 +84,8 @@ def _chosen(done: pd.DataFrame) -> dict[float, float]:
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
     repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]
     chosen = {}
-    for fraction, here in repeated.groupby("repeated_fraction"):
-        means = here.groupby(["repeats", "model"]).final_test_loss.mean().reset_index()
+    for fraction, arms in repeated.groupby("repeated_fraction"):
+        means = arms.groupby(["repeats", "model"]).final_test_loss.mean().reset_index()
         means["excess"] = means.final_test_loss - means.model.map(clean)
         by_repeats = means.groupby("repeats").excess.agg(["mean", "count"])
         most = by_repeats[by_repeats["count"] == by_repeats["count"].max()]

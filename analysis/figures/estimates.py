@@ -52,9 +52,9 @@ def bounded_line(axes: Axes, x: str, line: pd.DataFrame, place: int, lines: int,
     known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))
     points(axes, x, known, color=color, label=label)
     for bound, marker in TRIANGLE.items():
-        of_kind = line[line.bound == bound]
-        aside = of_kind[x] * 1.06 ** (place - lines // 2)
-        axes.plot(aside, of_kind["mean"], marker, color=color, markerfacecolor="white", markersize=6)
+        bounds = line[line.bound == bound]
+        aside = bounds[x] * 1.06 ** (place - lines // 2)
+        axes.plot(aside, bounds["mean"], marker, color=color, markerfacecolor="white", markersize=6)
 
 
 def peak_interval_note(fewest: int, most: int) -> str:

@@ -25,14 +25,14 @@ def plot(runs: Runs) -> Plot | Missing:
     shade = colours(range(len(TEXTS)))
     for row, kind in zip(axes, kinds, strict=True):
         for ax, size in zip(row, sizes, strict=True):
-            here = table[(table.start == kind) & (table.parameters_non_embedding == size)]
+            tuned = table[(table.start == kind) & (table.parameters_non_embedding == size)]
             first = float("inf")
-            for run in here.itertuples(index=False):
+            for run in tuned.itertuples(index=False):
                 curve = combined.curve(str(run.name))
                 first = min(first, curve.tokens[curve.tokens > 0].min())
                 for place, column in enumerate(columns):
                     ax.plot(curve.tokens, curve[column], color=shade[place], linewidth=1.3)
-            repeats = ", ".join(f"R = {value:,}" for value in sorted(here.parent_repeats.unique()) if value > 1)
+            repeats = ", ".join(f"R = {value:,}" for value in sorted(tuned.parent_repeats.unique()) if value > 1)
             ax.set_title(
                 f"{short_count(size)}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
             )

@@ -33,21 +33,21 @@ def plot(runs: Runs) -> Plot | Missing:
         for panel in panels
         for seed in sorted(panel.runs.seed.unique())[:seeds]
     ]
-    every = sorted(table.repeats.unique())
-    colour = colours([value for value in every if value > 1])
+    all_repeats = sorted(table.repeats.unique())
+    colour = colours([value for value in all_repeats if value > 1])
     # The scale ends at four times the null or higher, so that the maps of a study without induction heads are dark.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
-    figure = Figure(figsize=(4.6 + min(1.75 * len(every), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
-    ratios = [min(1.0 * len(every), 6.0), 1.7]
+    figure = Figure(figsize=(4.6 + min(1.75 * len(all_repeats), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
+    ratios = [min(1.0 * len(all_repeats), 6.0), 1.7]
     axes = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"width_ratios": ratios})
-    for row, (panel, seed, here) in zip(axes, rows, strict=True):
-        _maps(row[0], here, every, norm)
+    for row, (panel, seed, seed_heads) in zip(axes, rows, strict=True):
+        _maps(row[0], seed_heads, all_repeats, norm)
         row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
-        _ablation(row[-1], here, colour)
+        _ablation(row[-1], seed_heads, colour)
         row[-1].set_xlim(
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
-    axes[0][-1].legend(fontsize=7, ncols=1 + (len(every) > 7))
+    axes[0][-1].legend(fontsize=7, ncols=1 + (len(all_repeats) > 7))
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )
@@ -65,25 +65,25 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def _maps(ax: Axes, heads: pd.DataFrame, every: list[int], norm: Normalize) -> None:
+def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize) -> None:
     """The maps of one row, side by side, layers from the bottom up. They share one set of axes, because dozens of axes take a
     minute to draw."""
     layers, width = heads.layer.max() + 1, heads["head"].max() + 1
-    cells = np.full((layers, len(every) * (width + 1) - 1), np.nan)
-    starts = {repeats: place * (width + 1) for place, repeats in enumerate(every)}
-    for repeats, these in heads.groupby("repeats"):
-        these = these.drop_duplicates(["layer", "head"])
-        cells[these.layer, starts[repeats] + these["head"]] = these.prefix_matching
+    cells = np.full((layers, len(all_repeats) * (width + 1) - 1), np.nan)
+    starts = {repeats: place * (width + 1) for place, repeats in enumerate(all_repeats)}
+    for repeats, run_heads in heads.groupby("repeats"):
+        run_heads = run_heads.drop_duplicates(["layer", "head"])
+        cells[run_heads.layer, starts[repeats] + run_heads["head"]] = run_heads.prefix_matching
     ax.grid(False)
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
-    if len(every) * width <= MOST_LABELLED:
+    if len(all_repeats) * width <= MOST_LABELLED:
         for layer, column in np.argwhere(~np.isnan(cells)):
             value = cells[layer, column]
             shade = "black" if norm(value) > 0.6 else "white"
             ax.text(column, layer, f"{value:.2f}".removeprefix("0"), color=shade, ha="center", va="center", fontsize=7)
-    shown = [repeats for repeats in every if (heads.repeats == repeats).any()]
-    middles = [starts[repeats] + (width - 1) / 2 for repeats in shown]
-    ax.set_xticks(middles, ["clean" if repeats == 1 else f"R = {repeats:g}" for repeats in shown])
+    present = [repeats for repeats in all_repeats if (heads.repeats == repeats).any()]
+    middles = [starts[repeats] + (width - 1) / 2 for repeats in present]
+    ax.set_xticks(middles, ["clean" if repeats == 1 else f"R = {repeats:g}" for repeats in present])
     ax.set_yticks(range(0, layers, 1 if layers <= 8 else layers // 4))
     ax.tick_params(labelsize=7, length=0)
     ax.set_xlabel(f"heads 0 to {width - 1} of each run", fontsize=8)
@@ -92,12 +92,12 @@ def _maps(ax: Axes, heads: pd.DataFrame, every: list[int], norm: Normalize) -> N
 
 def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
     """A point per head of every run of the row."""
-    for repeats, these in heads.groupby("repeats"):
+    for repeats, run_heads in heads.groupby("repeats"):
         ax.errorbar(
-            these.prefix_matching,
-            these.ablation_copying_gain,
-            xerr=these.prefix_matching_ci,
-            yerr=these.ablation_copying_gain_ci,
+            run_heads.prefix_matching,
+            run_heads.ablation_copying_gain,
+            xerr=run_heads.prefix_matching_ci,
+            yerr=run_heads.ablation_copying_gain_ci,
             fmt="o",
             markersize=3,
             linewidth=0.7,

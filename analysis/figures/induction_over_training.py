@@ -39,21 +39,21 @@ def plot(runs: Runs) -> Plot | Missing:
             low, high = min(low, late[metric.null_key].min()), max(high, late[metric.null_key].max())
         if metric.key == "prefix_matching":  # if no head forms, the lines are noise and should look like it
             low, high = 0.0, max(high, 4 * late[metric.null_key].max())
-        for block, shown in enumerate(blocks):
+        for block, block_panels in enumerate(blocks):
             line_of_axes = axes[block * len(ROWS) + row]
             for place, ax in enumerate(line_of_axes):
-                ax.set_visible(place < len(shown))
-                if place >= len(shown):
+                ax.set_visible(place < len(block_panels))
+                if place >= len(block_panels):
                     continue
-                here = shown[place].runs
+                panel_runs = block_panels[place].runs
                 if metric.null_key:
-                    nulls(ax, "tokens", metric.null_key, here, colour)
+                    nulls(ax, "tokens", metric.null_key, panel_runs, colour)
                 if metric.key == "prefix_matching":
-                    ax.axhline(here[here.step == 0].prefix_matching.max(), color=UNTRAINED, linewidth=1)
-                here = here[here.tokens >= from_share * here.tokens.max()]
-                over_repeats(ax, "tokens", metric.key, here, colour)
+                    ax.axhline(panel_runs[panel_runs.step == 0].prefix_matching.max(), color=UNTRAINED, linewidth=1)
+                panel_runs = panel_runs[panel_runs.tokens >= from_share * panel_runs.tokens.max()]
+                over_repeats(ax, "tokens", metric.key, panel_runs, colour)
                 if row == 0:
-                    ax.set_title(shown[place].title, fontsize=9)
+                    ax.set_title(block_panels[place].title, fontsize=9)
                 tokens_axis(ax)
                 if row < len(ROWS) - 1:
                     ax.set_xlabel("")

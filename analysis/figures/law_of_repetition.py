@@ -31,19 +31,21 @@ def plot(runs: Runs) -> Plot | Missing:
     rows = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
         for size, color in colour.items():
-            here = repeated[(repeated.params == size) & (repeated.fraction == fraction)]
-            if not len(here):
+            size_runs = repeated[(repeated.params == size) & (repeated.fraction == fraction)]
+            if not len(size_runs):
                 continue
-            excess = here.loss - fitted.loss(here.as_clean())
-            ax.plot(here.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {short_count(size)}")
-            line = prediction_points(size, here.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200))
+            excess = size_runs.loss - fitted.loss(size_runs.as_clean())
+            ax.plot(size_runs.repeats, excess, "o", color=color, markersize=3.5, label=f"N = {short_count(size)}")
+            line = prediction_points(
+                size, size_runs.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200)
+            )
             resampled = np.array([_excess(constants, line) for constants in fitted.resamples])
             ax.plot(line.repeats, _excess(fitted.constants, line), color=color, linewidth=1.3)
             if len(resampled):
                 ax.fill_between(line.repeats, *percentile_band(resampled), color=color, alpha=0.2, linewidth=0)
-            predicted = fitted.loss(here) - fitted.loss(here.as_clean())
+            predicted = fitted.loss(size_runs) - fitted.loss(size_runs.as_clean())
             rows.append(
-                pd.DataFrame({"N": size, "f": fraction, "R": here.repeats, "penalty": excess, "law": predicted})
+                pd.DataFrame({"N": size, "f": fraction, "R": size_runs.repeats, "penalty": excess, "law": predicted})
             )
         ax.set_title(f"f = {fraction:.0%}", fontsize=9)
         repeats_axis(ax, np.append(1, repeated.repeats))

@@ -26,8 +26,8 @@ def plot(runs: Runs) -> Plot | Missing:
     flat = [ax for row in axes for ax in row]
     colour = colours(repeated.repeats)
     for ax, (fraction, size) in zip(flat, panels, strict=False):
-        here = table[(table.parameters_non_embedding == size) & table.repeated_fraction.isin([0.0, fraction])]
-        for run in here.sort_values("repeats").itertuples(index=False):
+        panel_runs = table[(table.parameters_non_embedding == size) & table.repeated_fraction.isin([0.0, fraction])]
+        for run in panel_runs.sort_values("repeats").itertuples(index=False):
             curve = runs.curve(str(run.name))
             style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": colour[run.repeats]}
             # The steep start is the same for all runs and would set the scale.

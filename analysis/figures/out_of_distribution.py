@@ -18,23 +18,23 @@ NAME = "out_of_distribution"
 
 def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction and a column per test set, the study's own first; white triangles are bounds."""
-    others = test_sets(runs)
-    if not others:
+    further_sets = test_sets(runs)
+    if not further_sets:
         return Missing(
             NAME,
             "no run was evaluated on a further test set (there is no `test_loss_<set>` in metrics.jsonl)",
         )
-    laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *others)}
+    laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *further_sets)}
     why = "; ".join(f"{metric.name}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
     shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
-    if not set(shown) & set(others):
+    if not set(shown) & set(further_sets):
         return Missing(NAME, f"no further test set has a clean law ({why})")
     done = runs.done[runs.done.repeats > 1]
     tables = []
     for metric in shown:
-        found = size_multipliers(runs, metric)
-        rows = done[ARM][done.name.isin(found)]
-        sizes = [found[name] for name in rows.name]
+        multipliers = size_multipliers(runs, metric)
+        rows = done[ARM][done.name.isin(multipliers)]
+        sizes = [multipliers[name] for name in rows.name]
         tables.append(
             rows.assign(
                 test_set=metric.name,

@@ -64,11 +64,11 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[f
     where all seeds have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
-    of_arms = table.groupby("repeats").name.nunique()
+    seeds_per_arm = table.groupby("repeats").name.nunique()
     for repeats, line in means.groupby("repeats"):
         line = line[line.seeds == line.seeds.max()]
         color = CLEAN if repeats == 1 else colour[float(repeats)]
-        seeds = of_arms[repeats]
+        seeds = seeds_per_arm[repeats]
         width = 1.6 if seeds > 1 else 1.1
         axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
         if seeds >= FEWEST_SEEDS:
@@ -117,10 +117,10 @@ def seeds_note(table: pd.DataFrame) -> str:
     return "One seed, so no intervals."
 
 
-def legend_of_repeats(figure: Figure, axes: Axes, colour: dict[float, tuple[float, ...]], **others: Artist) -> None:
+def legend_of_repeats(figure: Figure, axes: Axes, colour: dict[float, tuple[float, ...]], **extra: Artist) -> None:
     """A legend to the right of the figure: the clean line, a line per R, and `others` by label."""
     handles: list[Artist] = [axes.plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
     handles += [axes.plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
-    handles += list(others.values())
-    labels = ["clean", *(f"R = {value:g}" for value in sorted(colour)), *others]
+    handles += list(extra.values())
+    labels = ["clean", *(f"R = {value:g}" for value in sorted(colour)), *extra]
     figure.legend(handles, labels, loc="outside right center")

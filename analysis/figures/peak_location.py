@@ -22,25 +22,25 @@ PUBLISHED = "0.3"  # grey
 
 def plot(runs: Runs) -> Plot | Missing:
     """A column per fraction. Top: worst R; bottom: the pool's size there; by a Gaussian in log R and by the R tried."""
-    found = peaks(runs)
-    if not found:
+    all_peaks = peaks(runs)
+    if not all_peaks:
         return Missing(NAME, NO_PEAK)
-    sizes = [peak.total for peak in found]
+    sizes = [peak.total for peak in all_peaks]
     if len(set(sizes)) < 2:
         return Missing(NAME, "needs peaks of at least two sizes, but there is one")
-    fractions = sorted({peak.fraction for peak in found}, reverse=True)
+    fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     figure, axes = grid_of_axes(2, len(fractions), sharey="row")
     overlap = C26_FRACTION in fractions and min(sizes) <= C26_SIZES[1] and max(sizes) >= C26_SIZES[0]
     fits = []
     for column, fraction in enumerate(fractions):
-        here = [peak for peak in found if peak.fraction == fraction]
+        fraction_peaks = [peak for peak in all_peaks if peak.fraction == fraction]
         for row, symbol in enumerate(("R", "D_r")):
             ax, is_pool = axes[row][column], symbol == "D_r"
-            law = _points(ax, here, is_pool)
+            law = _points(ax, fraction_peaks, is_pool)
             if isinstance(law, PowerLawOfSize):
                 fits.append(f"f = {fraction:.0%}: {symbol} = {law}")
             # Their pools are shares of 20 tokens per parameter, so they mean nothing for other budgets.
-            same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in here)
+            same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in fraction_peaks)
             if overlap and fraction == C26_FRACTION and (same_budget or not is_pool):
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
                 published = C26_WORST_POOL if is_pool else C26_WORST_REPEATS
@@ -52,17 +52,17 @@ def plot(runs: Runs) -> Plot | Missing:
     axes[0][0].set_ylabel("worst R")
     axes[1][0].set_ylabel("pool $D_r$ there (tokens)")
     _legend(figure, axes[0][0], overlap)
-    return Plot(NAME, "Location of the worst R", _caption(found, fits, overlap), figure, peak_table(found))
+    return Plot(NAME, "Location of the worst R", _caption(all_peaks, fits, overlap), figure, peak_table(all_peaks))
 
 
-def _points(ax: Axes, peaks_here: list[Peak], is_pool: bool) -> object:
+def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
     """Plot the peaks of one fraction with the power law through their Gaussian centres; return the law or why there is none."""
-    x = [peak.total for peak in peaks_here]
-    tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in peaks_here]
-    centres = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in peaks_here]
+    x = [peak.total for peak in fraction_peaks]
+    tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in fraction_peaks]
+    centres = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in fraction_peaks]
     estimates(ax, [1.03 * size for size in x], tried, TRIED, "s", join=False)
     estimates(ax, x, centres, GAUSSIAN, "o", join=False)
-    law = peak_law(peaks_here, "pool_at_gaussian" if is_pool else "gaussian")
+    law = peak_law(fraction_peaks, "pool_at_gaussian" if is_pool else "gaussian")
     if isinstance(law, PowerLawOfSize):
         span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
         ax.plot(span, [law.law.at(size) for size in span], "--", color=GAUSSIAN, linewidth=1.2)
@@ -80,10 +80,10 @@ def _legend(figure: Figure, ax: Axes, has_published: bool) -> None:
     figure.legend(handles=handles, loc="outside right center")
 
 
-def _caption(found: list[Peak], fits: list[str], overlap: bool) -> str:
-    seeds = [peak.seeds for peak in found]
-    misses = max((peak.gaussian_misses / peak.height.value for peak in found if peak.gaussian), default=0.0)
-    too_few = ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in found if peak.gaussian is None)
+def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
+    seeds = [peak.seeds for peak in all_peaks]
+    misses = max((peak.gaussian_misses / peak.height.value for peak in all_peaks if peak.gaussian), default=0.0)
+    too_few = ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in all_peaks if peak.gaussian is None)
     power_laws = (
         "; ".join(fits) + " (with the interval of the exponent in brackets)"
         if fits

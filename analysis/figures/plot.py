@@ -46,8 +46,8 @@ class Plot:
 
         The same figure gives the same bytes.
         """
-        for part in ("figures", "tables"):
-            (folder / part).mkdir(exist_ok=True)
+        for subfolder in ("figures", "tables"):
+            (folder / subfolder).mkdir(exist_ok=True)
         # The layout is computed once here; savefig would compute it again for every format.
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)
@@ -55,12 +55,12 @@ class Plot:
         saved = {form: io.BytesIO() for form in UNDATED}
         for form, file in saved.items():
             self.figure.savefig(file, format=form, dpi=150, bbox_inches=box, metadata=UNDATED[form])
-        found = {form: file.getvalue() for form, file in saved.items()}
-        found["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", found["svg"])  # hundredths of a point are enough
-        for form, content in found.items():
+        files = {form: file.getvalue() for form, file in saved.items()}
+        files["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", files["svg"])  # hundredths of a point are enough
+        for form, content in files.items():
             write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
-        return SavedPlot(self.name, self.title, self.caption, found["svg"])
+        return SavedPlot(self.name, self.title, self.caption, files["svg"])
 
 
 @dataclass(frozen=True)

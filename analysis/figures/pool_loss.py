@@ -29,9 +29,9 @@ def plot(runs: Runs) -> Plot | Missing:
     shade = colours([0, 1, 2])
     for ax, (negative, size) in zip(flat, panels, strict=False):
         for data, style in ((test, {"color": shade[0], "label": "test"}), (pool, {"color": shade[1], "label": "pool"})):
-            here = data[data.parameters_non_embedding == size]
-            points(ax, "repeats", here[here.repeated_fraction == -negative], **style)
-            for clean in here[here.repeats == 1].itertuples():
+            size_data = data[data.parameters_non_embedding == size]
+            points(ax, "repeats", size_data[size_data.repeated_fraction == -negative], **style)
+            for clean in size_data[size_data.repeats == 1].itertuples():
                 ax.axhline(
                     float(clean.mean),
                     color=style["color"],

@@ -18,30 +18,35 @@ LINES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left
 
 def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction with peaks at two sizes; fitted power laws are dashed, published ones dotted."""
-    every = peaks(runs)
-    fractions = sorted({peak.fraction for peak in every}, reverse=True)
-    fractions = [value for value in fractions if len({p.size for p in every if p.fraction == value}) > 1]
-    if not every:
+    all_peaks = peaks(runs)
+    fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
+    fractions = [value for value in fractions if len({p.size for p in all_peaks if p.fraction == value}) > 1]
+    if not all_peaks:
         return Missing(NAME, NO_PEAK)
     if not fractions:
         return Missing(NAME, "needs peaks of at least two sizes at one fraction, but there is one size")
-    found = [peak for peak in every if peak.fraction in fractions]
-    sizes = [peak.size for peak in found]
+    shown_peaks = [peak for peak in all_peaks if peak.fraction in fractions]
+    sizes = [peak.size for peak in shown_peaks]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
     colour = dict(zip((name for name, *_ in LINES), reversed(list(colours(range(3)).values())), strict=True))
     overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
     fitted = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        here = [peak for peak in found if peak.fraction == fraction]
-        x = [peak.size for peak in here]
+        fraction_peaks = [peak for peak in shown_peaks if peak.fraction == fraction]
+        x = [peak.size for peak in fraction_peaks]
         if len(set(x)) == len(x):
             ax.fill_between(
-                x, [p.left.value for p in here], [p.right.value for p in here], color="0.85", linewidth=0, zorder=0
+                x,
+                [p.left.value for p in fraction_peaks],
+                [p.right.value for p in fraction_peaks],
+                color="0.85",
+                linewidth=0,
+                zorder=0,
             )
         for name, label, marker in LINES:
-            values = [getattr(peak, name) for peak in here]
+            values = [getattr(peak, name) for peak in fraction_peaks]
             estimates(ax, x, values, colour[name], marker, join=False, label=label)
-            law = peak_law(here, name)
+            law = peak_law(fraction_peaks, name)
             if isinstance(law, PowerLawOfSize):
                 span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
                 ax.plot(span, [law.law.at(size) for size in span], "--", color=colour[name], linewidth=1.2)
@@ -59,7 +64,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if overlap:
         handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])
     figure.legend(handles=handles, loc="outside right center")
-    seeds = [peak.seeds for peak in found]
+    seeds = [peak.seeds for peak in shown_peaks]
     fits = (
         "; ".join(fitted) + " (with the interval of the exponent in brackets)"
         if fitted
@@ -77,5 +82,5 @@ def plot(runs: Runs) -> Plot | Missing:
         f"{'' if overlap else '; not drawn, because this study has none of their sizes at their f'}."
         f" {peak_interval_note(min(seeds), max(seeds))}",
         figure,
-        peak_table(found),
+        peak_table(shown_peaks),
     )

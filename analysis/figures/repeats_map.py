@@ -52,8 +52,10 @@ def plot(runs: Runs) -> Plot | Missing:
         for ax, fraction in zip(row, fractions, strict=True):
             sizes = repeated[repeated.repeated_fraction == fraction].parameters_non_embedding
             for size in sorted(sizes.unique()):
-                here = final[(final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])]
-                line = _line(ax, here, measure, colour[size], f"N = {short_count(size)}")
+                size_runs = final[
+                    (final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])
+                ]
+                line = _line(ax, size_runs, measure, colour[size], f"N = {short_count(size)}")
                 tables.append(line.assign(measure=measure.key, repeated_fraction=fraction))
             if measure is shown[0]:
                 ax.set_title(f"f = {fraction:.0%}")
@@ -68,7 +70,7 @@ def plot(runs: Runs) -> Plot | Missing:
             low, high = 0.0, max(high, 4 * final[measure.null_key].max())
         limit(row[0], low, high)
         row[0].set_ylabel(measure.axis_label)
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda found: len(found[0]))
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda entries: len(entries[0]))
     handles.append(axes[0][0].plot([], [], ":", color="0.3")[0])
     figure.legend(handles, [*labels, "clean run or null"], loc="outside right center")
     table = pd.concat(tables, ignore_index=True)
@@ -87,14 +89,14 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def _line(ax: Axes, here: pd.DataFrame, measure: Metric, color: Color, label: str) -> pd.DataFrame:
+def _line(ax: Axes, size_runs: pd.DataFrame, measure: Metric, color: Color, label: str) -> pd.DataFrame:
     """Plot one size; return its means over seeds with the ends of the bars."""
-    means = interval_or_range(here, ["parameters_non_embedding", "repeats"], measure.key)
+    means = interval_or_range(size_runs, ["parameters_non_embedding", "repeats"], measure.key)
     bars = [means["mean"] - means.low, means.high - means["mean"]]
     style = {"color": color, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "capsize": 2, "label": label}
     ax.errorbar(means.repeats, means["mean"], yerr=bars if means.seeds.max() > 1 else None, **style)  # type: ignore[arg-type]
     if measure.null_key:
-        null = over_seeds(here, ["repeats"], measure.null_key)
+        null = over_seeds(size_runs, ["repeats"], measure.null_key)
         ax.plot(null.repeats, null["mean"], ":", color=color, linewidth=1)
     else:
         for value in means[means.repeats == 1]["mean"]:

@@ -39,18 +39,20 @@ def table(runs: Runs) -> pd.DataFrame:
 
 
 def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
-    def row(quantity: str, where: str, here: Estimate, paper: tuple[float, str] = NOT_PUBLISHED) -> tuple[object, ...]:
+    def row(
+        quantity: str, where: str, estimate: Estimate, paper: tuple[float, str] = NOT_PUBLISHED
+    ) -> tuple[object, ...]:
         where = f"{where}; {label}" if label else where
-        return quantity, where, str(here.bound), here.value, here.low, here.high, *paper
+        return quantity, where, str(estimate.bound), estimate.value, estimate.low, estimate.high, *paper
 
     for fraction, where, rise, back in _double_descent(runs):
         paper = (NAN, DOUBLE_DESCENT[fraction]) if fraction in DOUBLE_DESCENT else NOT_PUBLISHED
         yield row("double descent: rise (nats)", where, rise, paper)
         yield row("double descent: won back (nats)", where, back, paper)
-    found = peaks(runs)
+    all_peaks = peaks(runs)
     sizes = {metric: size_multipliers(runs, metric) for metric in (*SIZE_METRICS, *test_sets(runs))}
     compute = lost_compute(runs)
-    for peak in found:
+    for peak in all_peaks:
         where = f"{peak.model}, f = {peak.fraction:.0%}"
         worst = left = right = NOT_PUBLISHED
         if peak.fraction == published.C26_FRACTION:
@@ -71,8 +73,8 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
                 yield row(f"size multiplier at the worst R, {metric.name}", where, size, _multiplier(metric, peak))
         if not isinstance(compute, NoLaw) and (lost := at_worst(runs, peak, compute.lost)):
             yield row("compute-equivalent loss at the worst R", where, lost, _lost(peak))
-    for fraction in sorted({peak.fraction for peak in found}, reverse=True):
-        here = [peak for peak in found if peak.fraction == fraction]
+    for fraction in sorted({peak.fraction for peak in all_peaks}, reverse=True):
+        fraction_peaks = [peak for peak in all_peaks if peak.fraction == fraction]
         for quantity, name, law, source in (
             ("left", "left edge", published.H22_LEFT_EDGE, "H22, fig. 4 right, f = 10%"),
             ("right", "right edge", published.H22_RIGHT_EDGE, "H22, fig. 4 right, f = 10%"),
@@ -80,7 +82,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
             ("gaussian", "worst R, Gaussian, all parameters", published.C26_WORST_REPEATS, "C26, f = 10%"),
             ("pool_at_gaussian", "pool at the worst R, all parameters", published.C26_WORST_POOL, "C26, f = 10%"),
         ):
-            fit = peak_law(here, quantity)
+            fit = peak_law(fraction_peaks, quantity)
             if isinstance(fit, PowerLawOfSize):
                 where = f"{fit.sizes} sizes, f = {fraction:.0%}; interval: {fit.interval}"
                 yield row(f"{name} = k·N^a: a", where, fit.exponent, (law.exponent, source) if law else NOT_PUBLISHED)

@@ -1,4 +1,4 @@
-"""Figures of peaks, lost compute, the R axis and further test sets: what they show, say, and lack."""
+"""Figures of peaks, wasted compute, the R axis and further test sets: content, captions and missing runs."""
 
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def test_divergence_takes_the_R_that_most_sizes_have(tmp_path: Path, runs: list[
     assert set(drawn(divergence.plot(load_runs(tmp_path))).table.repeats) == {1, 16}
 
 
-def test_the_band_says_its_law_and_that_the_published_one_is_elsewhere(planted: Runs) -> None:
+def test_the_caption_of_the_harmful_range_has_its_law(planted: Runs) -> None:
     figure = drawn(poor_performance_band.plot(planted))
     assert figure.table.worst.tolist() == [16] * 3 and figure.table.interior.all()
     assert (figure.table.left.between(4, 16) & figure.table.right.between(16, 64)).all()
@@ -108,7 +108,7 @@ def test_the_published_band_is_drawn_where_sizes_overlap(tmp_path: Path, runs: l
     assert figure.figure.legends[0].get_texts()[-1].get_text() == "published"
 
 
-def test_bounds_of_the_band_are_said_in_its_table(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+def test_the_table_of_the_harmful_range_marks_bounds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     loaded = plant(tmp_path, runs[0], store)
     few = Runs(tmp_path, loaded.table[loaded.table.repeats.isin([1, 4, 16])], loaded.evaluations, [], [])
     figure = drawn(poor_performance_band.plot(few))
@@ -131,7 +131,7 @@ def test_the_pool_at_the_peak_is_its_share_of_the_tokens(planted: Runs) -> None:
     assert table.gaussian.between(8, 32).all()
 
 
-def test_the_map_has_a_row_per_measure_and_names_what_is_absent(planted: Runs) -> None:
+def test_the_map_has_a_row_per_metric_and_names_missing_ones(planted: Runs) -> None:
     figure = drawn(repeats_map.plot(planted))
     harm = figure.table[(figure.table.measure == "excess_over_clean") & (figure.table.repeats == 16)]
     assert harm["mean"].tolist() == pytest.approx([0.5] * 3)
@@ -160,7 +160,7 @@ def test_a_further_test_set_has_its_own_law(tmp_path: Path, runs: list[Run], sto
     assert "0.75 at f = 90%" in figure.caption
 
 
-def test_without_further_test_sets_what_is_missing_is_said(planted: Runs) -> None:
+def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> None:
     figure = out_of_distribution.plot(planted)
     assert isinstance(figure, Missing) and "test_loss_<set>" in figure.reason
 
@@ -198,7 +198,7 @@ def test_without_further_test_sets_what_is_missing_is_said(planted: Runs) -> Non
         ),
     ],
 )
-def test_a_study_that_lacks_something_is_told_what(planted: Runs, keep: str, reasons: dict[str, str]) -> None:
+def test_missing_runs_are_named(planted: Runs, keep: str, reasons: dict[str, str]) -> None:
     part = Runs(planted.folder, planted.table.query(keep), planted.evaluations, [], [])
     for module in ALWAYS:
         figure = module.plot(part)

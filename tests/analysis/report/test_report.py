@@ -1,4 +1,4 @@
-"""The report of run directories: trained ones for the whole, written ones for known numbers."""
+"""The report of run directories that were written with known numbers."""
 
 import html
 import re
@@ -61,7 +61,9 @@ def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
     assert said.count("fewer and more repeats both do less harm") == 3
 
 
-def test_a_rise_no_larger_than_the_clean_runs_does_not_count(planted: Path, runs: list[Run], store: TokenStore) -> None:
+def test_a_rise_within_the_noise_of_clean_runs_does_not_count(
+    planted: Path, runs: list[Run], store: TokenStore
+) -> None:
     write_run(
         planted, runs[0], store, [5.0, 4.0, 4.4, 2 + 40 * SIZES["2x128"] ** -0.3], model="2x128", repeats=1, seed=1
     )
@@ -70,7 +72,7 @@ def test_a_rise_no_larger_than_the_clean_runs_does_not_count(planted: Path, runs
     assert not summary(loaded).rise_counts.any()
 
 
-def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
+def test_the_page_is_complete_and_needs_no_network(planted: Path) -> None:
     short, page = write_report(planted)
     text = page.read_text()
     names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
@@ -88,7 +90,7 @@ def test_the_page_is_whole_and_needs_no_network(planted: Path) -> None:
         assert f'id="{link[1:]}"' in text if link.startswith("#") else (planted / link).exists(), link
 
 
-def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(planted: Path) -> None:
+def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Path) -> None:
     page = write_report(planted)[1].read_bytes()
     drawn = sorted((planted / "figures").glob("*.pdf"))
     assert {path.stem for path in drawn} == {path.stem for path in (planted / "figures").glob("*.svg")}
@@ -104,7 +106,7 @@ def test_figures_are_there_for_print_with_their_fonts_and_the_same_every_time(pl
         assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
 
 
-def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
+def test_the_summary_has_five_sentences(planted: Path) -> None:
     runs = load_runs(planted)
     said = summarise(runs, summary(runs))
     assert len(said) == 5
@@ -120,7 +122,7 @@ def test_a_page_says_in_five_sentences_what_happened(planted: Path) -> None:
     assert text.index("of 3 values of R, 4 is the worst") > summary_ends, "details are folded below"
 
 
-def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     for seed, end in ((0, 4.0), (1, 4.1)):
         write_run(tmp_path, runs[0], store, [5.0, 4.5, end], model="2x32", repeats=1, seed=seed)
         for repeats in (2, 4, 16):
@@ -132,10 +134,10 @@ def test_nulls_are_said_as_plainly_as_effects(tmp_path: Path, runs: list[Run], s
     assert descent.startswith("No double descent in any of 6 repeated runs")
 
 
-def test_tables_are_plain_ones_that_scripts_let_sort(planted: Path) -> None:
+def test_tables_work_without_scripts_and_sort_with_them(planted: Path) -> None:
     text = write_report(planted)[1].read_text()
     assert text.count('<table class="sortable">') == text.count("<table")
-    assert "<button" not in text, "without scripts nothing looks as if it could be pressed"
+    assert "<button" not in text, "without scripts nothing looks clickable"
     assert text.count('<td class="n">') > 50 and "aria-sort" in text
     for run in summary(load_runs(planted)).run:
         assert f'<a href="{run}/">' in text
@@ -144,7 +146,7 @@ def test_tables_are_plain_ones_that_scripts_let_sort(planted: Path) -> None:
     assert "Compared with the papers</h2>" in text
 
 
-def test_runs_that_differ_in_their_evaluation_alone_are_no_two_seeds(
+def test_runs_that_differ_only_in_evaluation_are_not_two_seeds(
     planted: Path, runs: list[Run], store: TokenStore
 ) -> None:
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
@@ -200,7 +202,7 @@ def test_names_are_escaped(planted: Path, few_figures: None) -> None:
     assert "<img src=x>" not in text and "<b>" not in text
 
 
-def test_figures_that_cannot_be_drawn_say_what_they_lack(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+def test_missing_figures_state_what_they_need(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
     text = write_report(tmp_path)[1].read_text()
     assert "size_multiplier: the clean law has three parameters and needs" in text
@@ -260,9 +262,7 @@ def test_analysis_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_what_varies_beside_the_seed_is_never_averaged(
-    planted: Path, few_figures: None, runs: list[Run], store: TokenStore
-) -> None:
+def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Run], store: TokenStore) -> None:
     for repeats, end in ((1, 4.5), (2, 4.6), (4, 4.9)):
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
         write_run(planted, runs[0], store, [6.0, 5.5, 5.0, end], **fields)
@@ -277,7 +277,9 @@ def test_what_varies_beside_the_seed_is_never_averaged(
     assert short.run.is_unique
 
 
-def test_spacings_are_apart_and_share_their_control(planted: Path, runs: list[Run], store: TokenStore) -> None:
+def test_spacings_are_separate_variants_with_the_same_clean_runs(
+    planted: Path, runs: list[Run], store: TokenStore
+) -> None:
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5, "spacing": "uniform"}
     write_run(planted, runs[0], store, [5.0, 4.5, 4.2, 4.0], **fields)
     variants = dict(load_runs(planted).variants())
@@ -309,7 +311,7 @@ def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
             write_report(planted)
 
 
-def test_what_every_size_has_its_own_value_of_sets_nothing_apart(
+def test_a_setting_that_depends_only_on_size_makes_no_variants(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     for place, (model, size) in enumerate(SIZES.items()):

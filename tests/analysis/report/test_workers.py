@@ -1,4 +1,4 @@
-"""Several processes give what one gives: the same bytes, the same errors."""
+"""Several processes write the same bytes and raise the same errors as one."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ def test_several_processes_write_the_bytes_of_one(study_folder: Path, monkeypatc
     assert found[0] == found[1] and len(found[0]) > 30
 
 
-def test_an_error_in_another_process_comes_out_as_it_is(
+def test_an_error_in_a_worker_is_raised_unchanged(
     study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = tmp_path / "seen"
