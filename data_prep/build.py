@@ -62,6 +62,7 @@ class StoreBuilder:
         splits = self._close(writers)
         self.progress("computing checksums", 0.0)
         bad_named = self.report.bad_named[: self.counts["bad"]]
+        skipped = self.spec.source.skipped_input()
         record = {
             "built_from": self.spec.model_dump(),
             "inputs": self.inputs,
@@ -69,13 +70,15 @@ class StoreBuilder:
             "end_of_text": end_of_text,
             "dtype": dtype.name,
             "splits": splits,
-            "corpus": {**self.counts, "bad_named": bad_named},
+            "corpus": {**self.counts, "bad_named": bad_named, "skipped": skipped},
         }
         write_manifest(self.folder, record)
         dropped = "{duplicates} exact duplicates, {empty} empty and {bad} malformed dropped".format(**self.counts)
         self.progress(f"{self.counts['read']} documents read; {dropped}", 1.0)
         for row in bad_named:
             self.progress(f"malformed: {row}", 1.0)
+        if skipped:
+            self.progress(skipped, 1.0)
 
     def _journal(self) -> dict[str, Any] | None:
         path = self.folder / JOURNAL

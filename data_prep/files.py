@@ -13,6 +13,21 @@ from typing import Any
 from data_prep.errors import InputError
 
 
+def user_path(given: str, key: str) -> Path:
+    """The path that a user gave for `key`, with `~` expanded.
+
+    Raises InputError if it contains a NUL, or if the home folder of `~` is unknown.
+    """
+    if "\0" in given:
+        raise InputError(f"{key}: {given!r} contains a NUL character, which no path can have")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{given}: the home folder of {Path(given).parts[0]} is unknown ({key}); give the full path or set HOME"
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: a crash leaves either the old file or the new one, never a partial one.
 

@@ -41,6 +41,8 @@ def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
     )
     for row in corpus["bad_named"]:
         yield f"  malformed: {row}"
+    if skipped := corpus.get("skipped"):
+        yield skipped
 
 
 def _natural_repeats_lines(found: dict[str, Any]) -> Iterator[str]:

@@ -73,14 +73,6 @@ class SourceReport:
             raise InputError(f"{line}; bad rows so far: {self.bad}, accepted by data.source.max_bad_rows: {limit}")
 
 
-def decode_utf8(content: bytes) -> str:
-    """Decode UTF-8; raises BadText for any other bytes."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadText(f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})") from error
-
-
 def one_line(message: object) -> str:
     """Shorten a library's message to one line of at most LONGEST_REASON characters."""
     text = " ".join(str(message).split())

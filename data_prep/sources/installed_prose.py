@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.errors import InputError
-from data_prep.sources.document import BadRow, BadText, Document, decode_utf8, split_hash
+from data_prep.sources.decoding import decode_python, decode_text
+from data_prep.sources.document import BadRow, BadText, Document, split_hash
 from data_prep.sources.installed_python import installed_files, installed_python_roots
 from data_prep.sources.source import Source
 
@@ -108,12 +109,15 @@ def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
         except OSError as error:
             yield BadRow(name, f"cannot be read: {error.strerror}")
             continue
-        origin = hashlib.sha256(content).digest()
-        if origin in seen or (python and b'"""' not in content and b"'''" not in content):
+        file_hash = hashlib.sha256(content).digest()
+        if file_hash in seen or (python and b'"""' not in content and b"'''" not in content):
             continue
-        seen.add(origin)
+        seen.add(file_hash)
         try:
-            text = "\n\n".join(docstrings(content)) if python else _body(path, decode_utf8(content))
+            # As in `installed-python` and `files`, the hash of the decoded file decides the split.
+            decoded = decode_python(content) if python else decode_text(content)
+            origin = hashlib.sha256(decoded.encode()).digest()
+            text = "\n\n".join(docstrings(content)) if python else _body(path, decoded)
         except (BadText, SyntaxError, ValueError, RecursionError) as error:
             if not python:  # test suites contain invalid Python on purpose
                 yield BadRow(name, str(error))

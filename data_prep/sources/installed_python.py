@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.errors import InputError
-from data_prep.sources.document import BadRow, BadText, Document, decode_utf8
+from data_prep.sources.decoding import decode_python
+from data_prep.sources.document import BadRow, BadText, Document
 from data_prep.sources.source import Source
 
 
@@ -17,7 +18,9 @@ class InstalledPython(Source):
     kind: Literal["installed-python"] = "installed-python"
 
     def read(self) -> Iterator[Document | BadRow]:
-        """Every .py file, ordered by the hash of its content; a file that is not UTF-8 is a bad row.
+        """Every .py file, ordered by the hash of its content.
+
+        A file that is neither UTF-8 nor in the encoding it declares is a bad row.
 
         Hash order makes the corpus a function of the set of texts: folder names and file dates do not matter, and any
         prefix is a random sample. Files are read twice, so memory holds one digest and one path per file.
@@ -34,7 +37,7 @@ class InstalledPython(Source):
             raise InputError(f"installed-python: no Python source found below {', '.join(map(str, roots))}")
         for _, name, path in sorted(files):
             try:
-                yield Document.of(name, decode_utf8(path.read_bytes()))
+                yield Document.of(name, decode_python(path.read_bytes()))
             except BadText as error:
                 yield BadRow(name, str(error))
             except OSError as error:

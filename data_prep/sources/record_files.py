@@ -1,5 +1,7 @@
 """Rows of JSONL and Parquet files, as bytes. Apart from text_files.py because importing pyarrow takes 0.1 s."""
 
+import codecs
+import importlib
 import io
 import json
 import os
@@ -7,26 +9,99 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.errors import InputError
-from data_prep.sources.document import BadText, decode_utf8, one_line
+from data_prep.sources.decoding import decode_utf8
+from data_prep.sources.document import BadText, one_line
 
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 PARQUET_ROWS = 256  # decoded at once: a few MB of web text
 BLOCK_BYTES = 1 << 20  # read at once
 COLUMNS_LISTED = 20  # in an error
+WINDOW_TOO_LARGE = "requires too much memory"  # in pyarrow's error for a Zstandard window above 128 MB
+LARGEST_WINDOW = 2**31  # bytes; `zstd --long=31` writes it
+COMPRESSED_BYTES = 1 << 16  # decompressed at once; more would need much memory where text compresses well
+LONG_WINDOW_ADVICE = (
+    "cannot be read: its Zstandard window is above 128 MB; pip install zstandard, or compress it again without --long"
+    " (zstd -d --long=31, then zstd)"
+)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line number, from 1, and bytes of every line that is not blank; decompressed according to the suffix."""
-    # pyarrow's streams detect a truncated file, which zstandard's do not, and are six times as fast as gzip's.
-    with pa.input_stream(os.fspath(path)) as stream:
+    """Line number, from 1, and bytes of every line that is not blank; decompressed according to the suffix.
+
+    A line may begin with a byte-order mark: files that were joined have one in the middle.
+    """
+    with _open_lines(path) as stream:
         for number, line in enumerate(io.BufferedReader(stream, BLOCK_BYTES), 1):
-            if not line.isspace():
-                yield number, line
+            content = line.removeprefix(codecs.BOM_UTF8)
+            if content and not content.isspace():
+                yield number, content
+
+
+def _open_lines(path: Path) -> Any:
+    """An open stream of the decompressed bytes."""
+    # pyarrow's streams detect a truncated file, which zstandard's do not, and are six times as fast as gzip's.
+    name = path.name.lower()
+    if name.endswith(".zst"):
+        with pa.input_stream(os.fspath(path), "zstd") as stream:
+            try:
+                stream.read(1)
+            except OSError as error:
+                if WINDOW_TOO_LARGE not in str(error):
+                    raise
+                return LongWindowStream(path)
+    return pa.input_stream(os.fspath(path), {".gz": "gzip", ".zst": "zstd"}.get(name[name.rindex(".") :]))
+
+
+class LongWindowStream(io.RawIOBase):
+    """The decompressed bytes of a Zstandard file whose window pyarrow does not accept; needs the zstandard package."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError if the package is missing."""
+        super().__init__()
+        try:
+            zstandard: Any = importlib.import_module("zstandard")
+        except ModuleNotFoundError as error:
+            raise InputError(f"{path}: {LONG_WINDOW_ADVICE}") from error
+        self._error = zstandard.ZstdError
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        self._file = path.open("rb")
+        self._frame: Any = None
+        self._compressed = self._decompressed = b""
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; 0 at the end of the file. Raises OSError if the file is truncated or damaged."""
+        while not self._decompressed:
+            self._compressed = self._compressed or self._file.read(COMPRESSED_BYTES)
+            if not self._compressed:
+                if self._frame is not None:
+                    raise OSError("Truncated compressed stream")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            try:
+                self._decompressed = self._frame.decompress(self._compressed)
+            except self._error as error:
+                raise OSError(str(error)) from error
+            self._compressed = self._frame.unused_data if self._frame.eof else b""
+            self._frame = None if self._frame.eof else self._frame
+        count = min(len(buffer), len(self._decompressed))
+        buffer[:count] = self._decompressed[:count]
+        self._decompressed = self._decompressed[count:]
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 def json_field(line: bytes, field: str) -> object:
@@ -50,6 +125,11 @@ def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]
         schema = file.schema_arrow
         if column not in schema.names:
             raise InputError(f"{path}: no column {column!r} (data.source.text_field); columns: {_listed(schema.names)}")
+        if (count := schema.names.count(column)) > 1:
+            raise InputError(
+                f"{path}: {count} columns are called {column!r} (data.source.text_field), one expected; columns:"
+                f" {_listed(schema.names)}"
+            )
         kind = schema.field(column).type
         if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in TEXT_TYPES:
             raise InputError(f"{path}: column {column!r} (data.source.text_field) holds {kind}, text expected")
@@ -66,6 +146,8 @@ def read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
+        if WINDOW_TOO_LARGE in str(error):  # not the first part of a joined file
+            raise InputError(f"{path}: {LONG_WINDOW_ADVICE}") from error
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path}: cannot be read: {reason}") from error
 

@@ -44,6 +44,10 @@ class Source(BaseModel, ABC):
         """
         return {}
 
+    def skipped_input(self) -> str:
+        """One line on the files that are not read; empty if there are none. Shown once the store is built."""
+        return ""
+
     def fixed_vocabulary(self) -> list[str] | None:
         """All words of the language, if every text is these words separated by single spaces; each becomes one token.
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def test_a_path_without_text_files_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
-    with pytest.raises(InputError, match=r"matches no file that ends in \.txt|File name too long") as refused:
+    with pytest.raises(
+        InputError, match=r"matches no file that ends in \.txt|File name too long|home folder of ~nobody"
+    ) as refused:
         read(path)
     assert str(refused.value).startswith(path)
 
@@ -190,12 +193,61 @@ def test_a_truncated_file_is_refused_and_named(tmp_path: Path, suffix: str, shar
         read(path)
 
 
+def with_long_window(content: bytes) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=31, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return bytes(compressor.compress(content) + compressor.flush())
+
+
+def test_a_zstandard_file_with_a_long_window_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl.zst"
+    path.write_bytes(with_long_window(lines(texts(2000))) + with_long_window(lines(texts(1, 2000))))
+    assert [document.text for document in read(path)[0]] == [f"text {number}" for number in range(2001)]
+
+
+def test_a_damaged_zstandard_file_with_a_long_window_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl.zst"
+    whole = with_long_window(lines({"text": os.urandom(500).hex()} for _ in range(2000)))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"long\.jsonl\.zst: cannot be read: Truncated compressed stream"):
+        read(path)
+    path.write_bytes(whole[: len(whole) // 2] + b"\xff" * 1000)
+    with pytest.raises(InputError, match=r"long\.jsonl\.zst: cannot be read: "):
+        read(path)
+
+
+def test_a_long_window_without_zstandard_gives_a_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, joined = tmp_path / "long.jsonl.zst", tmp_path / "joined.jsonl.zst"
+    first.write_bytes(with_long_window(lines(texts(1))))
+    # Only the second part has a long window, so pyarrow has begun to read.
+    joined.write_bytes(zstandard.compress(lines(texts(1))) + with_long_window(lines(texts(1, 1))))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    for path in (first, joined):
+        with pytest.raises(
+            InputError, match=r"window is above 128 MB; pip install zstandard, or .* -d --long=31"
+        ) as refused:
+            read(path)
+        assert str(refused.value).startswith(str(path))
+
+
 @pytest.mark.parametrize("name", ["not.jsonl.gz", "not.jsonl.zst", "not.parquet", "empty.parquet"])
 def test_a_file_whose_content_does_not_match_its_suffix_is_refused_and_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"hello " * 100)
     with pytest.raises(InputError, match=rf"{name}: cannot be read: ") as refused:
         read(tmp_path / name)
     assert "\n" not in str(refused.value)
+
+
+def test_two_parquet_columns_of_one_name_are_refused_only_if_they_hold_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "twins.parquet"
+    columns = [pa.array(values) for values in (["one"], ["two"], ["three"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["id", "text", "text"]), path)
+    with pytest.raises(InputError, match=r"twins\.parquet: 2 columns are called 'text' \(data\.source\.text_field\)"):
+        read(path)
+    pq.write_table(pa.Table.from_arrays(columns, names=["id", "id", "text"]), path)
+    assert [document.text for document in read(path)[0]] == ["three"]
 
 
 def test_a_missing_parquet_column_is_refused_and_the_existing_ones_are_listed(tmp_path: Path) -> None:

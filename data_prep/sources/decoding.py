@@ -1,0 +1,35 @@
+"""Decode the bytes of text files: UTF-8 without byte-order mark, and Python files in the encoding that they declare."""
+
+import codecs
+import io
+import tokenize
+
+from data_prep.sources.document import BadText
+
+
+def decode_utf8(content: bytes) -> str:
+    """Decode UTF-8; raises BadText for any other bytes."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise BadText("UTF-16 found (by its byte-order mark), UTF-8 expected") from error
+        raise BadText(f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})") from error
+
+
+def decode_text(content: bytes) -> str:
+    """Decode a text file: UTF-8, without the byte-order mark that some editors write. Raises BadText."""
+    return decode_utf8(content.removeprefix(codecs.BOM_UTF8))
+
+
+def decode_python(content: bytes) -> str:
+    """Decode a Python file in the encoding that it declares (PEP 263), by default UTF-8. Raises BadText."""
+    if content.startswith(codecs.BOM_UTF8):
+        return decode_text(content)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        if b"coding".decode(encoding) != "coding":
+            raise LookupError(encoding)  # e.g. UTF-16, which PEP 263 excludes
+        return content.decode(encoding)
+    except (SyntaxError, LookupError, ValueError):  # no such encoding, or not the one of the text
+        return decode_text(content)
