@@ -1,10 +1,11 @@
 """Build a token store: read documents, assign splits, train or load the tokenizer, encode, write, seal."""
 
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from data_prep.sources import Document, SourceReport, documents
 from data_prep.store_writer import SplitWriter, token_dtype, write_manifest
 from data_prep.token_store import SPLITS, TOKENIZER, Split
 from data_prep.tokenizer import load_tokenizer, special_token, train_tokenizer, vocabulary_of, word_tokenizer
+from data_prep.tokenizer_audit import TextLoss, TokenizerAudit
 
 TOKENIZER_CHARACTERS = 20_000_000  # of training text; more does not change the merges of a small vocabulary
 JOURNAL_SECONDS = 10.0  # a killed build loses at most this much work
@@ -39,6 +41,8 @@ class StoreBuilder:
         self.inputs = spec.inputs(self.data_dir)
         self.report = SourceReport()
         self.taken = 0  # documents written
+        self.audit: TokenizerAudit | None = None  # of a tokenizer that was not made for this store
+        self.loss = TextLoss()
         self.digest_of_taken = hashlib.sha256()  # of their digests in order, to detect a source that changed
         # Documents are read ahead of being written. The manifest counts up to the last document written, so the counts
         # at the time each document was read wait here.
@@ -50,6 +54,8 @@ class StoreBuilder:
         journal = self._journal()
         tokenizer = self._tokenizer(fresh=not journal)
         end_of_text = special_token(tokenizer, self.spec.end_of_text)
+        if self.spec.tokenizer_file(self.data_dir) is not None:
+            self.audit = TokenizerAudit(tokenizer, end_of_text)
         vocabulary = vocabulary_of(tokenizer)
         dtype = token_dtype(vocabulary)
         writers: dict[Split, SplitWriter] = {
@@ -60,6 +66,8 @@ class StoreBuilder:
             self._resume(journal, unread, writers)
         self._write(tokenizer, unread, writers)
         splits = self._close(writers)
+        with self._no_resume():
+            self.loss.require_small(last=True)
         self.progress("computing checksums", 0.0)
         bad_named = self.report.bad_named[: self.counts["bad"]]
         skipped = self.spec.source.skipped_input()
@@ -72,6 +80,8 @@ class StoreBuilder:
             "splits": splits,
             "corpus": {**self.counts, "bad_named": bad_named, "skipped": skipped},
         }
+        if self.audit:
+            record["text_loss"] = asdict(self.loss)
         write_manifest(self.folder, record)
         dropped = "{duplicates} exact duplicates, {empty} empty and {bad} malformed dropped".format(**self.counts)
         self.progress(f"{self.counts['read']} documents read; {dropped}", 1.0)
@@ -79,6 +89,8 @@ class StoreBuilder:
             self.progress(f"malformed: {row}", 1.0)
         if skipped:
             self.progress(skipped, 1.0)
+        if self.audit:
+            self.progress(str(self.loss), 1.0)
 
     def _journal(self) -> dict[str, Any] | None:
         path = self.folder / JOURNAL
@@ -99,7 +111,8 @@ class StoreBuilder:
         else:
             self.progress(f"training a byte-level BPE of {self.spec.vocabulary} tokens", 0.0)
             tokenizer = train_tokenizer(self._tokenizer_text(), self.spec.vocabulary)
-        tokenizer.save(os.fspath(path))
+        # Not Tokenizer.save: if the disk is full, it raises a plain Exception.
+        path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         return tokenizer
 
     def _tokenizer_text(self) -> Iterator[str]:
@@ -130,6 +143,7 @@ class StoreBuilder:
         try:
             for split, writer in writers.items():
                 writer.rewind(journal["splits"][split])
+            self.loss = TextLoss(**journal.get("text_loss", {}))
             while self.taken < journal["taken"] and (document := next(unread, None)):
                 self._take(document)
         except (KeyError, TypeError) as error:
@@ -163,12 +177,17 @@ class StoreBuilder:
         splits = {split: writer.sync() for split, writer in writers.items()}
         seen = self.digest_of_taken.hexdigest()
         record = {"taken": self.taken, "seen": seen, "inputs": self.inputs, "splits": splits}
+        record["text_loss"] = asdict(self.loss)
         write_json(self.folder / JOURNAL, record)
 
     def _append(self, batch: EncodedBatch, count: int, writers: dict[Split, SplitWriter]) -> None:
         """Write the first `count` documents of a batch, each to its split."""
         batch_documents, lengths = batch.documents[:count], batch.lengths[:count]
         tokens = batch.tokens[: lengths.sum()]
+        if self.audit:
+            with self._no_resume():
+                self.loss += self.audit.check(EncodedBatch(batch_documents, tokens, lengths))
+                self.loss.require_small(last=False)
         for document in batch_documents:
             self._take(document)
         split_of = np.array([self.spec.split_of(document) for document in batch_documents])
@@ -176,6 +195,15 @@ class StoreBuilder:
             chosen = split_of == split
             texts = [batch_documents[number] for number in np.flatnonzero(chosen)]
             writer.append(texts, tokens[np.repeat(chosen, lengths)], lengths[chosen])
+
+    @contextmanager
+    def _no_resume(self) -> Iterator[None]:
+        """Remove the journal if the input is at fault: the user will give another one."""
+        try:
+            yield
+        except InputError:
+            (self.folder / JOURNAL).unlink(missing_ok=True)
+            raise
 
     def _take(self, document: Document) -> None:
         """Count a document as written."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_prep.files import canonical_json, sha256_file
+from data_prep.files import canonical_json, sha256_file, user_path
 from data_prep.sources import Document, SourceSpec
 from data_prep.sources.document import split_hash
 from data_prep.token_store import TOKENIZER, Split
@@ -45,7 +45,7 @@ class DataSpec(BaseModel):
         if self.tokenizer_of is not None:
             return self.tokenizer_of.expected_vocabulary()
         if self.tokenizer is not None:
-            return vocabulary_of(load_tokenizer(Path(self.tokenizer).expanduser()))
+            return vocabulary_of(load_tokenizer(user_path(self.tokenizer, "data.tokenizer")))
         words = self.source.fixed_vocabulary()
         return self.vocabulary if words is None else len(words) + 1  # and the end of text
 
@@ -53,7 +53,7 @@ class DataSpec(BaseModel):
         """Path of the existing tokenizer.json to use; None if a tokenizer is made for this store."""
         if self.tokenizer_of is not None:
             return data_dir / self.tokenizer_of.store_name / TOKENIZER
-        return None if self.tokenizer is None else Path(self.tokenizer).expanduser()
+        return None if self.tokenizer is None else user_path(self.tokenizer, "data.tokenizer")
 
     def inputs(self, data_dir: Path) -> dict[str, str]:
         """Identify the input files on this machine: sizes of text files and the checksum of the tokenizer.

@@ -1,12 +1,12 @@
 """Tokenizers: train a byte-level BPE on the corpus, or load a tokenizer.json."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_prep.errors import InputError
+from data_prep.files import read_text
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
@@ -36,16 +36,20 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load a tokenizer.json. Raises InputError if it is missing or malformed."""
+    """Load a tokenizer.json, without truncation, padding and BPE dropout. Raises InputError if it is missing or malformed."""
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:
-        tokenizer = Tokenizer.from_file(os.fspath(path))
+        tokenizer = Tokenizer.from_str(read_text(path))
+    except InputError:
+        raise
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a tokenizer.json ({error})") from error
     # A saved tokenizer may truncate or pad; a store holds whole documents, unpadded.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None) is not None:
+        tokenizer.model.dropout = None  # it makes every encoding of a text a different one
     return tokenizer
 
 

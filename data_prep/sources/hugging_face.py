@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_prep.errors import InputError
+from data_prep.files import user_path
 from data_prep.sources.document import BadRow, BadText, Document, one_line
 from data_prep.sources.source import Source
 
@@ -53,7 +54,7 @@ class HuggingFace(Source):
             raise InputError(
                 "data.source: kind \"huggingface\" needs the datasets library; pip install 'repeat-study[hf]'"
             ) from error
-        folder = Path(self.dataset).expanduser()
+        folder = user_path(self.dataset, "data.source.dataset")
         if not any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
             name = str(folder) if folder.is_dir() else self.dataset
             return datasets.load_dataset(name, self.config, split=self.split, streaming=True)
