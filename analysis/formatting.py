@@ -1,18 +1,12 @@
-"""How numbers are written in figures, tables and sentences."""
+"""How numbers of results are written in figures, tables and sentences; counts are written as in `repeat_study.formatting`."""
 
 import math
 from collections.abc import Callable, Iterable
 
+from repeat_study.formatting import plural as plural
+from repeat_study.formatting import short_count as short_count
+
 NOTHING = "–"  # in a table cell without a number
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-
-
-def short_count(value: float) -> str:
-    """A count of parameters or tokens with three digits and a letter: 24.6k, 1.57M, 100B."""
-    for unit, letter in UNITS:
-        if value >= 0.9995 * unit:  # 999,600 is 1M, not 1e+03k
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def short_repeats(value: float) -> str:
@@ -28,11 +22,6 @@ def three_digits(value: float) -> str:
 def cell(value: float, form: str = ".3f") -> str:
     """A number for a table cell, "–" for NaN."""
     return NOTHING if value is None or value != value else format(value, form)
-
-
-def plural(count: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def span(values: Iterable[float], form: Callable[[float], str]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.errors import InputError
+from repeat_study.formatting import plural
 from repeat_study_cli.arguments import ColumnsOption, console, require_writable
 from repeat_study_cli.tables import WrappedTable
 
@@ -44,7 +45,7 @@ def fit(
     if unknown := set(law or ()) - set(NAMES):
         raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; accepted are {', '.join(NAMES)}")
     points = read_points(runs, parse_columns(columns) if columns is not None else None)
-    console.print(f"{len(points)} runs, {int(points.clean.sum())} of them clean\n")
+    console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean\n")
     fits = fit_laws(points, law)
     for fitted in fits:
         console.print(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.formatting import short_count
+from repeat_study.formatting import byte_size, duration, plural, short_count
 from repeat_study_cli.arguments import LanesOption, ProcessesOption, SetOption, StudyArgument, console, cores, load
 from repeat_study_cli.tables import WrappedTable
 
@@ -60,37 +60,29 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
-        f"\n{study.name}: {len(runs)} runs. N: parameters without embeddings. Unique, pool: tokens. Eval: evaluation's"
-        " share of the FLOPs. Every unique token is seen once, every pool token exactly R times. Tokens are whole"
-        " optimizer steps.\n"
+        f"\n{study.name}: {plural(len(runs), 'run')}. N: parameters without embeddings. Unique, pool: tokens. Eval: evaluation's"
+        " share of the FLOPs. Every unique token is seen once, every pool token exactly R times. Token counts are"
+        " rounded to whole steps.\n"
     )
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
     at_once = f"{sequences} sequences" if sequences else "all sequences of a step"
     yield (
-        "\nN all: with embeddings and gains. Jobs: runs, or bundles of up to that many lanes. Memory: lower bound for a"
+        "\nN all: all parameters, embeddings included. Jobs: each trains one run, or a bundle of the shown lanes. Memory: lower bound for a"
         f" process on a GPU in bfloat16 with {at_once} at a time.\n"
     )
     if study.parent_study and (parents := _parents(study)):
         flops = sum(run_flops(run, vocabulary) for run in parents)
         yield (
-            f"{len(parents)} runs of {study.parent_study.name} are trained first unless they are done:"
+            f"{plural(len(parents), 'run')} of {study.parent_study.name} will be trained first unless done:"
             f" {flops:.2e} FLOPs\n"
         )
     flops = sum(run_flops(run, vocabulary) for run in runs)
     here = local_seconds(runs, vocabulary, speeds.process, speeds.processes)
     yield (
-        f"total {flops:.2e} FLOPs: {_hours(flops / speeds.gpu)} GPU hours, or about {duration(here)} on this machine's"
-        f" CPU with {speeds.processes} processes (an estimate; includes start-up and evaluation)"
+        f"total {flops:.2e} FLOPs: {duration(flops / speeds.gpu)} on one GPU, or about {duration(here)} on this machine's"
+        f" CPU with {plural(speeds.processes, 'process')} (an estimate; includes start-up and evaluation)"
     )
-
-
-def duration(seconds: float) -> str:
-    """A rough duration: 45 s, 12 min, 3.5 h, 12 days."""
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
-    return f"{seconds:.0f} s"
 
 
 def _parents(study: "Study") -> "list[Run]":
@@ -112,10 +104,10 @@ def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
     for run in runs:
         pool, tokens = run.pool * run.context, run.positions * run.context
         repeated = pool * run.repeats
-        counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool, run.repeats)
+        counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool)
         share = repeated / tokens
         costs = (f"{run_flops(run, vocabulary):.2e}", f"{expected_evaluation_share(run):.1%}")
-        table.add_row(run.label, *map(_count, counts), (f"{share:.3%}", f"{share:.1%}"), *costs)
+        table.add_row(run.label, *map(_count, counts), f"{run.repeats:,}", (f"{share:.3%}", f"{share:.1%}"), *costs)
     return table
 
 
@@ -124,7 +116,7 @@ def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -
     from repeat_study.cost import run_flops
     from repeat_study.training.bundles import bundle_memory, pack_bundles
 
-    headings = ("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU hours", "memory")
+    headings = ("size", "N", "N all", "runs", "jobs", "lanes", "tokens", "FLOPs", "GPU time", "memory")
     table = WrappedTable(*headings)
     resources = study.resources
     for model in dict.fromkeys(run.model for run in runs):
@@ -140,12 +132,7 @@ def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -
             *(f"{count:,}" for count in (len(of_size), len(packed), max(map(len, packed)))),
             _count(sum(run.positions * run.context for run in of_size)),
             f"{flops:.2e}",
-            _hours(flops / speeds.gpu),
-            f"{memory / 1e9:,.1f} GB" if memory > 1e9 else f"{memory / 1e6:.1f} MB",
+            duration(flops / speeds.gpu),
+            byte_size(memory),
         )
     return table
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"

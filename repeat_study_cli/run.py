@@ -1,5 +1,6 @@
 """The verb `run`: train a study on this machine."""
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from repeat_study.config.resources import Keep
+from repeat_study.formatting import plural
 from repeat_study_cli.arguments import (
     DataOption,
     LanesOption,
@@ -37,7 +39,7 @@ def run(
     keep_checkpoints: Annotated[
         Keep | None,
         typer.Option(
-            help="Evaluations whose weights are kept: last (none but the last checkpoint), log (log-spaced ones) or all."
+            help="Weights to keep besides the last checkpoint: last (none), log (log-spaced evaluations) or all."
         ),
     ] = None,
 ) -> None:
@@ -50,14 +52,14 @@ def run(
     if keep_checkpoints:
         resources = declared.resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
         declared = declared.model_copy(update={"resources": resources})
-    train_with_parents(declared, data_dir, runs_dir, processes)
+    train_with_parents(declared, data_dir, runs_dir, processes, study)
 
 
-def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None) -> None:
+def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None, argument: str) -> None:
     """Train a study's runs in worker processes, and before them the runs of other studies that they start from.
 
-    Runs of other studies use the resources that those studies declare. Raises typer.Exit if training was stopped or a
-    run failed.
+    Runs of other studies use the resources that those studies declare. `argument` is the study as the user named it.
+    Raises typer.Exit if training was stopped or a run failed.
     """
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.run_directory import RunDirectory, Status
@@ -72,16 +74,17 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
         folder = runs_dir / stage.study.name
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
             console.print(
-                f"{len(todo)} runs of {stage.study.name} are trained first: runs of {declared.name} start from them"
+                f"first {plural(len(todo), 'run')} of {stage.study.name}: runs of {declared.name} start from them"
             )
             all_done &= _train_here(todo, stage, runs_dir, processes)
     known = ready.known_runs(runs_dir)
     all_done &= _train_here(known.runs, ready, runs_dir, processes)
     if known.waiting:  # because a parent has failed
-        console.print(f"{len(known.waiting)} more runs could not be trained: {known.waiting[0]}")
+        console.print(f"not trained: {plural(len(known.waiting), 'more run')}: {known.waiting[0]}")
     if known.waiting or not all_done:
         raise typer.Exit(1)
-    console.print(f"next: repeat-study report {declared.name}")
+    elsewhere = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    console.print(f"next: repeat-study report {shlex.quote(argument)}{elsewhere}")
 
 
 def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:
@@ -90,15 +93,18 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.outcome import Outcome
-    from repeat_study.records.run_directory import final_test_losses
+    from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
     from repeat_study.records.tensorboard.study_page import write_study_page
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
     processes, gpus = processes or cores(), gpus_for(resources)
     write_study_page(folder, ready.known_runs(runs_dir).runs)
-    place = f"{gpus} GPUs" if gpus else f"{processes} processes"
-    console.print(f"training {len(runs)} runs on {place}; to watch them: tensorboard --logdir {folder}")
     _warn_of_missing_weights(runs, ready, folder)
+    if all(RunDirectory(folder / run.name).status() is Status.DONE for run in runs):
+        console.print(f"{ready.study.name}: {plural(len(runs), 'run')}, all done")
+        return True
+    place = plural(gpus, "GPU") if gpus else plural(processes, "process")
+    console.print(f"training {plural(len(runs), 'run')} on {place}; to watch: tensorboard --logdir {folder}")
     start = time.monotonic()
     with ProgressDisplay(runs, console) as display:
         try:
@@ -127,6 +133,6 @@ def _warn_of_missing_weights(runs: "list[Run]", ready: "PreparedStudy", folder: 
             missing += not all(directory.weights_at(step).is_file() for step in steps)
     if missing:
         console.print(
-            f"keep_checkpoints = {keep} comes too late for {missing} finished runs: their intermediate weights were not"
-            " kept; delete their folders to train them again"
+            f"{plural(missing, 'run')} finished without keeping intermediate weights, which --keep-checkpoints {keep} cannot"
+            " bring back; delete their folders to train them again"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
+from repeat_study.formatting import byte_size, duration, plural
 from repeat_study_cli.overview import Overview, evaluation_share_of
 from repeat_study_cli.tables import Cell, WrappedTable
 from slurm.status import RunState, State
@@ -41,12 +42,12 @@ def tables_of(overview: Overview, most_rows: int | None = None) -> Iterator[Wrap
     if overview.queue_error:
         yield Text(overview.queue_error)
     if overview.waiting:
-        yield Text(f"{len(overview.waiting)} more runs are not known yet: {overview.waiting[0]}")
+        yield Text(f"not known yet: {plural(len(overview.waiting), 'more run')}: {overview.waiting[0]}")
     if overview.undeclared:
         more = ", ..." * (len(overview.undeclared) > 3)
         yield Text(
-            f"{len(overview.undeclared)} more runs are in the queue, but the study no longer declares them (`cancel --all`"
-            f" takes them out too): {', '.join(overview.undeclared[:3])}{more}"
+            f"{plural(len(overview.undeclared), 'run')} in the queue that the study no longer declares (`cancel --all` removes"
+            f" them too): {', '.join(overview.undeclared[:3])}{more}"
         )
 
 
@@ -72,9 +73,9 @@ def _speed_cells(timing: dict[str, Any] | None) -> tuple[str, ...]:
     if not timing or timing["tokens_per_second"] is None:
         return ("",) * len(SPEED_HEADINGS)
     return (
-        f"{timing['seconds_left'] / 60:.1f} min" if timing["seconds_left"] else "",
+        duration(timing["seconds_left"]) if timing["seconds_left"] else "",
         f"{timing['tokens_per_second']:,.0f}",
         f"{timing['utilisation']:.0%}",
-        f"{timing['memory_bytes'] / 1e9:.2f} GB",
+        byte_size(timing["memory_bytes"]),
         f"{evaluation_share_of(timing):.1%}",
     )

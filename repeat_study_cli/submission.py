@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repeat_study.formatting import plural
 from repeat_study_cli.arguments import console, prepare_with_progress
 
 if TYPE_CHECKING:
@@ -73,5 +74,5 @@ def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, run
     submit_runs(ready, known.runs)
     if known.waiting:
         console.print(
-            f"{len(known.waiting)} more runs are not known yet: {known.waiting[0]}; repeat the command later to submit them"
+            f"not known yet: {plural(len(known.waiting), 'more run')}: {known.waiting[0]}; repeat the command later to submit"
         )

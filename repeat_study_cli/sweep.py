@@ -79,7 +79,7 @@ def sweep(
     if cluster is Cluster.LOCAL:
         from repeat_study_cli.run import train_with_parents
 
-        train_with_parents(declared, data_dir, runs_dir, processes)
+        train_with_parents(declared, data_dir, runs_dir, processes, study)
         return
     ready = prepare_with_progress(declared, data_dir)
     for stage, runs in ready.ancestors(runs_dir):

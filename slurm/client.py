@@ -48,7 +48,7 @@ def run_client(*command: str) -> str:
     """
     program = command[0]
     if not shutil.which(program):
-        raise InputError(f"{program}: not found on the PATH; SLURM jobs can only be managed where SLURM is installed")
+        raise InputError(f"{program}: not found on the PATH, so this machine cannot submit SLURM jobs")
     unfiltered = {name: value for name, value in os.environ.items() if not name.startswith(_FILTER_VARIABLES)}
     try:
         completed = subprocess.run(
@@ -70,12 +70,13 @@ def main_error(stderr: str) -> str:
 
 def max_array_size() -> int:
     """The cluster's MaxArraySize. Raises InputError if SLURM is missing, does not answer or allows no arrays."""
-    if not shutil.which("scontrol"):
+    try:
+        answer = run_client("scontrol", "show", "config")
+    except InputError as error:
         raise InputError(
-            "scontrol: not found on the PATH, so this machine cannot submit SLURM jobs;"
-            " to train here, use `sweep --cluster local` or `repeat-study run`"
-        )
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", run_client("scontrol", "show", "config"), re.MULTILINE)
+            f"{error}; to train on this machine, use `sweep --cluster local` or `repeat-study run`"
+        ) from error
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
     if not match or int(match[1]) < 1:
         raise InputError("scontrol: this cluster's MaxArraySize allows no job arrays")
     return int(match[1])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.plot import SavedPlot
+from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
 from analysis.report import digests, fine_tuning_section, html, introduction, published_comparison, tables
 from analysis.report.collect import Figures, Variant, collect
@@ -37,7 +38,7 @@ def write_report(
     if old.is_current(inputs):
         progress("nothing changed since the last report", 1.0)
         return old.console_table(), folder / PAGE
-    progress(f"reading {len(runs_digest)} runs", 0.0)
+    progress(f"reading {plural(len(runs_digest), 'run')}", 0.0)
     runs = load_runs(folder, names)
     console, written = _write(runs, Figures(old, new, code, runs_digest), progress)
     old.delete_files_not_in(written)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from analysis.formatting import plural
 from analysis.report.section import Note
 from analysis.runs import Runs
 from repeat_study.records.run_directory import Status
@@ -46,7 +47,7 @@ def notes(runs: Runs) -> Iterator[Note]:
             f"Left out: {name}. It was trained in the same way as {kept}, so it is not a second seed."
             for name, kept in runs.duplicates.items()
         ],
-        f"{len(runs.duplicates)} runs are left out, because others were trained in the same way.",
+        f"Left out: {plural(len(runs.duplicates), 'run')} trained in the same way as others.",
     )
     yield Note(list(_mixed_settings(runs)))
 

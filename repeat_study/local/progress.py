@@ -12,6 +12,7 @@ from rich.text import Text
 
 from repeat_study.config.run import Run
 from repeat_study.cost import relative_time
+from repeat_study.formatting import duration, plural
 from repeat_study.local.scheduler import Event, Restarted, Started
 from repeat_study.local.time_left import TimeLeft
 from repeat_study.records.outcome import Ended, Outcome
@@ -125,21 +126,13 @@ def summary_lines(
     """
     counts = Counter(end.outcome for end in ended.values())
     parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
-    lines = [f"{len(ended)} run{'s' * (len(ended) != 1)}: {', '.join(parts)}; took {duration(seconds)}"]
+    lines = [f"{plural(len(ended), 'run')}: {', '.join(parts)}; took {duration(seconds)}"]
     losses = {run.label: test_losses[run.name] for run in runs if run.name in test_losses}
     if losses:
         lowest, highest = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
         line = f"final test loss in nats per token: {losses[lowest]:.3f} ({lowest})"
         lines.append(line + (f" to {losses[highest]:.3f} ({highest})" if highest != lowest else ""))
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text of two units at most: `42 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def shorten_middle(text: str, width: int) -> str:

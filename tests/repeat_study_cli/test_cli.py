@@ -19,7 +19,7 @@ def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Inv
     before = call("status", "tiny", cwd=workplace)
     assert "2 pending" in before.stdout
     again = invoke("run", "tiny", cwd=trained)
-    assert again.stdout.count(": already done") == 2
+    assert "2 runs, all done" in again.stdout
     status = invoke("status", "studies/tiny.toml", cwd=trained)
     assert "2 done" in status.stdout and "64/64" in status.stdout
     folder = next((trained / "runs/tiny").glob("*clean*"))
@@ -44,10 +44,10 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         and "worst matches no run of tiny with model 1x16; there are 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
-    assert run.returncode == 0 and "2 runs of tiny are trained first" in run.stdout, run.stderr
+    assert run.returncode == 0 and "first 2 runs of tiny" in run.stdout, run.stderr
     assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = invoke("run", "child", *few, cwd=with_child)
-    assert "trained first" not in again.stdout and again.stdout.count(": already done") == 3
+    assert "first" not in again.stdout and "3 runs, all done" in again.stdout
     assert "3 done" in invoke("status", "child", *few, cwd=with_child).stdout
     report = invoke("report", "child", *few, cwd=with_child)
     assert report.returncode == 0 and "parent with f = 50%" in report.stdout, report.stderr
@@ -130,9 +130,12 @@ def test_a_run_is_named_by_label_name_or_folder(trained: Path, invoke: Invoke) -
 
 def test_weights_that_were_not_kept_do_not_come_back(trained: Path, invoke: Invoke) -> None:
     again = invoke("run", "tiny", "--keep-checkpoints", "all", cwd=trained)
-    (line,) = [line for line in again.stdout.splitlines() if "keep_checkpoints" in line]
-    assert "comes too late for 2 finished runs" in line and "delete their folders to train them again" in line
-    assert "keep_checkpoints" not in invoke("run", "tiny", cwd=trained).stdout
+    (line,) = [line for line in again.stdout.splitlines() if "keep-checkpoints" in line]
+    assert (
+        "2 runs finished without keeping intermediate weights" in line
+        and "delete their folders to train them again" in line
+    )
+    assert "keep-checkpoints" not in invoke("run", "tiny", cwd=trained).stdout
 
 
 def test_a_plan_counts_start_up_and_evaluation_in_its_time(workplace: Path, invoke: Invoke) -> None:
