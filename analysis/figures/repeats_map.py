@@ -1,4 +1,4 @@
-"""Harm, memorising, copying and induction heads against R, one line per size."""
+"""Harm, memorizing, copying and induction heads against R, one line per size."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -78,7 +78,7 @@ def plot(runs: Runs) -> Plot | Missing:
     left_out = f" Not measured here: {absent}." if absent else ""
     return Plot(
         NAME,
-        "Harm, memorising, copying and heads against R",
+        "Harm, memorizing, copying and heads against R",
         "Final numbers against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
         " copying loss on a paragraph, copying gain on random tokens, prefix matching of the best head. Dotted: the clean run for losses,"
         " the null for the other two. If harm is the price of memorising, it peaks where pool loss falls; copying and heads share this"
