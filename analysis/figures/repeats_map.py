@@ -11,7 +11,8 @@ from analysis.figures.style import colours
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs
-from repeat_study.records.metrics import BY_KEY, CLEAN_RUN, NATS, Direction, Metric
+from repeat_study.records.metric import CLEAN_RUN, NATS, Direction, Metric
+from repeat_study.records.metrics import BY_KEY
 
 NAME = "repeats_map"
 Color = tuple[float, ...]

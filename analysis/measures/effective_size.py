@@ -8,7 +8,8 @@ import pandas as pd
 from analysis.intervals import Bound, Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
 from analysis.runs import Runs, scaling_runs
-from repeat_study.records.metrics import BY_KEY, METRICS, Direction, Metric, further_test_loss
+from repeat_study.records.metric import Metric
+from repeat_study.records.metrics import BY_KEY, METRICS, further_test_loss
 
 TEST_LOSS = BY_KEY["test_loss"]
 SIZE_METRICS = tuple(metric for metric in METRICS if metric.multiplier)
@@ -27,7 +28,7 @@ def falling(metric: Metric, table: pd.DataFrame) -> pd.Series:
     A score between 0 and 1 counts as 1 - score [H22, fig. 6]. NaN for runs without the metric.
     """
     final = table.get(f"final_{metric.key}", pd.Series(float("nan"), table.index)).astype(float)
-    return 1 - final if metric.direction is Direction.HIGHER else final
+    return final if metric.is_loss else 1 - final
 
 
 def test_sets(runs: Runs) -> list[Metric]:
@@ -52,7 +53,7 @@ def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
         )
     if clean.parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw("it was not measured")
-    is_score = metric.direction is Direction.HIGHER
+    is_score = not metric.is_loss
     if is_score and (clean[f"final_{metric.key}"] <= 2 * clean[f"final_{metric.null_key}"]).all():
         return NoLaw("no clean run's score exceeds twice its null")
     law = _fitted(tuple(clean.parameters_non_embedding), tuple(falling(metric, clean)))

@@ -13,7 +13,7 @@ from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, siz
 from analysis.measures.peak_laws import PowerLawOfSize, at_worst, peak_law
 from analysis.measures.peaks import Peak, peaks
 from analysis.runs import Runs
-from repeat_study.records.metrics import Metric
+from repeat_study.records.metric import Metric
 
 COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]
 # H22 gives these metrics at f = 3% only.

@@ -20,7 +20,8 @@ from tensorboard.plugins.scalar import metadata as scalars
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from repeat_study.config.run import Run
-from repeat_study.records.metrics import METRICS, NATS, Metric, Null, further_test_loss
+from repeat_study.records.metric import NATS, Metric, Null
+from repeat_study.records.metrics import METRICS, further_test_loss
 from repeat_study.records.tables import Columns
 from repeat_study.records.tensorboard.events import PREFIX, event, event_files, file_header, hparams_value, image
 from repeat_study.records.tensorboard.heat_map import heat_map
@@ -109,7 +110,7 @@ def scalars_of(row: dict[str, Any]) -> Iterator[Scalar]:
 
 def _scalars(metric: Metric, row: dict[str, Any]) -> Iterator[Scalar]:
     if metric.tag and row.get(metric.key) is not None:
-        yield Scalar(metric.tag, metric.title, metric.description, row[metric.key] * metric.scale)
+        yield Scalar(metric.tag, metric.title, metric.guide, row[metric.key] * metric.scale)
     if isinstance(metric.null, Null) and metric.null.name and row.get(metric.null_key) is not None:
         title = f"{metric.null.name}, {metric.unit}"
         yield Scalar(f"{metric.tag}_null", title, metric.null.description, row[metric.null_key])

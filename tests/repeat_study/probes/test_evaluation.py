@@ -11,7 +11,8 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import PROBES, evaluator
 from repeat_study.probes.head_table import ABLATED_SEQUENCES
 from repeat_study.probes.text_losses import mean_losses
-from repeat_study.records.metrics import METRICS, Cost, further_test_loss
+from repeat_study.records.metric import Cost
+from repeat_study.records.metrics import METRICS, further_test_loss
 
 
 def rows_of(store: TokenStore, split: str) -> set[tuple[int, ...]]:

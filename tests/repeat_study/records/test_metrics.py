@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from repeat_study.records.metrics import BY_COLUMN, BY_KEY, METRICS, Null, further_test_loss
+from repeat_study.records.metric import Null
+from repeat_study.records.metrics import BY_COLUMN, BY_KEY, METRICS, further_test_loss
 
 
 def test_no_two_metrics_share_a_key_a_column_a_tag_or_a_title() -> None:

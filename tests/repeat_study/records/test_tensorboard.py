@@ -22,7 +22,8 @@ from data_prep.errors import InputError
 from data_prep.mixture import Spacing
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.records.metrics import METRICS, NATS, Metric, Null
+from repeat_study.records.metric import NATS, Metric, Null
+from repeat_study.records.metrics import METRICS
 from repeat_study.records.tensorboard.heat_map import CELL, MARGIN
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter, scalars_of
 from repeat_study.records.tensorboard.study_page import write_study_page
