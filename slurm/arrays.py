@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
-from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
 from slurm.submissions import jobs_by_run, read_submissions
 
@@ -38,7 +38,7 @@ def plan_arrays(
     parent_jobs: dict[str, dict[str, None]] = {}  # by model; a dict keeps the order and drops duplicates
     for run in runs:
         parent = run.parent
-        if not parent or RunDirectory(study_dir.parent / parent.study / parent.name).done.is_file():
+        if not parent or RunDirectory(study_dir.parent / parent.study / parent.name).status() is Status.DONE:
             ready.append(run)
             continue
         if not (jobs := jobs_of[parent.study].get(parent.name)):

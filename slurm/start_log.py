@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from repeat_study.records.json_lines import last_row
-from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.run_directory import RunDirectory, Status
 
 # A job is given up after this many starts in a row that saved nothing and did not leave in order.
 MAX_STARTS = 5
@@ -29,7 +29,7 @@ class StartLog:
         previous = self.path.read_text().splitlines() if self.path.is_file() else []
         now = json.dumps(self._progress())
         in_vain = len(list(takewhile(lambda line: line == now, reversed(previous))))
-        unfinished = [directory for directory in self.directories if not directory.done.is_file()]
+        unfinished = [directory for directory in self.directories if directory.status() is not Status.DONE]
         if in_vain >= MAX_STARTS and unfinished:
             reason = f"killed {in_vain} times in a row without progress (out of memory?); see the job's log"
             for directory in unfinished:

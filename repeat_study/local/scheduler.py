@@ -161,7 +161,7 @@ class LocalScheduler:
         unfinished: tuple[Run, ...] = ()
         for run in group.runs:
             directory = RunDirectory(self.study_dir / run.name)
-            if directory.done.is_file():
+            if directory.status() is Status.DONE:
                 self._record(Ended(run.name, Outcome.DONE))
             elif directory.failed.is_file():  # it diverged before the process died
                 self._record(Ended(run.name, Outcome.FAILED, directory.failure()))

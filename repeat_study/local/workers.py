@@ -16,7 +16,7 @@ from data_prep.files import AlreadyLocked, exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
-from repeat_study.records.outcome import Ended, Outcome, Progress
+from repeat_study.records.outcome import Ended, Outcome, Progress, reason_of
 from repeat_study.records.run_directory import RunDirectory
 
 # One thread: with several, small tensors become very slow as soon as another process uses a core. The malloc settings keep
@@ -187,5 +187,4 @@ def _locked(assignment: Assignment) -> Iterator[None]:
 def _ended(run: str, outcome: Outcome | Exception) -> Ended:
     if isinstance(outcome, Outcome):
         return Ended(run, outcome)
-    reason = str(outcome) if isinstance(outcome, InputError) else f"{type(outcome).__name__}: {outcome}"
-    return Ended(run, Outcome.FAILED, reason)
+    return Ended(run, Outcome.FAILED, reason_of(outcome))

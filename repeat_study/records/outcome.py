@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from data_prep.errors import InputError
+
 
 class Outcome(StrEnum):
     """How training a run ended."""
@@ -34,3 +36,17 @@ class Progress:
     resumed: bool = False
     tokens_per_second: float | None = None
     seconds_left: float | None = None
+
+
+class FileFault(RuntimeError):
+    """A run fails because a file is not what was written; the message names the file."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    named = isinstance(error, InputError | FileFault)  # its message names the place by itself
+    if isinstance(error, OSError) and error.strerror:
+        text, named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, True
+    else:
+        text = str(error)
+    return " ".join((text if named else f"{type(error).__name__}: {text}").split())

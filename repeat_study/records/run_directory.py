@@ -14,10 +14,9 @@ sessions.jsonl  one line per start: machine, device, precision, number of proces
 checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights only, if the run keeps them
 events.out...   TensorBoard events, a view of metrics.jsonl
 failed.json     why and at which step the run stopped; removed when it resumes
-done.json       written last: the run is complete
+done.json       written last: the run is complete; with the checksums of its records, see `records.completion`
 """
 
-import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +25,7 @@ from data_prep.errors import InputError
 from data_prep.files import is_locked, read_record, write_json
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
+from repeat_study.records.completion import ALTERED, AlteredRecord, altered_file, checksums, done_record
 from repeat_study.records.json_lines import Row, append_row, read_rows
 from repeat_study.records.spec_record import first_difference, spec_record
 
@@ -62,15 +62,23 @@ class RunDirectory:
         """The Parquet files that evaluations append to."""
         return self.heads, self.paragraph, self.test_sequences
 
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """The files that every evaluation adds to."""
+        return self.metrics, self.timing, *self.tables
+
     def weights_at(self, step: int) -> Path:
         """The file with the weights after `step` steps: a dict of `step`, `run` (its identity) and `model`, the decoder's
         state_dict."""
         return self.checkpoint.with_name(f"step-{step:09d}.pt")
 
     def status(self) -> Status:
-        """Read from the directory alone; a killed process releases its lock, so its run never counts as running."""
-        if self.done.is_file():
-            return Status.DONE
+        """Read from the directory alone; a killed process releases its lock, so its run never counts as running.
+
+        A run is done if its records match done.json. If they were altered afterwards, it has failed.
+        """
+        if record := done_record(self.done):
+            return Status.FAILED if altered_file(self.done, record) else Status.DONE
         if is_locked(self.lock):
             return Status.RUNNING
         if self.failed.is_file():
@@ -135,9 +143,17 @@ class RunDirectory:
             )
 
     def finish(self, expected: list[int]) -> None:
-        """Mark the run complete; asserts that it was evaluated at exactly the `expected` steps."""
+        """Mark the run complete. Raises AlteredRecord if a record lacks an evaluation of the `expected` steps."""
+        from repeat_study.records.tables import read_table, steps_in  # takes 0.1 s, and `status` needs none of it
+
         rows = self.rows()
-        assert [row["step"] for row in rows] == expected, f"{self.path}: evaluations are missing"
+        steps = {self.metrics: [row["step"] for row in rows], self.timing: [row["step"] for row in self.timings()]}
+        for path in self.tables:
+            if path.is_file() or (path == self.heads and any("prefix_matching" in row for row in rows)):
+                steps[path] = steps_in(read_table(path))
+        for path, recorded in steps.items():
+            if recorded != expected:
+                raise AlteredRecord(f"{path}: lacks evaluations that the run has written")
         last, timing = rows[-1], self.timings()[-1]
         record = {
             "steps": last["step"],
@@ -146,20 +162,15 @@ class RunDirectory:
             "train_seconds": timing["train_seconds"],
             "evaluation_seconds": timing["evaluation_seconds"],
             "evaluation_share": evaluation_share(timing),
-            "sha256": {path.name: _sha256(path) for path in (self.metrics, *self.tables) if path.is_file()},
+            **checksums(self.records),
         }
         write_json(self.done, record)
         self.failed.unlink(missing_ok=True)
 
     def check_unaltered(self) -> None:
-        """Raises InputError if a finished run's files changed after it finished."""
-        if self.done.is_file():
-            for name, expected in read_record(self.done, "sha256")["sha256"].items():
-                path = self.path / name
-                if not path.is_file() or _sha256(path) != expected:
-                    raise InputError(
-                        f"{path}: altered after the run was done; delete the run's folder to train it again"
-                    )
+        """Raises InputError if a finished run's files changed after it finished; reads them all."""
+        if (record := done_record(self.done)) and (path := altered_file(self.done, record, hash_all=True)):
+            raise InputError(f"{path}: {ALTERED}")
 
     def fail(self, reason: str, step: int | None = None) -> None:
         """Record why the run stopped, and at which step: by default, the last evaluated one. Its checkpoint stays."""
@@ -170,21 +181,20 @@ class RunDirectory:
 
     def failure(self) -> str:
         """Why and at which step the run failed."""
+        if (done := done_record(self.done)) and (path := altered_file(self.done, done)):
+            return f"{path}: {ALTERED}"
         record = read_record(self.failed, "reason", "step")
         return f"{record['reason']} (step {record['step']})"
 
 
 def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
     """Final test loss of the finished runs in a study's folder, by run name, in nats per token."""
-    done = {run.name: RunDirectory(study_dir / run.name).done for run in runs}
-    return {name: float(read_record(path, "test_loss")["test_loss"]) for name, path in done.items() if path.is_file()}
+    directories = {run.name: RunDirectory(study_dir / run.name) for run in runs}
+    done = {name: directory.done for name, directory in directories.items() if directory.status() is Status.DONE}
+    return {name: float(read_record(path, "test_loss")["test_loss"]) for name, path in done.items()}
 
 
 def evaluation_share(timing: Row) -> float:
     """Evaluation's share of all seconds up to a line of timing.jsonl."""
     spent = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
     return float(timing["evaluation_seconds"] / spent)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

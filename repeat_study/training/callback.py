@@ -16,8 +16,9 @@ from repeat_study.config.resources import Keep
 from repeat_study.model.hardware import describe, peak_memory
 from repeat_study.probes.evaluation import evaluate_lanes
 from repeat_study.probes.probe import Evaluation
+from repeat_study.records.completion import AlteredRecord
 from repeat_study.records.evaluations import append_evaluation
-from repeat_study.records.outcome import Progress
+from repeat_study.records.outcome import Progress, reason_of
 from repeat_study.training.divergence import Diverged, divergence_in_evaluation, divergence_in_training
 from repeat_study.training.lane import Clock, Lane
 from repeat_study.training.lightning_module import LanguageModelling
@@ -28,8 +29,8 @@ class RunCallback(lightning.Callback):
     """Evaluates runs and writes their records and checkpoints, always at the boundary between two steps.
 
     Metrics are written before the checkpoint of the same step, so a checkpoint never lacks its evaluation. Processes that share a
-    run all evaluate; only the lead process writes. If one of several lanes diverges, its run is marked failed, nothing more is
-    written about it, and the other lanes continue.
+    run all evaluate; only the lead process writes. If one of several lanes diverges, or its records are altered by somebody else, its
+    run is marked failed, nothing more is written about it, and the other lanes continue.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class RunCallback(lightning.Callback):
 
     @property
     def running(self) -> list[Lane]:
-        """Lanes that have not diverged."""
-        return [lane for lane in self.lanes if not lane.diverged]
+        """Lanes that have not failed."""
+        return [lane for lane in self.lanes if not lane.failure]
 
     @property
     def was_stopped(self) -> bool:
@@ -104,6 +105,8 @@ class RunCallback(lightning.Callback):
         due = self.step in self._due
         asked = self.session.process_group.any(self.session.stop_requested()) or self.step >= self.until
         stop = asked and self.step < self.run.steps
+        if due or stop:
+            self.session.check_store()  # before anything is written about steps that may have read altered tokens
         if due or stop or self.check_each_step:
             self._check_training_loss(pl_module)
         if due:
@@ -112,7 +115,7 @@ class RunCallback(lightning.Callback):
             self.until, stop = (
                 min(self.step, self.until),
                 True,
-            )  # the other lanes continue in a bundle without the diverged one
+            )  # the other lanes continue in a bundle without the failed one
         if due or stop:
             self._save(trainer, pl_module)
         if stop:
@@ -140,15 +143,16 @@ class RunCallback(lightning.Callback):
             self.lanes, out_of_range.tolist(), module.left_range.tolist(), strict=True
         ):
             # A single lane that is in range here is out of range on another process.
-            if (left or len(self.lanes) == 1) and not lane.diverged:
+            if (left or len(self.lanes) == 1) and not lane.failure:
                 self._give_up(lane, divergence_in_training(int(step) or self.step, loss, norm, module.largest_loss))
 
-    def _give_up(self, lane: Lane, error: Diverged) -> None:
-        """Mark a diverged run failed; raises the error if no other lane is left."""
-        lane.diverged = error
+    def _give_up(self, lane: Lane, error: Diverged | AlteredRecord) -> None:
+        """Mark a run failed; raises the error if no other lane is left."""
+        lane.failure = error
         self.checkpoint_io.drop(self.lanes.index(lane))
         if self.is_lead:
-            lane.directory.fail(f"{type(error).__name__}: {error}", error.step)
+            step = error.step if isinstance(error, Diverged) else self.step
+            lane.directory.fail(reason_of(error), step)
         if lane.tensorboard:
             lane.tensorboard.finish(succeeded=False)
         if not self.running:
@@ -167,12 +171,12 @@ class RunCallback(lightning.Callback):
             row: dict[str, Any] = {"step": self.step, "tokens": self.step * self.run.tokens_per_step}
             row |= means[number] | {"learning_rate": module.learning_rate(self.step, number)} | evaluations[number].row
             rows.append(row)
-            if not lane.diverged and (error := divergence_in_evaluation(row, self.step, module.largest_loss)):
+            if not lane.failure and (error := divergence_in_evaluation(row, self.step, module.largest_loss)):
                 self._give_up(lane, error)
         self._add_time("evaluation")
         tokens_per_second = trained_tokens / seconds if trained_tokens else None
         for lane, row, evaluation in zip(self.lanes, rows, evaluations, strict=True):
-            if not lane.diverged:
+            if not lane.failure:
                 self._record(lane, row, evaluation, tokens_per_second, module)
 
     def _record(
@@ -192,10 +196,16 @@ class RunCallback(lightning.Callback):
             "lanes": len(self.lanes),
             "seconds_left": seconds_left,
         }
-        if lane.tensorboard:
+        if lane.tensorboard and lane.watch:
+            try:
+                lane.watch.check()
+            except AlteredRecord as error:
+                self._give_up(lane, error)
+                return
             append_evaluation(
                 lane.directory, row, timing, evaluation.heads, evaluation.paragraph, evaluation.test_sequences
             )
+            lane.watch.remember()
             lane.tensorboard.add(row | timing, evaluation.heads)
         loss = row["test_loss"]
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))
@@ -214,7 +224,7 @@ class RunCallback(lightning.Callback):
         if self.step in self._kept:
             weights = decoder_weights(trainer.strategy.lightning_module_state_dict())  # gathered if they are sharded
             for number, lane in enumerate(self.lanes if self.is_lead else []):
-                if not lane.diverged:
+                if not lane.failure:
                     lane_weights = {key: value[number : number + 1].clone() for key, value in weights.items()}
                     keep_weights(lane.directory, lane.run, self.step, lane_weights)
         self._add_time("saving")

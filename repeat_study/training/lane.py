@@ -7,6 +7,7 @@ from repeat_study.checkpoints.parents import FinishedParent, finished_parent, pa
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import precision_name
 from repeat_study.probes.evaluation import Evaluator, evaluator
+from repeat_study.records.completion import AlteredRecord, RecordWatch
 from repeat_study.records.evaluations import heads_of, rewind
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter
@@ -39,7 +40,8 @@ class Lane:
     previous_rows: list[dict[str, Any]] = field(default_factory=list)  # evaluations before the step it resumes from
     clock: Clock = field(default_factory=Clock)
     tensorboard: TensorBoardWriter | None = None  # on the lead process only
-    diverged: Diverged | None = None  # once set, nothing more is written about the run
+    watch: RecordWatch | None = None  # of its records; on the lead process only
+    failure: Diverged | AlteredRecord | None = None  # once set, nothing more is written about the run
 
     def open_tensorboard(self) -> None:
         """Start the run's events, with those of the previous rows written again."""
@@ -62,4 +64,6 @@ def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) ->
         directory.check_precision(precision_name(session.resources))
         evaluated = [due for due in run.evaluation.steps(run.steps) if due <= step] if step else []
         lane.previous_rows = rewind(directory, step or -1, evaluated)
+        lane.watch = RecordWatch(directory.records)
+        lane.watch.remember()
     return lane

@@ -17,7 +17,8 @@ from repeat_study.checkpoints.parents import load_parent_weights
 from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import matmul_dtype, uses_cuda
-from repeat_study.records.outcome import Outcome
+from repeat_study.records.completion import AlteredRecord
+from repeat_study.records.outcome import Outcome, reason_of
 from repeat_study.training.callback import RunCallback
 from repeat_study.training.datamodule import MixtureDataModule
 from repeat_study.training.dataset import MixtureDataset, tokens_on_device
@@ -55,7 +56,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
             trainer = _lightning_trainer(lanes[0], callback, session)
             data = MixtureDataModule(dataset, pin_memory=uses_cuda(resources) and not dataset.on_device)
             checkpoint = lanes[0].directory.checkpoint if start else None
-            with suppress(Diverged):  # raised for the last lane; the error is in the lane
+            with suppress(Diverged, AlteredRecord):  # raised for the last lane; the error is in the lane
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         for lane in callback.running:
             if lane.tensorboard and callback.step == steps:
@@ -64,22 +65,33 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
         for lane in lanes:
             if lane.tensorboard:
                 lane.tensorboard.close()
-    return _record_endings(lanes, callback, session.process_group)
+    return _record_endings(lanes, callback)
 
 
-def _record_endings(lanes: Sequence[Lane], callback: RunCallback, process_group: ProcessGroup) -> dict[str, Ending]:
+def _record_endings(lanes: Sequence[Lane], callback: RunCallback) -> dict[str, Ending]:
     """Mark complete runs as done; returns by name how the runs that ended did."""
     endings: dict[str, Ending] = {}
     for lane in lanes:
-        if lane.diverged:
-            endings[lane.run.name] = lane.diverged
+        if lane.failure:
+            endings[lane.run.name] = lane.failure
         elif callback.step == lane.run.steps:
-            if process_group.is_lead:
-                lane.directory.finish(callback.evaluation_steps)
-            endings[lane.run.name] = Outcome.DONE
+            endings[lane.run.name] = _finish(lane, callback.evaluation_steps)
         elif callback.was_stopped:
             endings[lane.run.name] = Outcome.INTERRUPTED
     return endings
+
+
+def _finish(lane: Lane, evaluated: list[int]) -> Ending:
+    """Mark a run as done, or as failed if its records are not what was written."""
+    if not lane.watch:  # not on the lead process
+        return Outcome.DONE
+    try:
+        lane.watch.check()
+        lane.directory.finish(evaluated)
+    except AlteredRecord as error:
+        lane.directory.fail(reason_of(error), lane.run.steps)
+        return error
+    return Outcome.DONE
 
 
 def _dataset(runs: Sequence[Run], session: Session) -> MixtureDataset:

@@ -8,6 +8,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.records.outcome import Progress
 from repeat_study.training.distributed import ProcessGroup
+from repeat_study.training.store_watch import ADVICE, AlteredStore, StoreWatch
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,16 @@ class Session:
     store: TokenStore
     resources: Resources
     process_group: ProcessGroup
+    store_watch: StoreWatch
     report: Callable[[Progress], None]  # called at every evaluation
     should_stop: Callable[[], bool]  # called after every step
     terminated: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM, whenever it arrives
+
+    def check_store(self) -> None:
+        """Raise AlteredStore, on every process, if the store was altered since training started."""
+        path = self.store_watch.altered()
+        if self.process_group.any(path is not None):
+            raise AlteredStore(f"{path or self.store.folder}: altered while runs trained on it; {ADVICE}")
 
     def stop_requested(self) -> bool:
         """Whether the caller or SIGTERM asks this process to stop."""

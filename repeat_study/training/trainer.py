@@ -20,13 +20,14 @@ from repeat_study.checkpoints.files import checkpointed_step
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.model.hardware import uses_cuda
-from repeat_study.records.outcome import Outcome, Progress
-from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.outcome import Outcome, Progress, reason_of
+from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import bundle_key
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.lane import Lane, open_lane
 from repeat_study.training.lockstep import Ending, train_lanes
 from repeat_study.training.session import Session
+from repeat_study.training.store_watch import StoreWatch
 
 Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ def train_bundle(
     The arguments are those of `train`. Raises errors that concern all runs, after recording them in every unfinished run.
     """
     resources = resources or Resources()
-    session = Session(store, resources, ProcessGroup.from_environment(), report, should_stop)
+    session = Session(store, resources, ProcessGroup.from_environment(), StoreWatch(store), report, should_stop)
     directories = {run: RunDirectory(study_dir / run.name) for run in runs}
     assert len(runs) == 1 or session.process_group.world == 1, "processes can share one run only"
     assert len({bundle_key(run) for run in runs}) == 1, "these runs cannot share a bundle"
@@ -106,11 +107,12 @@ def _claim(run: Run, directory: RunDirectory, store: TokenStore, locks: ExitStac
         directory.make()
         locks.enter_context(exclusive_lock(directory.lock))
         directory.claim(run, store)
+        directory.check_unaltered()
     except AlreadyLocked:
         return Outcome.BUSY
     except InputError as error:
         return error
-    if directory.done.is_file():
+    if directory.status() is Status.DONE:
         return Outcome.ALREADY_DONE
     directory.failed.unlink(missing_ok=True)
     return None
@@ -198,7 +200,7 @@ def _for_each_run(
 
 def _mark_failed(directories: Sequence[RunDirectory], error: Exception) -> None:
     for directory in directories:
-        if directory.done.is_file():
+        if directory.status() is Status.DONE:
             continue
-        with suppress(OSError):  # a full disk must not hide the error that it caused
-            directory.fail(f"{type(error).__name__}: {error}")
+        with suppress(OSError, InputError):  # a full disk must not hide the error that it caused
+            directory.fail(reason_of(error))

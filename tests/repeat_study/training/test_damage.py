@@ -1,7 +1,10 @@
 """Damage to what a run has written: every flipped bit, altered record and forged file gives one line."""
 
+import json
+import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,10 @@ from repeat_study.checkpoints.files import read_weights
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.probes.checkpoint_probe import load_trained
-from repeat_study.records.outcome import Outcome
-from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.completion import AlteredRecord, checksums
+from repeat_study.records.outcome import Outcome, Progress
+from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.training.store_watch import AlteredStore
 from repeat_study.training.trainer import train, train_bundle
 
 
@@ -103,3 +108,157 @@ def test_a_damaged_checkpoint_stops_its_own_lane_only(runs: list[Run], store: To
     endings = train_bundle(bundle, store, tmp_path)
     assert "does not match its checksum" in str(endings[bundle[0].name])
     assert [endings[run.name] for run in bundle[1:]] == [Outcome.DONE] * 2
+
+
+@pytest.fixture(scope="module")
+def finished(study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("finished")
+    run = study.runs(store.fingerprint)[1]
+    assert train(run, store, folder) is Outcome.DONE
+    return RunDirectory(folder / run.name)
+
+
+@pytest.fixture
+def done(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of a finished run to damage."""
+    return RunDirectory(Path(shutil.copytree(finished.path, tmp_path / finished.path.name)))
+
+
+def rewrite(path: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[]", "null", "{", '{"test_loss": 1.0}', '{"sha256": {}, "steps": 64}', "[" * 100_000, "\0",
+     '{"steps": 64, "tokens": 1, "test_loss": 1, "sha256": 3}'],
+)  # fmt: skip
+def test_an_empty_or_made_up_done_json_is_not_done(
+    content: str, damaged: RunDirectory, runs: list[Run], store: TokenStore, finished: RunDirectory
+) -> None:
+    damaged.done.write_text(content)
+    folder = damaged.path.parent
+    assert damaged.status() is Status.INTERRUPTED and not final_test_losses(folder, runs)
+    assert train(runs[1], store, folder) is Outcome.DONE, "it is trained to its end"
+    assert damaged.status() is Status.DONE
+    assert damaged.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "timing.jsonl", "heads.parquet", "paragraph.parquet", "test_sequences.parquet"]
+)
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_done_run_whose_records_changed_is_not_done(
+    name: str, removed: bool, done: RunDirectory, runs: list[Run], store: TokenStore
+) -> None:
+    path, folder = done.path / name, done.path.parent
+    assert done.status() is Status.DONE and final_test_losses(folder, runs)
+    if removed:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3] + b"7}\n")
+    assert done.status() is Status.FAILED and not final_test_losses(folder, runs)
+    message = rf"{name}: altered after the run was done; delete the run's folder to train it again"
+    assert message in done.failure()
+    with pytest.raises(InputError, match=message):
+        train(runs[1], store, folder)
+
+
+def test_an_edited_done_json_is_not_done(done: RunDirectory, runs: list[Run]) -> None:
+    rewrite(done.done, lambda record: record.update(test_loss=0.1))
+    assert done.status() is Status.FAILED and "done.json: altered" in done.failure()
+    assert not final_test_losses(done.path.parent, runs)
+
+
+def test_a_done_run_of_an_earlier_version_or_a_copied_one_is_done(done: RunDirectory) -> None:
+    """Without stamps, or with those of the original, the checksums decide."""
+    for path in (done.metrics, done.heads):
+        os.utime(path, ns=(1, 1))
+    assert done.status() is Status.DONE
+    rewrite(done.done, lambda record: record.pop("stamps"))
+    assert done.status() is Status.DONE
+    done.heads.write_bytes(done.heads.read_bytes()[:-1])
+    assert done.status() is Status.FAILED
+
+
+def test_the_state_of_a_done_run_is_read_without_its_records(
+    done: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(done.done, lambda record: record.update(checksums(done.records)))
+    monkeypatch.setattr("repeat_study.records.completion.sha256_file", lambda path: pytest.fail(f"read {path}"))
+    assert done.status() is Status.DONE
+
+
+def alter_at(step: int, alter: Callable[[], object]) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            alter()
+
+    return report
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "timing.jsonl", "heads.parquet", "paragraph.parquet", "test_sequences.parquet"]
+)
+@pytest.mark.parametrize("step", [32, 64])
+def test_a_record_that_changes_while_the_run_trains_fails_it(
+    name: str, step: int, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, directory = runs[1], RunDirectory(tmp_path / runs[1].name)
+    path = directory.path / name
+    with pytest.raises(AlteredRecord, match=rf"{name}: removed while the run was training"):
+        train(run, store, tmp_path, alter_at(step, path.unlink))
+    assert directory.status() is Status.FAILED and f"{name}: removed while" in directory.failure()
+    assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
+    with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to step \d+, where the checkpoint is; delete"):
+        train(run, store, tmp_path)
+
+
+def test_an_altered_record_ends_its_own_lane_only(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    bundle = [run for run in runs if run.model == "1x16"]
+    path = RunDirectory(tmp_path / bundle[1].name).metrics
+
+    def alter(progress: Progress) -> None:
+        if progress.step == 32 and progress.run == bundle[1].name:
+            path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+
+    endings = train_bundle(bundle, store, tmp_path, alter)
+    assert [endings[run.name] for run in (bundle[0], bundle[2])] == [Outcome.DONE] * 2
+    assert "metrics.jsonl: altered by another process while the run was training" in str(endings[bundle[1].name])
+    assert RunDirectory(tmp_path / bundle[1].name).status() is Status.FAILED
+
+
+def test_a_record_that_is_only_touched_is_right(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / runs[0].name)
+    assert train(runs[0], store, tmp_path, alter_at(32, lambda: os.utime(directory.heads))) is Outcome.DONE
+
+
+@pytest.fixture
+def own_store(store: TokenStore, tmp_path: Path) -> TokenStore:
+    return TokenStore(Path(shutil.copytree(store.folder, tmp_path / "store")))
+
+
+def alter_tokens(store: TokenStore) -> None:
+    with (store.folder / "train.tokens").open("r+b") as file:
+        file.write(b"\1\0" * 50)
+
+
+def test_a_store_altered_while_runs_train_fails_them_before_anything_is_written(
+    own_store: TokenStore, runs: list[Run], store: TokenStore, tmp_path: Path, finished: RunDirectory
+) -> None:
+    run, folder = runs[1], tmp_path / "runs"
+    directory = RunDirectory(folder / run.name)
+    with pytest.raises(AlteredStore, match=r"train.tokens: altered while runs trained on it; delete the store's"):
+        train(run, own_store, folder, alter_at(32, lambda: alter_tokens(own_store)))
+    assert directory.rows()[-1]["step"] == 32 and "train.tokens: altered" in directory.failure()
+    with pytest.raises(InputError, match=r"train.tokens: does not match its checksum in the manifest"):
+        train(run, TokenStore(own_store.folder), folder)
+    assert train(run, store, folder) is Outcome.DONE
+    assert directory.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+def test_a_store_that_is_only_touched_is_right(own_store: TokenStore, runs: list[Run], tmp_path: Path) -> None:
+    tokens = own_store.folder / "train.tokens"
+    assert train(runs[0], own_store, tmp_path / "runs", alter_at(32, lambda: os.utime(tokens))) is Outcome.DONE
