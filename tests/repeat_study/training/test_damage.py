@@ -212,6 +212,8 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
         train(run, store, tmp_path, alter_at(step, path.unlink))
     assert directory.status() is Status.FAILED and f"{name}: removed while" in directory.failure()
     assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
+    if name == "test_sequences.parquet":
+        return  # runs of older versions have none, so such a run continues without
     with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to step \d+, where the checkpoint is; delete"):
         train(run, store, tmp_path)
 
