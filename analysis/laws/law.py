@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from analysis.formatting import short_count, span
 from analysis.laws.points import Floats, Points
 
 Constants = Mapping[str, float]
@@ -62,6 +63,15 @@ def with_fixed(law: Law, name: str, title: str, **values: float) -> Law:
     return replace(law, name=name, title=title, constants=free, fixed=values, variants=(), caveat="", published=None)
 
 
+_DOMAIN_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "params": ("parameters", short_count),
+    "tokens": ("tokens", short_count),
+    "fraction": ("repeated fraction", "{:.3g}".format),
+    "repeats": ("repeats", lambda value: f"{value:,.4g}" if value < 1e4 else short_count(value)),
+    "tokens_per_param": ("tokens per parameter", "{:.3g}".format),
+}
+
+
 @dataclass(frozen=True)
 class Domain:
     """Smallest and largest value of every column that a law was fitted on."""
@@ -81,8 +91,8 @@ class Domain:
         for name, value in values.items():
             low, high = getattr(self, name)
             if value is not None and not low / 1.01 <= value <= high * 1.01:
-                fitted_on = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-                clauses.append(f"{name.replace('_', ' ')} {value:.3g} (fitted on {fitted_on})")
+                name_in_words, form = _DOMAIN_WORDS[name]
+                clauses.append(f"{name_in_words} {form(value)} (fitted on {span((low, high), form)})")
         return clauses
 
 

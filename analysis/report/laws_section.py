@@ -24,9 +24,9 @@ CONSTANTS = (
 def section(runs: Runs) -> Section | Missing:
     """Which law predicts best, how each predicts held-out runs, and all constants."""
     laws = fit_study(runs)
-    if not laws.fits:
-        return Missing("laws", "; ".join(dict.fromkeys(laws.reasons.values())))
     titles = {law.name: law.title for law in LAWS}
+    if not laws.fits:
+        return Missing("laws", "; ".join(f"{titles[name]}: {reason}" for name, reason in laws.reasons.items()))
     sentences = [laws.verdict] if laws.verdict else []
     sentences += [
         f"{titles[name]} ({name}): root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"

@@ -52,4 +52,5 @@ class Page:
 
 def missing_section(missing: Sequence[Missing]) -> Section:
     """Every figure or section that this study lacks the runs for."""
-    return Section("Not shown, and why", [f"{figure.name}: {figure.reason}." for figure in missing])
+    sentences = [f"{figure.name.replace('_', ' ').capitalize()}: {figure.reason}." for figure in missing]
+    return Section("Not shown, and why", sentences)

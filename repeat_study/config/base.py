@@ -42,6 +42,9 @@ def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str
         return f"{location}: unknown key; {hint}accepted are {', '.join(accepted)}"
     if first["type"] == "missing":
         return f"{location}: missing; a value is required"
+    if first["type"] == "union_tag_invalid":
+        kinds = first["ctx"]["expected_tags"].replace("'", '"')
+        return f"{location}: unknown kind {first['ctx']['tag']!r}; accepted are {kinds}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{location}: {message}, found {first['input']!r}"
 

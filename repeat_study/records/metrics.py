@@ -229,7 +229,7 @@ METRICS = (
     ),
     Metric(
         "previous_token",
-        "attention to the token before",
+        "previous token",
         FRACTION,
         Direction.HIGHER,
         "the best previous-token head's attention to the previous token",

@@ -35,7 +35,7 @@ LAPTOP = STUDIES / "laptop.toml"
         ("grid.9.seed=1", "the study has no key 'grid.9.seed'"),
         ("grid=[]", "grid: list should have at least 1 item"),
         ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
-        ('data.source="nowhere"', "data.source: input tag 'nowhere' found using 'kind' does not match any of the expected tags"),
+        ('data.source="nowhere"', "data.source: unknown kind 'nowhere'; accepted are"),
         ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; accepted are"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
         ("nonsense.x=1", "nonsense: unknown key; accepted are data, evaluate, evaluation, finetune, grid, models, name, "),
