@@ -125,9 +125,12 @@ class StoreBuilder:
                 characters += len(document.text)
                 if characters >= TOKENIZER_CHARACTERS:
                     return
-        if not characters:
-            counts = f"{report.read} documents read, {report.empty} of them empty and {report.bad} malformed"
-            raise InputError(f"data.source: no text for the training split ({counts}); give more text")
+        if characters:
+            return
+        if report.kept:
+            raise InputError(self._empty_split("train", report.kept, report.kept))
+        counts = f"{report.read} documents read, {report.empty} of them empty and {report.bad} malformed"
+        raise InputError(f"data.source: no text for the training split ({counts}); give more text")
 
     def _documents(self) -> Iterator[Document]:
         for document in documents(self.spec.source, self.report):
@@ -214,7 +217,30 @@ class StoreBuilder:
     def _close(self, writers: dict[Split, SplitWriter]) -> dict[str, dict[str, int]]:
         """Close the files; returns the counts of each split. Raises InputError if a split is empty."""
         counts = {str(split): writer.close() for split, writer in writers.items()}
-        for split, count in counts.items():
-            if not count["documents"] and not (split == "train" and self.spec.test_fraction == 1):
-                raise InputError(f"data: the {split} split is empty; give more text or another test_fraction")
+        for split in SPLITS:
+            if not counts[split]["documents"] and not (split == "train" and self.spec.test_fraction == 1):
+                raise InputError(self._empty_split(split, self.taken, self.report.kept))
         return counts
+
+    def _empty_split(self, empty: Split, taken: int, kept: int) -> str:
+        """The error for an empty split, of which all `taken` documents are in the other; `kept` have been read so far."""
+        name, other = ("training", "test") if empty == "train" else ("test", "training")
+        text = f"data: no {name} text:"
+        if self.spec.test_fraction == 1:
+            return (
+                f"{text} test_fraction = 1 leaves none to train a tokenizer on; set data.tokenizer or another fraction"
+            )
+        if kept == 1:
+            return (
+                f"{text} the corpus is one document, and documents are never cut, so all of it is {other} text; give several"
+                " files, or a .jsonl file with one document per line"
+            )
+        if taken < kept:
+            return (
+                f"{text} data.max_tokens = {self.spec.max_tokens} is reached after {taken} documents, all of them {other}"
+                " text; set more tokens or give shorter documents"
+            )
+        return (
+            f"{text} all {taken} documents are {other} text at test_fraction = {self.spec.test_fraction}; give more documents"
+            " or another test_fraction"
+        )

@@ -14,7 +14,6 @@ from data_prep.errors import InputError
 from data_prep.sources import Document
 
 BATCH_CHARACTERS = 2_000_000  # per call of the encoder: keeps all cores busy with about 100 MB of memory
-MOST_CHARACTERS = 10_000_000  # of a document: encoding takes about 170 bytes per character
 IN_FLIGHT = 2  # batches: one in the encoder and one queued, so that the encoder is never idle
 
 
@@ -30,7 +29,7 @@ class EncodedBatch:
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[EncodedBatch]:
     """Encode documents in order, in batches. The encoder releases the interpreter lock while it works.
 
-    Raises InputError if a document is too long or the tokenizer cannot encode it.
+    Raises InputError if the tokenizer cannot encode a document.
     """
     # If a document quotes the end-of-text token, encode it as ordinary text.
     tokenizer.encode_special_tokens = True
@@ -63,11 +62,6 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     characters = 0
     for document in documents:
-        if len(document.text) > MOST_CHARACTERS:
-            raise InputError(
-                f"{document.name}: {len(document.text)} characters in one document, at most {MOST_CHARACTERS}"
-                " accepted; split it"
-            )
         batch.append(document)
         characters += len(document.text)
         if characters >= BATCH_CHARACTERS:

@@ -30,8 +30,9 @@ def _open_or_build(spec: DataSpec, data_dir: Path, progress: Progress) -> TokenS
     folder = data_dir / spec.store_name
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{data_dir}: cannot hold token stores: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"{str(data_dir)!r}: cannot hold token stores: {reason}") from error
     if (folder / MANIFEST).is_file():
         return TokenStore(folder, verify=True)
     lock = data_dir / f".{spec.store_name}.lock"

@@ -1,6 +1,7 @@
 """A token store: memory-mapped tokens of two splits, document offsets and names, the tokenizer and a sealed manifest."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ class TokenStore:
     def natural_repeats(self) -> dict[str, int | float]:
         """Statistics of text that repeats in the corpus itself, see `data_prep.natural_repeats`.
 
-        Computed at the first call (seconds per 20M tokens) and cached in the store's folder.
+        Computed at the first call (seconds per 20M tokens) and cached in the store's folder if it is writable.
         """
         path = self.folder / NATURAL_REPEATS
         if path.is_file():
@@ -100,7 +101,8 @@ class TokenStore:
             if record.pop("fingerprint") == self.fingerprint:
                 return record
         statistics = natural_repeats(self.train, self.test)
-        write_json(path, {"fingerprint": self.fingerprint, **statistics})
+        with suppress(InputError):  # a read-only store is examined again every time
+            write_json(path, {"fingerprint": self.fingerprint, **statistics})
         return statistics
 
     def offsets(self, split: Split) -> npt.NDArray[np.int64]:

@@ -62,6 +62,11 @@ class SourceReport:
     bad: int = 0
     bad_named: list[str] = field(default_factory=list)  # the first NAMED_ROWS, each "file:row: reason"
 
+    @property
+    def kept(self) -> int:
+        """Documents kept."""
+        return self.read - self.duplicates - self.empty - self.bad
+
     def add_bad(self, row: BadRow, limit: int | None) -> None:
         """Count a bad row. Raises InputError if there are now more than `limit` (None: no limit)."""
         self.read += 1

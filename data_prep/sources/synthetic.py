@@ -60,6 +60,11 @@ class Synthetic(Source):
         for number in count():
             yield Document.of(f"synthetic:{number}", _text(self, number, words, after, cumulative))
 
+    @property
+    def bad_row_limit(self) -> int:
+        """No document may be too long: all have about the same length, so skipping them would not end."""
+        return 0
+
     def fixed_vocabulary(self) -> list[str]:
         """All words and markers."""
         return words_of(self)

@@ -149,12 +149,57 @@ def test_names_with_line_breaks_and_undecodable_bytes_stay_one_line_each(tmp_pat
         assert len(store.document_names(split)) == store.manifest["splits"][split]["documents"]
 
 
-def test_a_document_that_is_too_long_to_encode_is_refused(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_document_that_is_too_long_to_encode_counts_as_malformed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.encoding.MOST_CHARACTERS", 1000)
-    with pytest.raises(InputError, match=r"characters in one document, at most 1000 accepted; split it"):
-        prepare(spec_of(corpus / "json"), tmp_path)
+    monkeypatch.setattr("data_prep.sources.MOST_CHARACTERS", 1000)
+    (tmp_path / "corpus").mkdir()
+    for number in range(30):
+        (tmp_path / "corpus" / f"{number}.txt").write_text(f"a text with number {number}\n" * 5)
+    (tmp_path / "corpus" / "long.txt").write_text("x" * 1001)
+    source = {"kind": "files", "paths": [str(tmp_path / "corpus")]}
+    fields = {"vocabulary": 257, "test_fraction": 0.5}
+    with pytest.raises(InputError, match=r"long\.txt: 1001 characters in one document, at most 1000 .*max_bad_rows: 0"):
+        prepare(spec_of(tmp_path, source=source, **fields), tmp_path / "data")
+    store = prepare(spec_of(tmp_path, source=source | {"max_bad_rows": 1}, **fields), tmp_path / "data")
+    assert sum(split["documents"] for split in store.manifest["splits"].values()) == 30
+    assert store.manifest["corpus"]["bad_named"] == [
+        "long.txt: 1001 characters in one document, at most 1000 accepted; split it"
+    ]
+
+
+def test_a_synthetic_language_of_too_long_documents_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.sources.MOST_CHARACTERS", 100)
+    with pytest.raises(InputError, match=r"synthetic:0: \d+ characters in one document, at most 100 accepted"):
+        prepare(DataSpec.model_validate({"source": "synthetic", "max_tokens": 1000}), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["to be or not to be\n" * 500, "whether it is nobler\n" * 500, "in the mind\n" * 500])
+@pytest.mark.parametrize("max_tokens", [100, 10**9])
+def test_a_corpus_of_one_document_is_named_as_such(tmp_path: Path, text: str, max_tokens: int) -> None:
+    (tmp_path / "input.txt").write_text(text)
+    (tmp_path / "copy.txt").write_text(text)
+    spec = spec_of(tmp_path, vocabulary=257, test_fraction=0.5, max_tokens=max_tokens)
+    with pytest.raises(
+        InputError, match=r"data: no (test|training) text: the corpus is one document, .*\.jsonl file with"
+    ):
+        prepare(spec, tmp_path / "data")
+
+
+def test_an_empty_split_names_its_reason(corpus: Path, tmp_path: Path) -> None:
+    for fraction, empty, other in ((1e-9, "test", "training"), (1 - 1e-9, "training", "test")):
+        with pytest.raises(
+            InputError, match=rf"data: no {empty} text: all \d documents are {other} text at test_fraction ="
+        ):
+            prepare(spec_of(corpus / "json", test_fraction=fraction), tmp_path)
+    with pytest.raises(
+        InputError, match=r"data: no test text: data\.max_tokens = 10 is reached after 1 documents, all of"
+    ):
+        prepare(spec_of(corpus / "json", max_tokens=10, test_fraction=1e-9), tmp_path)
+    with pytest.raises(
+        InputError, match=r"data: no training text: test_fraction = 1 leaves none to train a tokenizer on"
+    ):
+        prepare(spec_of(corpus / "json", test_fraction=1), tmp_path)
 
 
 def test_a_build_killed_after_sealing_is_resumed(
@@ -301,13 +346,14 @@ def test_a_corpus_that_changed_during_an_interruption_is_detected(corpus: Path, 
     assert (scratch / JOURNAL).exists()
 
 
+@pytest.mark.parametrize("limit", [1000, 200_000], ids=["while the tokenizer is saved", "while tokens are written"])
 def test_a_full_disk_gives_a_one_line_error_and_the_build_can_be_resumed(
-    corpus: Path, tmp_path: Path, uninterrupted: TokenStore
+    corpus: Path, tmp_path: Path, uninterrupted: TokenStore, limit: int
 ) -> None:
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing past the limit raises an error
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, old[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
         with pytest.raises(
             InputError, match=r"cannot be written: File too large; free some space and run again"
         ) as caught:
@@ -348,6 +394,13 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus" / "empty.txt").touch()
     with pytest.raises(InputError, match=r"no text for the training split \(1 documents read, 1 of them empty"):
         prepare(spec_of(tmp_path / "corpus"), tmp_path / "data")
+
+
+def test_a_data_folder_that_cannot_exist_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "a\0b", tmp_path / "file" / "data"):
+        with pytest.raises(InputError, match=r"cannot hold token stores: (embedded null byte|Not a directory)"):
+            prepare(spec_of(corpus), folder)
 
 
 def test_a_folder_in_place_of_the_store_is_left_untouched(corpus: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.sources import Document, SourceReport, documents
-from data_prep.token_store import MANIFEST, SPLITS, TokenStore
+from data_prep.token_store import MANIFEST, NATURAL_REPEATS, SPLITS, TokenStore
 
 
 @pytest.fixture
@@ -54,6 +56,20 @@ def test_each_document_is_in_the_split_that_its_content_decides_and_in_no_other(
     for document in documents(data_spec.source, SourceReport()):
         expected[data_spec.split_of(document)].add(document.digest)
     assert digests == expected
+
+
+def test_natural_repeats_need_no_writable_store(store: TokenStore, copy: Path) -> None:
+    expected = store.natural_repeats()
+    (copy / NATURAL_REPEATS).unlink(missing_ok=True)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing past the limit raises an error
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, old[1]))
+        assert TokenStore(copy).natural_repeats() == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(copy.glob("*natural*")) == sorted(copy.glob(".*tmp")) == []
 
 
 def truncate(folder: Path) -> None:
