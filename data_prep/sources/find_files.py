@@ -70,7 +70,8 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
             for file in known:
                 names.setdefault(file.resolve(), (file.relative_to(root).as_posix(), file))
         except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
-            raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            place, reason = getattr(error, "filename", None) or path, getattr(error, "strerror", None) or error
+            raise InputError(f"{place}: cannot be read: {reason}") from error
         hidden_here = {file for folder in folders for file in folder.hidden}
         if not known:
             note = f"; hidden files and folders skipped: {len(hidden_here)}" if hidden_here else ""

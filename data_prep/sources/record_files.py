@@ -24,11 +24,8 @@ BLOCK_BYTES = 1 << 20  # read at once
 COLUMNS_LISTED = 20  # in an error
 WINDOW_TOO_LARGE = "requires too much memory"  # in pyarrow's error for a Zstandard window above 128 MB
 LARGEST_WINDOW = 2**31  # bytes; `zstd --long=31` writes it
+COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 COMPRESSED_BYTES = 1 << 16  # decompressed at once; more would need much memory where text compresses well
-LONG_WINDOW_ADVICE = (
-    "cannot be read: its Zstandard window is above 128 MB; pip install zstandard, or compress it again without --long"
-    " (zstd -d --long=31, then zstd)"
-)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -36,26 +33,24 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
     A line may begin with a byte-order mark: files that were joined have one in the middle.
     """
-    with _open_lines(path) as stream:
-        for number, line in enumerate(io.BufferedReader(stream, BLOCK_BYTES), 1):
-            content = line.removeprefix(codecs.BOM_UTF8)
-            if content and not content.isspace():
-                yield number, content
+    number = 0
+    try:
+        # pyarrow's streams detect a truncated file, which zstandard's do not, and are six times as fast as gzip's.
+        with pa.input_stream(os.fspath(path), COMPRESSION.get(path.suffix.lower())) as stream:
+            for number, line in _numbered_lines(stream):
+                yield number, line
+    except OSError as error:
+        if WINDOW_TOO_LARGE not in str(error):
+            raise
+        with LongWindowStream(path) as stream:
+            yield from (row for row in _numbered_lines(stream) if row[0] > number)
 
 
-def _open_lines(path: Path) -> Any:
-    """An open stream of the decompressed bytes."""
-    # pyarrow's streams detect a truncated file, which zstandard's do not, and are six times as fast as gzip's.
-    name = path.name.lower()
-    if name.endswith(".zst"):
-        with pa.input_stream(os.fspath(path), "zstd") as stream:
-            try:
-                stream.read(1)
-            except OSError as error:
-                if WINDOW_TOO_LARGE not in str(error):
-                    raise
-                return LongWindowStream(path)
-    return pa.input_stream(os.fspath(path), {".gz": "gzip", ".zst": "zstd"}.get(name[name.rindex(".") :]))
+def _numbered_lines(stream: Any) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(io.BufferedReader(stream, BLOCK_BYTES), 1):
+        content = line.removeprefix(codecs.BOM_UTF8)
+        if content and not content.isspace():
+            yield number, content
 
 
 class LongWindowStream(io.RawIOBase):
@@ -67,7 +62,10 @@ class LongWindowStream(io.RawIOBase):
         try:
             zstandard: Any = importlib.import_module("zstandard")
         except ModuleNotFoundError as error:
-            raise InputError(f"{path}: {LONG_WINDOW_ADVICE}") from error
+            raise InputError(
+                f"{path}: cannot be read: its Zstandard window is above 128 MB; pip install zstandard, or compress it"
+                " again without --long (zstd -d --long=31, then zstd)"
+            ) from error
         self._error = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
         self._file = path.open("rb")
@@ -146,8 +144,6 @@ def read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        if WINDOW_TOO_LARGE in str(error):  # not the first part of a joined file
-            raise InputError(f"{path}: {LONG_WINDOW_ADVICE}") from error
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path}: cannot be read: {reason}") from error
 

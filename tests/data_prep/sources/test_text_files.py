@@ -201,8 +201,11 @@ def with_long_window(content: bytes) -> bytes:
 
 def test_a_zstandard_file_with_a_long_window_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl.zst"
-    path.write_bytes(with_long_window(lines(texts(2000))) + with_long_window(lines(texts(1, 2000))))
-    assert [document.text for document in read(path)[0]] == [f"text {number}" for number in range(2001)]
+    for compress in (with_long_window, zstandard.compress):  # the first part of a joined file
+        path.write_bytes(compress(lines(texts(2000))) + with_long_window(lines(texts(2, 2000))))
+        kept, _ = read(path)
+        assert [document.text for document in kept] == [f"text {number}" for number in range(2002)]
+        assert kept[-1].name == "long.jsonl.zst:2002"
 
 
 def test_a_damaged_zstandard_file_with_a_long_window_is_refused(tmp_path: Path) -> None:
