@@ -61,6 +61,7 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
     Runs of other studies use the resources that those studies declare. `argument` is the study as the user named it.
     Raises typer.Exit if training was stopped or a run failed.
     """
+    console.print(f"{declared.name}: loading torch and checking the token store")  # takes seconds
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.run_directory import RunDirectory, Status
 
