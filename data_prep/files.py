@@ -1,9 +1,12 @@
 """Atomic writes, JSON records, checksums and file locks."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +45,32 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write `content` to a path that the user named: a regular file atomically, devices and pipes directly.
+
+    A link stays, and its target is written. Raises InputError as `write_atomically`.
+    """
+    try:
+        if descriptor := _OPEN_FILE.fullmatch(str(path)):
+            sys.stdout.flush()
+            number = int(descriptor[1] or {"out": 1, "err": 2}[descriptor[2]])
+            with os.fdopen(os.dup(number), "wb") as file:
+                file.write(content)
+        elif path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                file.write(content)
+        elif (target := Path(os.path.realpath(path))).is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        else:
+            write_atomically(target, content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+# Opening one of these again would start at the beginning of a file that the shell redirected output to.
+_OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(out|err)")
+
+
 def replace_durably(scratch: Path, path: Path) -> None:
     """Flush a finished scratch file to disk, then rename it to `path`."""
     with scratch.open("rb") as file:
@@ -51,7 +80,12 @@ def replace_durably(scratch: Path, path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically, with keys in the given order. Raises InputError as `write_atomically`."""
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_text(value))
+
+
+def json_text(value: Any) -> bytes:
+    """`value` as JSON to read, with keys in the given order."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any]:
@@ -60,7 +94,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); restore the file or delete its folder") from error
     if not isinstance(record, dict):
         raise InputError(
@@ -72,7 +106,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     return record
 
 
-def read_text(path: Path, most_bytes: int = 2**30) -> str:
+def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
     """Read a UTF-8 text file; line breaks become "\\n".
 
     Raises InputError if it cannot be read, is not UTF-8 or has more than `most_bytes`.

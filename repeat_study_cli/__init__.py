@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from data_prep.errors import InputError
 from repeat_study import __version__
+from repeat_study_cli.streams import print_in_any_encoding
 
 # Verb -> its line in `repeat-study --help`, which is also the first sentence of the verb's own help.
 VERBS = {
@@ -78,6 +79,7 @@ def _options(
 
 def main() -> None:
     """Run the command; bad input ends in one line on standard error and exit code 2."""
+    print_in_any_encoding()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
@@ -93,5 +95,7 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
-    print("repeat-study: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    print(f"repeat-study: {line}", file=sys.stderr)
     sys.exit(2)

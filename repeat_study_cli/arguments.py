@@ -1,5 +1,7 @@
 """Arguments that verbs share, and how they find a study, its token stores and its runs."""
 
+import errno
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +34,15 @@ StudyArgument = Annotated[
         help="TOML file of a study, or its name if it is in studies/ or comes with this package.",
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """Checks an option: infinity and NaN pass the limits of typer."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
 RUN_HELP = "A run's label, name or folder, as `repeat-study status` shows them."
 SetOption = Annotated[
     list[str] | None,
@@ -82,8 +93,8 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
 
     study_dir: the folder that holds the directories of `runs`.
     """
-    folder = Path(given).resolve()
-    name = folder.name if folder.parent == study_dir.resolve() else given
+    folder = Path(os.path.realpath(given))  # Path.resolve raises RuntimeError for links in a circle
+    name = folder.name if str(folder.parent) == os.path.realpath(study_dir) else given
     matches = [run for run in runs if name in (run.name, run.label)]
     if len(matches) == 1:
         return matches[0]
@@ -96,11 +107,21 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
 
 def require_writable(path: Path | None) -> None:
     """Raise InputError if a file cannot be written here; None is accepted."""
-    if not path:
+    if path is None:
         return
-    if not path.resolve().parent.is_dir():
+    if path.is_dir():  # an empty path is the working directory
+        raise InputError(f"{path}: a folder; accepted is a file in an existing folder")
+    if path.exists() and not path.is_file():  # a device or a pipe
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{path}: cannot be written: {os.strerror(errno.EACCES)}")
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InputError(f"{path}: cannot be written: {os.strerror(errno.ELOOP)}")
+    folder = target.parent
+    if not folder.is_dir():
         raise InputError(f"{path}: no such folder; accepted is a file in an existing folder")
     try:
-        TemporaryFile(dir=path.resolve().parent).close()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error

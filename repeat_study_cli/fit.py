@@ -37,7 +37,7 @@ def fit(
     from analysis.laws.cross_validation import cross_validate, verdict
     from analysis.laws.registry import NAMES
     from analysis.laws.runs_csv import parse_columns, read_points
-    from data_prep.files import write_json
+    from data_prep.files import json_text, write_output
     from repeat_study_cli.fitting import fit_laws
     from repeat_study_cli.progress import show_progress
 
@@ -63,7 +63,7 @@ def fit(
         console.print("\n" + verdict(compared))
     if json_:
         left_out = compared.astype(object).where(compared.notna(), None).to_dict("records")
-        write_json(json_, {"fits": [_record(fitted) for fitted in fits], "left_out": left_out})
+        write_output(json_, json_text({"fits": [_record(fitted) for fitted in fits], "left_out": left_out}))
         console.print(f"written: {json_}")
 
 

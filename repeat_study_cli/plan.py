@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from repeat_study.formatting import byte_size, duration, plural, short_count
-from repeat_study_cli.arguments import LanesOption, ProcessesOption, SetOption, StudyArgument, console, cores, load
+from repeat_study_cli.arguments import (
+    LanesOption,
+    ProcessesOption,
+    SetOption,
+    StudyArgument,
+    console,
+    cores,
+    finite,
+    load,
+)
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
@@ -21,13 +30,15 @@ def plan(
     processes: ProcessesOption = None,
     lanes: LanesOption = None,
     gigaflops: Annotated[
-        float, typer.Option(min=1e-3, help="Assumed speed of one process on a CPU, in GFLOP/s.")
+        float, typer.Option(min=1e-3, callback=finite, help="Assumed speed of one process on a CPU, in GFLOP/s.")
     ] = 50.0,
     peak: Annotated[
-        float, typer.Option(min=1e-3, help="Peak speed of a GPU in TFLOP/s; an H100 has 989 in bfloat16.")
+        float,
+        typer.Option(min=1e-3, callback=finite, help="Peak speed of a GPU in TFLOP/s; an H100 has 989 in bfloat16."),
     ] = 989.0,
     utilisation: Annotated[
-        float, typer.Option(min=1e-3, max=1, help="Assumed share of the GPU's peak that training reaches.")
+        float,
+        typer.Option(min=1e-3, max=1, callback=finite, help="Assumed share of the GPU's peak that training reaches."),
     ] = 0.4,
 ) -> None:
     """Show the runs of a study, how often each repeats its data, and what they cost.

@@ -64,7 +64,7 @@ def predict(
     from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
     from analysis.forecast.forecast import Question, forecast
     from analysis.forecast.record import as_record
-    from data_prep.files import write_json
+    from data_prep.files import json_text, write_output
 
     repeats = _check_repeats(fraction, tokens, repeats, subset_tokens)
     for path in (figure, json_):
@@ -88,7 +88,7 @@ def predict(
             console.print(f"- {note}.")
     if json_:
         asked = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
-        write_json(json_, {"question": asked, "forecasts": [as_record(one) for one in forecasts]})
+        write_output(json_, json_text({"question": asked, "forecasts": [as_record(one) for one in forecasts]}))
         console.print(f"written: {json_}")
     if figure:
         from analysis.forecast.figure import plot

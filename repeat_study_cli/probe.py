@@ -39,7 +39,7 @@ def probe(
 
     Every number comes with its null and the value of the untrained model. Name the run as STUDY RUN, or give its folder.
     """
-    from data_prep.files import read_text, write_json
+    from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes import checkpoint_probe
     from repeat_study_cli.probe_tables import tables_of
 
@@ -50,7 +50,7 @@ def probe(
     for section in tables_of(probed):
         console.print(section)
     if json_:
-        write_json(json_, probed.record())
+        write_output(json_, json_text(probed.record()))
         console.print(f"written: {json_}")
 
 

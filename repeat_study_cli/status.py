@@ -9,7 +9,7 @@ import typer
 from rich.console import Group
 
 from data_prep.errors import InputError
-from repeat_study_cli.arguments import DataOption, RunsOption, SetOption, StudyArgument, console, load
+from repeat_study_cli.arguments import DataOption, RunsOption, SetOption, StudyArgument, console, finite, load
 
 
 def status(
@@ -19,9 +19,11 @@ def status(
     runs_dir: RunsOption = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until no run is training or waiting.")] = False,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between refreshes with --watch.")] = 15.0,
+    every: Annotated[
+        float, typer.Option(min=1, callback=finite, help="Seconds between refreshes with --watch.")
+    ] = 15.0,
     stuck_after: Annotated[
-        float, typer.Option(min=0, help="Minutes without output after which a run counts as stuck.")
+        float, typer.Option(min=0, callback=finite, help="Minutes without output after which a run counts as stuck.")
     ] = 10.0,
 ) -> None:
     """Show the state of every run of a study.

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.figures.panels import grid_of_axes
 from analysis.forecast.forecast import SAFE, Forecast, Question
 from analysis.formatting import short_count
-from data_prep.files import write_atomically
+from data_prep.files import write_output
 
 LINE_STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
@@ -49,4 +49,4 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     figure.legend(loc="outside lower center", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], bbox_inches="tight", dpi=150)
-    write_atomically(path, buffer.getvalue())
+    write_output(path, buffer.getvalue())

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from data_prep.errors import InputError
 from repeat_study.config.base import validated
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
+
+MOST_POINTS = 10_000  # of one study; it takes seconds to list more, and no one reads the list
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,25 @@ class KnownRuns:
     waiting: list[str]
 
 
+def axis_values(value: Any) -> list[Any]:
+    """The values of one key of a `[[grid]]` table, which may also be a single value."""
+    return value if isinstance(value, list) else [value]
+
+
 def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[Point]:
     """All points of the grid, in the order of the file; every table is the product of its lists.
 
-    Raises InputError for an empty list, for a key that is not an axis, and for a `parent` unless `allow_parents`.
+    Raises InputError for an empty list, for a key that is not an axis, for a `parent` unless `allow_parents`, and for more
+    than MOST_POINTS points.
     """
     points: list[Point] = []
+    tables = list(tables)
+    count = sum(prod(len(axis_values(value)) for value in table.values()) for table in tables)
+    if count > MOST_POINTS:
+        raise InputError(f"grid: {count:,} points; accepted are up to {MOST_POINTS:,}")
     for number, table in enumerate(tables):
         where = f"grid.{number}."
-        axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+        axes = {key: axis_values(value) for key, value in table.items()}
         if "parent" in axes and not allow_parents:
             raise InputError(f"{where}parent: runs can only have parents in a study with a [finetune] table")
         for internal in Run.internal_fields & axes.keys():

@@ -1,10 +1,10 @@
 """A study: one TOML file, and the grid of runs that it declares."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from data_prep.data_spec import DataSpec
@@ -117,7 +117,7 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:
-        in_grid = {model for table in self.grid for model in np.atleast_1d(table.get("model", [])).tolist()}
+        in_grid = {str(model) for table in self.grid for model in grid.axis_values(table.get("model", []))}
         for model, values in self.models.items():
             if model not in in_grid:
                 raise InputError(f"models.{model}: not in the grid; its models are {', '.join(sorted(in_grid))}")
@@ -202,7 +202,7 @@ def _parent_file(table: dict[str, Any], folder: Path) -> Path | None:
 
 
 def _load_parent(file: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
-    if file.resolve() in [path.resolve() for path in descendants]:
+    if os.path.realpath(file) in map(os.path.realpath, descendants):
         cycle = " -> ".join(path.stem for path in (*descendants, file))
         raise InputError(f"finetune.from: a cycle, {cycle}; a study cannot start from its own runs")
     return _load(file, overrides, descendants)

@@ -12,6 +12,10 @@ from data_prep.files import read_text
 LOCAL_STUDIES = Path("studies")  # below the working directory
 INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to its top-level folder
 
+MOST_BYTES = 1_000_000  # of a study file; the longest study has thousands
+DEEPEST = 12  # levels of tables and lists; studies have five
+TOO_DEEP = f"tables or lists are nested too deep; accepted are up to {DEEPEST} levels"
+
 
 def find_study(study: str | Path) -> Path:
     """The path of a study file, given as a path or as a name; a path ends in `.toml` or contains a separator."""
@@ -29,20 +33,39 @@ def named_study(name: str, folder: Path) -> Path:
 def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
     """The table in a study file, after overrides such as `training.tokens=1000000`.
 
-    Raises InputError if the file is missing, cannot be read or is not TOML, or if an override has no place in it.
+    Raises InputError if the file is missing, cannot be read or is not TOML, if an override has no place in it, or if
+    tables are nested more than DEEPEST deep.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        table = tomllib.loads(read_text(path, MOST_BYTES))
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         local, installed = _study_names(path.parent), _study_names(INSTALLED_STUDIES)
         raise InputError(f"{path}: no such study; found here: {local}; installed: {installed}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise InputError(f"{path}: {TOO_DEEP}") from error
+    except ValueError as error:  # also an integer of thousands of digits
         raise InputError(f"{path}: not valid TOML: {error}") from error
+    if _is_too_deep(table):
+        raise InputError(f"{path}: {TOO_DEEP}")
     for override in overrides:
         _apply_override(table, override)
+        if _is_too_deep(table):
+            raise InputError(f"--set {_shortened(override)}: {TOO_DEEP}")
     return table
+
+
+def _is_too_deep(table: dict[str, Any]) -> bool:
+    level: list[Any] = [table]
+    for _ in range(DEEPEST + 1):
+        children = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in children for value in values if isinstance(value, dict | list)]
+    return bool(level)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
@@ -67,6 +90,10 @@ def _apply_override(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    except RecursionError as error:
+        raise InputError(f"--set {_shortened(override)}: {TOO_DEEP}") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"--set {_shortened(override)}: {error}") from error
     *parents, last = key.strip().split(".")
     place: Any = table
     try:

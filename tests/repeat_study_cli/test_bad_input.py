@@ -1,5 +1,8 @@
 """Bad input: one line that says where, what was found and what is accepted; exit code 2; nothing written."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,18 @@ from tests.repeat_study_cli.conftest import Invoke
         (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
         (("report", "tiny"), "runs/tiny: no runs here"),
         (("inspect", "tiny", "--data-dir", "elsewhere"), "no token store here"),
+        (("plan", "tiny", "--set", "grid.0.model=[[1]]"), "grid.0.model: input should be a valid string, found [1]"),
+        (
+            ("plan", "tiny", "--set", 'grid.0.model=[["1x16", "2x16"], "1x16"]'),
+            "grid.0.model: input should be a valid string",
+        ),
+        (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deep; accepted are up to 12 levels"),
+        (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deep; accepted are up to 12 levels"),
+        (("plan", "tiny", "--set", f"training.tokens={'1' * 5000}"), "Exceeds the limit"),
+        (("plan", "/dev/zero"), "/dev/zero: more than 1,000,000 bytes"),
+        (("plan", "tiny", "--set", "data.tokenizer=~nobody-here/t.json"), "~nobody-here/t.json: the home folder of ~nobody-here is unknown (data.tokenizer)"),
+        (("plan", "tiny", "--set", 'evaluation.copying_text={file="\\u0000"}'), "cannot be read: embedded null byte"),
+        (("plan", "tiny", "--gigaflops", "inf"), "inf is not a finite number"),
         (("plan",), "Missing argument 'STUDY'"),
         (("run", "tiny", "--processes", "0"), "--processes"),
         (
@@ -82,6 +97,35 @@ def test_a_real_process_ends_in_one_line_and_exit_code_2(workplace: Path) -> Non
     assert (
         found.stderr.startswith("repeat-study: studies/nothing.toml: no such study") and found.stderr.count("\n") == 1
     )
+
+
+def test_a_study_nested_a_thousand_deep_is_refused(workplace: Path, invoke: Invoke) -> None:
+    for number, text in enumerate(
+        ("x = " + "[" * 1000 + "]" * 1000, "[" + "a." * 1000 + "a]", "x = " + "{a=" * 20 + "1" + "}" * 20)
+    ):
+        (workplace / f"deep{number}.toml").write_text(text)
+        found = invoke("plan", f"deep{number}.toml", cwd=workplace)
+        assert found.returncode == 2 and found.stderr.count("\n") == 1
+        assert f"deep{number}.toml: tables or lists are nested too deep; accepted are up to 12" in found.stderr
+
+
+def test_a_grid_of_millions_of_points_is_refused_at_once(workplace: Path, invoke: Invoke) -> None:
+    many = str(list(range(2000)))
+    start = time.monotonic()
+    found = invoke("plan", "tiny", "--set", f"grid.0.seed={many}", "--set", f"grid.0.pool_seed={many}", cwd=workplace)
+    assert found.returncode == 2 and "grid: 8,000,000 points; accepted are up to 10,000" in found.stderr
+    assert time.monotonic() - start < 2
+
+
+def test_without_a_home_folder_a_path_in_it_is_refused(workplace: Path) -> None:
+    code = (
+        "import os, pwd, sys; os.environ.pop('HOME', None); pwd.getpwuid = lambda uid: {}[uid];"
+        " sys.argv = ['repeat-study', 'plan', 'tiny', '--set', 'data.tokenizer=~/t.json'];"
+        " import repeat_study_cli; repeat_study_cli.main()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+    assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stderr
+    assert "~/t.json: the home folder of ~ is unknown (data.tokenizer)" in found.stderr
 
 
 def test_an_unknown_verb_or_option_is_bad_input(workplace: Path, invoke: Invoke) -> None:

@@ -1,0 +1,181 @@
+"""Whatever is typed or written into a file ends well, or in one line with exit code 2: no traceback and no hang."""
+
+import io
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from repeat_study_cli import VERBS, main
+from tests.command import STUDY
+
+settings.register_profile(
+    "fuzz",
+    deadline=timedelta(seconds=30),  # the first call of a verb imports torch
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
+)
+fuzz = settings.get_profile("fuzz")
+
+DATA = {"source": {"kind": "files", "paths": ["texts"]}, "vocabulary": 320, "max_tokens": 10**6, "test_fraction": 0.1}
+TABLE = tomllib.loads(STUDY) | {"data": DATA}
+ODD = [
+    *("", " ", "-", "--", "-1", "..", "~", "~nobody/x", "nan", "inf", "1e999", "0x", "[]", "{}", "[[1]]", "a=b", "tiny"),
+    *("/dev/null", "/dev/full", "/dev/zero", "/proc/self/mem", "no/such", "x" * 300, "1" * 5000, "\udcff", "\x1b[31m", "a\nb"),
+    *("[" * 3000, "a." * 600 + "a=1", "grid.0.model=[[1]]", 'grid.0.model=[["2x16"], {a=1}]', "grid=[]", "grid.0=1"),
+    *("grid.0.seed=" + str(list(range(9000))), "training.tokens=" + "9" * 5000, "data.tokenizer=~nobody/x", "name='\\u0000'"),
+    *('evaluation.copying_text={file="\\u0000"}', "finetune={from='tiny'}", "finetune.from='\\u0000'", "data=1", "=", "models.x=1"),
+    *("evaluate=[{name='a',source={kind='files',paths=['~nobody']}}]", "slurm.partition=[[1]]", "resources.lanes={a=[1]}"),
+]  # fmt: skip
+texts = st.sampled_from(ODD) | st.text(st.characters(exclude_characters="\0"), max_size=20)
+numbers = st.sampled_from(["0", "1", "3", "-5", "nan", "inf", "1e400", "1.5B", "0.1", "800M"]) | texts
+studies = st.just("tiny") | texts
+OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
+    "plan": {"--processes": numbers, "--lanes": numbers, "--gigaflops": numbers, "--peak": numbers, "--utilisation": numbers},
+    "prepare": {},
+    "inspect": {},
+    "provenance": {"--step": numbers},
+    "run": {"--processes": numbers, "--lanes": numbers, "--keep-checkpoints": texts},
+    "sweep": {"--cluster": st.sampled_from(["slurm", "local", "debug"]) | texts, "--time": texts, "--mem-gb": numbers}
+    | {"--nodes": numbers, "--gpus-per-node": numbers},
+    "status": {"--stuck-after": numbers, "--every": numbers},
+    "resume": {"--time": texts, "--partition": texts},
+    "cancel": {},
+    "probe": {"--step": numbers, "--text": texts, "--json": texts},
+    "report": {},
+    "predict": {"--params": numbers, "--tokens": numbers, "--fraction": numbers, "--repeats": numbers, "--subset-tokens": numbers}
+    | {"--law": texts, "--csv": texts, "--columns": texts, "--json": texts, "--figure": texts},
+    "fit": {"--law": texts, "--columns": texts, "--json": texts},
+    "dev-cluster": {"--folder": texts},
+}  # fmt: skip
+WITH_STUDY = OPTIONS.keys() - {"predict", "fit", "dev-cluster"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory: the study `tiny`, and a file where token stores would be built, so that nothing is."""
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "tiny.toml").write_text(as_toml(TABLE))
+    (tmp_path / "data").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")  # no SLURM
+    assert_ends_well("plan", "tiny", code=0)
+    yield tmp_path
+
+
+def as_toml(table: dict[str, Any]) -> str:
+    return "\n".join(f"{json.dumps(key)} = {inline(value)}" for key, value in table.items())
+
+
+def inline(value: object) -> str:
+    """A value in TOML syntax, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
+def assert_ends_well(*arguments: str, code: int | None = None) -> None:
+    """Call the command in this process; it succeeds, or prints one line and exits with code 2."""
+    output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    before = sys.argv
+    sys.argv = ["repeat-study", *arguments]
+    try:
+        with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    line = errors.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert code is None or (ended.value.code or 0) == code, line
+    if ended.value.code:
+        assert ended.value.code == 2, line
+        assert line.startswith("repeat-study: ") and line.count("\n") == 1 and line.endswith("\n"), line
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    verb = draw(st.sampled_from(sorted(VERBS)) | texts)
+    if verb == "dev-cluster":
+        action = draw(texts.filter(lambda text: text.strip() not in ("start", "stop")))
+        return [verb, "--", action]
+    options = OPTIONS.get(verb, {}) | ({"--set": texts} if verb in WITH_STUDY else {})
+    chosen = draw(st.lists(st.sampled_from(sorted(options)), max_size=4)) if options else []
+    if verb == "predict" and draw(st.booleans()):
+        chosen = ["--params", "--tokens", "--fraction", *chosen]
+    values = [f"{name}={draw(options[name])}" for name in chosen]
+    places = [draw(studies)] if verb != "predict" and draw(st.integers(0, 9)) else []
+    return [verb, *places, *draw(st.lists(texts, max_size=1)), *values]
+
+
+@settings(fuzz, max_examples=300)
+@given(arguments=command_lines())
+def test_any_command_line_ends_well(folder: Path, arguments: list[str]) -> None:
+    assert_ends_well(*arguments)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+@settings(fuzz, max_examples=5)
+@given(text=texts)
+def test_every_verb_is_fuzzed(folder: Path, verb: str, text: str) -> None:
+    assert verb in OPTIONS
+    assert_ends_well(verb, "--", text)
+
+
+toml_values = st.recursive(
+    st.none().map(lambda _: "") | st.booleans() | st.integers(-(2**70), 2**70) | texts.filter(lambda text: "\udcff" not in text),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "kind", "file", "repeats"]), inner, max_size=2),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@st.composite
+def study_files(draw: st.DrawFn) -> str:
+    """A study with some of its values replaced, or with some of its characters."""
+    table: dict[str, Any] = tomllib.loads(as_toml(TABLE))
+    for _ in range(draw(st.integers(1, 3))):
+        place: Any = table
+        while isinstance(place, dict | list) and place:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if not isinstance(place[key], dict | list) or not place[key] or draw(st.booleans()):
+                place[key] = draw(toml_values)
+                break
+            place = place[key]
+    table |= draw(
+        st.dictionaries(st.sampled_from(["models", "evaluate", "finetune", "resources", "slurm", "x"]), toml_values)
+    )
+    text = as_toml(table)
+    if draw(st.booleans()):
+        return text
+    start = draw(st.integers(0, len(text)))
+    return text[:start] + draw(texts) + text[start + draw(st.integers(0, 5)) :]
+
+
+@settings(fuzz, max_examples=200)
+@given(text=study_files())
+def test_any_study_file_ends_well(folder: Path, text: str) -> None:
+    (folder / "odd.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert_ends_well("plan", "odd.toml")
+
+
+cells = st.sampled_from(["1e6", "1M", "0.5", "1", "10", "3.2", "", '"', '"3,5"', "nan", ";", "\x00", "1e999"]) | texts
+rows = st.lists(cells, max_size=7).map(",".join)
+
+
+@settings(fuzz, max_examples=200)
+@given(
+    lines=st.lists(rows | st.just("1e6,1e9,0.5,10,3.2"), max_size=6),
+    header=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_any_table_of_runs_ends_well(folder: Path, lines: list[str], header: bool, end: str) -> None:
+    text = end.join(["params,tokens,fraction,repeats,loss"] * header + lines)
+    (folder / "runs.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert_ends_well("fit", "runs.csv")
