@@ -1,5 +1,6 @@
 """The verb `sweep`: submit a study to SLURM, or train it without one."""
 
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,10 @@ from repeat_study_cli.submission import (
 if TYPE_CHECKING:
     from repeat_study.config.run import Run
     from repeat_study.preparation import PreparedStudy
+
+
+# What torchrun and jobs tell the processes that share a run.
+PROCESS_GROUP = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Cluster(StrEnum):
@@ -87,6 +92,13 @@ def sweep(
     _train_in_this_process(ready, ready.runs(runs_dir), runs_dir)
 
 
+def _leave_process_group() -> None:
+    """Drop torchrun's variables, perhaps left from another command: this process would wait for others for ever."""
+    found = [name for name in PROCESS_GROUP if os.environ.pop(name, None) is not None]
+    if found:
+        console.print(f"{', '.join(found)}: ignored, because --cluster debug trains in this process alone")
+
+
 def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: Path) -> None:
     """Train runs one bundle after another; raises what a failed run raised."""
     import torch
@@ -99,6 +111,7 @@ def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: 
     from slurm.job import print_progress
     from slurm.preemption import StopSignal
 
+    _leave_process_group()
     torch.set_num_threads(1)  # like worker processes: other thread counts round differently
     folder = runs_dir / ready.study.name
     write_study_page(folder, ready.known_runs(runs_dir).runs)

@@ -57,8 +57,7 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
     arrays accepted before that one are recorded.
     """
     study_dir, allocation = sweep.study_dir, sweep.allocation
-    if "%" in str(study_dir.resolve()):
-        raise InputError(f"{study_dir.resolve()}: SLURM reads % in a path as a pattern; use a folder without %")
+    _check_path(study_dir.resolve())
     resources = sweep.resources
     if allocation.gpus_per_node and resources.accelerator is Accelerator.AUTO:
         # If the node's GPU cannot be used, the job has to fail: on the CPU it would train for weeks, and in float32.
@@ -91,6 +90,15 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
         for array, plan in zip(_submit_arrays(submission, plans, sweep, resources), plans, strict=True):
             report(_describe(array, plan))
         return submission
+
+
+def _check_path(folder: Path) -> None:
+    """Raise InputError if SLURM would write the output of jobs elsewhere, which loses them."""
+    for mark, meaning in (("%", "a pattern"), ("\\", "an escape, which turns patterns off")):
+        if mark in str(folder):
+            raise InputError(f"{folder}: SLURM reads {mark} in a path as {meaning}; use a folder without {mark}")
+    if not str(folder).isprintable():
+        raise InputError(f"{str(folder)!r}: a batch script cannot name this folder; use one without control characters")
 
 
 def _describe(array: Array, plan: ArrayPlan) -> str:

@@ -164,5 +164,12 @@ def test_other_jobs_of_the_user_can_have_any_name(
 def test_a_folder_that_slurm_would_read_as_a_pattern_is_refused(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="SLURM reads % in a path as a pattern"):
-        submit(runs, store, tmp_path / "a%j")
+    for name, message in (
+        ("a%j", "SLURM reads % in a path as a pattern"),
+        ("a\\b", r"SLURM reads \\ in a path as an escape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            submit(runs, store, tmp_path / name)
+    with pytest.raises(InputError, match="without control characters"):
+        submit(runs, store, tmp_path / "a\nb")
+    assert not client.queued_jobs()
