@@ -33,7 +33,7 @@ from tests.repeat_study_cli.conftest import Invoke
         (("plan", "/dev/zero"), "/dev/zero: more than 1,000,000 bytes"),
         (
             ("plan", "tiny", "--set", "data.tokenizer=~nobody-here/t.json"),
-            "~nobody-here/t.json: the home folder of ~nobody-here is unknown (data.tokenizer)",
+            "the home folder of ~nobody-here is unknown (data.tokenizer)",
         ),
         (("plan", "tiny", "--set", 'evaluation.copying_text={file="\\u0000"}'), "cannot be read: embedded null byte"),
         (("plan", "tiny", "--gigaflops", "inf"), "inf is not a finite number"),

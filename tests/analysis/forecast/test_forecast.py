@@ -33,7 +33,7 @@ def test_published_laws_reproduce_the_numbers_of_their_papers() -> None:
         assert found.worst.value == pytest.approx(C26_WORST_REPEATS.at(size), rel=0.03)
         assert found.lost_compute == pytest.approx(lost, abs=0.02)
         assert not found.outside
-    assert "params 1e+10" in forecast(predictors["chudnovsky"], Question(1e10, 2e11, 0.1)).outside[0]
+    assert "parameters 10B" in forecast(predictors["chudnovsky"], Question(1e10, 2e11, 0.1)).outside[0]
     data = forecast(predictors["muennighoff"], Question(1e9, 1e11, 1.0, 4))
     assert math.isnan(data.worst.value) and data.penalty.value > 0
 
