@@ -14,6 +14,7 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     Its source, its size, and how much of the text repeats naturally, before the study repeats any.
     """
     from data_prep.token_store import TokenStore
+    from data_prep.tokenizer_audit import TextLoss
 
     store = TokenStore(data_dir / load(study, set_).data.store_name)
     manifest = store.manifest
@@ -29,6 +30,8 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         counts = (split["documents"], split["tokens"], split["text_bytes"])
         table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
     console.print(table)
+    if "text_loss" in manifest:  # its tokenizer was given
+        console.print(str(TextLoss(**manifest["text_loss"])))
     for line in [*_corpus_lines(manifest["corpus"]), *_natural_repeats_lines(store.natural_repeats())]:
         console.print(line)
 
