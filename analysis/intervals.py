@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 NAN = float("nan")
 TAILS = (0.025, 0.975)  # quantiles at the two ends of a 95% interval
+CHANCE = 0.05  # of calling a difference a rise if there is none
 # The 95% interval of two seeds is 13 times as wide as their distance and that of three seeds 2.5 times. And if heads form in
 # some seeds only, the seeds themselves show it, an interval around their mean does not.
 FEWEST_SEEDS = 5
@@ -88,6 +89,52 @@ def t_interval(values: npt.ArrayLike) -> Estimate:
     """Mean with its 95% t interval; no interval for one value."""
     mean, half = np.asarray(values, float).mean(), t_half_width(values)
     return Estimate(float(mean), float(mean - half), float(mean + half))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The mean of differences that were measured on the same sequences, with the standard error of that mean.
+
+    The error covers the choice of sequences, which are the same in both measurements. It does not cover the choice of seeds.
+    """
+
+    mean: float
+    standard_error: float  # NaN for a single pair
+    pairs: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its 95% t interval."""
+        if self.pairs < 2:
+            return Estimate(self.mean)
+        half = float(t_quantile(self.pairs - 1)) * self.standard_error
+        return Estimate(self.mean, self.mean - half, self.mean + half)
+
+    @property
+    def in_standard_errors(self) -> float:
+        """The mean over its standard error; infinite if all differences are equal."""
+        if self.standard_error == 0:
+            return float(np.copysign(np.inf, self.mean)) if self.mean else 0.0
+        return self.mean / self.standard_error
+
+    def is_rise(self, comparisons: int = 1) -> bool:
+        """Whether the mean is above 0 by a one-sided t test at 5%, divided by the number of differences it was chosen from
+        (Bonferroni). False for a single pair."""
+        from scipy.stats import t as student_t
+
+        if self.pairs < 2:
+            return False
+        threshold = float(student_t.isf(CHANCE / max(comparisons, 1), self.pairs - 1))
+        return self.in_standard_errors > threshold
+
+
+def paired_difference(after: npt.ArrayLike, before: npt.ArrayLike) -> PairedDifference:
+    """`after` minus `before`, losses of the same sequences in the same order, an entry each: of two evaluations of one run or of
+    two runs on one test set."""
+    differences = np.asarray(after, float) - np.asarray(before, float)
+    count = len(differences)
+    error = float(differences.std(ddof=1) / count**0.5) if count > 1 else NAN
+    return PairedDifference(float(differences.mean()), error, count)
 
 
 def percentile_interval(values: npt.ArrayLike, keep_infinite: bool = False) -> tuple[float, float]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
 
+from analysis.formatting import plural
 from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.model_sizes import shape_of
@@ -123,6 +125,22 @@ class Runs:
         """
         return self._table(name, "paragraph")
 
+    def test_sequences(self, name: str) -> npt.NDArray[np.float64] | None:
+        """Loss of every test sequence at every evaluation of one run in nats per token, shape [evaluations, sequences].
+
+        None if the run did not record them at all its evaluations, as runs of older versions. It is read on every call. Raises
+        InputError if the file is damaged.
+        """
+        table = self._columns(name, "test_sequences", last=False)
+        if table is None:
+            return None
+        if not {"step", "sequence", "loss"} <= set(table.column_names):
+            path = RunDirectory(self.folder / name).test_sequences
+            raise InputError(f"{path}: found columns {', '.join(table.column_names)}; needs step, sequence and loss")
+        losses = table.to_pandas().pivot_table(index="step", columns="sequence", values="loss", aggfunc="first")
+        complete = losses.index.tolist() == self.curve(name).step.tolist() and not losses.isna().any(axis=None)
+        return losses.to_numpy(float) if complete else None
+
     def last_table(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
         """The rows of the last evaluation of `heads` or `paragraph`; faster than reading all rows."""
         return self._table(name, which, last=True)
@@ -138,7 +156,9 @@ class Runs:
         table = self._columns(name, which, last)
         return pd.DataFrame() if table is None else table.to_pandas()
 
-    def _columns(self, name: str, which: Literal["heads", "paragraph"], last: bool) -> pa.Table | None:
+    def _columns(
+        self, name: str, which: Literal["heads", "paragraph", "test_sequences"], last: bool
+    ) -> pa.Table | None:
         directory = RunDirectory(self.folder / name)
         table = read_table(getattr(directory, which))
         return table.filter(pc.equal(table["step"], pc.max(table["step"]))) if last and table is not None else table
@@ -250,11 +270,23 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
     return {name: kept_name for name, kept_name in zip(order.name, kept, strict=True) if name != kept_name}
 
 
+def left_out_of_laws(runs: Runs) -> str:
+    """Which finished runs `scaling_runs` leaves out and why, as a sentence; empty if there are none."""
+    table = runs.done[~runs.done.name.isin(scaling_runs(runs).name)]
+    if table.empty:
+        return ""
+    models = ", ".join(sorted(table.model.unique()))
+    return (
+        f"Laws over sizes leave out {plural(len(table), 'one-layer run')} ({models}), because one-layer models cannot form induction"
+        " heads."
+    )
+
+
 def scaling_runs(runs: Runs) -> pd.DataFrame:
     """The finished runs that one law over sizes can describe.
 
     One-layer models cannot form induction heads, so they are a control for deeper ones and not a point of their law. They
-    are left out if there are deeper models.
+    are left out if there are deeper models; `left_out_of_laws` says so to readers.
     """
     done = runs.done
     deeper = done[done.layers > 1]

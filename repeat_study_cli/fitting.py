@@ -17,7 +17,7 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
     """The finished runs of a study; InputError if there are none, or if they belong to several experiments."""
     from analysis.declared_runs import declared_names
     from analysis.laws.study_fits import study_points
-    from analysis.runs import load_runs
+    from analysis.runs import left_out_of_laws, load_runs
 
     declared = load(study, set_)
     folder = runs_dir / declared.name
@@ -29,6 +29,8 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
         )
     if runs.done.empty:
         raise InputError(f"{folder}: no run is finished yet")
+    if left_out := left_out_of_laws(runs):
+        console.print(left_out)
     return study_points(runs)
 
 

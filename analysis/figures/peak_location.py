@@ -80,10 +80,21 @@ def _legend(figure: Figure, ax: Axes, has_published: bool) -> None:
     figure.legend(handles=handles, loc="outside right center")
 
 
+def _named(peaks_to_name: list[Peak]) -> str:
+    return ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in peaks_to_name)
+
+
 def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     seeds = [peak.seeds for peak in all_peaks]
     misses = max((peak.gaussian_misses / peak.height.value for peak in all_peaks if peak.gaussian), default=0.0)
-    too_few = ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in all_peaks if peak.gaussian is None)
+    open_ended = _named([peak for peak in all_peaks if not peak.interior])
+    too_few = _named([peak for peak in all_peaks if peak.interior and peak.gaussian is None])
+    fit_quality = (
+        f" The Gaussians miss the excess by up to {misses:.0%} of its height; if this is large, the centre is unreliable, however"
+        " narrow its interval."
+        if any(peak.gaussian for peak in all_peaks)
+        else ""
+    )
     power_laws = (
         "; ".join(fits) + " (with the interval of the exponent in brackets)"
         if fits
@@ -92,8 +103,8 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     return (
         "Worst R and the pool's size there, D_r = f·T/R. Circles: centre of a Gaussian in log R fitted to the excess of final test loss;"
         " squares: worst of the tested R, whose interval extends half-way to the next ones."
-        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''} The Gaussians miss the excess by up to {misses:.0%} of its"
-        f" height; if this is large, the centre is unreliable, however narrow its interval. {BOUNDS} Power laws in all parameters N:"
+        f"{f' No maximum inside the tested R, so only a bound, in no fit: {open_ended}.' if open_ended else ''}"
+        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws in all parameters N:"
         f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}):"
         f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent},"
         f" D_r = {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"

@@ -9,7 +9,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colours
 from analysis.intervals import Bound, over_seeds, with_bounds
 from analysis.measures.effective_size import NoLaw, clean_law, size_multipliers
-from analysis.runs import Runs, scaling_runs
+from analysis.runs import Runs, left_out_of_laws, scaling_runs
 
 NAME = "size_multiplier"
 
@@ -53,7 +53,7 @@ def plot(runs: Runs) -> Plot | Missing:
         f" L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g}, through {law.points} clean runs (largest residual"
         f" {law.residual:.3f} nats). It is not extrapolated: white triangles are upper bounds for runs worse than the smallest clean model"
         f" (N = {law.smallest:,.0f}). Hernandez et al. (fig. 4 left): 0.55 at f = 10%, R = 1,220; 10x and 73x smaller at the worst R for"
-        f" f = 50% and 90%. {interval_note(data)}",
+        f" f = 50% and 90%. {interval_note(data)} {left_out_of_laws(runs)}".rstrip(),
         figure,
         pd.DataFrame(data),
     )

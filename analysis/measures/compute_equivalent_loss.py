@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.intervals import Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
-from analysis.measures.effective_size import NoLaw, multiplier
+from analysis.measures.effective_size import NoLaw, clean_sizes_needed, multiplier
 from analysis.runs import Runs, scaling_runs
 
 
@@ -38,9 +38,7 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
     table = scaling_runs(runs)
     clean = table[table.repeats == 1]
     if clean.model.nunique() < PARAMETERS:
-        return NoLaw(
-            "the clean law in compute has three parameters and needs finished clean runs of at least three sizes of one family"
-        )
+        return NoLaw(f"the clean law in compute needs {clean_sizes_needed(runs)}")
     law = _fitted(tuple(compute(clean)), tuple(clean.final_test_loss))
     span = float(law.loss(law.smallest) - law.loss(law.largest))
     if span <= 2 * law.residual:

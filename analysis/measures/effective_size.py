@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.intervals import Bound, Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
-from analysis.runs import Runs, scaling_runs
+from analysis.runs import Runs, left_out_of_laws, scaling_runs
 from repeat_study.records.metric import Metric
 from repeat_study.records.metrics import BY_KEY, METRICS, further_test_loss
 
@@ -39,6 +39,17 @@ def test_sets(runs: Runs) -> list[Metric]:
     return [further_test_loss(name.removeprefix(prefix)) for name in sorted(columns) if not name.endswith("_ci")]
 
 
+def clean_sizes_needed(runs: Runs) -> str:
+    """Why there is no clean law if clean runs have too few sizes: how many it needs, how many there are, and which are left out."""
+    table = scaling_runs(runs)
+    sizes = table[table.repeats == 1].model.nunique()
+    left_out = left_out_of_laws(runs).rstrip(".")
+    return (
+        f"finished clean runs of at least {PARAMETERS} sizes, because it has {PARAMETERS} parameters, found {sizes}"
+        f"{f' ({left_out})' if left_out else ''}"
+    )
+
+
 def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     """The law of a metric over the finished clean runs [H22, figs. 4-6].
 
@@ -48,9 +59,7 @@ def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     table = scaling_runs(runs)
     clean = table[(table.repeats == 1) & falling(metric, table).notna()]
     if table[table.repeats == 1].parameters_non_embedding.nunique() < PARAMETERS:
-        return NoLaw(
-            "the clean law has three parameters and needs finished clean runs of at least three sizes of one family"
-        )
+        return NoLaw(f"the clean law needs {clean_sizes_needed(runs)}")
     if clean.parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw("it was not measured")
     is_score = not metric.is_loss

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import plural, span
+from analysis.formatting import bracketed, plural, span
 from analysis.intervals import t_half_width
+from analysis.report import double_descent
 from repeat_study.records.metrics import METRICS
 
 
@@ -23,15 +24,20 @@ def findings(numbers: pd.DataFrame) -> list[str]:
 
 def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     if runs.double_descent.isna().all():
-        return f"Double descent at f = {fraction:.0%} cannot be judged, because no clean run shows how large noise is."
-    descents = runs[runs.double_descent == True]  # noqa: E712  (the column may hold None: no clean run to judge by)
+        return f"Double descent at f = {fraction:.0%} {double_descent.CANNOT_BE_JUDGED}."
+    descents, otherwise = double_descent.with_double_descent(runs), double_descent.judged_otherwise(runs)
+    threshold = double_descent.threshold(runs)
     if descents.empty:
-        return f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}."
-    clearest = descents.loc[descents[["rise", "won_back"]].min(axis=1).idxmax()]
+        return (
+            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: test loss never rises above its earlier minimum"
+            f" and falls again, each by {threshold}.{otherwise}"
+        )
+    clearest = double_descent.clearest_case(descents)
     return (
         f"Double descent at f = {fraction:.0%}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
-        f" minimum and falls again, each by more than twice the noise of clean runs. In the clearest case, {clearest.run}, it rises"
-        f" by {clearest.rise:.2f} nats until {clearest.rise_at_tokens:,.0f} tokens and then falls by {clearest.won_back:.2f}."
+        f" minimum and falls again, each by {threshold}. In the clearest case, {clearest.run}, it rises by"
+        f" {double_descent.size_of(clearest)} until {clearest.rise_at_tokens:,.0f} tokens and then falls by"
+        f" {double_descent.recovery_of(clearest)}.{otherwise}"
     )
 
 
@@ -41,7 +47,14 @@ def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
     at_worst, runs = means.loc[worst], line[line.repeats == worst]
     text = f"{model}, f = {fraction:.0%}: of {len(means)} values of R, {worst:,} is the worst, with test loss {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
-        text += f" ({at_worst.excess_over_clean:+.3f} over clean)"
+        interval = ""
+        if len(runs) == 1:  # with several seeds, the interval over test sequences is not the one that matters
+            low, high = runs[["excess_low", "excess_high"]].iloc[0]
+            interval = (
+                bracketed(low, high, "{:+.3f}".format)
+                and f",{bracketed(low, high, '{:+.3f}'.format)} over test sequences"
+            )
+        text += f" ({at_worst.excess_over_clean:+.3f} over clean{interval})"
     if pd.notna(at_worst.size_multiplier):
         bounds = "".join(sorted(set(runs.size_multiplier_bound)))
         text += f", equal to a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
@@ -57,10 +70,15 @@ def _induction(numbers: pd.DataFrame) -> Iterator[str]:
     if known.empty:
         return
     formed = known.heads_formed_at.notna()
+    deep = known[known.layers > 1]
     if not formed.any():
         best = known.loc[known.prefix_matching.idxmax()]
+        one_layer = len(known) - len(deep)
+        counted = plural(len(deep), "run") if len(deep) else plural(one_layer, "one-layer run")
+        if len(deep) and one_layer:
+            counted += f" of two or more layers, nor in {plural(one_layer, 'one-layer run')}, which cannot form any"
         yield (
-            f"No induction head formed in any of {plural(len(known), 'run')}: prefix matching never stays above twice its null (the"
+            f"No induction head formed in any of {counted}: prefix matching never stays above twice its null (the"
             f" highest final score is {best.prefix_matching:.3f}, in {best.run}; its null is {best.prefix_matching_null:.3f}). This"
             " study cannot show what repetition does to induction heads."
         )

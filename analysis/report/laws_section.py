@@ -8,7 +8,7 @@ from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS
 from analysis.laws.study_fits import StudyFits, fit_study
 from analysis.report.section import Section, Table
-from analysis.runs import Runs
+from analysis.runs import Runs, left_out_of_laws
 
 CROSS_VALIDATION = (
     "Each law is fitted without the runs of one model size, or of one range of R, and then predicts these held-out runs. Error: root"
@@ -25,9 +25,11 @@ def section(runs: Runs) -> Section | Missing:
     """Which law predicts best, how each predicts held-out runs, and all constants."""
     laws = fit_study(runs)
     titles = {law.name: law.title for law in LAWS}
+    left_out = [sentence] if (sentence := left_out_of_laws(runs)) else []
     if not laws.fits:
-        return Missing("laws", "; ".join(f"{titles[name]}: {reason}" for name, reason in laws.reasons.items()))
-    sentences = [laws.verdict] if laws.verdict else []
+        reasons = [f"{titles[name]}: {reason}" for name, reason in laws.reasons.items()]
+        return Missing("laws", "; ".join([*reasons, *left_out]))
+    sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
     sentences += [
         f"{titles[name]} ({name}): root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"
         f" {len(fitted.free)} constants."

@@ -6,7 +6,8 @@ import pandas as pd
 
 from analysis.formatting import plural, short_count, span
 from analysis.intervals import Bound, t_half_width
-from analysis.runs import Runs
+from analysis.report import double_descent
+from analysis.runs import Runs, left_out_of_laws
 
 
 def summarise(runs: Runs, numbers: pd.DataFrame) -> list[str]:
@@ -60,7 +61,8 @@ def _study(runs: Runs) -> str:
         clean = "and clean runs" if (table.repeats == 1).any() else "without clean runs"
         facts += [f"f = {fractions}", f"R {between} {span(repeated.repeats, '{:,}'.format)} {clean}"]
     facts += [plural(table.seed.nunique(), "seed"), f"{span(table.trained_tokens, short_count)} tokens per run"]
-    return f"{runs.folder.resolve().name}: {'; '.join(facts)}."
+    left_out = left_out_of_laws(runs)
+    return f"{runs.folder.resolve().name}: {'; '.join(facts)}.{' ' if left_out else ''}{left_out}"
 
 
 def _worst(worst: pd.DataFrame) -> str:
@@ -82,21 +84,21 @@ def _worst(worst: pd.DataFrame) -> str:
 def _double_descent(numbers: pd.DataFrame) -> str:
     repeated = numbers[numbers.repeats > 1]
     if repeated.double_descent.isna().all():
-        return "Double descent cannot be judged, because no clean run shows how large noise is."
-    descents = repeated[repeated.double_descent == True]  # noqa: E712  (None where nothing is known)
+        return f"Double descent {double_descent.CANNOT_BE_JUDGED}."
+    descents, otherwise = double_descent.with_double_descent(repeated), double_descent.judged_otherwise(repeated)
     if descents.empty:
         return (
-            f"No double descent in any of {plural(len(repeated), 'repeated run')}: test loss never rises and falls again by more than"
-            " the noise."
+            f"No double descent in any of {plural(len(repeated), 'repeated run')}: test loss never rises and falls again, each by"
+            f" {double_descent.threshold(repeated)}.{otherwise}"
         )
     shares = [
-        f"f = {fraction:.0%} in {int((arms.double_descent == True).sum())} of {plural(len(arms), 'run')}"  # noqa: E712
+        f"f = {fraction:.0%} in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')}"
         for fraction, arms in repeated.groupby("repeated_fraction")
     ]
-    clearest = descents.loc[descents[["rise", "won_back"]].min(axis=1).idxmax()]
+    clearest = double_descent.clearest_case(descents)
     return (
         f"Double descent of test loss during training: {', '.join(shares)}. In the clearest case, {clearest.label}, it rises by"
-        f" {clearest.rise:.2f} nats and then falls by {clearest.won_back:.2f}."
+        f" {double_descent.size_of(clearest)} and then falls by {double_descent.recovery_of(clearest)}.{otherwise}"
     )
 
 

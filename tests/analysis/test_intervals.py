@@ -12,6 +12,7 @@ from analysis.intervals import (
     Estimate,
     interval_or_range,
     over_seeds,
+    paired_difference,
     percentile_interval,
     t_half_width,
     t_interval,
@@ -35,6 +36,29 @@ def test_a_t_interval_is_that_of_scipy_and_one_value_has_none() -> None:
     estimate = t_interval(values)
     assert (estimate.low, estimate.high) == pytest.approx((low, high))
     assert t_interval([2.0]).value == 2.0 and math.isnan(t_interval([2.0]).low) and math.isnan(t_half_width([2.0]))
+
+
+def test_a_paired_difference_is_that_of_scipy_and_needs_two_pairs() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(3, 1, 20)
+    after = before + rng.normal(0.1, 0.2, 20)
+    paired = paired_difference(after, before)
+    expected = stats.ttest_rel(after, before, alternative="greater")
+    assert paired.mean == pytest.approx(np.mean(after - before)) and paired.in_standard_errors == pytest.approx(
+        expected.statistic
+    )
+    interval = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert (paired.estimate.low, paired.estimate.high) == pytest.approx((interval.low, interval.high))
+    assert paired.is_rise() == (expected.pvalue < 0.05)
+    assert paired.is_rise(comparisons=10**6) == (expected.pvalue < 0.05 / 10**6)
+    assert stats.ttest_ind(after, before, alternative="greater").pvalue > 0.05 > expected.pvalue, (
+        "pairs are more precise"
+    )
+    one = paired_difference([2.0], [1.0])
+    assert one.mean == 1.0 and math.isnan(one.estimate.low) and not one.is_rise()
+    same = paired_difference([2.0, 3.0], [1.0, 2.0])
+    assert same.is_rise(10**6) and same.in_standard_errors == math.inf
+    assert not paired_difference([1.0, 2.0], [1.0, 2.0]).is_rise()
 
 
 def test_percentile_intervals_leave_out_or_keep_infinite_values() -> None:

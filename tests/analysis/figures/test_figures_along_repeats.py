@@ -183,7 +183,7 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
             {
                 "divergence": "at least two sizes",
                 "poor_performance_band": "there is one size",
-                "compute_equivalent_loss": "at least three sizes",
+                "compute_equivalent_loss": "at least 3 sizes",
                 "peak_location": "at least two sizes",
             },
         ),
@@ -192,7 +192,7 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
             {
                 "divergence": "clean runs of these sizes",
                 "poor_performance_band": "a finished clean run",
-                "compute_equivalent_loss": "finished clean runs of at least three sizes",
+                "compute_equivalent_loss": "finished clean runs of at least 3 sizes",
                 "peak_location": "a finished clean run",
             },
         ),

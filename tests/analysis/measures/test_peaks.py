@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 from written_runs import write_run
 
+from analysis.figures import peak_location
+from analysis.figures.plot import Plot
 from analysis.intervals import Bound, Estimate
 from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
 from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers
-from analysis.measures.peak_laws import PowerLawOfSize, at_worst, peak_law, power_law_of_size
+from analysis.measures.peak_laws import ESTIMATES, PowerLawOfSize, at_worst, peak_law, power_law_of_size
 from analysis.measures.peaks import Peak, peaks
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
 from analysis.report import published_comparison
@@ -136,10 +139,55 @@ def test_a_peak_beyond_the_R_tried_is_a_bound_and_left_out_of_laws(
     (peak,) = found
     assert not peak.interior and peak.worst.value == (max(tried) if bound is Bound.AT_LEAST else min(tried))
     assert {peak.worst.bound, peak.left.bound, peak.right.bound} == {bound}
-    assert peak.gaussian is not None and peak.gaussian.bound is bound
+    assert peak.gaussian is None, "no maximum, no centre"
     assert peak.pool(peak.worst).bound is not bound, "more repeats are a smaller pool"
     assert peak.height.bound is Bound.AT_LEAST and np.isnan(peak.height.high)
     assert isinstance(peak_law(found * 3, "worst"), NoLaw)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_losses_that_rise_to_the_last_R_give_a_lower_bound_and_nothing_else(
+    tmp_path: Path, runs: list[Run], store: TokenStore, seeds: int
+) -> None:
+    """They bend, so a Gaussian has its centre inside the R tried: it is not a peak that anybody measured."""
+    tried, excess = (4, 16, 64, 256, 1024), (0.1, 0.4, 0.7, 0.85, 0.86)
+    for model in MODELS[:3]:
+        for seed in range(seeds):
+            jitter = 0.002 * (seed - (seeds - 1) / 2)
+            fields = {"model": model, "seed": seed, "tokens": TOKENS}
+            write_run(tmp_path, runs[0], store, [9.0, 3.0 + jitter], repeats=1, **fields)
+            for repeats, harm in zip(tried, excess, strict=True):
+                losses = [9.0, 3.0 + harm - jitter]
+                write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.5, **fields)
+    loaded = load_runs(tmp_path)
+    found = peaks(loaded)
+    assert len(found) == 3
+    for peak in found:
+        assert (peak.worst.value, peak.worst.bound) == (1024, Bound.AT_LEAST) and not peak.interior
+        assert np.isnan([peak.worst.low, peak.worst.high, peak.height.low, peak.height.high]).all(), "no bars"
+        assert peak.gaussian is None and np.isnan(peak.gaussian_misses)
+    for quantity in ESTIMATES:
+        assert isinstance(peak_law(found, quantity), NoLaw), quantity
+    figure = peak_location.plot(loaded)
+    assert isinstance(figure, Plot)
+    assert "No maximum inside the tested R, so only a bound, in no fit: 2x32, f = 50%, 2x64" in figure.caption
+    assert "Gaussians miss" not in figure.caption and "Too few R" not in figure.caption
+    table = published_comparison.table(loaded)
+    assert not table.quantity.str.contains("Gaussian|= k·N").any()
+    plt.close(figure.figure)
+
+
+def test_a_maximum_that_noise_between_seeds_may_have_moved_inside_is_a_bound(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for seed, (inner, last) in enumerate([(0.80, 0.70), (0.72, 0.79), (0.79, 0.72), (0.70, 0.78)]):
+        fields = {"model": "2x32", "seed": seed, "tokens": TOKENS}
+        write_run(tmp_path, runs[0], store, [9.0, 3.0], repeats=1, **fields)
+        for repeats, harm in ((4, 0.1), (16, 0.4), (64, 0.7), (256, inner), (1024, last)):
+            losses = [9.0, 3.0 + harm]
+            write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.5, **fields)
+    (peak,) = peaks(load_runs(tmp_path))
+    assert (peak.worst.value, peak.worst.bound, peak.gaussian) == (256, Bound.AT_LEAST, None)
 
 
 def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
@@ -248,7 +296,10 @@ def test_lost_compute_needs_three_clean_sizes(planted: Runs) -> None:
         undeclared=[],
     )
     found = lost_compute(two)
-    assert isinstance(found, NoLaw) and "clean runs of at least three sizes" in found.reason
+    assert (
+        isinstance(found, NoLaw)
+        and "clean runs of at least 3 sizes, because it has 3 parameters, found 2" in found.reason
+    )
 
 
 def test_published_numbers_are_compared_with_ours(planted: Runs) -> None:
