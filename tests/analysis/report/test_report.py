@@ -205,7 +205,7 @@ def test_names_are_escaped(planted: Path, few_figures: None) -> None:
 def test_missing_figures_state_what_they_need(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write_run(tmp_path, runs[0], store, [5.0, 4.0], repeats=1)
     text = write_report(tmp_path)[1].read_text()
-    assert "Size multiplier: the clean law has three parameters and needs" in text
+    assert "Size multiplier: the clean law needs finished clean runs of at least 3 sizes" in text
     assert "Learning curves: no run with repeats" in text
 
 
