@@ -36,7 +36,7 @@ ODD = [
     *('evaluation.copying_text={file="\\u0000"}', "finetune={from='tiny'}", "finetune.from='\\u0000'", "data=1", "=", "models.x=1"),
     *("evaluate=[{name='a',source={kind='files',paths=['~nobody']}}]", "slurm.partition=[[1]]", "resources.lanes={a=[1]}"),
 ]  # fmt: skip
-texts = st.sampled_from(ODD) | st.text(st.characters(exclude_characters="\0"), max_size=20)
+texts = st.sampled_from(ODD) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 numbers = st.sampled_from(["0", "1", "3", "-5", "nan", "inf", "1e400", "1.5B", "0.1", "800M"]) | texts
 studies = st.just("tiny") | texts
 OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
@@ -115,7 +115,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [verb, *places, *draw(st.lists(texts, max_size=1)), *values]
 
 
-@settings(fuzz, max_examples=300)
+@settings(fuzz, max_examples=200)
 @given(arguments=command_lines())
 def test_any_command_line_ends_well(folder: Path, arguments: list[str]) -> None:
     assert_ends_well(*arguments)
