@@ -15,7 +15,7 @@ HEADINGS = (
     "acts like",
     "compute lost",
     "worst R",
-    "dangerous R",
+    "harmful R",
     f"R with ≥ {SAFE:.0%} of the size",
 )
 BEYOND = "beyond the law"  # in place of numbers that a law cannot know
@@ -36,7 +36,7 @@ def table_row(forecast: Forecast, question: Question) -> tuple[str, ...]:
         NOTHING if forecast.is_beyond(penalty) else _effective_size(forecast, question),
         NOTHING if math.isnan(lost) or forecast.is_beyond(penalty) else f"{lost:.0%}",
         _worst(forecast),
-        _dangerous(forecast),
+        _harmful(forecast),
         _safe(forecast),
     )
 
@@ -47,7 +47,7 @@ def notes(forecast: Forecast) -> list[str]:
     lines = [f"outside the range it was fitted on: {', '.join(forecast.outside)}"] if forecast.outside else []
     if not predictor.knows_tokens:
         lines.append(
-            "its runs all have the same number of tokens: it cannot tell lost compute, and other token counts are a guess"
+            "its runs all have the same number of tokens, so it cannot estimate lost compute, and other token counts are extrapolations"
         )
     if forecast.jump > NOTABLE_JUMP * float(forecast.curve.penalty.max()):
         lines.append(
@@ -65,7 +65,7 @@ def notes(forecast: Forecast) -> list[str]:
 def agreement(forecasts: list[Forecast], question: Question) -> str:
     """Where the laws agree and where they differ, in one sentence."""
     if len(forecasts) < 2:
-        return "Only one law was asked; ask several to see how far they agree."
+        return "Only one law was used; compare several to see how well they agree."
     beyond = [forecast.predictor.name for forecast in forecasts if forecast.is_beyond(forecast.penalty.value)]
     penalties = [forecast.penalty.value for forecast in forecasts if forecast.predictor.name not in beyond]
     place = f"At R = {short_repeats(question.repeats)}" if question.repeats else "Each at its own worst R,"
@@ -77,19 +77,18 @@ def agreement(forecasts: list[Forecast], question: Question) -> str:
     with_worst = [forecast for forecast in forecasts if not math.isnan(forecast.worst.value)]
     worst = [forecast.worst.value for forecast in with_worst]
     if len(worst) > 1:
-        decades = math.log10(max(worst) / min(worst))
         clauses.append(
-            f"their worst R ranges from {short_repeats(min(worst))} to {short_repeats(max(worst))}, {decades:.1f} decades"
+            f"their worst R ranges from {short_repeats(min(worst))} to {short_repeats(max(worst))}, a factor of {max(worst) / min(worst):.2g}"
         )
     not_reached = [forecast for forecast in forecasts if math.isnan(forecast.worst.value)]
     if names := ", ".join(each.predictor.name for each in not_reached if _no_worst(each).startswith("none")):
         clauses.append(f"no worst R up to {short_repeats(forecasts[0].curve.repeats[-1])} by {names}")
     if question.repeats and with_worst:
         inside = sum(
-            forecast.dangerous[0].value <= question.repeats <= forecast.dangerous[1].value for forecast in with_worst
+            forecast.harmful[0].value <= question.repeats <= forecast.harmful[1].value for forecast in with_worst
         )
         clauses.append(
-            f"R = {short_repeats(question.repeats)} is in the dangerous range of {inside} of {len(with_worst)} laws"
+            f"R = {short_repeats(question.repeats)} is in the harmful range of {inside} of {len(with_worst)} laws"
         )
     text = "; ".join(clauses) + "."
     return text[0].upper() + text[1:]
@@ -193,8 +192,8 @@ def _worst(forecast: Forecast) -> str:
     return short_repeats(worst.value) + bracketed(worst.low, worst.high, short_repeats)
 
 
-def _dangerous(forecast: Forecast) -> str:
-    low, high = (edge.value for edge in forecast.dangerous)
+def _harmful(forecast: Forecast) -> str:
+    low, high = (edge.value for edge in forecast.harmful)
     if math.isnan(low):
         return NOTHING
     return f"from {short_repeats(low)}" if math.isinf(high) else f"{short_repeats(low)} to {short_repeats(high)}"

@@ -1,4 +1,4 @@
-"""What a law predicts for one planned run: the penalty, its worth in model size or compute, dangerous and safe R."""
+"""What a law predicts for one planned run: the penalty, its worth in model size or compute, harmful and safe R."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class Curve:
         largest = self.penalty.max()
         return bool(self.penalty[-1] < 0.99 * largest and largest > SMALLEST_PENALTY)
 
-    def dangerous(self) -> tuple[float, float]:
+    def harmful(self) -> tuple[float, float]:
         """Range of R around the worst one with at least half of the largest log size loss; infinite if it never ends."""
         loss = -np.log(self.multiplier)
         peak = int(self.penalty.argmax())
@@ -90,7 +90,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one law predicts. Penalties in nats, sizes as shares; `worst` and `dangerous` are NaN without an interior worst R."""
+    """What one law predicts. Penalties in nats, sizes as shares; `worst` and `harmful` are NaN without an interior worst R."""
 
     predictor: Predictor
     repeats: float  # of the question, or the worst one
@@ -102,7 +102,7 @@ class Forecast:
     smallest_multiplier: float
     lost_compute: float  # share of the compute; NaN if the law cannot tell
     worst: Estimate
-    dangerous: tuple[Estimate, Estimate]  # first and last R
+    harmful: tuple[Estimate, Estimate]  # first and last R
     safe_up_to: Estimate
     safe_from: Estimate
     curve: Curve
@@ -157,7 +157,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
         worst=UNKNOWN
         if worst is None
         else _estimate(float(grid[worst]), [_worst_repeats(each) for each in resampled], True),
-        dangerous=(UNKNOWN, UNKNOWN) if worst is None else edges(Curve.dangerous),
+        harmful=(UNKNOWN, UNKNOWN) if worst is None else edges(Curve.harmful),
         safe_up_to=safe_up_to,
         safe_from=safe_from,
         curve=curve,

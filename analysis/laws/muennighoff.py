@@ -74,8 +74,8 @@ LAW = replace(
         lambda points: loss(CONSTANTS, points),
         PUBLISHED_DOMAIN,
         notes=(
-            "fitted to runs that repeat their whole data set; for a repeated part, the values of unique and repeated tokens are"
-            " added up. The law has no worst R",
+            "fitted to runs that repeat their whole data set; for partial repetition, the effective numbers of unique and repeated"
+            " tokens are added. The law has no worst R",
         ),
     ),
 )

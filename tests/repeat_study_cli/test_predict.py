@@ -33,12 +33,12 @@ def test_predict_tells_what_the_published_laws_say(tmp_path: Path, invoke: Invok
     told = call(*PLAN, "--repeats", 100, "--json", "told.json", "--figure", "told.svg", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "R = 100, a subset of 100M tokens" in told.stdout
-    assert "R = 100 is in the dangerous range of 2 of 2 laws" in told.stdout
+    assert "R = 100 is in the harmful range of 2 of 2 laws" in told.stdout
     written = json.loads((tmp_path / "told.json").read_text())
     assert written["question"] == {"params": 8e8, "tokens": 1e11, "fraction": 0.1, "repeats": 100.0}
     laws = {one["law"]: one for one in written["forecasts"]}
     assert set(laws) == {"hernandez", "chudnovsky", "muennighoff"}
-    assert laws["hernandez"]["dangerous_from"]["value"] < 100 < laws["hernandez"]["dangerous_up_to"]["value"]
+    assert laws["hernandez"]["harmful_from"]["value"] < 100 < laws["hernandez"]["harmful_up_to"]["value"]
     assert laws["chudnovsky"]["worst_repeats"]["value"] < laws["hernandez"]["worst_repeats"]["value"]
     assert "tokens 100B" in " ".join(laws["chudnovsky"]["outside_fitted_range"])
     assert laws["muennighoff"]["worst_repeats"]["value"] is None

@@ -21,8 +21,8 @@ from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE, H22_RIGHT_EDGE
 def test_published_laws_reproduce_the_numbers_of_their_papers() -> None:
     predictors = {predictor.name: predictor for predictor in published_predictors()}
     band = forecast(predictors["hernandez"], Question(800e6, 100e9, 0.1, 100))
-    assert band.dangerous[0].value == pytest.approx(H22_LEFT_EDGE.at(800e6), rel=0.03)
-    assert band.dangerous[1].value == pytest.approx(H22_RIGHT_EDGE.at(800e6), rel=0.03)
+    assert band.harmful[0].value == pytest.approx(H22_LEFT_EDGE.at(800e6), rel=0.03)
+    assert band.harmful[1].value == pytest.approx(H22_RIGHT_EDGE.at(800e6), rel=0.03)
     assert 340e6 < band.multiplier.value * 800e6 < 400e6
     assert not band.outside
     for fraction, multiplier in ((0.5, 1 / 10), (0.9, 1 / 73)):
@@ -72,7 +72,7 @@ def test_every_interval_holds_its_value(question: Question) -> None:
     for found in [*all_forecasts(question), forecast(fitted, question)]:
         record = as_record(found)
         estimates = {key: value for key, value in record.items() if isinstance(value, dict) and "low" in value}
-        assert {"penalty_nats", "dangerous_from", "dangerous_up_to", "safe_up_to", "worst_repeats"} <= estimates.keys()
+        assert {"penalty_nats", "harmful_from", "harmful_up_to", "safe_up_to", "worst_repeats"} <= estimates.keys()
         for key, estimate in estimates.items():
             if estimate["value"] is None:  # infinite, unknown or beyond the law
                 continue
@@ -121,7 +121,7 @@ def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
     hernandez, *others = found
     row = dict(zip(HEADINGS, table_row(hernandez, QUESTIONS[2]), strict=True))
     assert row["penalty (nats)"] == "> 5.66, beyond the law" and row["worst R"] == "beyond the law"
-    assert row["acts like"] == row["compute lost"] == row["dangerous R"] == "–"
+    assert row["acts like"] == row["compute lost"] == row["harmful R"] == "–"
     assert "the penalty is beyond the law by hernandez" in agreement(found, QUESTIONS[2])
     assert "its loss passes 12.5 nats per token" in " ".join(notes(hernandez))
     record = as_record(hernandez)
