@@ -78,7 +78,8 @@ def agreement(forecasts: list[Forecast], question: Question) -> str:
     worst = [forecast.worst.value for forecast in with_worst]
     if len(worst) > 1:
         clauses.append(
-            f"their worst R ranges from {short_repeats(min(worst))} to {short_repeats(max(worst))}, a factor of {max(worst) / min(worst):.2g}"
+            f"their worst R ranges from {short_repeats(min(worst))} to {short_repeats(max(worst))},"
+            f" a factor of {max(worst) / min(worst):.2g}"
         )
     not_reached = [forecast for forecast in forecasts if math.isnan(forecast.worst.value)]
     if names := ", ".join(each.predictor.name for each in not_reached if _no_worst(each).startswith("none")):
