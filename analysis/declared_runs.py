@@ -4,6 +4,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
+from repeat_study.config.base import validated
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
 from repeat_study.config.study import Study
@@ -49,4 +50,7 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
 def _texts(spec: Path) -> tuple[str, tuple[FurtherTest, ...]]:
     """The corpus and the further test sets that a spec.json names."""
     record = read_record(spec, "corpus")
-    return record["corpus"], tuple(FurtherTest.model_validate(text) for text in record.get("further_tests", []))
+    texts = record.get("further_tests", [])
+    if not isinstance(record["corpus"], str) or not isinstance(texts, list):
+        raise InputError(f"{spec}: corpus or further_tests: not what a run writes; move its folder away")
+    return record["corpus"], tuple(validated(FurtherTest, text, f"{spec}: further_tests: ") for text in texts)

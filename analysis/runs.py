@@ -16,11 +16,11 @@ from pyarrow import json
 
 from analysis.formatting import plural
 from data_prep.errors import InputError
-from data_prep.files import read_record
 from repeat_study.config.model_sizes import shape_of
-from repeat_study.config.run import OMITTED_WHEN_EMPTY, Parent, Run
+from repeat_study.config.run import Run
+from repeat_study.records.recorded_run import run_and_record
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.records.tables import read_table
+from repeat_study.records.tables import check_columns, read_table
 
 # Fields of a run that make the grid of repetition: figures put them on axes, in colours and in panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
@@ -31,13 +31,6 @@ FACTORS = sorted(Run.model_fields.keys() - {*GRID, *OF_EVALUATION, "parent"})
 SAME_TRAINING = [*FACTORS, *GRID, "parent"]
 # The columns that identify a run in the tables behind the figures.
 ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction", "repeats", "seed", "pool_seed"]
-NEEDED = (
-    *(name for name in Run.model_fields if name not in OMITTED_WHEN_EMPTY),
-    "label",
-    "parameters_non_embedding",
-    "trained_tokens",
-    "vocabulary",
-)
 
 
 @dataclass(frozen=True)
@@ -222,12 +215,12 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     status, name = directory.status(), directory.path.name
     directory.check_unaltered()
     rows = _evaluations(directory)
-    record: dict[str, Any] = {**read_record(directory.spec, *NEEDED), "name": name, "status": status}
-    spec = record.pop("parent", None)
+    run, content = run_and_record(directory)
+    record: dict[str, Any] = content | {"name": name, "status": status}
+    record.pop("parent", None)
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
     record["parent_seed"] = 0
-    if spec:
-        parent = Parent.model_validate(spec)
+    if parent := run.parent:
         record |= {"parent": parent.name, "parent_study": parent.study, "parent_label": parent.label}
         record |= {"parent_repeats": parent.repeats, "parent_fraction": parent.repeated_fraction}
         record["parent_seed"] = parent.seed
@@ -252,10 +245,16 @@ def _evaluations(directory: RunDirectory) -> pa.Table | None:
         options = json.ReadOptions(use_threads=False, block_size=len(complete) + 1)
         table = json.read_json(pa.BufferReader(complete), read_options=options)
         if pa.types.is_integer(table.schema.field("step").type) and not table["step"].null_count:
+            check_columns(table, directory.metrics)
             return table
     except (pa.ArrowException, KeyError):
         pass
-    return pa.Table.from_pylist(directory.rows())  # its errors name the line and what is wrong
+    try:
+        table = pa.Table.from_pylist(directory.rows())  # its errors name the line and what is wrong
+    except (pa.ArrowException, OverflowError) as error:
+        raise InputError(f"{directory.metrics}: values of different kinds in one column ({error})") from error
+    check_columns(table, directory.metrics)
+    return table
 
 
 def _duplicates(table: pd.DataFrame) -> dict[str, str]:

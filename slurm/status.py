@@ -11,6 +11,7 @@ from typing import Any
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
 from repeat_study.records.json_lines import last_row
+from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm.client import Queue, QueuedJob
 from slurm.preemption import SAVED_MESSAGE
@@ -82,6 +83,8 @@ def _run_state(
 ) -> RunState | None:
     """None for a run that was neither started nor accepted by sbatch."""
     directory = RunDirectory(study_dir / run.name)
+    if directory.spec.is_file():
+        recorded_run(directory)  # InputError if it is another run's
     status = directory.status()
     accepted = submission is not None and bool(submission.job_id_of(run.name))
     if status is Status.PENDING and not job and not accepted:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import InputError
-from data_prep.files import read_record, replace_durably
+from data_prep.files import replace_durably
 from repeat_study.checkpoints.checksum import DamagedFile, check_checksum, seal
-from repeat_study.config.run import RESULT_FORMAT, Run, run_from_record
+from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.records.run_directory import RunDirectory
 
@@ -116,23 +116,3 @@ def weights_sha256(weights: Weights) -> str:
         digest.update(name.encode())
         digest.update(weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def recorded_run(directory: RunDirectory) -> Run:
-    """The run declared by a directory's spec.json.
-
-    Raises InputError if there is none, if it has another format, or if it was edited.
-    """
-    if not directory.spec.is_file():
-        raise InputError(
-            f"{directory.path}: no run here (no spec.json); accepted is the folder of a run, runs/STUDY/RUN"
-        )
-    record = read_record(directory.spec, "format", "identity")
-    if record["format"] != RESULT_FORMAT:
-        raise InputError(f"{directory.spec}: of format {record['format']}; this version reads {RESULT_FORMAT}")
-    run = run_from_record(record, directory.spec)
-    if run.identity != record["identity"]:
-        raise InputError(
-            f"{directory.spec}: altered since it was written; its fields do not hash to {record['identity'][:8]}"
-        )
-    return run

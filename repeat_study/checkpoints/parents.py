@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.errors import InputError
-from repeat_study.checkpoints.files import Weights, read_weights, recorded_run, weights_sha256
+from repeat_study.checkpoints.files import Weights, read_weights, weights_sha256
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
+from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory, Status
 
 

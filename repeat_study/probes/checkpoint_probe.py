@@ -7,12 +7,13 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore, find_store
-from repeat_study.checkpoints.files import load_weights, read_weights, recorded_run
+from repeat_study.checkpoints.files import load_weights, read_weights
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import Evaluator, evaluator
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
 from repeat_study.probes.probe import Evaluation
+from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
 

@@ -1,6 +1,7 @@
 """Files of one JSON object per line, each with the training step it belongs to; a crash can only cut the last line short."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,10 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 Row = dict[str, Any]
+NUMBERS = {  # what every line must hold, by file
+    "metrics.jsonl": ("tokens", "test_loss"),
+    "timing.jsonl": ("train_seconds", "evaluation_seconds", "saving_seconds"),
+}
 TAIL_BYTES = 2**14  # a line of metrics.jsonl has one to a few kilobytes
 
 
@@ -49,10 +54,16 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _parse(path: Path, lines: list[bytes]) -> list[Row]:
     try:
         rows = [json.loads(line) for line in lines]
         assert all(isinstance(row["step"], int) for row in rows), "a line without its step"
+        for key in NUMBERS.get(path.name, ()):
+            assert all(_is_finite(row[key]) for row in rows), f"{key} is not a number"
         return rows
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
+    except (ValueError, TypeError, KeyError, AssertionError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

@@ -131,7 +131,7 @@ class RunDirectory:
     def precision(self) -> str | None:
         """The precision of the last start's matrix products; None before the first start."""
         sessions = self.session_rows()
-        return str(sessions[-1]["precision"]) if sessions else None
+        return str(sessions[-1].get("precision", "")) or None if sessions else None
 
     def check_precision(self, precision: str) -> None:
         """Raises InputError if the run's checkpoint was trained in another precision: one curve has one precision."""

@@ -9,8 +9,12 @@ from repeat_study.config.run import RESULT_FORMAT, Run
 
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
     """The record of a run on a token store, as JSON gives it back."""
+    return derived_fields(run, run.model_vocabulary(store.vocabulary))
+
+
+def derived_fields(run: Run, vocabulary: int) -> dict[str, Any]:
+    """The record of a run whose model has a vocabulary of this size."""
     shape, mixture = run.shape, run.mixture()
-    vocabulary = run.model_vocabulary(store.vocabulary)
     record = {
         "name": run.name,
         "label": run.label,

@@ -12,6 +12,17 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 Columns = dict[str, list[Any]]
+WHOLE = ("step", "tokens", "layer", "head", "copy", "sequence")  # columns of whole numbers
+LISTS = (
+    "_per_copy",
+    "loss_by_position",
+)  # ends of the keys of metrics.jsonl that hold a list of numbers; all others hold a number
+REQUIRED = {  # columns without which a record is of no use, beside step and tokens
+    "metrics.jsonl": ("test_loss",),
+    "heads.parquet": ("layer", "head", "prefix_matching"),
+    "paragraph.parquet": ("copy", "token", "loss"),
+    "test_sequences.parquet": ("sequence", "loss"),
+}
 
 
 def read_table(path: Path) -> pa.Table | None:
@@ -20,9 +31,39 @@ def read_table(path: Path) -> pa.Table | None:
         return None
     try:
         with parquet.ParquetFile(path) as file:  # twice as fast as read_table, which sets up a dataset first
-            return file.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+            table = file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); delete the run's folder to train it again") from error
+    check_columns(table, path)
+    return table
+
+
+def check_columns(table: pa.Table, path: Path) -> None:
+    """Raises InputError if columns of a run's record are missing, or hold anything but numbers (lists of them, tokens)."""
+    names = table.column_names
+    if missing := [name for name in ("step", "tokens", *REQUIRED.get(path.name, ())) if name not in names]:
+        raise InputError(f"{path}: the column {missing[0]!r} is missing; delete the run's folder to train it again")
+    for name, kind in zip(names, table.schema.types, strict=True):
+        if names.count(name) > 1:
+            raise InputError(f"{path}: two columns are called {name!r}; delete the run's folder to train it again")
+        if name in WHOLE:
+            right, accepted = pa.types.is_integer(kind) and not table[name].null_count, "a whole number in every row"
+        elif name == "token":
+            right, accepted = pa.types.is_string(kind) and not table[name].null_count, "text in every row"
+        elif name.endswith(LISTS):
+            right = pa.types.is_null(kind) or (pa.types.is_list(kind) and _is_number(kind.value_type))
+            accepted = "a list of numbers"
+        else:
+            right, accepted = _is_number(kind), "a number"
+            if name in REQUIRED.get(path.name, ()):
+                finite = not pa.types.is_floating(kind) or pc.all(pc.is_finite(table[name])).as_py()
+                right, accepted = right and not table[name].null_count and finite, "a finite number in every row"
+        if not right:
+            raise InputError(f"{path}: {name}: {kind} or nothing found; accepted is {accepted}")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -303,7 +303,7 @@ def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
     spec = next(planted.glob("*/spec.json"))
     for content, message in (
         ("[]", "list found, a JSON object expected"),
-        ("{}", "the key 'tokens' is missing"),
+        ("{}", "the key 'format' is missing"),
         ("{", "not valid"),
     ):
         spec.write_text(content)

@@ -30,8 +30,7 @@ def trained(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def copy_of_run(trained: RunDirectory, tmp_path: Path) -> RunDirectory:
     """A copy of the run that a test may damage."""
-    shutil.copytree(trained.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    return RunDirectory(Path(shutil.copytree(trained.path, tmp_path / trained.path.name)))
 
 
 @pytest.mark.parametrize("step", [None, 8])

@@ -1,0 +1,213 @@
+"""Run directories that others made or edited: each gives one line or the right result, and runs nothing."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from analysis.runs import load_runs
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.config.run import Run
+from repeat_study.config.study import Study
+from repeat_study.probes.checkpoint_probe import load_trained
+from repeat_study.records.completion import checksums
+from repeat_study.records.outcome import Outcome
+from repeat_study.records.recorded_run import recorded_run
+from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.training.trainer import train
+from slurm.status import run_states
+
+
+@pytest.fixture(scope="module")
+def finished(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    run, folder = study.runs(store.fingerprint)[1], tmp_path_factory.mktemp("finished")
+    assert train(run, store, folder) is Outcome.DONE
+    return RunDirectory(folder / run.name)
+
+
+@pytest.fixture
+def forged(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of a finished run, for a test to edit."""
+    return RunDirectory(Path(shutil.copytree(finished.path, tmp_path / "tiny" / finished.path.name)))
+
+
+def sign(directory: RunDirectory) -> None:
+    """Give done.json the checksums of the forged records."""
+    done = json.loads(directory.done.read_text())
+    directory.done.write_text(json.dumps(done | checksums(directory.records)))
+
+
+def every_reader(directory: RunDirectory, runs: list[Run], data_dir: Path) -> list[Callable[[], Any]]:
+    def report() -> None:
+        loaded = load_runs(directory.path.parent)
+        for table in ("heads", "paragraph"):
+            loaded.last_tables(table)  # type: ignore[arg-type]
+
+    def status() -> None:
+        list(run_states(runs, directory.path.parent, [], None, 60.0))
+
+    def children() -> None:
+        final_test_losses(directory.path.parent, runs)
+
+    return [report, status, children, lambda: load_trained(directory.path, data_dir)]
+
+
+def refusals(directory: RunDirectory, runs: list[Run], data_dir: Path) -> list[str]:
+    """The messages of all readers; anything but an InputError fails the test."""
+    messages = []
+    for read in every_reader(directory, runs, data_dir):
+        try:
+            read()
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+            messages.append(str(error))
+    return messages
+
+
+SPEC_EDITS: list[dict[str, Any]] = [
+    {"repeats": 8}, {"repeats": "8"}, {"repeats": None}, {"repeats": 10**30}, {"label": "<script>alert(1)</script>"},
+    {"corpus": "<b>"}, {"corpus": "../../etc"}, {"corpus": 3}, {"corpus": ["x"]}, {"model": "9999x99999"}, {"model": "x"},
+    {"vocabulary": "many"}, {"vocabulary": -1}, {"vocabulary": 10**30}, {"parameters_total": 1}, {"steps": 1},
+    {"format": 2}, {"format": "3"}, {"identity": "0" * 64}, {"identity": None}, {"identity": []}, {"evaluation": 3},
+    {"evaluation": {"even_points": 10**9}}, {"further_tests": 3}, {"further_tests": [{"name": "../x", "fingerprint": ""}]},
+    {"parent": {"study": "../..", "label": "../x", "identity": "0", "repeats": 1, "repeated_fraction": 0.0, "seed": 0}},
+    {"parent": "x"}, {"tokens": 1e99}, {"tokens": -1}, {"learning_rate": "fast"}, {"seed": 1.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", SPEC_EDITS, ids=str)
+def test_an_edited_spec_is_refused_by_report_status_and_probe(
+    edit: dict[str, Any], forged: RunDirectory, runs: list[Run], data_dir: Path
+) -> None:
+    forged.spec.write_text(json.dumps(json.loads(forged.spec.read_text()) | edit))
+    messages = refusals(forged, runs, data_dir)
+    assert len(messages) >= 3 and all("spec.json" in message for message in messages)
+
+
+def test_a_spec_that_hashes_to_another_directory_is_refused(
+    forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
+) -> None:
+    """An edited field with an identity to match: the directory's name tells."""
+    from repeat_study.records.spec_record import spec_record
+
+    run = Run.model_validate(runs[1].model_dump() | {"evaluation": runs[1].evaluation, "repeats": 8})
+    forged.spec.write_text(json.dumps(spec_record(run, store)))
+    messages = refusals(forged, runs, data_dir)
+    assert len(messages) == 3 and all(
+        f"the spec of {run.name}, in a folder of another name" in line for line in messages
+    )
+
+
+@pytest.mark.parametrize("study_name", ["..", "a/b", "/etc", "a\\b", "a\0b"])
+def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, store: TokenStore) -> None:
+    from repeat_study.config.run import Parent
+    from repeat_study.records.spec_record import spec_record
+
+    fields = {"label": "1x16-clean-s0", "identity": "0" * 64, "repeats": 1, "repeated_fraction": 0.0, "seed": 0}
+    run = recorded_run(forged).model_copy(update={"parent": Parent(study=study_name, **fields)})  # type: ignore[arg-type]
+    folder = RunDirectory(forged.path.with_name(f"x-{run.identity[:8]}"))
+    folder.make()
+    folder.spec.write_text(json.dumps(spec_record(run, store)))
+    with pytest.raises(InputError, match="is not a name; accepted is one without /"):
+        recorded_run(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "[" * 5_000, "\0", "nan", '{"format": 3}'], ids=lambda text: text[:20]
+)
+@pytest.mark.parametrize("name", ["spec.json", "done.json", "failed.json"])
+def test_records_that_are_no_records_are_one_line(
+    content: str, name: str, forged: RunDirectory, runs: list[Run], data_dir: Path
+) -> None:
+    (forged.path / name).write_text(content)
+    assert bool(refusals(forged, runs, data_dir)) == (name == "spec.json")
+    assert forged.status() is (Status.DONE if name == "failed.json" else Status.INTERRUPTED)
+
+
+METRICS_EDITS: list[dict[str, Any]] = [
+    {"test_loss": "low"}, {"test_loss": None}, {"test_loss": [1]}, {"test_loss": {}}, {"test_loss": float("nan")},
+    {"tokens": "many"}, {"tokens": 1.5}, {"tokens": 10**40}, {"step": None}, {"step": 1.5}, {"pool_loss": "<script>"},
+    {"copying_loss_per_copy": 3}, {"copying_loss_per_copy": ["x"]}, {"prefix_matching": {"a": 1}}, {"loss_by_position": 1},
+    {"unknown": "text"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("edit", METRICS_EDITS, ids=str)
+def test_forged_metrics_are_one_line(
+    edit: dict[str, Any], everywhere: bool, forged: RunDirectory, runs: list[Run], data_dir: Path
+) -> None:
+    rows = [json.loads(line) for line in forged.metrics.read_text().splitlines()]
+    rows = [row | edit if everywhere or row is rows[-1] else row for row in rows]
+    forged.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sign(forged)
+    assert any("metrics.jsonl" in message or "done.json" in message for message in refusals(forged, runs, data_dir))
+
+
+@pytest.mark.parametrize("edit", [{"train_seconds": "x"}, {"saving_seconds": None}, {"step": "x"}], ids=str)
+def test_forged_timing_is_one_line(edit: dict[str, Any], forged: RunDirectory, runs: list[Run], data_dir: Path) -> None:
+    rows = [json.loads(line) | edit for line in forged.timing.read_text().splitlines()]
+    forged.timing.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sign(forged)
+    assert any("timing.jsonl" in message for message in refusals(forged, runs, data_dir))
+
+
+def without(name: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.drop_columns([name])
+
+
+def with_text(name: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(table.column_names.index(name), name, pa.array(["x"] * len(table)))
+
+
+def twice(table: pa.Table) -> pa.Table:
+    return table.append_column("step", table["step"])
+
+
+@pytest.mark.parametrize("change", [without("step"), with_text("step"), with_text("tokens"), twice])
+@pytest.mark.parametrize("name", ["heads.parquet", "paragraph.parquet"])
+def test_forged_tables_are_one_line(
+    name: str, change: Callable[[pa.Table], pa.Table], forged: RunDirectory, runs: list[Run], data_dir: Path
+) -> None:
+    path = forged.path / name
+    parquet.write_table(change(parquet.ParquetFile(path).read()), path)
+    sign(forged)
+    assert any(name in message for message in refusals(forged, runs, data_dir))
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("way", ["torch", "pickle", "weights", "old torch"])
+def test_a_malicious_checkpoint_runs_nothing(
+    way: str, forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path, tmp_path: Path
+) -> None:
+    proof = tmp_path / "executed"
+    content = torch.load(forged.checkpoint, weights_only=True)
+    if way == "pickle":
+        forged.checkpoint.write_bytes(pickle.dumps(Malicious(proof)))
+    elif way == "weights":
+        torch.save(content | {"state_dict": Malicious(proof)}, forged.checkpoint)
+    else:
+        torch.save(Malicious(proof), forged.checkpoint, _use_new_zipfile_serialization=way == "torch")
+    forged.done.unlink()
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\)"):
+        load_trained(forged.path, data_dir)
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\)"):
+        train(runs[1], store, forged.path.parent)
+    assert not proof.exists()
