@@ -1,8 +1,11 @@
 """The verb `run`: train a study on this machine."""
 
+import os
 import shlex
 import signal
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +68,7 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.run_directory import RunDirectory, Status
 
+    console.on_broken_pipe = _train_on  # type: ignore[method-assign]
     for study in declared.lineage:
         gpus_for(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
@@ -86,6 +90,15 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
         raise typer.Exit(1)
     elsewhere = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
     console.print(f"next: repeat-study report {shlex.quote(argument)}{elsewhere}")
+
+
+def _train_on() -> None:
+    """Called once nobody reads standard output any more, as in `repeat-study run STUDY | head -1`: print to nowhere."""
+    console.quiet = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    line = "repeat-study: standard output was closed; training continues, and `repeat-study status` shows it"
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:

@@ -9,7 +9,12 @@ Tensors keep their lanes axis, which has length 1 here: a checkpoint belongs to 
 Every file ends with its own checksum, see `checkpoints.checksum`.
 """
 
+import errno
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ from repeat_study.records.run_directory import RunDirectory
 
 Checkpoint = dict[str, Any]
 Weights = dict[str, Tensor]
+LEAST_FREE_BYTES = 1 << 20  # with less than this a disk counts as full
 MODEL_PREFIX = "model."  # of the decoder's weights in the Lightning module's state_dict
 
 
@@ -95,18 +101,39 @@ def scratch_file(directory: RunDirectory) -> Path:
     return directory.checkpoint.with_suffix(".tmp")
 
 
+def write_scratch(directory: RunDirectory, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to the scratch file. Raises InputError if the disk is full."""
+    with writing(directory.checkpoint, directory):
+        torch.save(checkpoint, scratch_file(directory))
+
+
+@contextmanager
+def writing(path: Path, directory: RunDirectory) -> Iterator[None]:
+    """If `path` cannot be written, remove the scratch file and raise InputError with the reason."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "torch could not write it (over quota?)"
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES:
+            reason = os.strerror(errno.ENOSPC)  # torch does not pass it on
+        scratch_file(directory).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {reason}") from error
+
+
 def replace_checkpoint(directory: RunDirectory) -> None:
     """Add the checksum to the finished scratch file and put it in the place of last.ckpt, in one step."""
-    seal(scratch_file(directory))
-    replace_durably(scratch_file(directory), directory.checkpoint)
+    with writing(directory.checkpoint, directory):
+        seal(scratch_file(directory))
+        replace_durably(scratch_file(directory), directory.checkpoint)
 
 
 def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights) -> None:
     """Write the decoder's weights after `step` steps to a file that later checkpoints leave alone, atomically."""
-    scratch = scratch_file(directory)
-    torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
-    seal(scratch)
-    replace_durably(scratch, directory.weights_at(step))
+    scratch, path = scratch_file(directory), directory.weights_at(step)
+    with writing(path, directory):
+        torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
+        seal(scratch)
+        replace_durably(scratch, path)
 
 
 def weights_sha256(weights: Weights) -> str:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, scratch_file
+from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, write_scratch
 from repeat_study.records.run_directory import RunDirectory
 
 GROUPS_PER_RECIPE = 2  # optimiser parameter groups: with weight decay and without
@@ -41,7 +41,7 @@ class LaneCheckpointIO(TorchCheckpointIO):
         lanes = len(self.directories)
         kept = [(lane, directory) for lane, directory in enumerate(self.directories) if lane not in self.dropped]
         for lane, directory in kept:
-            torch.save(split_lane(checkpoint, lane, lanes), scratch_file(directory))
+            write_scratch(directory, split_lane(checkpoint, lane, lanes))
         for _, directory in kept:
             replace_checkpoint(directory)
 

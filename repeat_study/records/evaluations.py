@@ -52,7 +52,10 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
                 f"{path}: lacks evaluations up to step {step}, where the checkpoint is; delete {directory.checkpoint} to"
                 " train the run from its start"
             )
-    for scratch in directory.path.glob(".*.tmp"):  # left by a process that was killed while writing
+    for scratch in (
+        *directory.path.glob(".*.tmp"),
+        *directory.checkpoint.parent.glob("*.tmp"),
+    ):  # left by a process that was killed while writing
         scratch.unlink(missing_ok=True)
     for path, table in tables.items():
         if table:

@@ -42,11 +42,14 @@ def last_row(path: Path) -> Row | None:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a line; it is on disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a line; it is on disk when this returns. Raises InputError if the disk is full."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

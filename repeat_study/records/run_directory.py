@@ -95,8 +95,12 @@ class RunDirectory:
     def check(self, run: Run, store: TokenStore) -> bool:
         """Whether this directory already belongs to the run; changes nothing.
 
-        Raises InputError if it belongs to a run with another spec.
+        Raises InputError if it belongs to a run with another spec, or if a folder has the name of one of its files.
         """
+        files = (self.spec, self.sessions, self.failed, self.done, self.checkpoint, *self.records)
+        for path in (*files, *self.path.glob("events.out.tfevents*"), *self.checkpoint.parent.glob("*.*")):
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path}: not a file; accepted is a file that a run wrote, so move it away")
         if self.spec.is_file():
             found, expected = read_record(self.spec), spec_record(run, store)
             if found != expected:

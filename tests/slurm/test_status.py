@@ -90,7 +90,9 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     assert last_row(directory.metrics) is None
     for count in (1, 2, 3):
-        lines = [f'{{"step": {step}, "long": "{"x" * 20_000}"}}\n' for step in range(count)]
+        lines = [
+            f'{{"step": {step}, "tokens": 0, "test_loss": 1.0, "long": "{"x" * 20_000}"}}\n' for step in range(count)
+        ]
         directory.metrics.write_text("".join(lines) + '{"step": 9')  # the last one cut short by a crash
         assert (last_row(directory.metrics) or {})["step"] == count - 1
     directory.metrics.write_text('{"step": 4')
@@ -103,7 +105,7 @@ def test_a_run_that_is_killed_again_and_again_without_progress_is_given_up(tmp_p
     starts = StartLog(tmp_path / "7_starts.jsonl", [directory])
     for _ in range(MAX_STARTS - 1):
         starts.record_start()
-    directory.metrics.write_text('{"step": 10}\n')  # it made progress
+    directory.metrics.write_text('{"step": 10, "tokens": 0, "test_loss": 1.0}\n')  # it made progress
     for _ in range(MAX_STARTS):
         starts.record_start()
     starts.clear()  # it was told to leave, and left in order

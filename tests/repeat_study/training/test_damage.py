@@ -4,7 +4,8 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,59 @@ def test_a_store_altered_while_runs_train_fails_them_before_anything_is_written(
 def test_a_store_that_is_only_touched_is_right(own_store: TokenStore, runs: list[Run], tmp_path: Path) -> None:
     tokens = own_store.folder / "train.tokens"
     assert train(runs[0], own_store, tmp_path / "runs", alter_at(32, lambda: os.utime(tokens))) is Outcome.DONE
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 40_000, 150_000])
+def test_a_full_disk_is_the_reason_shown_and_leaves_a_run_that_resumes(
+    left: int, runs: list[Run], store: TokenStore, small_disk: Path, finished: RunDirectory
+) -> None:
+    """Full at the next table, in the middle of a checkpoint, or in a later one."""
+    run, directory = runs[1], RunDirectory(small_disk / runs[1].name)
+    filler = small_disk / "filler"
+
+    def fill(progress: Progress) -> None:
+        if progress.step == 32:
+            filler.write_bytes(bytes(max(shutil.disk_usage(small_disk).free - left, 0)))
+
+    with pytest.raises(InputError, match=r"(parquet|jsonl|last.ckpt): cannot be written: No space left on device"):
+        train(run, store, small_disk, fill)
+    assert not list(directory.path.rglob("*.tmp")), "no scratch file is left"
+    filler.unlink()
+    assert train(run, store, small_disk) is Outcome.DONE
+    assert directory.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["spec.json", "done.json", "failed.json", "metrics.jsonl", "timing.jsonl", "sessions.jsonl", "heads.parquet",
+     "checkpoints/last.ckpt", "checkpoints/last.tmp", "checkpoints/step-000000008.pt", "events.out.tfevents.1"],
+)  # fmt: skip
+def test_a_folder_in_the_place_of_a_file_is_named(
+    name: str, damaged: RunDirectory, runs: list[Run], store: TokenStore
+) -> None:
+    path = damaged.path / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(InputError, match=rf"{name}: not a file; accepted is a file that a run wrote"):
+        train(runs[1], store, damaged.path.parent)
+    path.rmdir()
+
+
+@pytest.mark.parametrize("name", ["spec.json", "metrics.jsonl", "timing.jsonl"])
+def test_json_nested_a_hundred_thousand_deep_is_one_line(
+    name: str, damaged: RunDirectory, runs: list[Run], store: TokenStore
+) -> None:
+    (damaged.path / name).write_text("[" * 100_000 + "]" * 100_000 + "\n")
+    with pytest.raises(InputError, match=rf"{name}: (not valid JSON|malformed line)"):
+        train(runs[1], store, damaged.path.parent)
