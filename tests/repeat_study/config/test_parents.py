@@ -322,7 +322,7 @@ def test_a_missing_parent_gives_one_line(family: PreparedStudy, trained: Path, t
         train(run, family.store, tmp_path / "child")
     shutil.rmtree(parent.path)
     shutil.copytree(trained / "tiny" / family.runs(trained)[2].parent.name, parent.path)  # type: ignore[union-attr]
-    with pytest.raises(InputError, match=r"another run .* than the parent of"):
+    with pytest.raises(InputError, match=r"the spec of .*, in a folder of another name"):
         train(run, family.store, tmp_path / "child")
 
 
