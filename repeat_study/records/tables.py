@@ -56,7 +56,7 @@ def check_columns(table: pa.Table, path: Path) -> None:
         else:
             right, accepted = _is_number(kind), "a number"
             if name in REQUIRED.get(path.name, ()):
-                finite = not pa.types.is_floating(kind) or pc.all(pc.is_finite(table[name])).as_py()
+                finite = not pa.types.is_floating(kind) or pc.all(pc.is_finite(table[name]), min_count=0).as_py()
                 right, accepted = right and not table[name].null_count and finite, "a finite number in every row"
         if not right:
             raise InputError(f"{path}: {name}: {kind} or nothing found; accepted is {accepted}")
