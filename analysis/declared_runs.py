@@ -42,7 +42,7 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
     if len(found) > 1:
         corpora = sorted({corpus for corpus, _ in found})
         raise InputError(
-            f"{folder}: found runs on {len(found)} corpora ({', '.join(corpora)}); accepted is one: move the others away"
+            f"{folder}: found runs on {len(found)} corpora ({', '.join(corpora)}); expected one: move the others away"
         )
     return runs_on[found.pop()] if found else []
 

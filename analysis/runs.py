@@ -22,7 +22,7 @@ from repeat_study.records.recorded_run import run_and_record
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import check_columns, read_table
 
-# Fields of a run that make the grid of repetition: figures put them on axes, in colours and in panels.
+# Fields of a run that make the grid of repetition: figures put them on axes, in colors and in panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
 OF_EVALUATION = ("evaluation", "further_tests")  # they do not change what is trained
 OF_THE_POOL = ("spacing", "burst_distance")  # they mean nothing in a clean run, which has no pool

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, sa
 def plot(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
     """The closed form as a line, simulations as points."""
     figure, axes = grid_of_axes(1, 1, height=3.2)
-    ax, shade = axes[0][0], colours([0, 1])
+    ax, shade = axes[0][0], colors([0, 1])
     ax.plot(table.repeats, table.expected, color=shade[0], label="closed form")
     bars = 1.96 * table.error_given_inputs
     ax.errorbar(
@@ -116,7 +116,7 @@ def plot(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
         capsize=2,
         label="least squares",
     )
-    ax.axhline(toy.unseen_variance, color="grey", linewidth=0.8, linestyle=":", label="lowest possible loss")
+    ax.axhline(toy.unseen_variance, color="gray", linewidth=0.8, linestyle=":", label="lowest possible loss")
     ax.set(xscale="log", xlabel="repeats R of the pool", ylabel="expected test loss")
     ax.legend(fontsize=8)
     return Plot(

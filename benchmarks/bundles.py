@@ -3,7 +3,7 @@ process per run on the same device.
 
     python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
 
-Prints a table and, last, one JSON line of ratios, all measured in this run. Speed is that of optimiser steps, without
+Prints a table and, last, one JSON line of ratios, all measured in this run. Speed is that of optimizer steps, without
 evaluations. `of peak` is the share of the device's FLOP/s: the published number of a GPU, a measured matrix product of a
 core. Memory is that of one further lane. "In sequence" is the speed of one lane. Processes run at the same time, each on a
 core of its own or all on the one GPU.

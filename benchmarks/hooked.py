@@ -13,7 +13,7 @@ def hooked(model: Decoder) -> HookedTransformer:
     """Convert the first lane. Raises InputError for a run in Qwen's style, which TransformerLens only partly supports."""
     shape = model.shape
     if shape.style is not Style.SHORTFORMER:
-        raise InputError("the run has Qwen's style; accepted are sizes such as 2L, 2x64 and 2x64-attn")
+        raise InputError("the run has Qwen's style; expected sizes such as 2L, 2x64 and 2x64-attn")
     lens = HookedTransformer(
         HookedTransformerConfig(
             n_layers=shape.layers,

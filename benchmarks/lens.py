@@ -224,7 +224,7 @@ def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
         raise SystemExit(f"probes: {folder}: a context of {run.context} is too short for the head probe")
     lens = Lens(hooked(model), evaluate.heads)
     largest = differences(model, lens, evaluate)
-    print(f"{folder.name}: largest absolute differences from TransformerLens; accepted: {LIMIT:g}")
+    print(f"{folder.name}: largest absolute differences from TransformerLens; expected {LIMIT:g}")
     for name, difference in largest.items():
         print(f"{name:40} {difference:.1e}")
     if above := [name for name, difference in largest.items() if not difference <= LIMIT]:

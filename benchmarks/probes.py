@@ -5,7 +5,7 @@
 
 Prints a table and, last, one JSON line of ratios, measured in alternation in this run on one thread. For each model size
 of the laptop study: the time that all evaluations of a run spend on probes (copying, heads and their ablations, in-context
-score), divided by the time of its optimiser steps. For a trained run see lens.py; exit code 1 if the two disagree.
+score), divided by the time of its optimizer steps. For a trained run see lens.py; exit code 1 if the two disagree.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from repeat_study.probes.evaluation import evaluator
 from repeat_study.probes.head_table import head_table
 from repeat_study.probes.in_context import in_context
 from repeat_study.training.dataset import MixtureDataset
-from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
+from repeat_study.training.lightning_module import LanguageModeling, clip_gradients_per_lane
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
 GOAL = 0.05  # probes take at most this share of training
-STEPS = 50  # optimiser steps timed together
+STEPS = 50  # optimizer steps timed together
 EVALUATIONS = 4  # evaluations timed together
 PROBES = ("copying", "heads", "head table", "in-context")
 
@@ -51,8 +51,8 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 
 def parts_of(run: Run, store: TokenStore) -> Parts:
-    """One optimiser step, each probe of an evaluation, and a complete evaluation. The weights change during timing."""
-    module = LanguageModelling([run], store.vocabulary)
+    """One optimizer step, each probe of an evaluation, and a complete evaluation. The weights change during timing."""
+    module = LanguageModeling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
     evaluate, numbers = evaluator(run, store), cycle(range(run.steps))

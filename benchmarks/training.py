@@ -76,9 +76,9 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
     import torch
 
     from repeat_study.training.dataset import MixtureDataset
-    from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane
+    from repeat_study.training.lightning_module import LanguageModeling, clip_gradients_per_lane
 
-    module = LanguageModelling([run], store.vocabulary).to(device)
+    module = LanguageModeling([run], store.vocabulary).to(device)
     if device == "cuda":
         module.model.compile_parts()
     optimizer, parameters = module.configure_optimizers(), list(module.model.parameters())
@@ -120,7 +120,7 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
         "max_iters": run.steps,
         "eval_iters": 1,
         "eval_interval": 10**9,
-        "log_interval": run.steps // INTERVALS,  # it synchronises with the GPU when it logs
+        "log_interval": run.steps // INTERVALS,  # it synchronizes with the GPU when it logs
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
     # Arrival times, not the times it prints: those of single steps do not wait for the GPU.

@@ -119,7 +119,7 @@ def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
     except ValueError as error:  # a null character in the path
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     if len(content) > most_bytes:
-        raise InputError(f"{path}: more than {most_bytes:,} bytes; accepted are up to that many")
+        raise InputError(f"{path}: more than {most_bytes:,} bytes; expected up to that many")
     try:
         text = content.decode("utf-8-sig")  # drops the byte order mark that some editors write
     except UnicodeDecodeError as error:

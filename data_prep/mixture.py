@@ -64,14 +64,14 @@ class RepeatMixture:
             raise ValueError(f"impossible mixture: {self}")
         if (self.burst_distance > 0) != (self.spacing is Spacing.BURSTS):
             raise InputError(
-                f"burst_distance: {self.burst_distance} with spacing {self.spacing}; accepted: 1 or more with bursts, else 0"
+                f"burst_distance: {self.burst_distance} with spacing {self.spacing}; expected 1 or more with bursts, else 0"
             )
         if self.pool and self.burst_distance > self.pool:
             raise InputError(
-                f"burst_distance: {self.burst_distance} with a pool of {self.pool} sequences; accepted: at most the pool"
+                f"burst_distance: {self.burst_distance} with a pool of {self.pool} sequences; expected at most the pool"
             )
         if self.positions > MOST_POSITIONS:
-            raise InputError(f"tokens: {self.positions} sequences in one run; accepted: at most {MOST_POSITIONS}")
+            raise InputError(f"tokens: {self.positions} sequences in one run; expected at most {MOST_POSITIONS}")
 
     @property
     def repeated_positions(self) -> int:

@@ -26,7 +26,7 @@ def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> Non
         return
     if name := find_shared_document(tested, trained):
         raise InputError(
-            f"{where}: its document {name} is also in the training text ({trained.folder}); accepted: text that shares no"
+            f"{where}: document {name} also appears in the training text ({trained.folder}); expected text that shares no"
             " document with it"
         )
     with suppress(InputError):  # a read-only store is compared again every time

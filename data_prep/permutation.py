@@ -20,7 +20,7 @@ def stream_key(*parts: int | str) -> int:
 
 
 def mix64(x: UInts) -> UInts:
-    """SplitMix64's finaliser, a bijection of 64-bit words in which every input bit affects every output bit [SLF14]."""
+    """SplitMix64's finalizer, a bijection of 64-bit words in which every input bit affects every output bit [SLF14]."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -81,7 +81,7 @@ def _grid_bijection_back(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> U
 
 
 def _add_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
-    """Add a number below `bound` made from a random word, modulo `bound` < 2^32. Avoids division, which would dominate."""
+    """Reduce a random word to a number below `bound` and add it modulo `bound`, which must be below 2^32. Avoids slow division."""
     total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
     return total - bound * (total >= bound)
 

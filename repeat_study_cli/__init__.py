@@ -56,7 +56,7 @@ app = typer.Typer(
     cls=LazyGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help needs no import of rich
-    help="Train and analyse language models on partly repeated data.",
+    help="Train and analyze language models on partly repeated data.",
 )
 for verb_name, line in VERBS.items():
     app.command(verb_name, short_help=line)(_placeholder)

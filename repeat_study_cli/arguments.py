@@ -100,7 +100,7 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
         return matches[0]
     if matches:
         names = ", ".join(run.name for run in matches)
-        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; accepted are {names}")
+        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; expected {names}")
     labels = ", ".join(run.label for run in runs)
     raise InputError(f"{given}: no run of study {study_dir.name!r} has this label, name or folder; there are {labels}")
 
@@ -110,7 +110,7 @@ def require_writable(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():  # an empty path is the working directory
-        raise InputError(f"{path}: a folder; accepted is a file in an existing folder")
+        raise InputError(f"{path}: a folder; expected a file in an existing folder")
     if path.exists() and not path.is_file():  # a device or a pipe
         if not os.access(path, os.W_OK):
             raise InputError(f"{path}: cannot be written: {os.strerror(errno.EACCES)}")
@@ -120,7 +120,7 @@ def require_writable(path: Path | None) -> None:
         raise InputError(f"{path}: cannot be written: {os.strerror(errno.ELOOP)}")
     folder = target.parent
     if not folder.is_dir():
-        raise InputError(f"{path}: no such folder; accepted is a file in an existing folder")
+        raise InputError(f"{path}: no such folder; expected a file in an existing folder")
     try:
         TemporaryFile(dir=folder).close()
     except OSError as error:

@@ -29,4 +29,4 @@ def dev_cluster(
         cluster.stop()
         console.print("stopped")
     else:
-        raise InputError(f"dev-cluster: {action!r} found; accepted are start and stop")
+        raise InputError(f"dev-cluster: {action!r} found; expected start and stop")

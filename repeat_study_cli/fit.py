@@ -43,7 +43,7 @@ def fit(
 
     require_writable(json_)
     if unknown := set(law or ()) - set(NAMES):
-        raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; accepted are {', '.join(NAMES)}")
+        raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; expected {', '.join(NAMES)}")
     points = read_points(runs, parse_columns(columns) if columns is not None else None)
     console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean\n")
     fits = fit_laws(points, law)

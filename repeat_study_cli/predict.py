@@ -22,7 +22,7 @@ def count(text: str) -> float:
     """The number in an argument such as 800M. Raises a usage error if it is not a count."""
     value = parse_count(text)
     if value is None:
-        raise typer.BadParameter(f"{text!r} is not a count; accepted are {ACCEPTED_COUNTS}")
+        raise typer.BadParameter(f"{text!r} is not a count; expected {ACCEPTED_COUNTS}")
     return value
 
 
@@ -70,7 +70,7 @@ def predict(
     for path in (figure, json_):
         require_writable(path)
     if figure and figure.suffix not in SUFFIXES:
-        raise InputError(f"{figure}: unknown figure format; accepted are {', '.join(SUFFIXES)}")
+        raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
     predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir))
     question = Question(params, tokens, fraction, repeats)
     forecasts = [forecast(predictor, question) for predictor in predictors]
@@ -102,16 +102,16 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
     from analysis.forecast.forecast import MOST_REPEATS
 
     if not 0 < fraction <= 1:
-        raise InputError(f"--fraction {fraction:g}: accepted is a share above 0 and up to 1")
+        raise InputError(f"--fraction {fraction:g}: expected a share above 0 and up to 1")
     if repeats is not None and subset_tokens is not None:
         raise InputError("--repeats and --subset-tokens: one follows from the other; give one")
     if subset_tokens is not None:
         repeats = fraction * tokens / subset_tokens
     if repeats is not None and not repeats <= MOST_REPEATS:
-        raise InputError(f"--repeats {repeats:g}: accepted is a number from 1 to {MOST_REPEATS:g}")
+        raise InputError(f"--repeats {repeats:g}: expected a number from 1 to {MOST_REPEATS:g}")
     if repeats is not None and repeats < 1:
         given = f"--subset-tokens {subset_tokens:,.0f}" if subset_tokens else f"--repeats {repeats:g}"
-        raise InputError(f"{given}: the subset would be seen {repeats:.3g} times; accepted is 1 or more")
+        raise InputError(f"{given}: the subset would be seen {repeats:.3g} times; expected 1 or more")
     return repeats
 
 
@@ -144,7 +144,7 @@ def _predictors(names: list[str] | None, points: "Points | None") -> "list[Predi
     known = list(dict.fromkeys(predictor.name for predictor in predictors))
     if unknown := sorted(set(names or ()) - set(known)):
         hint = "" if points is not None else "; partial and lovelace must be fitted first, with --study or --csv"
-        raise InputError(f"--law {', '.join(unknown)}: unknown law; accepted are {', '.join(known)}{hint}")
+        raise InputError(f"--law {', '.join(unknown)}: unknown law; expected {', '.join(known)}{hint}")
     return [predictor for predictor in predictors if not names or predictor.name in names]
 
 

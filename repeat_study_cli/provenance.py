@@ -31,7 +31,7 @@ def provenance(
     """Show which text a run sees at one step.
 
     For each sequence: whether it comes from the repeated pool or the unique stream, which copy it is, how many
-    sequences lie between it and its neighbouring copies, and which documents it is cut from.
+    sequences lie between it and its neighboring copies, and which documents it is cut from.
     """
     from data_prep.provenance import describe_sequences
     from repeat_study.preparation import open_study

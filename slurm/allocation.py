@@ -51,7 +51,7 @@ class Allocation(Spec):
         """The time limit, rounded up to whole minutes as SLURM does."""
         match = _TIME.fullmatch(self.time)
         if not match:
-            raise InputError(f"time: accepted are minutes, hours:minutes:seconds or days-hours, found {self.time!r}")
+            raise InputError(f"time: expected minutes, hours:minutes:seconds or days-hours, found {self.time!r}")
         fields = [int(number) for number in match["fields"].split(":")]
         if match["days"]:
             hours, minutes, seconds = [*fields, 0, 0][:3]

@@ -87,7 +87,7 @@ def check_partition(names: str) -> None:
     known = re.findall(r"PartitionName=(\S+)", run_client("scontrol", "show", "partition", "--all", "--oneliner"))
     for name in names.split(","):
         if name not in known:
-            raise InputError(f"slurm.partition: no {name!r} on this cluster; accepted are {', '.join(sorted(known))}")
+            raise InputError(f"slurm.partition: no {name!r} on this cluster; expected {', '.join(sorted(known))}")
 
 
 def queued_jobs() -> Queue:

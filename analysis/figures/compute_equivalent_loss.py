@@ -4,7 +4,7 @@ from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes, limit
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.compute_equivalent_loss import compute, lost_compute
@@ -33,12 +33,12 @@ def plot(runs: Runs) -> Plot | Missing:
     data = with_bounds(interval_or_range(table, by, "lost"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
-    colour = colours(table.parameters_non_embedding)
+    palette = colors(table.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        for place, size in enumerate(sorted(colour)):
+        for place, size in enumerate(sorted(palette)):
             line = data[(data.repeated_fraction == fraction) & (data.parameters_non_embedding == size)]
-            bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
-        ax.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
+            bounded_line(ax, "repeats", line, place, len(palette), palette[size], f"N = {short_count(size)}")
+        ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, table.repeats)
     limit(axes[0][0], min(0.0, data["mean"].min()), max(0.0, data["mean"].max()))

@@ -4,7 +4,7 @@ from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import over_seeds
 from analysis.runs import Runs
@@ -21,12 +21,12 @@ def plot(runs: Runs) -> Plot | Missing:
     data = over_seeds(done, ["parameters_non_embedding", "repeated_fraction", "repeats"], "final_test_loss")
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
-    colour = colours(repeated.parameters_non_embedding)
+    palette = colors(repeated.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         arms = data[data.repeated_fraction.isin([0.0, fraction])]
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
-            points(ax, "repeats", line, color=colour[size], label=f"N = {short_count(size)}")
+            points(ax, "repeats", line, color=palette[size], label=f"N = {short_count(size)}")
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, done.repeats)
     axes[0][0].set_ylabel("final test loss (nats/token)")
@@ -35,7 +35,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Degradation against repeats",
         "Final test loss against R, one line per model size, with the clean run on the left. A few repeats cost little, and so do very"
-        " many, because a tiny pool takes almost no capacity to memorise; the worst R is in between. Hernandez et al. (fig. 4 right): the"
+        " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right): the"
         f" worst R becomes smaller as models grow. {interval_note(data)}",
         figure,
         data,

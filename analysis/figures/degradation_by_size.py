@@ -4,7 +4,7 @@ from analysis.figures.axes import size_axis
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colours
+from analysis.figures.style import CLEAN, colors
 from analysis.intervals import over_seeds
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law
@@ -23,7 +23,7 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, "needs finished repeated runs of at least two sizes")
     data = over_seeds(done, ["repeated_fraction", "repeats", "parameters_non_embedding"], "final_test_loss")
     figure, axes = grid_of_axes(1, len(fractions))
-    colour = colours(repeated.repeats)
+    palette = colors(repeated.repeats)
     law = clean_law(runs)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         clean = data[data.repeats == 1]
@@ -38,9 +38,9 @@ def plot(runs: Runs) -> Plot | Missing:
         if isinstance(law, PowerLaw):
             fitted = clean.parameters_non_embedding[clean.parameters_non_embedding.between(law.smallest, law.largest)]
             ax.plot(fitted, law.loss(fitted), "--", color=CLEAN, label="clean law")
-        for repeats in sorted(colour):
+        for repeats in sorted(palette):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
-            points(ax, "parameters_non_embedding", line, color=colour[repeats], label=f"R = {repeats:g}")
+            points(ax, "parameters_non_embedding", line, color=palette[repeats], label=f"R = {repeats:g}")
         ax.set_title(f"f = {fraction:.0%}")
         size_axis(ax, done.parameters_non_embedding)
     axes[0][0].set(yscale="log", ylabel="final test loss (nats/token)")

@@ -1,4 +1,4 @@
-"""Test loss and pool loss against size at the worst R: harm appears where the pool is memorised [H22, fig. 2 right]."""
+"""Test loss and pool loss against size at the worst R: harm appears where the pool is memorized [H22, fig. 2 right]."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from analysis.figures.axes import size_axis
 from analysis.figures.estimates import points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colours
+from analysis.figures.style import CLEAN, colors
 from analysis.intervals import interval_or_range
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law
@@ -27,7 +27,7 @@ def plot(runs: Runs) -> Plot | Missing:
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
     test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))
     figure, axes = grid_of_axes(1, len(chosen))
-    shade = colours([0, 1, 2])
+    shade = colors([0, 1, 2])
     law = clean_law(runs)
     tables = []
     for ax, (fraction, repeats) in zip(axes[0], sorted(chosen.items(), reverse=True), strict=True):
@@ -69,7 +69,7 @@ def plot(runs: Runs) -> Plot | Missing:
         "Where test loss leaves the clean law",
         "Final test loss and final loss on the repeated pool against model size, at the R that does most harm on average over sizes (among"
         " the R that were run at most sizes). The dotted line is the clean runs' loss on text sampled like the pool, which they never"
-        " trained on; pool loss below it means memorisation. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss leaves the"
+        " trained on; pool loss below it means memorization. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss leaves the"
         f" clean law at the sizes where pool loss goes to 0.{reason} {range_note(table)}",
         figure,
         table,

@@ -3,7 +3,7 @@
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import start_colours
+from analysis.figures.style import start_colors
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
@@ -16,7 +16,7 @@ def plot(runs: Runs) -> Plot | Missing:
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
     names = fine_tuning.ordered_starts(table.start)
-    colour = start_colours(names)
+    palette = start_colors(names)
     sizes = sorted(table.parameters_non_embedding.unique())
     columns = min(len(sizes), 4)
     figure, axes = grid_of_axes(-(-len(sizes) // columns), columns)
@@ -27,7 +27,7 @@ def plot(runs: Runs) -> Plot | Missing:
             curve = combined.curve(str(run.name))
             # Without this, the steep start from scratch would set the scale.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
-            ax.plot(late.tokens, late.test_loss, linewidth=1.3, color=colour[run.start])
+            ax.plot(late.tokens, late.test_loss, linewidth=1.3, color=palette[run.start])
         ax.set_title(f"{short_count(size)} parameters", fontsize=9)
         tokens_axis(ax)
     for ax in flat[len(sizes) :]:
@@ -35,12 +35,12 @@ def plot(runs: Runs) -> Plot | Missing:
     for row in axes:
         row[0].set_ylabel("test loss (nats/token)")
     figure.legend(
-        handles=[flat[0].plot([], [], color=colour[name], label=name)[0] for name in names], loc="outside right center"
+        handles=[flat[0].plot([], [], color=palette[name], label=name)[0] for name in names], loc="outside right center"
     )
     return Plot(
         NAME,
         "Learning curves of fine-tuning",
-        "Test loss on the new text during fine-tuning, one line per run, coloured by what it started from. If a run with a repeated parent"
+        "Test loss on the new text during fine-tuning, one line per run, colored by what it started from. If a run with a repeated parent"
         " ends above the run from scratch, what the parent learnt hinders learning the new text.",
         figure,
         fine_tuning.over_training(table, runs, ["test_loss"]),

@@ -1,9 +1,9 @@
-"""Loss on the parent's own texts during fine-tuning: whether memorised text is forgotten [H22, section 5]."""
+"""Loss on the parent's own texts during fine-tuning: whether memorized text is forgotten [H22, section 5]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
@@ -22,7 +22,7 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, "no fine-tuned run was evaluated on its parent's text")
     kinds, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
     figure, axes = grid_of_axes(len(kinds), len(sizes))
-    shade = colours(range(len(TEXTS)))
+    shade = colors(range(len(TEXTS)))
     for row, kind in zip(axes, kinds, strict=True):
         for ax, size in zip(row, sizes, strict=True):
             tuned = table[(table.start == kind) & (table.parameters_non_embedding == size)]

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from analysis.figures.panels import arms
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colours
+from analysis.figures.style import CLEAN, colors
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
-SCALE = "magma"  # differs from the colours of R
+SCALE = "magma"  # differs from the colors of R
 MOST_SEEDS, MOST_ROWS = 4, 12  # at least one row per panel; the table has all seeds
-MOST_LABELLED = 48  # heads side by side, up to which the cells show their values
+MOST_LABELED = 48  # heads side by side, up to which the cells show their values
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -34,7 +34,7 @@ def plot(runs: Runs) -> Plot | Missing:
         for seed in sorted(panel.runs.seed.unique())[:seeds]
     ]
     all_repeats = sorted(table.repeats.unique())
-    colour = colours([value for value in all_repeats if value > 1])
+    palette = colors([value for value in all_repeats if value > 1])
     # The scale ends at four times the null or higher, so that the maps of a study without induction heads are dark.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
     figure = Figure(figsize=(4.6 + min(1.75 * len(all_repeats), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
@@ -43,7 +43,7 @@ def plot(runs: Runs) -> Plot | Missing:
     for row, (panel, seed, seed_heads) in zip(axes, rows, strict=True):
         _maps(row[0], seed_heads, all_repeats, norm)
         row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
-        _ablation(row[-1], seed_heads, colour)
+        _ablation(row[-1], seed_heads, palette)
         row[-1].set_xlim(
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
@@ -76,7 +76,7 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
         cells[run_heads.layer, starts[repeats] + run_heads["head"]] = run_heads.prefix_matching
     ax.grid(False)
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
-    if len(all_repeats) * width <= MOST_LABELLED:
+    if len(all_repeats) * width <= MOST_LABELED:
         for layer, column in np.argwhere(~np.isnan(cells)):
             value = cells[layer, column]
             shade = "black" if norm(value) > 0.6 else "white"
@@ -90,7 +90,7 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
     ax.spines[:].set_visible(False)
 
 
-def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
+def _ablation(ax: Axes, heads: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
     """A point per head of every run of the row."""
     for repeats, run_heads in heads.groupby("repeats"):
         ax.errorbar(
@@ -101,8 +101,8 @@ def _ablation(ax: Axes, heads: pd.DataFrame, colour: dict[float, tuple[float, ..
             fmt="o",
             markersize=3,
             linewidth=0.7,
-            color=CLEAN if repeats == 1 else colour[float(repeats)],
-            markerfacecolor="white" if repeats == 1 else colour[float(repeats)],
+            color=CLEAN if repeats == 1 else palette[float(repeats)],
+            markerfacecolor="white" if repeats == 1 else palette[float(repeats)],
             label="clean" if repeats == 1 else f"R = {repeats:g}",
             zorder=3 if repeats == 1 else 2,
         )

@@ -3,7 +3,7 @@
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import UNTRAINED, start_colours
+from analysis.figures.style import UNTRAINED, start_colors
 from analysis.formatting import short_count
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
@@ -21,14 +21,14 @@ def plot(runs: Runs) -> Plot | Missing:
     if "prefix_matching" not in combined.evaluations:
         return Missing(NAME, "heads were not measured, because the context is too short for the probe")
     names, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
-    colour = start_colours(names)
+    palette = start_colors(names)
     figure, axes = grid_of_axes(len(ROWS), len(sizes), sharey="row", height=1.9)
     for row, measured in zip(axes, ROWS, strict=True):
         for ax, size in zip(row, sizes, strict=True):
             for run in table[table.parameters_non_embedding == size].itertuples(index=False):
                 curve = combined.curve(str(run.name))
-                ax.plot(curve.tokens, curve[measured.key], color=colour[run.start], linewidth=1.3)
-                ax.plot(curve.tokens, curve[measured.null_key], color=colour[run.start], linewidth=0.8, linestyle=":")
+                ax.plot(curve.tokens, curve[measured.key], color=palette[run.start], linewidth=1.3)
+                ax.plot(curve.tokens, curve[measured.null_key], color=palette[run.start], linewidth=0.8, linestyle=":")
             if measured is ROWS[0]:
                 ax.set_title(f"{short_count(size)} parameters", fontsize=9)
                 untrained = [
@@ -42,7 +42,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 ax.set_xlabel("")
         row[0].set_ylabel(measured.axis_label)
     axes[0][0].set_ylim(0.0, max(axes[0][0].get_ylim()[1], 4 * combined.evaluations.prefix_matching_null.max()))
-    handles = [axes[0][0].plot([], [], color=colour[name], label=name)[0] for name in names]
+    handles = [axes[0][0].plot([], [], color=palette[name], label=name)[0] for name in names]
     handles.append(axes[0][0].plot([], [], color="black", linestyle=":", label="null of each")[0])
     handles.append(axes[0][0].plot([], [], color=UNTRAINED, label="untrained")[0])
     figure.legend(handles=handles, loc="outside right center")
@@ -51,7 +51,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Copying and prefix matching over fine-tuning",
         "From top to bottom: prefix matching of the best head, copying gain on random tokens, copying gain on a paragraph. One line per"
-        " run; at 0 tokens a fine-tuned run is its parent. Dotted: each run's null; grey: the best head of an untrained model.",
+        " run; at 0 tokens a fine-tuned run is its parent. Dotted: each run's null; gray: the best head of an untrained model.",
         figure,
         fine_tuning.over_training(table, runs, measured_columns),
     )

@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, nulls, over_repeats, seeds_note
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, UNTRAINED, colours
+from analysis.figures.style import CLEAN, UNTRAINED, colors
 from analysis.runs import ARM, Runs
 from repeat_study.records.metrics import BY_KEY
 
@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
     panels = arms(table)
     blocks = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     figure, axes = grid_of_axes(len(blocks) * len(ROWS), min(len(panels), COLUMNS), sharey="row", height=1.75)
-    colour = colours(table.repeats[table.repeats > 1])
+    palette = colors(table.repeats[table.repeats > 1])
     for row, metric in enumerate(ROWS):
         from_share = FROM_SHARE.get(metric.key, 0.0)
         late = table[table.tokens >= from_share * table.tokens.max()]
@@ -47,11 +47,11 @@ def plot(runs: Runs) -> Plot | Missing:
                     continue
                 panel_runs = block_panels[place].runs
                 if metric.null_key:
-                    nulls(ax, "tokens", metric.null_key, panel_runs, colour)
+                    nulls(ax, "tokens", metric.null_key, panel_runs, palette)
                 if metric.key == "prefix_matching":
                     ax.axhline(panel_runs[panel_runs.step == 0].prefix_matching.max(), color=UNTRAINED, linewidth=1)
                 panel_runs = panel_runs[panel_runs.tokens >= from_share * panel_runs.tokens.max()]
-                over_repeats(ax, "tokens", metric.key, panel_runs, colour)
+                over_repeats(ax, "tokens", metric.key, panel_runs, palette)
                 if row == 0:
                     ax.set_title(block_panels[place].title, fontsize=9)
                 tokens_axis(ax)
@@ -62,7 +62,7 @@ def plot(runs: Runs) -> Plot | Missing:
     legend_of_repeats(
         figure,
         axes[0][0],
-        colour,
+        palette,
         null=Line2D([], [], color=CLEAN, linestyle=":"),
         untrained=Line2D([], [], color=UNTRAINED),
     )
@@ -70,7 +70,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Induction heads and copying over training",
         "From top to bottom: prefix matching and copying score of the best head, copying gain on random tokens and on a paragraph,"
-        " in-context score (lower is better), test loss. Dotted: each line's null; grey: the best head of an untrained model. Induction"
+        " in-context score (lower is better), test loss. Dotted: each line's null; gray: the best head of an untrained model. Induction"
         " heads form where prefix matching rises above both, and copying and the in-context score follow (Olsson et al. 2022); a model"
         " of one layer cannot form them. Hernandez et al. (fig. 7, two layers, attention only, f = 50%): repetition breaks the copying of"
         f" a paragraph. {seeds_note(table)}",

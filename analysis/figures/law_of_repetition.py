@@ -6,7 +6,7 @@ import pandas as pd
 from analysis.figures.axes import repeats_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import percentile_band
 from analysis.laws import partial
@@ -27,10 +27,10 @@ def plot(runs: Runs) -> Plot | Missing:
     repeated = points[~points.clean]
     fractions = sorted(np.unique(repeated.fraction), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions), height=3.2)
-    colour = colours(repeated.params)
+    palette = colors(repeated.params)
     rows = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        for size, color in colour.items():
+        for size, color in palette.items():
             size_runs = repeated[(repeated.params == size) & (repeated.fraction == fraction)]
             if not len(size_runs):
                 continue
@@ -60,7 +60,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "A law of partial repetition",
         "Test loss above the fitted clean law. Points: runs. Lines: L = E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·m(R)/R, where"
-        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorised, R_m = k·N^-0.5·f^c·T^b, and D' are the effective tokens of"
+        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorized, R_m = k·N^-0.5·f^c·T^b, and D' are the effective tokens of"
         f" Muennighoff et al. {len(fitted.free)} constants were fitted on {fitted.points} runs, with a root mean square error of"
         f" {fitted.error:.3f} nats. {bands}. The section Laws shows how well it predicts held-out runs.",
         figure,

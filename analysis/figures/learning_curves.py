@@ -3,7 +3,7 @@
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colours
+from analysis.figures.style import CLEAN, colors
 from analysis.formatting import short_count
 from analysis.runs import Runs
 
@@ -24,12 +24,12 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(panels), 4)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    colour = colours(repeated.repeats)
+    palette = colors(repeated.repeats)
     for ax, (fraction, size) in zip(flat, panels, strict=False):
         panel_runs = table[(table.parameters_non_embedding == size) & table.repeated_fraction.isin([0.0, fraction])]
         for run in panel_runs.sort_values("repeats").itertuples(index=False):
             curve = runs.curve(str(run.name))
-            style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": colour[run.repeats]}
+            style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": palette[run.repeats]}
             # The steep start is the same for all runs and would set the scale.
             late = curve[curve.tokens >= 0.02 * run.trained_tokens]
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
@@ -41,12 +41,12 @@ def plot(runs: Runs) -> Plot | Missing:
     for row in axes:
         row[0].set_ylabel("test loss (nats/token)")
     handles = [flat[0].plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
-    handles += [flat[0].plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
+    handles += [flat[0].plot([], [], color=palette[value], label=f"R = {value:g}")[0] for value in sorted(palette)]
     figure.legend(handles=handles, loc="outside right center")
     return Plot(
         NAME,
         "Learning curves",
-        "Test loss during training, one line per run, coloured by R; dashed lines are clean runs of the same size. A line that rises and"
+        "Test loss during training, one line per run, colored by R; dashed lines are clean runs of the same size. A line that rises and"
         " falls again shows double descent. Hernandez et al. (fig. 3) see it at f = 90% in an 800M model, and long plateaus at f = 50%.",
         figure,
         runs.evaluations.merge(table[["name", "model", "repeats", "repeated_fraction", "seed"]], on="name")[

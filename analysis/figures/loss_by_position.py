@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, over_repeats, seeds_note
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.runs import ARM, Runs
 from repeat_study.probes.positions import position_bands
 
@@ -21,9 +21,9 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(panels), COLUMNS)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    colour = colours(table.repeats[table.repeats > 1])
+    palette = colors(table.repeats[table.repeats > 1])
     for ax, panel in zip(flat, panels, strict=False):
-        over_repeats(ax, "position", "loss", panel.runs, colour)
+        over_repeats(ax, "position", "loss", panel.runs, palette)
         ax.set(xscale="log", xlabel="position in context (tokens)")
         ax.set_title(panel.title, fontsize=9)
         ax.xaxis.set_major_formatter("{x:g}")
@@ -33,7 +33,7 @@ def plot(runs: Runs) -> Plot | Missing:
     limit(flat[0], table.loss.min(), table.loss.max())
     for row in axes:
         row[0].set_ylabel("final test loss (nats/token)")
-    legend_of_repeats(figure, flat[0], colour)
+    legend_of_repeats(figure, flat[0], palette)
     return Plot(
         NAME,
         "Loss by position in context",

@@ -8,7 +8,7 @@ from analysis.figures.axes import log_axis, size_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import start_colours
+from analysis.figures.style import start_colors
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import NoLaw
@@ -26,26 +26,26 @@ def plot(runs: Runs) -> Plot | Missing:
     by = ["start", "parameters_non_embedding"]
     loss = interval_or_range(table, by, "test_loss")
     names = fine_tuning.ordered_starts(table.start)
-    colour = start_colours(names)
+    palette = start_colors(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
     figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # room for a wide legend and a second vertical axis
     left = axes[0][0]
     for name in names:
-        points(left, "parameters_non_embedding", loss[loss.start == name], color=colour[name], label=name)
+        points(left, "parameters_non_embedding", loss[loss.start == name], color=palette[name], label=name)
     left.set_ylabel("final test loss (nats/token)")
     left.set_title("test loss on the new text", fontsize=9)
     data = loss.assign(quantity="test_loss", bound="")
     if not isinstance(law, NoLaw):
         sizes = np.geomspace(law.smallest, law.largest, 100)
-        left.plot(sizes, law.loss(sizes), color=colour[names[0]], linewidth=0.8, linestyle="--")
+        left.plot(sizes, law.loss(sizes), color=palette[names[0]], linewidth=0.8, linestyle="--")
         known = table[table.parent != ""]
         size = with_bounds(interval_or_range(known, by, "multiplier"), known, by)
         right = axes[0][1]
         for place, name in enumerate(names[1:]):
             line = size[size.start == name]
-            bounded_line(right, "parameters_non_embedding", line, place, len(names) - 1, colour[name], name)
-        right.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-        right.axhline(1 / published.H22_OSSIFICATION, color="grey", linewidth=0.8, linestyle="--")
+            bounded_line(right, "parameters_non_embedding", line, place, len(names) - 1, palette[name], name)
+        right.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
+        right.axhline(1 / published.H22_OSSIFICATION, color="gray", linewidth=0.8, linestyle="--")
         right.set_ylabel("effective size / size")
         right.set_title("effective size, from runs from scratch", fontsize=9)
         log_axis(right)

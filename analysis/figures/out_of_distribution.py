@@ -6,7 +6,7 @@ from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
@@ -49,14 +49,14 @@ def plot(runs: Runs) -> Plot | Missing:
     data = with_bounds(interval_or_range(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(len(fractions), len(shown))
-    colour = colours(table.parameters_non_embedding)
+    palette = colors(table.parameters_non_embedding)
     for row, fraction in zip(axes, fractions, strict=True):
         for ax, metric in zip(row, shown, strict=True):
             panel = data[(data.repeated_fraction == fraction) & (data.test_set == metric.name)]
-            for place, size in enumerate(sorted(colour)):
+            for place, size in enumerate(sorted(palette)):
                 line = panel[panel.parameters_non_embedding == size]
-                bounded_line(ax, "repeats", line, place, len(colour), colour[size], f"N = {short_count(size)}")
-            ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+                bounded_line(ax, "repeats", line, place, len(palette), palette[size], f"N = {short_count(size)}")
+            ax.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.name}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)
         row[0].set(yscale="log", ylabel="effective size / size")

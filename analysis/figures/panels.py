@@ -57,7 +57,7 @@ def arms(table: pd.DataFrame) -> list[Arms]:
 MOST_POINTS = 80  # of a band or a null: panels are 300 pixels wide, and the page should stay small
 
 
-def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
+def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
     """A line per R with the mean of `y` over seeds; the clean one is black and dashed.
 
     table: a row per run (`name`) and `x`. From five seeds on there is a 95% band; fewer seeds are thin lines. The mean is shown
@@ -67,7 +67,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[f
     seeds_per_arm = table.groupby("repeats").name.nunique()
     for repeats, line in means.groupby("repeats"):
         line = line[line.seeds == line.seeds.max()]
-        color = CLEAN if repeats == 1 else colour[float(repeats)]
+        color = CLEAN if repeats == 1 else palette[float(repeats)]
         seeds = seeds_per_arm[repeats]
         width = 1.6 if seeds > 1 else 1.1
         axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
@@ -86,11 +86,11 @@ def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None
     axes.add_collection(PolyCollection([there_and_back], color=color, alpha=0.15, linewidth=0), autolim=False)
 
 
-def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, colour: dict[float, tuple[float, ...]]) -> None:
+def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
     """A dotted line per R with the mean null `y` over seeds; arguments as in `over_repeats`."""
     for repeats, line in over_seeds(table, ["repeats", x], y).groupby("repeats"):
         line = thinned(line)
-        axes.plot(line[x], line["mean"], ":", color=CLEAN if repeats == 1 else colour[float(repeats)], linewidth=1.1)
+        axes.plot(line[x], line["mean"], ":", color=CLEAN if repeats == 1 else palette[float(repeats)], linewidth=1.1)
 
 
 def thinned(line: pd.DataFrame) -> pd.DataFrame:
@@ -117,10 +117,10 @@ def seeds_note(table: pd.DataFrame) -> str:
     return "One seed, so no intervals."
 
 
-def legend_of_repeats(figure: Figure, axes: Axes, colour: dict[float, tuple[float, ...]], **extra: Artist) -> None:
+def legend_of_repeats(figure: Figure, axes: Axes, palette: dict[float, tuple[float, ...]], **extra: Artist) -> None:
     """A legend to the right of the figure: the clean line, a line per R, and `others` by label."""
     handles: list[Artist] = [axes.plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
-    handles += [axes.plot([], [], color=colour[value], label=f"R = {value:g}")[0] for value in sorted(colour)]
+    handles += [axes.plot([], [], color=palette[value], label=f"R = {value:g}")[0] for value in sorted(palette)]
     handles += list(extra.values())
-    labels = ["clean", *(f"R = {value:g}" for value in sorted(colour)), *extra]
+    labels = ["clean", *(f"R = {value:g}" for value in sorted(palette)), *extra]
     figure.legend(handles, labels, loc="outside right center")

@@ -8,7 +8,7 @@ from analysis.figures.axes import log_axis, size_axis
 from analysis.figures.estimates import BOUNDS, estimates, peak_interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
 from analysis.measures.peaks import NO_PEAK, Peak, peaks
@@ -16,8 +16,8 @@ from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER
 from analysis.runs import Runs
 
 NAME = "peak_location"
-GAUSSIAN, TRIED = list(colours(range(3)).values())[:2]
-PUBLISHED = "0.3"  # grey
+GAUSSIAN, TRIED = list(colors(range(3)).values())[:2]
+PUBLISHED = "0.3"  # gray
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -56,12 +56,12 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
-    """Plot the peaks of one fraction with the power law through their Gaussian centres; return the law or why there is none."""
+    """Plot the peaks of one fraction with the power law through their Gaussian centers; return the law or why there is none."""
     x = [peak.total for peak in fraction_peaks]
     tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in fraction_peaks]
-    centres = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in fraction_peaks]
+    centers = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in fraction_peaks]
     estimates(ax, [1.03 * size for size in x], tried, TRIED, "s", join=False)
-    estimates(ax, x, centres, GAUSSIAN, "o", join=False)
+    estimates(ax, x, centers, GAUSSIAN, "o", join=False)
     law = peak_law(fraction_peaks, "pool_at_gaussian" if is_pool else "gaussian")
     if isinstance(law, PowerLawOfSize):
         span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
@@ -90,7 +90,7 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     open_ended = _named([peak for peak in all_peaks if not peak.interior])
     too_few = _named([peak for peak in all_peaks if peak.interior and peak.gaussian is None])
     fit_quality = (
-        f" The Gaussians miss the excess by up to {misses:.0%} of its height; if this is large, the centre is unreliable, however"
+        f" The Gaussians miss the excess by up to {misses:.0%} of its height; if this is large, the center is unreliable, however"
         " narrow its interval."
         if any(peak.gaussian for peak in all_peaks)
         else ""
@@ -98,10 +98,10 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     power_laws = (
         "; ".join(fits) + " (with the interval of the exponent in brackets)"
         if fits
-        else "none; they need three sizes with a Gaussian centre inside the tested R"
+        else "none; they need three sizes with a Gaussian center inside the tested R"
     )
     return (
-        "Worst R and the pool's size there, D_r = f·T/R. Circles: centre of a Gaussian in log R fitted to the excess of final test loss;"
+        "Worst R and the pool's size there, D_r = f·T/R. Circles: center of a Gaussian in log R fitted to the excess of final test loss;"
         " squares: worst of the tested R, whose interval extends half-way to the next ones."
         f"{f' No maximum inside the tested R, so only a bound, in no fit: {open_ended}.' if open_ended else ''}"
         f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws in all parameters N:"

@@ -1,4 +1,4 @@
-"""Pool loss and test loss against repeats: harm appears where the pool is memorised [H22, fig. 2 right]."""
+"""Pool loss and test loss against repeats: harm appears where the pool is memorized [H22, fig. 2 right]."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import over_seeds
 from analysis.runs import Runs
@@ -26,7 +26,7 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(panels), 4)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    shade = colours([0, 1, 2])
+    shade = colors([0, 1, 2])
     for ax, (negative, size) in zip(flat, panels, strict=False):
         for data, style in ((test, {"color": shade[0], "label": "test"}), (pool, {"color": shade[1], "label": "pool"})):
             size_data = data[data.parameters_non_embedding == size]
@@ -53,7 +53,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Pool loss and test loss",
         "Final test loss and final loss on the repeated pool against R. Dotted: the clean run. Its pool is text sampled in the same way,"
-        " which it never trained on, so this line is the pool loss without memorisation. Hernandez et al. (fig. 2 right): test loss"
+        " which it never trained on, so this line is the pool loss without memorization. Hernandez et al. (fig. 2 right): test loss"
         f" leaves the clean law where pool loss goes to 0. {interval_note(pd.concat([test, pool]))}",
         figure,
         test.assign(loss="test").pipe(lambda table: pd.concat([table, pool.assign(loss="pool")])),

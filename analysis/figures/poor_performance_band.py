@@ -6,7 +6,7 @@ from analysis.figures.axes import log_axis, size_axis
 from analysis.figures.estimates import BOUNDS, estimates, peak_interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
 from analysis.measures.peaks import NO_PEAK, peaks
 from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE, H22_SIZES
@@ -28,7 +28,7 @@ def plot(runs: Runs) -> Plot | Missing:
     shown_peaks = [peak for peak in all_peaks if peak.fraction in fractions]
     sizes = [peak.size for peak in shown_peaks]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
-    colour = dict(zip((name for name, *_ in LINES), reversed(list(colours(range(3)).values())), strict=True))
+    palette = dict(zip((name for name, *_ in LINES), reversed(list(colors(range(3)).values())), strict=True))
     overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
     fitted = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
@@ -45,21 +45,21 @@ def plot(runs: Runs) -> Plot | Missing:
             )
         for name, label, marker in LINES:
             values = [getattr(peak, name) for peak in fraction_peaks]
-            estimates(ax, x, values, colour[name], marker, join=False, label=label)
+            estimates(ax, x, values, palette[name], marker, join=False, label=label)
             law = peak_law(fraction_peaks, name)
             if isinstance(law, PowerLawOfSize):
                 span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
-                ax.plot(span, [law.law.at(size) for size in span], "--", color=colour[name], linewidth=1.2)
+                ax.plot(span, [law.law.at(size) for size in span], "--", color=palette[name], linewidth=1.2)
                 fitted.append(f"f = {fraction:.0%}, {label}: R = {law}")
         if overlap and fraction == H22_BAND_FRACTION:
             ends = np.array([max(min(sizes), H22_SIZES[0]), min(max(sizes), H22_SIZES[1])])
             for name, edge in (("left", H22_LEFT_EDGE), ("right", H22_RIGHT_EDGE)):
-                ax.plot(ends, [edge.at(size) for size in ends], ":", color=colour[name], linewidth=1.6)
+                ax.plot(ends, [edge.at(size) for size in ends], ":", color=palette[name], linewidth=1.6)
         ax.set_title(f"f = {fraction:.0%}")
         size_axis(ax, sizes)
         log_axis(ax)
     axes[0][0].set_ylabel("repeats R")
-    handles = [axes[0][0].plot([], [], color=colour[n], marker=m, linestyle="none", label=t)[0] for n, t, m in LINES]
+    handles = [axes[0][0].plot([], [], color=palette[n], marker=m, linestyle="none", label=t)[0] for n, t, m in LINES]
     handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
     if overlap:
         handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])
@@ -73,7 +73,7 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "The harmful range of R",
-        "Grey: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess, read off a monotone"
+        "Gray: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess, read off a monotone"
         " curve through the tested R. The worst R is one of the tested R, so its interval extends half-way to the next ones."
         f" {BOUNDS} A bound means that the range extends beyond the tested R; bounds are not used in fits. Power laws: {fits}."
         f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}): left edge"

@@ -7,7 +7,7 @@ from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import range_note
 from analysis.figures.panels import grid_of_axes, limit
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.formatting import short_count
 from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs
@@ -47,7 +47,7 @@ def plot(runs: Runs) -> Plot | Missing:
     repeated = final[final.repeats > 1]
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(len(shown), len(fractions), sharey="row", height=1.7)
-    colour = colours(repeated.parameters_non_embedding)
+    palette = colors(repeated.parameters_non_embedding)
     tables = []
     for measure, row in zip(shown, axes, strict=True):
         for ax, fraction in zip(row, fractions, strict=True):
@@ -56,7 +56,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 size_runs = final[
                     (final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])
                 ]
-                line = _line(ax, size_runs, measure, colour[size], f"N = {short_count(size)}")
+                line = _line(ax, size_runs, measure, palette[size], f"N = {short_count(size)}")
                 tables.append(line.assign(measure=measure.key, repeated_fraction=fraction))
             if measure is shown[0]:
                 ax.set_title(f"f = {fraction:.0%}")
@@ -82,7 +82,7 @@ def plot(runs: Runs) -> Plot | Missing:
         "Harm, memorizing, copying and heads against R",
         "Final numbers against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
         " copying loss on a paragraph, copying gain on random tokens, prefix matching of the best head. Dotted: the clean run for losses,"
-        " the null for the other two. If harm is the price of memorising, it peaks where pool loss falls; copying and heads share this"
+        " the null for the other two. If harm is the price of memorizing, it peaks where pool loss falls; copying and heads share this"
         " cause if they break there and recover at larger R. Hernandez et al. (figs. 5-6, f = 3%) measure copying and prefix matching at"
         f" the worst R only.{left_out} {range_note(table)}",
         figure,

@@ -6,7 +6,7 @@ from analysis.figures.axes import size_axis
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colours
+from analysis.figures.style import colors
 from analysis.intervals import Bound, over_seeds, with_bounds
 from analysis.measures.effective_size import NoLaw, clean_law, size_multipliers
 from analysis.runs import Runs, left_out_of_laws, scaling_runs
@@ -31,17 +31,17 @@ def plot(runs: Runs) -> Plot | Missing:
     data = with_bounds(over_seeds(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
-    colour = colours(table.repeats)
+    palette = colors(table.repeats)
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        for place, repeats in enumerate(sorted(colour)):
+        for place, repeats in enumerate(sorted(palette)):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
             bounds = line[line.bound != Bound.EXACT]
             known = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))  # no line across a bound
-            points(ax, "parameters_non_embedding", known, color=colour[repeats], label=f"R = {repeats:g}")
+            points(ax, "parameters_non_embedding", known, color=palette[repeats], label=f"R = {repeats:g}")
             # Bounds of all R coincide (smallest clean size over own size), so they are shown side by side.
-            aside = bounds.parameters_non_embedding * 1.06 ** (place - len(colour) // 2)
-            ax.plot(aside, bounds["mean"], "v", color=colour[repeats], markerfacecolor="white", markersize=6)
-        ax.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+            aside = bounds.parameters_non_embedding * 1.06 ** (place - len(palette) // 2)
+            ax.plot(aside, bounds["mean"], "v", color=palette[repeats], markerfacecolor="white", markersize=6)
+        ax.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
         ax.set_title(f"f = {fraction:.0%}")
         size_axis(ax, table.parameters_non_embedding)
     axes[0][0].set(yscale="log", ylabel="effective size / size")

@@ -1,4 +1,4 @@
-"""What all figures share: fonts, frames and colours."""
+"""What all figures share: fonts, frames and colors."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,17 +16,17 @@ matplotlib.rcParams.update(
     }
 )
 CLEAN = "black"  # clean runs, in every figure
-UNTRAINED = "0.6"  # grey, an untrained model
+UNTRAINED = "0.6"  # gray, an untrained model
 
 
-def colours(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
-    """A colour for each value from a colour-blind-safe scale, dark for small values and light for large ones."""
+def colors(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
+    """A color for each value from a color-blind-safe scale, dark for small values and light for large ones."""
     ordered = sorted(set(values))
     scale = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(ordered), 2)))
     return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
 
 
-def start_colours(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
-    """A colour for each start of fine-tuning: black for the first one, from scratch, then as in `colours`."""
-    scale = colours(range(max(len(names) - 1, 1)))
+def start_colors(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
+    """A color for each start of fine-tuning: black for the first one, from scratch, then as in `colors`."""
+    scale = colors(range(max(len(names) - 1, 1)))
     return {name: CLEAN if place == 0 else scale[place - 1] for place, name in enumerate(names)}

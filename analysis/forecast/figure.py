@@ -18,12 +18,12 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     """Plot forecasts into a file; its suffix (.svg, .pdf or .png) sets the format."""
     figure, axes = grid_of_axes(2, 1, sharey="row")
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(forecasts), 2)))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(forecasts), 2)))
     upper, lower = axes[0][0], axes[1][0]
     for number, forecast in enumerate(forecasts):
         curve, label = forecast.curve, f"{forecast.predictor.name}, {forecast.predictor.origin}"
         style: dict[str, Any] = {
-            "color": tuple(colours[number]),
+            "color": tuple(colors[number]),
             "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
             "linewidth": 1.5,
         }
@@ -35,9 +35,9 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
             upper.fill_between(curve.repeats, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for ax in (upper, lower):
         if question.repeats:
-            ax.axvline(question.repeats, color="grey", linewidth=0.8, linestyle=":")
+            ax.axvline(question.repeats, color="gray", linewidth=0.8, linestyle=":")
         ax.set(xscale="log")
-    lower.axhline(SAFE, color="grey", linewidth=0.8, linestyle=":")
+    lower.axhline(SAFE, color="gray", linewidth=0.8, linestyle=":")
     upper.set_ylabel("penalty (nats/token)")
     lower.set(ylabel="effective size / size", xlabel="repeats R", yscale="log")
     lower.yaxis.set_major_formatter("{x:g}")

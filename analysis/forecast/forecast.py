@@ -141,7 +141,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
         return low, high
 
     clean_loss = float(loss(prediction_points(question.params, question.tokens, 0.0, 1.0)))
-    # A peak beyond what the law can say is an artefact of its form.
+    # A peak beyond what the law can say is an artifact of its form.
     worst = None if clean_loss + curve.penalty.max() > LARGEST_LOSS else curve.worst
     safe_up_to, safe_from = edges(Curve.safe)
     smallest = predictor.domain.params[0] / question.params

@@ -81,7 +81,7 @@ def verdict(errors: pd.DataFrame) -> str:
 
 
 def splits(points: Points) -> Iterator[Split]:
-    """Hold out each size with its clean runs, if three other sizes have clean runs; then each third of the R."""
+    """Hold out each size along with its clean runs, if at least three other sizes have clean runs; then each third of the R range."""
     for size in np.unique(points.params[~points.clean]):
         of_size = points.params == size
         if len(np.unique(points.params[points.clean & ~of_size])) >= 3:
@@ -97,7 +97,7 @@ def splits(points: Points) -> Iterator[Split]:
 def measured_peak(points: Points) -> float:
     """Worst R of the repeated runs of one size and fraction.
 
-    It is the peak of a parabola in log R through the largest mean loss and its neighbours; NaN if the largest is at an end of
+    It is the peak of a parabola in log R through the largest mean loss and its neighbors; NaN if the largest is at an end of
     the R tried or if there are fewer than FEWEST_FOR_A_PEAK.
     """
     repeats = np.unique(points.repeats)

@@ -13,7 +13,7 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # of the grid of starts, which are optimised for a few steps
+BEST_STARTS = 4  # of the grid of starts, which are optimized for a few steps
 STEP = 1e-6  # of the finite differences
 MAX_LOG_LOSS = 10.0  # predicted if the law overflows
 NEAR_BOUND = 1e-2  # in the fit's units: a logarithm or an exponent
@@ -74,7 +74,7 @@ def fit(
         if progress:
             progress(number / resamples)
         losses = fitted + scale * random.choice(residuals, len(points))
-        resampled.append(search.optimise(best, losses, BOOTSTRAP_STEPS)[0])
+        resampled.append(search.optimize(best, losses, BOOTSTRAP_STEPS)[0])
     if progress:
         progress(1.0)
     return FittedLaw(
@@ -120,7 +120,7 @@ def free_constants(law: Law, points: Points) -> tuple[Constant, ...]:
 
 @dataclass(frozen=True)
 class _Search:
-    """The optimisation, in units in which every parameter is of order one.
+    """The optimization, in units in which every parameter is of order one.
 
     theta: the fitted parameters, shape [free] or [rows, free]; logarithms of positive constants, and coefficients times the
     powers they multiply at the geometric mean of the points.
@@ -159,11 +159,11 @@ class _Search:
         return np.nan_to_num(log_loss, nan=MAX_LOG_LOSS, posinf=MAX_LOG_LOSS, neginf=-MAX_LOG_LOSS)
 
     def jacobian(self, theta: Floats) -> Floats:
-        """Derivatives of log loss, [points, free]; one vectorised call for all columns makes fits fast."""
+        """Derivatives of log loss, [points, free]; one vectorized call for all columns makes fits fast."""
         stepped = self.predicted(np.vstack([theta, theta + STEP * np.eye(len(theta))]))
         return (stepped[1:] - stepped[0]).T / STEP
 
-    def optimise(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
+    def optimize(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
         """Parameters and cost after at most `steps` evaluations."""
         low, high = self._bounds()
         result = least_squares(
@@ -178,13 +178,13 @@ class _Search:
         return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """The best fit: a grid of starts, the best few optimised for some steps, the best of those to convergence."""
+        """The best fit: a grid of starts, the best few optimized for some steps, the best of those to convergence."""
         grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
         starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)
         nearest = starts[np.argsort(cost, kind="stable")[:BEST_STARTS]]
-        candidates = sorted((self.optimise(start, measured, 20) for start in nearest), key=lambda result: result[1])
-        return self.optimise(candidates[0][0], measured, 400)[0]
+        candidates = sorted((self.optimize(start, measured, 20) for start in nearest), key=lambda result: result[1])
+        return self.optimize(candidates[0][0], measured, 400)[0]
 
     def at_bounds(self, theta: Floats) -> tuple[str, ...]:
         """Names of the constants that stopped at a bound."""

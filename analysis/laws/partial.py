@@ -1,8 +1,8 @@
 """This study's law of partial repetition: its worst R is interior, and the harm vanishes towards R = 1 and a tiny pool.
 
 Repeating a pool has two effects. Further passes teach less and less [M23]; on its own, this makes loss rise with R. And the
-model memorises the pool. The cost of memorising grows with how well the pool is known, which saturates with R, and with how
-much there is to memorise, which falls as 1/R. Their product peaks in between, at R_m passes or somewhat more.
+model memorizes the pool. The cost of memorizing grows with how well the pool is known, which saturates with R, and with how
+much there is to memorize, which falls as 1/R. Their product peaks in between, at R_m passes or somewhat more.
 
 `LAW` fixes three constants at theoretical or published values, which a free fit on `repeats_axis` confirms within its
 intervals. With fewer free constants it predicts held-out runs better. That choice was made on those runs (results/LOG.md);
@@ -24,7 +24,7 @@ from analysis.laws.points import Floats, Points
 FIXED = {"kappa": 1.0, "a": -0.5, "R_D": muennighoff.CONSTANTS["R_D"]}
 
 
-def memorised(constants: Constants, points: Points) -> Floats:
+def memorized(constants: Constants, points: Points) -> Floats:
     """How well the pool is known, 0 to 1: 1 - exp(-((R - 1)/R_m)^s) with R_m = k·N^a·f^c·T^b."""
     passes = constants["k"] * points.params ** constants["a"] * points.tokens ** constants["b"]
     passes = passes * np.maximum(points.fraction, 1e-9) ** constants["c"]
@@ -32,11 +32,11 @@ def memorised(constants: Constants, points: Points) -> Floats:
 
 
 def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·memorised(R)/R^kappa, with D' the effective tokens of M23."""
+    """E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·memorized(R)/R^kappa, with D' the effective tokens of M23."""
     clean = constants["E"] + constants["A"] * points.params ** -constants["alpha"]
     data = constants["B"] * effective_tokens(points, constants["R_D"]) ** -constants["beta"]
     cost = constants["P"] * points.params ** constants["eta"] * np.maximum(points.fraction, 1e-9) ** constants["gamma"]
-    return clean + data + cost * memorised(constants, points) * points.repeats ** -constants["kappa"]
+    return clean + data + cost * memorized(constants, points) * points.repeats ** -constants["kappa"]
 
 
 FREE = Law(
@@ -63,7 +63,7 @@ LAW = replace(
     with_fixed(FREE, "partial", "this study's law of partial repetition", **FIXED),
     variants=(FREE,),
     caveat=(
-        "The form of partial was chosen on the runs of repeats_axis, so this comparison favours it there; partial_free and the"
+        "The form of partial was chosen on the runs of repeats_axis, so this comparison favors it there; partial_free and the"
         " printed forms involve no such choice, and results/LOG.md has runs made after it."
     ),
 )

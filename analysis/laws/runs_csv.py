@@ -52,11 +52,11 @@ def parse_columns(text: str) -> dict[str, str]:
     for entry in text.split(","):
         ours, equals, theirs = (piece.strip() for piece in entry.partition("="))
         if not (ours and equals and theirs):
-            raise InputError(f"--columns {text}: {entry!r} found; accepted are pairs such as params=N,tokens=T,loss=L")
+            raise InputError(f"--columns {text}: {entry!r} found; expected pairs such as params=N,tokens=T,loss=L")
         if ours not in known:
-            raise InputError(f"--columns {text}: unknown column {ours!r}; accepted are {', '.join(known)}")
+            raise InputError(f"--columns {text}: unknown column {ours!r}; expected {', '.join(known)}")
         if ours in names or theirs in names.values():
-            raise InputError(f"--columns {text}: {entry!r} names a column a second time; accepted is once")
+            raise InputError(f"--columns {text}: {entry!r} names a column a second time; expected once")
         names[ours] = theirs
     return names
 
@@ -76,7 +76,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
         where = f"{path}, line {line}"
         if any(cells[len(header) :]) or len(cells) < len(header):
             raise InputError(
-                f"{where}: {len(cells)} cells, but the header has {len(header)}; accepted is a cell per column"
+                f"{where}: {len(cells)} cells, but the header has {len(header)}; expected a cell per column"
             )
         row = [_value(where, name, cells[place]) for name, place in places.items()]
         run = dict(zip(places, row, strict=True))
@@ -91,7 +91,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
             )
         values.append(row)
     if not values:
-        raise InputError(f"{path}: found no runs below the header; accepted is one run per line")
+        raise InputError(f"{path}: found no runs below the header; expected one run per line")
     params, tokens, fraction, repeats, loss = np.array(values).T
     return Points(params, tokens, np.where(repeats == 1, 0.0, fraction), repeats, loss)
 
@@ -116,13 +116,13 @@ def _places(path: Path, header: list[str], names: Mapping[str, str]) -> dict[str
     wanted = {name: names.get(name, name) for name in COLUMNS}
     if missing := [name for name in (*wanted.values(), *names.values()) if name not in header]:
         if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
-            raise InputError(f"{path}: columns are separated by {mark!r}; accepted is a comma")
+            raise InputError(f"{path}: columns are separated by {mark!r}; expected a comma")
         raise InputError(
             f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header)}; required are"
             f" {', '.join(COLUMNS)}; to use other names: --columns params=N,tokens=T"
         )
     if repeated := [name for name in wanted.values() if header.count(name) > 1]:
-        raise InputError(f"{path}: column {', '.join(repeated)} appears twice; accepted is once")
+        raise InputError(f"{path}: column {', '.join(repeated)} appears twice; expected once")
     return {name: header.index(theirs) for name, theirs in wanted.items()}
 
 
@@ -130,5 +130,5 @@ def _value(where: str, name: str, text: str) -> float:
     column = READ_AS[name]
     value = column.parse(text)
     if value is None or not column.holds(value):
-        raise InputError(f"{where}: {name} is {text!r}; accepted is {column.accepted}")
+        raise InputError(f"{where}: {name} is {text!r}; expected {column.accepted}")
     return value

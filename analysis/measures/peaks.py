@@ -26,7 +26,7 @@ class Peak:
 
     Between the R tried, the excess is a monotone cubic (PCHIP) in log R through the means over seeds, starting from the clean
     runs at R = 1. Such a curve has its maximum at a point, so `worst` is one of the R tried and its interval reaches halfway to
-    the neighbours. `gaussian` can lie between them.
+    the neighbors. `gaussian` can lie between them.
     """
 
     model: str
@@ -42,14 +42,14 @@ class Peak:
     right: Estimate  # ... the excess is at least half of the height [H22, fig. 4 right]
     gaussian: (
         Estimate | None
-    )  # centre of a Gaussian in log R [C26]; None for fewer than four R or without an interior maximum
+    )  # center of a Gaussian in log R [C26]; None for fewer than four R or without an interior maximum
     gaussian_misses: float  # largest |Gaussian - mean excess| at the R tried, nats; NaN without a Gaussian
 
     @property
     def interior(self) -> bool:
         """Whether fewer and more repeats were tried and both do less harm, in 95% of the resamples over seeds too.
 
-        Without an interior maximum, the worst R is a bound, and there is no Gaussian centre.
+        Without an interior maximum, the worst R is a bound, and there is no Gaussian center.
         """
         return self.worst.bound is Bound.EXACT
 
@@ -102,16 +102,16 @@ def _shape(
     beyond = _beyond(worst, len(arms) - 1)
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
-    # Resamples of the worst R are uniform in log R up to halfway to the neighbours.
+    # Resamples of the worst R are uniform in log R up to halfway to the neighbors.
     steps = np.concatenate([[0.0], log_repeats, log_repeats[-1:]])
     lower, upper = (steps[worst] + log_repeats[worst]) / 2, (steps[worst + 2] + log_repeats[worst]) / 2
     spread = np.concatenate([log_repeats[at : at + 1], stream.uniform(lower[1:], upper[1:])])
-    centre, misses = None, NAN
-    if len(arms) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # losses that rise to the last R have no centre to fit
-        centres, misses = _gaussian_centres(log_repeats, excess)
-        outside = Bound.AT_MOST if centres[0] <= log_repeats[0] else Bound.AT_LEAST
-        inside = log_repeats[0] < centres[0] < log_repeats[-1]
-        centre = _first_with_interval(np.exp(centres), Bound.EXACT if inside else outside)
+    center, misses = None, NAN
+    if len(arms) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # losses that rise to the last R have no center to fit
+        centers, misses = _gaussian_centers(log_repeats, excess)
+        outside = Bound.AT_MOST if centers[0] <= log_repeats[0] else Bound.AT_LEAST
+        inside = log_repeats[0] < centers[0] < log_repeats[-1]
+        center = _first_with_interval(np.exp(centers), Bound.EXACT if inside else outside)
     return (
         _first_with_interval(height, Bound.AT_LEAST if beyond else Bound.EXACT),
         replace(
@@ -119,7 +119,7 @@ def _shape(
         ),  # exact, because runs are looked up by it
         _first_with_interval(np.exp(left), left_bound),
         _first_with_interval(np.exp(right), right_bound),
-        centre,
+        center,
         misses,
     )
 
@@ -174,19 +174,19 @@ def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray,
     return worst, height, np.where(missing, np.nan, left), np.where(missing, np.nan, right)
 
 
-def _gaussian_centres(log_repeats: Floats, excess: Floats) -> tuple[Floats, float]:
-    """Centre in log R of the least-squares Gaussian, for the rows of excess [rows, R]; largest residual of the first row.
+def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, float]:
+    """Center in log R of the least-squares Gaussian, for the rows of excess [rows, R]; largest residual of the first row.
 
-    The Gaussian is h·exp(-(log R - c)² / 2w²). A centre outside the R tried is moved to their edge; the search reaches half
+    The Gaussian is h·exp(-(log R - c)² / 2w²). A center outside the R tried is moved to their edge; the search reaches half
     their range beyond. For given c and w the best h is known, so a grid over c and w is refined around its best point. This
-    gives the result of an optimiser for hundreds of resamples at once.
+    gives the result of an optimizer for hundreds of resamples at once.
     """
     low, high = log_repeats[0], log_repeats[-1]
     step_c, step_w = (high - low) / 20, 0.25
-    centre, width = np.full(len(excess), (low + high) / 2), np.full(len(excess), 0.75)  # width is log w
+    center, width = np.full(len(excess), (low + high) / 2), np.full(len(excess), 0.75)  # width is log w
     for refinement in range(22):
         reach_c, reach_w = (20, 8) if refinement == 0 else (2, 2)
-        c = centre[:, None] + step_c * np.arange(-reach_c, reach_c + 1)
+        c = center[:, None] + step_c * np.arange(-reach_c, reach_c + 1)
         w = np.clip(width[:, None] + step_w * np.arange(-reach_w, reach_w + 1), np.log(0.3), np.log(20))
         if refinement == 0:  # all rows share the first grid, so its shapes are computed once
             c, w = c[:1], w[:1]
@@ -196,14 +196,14 @@ def _gaussian_centres(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
         explained = (fit**2 / (shape**2).sum(-1)).reshape(len(excess), -1)
         best_c, best_w = np.divmod(explained.argmax(1), w.shape[1])
         row = np.arange(len(excess)) % len(c)
-        centre, width = c[row, best_c], w[row, best_w]
+        center, width = c[row, best_c], w[row, best_w]
         step_c, step_w = (
             0.7 * step_c,
             0.7 * step_w,
-        )  # a factor of 0.5 would stall in the narrow valley of a distant centre
-    shape = np.exp(-(((log_repeats - centre[0]) / np.exp(width[0])) ** 2) / 2)
+        )  # a factor of 0.5 would stall in the narrow valley of a distant center
+    shape = np.exp(-(((log_repeats - center[0]) / np.exp(width[0])) ** 2) / 2)
     misses = np.abs(shape * (shape @ excess[0]) / (shape @ shape) - excess[0]).max()
-    return np.clip(centre, low, high), float(misses)
+    return np.clip(center, low, high), float(misses)
 
 
 def _first_with_interval(values: Floats, bound: Bound) -> Estimate:

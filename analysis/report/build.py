@@ -14,7 +14,7 @@ from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
 from analysis.report.progress import Progress, no_progress
 from analysis.report.section import Page, Section, missing_section
-from analysis.report.summary import summarise
+from analysis.report.summary import summarize
 from analysis.report.tensorboard_images import write_images
 from analysis.runs import Runs, load_runs
 from data_prep.files import write_atomically
@@ -104,7 +104,7 @@ def _sections(variants: list[Variant], tuned: FineTuning | None, comparison: pd.
         if variant.name:
             yield Section(variant.name, level=1)
         details = findings(variant.numbers) if len(variant.numbers) else []
-        yield Section("What happened", summarise(variant.runs, variant.numbers), details)
+        yield Section("What happened", summarize(variant.runs, variant.numbers), details)
         yield from (Section(figure.title, figure=figure) for figure in variant.figures)
         yield from variant.sections
         if variant.missing:

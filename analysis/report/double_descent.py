@@ -52,6 +52,6 @@ def judged_otherwise(runs: pd.DataFrame) -> str:
     every = "No run" if len(without) == len(runs) else f"{plural(len(without), 'run')} of {len(runs)}"
     verb = "recorded" if len(without) == len(runs) else "did not record"
     return (
-        f" {every} {verb} the losses of at least eight test sequences, as older versions did not:"
-        " twice the noise of clean runs is the threshold instead, a cruder one."
+        f" {every} {verb} the losses of at least eight test sequences (older versions did not save them), so the threshold is"
+        " cruder: twice the noise of clean runs."
     )

@@ -23,7 +23,7 @@ EXPLANATION = (
     " scratch; ≤ and ≥ mark values outside their sizes. Parent's test text, pool and unique text: loss on the parent's own texts"
     " before and after fine-tuning, in nats per token; the parent saw the unique text once."
 )
-LEARNT = 0.01  # nats by which the pool's loss must be below the test text's to call the pool memorised
+LEARNT = 0.01  # nats by which the pool's loss must be below the test text's to call the pool memorized
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
     )
     for (start, _, model), runs in known.groupby(["start", "parameters_non_embedding", "model"]):
         if (runs.before < LEARNT).any():
-            yield f"{model}, {start}: the parent had not memorised its pool, so there is nothing to forget."
+            yield f"{model}, {start}: the parent had not memorized its pool, so there is nothing to forget."
             continue
         share = runs.after / runs.before
         seeds = f" ({share.min():.0%} to {share.max():.0%} in {len(runs)} seeds)" if len(runs) > 1 else ""

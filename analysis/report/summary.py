@@ -10,7 +10,7 @@ from analysis.report import double_descent
 from analysis.runs import Runs, left_out_of_laws
 
 
-def summarise(runs: Runs, numbers: pd.DataFrame) -> list[str]:
+def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
     """The study, the worst R, double descent, the cost, and induction and copying. Null results are reported too.
 
     numbers: `degradation.summary`, empty if no run is finished.

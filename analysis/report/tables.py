@@ -14,9 +14,9 @@ from repeat_study.records.run_directory import Status
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "rise at", "won back"]
 EXPLANATION = (
     "Each row is one run directory. Size ×: size of the clean model with the same test loss, divided by the run's own size (≤: the"
-    " run is worse than the smallest clean model). Rise: the largest rise of test loss above its earlier minimum, and the tokens at"
-    " which it is reached; shown only if it is more than chance over test sequences allows, and more than"
-    " twice what clean runs show. Won back: how far test loss falls from there to the end."
+    " run is worse than the smallest clean model). Rise: the largest increase in test loss above its earlier minimum, and the token"
+    " count at which it occurs; shown only if chance over test sequences cannot explain it and it is more than"
+    " twice the largest rise of clean runs. Won back: how far test loss falls from there to the end."
     " Copying loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss"
     " on the first copy minus loss on later copies; its null is the same with every copy shuffled. Copying × and prefix ×: like"
     " size ×, from copying loss and from 1 − prefix matching; empty if clean runs do not order these by size. Prefix matching: score"

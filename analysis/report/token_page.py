@@ -12,7 +12,7 @@ from analysis.figures.panels import Arms, arms
 from analysis.report.html import render_template
 from analysis.runs import Runs
 
-STEPS = 10  # of the colour scale, even in the square root of the probability, because small models are rarely sure
+STEPS = 10  # of the color scale, even in the square root of the probability, because small models are rarely sure
 DROPS = 12  # tokens listed
 MOST_SEEDS = 4
 BEFORE = 6  # tokens of context in front of a listed one
@@ -36,7 +36,7 @@ class Token:
     """A token as the page shows it."""
 
     text: Markup
-    colour: int
+    color: int
     probability: float
     loss: float
 
@@ -54,7 +54,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class RepeatedText:
-    """The coloured text of one repeated run."""
+    """The colored text of one repeated run."""
 
     repeats: int
     copies: list[tuple[int, list[Token]]]
@@ -63,7 +63,7 @@ class RepeatedText:
 
 @dataclass(frozen=True)
 class Block:
-    """The coloured texts of a model, a fraction and a seed, below a heading."""
+    """The colored texts of a model, a fraction and a seed, below a heading."""
 
     variant: str  # empty unless this is the first block of a named variant
     title: str
@@ -74,7 +74,7 @@ class Block:
 def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
     """The page of a study's variants, each with its name; None if no clean run has a repeated run to compare with."""
     blocks = [block for name, runs in variants for block in _blocks(name, runs)]
-    scale = [_colour(step) for step in range(STEPS)]
+    scale = [_color(step) for step in range(STEPS)]
     thresholds = [(step / STEPS) ** 2 for step in range(STEPS)]
     return (
         render_template("tokens.html.j2", title=title, blocks=blocks, scale=scale, thresholds=thresholds)
@@ -119,8 +119,8 @@ def _character(character: str) -> Markup:
     return Markup("<u>{}</u>").format(symbol) if symbol else escape(character)
 
 
-def _colour(step: int) -> str:
-    """A step of the scale as a mix of two colours, from low over middle to high."""
+def _color(step: int) -> str:
+    """A step of the scale as a mix of two colors, from low over middle to high."""
     share = step / (STEPS - 1) * 2
     (low, high), mixed = (("low", "middle"), share) if share <= 1 else (("middle", "high"), share - 1)
     return f"var(--{low}) {1 - mixed:.0%}, var(--{high})"
@@ -150,10 +150,10 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
 
 def _copies(table: pd.DataFrame) -> list[tuple[int, list[Token]]]:
     """The tokens of every copy, with the copy's number."""
-    colour = np.minimum((np.sqrt(table.probability) * STEPS).astype(int), STEPS - 1)
+    color = np.minimum((np.sqrt(table.probability) * STEPS).astype(int), STEPS - 1)
     tokens = [
         Token(visible(token), step, probability, loss)
-        for step, probability, loss, token in zip(colour, table.probability, table.loss, table.token, strict=True)
+        for step, probability, loss, token in zip(color, table.probability, table.loss, table.token, strict=True)
     ]
     return [(number, [tokens[place] for place in places]) for number, places in table.groupby("copy").indices.items()]
 

@@ -1,4 +1,4 @@
-"""The English on this machine: docstrings, READMEs and licences of the installed packages, without their code.
+"""The English on this machine: docstrings, READMEs and licenses of the installed packages, without their code.
 
 It is a second language in the same installation, to test transfer. A text taken from a Python file has that file as its
 origin. So the docstrings of a file that `installed-python` uses for training are training text here too.

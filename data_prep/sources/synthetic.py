@@ -1,7 +1,7 @@
 """A synthetic language of known entropy: Zipf-Markov words, and passages copied in context.
 
 The lowest possible loss has a closed form, and so does the share of the loss that only copying can remove. So damage to
-copying can be told apart from damage to memorised statistics.
+copying can be told apart from damage to memorized statistics.
 """
 
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from torch import Tensor
 from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, write_scratch
 from repeat_study.records.run_directory import RunDirectory
 
-GROUPS_PER_RECIPE = 2  # optimiser parameter groups: with weight decay and without
+GROUPS_PER_RECIPE = 2  # optimizer parameter groups: with weight decay and without
 SHARED_BUFFER = "summed_steps"  # the only number in the module's state that lanes share
 UNSTACKED_BUFFER = "left_range"  # has no lanes axis in the checkpoint of a single run
 
@@ -27,7 +27,7 @@ class LaneCheckpointIO(TorchCheckpointIO):
     """
 
     def __init__(self, directories: Sequence[RunDirectory], same_recipe: bool) -> None:
-        """`directories`: of the run in each lane; `same_recipe`: whether the optimiser holds all lanes in one tensor."""
+        """`directories`: of the run in each lane; `same_recipe`: whether the optimizer holds all lanes in one tensor."""
         super().__init__()
         self.directories, self.same_recipe = directories, same_recipe
         self.dropped: set[int] = set()
@@ -115,7 +115,7 @@ def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
 
 
 def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """One optimiser whose tensors hold all lanes."""
+    """One optimizer whose tensors hold all lanes."""
 
     def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]
@@ -129,7 +129,7 @@ def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _list_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """One optimiser that holds each lane's tensors by themselves, lane after lane."""
+    """One optimizer that holds each lane's tensors by themselves, lane after lane."""
     per_lane = len(optimizers[0]["state"])
     return {
         "state": {

@@ -39,12 +39,12 @@ def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str
         accepted = sorted(_keys_at(spec_type, first["loc"][:-1]) - spec_type.internal_fields)
         close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{location}: unknown key; {hint}accepted are {', '.join(accepted)}"
+        return f"{location}: unknown key; {hint}expected {', '.join(accepted)}"
     if first["type"] == "missing":
         return f"{location}: missing; a value is required"
     if first["type"] == "union_tag_invalid":
         kinds = first["ctx"]["expected_tags"].replace("'", '"')
-        return f"{location}: unknown kind {first['ctx']['tag']!r}; accepted are {kinds}"
+        return f"{location}: unknown kind {first['ctx']['tag']!r}; expected {kinds}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{location}: {message}, found {first['input']!r}"
 

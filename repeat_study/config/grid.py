@@ -50,7 +50,7 @@ def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[P
     tables = list(tables)
     count = sum(prod(len(axis_values(value)) for value in table.values()) for table in tables)
     if count > MOST_POINTS:
-        raise InputError(f"grid: {count:,} points; accepted are up to {MOST_POINTS:,}")
+        raise InputError(f"grid: {count:,} points; expected up to {MOST_POINTS:,}")
     for number, table in enumerate(tables):
         where = f"grid.{number}."
         axes = {key: axis_values(value) for key, value in table.items()}
@@ -58,7 +58,7 @@ def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[P
             raise InputError(f"{where}parent: runs can only have parents in a study with a [finetune] table")
         for internal in Run.internal_fields & axes.keys():
             accepted = ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields))
-            raise InputError(f"{where}{internal}: not an axis; accepted are {accepted}")
+            raise InputError(f"{where}{internal}: not an axis; expected {accepted}")
         for key, values in axes.items():
             if not values:
                 raise InputError(f"{where}{key}: an empty list; give at least one value")

@@ -85,6 +85,6 @@ def shape_of(name: str) -> Shape:
         if d_model % d_head == 0:
             return shape
     raise InputError(
-        f"model: unknown model size {name!r}; accepted are `4L` (4 layers, d_model 4·128), `2x64` (2 layers, d_model 64; 16 or"
+        f"model: unknown model size {name!r}; expected `4L` (4 layers, d_model 4·128), `2x64` (2 layers, d_model 64; 16 or"
         f" a multiple of 32), either with -attn (no MLPs) or -qwen, and {', '.join(C26_SIZES)}"
     )

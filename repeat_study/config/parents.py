@@ -14,7 +14,7 @@ from repeat_study.config.run import Parent, Run
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
 LABEL = "label"  # a selector key besides the fields of a run: the short label
 ACCEPTED = (
-    f'accepted are "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
+    f'expected "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
     f' repeated_fraction = 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
 )
 

@@ -66,7 +66,7 @@ class Resources(BaseModel):
     @classmethod
     def _check_lanes(cls, value: Any) -> Any:
         if value != AUTO and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-            raise InputError(f'resources.lanes: {value!r} found; accepted are "{AUTO}" and integers from 1')
+            raise InputError(f'resources.lanes: {value!r} found; expected "{AUTO}" and integers from 1')
         return value
 
 

@@ -115,7 +115,7 @@ class Run(TrainingSpec):
     def _check_fields_together(self) -> Self:
         shape_of(self.model)
         if self.repeats > 1 and self.repeated_fraction == 0:
-            raise InputError(f"repeated_fraction: required with repeats = {self.repeats}; accepted are 0 < f <= 1")
+            raise InputError(f"repeated_fraction: required with repeats = {self.repeats}; expected 0 < f <= 1")
         if self.steps < 1:
             step = f"{self.sequences_per_step} sequences x {self.context} tokens"
             raise InputError(f"tokens: {self.tokens} is less than one step of {step}")

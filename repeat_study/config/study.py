@@ -127,7 +127,7 @@ class Study(Spec):
     @model_validator(mode="after")
     def _check_test_sets(self) -> Self:
         if self.data.test_fraction == 1:
-            raise InputError("data.test_fraction: 1 leaves no text to train on; accepted is less than 1")
+            raise InputError("data.test_fraction: 1 leaves no text to train on; expected less than 1")
         names = [test.name for test in self.evaluate]
         installed = any(study.data.source.kind in INSTALLED for study in self.lineage)
         for number, test in enumerate(self.evaluate):
@@ -138,7 +138,7 @@ class Study(Spec):
             if installed and test.source.kind in INSTALLED and (test.test_fraction or 0) > self.data.test_fraction:
                 raise InputError(
                     f"evaluate.{number}.test_fraction: {test.test_fraction} of the installed files would include training text;"
-                    f" accepted is at most data.test_fraction, {self.data.test_fraction}"
+                    f" expected at most data.test_fraction, {self.data.test_fraction}"
                 )
         return self
 

@@ -14,7 +14,7 @@ INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a 
 
 MOST_BYTES = 1_000_000  # of a study file; the longest study has thousands
 DEEPEST = 12  # levels of tables and lists; studies have five
-TOO_DEEP = f"tables or lists are nested too deep; accepted are up to {DEEPEST} levels"
+TOO_DEEP = f"tables or lists are nested too deep; expected up to {DEEPEST} levels"
 
 
 def find_study(study: str | Path) -> Path:
@@ -78,14 +78,14 @@ def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
     if not isinstance(evaluation, dict) or not isinstance(value := evaluation.get("copying_text"), dict):
         return
     if list(value) != ["file"] or not isinstance(value["file"], str):
-        raise InputError(f"evaluation.copying_text: accepted is a text or {{file = PATH}}, found {value!r}")
+        raise InputError(f"evaluation.copying_text: expected a text or {{file = PATH}}, found {value!r}")
     evaluation["copying_text"] = read_text(folder / value["file"])
 
 
 def _apply_override(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        raise InputError(f"--set {override}: accepted is key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
+        raise InputError(f"--set {override}: expected key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

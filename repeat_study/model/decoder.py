@@ -79,15 +79,15 @@ class Norm(nn.Module):
         self.gain = nn.Parameter(torch.ones(lanes, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis of [lanes, ..., width], then scale by the lane's gain."""
+        """Normalize the last axis of [lanes, ..., width], then scale by the lane's gain."""
         if len(self.gain) == 1:
-            return self._normalise(x, self.gain[0])
+            return self._normalize(x, self.gain[0])
         if self.style is Style.SHORTFORMER and not x.is_cuda:
             # Lane by lane, to round exactly like a run alone. On a GPU that would cost one kernel launch per lane.
-            return torch.cat([self._normalise(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
-        return self._normalise(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
+            return torch.cat([self._normalize(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
+        return self._normalize(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
 
-    def _normalise(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
+    def _normalize(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
         """Call the fused kernel, which takes a single gain."""
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
@@ -162,7 +162,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP unless the shape is attention-only; each reads the normalised residual stream and adds to it."""
+    """Attention, then an MLP unless the shape is attention-only; each reads the normalized residual stream and adds to it."""
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(lanes, shape, context) for _ in range(shape.layers))
         self.final_norm = Norm(lanes, shape.d_model, shape.style)
         self.unembedding = Linear(lanes, shape.d_model, vocabulary)
-        self._initialise(seeds)
+        self._initialize(seeds)
 
     def compile_parts(self) -> None:
         """Compile the loss, and the blocks one by one, so that they share one graph; parameters keep their names."""
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
             block.compile(dynamic=False)
 
     @torch.no_grad()
-    def _initialise(self, seeds: Sequence[int]) -> None:
+    def _initialize(self, seeds: Sequence[int]) -> None:
         for lane, seed in enumerate(seeds):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
@@ -233,7 +233,7 @@ class Decoder(nn.Module):
         return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
 
     def residual(self, tokens_lbt: Tensor, attend: Attend | None = None) -> Tensor:
-        """The normalised residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
+        """The normalized residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
         return self.residual_from(0, self.embedded(tokens_lbt), attend)
 
     def residual_from(self, first: int, x_lbtd: Tensor, attend: Attend | None = None) -> Tensor:
@@ -245,8 +245,8 @@ class Decoder(nn.Module):
                 x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False)
             else:
                 x_lbtd = block(x_lbtd)
-        normalised: Tensor = self.final_norm(x_lbtd)
-        return normalised
+        normalized: Tensor = self.final_norm(x_lbtd)
+        return normalized
 
     def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
         """Logits of the next token, shape [lanes, batch, time, vocabulary], from int64 tokens [lanes, batch, time].

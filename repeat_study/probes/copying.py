@@ -140,11 +140,11 @@ def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
         if not ids:
             raise InputError(f"{where}: the study's tokenizer cannot encode it")
         if len(ids) < FEWEST_TOKENS:
-            raise InputError(f"{where}: {len(ids)} tokens; accepted are {FEWEST_TOKENS} or more")
+            raise InputError(f"{where}: {len(ids)} tokens; expected {FEWEST_TOKENS} or more")
         encoded.append(ids)
     if not 1 <= len(encoded) <= MOST_PARAGRAPHS:
         raise InputError(
-            f"copying text: {len(encoded) or 'no'} paragraphs; accepted are 1 to {MOST_PARAGRAPHS}, separated by blank lines"
+            f"copying text: {len(encoded) or 'no'} paragraphs; expected 1 to {MOST_PARAGRAPHS}, separated by blank lines"
         )
     return encoded
 

@@ -18,8 +18,8 @@ def windows(context: int) -> tuple[slice, slice]:
     half = max(1, round(WINDOW * length / 2))
 
     def around(token: int) -> slice:
-        centre = min(max(round(token * length / OF) - 1, 0), context - 1)
-        return slice(max(0, centre - half), min(centre + half, context))
+        center = min(max(round(token * length / OF) - 1, 0), context - 1)
+        return slice(max(0, center - half), min(center + half, context))
 
     return around(EARLY), around(LATE)
 

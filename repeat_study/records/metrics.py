@@ -82,7 +82,7 @@ METRICS = (
         "pool_loss",
         "pool loss",
         NATS,
-        Direction.NEITHER,  # low on memorised text
+        Direction.NEITHER,  # low on memorized text
         "on the repeated pool; in a clean run, on similar text that the run never trains on",
         CLEAN_RUN,
         probe="text_losses",

@@ -22,9 +22,7 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
     """The run, and the content of spec.json with the numbers that follow from the run. Raises InputError as `recorded_run`."""
     path = directory.spec
     if not path.is_file():
-        raise InputError(
-            f"{directory.path}: no run here (no spec.json); accepted is the folder of a run, runs/STUDY/RUN"
-        )
+        raise InputError(f"{directory.path}: no run here (no spec.json); expected the folder of a run, runs/STUDY/RUN")
     record = read_record(path, "format", "identity", "vocabulary")
     if record["format"] != RESULT_FORMAT:
         raise InputError(f"{path}: of format {record['format']}; this version reads {RESULT_FORMAT}")
@@ -35,7 +33,7 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
     if not directory.path.resolve().name.endswith(f"-{identity}"):
         raise InputError(f"{path}: the spec of {run.name}, in a folder of another name; move it to {run.name}")
     if not isinstance(vocabulary := record["vocabulary"], int) or not 0 < vocabulary < 2**32:
-        raise InputError(f"{path}: vocabulary: {vocabulary!r} found; accepted is a number of tokens")
+        raise InputError(f"{path}: vocabulary: {vocabulary!r} found; expected a number of tokens")
     expected = derived_fields(run, vocabulary)
     found = {key: record[key] for key in expected.keys() & record.keys()}
     if found != (same := {key: expected[key] for key in found}):
@@ -51,4 +49,4 @@ def check_names(run: Run, path: Path) -> None:
         names += [run.parent.study, run.parent.name]
     for name in names:
         if name in (".", "..") or any(character in name for character in "/\\\0\n"):
-            raise InputError(f"{path}: {name!r} is not a name; accepted is one without / and \\")
+            raise InputError(f"{path}: {name!r} is not a name; expected one without / and \\")

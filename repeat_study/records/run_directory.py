@@ -100,7 +100,7 @@ class RunDirectory:
         files = (self.spec, self.sessions, self.failed, self.done, self.checkpoint, *self.records)
         for path in (*files, *self.path.glob("events.out.tfevents*"), *self.checkpoint.parent.glob("*.*")):
             if path.exists() and not path.is_file():
-                raise InputError(f"{path}: not a file; accepted is a file that a run wrote, so move it away")
+                raise InputError(f"{path}: not a file; expected a file that a run wrote, so move it away")
         if self.spec.is_file():
             found, expected = read_record(self.spec), spec_record(run, store)
             if found != expected:

@@ -59,7 +59,7 @@ def check_columns(table: pa.Table, path: Path) -> None:
                 finite = not pa.types.is_floating(kind) or pc.all(pc.is_finite(table[name]), min_count=0).as_py()
                 right, accepted = right and not table[name].null_count and finite, "a finite number in every row"
         if not right:
-            raise InputError(f"{path}: {name}: {kind} or nothing found; accepted is {accepted}")
+            raise InputError(f"{path}: {name}: {kind} or nothing found; expected {accepted}")
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -21,7 +21,7 @@ from repeat_study.records.evaluations import append_evaluation
 from repeat_study.records.outcome import Progress, reason_of
 from repeat_study.training.divergence import Diverged, divergence_in_evaluation, divergence_in_training
 from repeat_study.training.lane import Clock, Lane
-from repeat_study.training.lightning_module import LanguageModelling
+from repeat_study.training.lightning_module import LanguageModeling
 from repeat_study.training.session import Session
 
 
@@ -135,7 +135,7 @@ class RunCallback(lightning.Callback):
         return seconds
 
     def _check_training_loss(self, module: lightning.LightningModule) -> None:
-        assert isinstance(module, LanguageModelling)
+        assert isinstance(module, LanguageModeling)
         out_of_range = module.left_range[:, 0] > 0
         if not self.session.process_group.any(bool(out_of_range.any())):
             return
@@ -159,7 +159,7 @@ class RunCallback(lightning.Callback):
             raise error
 
     def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        assert isinstance(module, LanguageModelling)
+        assert isinstance(module, LanguageModeling)
         means = module.pop_means()  # waits for a GPU to finish its steps, so that the clock counts them
         seconds = self._add_time("train")
         trained_tokens = (self.step - self._evaluated_step) * self.run.tokens_per_step
@@ -180,7 +180,7 @@ class RunCallback(lightning.Callback):
                 self._record(lane, row, evaluation, tokens_per_second, module)
 
     def _record(
-        self, lane: Lane, row: dict[str, Any], evaluation: Evaluation, rate: float | None, module: LanguageModelling
+        self, lane: Lane, row: dict[str, Any], evaluation: Evaluation, rate: float | None, module: LanguageModeling
     ) -> None:
         """Write and report one lane's evaluation; `rate`: its trained tokens per second."""
         seconds_left = self._seconds_left(rate, lane.clock) if rate else None
@@ -218,7 +218,7 @@ class RunCallback(lightning.Callback):
         return training + (clock.evaluation + clock.saving) / completed * remaining
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        assert isinstance(module, LanguageModelling)
+        assert isinstance(module, LanguageModeling)
         module.share_means()
         trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # LaneCheckpointIO writes every lane's
         if self.step in self._kept:

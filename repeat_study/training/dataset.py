@@ -17,7 +17,7 @@ BLOCK_POSITIONS = 1 << 14  # computed at a time: locating sequences costs little
 
 
 class MixtureDataset(Dataset[Tensor]):
-    """A map-style dataset over the optimiser steps of a run: item s is the batch of step s, counted from 0.
+    """A map-style dataset over the optimizer steps of a run: item s is the batch of step s, counted from 0.
 
     A batch holds int64 token ids of shape [lanes, sequences, context + 1]; inputs are `batch[..., :-1]` and targets
     `batch[..., 1:]`. One run has one lane; a bundle has one lane per run. Over all steps each sequence of the repeated pool comes

@@ -23,7 +23,7 @@ def max_loss(vocabulary: int) -> float:
 def divergence_in_training(step: int, loss: float, gradient_norm: float, largest_loss: float) -> Diverged:
     """The error of a run whose loss or gradient norm went out of range in training step number `step`."""
     return Diverged(
-        f"training loss {loss:.4g} nats, gradient norm {gradient_norm:.3g}; accepted is a loss up to {largest_loss:.4g}",
+        f"training loss {loss:.4g} nats, gradient norm {gradient_norm:.3g}; expected a loss up to {largest_loss:.4g}",
         step,
     )
 
@@ -33,8 +33,8 @@ def divergence_in_evaluation(row: dict[str, Any], step: int, largest_loss: float
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             return Diverged(f"{key} is {value}", step)
-    # A model that memorised its pool may be bad at everything else. One that is bad at both is ruined and must not be saved.
+    # A model that memorized its pool may be bad at everything else. One that is bad at both is ruined and must not be saved.
     if min(row["test_loss"], row["pool_loss"]) > largest_loss:
         losses = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
-        return Diverged(f"{losses}; accepted is up to {largest_loss:.4g}", step)
+        return Diverged(f"{losses}; expected up to {largest_loss:.4g}", step)
     return None

@@ -1,4 +1,4 @@
-"""The Lightning module: loss, gradient accumulation, clipping per lane, optimiser, learning rate."""
+"""The Lightning module: loss, gradient accumulation, clipping per lane, optimizer, learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -54,17 +54,17 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | 
 
 
 def same_recipe(runs: Sequence[Run]) -> bool:
-    """Whether runs share learning rate, schedule and weight decay, so that the optimiser can hold their lanes in one tensor."""
+    """Whether runs share learning rate, schedule and weight decay, so that the optimizer can hold their lanes in one tensor."""
     recipes = {
         (run.learning_rate, run.warmup_fraction, run.final_learning_rate_fraction, run.weight_decay) for run in runs
     }
     return len(recipes) == 1
 
 
-class LanguageModelling(lightning.LightningModule):
+class LanguageModeling(lightning.LightningModule):
     """Next-token prediction on a bundle of runs, one lane each; the loss is the sum over lanes of the mean over tokens.
 
-    Optimisation is manual in Lightning's sense: one training step is one optimiser step, however many passes it accumulates. So
+    Optimization is manual in Lightning's sense: one training step is one optimizer step, however many passes it accumulates. So
     the trainer's step count is the runs' step count on every machine.
     """
 
@@ -98,7 +98,7 @@ class LanguageModelling(lightning.LightningModule):
         self.summed_steps: Tensor
         self.left_range: Tensor
         self.largest_norm_l: Tensor
-        # The optimiser's tensors, lane by lane; empty if all lanes share a recipe and hence the parameters themselves.
+        # The optimizer's tensors, lane by lane; empty if all lanes share a recipe and hence the parameters themselves.
         self._lane_tensors: list[list[Tensor]] = []
 
     @property
@@ -134,7 +134,7 @@ class LanguageModelling(lightning.LightningModule):
         checkpoint["run"] = [run.identity for run in self.runs] if len(self.runs) > 1 else self.run.identity
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
-        """One optimiser step on a batch [lanes, sequences, context + 1]."""
+        """One optimizer step on a batch [lanes, sequences, context + 1]."""
         step = self.trainer.global_step
         optimizer: Any = self.optimizers()
         for number, group in enumerate(optimizer.param_groups):
@@ -180,7 +180,7 @@ class LanguageModelling(lightning.LightningModule):
         return nullcontext()
 
     def learning_rate(self, step: int, lane: int = 0) -> float:
-        """The learning rate of a lane's optimiser step number `step`, counted from 0."""
+        """The learning rate of a lane's optimizer step number `step`, counted from 0."""
         run = self.runs[lane]
         warmup = round(run.warmup_fraction * run.steps)
         return run.learning_rate * learning_rate_factor(step, run.steps, warmup, run.final_learning_rate_fraction)
@@ -224,7 +224,7 @@ class LanguageModelling(lightning.LightningModule):
         return AdamW(groups, lr=self.learning_rate(0), betas=(self.run.beta1, self.run.beta2), fused=True)
 
     def _decayed_first(self) -> list[nn.Parameter]:
-        """All parameters in the order of the optimiser's groups: those with weight decay, then those without."""
+        """All parameters in the order of the optimizer's groups: those with weight decay, then those without."""
         parameters = list(self.model.parameters())
         decayed = [parameter for parameter in parameters if parameter.dim() == 3]  # [lanes, in, out]
         gains = [parameter for parameter in parameters if parameter.dim() == 2]  # [lanes, width]

@@ -25,10 +25,10 @@ from repeat_study.training.dataset import MixtureDataset, tokens_on_device
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.divergence import Diverged
 from repeat_study.training.lane import Lane
-from repeat_study.training.lightning_module import LanguageModelling, same_recipe
+from repeat_study.training.lightning_module import LanguageModeling, same_recipe
 from repeat_study.training.session import Session
 
-CORPUS_MEMORY_SHARE = 1 / 8  # of a GPU's free memory, that the tokens of the training split may fill
+CORPUS_MEMORY_SHARE = 1 / 8  # largest share of a GPU's free memory that the training split may take
 
 Ending = Outcome | Exception
 
@@ -40,7 +40,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
     """
     resources, runs = session.resources, [lane.run for lane in lanes]
     steps = runs[0].steps
-    module = LanguageModelling(runs, session.store.vocabulary, resources, session.process_group)
+    module = LanguageModeling(runs, session.store.vocabulary, resources, session.process_group)
     if not start:
         for number, lane in enumerate(lanes):
             if lane.parent:

@@ -61,7 +61,7 @@ def train_bundle(
     should_stop: Callable[[], bool] = lambda: False,
     resources: Resources | None = None,
 ) -> dict[str, Ending]:
-    """Train runs with equal `bundle_key` in lockstep, each in its own directory; returns by name how each ended.
+    """Train runs that share a `bundle_key` in lockstep, each in its own directory; returns each run's outcome by name.
 
     Runs that are done, or that another process trains, are skipped. A run that diverges is marked failed and returned as Diverged;
     one whose directory or parent cannot be used is returned as an InputError. Neither stops the others.
@@ -163,7 +163,7 @@ def furthest_behind(steps: dict[Run, int]) -> Stage:
 
 
 def check_same_step(directory: RunDirectory, step: int, process_group: ProcessGroup) -> None:
-    """InputError if the lead process sees a checkpoint of another step: a node's view of a shared folder can lag behind."""
+    """Raise InputError if the lead process sees a checkpoint from another step: a node's view of a shared folder can lag."""
     lead_step = process_group.broadcast(step)
     if lead_step != step:
         raise InputError(

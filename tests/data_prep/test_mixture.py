@@ -146,7 +146,7 @@ def test_impossible_mixtures_are_refused() -> None:
         pool_size(1000, 0.1, 500)
     with pytest.raises(InputError, match="off by more than"):
         pool_size(1000, 0.3, 200)
-    with pytest.raises(InputError, match="burst_distance: 0 with spacing bursts; accepted: 1 or more"):
+    with pytest.raises(InputError, match="burst_distance: 0 with spacing bursts; expected 1 or more"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
     with pytest.raises(InputError, match="burst_distance: 6 with a pool of 5 sequences"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS, burst_distance=6)

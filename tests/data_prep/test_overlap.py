@@ -45,7 +45,7 @@ def test_one_shared_document_among_many_is_found_and_named(tmp_path: Path) -> No
     )
     assert find_shared_document(overlapping, store) == "overlapping.jsonl:2"
     with pytest.raises(
-        InputError, match=r"evaluate, overlapping: its document overlapping.jsonl:2 is also in the training text"
+        InputError, match=r"evaluate, overlapping: document overlapping.jsonl:2 also appears in the training text"
     ):
         require_disjoint(overlapping, store, "evaluate, overlapping")
 

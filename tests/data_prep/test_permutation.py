@@ -30,7 +30,7 @@ def test_all_orders_of_four_are_equally_likely() -> None:
     assert chisquare(list(counts.values())).pvalue > 1e-4
 
 
-def test_neighbouring_indices_are_sent_to_unrelated_places() -> None:
+def test_neighboring_indices_are_sent_to_unrelated_places() -> None:
     n = 10_007
     steps = np.diff(permute(np.arange(n), n, stream_key("test", 1)))
     # Under a uniform permutation |step| has mean n/3 and is 1 about twice.

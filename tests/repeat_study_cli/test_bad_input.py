@@ -27,8 +27,8 @@ from tests.repeat_study_cli.conftest import Invoke
             ("plan", "tiny", "--set", 'grid.0.model=[["1x16", "2x16"], "1x16"]'),
             "grid.0.model: input should be a valid string",
         ),
-        (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deep; accepted are up to 12 levels"),
-        (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deep; accepted are up to 12 levels"),
+        (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deep; expected up to 12 levels"),
+        (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deep; expected up to 12 levels"),
         (("plan", "tiny", "--set", f"training.tokens={'1' * 5000}"), "Exceeds the limit"),
         (("plan", "/dev/zero"), "/dev/zero: more than 1,000,000 bytes"),
         (
@@ -67,12 +67,12 @@ from tests.repeat_study_cli.conftest import Invoke
         (["plan", "tiny", "--set", "resources.processes_per_run=3"], "cannot be split evenly among 3 processes"),
         (
             ["run", "tiny", "--lanes", "many"],
-            "resources.lanes: 'many' found; accepted are \"auto\" and integers from 1",
+            "resources.lanes: 'many' found; expected \"auto\" and integers from 1",
         ),
-        (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; accepted are"),
+        (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; expected"),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
-        (["sweep", "tiny", "--time", "soon"], "slurm.time: accepted are minutes, hours:minutes:seconds"),
+        (["sweep", "tiny", "--time", "soon"], "slurm.time: expected minutes, hours:minutes:seconds"),
         (
             ["sweep", "tiny", "--gpus-per-node", "4"],
             "each process needs exactly one: --set resources.processes_per_run=4",
@@ -81,7 +81,7 @@ from tests.repeat_study_cli.conftest import Invoke
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
         (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
         (["cancel", "tiny"], "cancel: name the runs to cancel, or give --all"),
-        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; accepted are start and stop"),
+        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; expected start and stop"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -109,14 +109,14 @@ def test_a_study_nested_a_thousand_deep_is_refused(workplace: Path, invoke: Invo
         (workplace / f"deep{number}.toml").write_text(text)
         found = invoke("plan", f"deep{number}.toml", cwd=workplace)
         assert found.returncode == 2 and found.stderr.count("\n") == 1
-        assert f"deep{number}.toml: tables or lists are nested too deep; accepted are up to 12" in found.stderr
+        assert f"deep{number}.toml: tables or lists are nested too deep; expected up to 12" in found.stderr
 
 
 def test_a_grid_of_millions_of_points_is_refused_at_once(workplace: Path, invoke: Invoke) -> None:
     many = str(list(range(2000)))
     start = time.monotonic()
     found = invoke("plan", "tiny", "--set", f"grid.0.seed={many}", "--set", f"grid.0.pool_seed={many}", cwd=workplace)
-    assert found.returncode == 2 and "grid: 8,000,000 points; accepted are up to 10,000" in found.stderr
+    assert found.returncode == 2 and "grid: 8,000,000 points; expected up to 10,000" in found.stderr
     assert time.monotonic() - start < 2
 
 

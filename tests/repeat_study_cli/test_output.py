@@ -92,6 +92,6 @@ def test_a_folder_or_a_circle_of_links_is_no_output_file(tmp_path: Path, invoke:
     (tmp_path / "circle").symlink_to("circle")
     ended = invoke(*PLAN, "--json", given, cwd=tmp_path)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-    assert "a folder; accepted is a file" in ended.stderr or "circle: cannot be written" in ended.stderr
+    assert "a folder; expected a file" in ended.stderr or "circle: cannot be written" in ended.stderr
     with pytest.raises(InputError):
         write_output(tmp_path, b"")

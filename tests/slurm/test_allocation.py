@@ -38,7 +38,7 @@ def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Pat
     ("study", "message"),
     [
         ({"partion": "a"}, "slurm.partion: unknown key; did you mean 'partition'?"),
-        ({"time": "soon"}, "time: accepted are minutes, hours:minutes:seconds or days-hours, found 'soon'"),
+        ({"time": "soon"}, "time: expected minutes, hours:minutes:seconds or days-hours, found 'soon'"),
         ({"time": "1", "signal_delay_s": 60}, "time: 1 is no longer than signal_delay_s (60 s)"),
         ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
         ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),

@@ -91,7 +91,7 @@ def test_children_wait_for_their_parents_and_name_a_missing_one(cluster: DevClus
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--partition", "gpu"), "slurm.partition: no 'gpu' on this cluster; accepted are main, urgent"),
+        (("--partition", "gpu"), "slurm.partition: no 'gpu' on this cluster; expected main, urgent"),
         (("--set", "slurm.extra={nodelist='n9'}"), "sbatch: Batch job submission failed: Invalid node name specified"),
         (("--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 CELL, MARGIN = 44, 30  # pixels
-DARK, LIGHT = (38, 41, 91), (253, 231, 76)  # differ in lightness, so readable without colour vision
+DARK, LIGHT = (38, 41, 91), (253, 231, 76)  # differ in lightness, so readable without color vision
 
 
 def heat_map(layer: Sequence[int], head: Sequence[int], value: Sequence[float]) -> bytes:
@@ -19,9 +19,9 @@ def heat_map(layer: Sequence[int], head: Sequence[int], value: Sequence[float]) 
     canvas = ImageDraw.Draw(image)
     for row, column, number in zip(layer, head, value, strict=True):
         share = min(max(number, 0.0), 1.0)
-        colour = tuple(round(dark + share * (light - dark)) for dark, light in zip(DARK, LIGHT, strict=True))
+        color = tuple(round(dark + share * (light - dark)) for dark, light in zip(DARK, LIGHT, strict=True))
         left, top = MARGIN + column * CELL, (layers - 1 - row) * CELL
-        canvas.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=colour)
+        canvas.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=color)
         middle = (left + CELL // 2 - 1, top + CELL // 2 - 1)
         canvas.text(middle, f"{number:.2f}", fill="black" if share > 0.5 else "white", anchor="mm")
     for row in range(layers):

@@ -7,21 +7,21 @@ from law_tables import TRUE
 from analysis.laws.points import prediction_points
 
 
-def test_the_cost_of_memorising_peaks_at_an_interior_R_and_vanishes_at_both_ends() -> None:
+def test_the_cost_of_memorizing_peaks_at_an_interior_R_and_vanishes_at_both_ends() -> None:
     law, constants = TRUE["partial"]
     grid = np.geomspace(1, 1e6, 400)
     excess = law.loss(constants, prediction_points(1e6, 2e7, 0.5, grid)) - law.loss(
         constants, prediction_points(1e6, 2e7, 0.0, 1)
     )
-    memorising = excess - (
+    memorizing = excess - (
         law.loss({**constants, "P": 0.0}, prediction_points(1e6, 2e7, 0.5, grid))
         - law.loss(constants, prediction_points(1e6, 2e7, 0.0, 1))
     )
-    assert memorising[0] == pytest.approx(0.0, abs=1e-12)
-    assert 0 < memorising.argmax() < len(grid) - 1
-    assert memorising[-1] < 0.05 * memorising.max()
-    assert (np.diff(memorising[: memorising.argmax()]) > 0).all() and (
-        np.diff(memorising[memorising.argmax() :]) < 0
+    assert memorizing[0] == pytest.approx(0.0, abs=1e-12)
+    assert 0 < memorizing.argmax() < len(grid) - 1
+    assert memorizing[-1] < 0.05 * memorizing.max()
+    assert (np.diff(memorizing[: memorizing.argmax()]) > 0).all() and (
+        np.diff(memorizing[memorizing.argmax() :]) < 0
     ).all()
 
 

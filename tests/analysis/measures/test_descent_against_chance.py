@@ -10,7 +10,7 @@ from written_runs import write_run
 
 from analysis.measures.degradation import Judge, double_descent, judge_descent, summary
 from analysis.report.findings import findings
-from analysis.report.summary import summarise
+from analysis.report.summary import summarize
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -106,7 +106,7 @@ def test_the_report_counts_the_planted_double_descent_alone_and_says_how_large_i
     assert "Double descent at f = 50%: in 1 of 2 runs" in said and "paired over test sequences" in said
     assert "standard errors, " in said and "% of the fall of test loss in clean runs)" in said
     assert "older versions" not in said
-    descent = next(line for line in summarise(loaded, summary(loaded)) if line.startswith("Double descent"))
+    descent = next(line for line in summarize(loaded, summary(loaded)) if line.startswith("Double descent"))
     assert "f = 50% in 1 of 2 runs" in descent and "standard errors" in descent
 
 
@@ -123,7 +123,7 @@ def test_runs_of_older_versions_are_judged_by_clean_noise_and_the_report_says_so
     loaded = load_runs(noisy)
     numbers = summary(loaded)
     assert set(numbers.rise_judged_by) == {Judge.CLEAN} and numbers.rise_low.isna().all()
-    for said in (findings(numbers)[0], summarise(loaded, numbers)[2]):
+    for said in (findings(numbers)[0], summarize(loaded, numbers)[2]):
         assert "No run recorded the losses of at least eight test sequences, as older versions did not" in said
     shutil.rmtree(next(noisy.glob("*clean*")))
     assert "cannot be judged" in findings(summary(load_runs(noisy)))[0]

@@ -28,7 +28,7 @@ MODELS = ("2x32", "2x64", "2x128", "2x256")
 TRIED = [2**power for power in range(2, 13)]
 TOKENS = 2**26  # declared, not trained; enough for a pool at every R
 WIDTH = 0.4  # decades
-TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # factor in R from the centre of a Gaussian to half its height
+TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # factor in R from the center of a Gaussian to half its height
 EXPONENT = -0.4
 
 
@@ -36,14 +36,14 @@ def size(model: str) -> int:
     return shape_of(model).parameters_non_embedding
 
 
-def centre(model: str) -> float:
+def center(model: str) -> float:
     """The R of the planted peak, 350 at the smallest size."""
     return float(350 * (size(model) / size(MODELS[0])) ** EXPONENT)
 
 
 def highest(model: str) -> float:
     """The planted excess at the worst R tried."""
-    return float(np.exp(-((np.log10(np.array(TRIED) / centre(model)) / WIDTH) ** 2) / 2).max())
+    return float(np.exp(-((np.log10(np.array(TRIED) / center(model)) / WIDTH) ** 2) / 2).max())
 
 
 def clean(model: str) -> float:
@@ -67,7 +67,7 @@ def plant(
         for model in models:
             write_run(folder, template, store, [5.0, clean(model)], model=model, repeats=1, **fields)
             for repeats in tried:
-                away = np.log10(repeats / centre(model)) / WIDTH
+                away = np.log10(repeats / center(model)) / WIDTH
                 excess = height * np.exp(-(away**2) / 2) * (1 + 0.02 * sign) + 0.003 * sign
                 losses = [9.0, clean(model) + float(excess)]
                 write_run(
@@ -88,13 +88,13 @@ def test_planted_peaks_are_found_within_their_intervals(planted: Runs) -> None:
         assert peak.interior and peak.seeds == 2
         assert peak.height.value == pytest.approx(highest(peak.model), rel=0.01), "of the R tried, not between"
         assert peak.height.low < highest(peak.model) < peak.height.high
-        assert peak.worst.value in TRIED and peak.worst.low < centre(peak.model) < peak.worst.high
+        assert peak.worst.value in TRIED and peak.worst.low < center(peak.model) < peak.worst.high
         assert peak.gaussian is not None
-        assert peak.gaussian.value == pytest.approx(centre(peak.model), rel=0.01) and peak.gaussian_misses < 0.01
-        assert peak.left.value == pytest.approx(centre(peak.model) / TO_HALF, rel=0.07), "the height is seen at one R"
-        assert peak.right.value == pytest.approx(centre(peak.model) * TO_HALF, rel=0.07)
+        assert peak.gaussian.value == pytest.approx(center(peak.model), rel=0.01) and peak.gaussian_misses < 0.01
+        assert peak.left.value == pytest.approx(center(peak.model) / TO_HALF, rel=0.07), "the height is seen at one R"
+        assert peak.right.value == pytest.approx(center(peak.model) * TO_HALF, rel=0.07)
         assert peak.left.low < peak.left.value < peak.left.high
-        assert peak.pool(peak.gaussian).value == pytest.approx(0.1 * TOKENS / centre(peak.model), rel=0.01)
+        assert peak.pool(peak.gaussian).value == pytest.approx(0.1 * TOKENS / center(peak.model), rel=0.01)
         assert peak.pool(peak.worst).low == pytest.approx(0.1 * TOKENS / peak.worst.high)
 
 
@@ -104,13 +104,13 @@ def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> Non
     assert isinstance(law, PowerLawOfSize) and law.sizes == 4 and law.interval == "95% over seeds"
     assert law.law.exponent == pytest.approx(EXPONENT, abs=0.02)
     assert law.exponent.low < law.law.exponent < law.exponent.high
-    edge = centre("2x64") * (TO_HALF if quantity == "right" else 1 / TO_HALF)
+    edge = center("2x64") * (TO_HALF if quantity == "right" else 1 / TO_HALF)
     assert law.law.at(size("2x64")) == pytest.approx(edge, rel=0.04)
 
 
 def test_the_worst_R_and_its_pool_have_opposite_exponents(planted: Runs) -> None:
     found = peaks(planted)
-    expected = np.polyfit(np.log([peak.total for peak in found]), np.log([centre(peak.model) for peak in found]), 1)[0]
+    expected = np.polyfit(np.log([peak.total for peak in found]), np.log([center(peak.model) for peak in found]), 1)[0]
     repeats, pool = peak_law(found, "gaussian"), peak_law(found, "pool_at_gaussian")
     assert isinstance(repeats, PowerLawOfSize) and isinstance(pool, PowerLawOfSize)
     assert repeats.law.exponent == pytest.approx(expected, abs=0.01)
@@ -123,7 +123,7 @@ def test_one_seed_has_no_interval_and_its_law_has_that_of_the_regression(
     found = peaks(plant(tmp_path, runs[0], store, seeds=1))
     for peak in found:
         assert peak.seeds == 1 and np.isnan([peak.height.low, peak.worst.high, peak.left.low, peak.right.high]).all()
-        assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(centre(peak.model), rel=0.001)
+        assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(center(peak.model), rel=0.001)
     law = peak_law(found, "left")
     assert isinstance(law, PowerLawOfSize) and law.interval == "95% of the regression"
     assert law.exponent.low < EXPONENT < law.exponent.high
@@ -139,7 +139,7 @@ def test_a_peak_beyond_the_R_tried_is_a_bound_and_left_out_of_laws(
     (peak,) = found
     assert not peak.interior and peak.worst.value == (max(tried) if bound is Bound.AT_LEAST else min(tried))
     assert {peak.worst.bound, peak.left.bound, peak.right.bound} == {bound}
-    assert peak.gaussian is None, "no maximum, no centre"
+    assert peak.gaussian is None, "no maximum, no center"
     assert peak.pool(peak.worst).bound is not bound, "more repeats are a smaller pool"
     assert peak.height.bound is Bound.AT_LEAST and np.isnan(peak.height.high)
     assert isinstance(peak_law(found * 3, "worst"), NoLaw)
@@ -149,7 +149,7 @@ def test_a_peak_beyond_the_R_tried_is_a_bound_and_left_out_of_laws(
 def test_losses_that_rise_to_the_last_R_give_a_lower_bound_and_nothing_else(
     tmp_path: Path, runs: list[Run], store: TokenStore, seeds: int
 ) -> None:
-    """They bend, so a Gaussian has its centre inside the R tried: it is not a peak that anybody measured."""
+    """They bend, so a Gaussian has its center inside the R tried: it is not a peak that anybody measured."""
     tried, excess = (4, 16, 64, 256, 1024), (0.1, 0.4, 0.7, 0.85, 0.86)
     for model in MODELS[:3]:
         for seed in range(seeds):
@@ -227,7 +227,7 @@ def test_a_second_pool_seed_counts_as_another_run_of_the_arm(
     assert peak.seeds == 1 and np.isnan(peak.height.low), "the other arms and the clean run have one"
 
 
-def test_the_gaussian_is_the_one_an_optimiser_finds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+def test_the_gaussian_is_the_one_an_optimizer_finds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     rng = np.random.default_rng(0)
     x = np.log10(TRIED)
     y = np.exp(-((x - 2.2) ** 2) / (2 * 0.6**2)) + rng.normal(0, 0.1, len(x))

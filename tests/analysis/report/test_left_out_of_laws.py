@@ -12,7 +12,7 @@ from analysis.measures.compute_equivalent_loss import lost_compute
 from analysis.measures.degradation import summary
 from analysis.measures.effective_size import NoLaw, clean_law
 from analysis.report import laws_section
-from analysis.report.summary import summarise
+from analysis.report.summary import summarize
 from analysis.runs import left_out_of_laws, load_runs
 
 LEFT_OUT = "Laws over sizes leave out 2 one-layer runs (1x128), because one-layer models cannot form induction heads."
@@ -21,7 +21,7 @@ LEFT_OUT = "Laws over sizes leave out 2 one-layer runs (1x128), because one-laye
 def test_the_page_says_which_runs_its_laws_leave_out_and_counts_add_up(with_heads: Path) -> None:
     runs = load_runs(with_heads)
     assert left_out_of_laws(runs) == LEFT_OUT
-    study = summarise(runs, summary(runs))[0]
+    study = summarize(runs, summary(runs))[0]
     assert "11 runs, 11 of them finished; 4 model sizes" in study and study.endswith(LEFT_OUT)
     assert len(study_points(runs)) == 11 - 2
     figure = size_multiplier.plot(runs)

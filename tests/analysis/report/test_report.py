@@ -18,7 +18,7 @@ from analysis.measures.degradation import noise_of_rise, summary
 from analysis.report import collect
 from analysis.report.build import write_report
 from analysis.report.findings import findings
-from analysis.report.summary import summarise
+from analysis.report.summary import summarize
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -108,7 +108,7 @@ def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Pat
 
 def test_the_summary_has_five_sentences(planted: Path) -> None:
     runs = load_runs(planted)
-    said = summarise(runs, summary(runs))
+    said = summarize(runs, summary(runs))
     assert len(said) == 5
     study, worst, descent, cost, heads = said
     assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
@@ -129,7 +129,7 @@ def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: Token
             fields = {"model": "2x32", "repeats": repeats, "repeated_fraction": 0.5, "seed": seed}
             write_run(tmp_path, runs[0], store, [5.0, 4.5, end + 0.01], **fields)
     loaded = load_runs(tmp_path)
-    _, worst, descent, *_ = summarise(loaded, summary(loaded))
+    _, worst, descent, *_ = summarize(loaded, summary(loaded))
     assert "f = 50%, none (1 size)" in worst
     assert descent.startswith("No double descent in any of 6 repeated runs")
 

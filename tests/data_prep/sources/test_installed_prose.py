@@ -86,7 +86,7 @@ def test_only_files_written_for_people_are_read(tmp_path: Path, install: Install
     python(tmp_path / "package" / "short.py", "Too short.")
     for name, text in {
         "package/README.md": "Read me.",
-        "package/LICENSE.APACHE": "Licence.",
+        "package/LICENSE.APACHE": "License.",
         "package/data.txt": "1 2 3 4",
         "package/readme.json": "{}",
         "one-1.0.dist-info/METADATA": "",

@@ -134,8 +134,8 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         ("context = 128", "context = 64", "grid.0.context: 64 found, but the parent 2x32-clean-s0 has 128"),
         ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run of model 2x96; its models are 2x32, 2x64"),
         ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run of parents with model 2x32; there are"),
-        ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; accepted are"),
-        ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; accepted are \"scratch\", \"clean\", \"worst\""),
+        ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; expected"),
+        ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; expected \"scratch\", \"clean\", \"worst\""),
         ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs of parents with model 2x32 and seed 1, must match exactly one"),
         ("{repeats = 30}", '{repeats = "worst", seed = 7}', "with model 2x32 and seed 7, must match one for each R and seed"),
         ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: no run can have this value"),
@@ -144,7 +144,7 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         ("repeats = 1\n", 'repeats = 1\nlearning_rate = "a"\n', "grid.0.learning_rate: input should be a valid number"),
         ("repeats = 1\n", "repeats = 1\nlearning_rate = 1.5\n", "grid.0.learning_rate: input should be less than 1"),
         ('from = "parents"', 'study = "parents"', "finetune.from: missing; a value is required"),
-        ('from = "parents"', 'from = "parents"\nshare = 1', "finetune.share: unknown key; accepted are from, learning_rate"),
+        ('from = "parents"', 'from = "parents"\nshare = 1', "finetune.share: unknown key; expected from, learning_rate"),
         ("[data]", '[[evaluate]]\nname = "x"\nsource = "synthetic"\nnam = 1\n[data]', "evaluate.0.nam: unknown key; did you mean 'name'?"),
         ("[data]", "[parent_study]\nx = 1\n[data]", "parent_study: unknown key; it follows from finetune.from"),
         ("[data]", "[data.tokenizer_of]\nx = 1\n[data]", "data.tokenizer_of: unknown key; it follows from finetune.from"),
@@ -346,7 +346,7 @@ def test_a_test_set_that_shares_a_document_with_training_text_is_an_error(
     else:
         child = child.model_copy(update={"parent_study": parents.model_copy(update={"evaluate": shared})})
     with pytest.raises(
-        InputError, match=rf"evaluate, {package}: its document copies.jsonl:\d+ is also in the training text"
+        InputError, match=rf"evaluate, {package}: document copies.jsonl:\d+ also appears in the training text"
     ):
         prepare_study(child, data_dir)
 

@@ -118,8 +118,8 @@ def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
 @pytest.mark.parametrize(
     ("words", "text", "message"),
     [
-        (None, "too short", r"paragraph 1 \('too short'\): \d tokens; accepted are 8 or more"),
-        (None, "\n \n", "copying text: no paragraphs; accepted are 1 to 64"),
+        (None, "too short", r"paragraph 1 \('too short'\): \d tokens; expected 8 or more"),
+        (None, "\n \n", "copying text: no paragraphs; expected 1 to 64"),
         (None, "", "copying text: no paragraphs"),
         (None, "A paragraph of more than eight tokens.\n\n" * 65, "copying text: 65 paragraphs"),
         (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: the study's tokenizer cannot encode it"),

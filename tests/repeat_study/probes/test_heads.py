@@ -125,7 +125,7 @@ def test_an_untrained_model_scores_the_same_as_the_null(model: str) -> None:
     target = random_copies(generator()).target()
     uniform = (target.sum(dim=1) / torch.arange(1, len(target) + 1))[target.any(dim=1)].mean()
     assert scores.prefix_matching.shape == (2, 2, 2, SEQUENCES)
-    # With normalised queries and keys, even untrained attention is slightly uneven, differently on every sequence.
+    # With normalized queries and keys, even untrained attention is slightly uneven, differently on every sequence.
     of_heads = scores.prefix_matching.mean(dim=-1), scores.prefix_matching_null.mean(dim=-1)
     assert all(torch.allclose(scores_yh, uniform, atol=5e-3) for scores_yh in of_heads)
     before = scores.previous_token.mean(dim=-1) - scores.previous_token_null.mean(dim=-1)
@@ -170,8 +170,8 @@ def test_the_small_circuit_has_the_eigenvalues_of_the_circuit_over_the_vocabular
             parameter.normal_(1.0, 0.5, generator=generator())
     for block in decoder.blocks:
         small = ov_circuit(decoder, block)[0]
-        normalised = torch.nn.functional.layer_norm(decoder.embedding[0], (32,), eps=1e12) * 1e6  # its scale left out
-        values = normalised * block.attention_norm.gain[0]
+        normalized = torch.nn.functional.layer_norm(decoder.embedding[0], (32,), eps=1e12) * 1e6  # its scale left out
+        values = normalized * block.attention_norm.gain[0]
         for head in range(decoder.shape.heads):
             inside = slice(16 * head, 16 * head + 16)
             value, out = block.attention.value.weight[0][:, inside], block.attention.out.weight[0][inside]

@@ -116,7 +116,7 @@ def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, 
     folder = RunDirectory(forged.path.with_name(f"x-{run.identity[:8]}"))
     folder.make()
     folder.spec.write_text(json.dumps(spec_record(run, store)))
-    with pytest.raises(InputError, match="is not a name; accepted is one without /"):
+    with pytest.raises(InputError, match="is not a name; expected one without /"):
         recorded_run(folder)
 
 

@@ -68,7 +68,7 @@ def run_in_process(work: Callable[[], object]) -> int | None:
 def test_lanes_end_like_the_same_runs_alone(
     style: str, lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """Losses, scores of every head and optimiser state; with clipping active, and with one optimiser recipe or several."""
+    """Losses, scores of every head and optimizer state; with clipping active, and with one optimizer recipe or several."""
     runs = [run.model_copy(update={"model": style}) for run in lanes]
     if style == "1x16-attn":
         recipe = {
@@ -152,7 +152,7 @@ def test_killed_runs_resume_in_other_bundles_and_alone(
 def test_lanes_of_one_recipe_resume_in_a_bundle_with_another_recipe_and_back(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """The optimiser holds them in one tensor, then in one tensor each, then in one again."""
+    """The optimizer holds them in one tensor, then in one tensor each, then in one again."""
     first, second = lanes[0], lanes[0].model_copy(update={"seed": 4})
     train(second, store, alone)
     code = run_in_process(lambda: train_bundle([first, second], store, tmp_path, kill_at({second.name: 24})))

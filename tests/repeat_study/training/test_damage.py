@@ -309,7 +309,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(
     path = damaged.path / name
     path.unlink(missing_ok=True)
     path.mkdir()
-    with pytest.raises(InputError, match=rf"{name}: not a file; accepted is a file that a run wrote"):
+    with pytest.raises(InputError, match=rf"{name}: not a file; expected a file that a run wrote"):
         train(runs[1], store, damaged.path.parent)
     path.rmdir()
 

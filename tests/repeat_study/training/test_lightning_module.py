@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from repeat_study.config.run import Run
-from repeat_study.training.lightning_module import LanguageModelling, clip_gradients_per_lane, learning_rate_factor
+from repeat_study.training.lightning_module import LanguageModeling, clip_gradients_per_lane, learning_rate_factor
 
 
 def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
@@ -28,8 +28,8 @@ def test_clipping_treats_each_lane_separately() -> None:
         assert torch.equal(parameter.grad[1], gradient[1]), "the small lane is unchanged"
 
 
-def test_every_parameter_is_optimised_once_and_only_matrices_decay(runs: list[Run]) -> None:
-    module = LanguageModelling([runs[0]], vocabulary=320)
+def test_every_parameter_is_optimized_once_and_only_matrices_decay(runs: list[Run]) -> None:
+    module = LanguageModeling([runs[0]], vocabulary=320)
     optimizer = module.configure_optimizers()
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(map(id, grouped)) == sorted(map(id, module.model.parameters()))

@@ -32,7 +32,7 @@ from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import read_table, up_to, write_table
 from repeat_study.training.divergence import Diverged
-from repeat_study.training.lightning_module import LanguageModelling
+from repeat_study.training.lightning_module import LanguageModeling
 from repeat_study.training.trainer import train
 
 
@@ -47,7 +47,7 @@ def same_value(found: Any, wanted: Any) -> bool:
 
 
 def assert_same_result(found_run: Path, wanted_run: Path) -> None:
-    """Metrics to the byte; weights, optimiser state and tables bit for bit; the same TensorBoard points."""
+    """Metrics to the byte; weights, optimizer state and tables bit for bit; the same TensorBoard points."""
     assert (found_run / "metrics.jsonl").read_bytes() == (wanted_run / "metrics.jsonl").read_bytes()
     for table in ("heads.parquet", "paragraph.parquet", "test_sequences.parquet"):
         found, wanted = parquet.read_table(found_run / table), parquet.read_table(wanted_run / table)
@@ -269,15 +269,15 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, directory = runs[0], RunDirectory(tmp_path / runs[0].name)
-    intact = LanguageModelling.learning_rate
+    intact = LanguageModeling.learning_rate
     with monkeypatch.context() as patched:
         patched.setattr(
-            LanguageModelling,
+            LanguageModeling,
             "learning_rate",
             lambda self, step, lane=0: 1e4 if step == 20 else intact(self, step, lane),
         )
         with pytest.raises(
-            Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; accepted is a loss up to 11.54"
+            Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; expected a loss up to 11.54"
         ):
             train(run, store, tmp_path)
     assert directory.failure().endswith("(step 22)"), "the step after the one that ruined the weights, counted from 1"
@@ -288,7 +288,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
 
 def test_ruined_weights_are_never_saved(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run = runs[0].model_copy(update={"learning_rate": 3.0, "warmup_fraction": 0.0})
-    with pytest.raises(Diverged, match=r"test loss [\d.]+ and pool loss [\d.]+ nats; accepted is up to 11.54"):
+    with pytest.raises(Diverged, match=r"test loss [\d.]+ and pool loss [\d.]+ nats; expected up to 11.54"):
         train(run, store, tmp_path)
     directory = RunDirectory(tmp_path / run.name)
     assert not directory.checkpoint.exists() and all(row["test_loss"] < 11.5 for row in directory.rows())
