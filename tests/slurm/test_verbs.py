@@ -31,7 +31,7 @@ def test_a_sweep_is_submitted_shown_cancelled_and_resumed(cluster: DevCluster, w
     shown = call("status", "tiny", cwd=workplace).stdout
     assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
     edited = call("status", "tiny", "--set", "training.learning_rate=1e-3", cwd=workplace).stdout
-    assert "2 more runs are in the queue, but the study no longer declares them" in edited, edited
+    assert "2 runs in the queue that the study no longer declares" in edited, edited
     gone = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
     assert "cancelled jobs: 1" in gone.stdout, gone.stderr
     assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
@@ -65,7 +65,7 @@ def test_children_wait_for_their_parents_and_name_a_missing_one(cluster: DevClus
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
-    assert worst.returncode == 0 and "1 more runs are not known yet: grid.0.parent: worst depends on" in worst.stdout
+    assert worst.returncode == 0 and "not known yet: 1 more run: grid.0.parent: worst depends on" in worst.stdout
     wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2
@@ -123,4 +123,4 @@ def test_a_missing_or_silent_slurm_is_reported_in_one_line_within_ten_seconds(
     monkeypatch.setenv("PATH", os.devnull)
     absent = call("sweep", "tiny", cwd=workplace, timeout=ten_seconds(workplace))
     assert absent.returncode == 2 and "scontrol: not found on the PATH" in absent.stderr
-    assert "to train here, use `sweep --cluster local` or `repeat-study run`" in absent.stderr
+    assert "to train on this machine, use `sweep --cluster local` or `repeat-study run`" in absent.stderr

@@ -48,7 +48,7 @@ def test_a_fitted_law_forecasts_with_intervals_and_reports_what_is_outside_its_r
     assert found.worst.low <= found.worst.value <= found.worst.high
     assert as_record(found)["size_multiplier"]["value"] == found.multiplier.value  # type: ignore[index]
     assert not found.outside and forecast(found.predictor, Question(5e6, 4e7, 0.1, 100)).outside
-    assert len(curves([found], 100)) == 2 and "ask several" in agreement([found], question)
+    assert len(curves([found], 100)) == 2 and "compare several" in agreement([found], question)
 
 
 QUESTIONS = [

@@ -58,6 +58,7 @@ def alter(folder: Path, loss: float) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = json.loads((run / "done.json").read_text())
     done["sha256"]["metrics.jsonl"] = digests.hashlib.sha256((run / "metrics.jsonl").read_bytes()).hexdigest()
+    done["test_loss"] = loss
     (run / "done.json").write_text(json.dumps(done))
 
 
