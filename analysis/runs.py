@@ -127,9 +127,6 @@ class Runs:
         table = self._columns(name, "test_sequences", last=False)
         if table is None:
             return None
-        if not {"step", "sequence", "loss"} <= set(table.column_names):
-            path = RunDirectory(self.folder / name).test_sequences
-            raise InputError(f"{path}: found columns {', '.join(table.column_names)}; needs step, sequence and loss")
         losses = table.to_pandas().pivot_table(index="step", columns="sequence", values="loss", aggfunc="first")
         complete = losses.index.tolist() == self.curve(name).step.tolist() and not losses.isna().any(axis=None)
         return losses.to_numpy(float) if complete else None
