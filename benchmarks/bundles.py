@@ -75,7 +75,9 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]
         start = time.perf_counter()
         train_bundle(runs, store, Path(folder), resources=Resources(accelerator=Accelerator(device), lanes=len(runs)))
         seconds = time.perf_counter() - start
-        rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]  # the evaluation before training has no speed
+        rows = RunDirectory(Path(folder) / runs[0].name).timings()[
+            2:
+        ]  # no speed is known at the evaluation before training
     rates = [row["tokens_per_second"] * len(runs) for row in rows]
     medians = {"rate": statistics.median(rates), "memory": max(row["memory_bytes"] for row in rows), "seconds": seconds}
     return medians | {"utilisation": statistics.median(row["utilisation"] for row in rows)}

@@ -68,7 +68,7 @@ def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
 
     train(run, store, folder, resources=Resources(accelerator=device))
     rates = [timing["tokens_per_second"] for timing in RunDirectory(folder / run.name).timings()]
-    return statistics.median(rates[2:])  # the evaluation before training has no speed
+    return statistics.median(rates[2:])  # no speed is known at the evaluation before training
 
 
 def bare(store: TokenStore, run: Run, device: str) -> float:

@@ -112,7 +112,7 @@ class DevCluster:
     def start_daemon(self, name: str) -> None:
         """Start slurmctld, n1 or n2 again; returns once slurmctld answers, or slurmd is in the background.
 
-        A slurmctld that was killed needs up to 5 s more until it uses its nodes again.
+        A killed and restarted slurmctld takes up to 5 s longer to use its nodes again.
         """
         if self._daemon(name):
             raise InputError(f"{self.folder}: {name} is already running")

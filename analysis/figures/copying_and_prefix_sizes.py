@@ -50,10 +50,11 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Effective size by copying and prefix matching",
-        "Size of the clean model with the same final number, divided by the run's own size. Each number has its own clean law; that of"
-        f" prefix matching is for 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying and prefix matching give"
-        " smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R): up to 3x smaller by copying, 1.47x by prefix"
-        f" matching (the text also says 2x), but at most 1.15x by test loss. {f'Not shown, {why}. ' if why else ''}{interval_note(data)}",
+        "Size of the clean model with the same final value, divided by the run's own size. Each metric has its own clean law; for"
+        f" prefix matching it is fitted to 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying and prefix matching"
+        " give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R): up to 3x smaller by copying, 1.47x by"
+        f" prefix matching (the text also says 2x), but at most 1.15x by test loss."
+        f" {f'Not shown, {why}. ' if why else ''}{interval_note(data)}",
         figure,
         data,
     )

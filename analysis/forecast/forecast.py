@@ -108,7 +108,7 @@ class Forecast:
     curve: Curve
     penalty_band: tuple[Floats, Floats] | None  # 95% interval along the curve
     outside: list[str]  # parts of the question outside the range that the law was fitted on
-    jump: float  # nats that the law's form costs just above R = 1, faded out up to FADED_UP_TO
+    jump: float  # jump of the law's form just above R = 1 in nats, blended in up to R = FADED_UP_TO
 
     @property
     def limit(self) -> float:

@@ -102,7 +102,7 @@ def _shape(
     beyond = _beyond(worst, len(arms) - 1)
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
-    # Resamples of the worst R are uniform in log R up to halfway to the neighbors.
+    # Each resampled worst R is spread uniformly in log R, halfway to the tested R on either side.
     steps = np.concatenate([[0.0], log_repeats, log_repeats[-1:]])
     lower, upper = (steps[worst] + log_repeats[worst]) / 2, (steps[worst + 2] + log_repeats[worst]) / 2
     spread = np.concatenate([log_repeats[at : at + 1], stream.uniform(lower[1:], upper[1:])])

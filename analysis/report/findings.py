@@ -29,13 +29,13 @@ def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     threshold = double_descent.threshold(runs)
     if descents.empty:
         return (
-            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: test loss never rises above its earlier minimum"
-            f" and falls again, each by {threshold}.{otherwise}"
+            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: no test loss rises above its earlier minimum"
+            f" and then falls again, both by {threshold}.{otherwise}"
         )
     clearest = double_descent.clearest_case(descents)
     return (
         f"Double descent at f = {fraction:.0%}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
-        f" minimum and falls again, each by {threshold}. In the clearest case, {clearest.run}, it rises by"
+        f" minimum and falls again, both by {threshold}. In the clearest case, {clearest.run}, it rises by"
         f" {double_descent.size_of(clearest)} until {clearest.rise_at_tokens:,.0f} tokens and then falls by"
         f" {double_descent.recovery_of(clearest)}.{otherwise}"
     )

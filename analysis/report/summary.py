@@ -88,7 +88,7 @@ def _double_descent(numbers: pd.DataFrame) -> str:
     descents, otherwise = double_descent.with_double_descent(repeated), double_descent.judged_otherwise(repeated)
     if descents.empty:
         return (
-            f"No double descent in any of {plural(len(repeated), 'repeated run')}: test loss never rises and falls again, each by"
+            f"No double descent in any of {plural(len(repeated), 'repeated run')}: no test loss rises and then falls again, both by"
             f" {double_descent.threshold(repeated)}.{otherwise}"
         )
     shares = [

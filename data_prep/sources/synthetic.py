@@ -18,7 +18,7 @@ from data_prep.sources.source import Source
 
 COPY, END = "=", ";"
 Floats = npt.NDArray[np.float64]
-# Two documents must be equal with probability below 2^-64. Then none repeats in practice and the stream never ends.
+# The probability that two documents are equal must be below 2^-64: then none repeats in practice, and the stream never ends.
 FEWEST_BITS = 64.0
 
 
