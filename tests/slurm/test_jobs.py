@@ -22,7 +22,7 @@ from tests.slurm.conftest import HELD, metrics, states, submit, train_in_this_pr
 
 pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
 
-DIVERGING = {"learning_rate": 1e30, "gradient_clip": 1e30}
+DIVERGING = {"learning_rate": 0.9, "gradient_clip": 1e30, "weight_decay": 1e38}  # decay makes the weights overflow
 
 
 @pytest.mark.usefixtures("preloaded_workers")

@@ -109,6 +109,7 @@ def test_a_missing_or_silent_slurm_is_reported_in_one_line_within_ten_seconds(
     cluster: DevCluster, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("sweep", "tiny", "--set", "slurm.extra={hold=true}", cwd=workplace)
+    time.sleep(6.0)  # slurmctld saves its state up to 5 s after a change, and would forget the jobs
     cluster.kill_daemon("slurmctld")
     try:
         silent = call("resume", "tiny", cwd=workplace, timeout=ten_seconds(workplace))
