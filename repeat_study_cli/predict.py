@@ -152,7 +152,7 @@ def _description(question: "Question") -> str:
     """The planned run in one line."""
     from analysis.formatting import short_count
 
-    share = f"{question.fraction:.3%} of them from a repeated subset".replace(".000%", "%")
+    share = f"{100 * question.fraction:.6g}% of them from a repeated subset"
     line = f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, {share}"
     if not question.repeats:
         return f"{line}; any R"

@@ -150,15 +150,15 @@ class RunDirectory:
         """Mark the run complete. Raises AlteredRecord if a record lacks an evaluation of the `expected` steps."""
         from repeat_study.records.tables import read_table, steps_in  # takes 0.1 s, and `status` needs none of it
 
-        rows = self.rows()
-        steps = {self.metrics: [row["step"] for row in rows], self.timing: [row["step"] for row in self.timings()]}
+        rows, timings = self.rows(), self.timings()
+        steps = {self.metrics: [row["step"] for row in rows], self.timing: [row["step"] for row in timings]}
         for path in self.tables:
             if path.is_file() or (path == self.heads and any("prefix_matching" in row for row in rows)):
                 steps[path] = steps_in(read_table(path))
         for path, recorded in steps.items():
             if recorded != expected:
                 raise AlteredRecord(f"{path}: lacks evaluations that the run has written")
-        last, timing = rows[-1], self.timings()[-1]
+        last, timing = rows[-1], timings[-1]
         record = {
             "steps": last["step"],
             "tokens": last["tokens"],
