@@ -143,7 +143,9 @@ def test_a_restarted_slurmctld_knows_its_jobs(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo started; exec sleep 60")
     wait_until(lambda: "started" in text(output))
     saved = cluster.folder / "state/job_state"
-    wait_until(lambda: saved.stat().st_mtime > output.stat().st_mtime)  # every 5 s
+    before = saved.stat().st_mtime_ns if saved.exists() else 0
+    assert client(cluster, f"scontrol update JobId={job} Comment=running").returncode == 0  # so that a save is due
+    wait_until(lambda: saved.exists() and saved.stat().st_mtime_ns > before)  # slurmctld saves within 5 s
     cluster.kill_daemon("slurmctld")
     assert cluster.running()
     cluster.start_daemon("slurmctld")
