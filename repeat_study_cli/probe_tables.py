@@ -39,7 +39,7 @@ def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
 
 def _heads(probed: ProbedCheckpoint) -> WrappedTable:
     names = [metric.column for metric in METRICS if metric.column]
-    heads = probed.trained.heads
+    heads = probed.trained.tables["heads"]
     table = WrappedTable("head", *(name.replace("_", " ") for name in names))
     for place, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):
         cells = []

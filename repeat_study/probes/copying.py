@@ -187,7 +187,7 @@ def measure(inputs: Sequence[CopyingInputs | None], model: Decoder, step: int) -
     shared = inputs[0]
     assert shared
     return [
-        Evaluation(losses.row("copying"), paragraph=shared.paragraph_columns(losses.copied[0]))
+        Evaluation(losses.row("copying"), {"paragraph": shared.paragraph_columns(losses.copied[0])})
         for losses in shared.probe.of_lanes(model)
     ]
 

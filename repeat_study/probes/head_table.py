@@ -129,7 +129,7 @@ def measure(inputs: Sequence[HeadInputs | None], model: Decoder, step: int) -> l
     scores = shared.heads(model)
     tables = head_tables(model, scores, shared.copying, shared.test)
     return [
-        Evaluation(scores.random_copying(lane).row("random_copying") | table.best_heads(), heads=table.flat())
+        Evaluation(scores.random_copying(lane).row("random_copying") | table.best_heads(), {"heads": table.flat()})
         for lane, table in enumerate(tables)
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from data_prep.token_store import find_store
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.probe import Evaluation, Probe, Subject
-from repeat_study.probes.text_losses import mean_losses
+from repeat_study.probes.text_losses import mean, own_losses
 from repeat_study.probes.texts import Texts, texts_of
 
 
@@ -23,13 +23,13 @@ def measure(parents_texts: Sequence[Texts | None], model: Decoder, step: int) ->
     """The losses of the lanes with a parent."""
     nothing = next(texts.test[:0] for texts in parents_texts if texts)
     losses = {
-        f"parent_{name}_loss": mean_losses(
+        f"parent_{name}_loss": own_losses(
             model, [getattr(texts, field) if texts else nothing for texts in parents_texts]
         )
         for name, field in (("test", "test"), ("pool", "pool"), ("seen_unique", "seen"))
     }
     return [
-        Evaluation({key: by_lane[lane] for key, by_lane in losses.items()} if texts else {})
+        Evaluation({key: mean(by_lane[lane]) for key, by_lane in losses.items()} if texts else {})
         for lane, texts in enumerate(parents_texts)
     ]
 

@@ -30,24 +30,17 @@ class Evaluation:
     """What one probe, or all of them, measured on one run at one step.
 
     row: numbers for metrics.jsonl by key; None for a number that is not defined yet.
-    heads: columns of heads.parquet, one entry per head, layer by layer; empty if heads were not measured.
-    paragraph: columns of paragraph.parquet, one entry per token of the first copied paragraph.
-    test_sequences: columns of test_sequences.parquet, one entry per test sequence.
+    tables: columns of the Parquet tables by table name, without those that were not measured: `heads` has one entry per head,
+        layer by layer; `paragraph` one per token of the first copied paragraph; `test_sequences` and `pool_sequences` one per
+        sequence.
     """
 
     row: dict[str, Any] = field(default_factory=dict)
-    heads: Columns = field(default_factory=dict)
-    paragraph: Columns = field(default_factory=dict)
-    test_sequences: Columns = field(default_factory=dict)
+    tables: dict[str, Columns] = field(default_factory=dict)
 
     def __or__(self, other: "Evaluation") -> "Evaluation":
         """Both evaluations' numbers."""
-        return Evaluation(
-            self.row | other.row,
-            self.heads | other.heads,
-            self.paragraph | other.paragraph,
-            self.test_sequences | other.test_sequences,
-        )
+        return Evaluation(self.row | other.row, self.tables | other.tables)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
 """What evaluations write into a run directory: appended while training, cut back to a checkpoint when a run resumes."""
 
+from collections.abc import Mapping
+
 from data_prep.errors import InputError
 from repeat_study.records.json_lines import Row, append_row, write_rows
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tables import Columns, append_columns, columns_at, read_table, steps_in, up_to, write_table
 
 
-def append_evaluation(
-    directory: RunDirectory, row: Row, timing: Row, heads: Columns, paragraph: Columns, test_sequences: Columns
-) -> None:
-    """Add one evaluation; it is on disk when this returns.
+def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Mapping[str, Columns]) -> None:
+    """Add one evaluation; it is on disk when this returns. `tables`: columns of the Parquet tables by table name.
 
-    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete. A run that was started
-    before test sequences were recorded does not start to record them when it resumes: the table would lack evaluations.
+    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete. A run that a version
+    without one of the newer tables has started does not get that table when it resumes: it would lack evaluations.
     """
-    if directory.test_sequences.is_file() or not directory.rows():
-        append_columns(directory.test_sequences, row["step"], row["tokens"], test_sequences)
-    append_columns(directory.heads, row["step"], row["tokens"], heads)
-    append_columns(directory.paragraph, row["step"], row["tokens"], paragraph)
+    first = not directory.rows()
+    for path in directory.tables:
+        if first or path.is_file() or path not in directory.newer_tables:
+            append_columns(path, row["step"], row["tokens"], tables.get(path.stem, {}))
     append_row(directory.metrics, row)
     append_row(directory.timing, timing)
 
@@ -38,12 +38,12 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
     tables = {path: read_table(path) for path in directory.tables}
     steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
     for path, table in tables.items():
-        # If the context is too short for the heads probe, there is no table of heads. Runs of older versions have no table of
-        # test sequences.
+        # If the context is too short for the heads probe, there is no table of heads. Clean runs have no pool, and runs of older
+        # versions lack the newer tables.
         if (
             path == directory.paragraph
             or (path == directory.heads and any("prefix_matching" in row for row in rows))
-            or (path == directory.test_sequences and table)
+            or (path in directory.newer_tables and table)
         ):
             steps[path] = [recorded for recorded in steps_in(table) if recorded <= step]
     for path, recorded_steps in steps.items():

@@ -7,6 +7,8 @@ heads.parquet   one row per evaluation and head: the metrics that have a `column
 paragraph.parquet  one row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
 test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. All runs on a store have the
                 same test sequences, so differences between evaluations and between runs are paired by `sequence`
+pool_sequences.parquet  the same for the pool sequences that the run is evaluated on; `sequence` is the slot in the pool, so
+                the mixture tells when each was trained on. Not in clean runs, which have no pool
 timing.jsonl    for each evaluation: seconds, tokens per second, utilisation, memory; separate from metrics.jsonl because
                 machines differ. If runs are trained together (lanes), tokens per second are the run's own; seconds,
                 utilisation and memory are those of all lanes together
@@ -50,6 +52,7 @@ class RunDirectory:
         self.heads = path / "heads.parquet"
         self.paragraph = path / "paragraph.parquet"
         self.test_sequences = path / "test_sequences.parquet"
+        self.pool_sequences = path / "pool_sequences.parquet"
         self.timing = path / "timing.jsonl"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
         self.sessions = path / "sessions.jsonl"
@@ -58,9 +61,14 @@ class RunDirectory:
         self.lock = path / ".lock"
 
     @property
-    def tables(self) -> tuple[Path, Path, Path]:
+    def tables(self) -> tuple[Path, ...]:
         """The Parquet files that evaluations append to."""
-        return self.heads, self.paragraph, self.test_sequences
+        return *self.newer_tables, self.heads, self.paragraph
+
+    @property
+    def newer_tables(self) -> tuple[Path, ...]:
+        """Those of `tables` that runs of older versions lack."""
+        return self.test_sequences, self.pool_sequences
 
     @property
     def records(self) -> tuple[Path, ...]:

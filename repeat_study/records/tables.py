@@ -1,4 +1,4 @@
-"""The Parquet tables of a run: heads.parquet, paragraph.parquet and test_sequences.parquet, rows grouped by evaluation."""
+"""The Parquet tables of a run, which `records.run_directory` lists, with rows grouped by evaluation."""
 
 import io
 from pathlib import Path
@@ -22,6 +22,7 @@ REQUIRED = {  # columns without which a record is of no use, beside step and tok
     "heads.parquet": ("layer", "head", "prefix_matching"),
     "paragraph.parquet": ("copy", "token", "loss"),
     "test_sequences.parquet": ("sequence", "loss"),
+    "pool_sequences.parquet": ("sequence", "loss"),
 }
 
 

@@ -202,11 +202,9 @@ class RunCallback(lightning.Callback):
             except AlteredRecord as error:
                 self._give_up(lane, error)
                 return
-            append_evaluation(
-                lane.directory, row, timing, evaluation.heads, evaluation.paragraph, evaluation.test_sequences
-            )
+            append_evaluation(lane.directory, row, timing, evaluation.tables)
             lane.watch.remember()
-            lane.tensorboard.add(row | timing, evaluation.heads)
+            lane.tensorboard.add(row | timing, evaluation.tables.get("heads", {}))
         loss = row["test_loss"]
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))
 

@@ -10,7 +10,7 @@ from repeat_study.config.run import FurtherTest, Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import PROBES, evaluator
 from repeat_study.probes.head_table import ABLATED_SEQUENCES
-from repeat_study.probes.text_losses import mean_losses
+from repeat_study.probes.text_losses import mean, own_losses, per_sequence
 from repeat_study.records.metric import Cost
 from repeat_study.records.metrics import METRICS, further_test_loss
 
@@ -84,21 +84,27 @@ def test_mean_loss_is_the_mean_over_all_tokens_for_any_chunk_size(runs: list[Run
     with torch.no_grad():
         logits = model(tokens[None, :, :-1])[0].double().flatten(0, 1)
         expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
-    assert mean_losses(model, [tokens]) == [pytest.approx(float(expected), abs=1e-6)]
-    assert mean_losses(model, [tokens[:0]]) == [None]
+    (losses_bt,) = own_losses(model, [tokens])
+    assert mean(losses_bt) == pytest.approx(float(expected), abs=1e-6)
+    assert np.mean(per_sequence(losses_bt)["loss"]) == pytest.approx(float(expected), abs=1e-6)
+    (none_bt,) = own_losses(model, [tokens[:0]])
+    assert mean(none_bt) is None and not per_sequence(none_bt)
 
 
 def test_an_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
     run = next(run for run in runs if run.model == "2x16")
     evaluate = evaluator(run, store)
     evaluation = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
-    assert (evaluation.heads["layer"], evaluation.heads["head"]) == ([0, 1], [0, 0])
-    assert all(len(column) == 2 for column in evaluation.heads.values())
-    scores = evaluation.heads["prefix_matching"]
+    assert (evaluation.tables["heads"]["layer"], evaluation.tables["heads"]["head"]) == ([0, 1], [0, 0])
+    assert all(len(column) == 2 for column in evaluation.tables["heads"].values())
+    scores = evaluation.tables["heads"]["prefix_matching"]
     assert evaluation.row["prefix_matching"] == max(scores)
-    assert evaluation.row["prefix_matching_ci"] == evaluation.heads["prefix_matching_ci"][scores.index(max(scores))]
-    assert evaluation.row["prefix_matching_null"] == max(evaluation.heads["prefix_matching_null"])
-    tokens, copying = evaluation.paragraph, evaluate.copying
+    assert (
+        evaluation.row["prefix_matching_ci"]
+        == evaluation.tables["heads"]["prefix_matching_ci"][scores.index(max(scores))]
+    )
+    assert evaluation.row["prefix_matching_null"] == max(evaluation.tables["heads"]["prefix_matching_null"])
+    tokens, copying = evaluation.tables["paragraph"], evaluate.copying
     assert all(len(column) == copying.copies * copying.length for column in tokens.values())
     assert "".join(tokens["token"][: copying.length]) == "Alice was beginn"[: len("".join(tokens["token"][:8]))]
     assert tokens["copy"] == [copy for copy in (1, 2, 3, 4) for _ in range(8)]
@@ -109,7 +115,11 @@ def test_an_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: lis
 def test_a_context_too_short_for_heads_is_evaluated_without_them(runs: list[Run], store: TokenStore) -> None:
     run = runs[0].model_copy(update={"context": 7})
     evaluation = evaluator(run, store)(Decoder(run.shape, store.vocabulary, 7, [0]), 0)
-    assert evaluation.heads == {} and "prefix_matching" not in evaluation.row and evaluation.row["copying_loss"] > 0
+    assert (
+        "heads" not in evaluation.tables
+        and "prefix_matching" not in evaluation.row
+        and evaluation.row["copying_loss"] > 0
+    )
 
 
 PER_COPY_OR_POSITION = {
@@ -129,7 +139,7 @@ def test_the_list_of_metrics_holds_every_number_of_an_evaluation(runs: list[Run]
     assert evaluation.row.keys() - null_intervals == expected | PER_COPY_OR_POSITION
     columns = {c for m in metrics for c in (m.column, m.interval_column, m.null_column) if c}
     columns |= {f"{m.null_column}_ci" for m in metrics if m.null_column}
-    assert evaluation.heads.keys() == columns | {"layer", "head"}
+    assert evaluation.tables["heads"].keys() == columns | {"layer", "head"}
 
 
 def test_the_list_of_metrics_knows_what_every_probe_costs(runs: list[Run], store: TokenStore) -> None:

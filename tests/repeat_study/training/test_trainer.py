@@ -49,7 +49,7 @@ def same_value(found: Any, wanted: Any) -> bool:
 def assert_same_result(found_run: Path, wanted_run: Path) -> None:
     """Metrics to the byte; weights, optimizer state and tables bit for bit; the same TensorBoard points."""
     assert (found_run / "metrics.jsonl").read_bytes() == (wanted_run / "metrics.jsonl").read_bytes()
-    for table in ("heads.parquet", "paragraph.parquet", "test_sequences.parquet"):
+    for table in ("heads.parquet", "paragraph.parquet", "test_sequences.parquet", "pool_sequences.parquet"):
         found, wanted = parquet.read_table(found_run / table), parquet.read_table(wanted_run / table)
         assert found.num_rows and found.equals(wanted), table
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (found_run, wanted_run)]
@@ -104,6 +104,12 @@ def test_a_finished_run_has_complete_records(undisturbed: Path, runs: list[Run])
             losses = [entry["loss"] for entry in sequences if entry["step"] == row["step"]]
             assert len(losses) == run.evaluation.test_sequences
             assert np.mean(losses) == pytest.approx(row["test_loss"], rel=1e-12)
+        pool = read_table(directory.pool_sequences)
+        assert (pool is None) == (run.repeats == 1)
+        for row in rows if pool else []:
+            losses = [entry["loss"] for entry in pool.to_pylist() if entry["step"] == row["step"]]
+            assert len(losses) == min(run.evaluation.pool_sequences, run.pool)
+            assert np.mean(losses) == pytest.approx(row["pool_loss"], rel=1e-12)
 
 
 def test_repetition_lowers_the_pool_loss_below_that_of_the_clean_run(undisturbed: Path, runs: list[Run]) -> None:
@@ -380,27 +386,31 @@ def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], stor
         directory.check_unaltered()
 
 
-def test_damaged_losses_of_test_sequences_are_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    directory = interrupted(runs[0], store, tmp_path)
-    path = directory.test_sequences
+@pytest.mark.parametrize("which", ["test_sequences.parquet", "pool_sequences.parquet"])
+def test_damaged_losses_of_sequences_are_refused(
+    which: str, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    directory = interrupted(runs[1], store, tmp_path)
+    path = directory.path / which
     intact = path.read_bytes()
     write_table(path, up_to(read_table(path), 10))
-    with pytest.raises(InputError, match=r"test_sequences.parquet: lacks evaluations up to step 40"):
-        train(runs[0], store, tmp_path)
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
+        train(runs[1], store, tmp_path)
     path.write_bytes(intact)
-    assert train(runs[0], store, tmp_path) is Outcome.DONE
+    assert train(runs[1], store, tmp_path) is Outcome.DONE
     path.write_bytes(intact)
-    with pytest.raises(InputError, match=r"test_sequences.parquet: altered after the run was done"):
+    with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
         directory.check_unaltered()
 
 
-def test_a_run_of_a_version_without_test_sequences_resumes_without_them(
-    runs: list[Run], store: TokenStore, tmp_path: Path
+@pytest.mark.parametrize("which", ["test_sequences.parquet", "pool_sequences.parquet"])
+def test_a_run_of_a_version_without_a_table_resumes_without_it(
+    which: str, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    directory = interrupted(runs[0], store, tmp_path)
-    directory.test_sequences.unlink()
-    assert train(runs[0], store, tmp_path) is Outcome.DONE
-    assert not directory.test_sequences.exists()
+    directory = interrupted(runs[1], store, tmp_path)
+    (directory.path / which).unlink()
+    assert train(runs[1], store, tmp_path) is Outcome.DONE
+    assert not (directory.path / which).exists()
     directory.check_unaltered()
 
 
