@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
 from analysis.intervals import NAN, Bound, Estimate, Floats
 from analysis.runs import Runs
 
 RESAMPLES = 500
-NOT_INTERIOR = 0.05  # share of resamples with the worst R at an end, above which the maximum is not interior
+NOT_INTERIOR = 0.05  # if more resamples than this have their worst R at one end, the maximum is not interior
 FEWEST_REPEATS = 2  # above 1; a single R has nothing to be compared with
 FEWEST_FOR_A_GAUSSIAN = 4  # which has three parameters
 NO_PEAK = (
@@ -47,7 +48,7 @@ class Peak:
 
     @property
     def interior(self) -> bool:
-        """Whether fewer and more repeats were tried and both do less harm, in 95% of the resamples over seeds too.
+        """Whether smaller and larger R were tried and do less harm, beyond the noise between seeds; see `worst_repeats`.
 
         Without an interior maximum, the worst R is a bound, and there is no Gaussian center.
         """
@@ -79,6 +80,34 @@ def peaks(runs: Runs) -> list[Peak]:
     return sorted(found, key=lambda peak: (-peak.fraction, peak.size, peak.model))
 
 
+def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
+    """The R with the highest mean loss, and whether it is only a bound because the true maximum may lie beyond the R tried.
+
+    repeats, losses: R and final test loss of each run of one size and fraction. The R is a bound if it is the smallest or largest
+    R tried, or if an R at one of these ends is the worst in more than 5% of the bootstrap resamples over seeds: then noise between
+    seeds can explain an interior maximum. There are no resamples if an R has a single run.
+    """
+    arms = [(int(R), tuple(sorted(arm))) for R, arm in losses.groupby(repeats)]
+    index, bound = _worst_arm(tuple(arm for _, arm in arms))
+    return arms[index][0], bound
+
+
+@lru_cache(maxsize=4096)  # figures, tables and sentences of one report need the same arms
+def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
+    """`worst_repeats` for the sorted losses at every R, as an index."""
+    worst, last = int(np.argmax([np.mean(losses) for losses in arms])), len(arms) - 1
+    if worst in (0, last):
+        return worst, Bound.AT_MOST if worst == 0 else Bound.AT_LEAST
+    if min(map(len, arms)) < 2:
+        return worst, Bound.EXACT
+    stream = np.random.default_rng(zlib.crc32(repr(arms).encode()))
+    resampled = np.stack([_resampled_means(stream, losses) for losses in arms], 1).argmax(1)
+    at_first, at_last = (float((resampled == end).mean()) for end in (0, last))
+    if max(at_first, at_last) <= NOT_INTERIOR:
+        return worst, Bound.EXACT
+    return worst, Bound.AT_MOST if at_first > at_last else Bound.AT_LEAST
+
+
 @lru_cache(maxsize=4096)  # several figures and a table need the same peaks
 def _shape(
     control: tuple[float, ...], arms: tuple[tuple[float, tuple[float, ...]], ...]
@@ -99,7 +128,7 @@ def _shape(
     worst, height, left, right = _half_height_range(log_repeats, excess)
     at = worst[0]
     # If the peak lies beyond the R tried, it is higher than measured, and so its half-height edges lie closer to it.
-    beyond = _beyond(worst, len(arms) - 1)
+    beyond = _worst_arm(tuple(tuple(sorted(losses)) for _, losses in arms))[1]
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
     # Each resampled worst R is spread uniformly in log R, halfway to the tested R on either side.
@@ -122,20 +151,6 @@ def _shape(
         center,
         misses,
     )
-
-
-def _beyond(worst: np.ndarray, last: int) -> Bound:
-    """Whether the peak may lie beyond the R tried, given the index of the worst R: measured, then of the resamples.
-
-    It may if the worst R is the first or the last, as measured or in more than 5% of the resamples: then the maximum at an interior R
-    is not told from noise between seeds.
-    """
-    first_share, last_share = (float((worst[1:] == end).mean()) if len(worst) > 1 else 0.0 for end in (0, last))
-    if worst[0] in (0, last):
-        return Bound.AT_MOST if worst[0] == 0 else Bound.AT_LEAST
-    if max(first_share, last_share) <= NOT_INTERIOR:
-        return Bound.EXACT
-    return Bound.AT_MOST if first_share > last_share else Bound.AT_LEAST
 
 
 def _resampled_means(stream: np.random.Generator, losses: tuple[float, ...]) -> Floats:

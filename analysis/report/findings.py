@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.formatting import bracketed, plural, span
 from analysis.intervals import t_half_width
+from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
 from repeat_study.records.metrics import METRICS
 
@@ -43,7 +44,7 @@ def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
 
 def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
     means = line.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
-    worst = means.test_loss.idxmax()
+    worst, bound = worst_repeats(line.repeats, line.test_loss)
     at_worst, runs = means.loc[worst], line[line.repeats == worst]
     text = f"{model}, f = {fraction:.0%}: of {len(means)} values of R, {worst:,} is the worst, with test loss {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
@@ -60,8 +61,11 @@ def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
         text += f", equal to a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
     if len(runs) > 1:
         text += f" (means over {len(runs)} seeds)"
-    interior = means.index.min() < worst < means.index.max()
-    return f"{text}; {'fewer and more repeats both do less harm' if interior else 'it is at the edge of the range'}."
+    if worst in (means.index.min(), means.index.max()):
+        return f"{text}; it is at the edge of the range."
+    if bound:
+        return f"{text}; noise between seeds does not rule out a worst R at the edge of the range."
+    return f"{text}; fewer and more repeats both do less harm."
 
 
 def _induction(numbers: pd.DataFrame) -> Iterator[str]:

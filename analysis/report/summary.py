@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.formatting import plural, short_count, span
 from analysis.intervals import Bound, t_half_width
+from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
 from analysis.runs import Runs, left_out_of_laws
 
@@ -25,20 +26,22 @@ def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
 def worst_arms(numbers: pd.DataFrame) -> pd.DataFrame:
     """The R with the highest mean test loss of every model and fraction, a row each, with the means there.
 
-    Further columns: `interior` (fewer and more repeats were tried), `bound` of the size multiplier, and `noise`, twice the standard
-    deviation of the clean seeds in nats (NaN for one seed).
+    Additional columns: `interior` (smaller and larger R do less harm, see `worst_repeats`), `at_edge` (the worst R is the smallest or
+    largest R tried), `bound` of the size multiplier, and `noise`, twice the standard deviation of the clean seeds in nats (NaN for
+    one seed).
     """
     rows = []
     clean = numbers[numbers.repeats == 1].groupby("model").test_loss.std(ddof=1)
     for (fraction, model), arms in numbers[numbers.repeats > 1].groupby(["repeated_fraction", "model"]):
         means = arms.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
-        worst = means.test_loss.idxmax()
+        worst, bound = worst_repeats(arms.repeats, arms.test_loss)
         rows.append(
             {
                 "repeated_fraction": fraction,
                 "model": model,
                 "repeats": worst,
-                "interior": means.index.min() < worst < means.index.max(),
+                "interior": bound is Bound.EXACT,
+                "at_edge": worst in (means.index.min(), means.index.max()),
                 "noise": 2 * clean.get(model, float("nan")),
                 "bound": "".join(sorted(set(arms[arms.repeats == worst].size_multiplier_bound))),
                 **means.loc[worst],
@@ -73,7 +76,12 @@ def _worst(worst: pd.DataFrame) -> str:
             arms.append(f"f = {fraction:.0%}, none ({plural(len(sizes), 'size')})")
             continue
         interior = int(harmed.interior.sum())
-        edge = "fewer and more repeats do less harm" if interior else "at the edge of the range"
+        if interior:
+            edge = "fewer and more repeats do less harm"
+        elif harmed.at_edge.all():
+            edge = "at the edge of the range"
+        else:
+            edge = "noise between seeds does not rule out the edge of the range"
         some = f" in {interior} of them" if 0 < interior < len(harmed) else ""
         repeats = span(harmed.repeats, "{:,}".format)
         arms.append(f"f = {fraction:.0%}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import curve_fit
 from written_runs import write_run
@@ -13,11 +14,14 @@ from analysis.figures import peak_location
 from analysis.figures.plot import Plot
 from analysis.intervals import Bound, Estimate
 from analysis.measures.compute_equivalent_loss import LostCompute, compute, lost_compute
+from analysis.measures.degradation import summary
 from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, NoLaw, size_multipliers
 from analysis.measures.peak_laws import ESTIMATES, PowerLawOfSize, at_worst, peak_law, power_law_of_size
-from analysis.measures.peaks import Peak, peaks
+from analysis.measures.peaks import Peak, peaks, worst_repeats
 from analysis.published import C26_WORST_REPEATS, H22_LEFT_EDGE
 from analysis.report import published_comparison
+from analysis.report.findings import findings
+from analysis.report.summary import summarize, worst_arms
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.model_sizes import shape_of
@@ -186,8 +190,44 @@ def test_a_maximum_that_noise_between_seeds_may_have_moved_inside_is_a_bound(
         for repeats, harm in ((4, 0.1), (16, 0.4), (64, 0.7), (256, inner), (1024, last)):
             losses = [9.0, 3.0 + harm]
             write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.5, **fields)
-    (peak,) = peaks(load_runs(tmp_path))
+    loaded = load_runs(tmp_path)
+    (peak,) = peaks(loaded)
     assert (peak.worst.value, peak.worst.bound, peak.gaussian) == (256, Bound.AT_LEAST, None)
+    numbers = summary(loaded)
+    sentence = next(
+        sentence for sentence in findings(numbers) if sentence.startswith("2x32, f = 50%: of 5 values of R, 256")
+    )
+    assert sentence.endswith("; noise between seeds does not rule out a worst R at the edge of the range.")
+    (arm,) = worst_arms(numbers).itertuples()
+    assert (arm.repeats, arm.interior, arm.at_edge) == (256, False, False)
+    assert (
+        "R = 256 (1 of 1 size; noise between seeds does not rule out the edge of the range)"
+        in summarize(loaded, numbers)[1]
+    )
+
+
+def test_peaks_findings_and_the_summary_agree_on_interior_maxima(planted: Runs) -> None:
+    assert all(peak.interior for peak in peaks(planted))
+    numbers = summary(planted)
+    assert worst_arms(numbers).interior.all()
+    assert " ".join(findings(numbers)).count("; fewer and more repeats both do less harm.") == len(MODELS)
+    assert (
+        f"({len(MODELS)} of {len(MODELS)} sizes; fewer and more repeats do less harm)" in summarize(planted, numbers)[1]
+    )
+
+
+def test_the_worst_R_is_a_bound_if_an_end_is_worst_in_more_than_5_percent_of_the_resamples() -> None:
+    def worst(*arms: list[float]) -> tuple[int, Bound]:
+        rows = [(4**power, loss) for power, losses in enumerate(arms, start=1) for loss in losses]
+        repeats, losses = (pd.Series(column) for column in zip(*rows, strict=True))
+        return worst_repeats(repeats, losses)
+
+    assert worst([3.0, 3.1], [4.0, 4.1], [3.5, 3.6]) == (16, Bound.EXACT)
+    assert worst([3.0, 3.1], [4.0, 4.1], [3.0, 5.0]) == (16, Bound.AT_LEAST)
+    assert worst([3.0, 5.0], [4.0, 4.1], [3.0, 3.1]) == (16, Bound.AT_MOST)
+    assert worst([3.0], [4.0], [3.9]) == (16, Bound.EXACT), "one seed shows no noise"
+    assert worst([3.0, 3.1], [3.2, 3.3], [4.0, 4.1]) == (64, Bound.AT_LEAST)
+    assert worst([4.0, 4.1], [3.2, 3.3]) == (4, Bound.AT_MOST)
 
 
 def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
