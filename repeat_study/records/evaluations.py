@@ -38,8 +38,8 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
     tables = {path: read_table(path) for path in directory.tables}
     steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
     for path, table in tables.items():
-        # If the context is too short for the heads probe, there is no table of heads. Clean runs have no pool, and runs of older
-        # versions lack the newer tables.
+        # If the context is too short for the heads probe, there is no table of heads. Runs of older versions lack the newer
+        # tables.
         if (
             path == directory.paragraph
             or (path == directory.heads and any("prefix_matching" in row for row in rows))

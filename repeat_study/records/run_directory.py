@@ -8,7 +8,7 @@ paragraph.parquet  one row per evaluation and token of the first copied paragrap
 test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. All runs on a store have the
                 same test sequences, so differences between evaluations and between runs are paired by `sequence`
 pool_sequences.parquet  the same for the pool sequences that the run is evaluated on; `sequence` is the slot in the pool, so
-                the mixture tells when each was trained on. Not in clean runs, which have no pool
+                the mixture tells when each was trained on. A clean run never trains on its own
 timing.jsonl    for each evaluation: seconds, tokens per second, utilisation, memory; separate from metrics.jsonl because
                 machines differ. If runs are trained together (lanes), tokens per second are the run's own; seconds,
                 utilisation and memory are those of all lanes together

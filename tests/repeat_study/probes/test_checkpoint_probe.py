@@ -42,7 +42,8 @@ def test_a_checkpoint_gives_the_numbers_of_its_evaluation(
     assert probed.step == row["step"]
     assert probed.trained.row == {key: value for key, value in row.items() if key in probed.trained.row}
     heads = heads_of(trained, [row])[0]
-    assert probed.trained.heads == {key: heads[key] for key in probed.trained.heads}
+    measured = probed.trained.tables["heads"]
+    assert measured == {key: heads[key] for key in measured}
     first = trained.rows()[0]
     assert probed.untrained.row == {key: value for key, value in first.items() if key in probed.untrained.row}
 
