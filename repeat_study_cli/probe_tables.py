@@ -47,7 +47,7 @@ def _heads(probed: ProbedCheckpoint) -> WrappedTable:
             half, null = (heads.get(f"{name}_{kind}") for kind in ("ci", "null"))
             cells.append(
                 _cell(heads[name][place])
-                + (f"±{_cell(half[place])}" if half else "")
+                + (f"±{interval}" if half and (interval := _cell(half[place])) else "")
                 + (f" ({_cell(null[place])})" if null else "")
             )
         table.add_row(f"L{layer}H{head}", *cells)

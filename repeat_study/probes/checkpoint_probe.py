@@ -1,7 +1,7 @@
 """Measure a checkpoint after training: the same probes as at an evaluation, on the trained and on the untrained model."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class ProbedCheckpoint:
         """Every number, for a JSON file; keys and columns as in metrics.jsonl and the tables of a run."""
         copying, heads = self.evaluator.copying, self.evaluator.heads
         lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
-        numbers = {"copies_and_tokens": lengths, **asdict(self.trained), "untrained": asdict(self.untrained)}
+        numbers = {"copies_and_tokens": lengths, **self.trained.record(), "untrained": self.untrained.record()}
         return {"run": self.run.name, "step": self.step, **_without_nan(numbers)}
 
 

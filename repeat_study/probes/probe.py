@@ -38,6 +38,10 @@ class Evaluation:
     row: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Columns] = field(default_factory=dict)
 
+    def record(self) -> dict[str, Any]:
+        """For JSON: the numbers as `row`, and every table by its name."""
+        return {"row": self.row, **self.tables}
+
     def __or__(self, other: "Evaluation") -> "Evaluation":
         """Both evaluations' numbers."""
         return Evaluation(self.row | other.row, self.tables | other.tables)

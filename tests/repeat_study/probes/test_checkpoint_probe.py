@@ -59,6 +59,7 @@ def test_every_number_is_printed_and_written(trained: RunDirectory, data_dir: Pa
     assert "4 copies of 1 paragraphs, 8 tokens each; the paper's 11 copies do not fit a context of 32" in shown
     assert "L0H0" in shown and "L1H0" in shown and "prefix matching" in shown
     assert "heads: 4 copies of 8 random tokens" in shown
+    assert "± " not in shown.split("Attention heads: value")[1].partition("\n")[2], "no sign without an interval"
     record = json.loads(json.dumps(probed.record(), allow_nan=False))
     assert record["copies_and_tokens"] == {"copying": [4, 8], "heads": [4, 8]}
     assert record["heads"]["ablation_copying_gain_ci"] == [None, None]
