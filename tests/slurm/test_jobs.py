@@ -20,7 +20,7 @@ from slurm.sweep import Sweep
 from slurm.sweep import submit as submit_sweep
 from tests.slurm.conftest import HELD, metrics, states, submit, train_in_this_process, training_processes, wait_until
 
-pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("slurm jobs"), pytest.mark.slow]
 
 DIVERGING = {"learning_rate": 0.9, "gradient_clip": 1e30, "weight_decay": 1e38}  # decay makes the weights overflow
 

@@ -28,7 +28,7 @@ from tests.slurm.conftest import (
     wait_until,
 )
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = pytest.mark.xdist_group("slurm sweeps")
 
 
 def many(runs: list[Run]) -> list[Run]:

@@ -11,7 +11,7 @@ from slurm.dev_cluster import DevCluster
 from tests.command import call
 from tests.slurm.conftest import wait_until
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = pytest.mark.xdist_group("slurm sweeps")
 
 
 def ten_seconds(folder: Path) -> float:
