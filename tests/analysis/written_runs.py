@@ -28,15 +28,16 @@ def write_run(
     metrics: dict[str, Any] | None = None,
     of_parent: Sequence[Sequence[float]] | None = None,
     of_test: Sequence[Sequence[float]] | None = None,
+    of_pool: Sequence[Sequence[float]] | None = None,
     **fields: Any,
 ) -> str:
     """Write a run directory with these test losses, an evaluation each, and return its name. Copying losses are the same.
 
     heads: prefix matching of every head, [evaluations, layers, heads]; ablating a head lowers the copying gain by twice its
     score. paragraph: probability of every token of every copy at the last evaluation, [copies, tokens]. metrics: other values of
-    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. of_test:
-    losses of the test sequences, [evaluations, sequences]. fields: fields of the run that differ from `template`. Without heads,
-    paragraph and of_test, the run looks like one of an old version.
+    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. of_test,
+    of_pool: losses of the test and the pool sequences, [evaluations, sequences]. fields: fields of the run that differ from
+    `template`. Without heads, paragraph, of_test and of_pool, the run looks like one of an old version.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
     directory = RunDirectory(folder / run.name)
@@ -71,7 +72,10 @@ def write_run(
         sequences = (
             {} if of_test is None else {"sequence": list(range(len(of_test[place]))), "loss": list(of_test[place])}
         )
-        append_evaluation(directory, row, timing, scores, tokens, sequences)
+        tables = {"heads": scores, "paragraph": tokens, "test_sequences": sequences}
+        if of_pool is not None:
+            tables["pool_sequences"] = {"sequence": list(range(len(of_pool[place]))), "loss": list(of_pool[place])}
+        append_evaluation(directory, row, timing, tables)
     directory.finish(steps)
     return run.name
 
