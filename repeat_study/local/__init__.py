@@ -1,1 +1,1 @@
-"""Train a study's grid on this machine: schedule bundles, run worker processes, show progress."""
+"""Train a study's grid on this machine: schedule bundles, run worker processes and show progress."""

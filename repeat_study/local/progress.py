@@ -1,4 +1,4 @@
-"""Shows the scheduler's progress: bars on a terminal, plain lines elsewhere, and a summary at the end."""
+"""Show the scheduler's progress as bars on a terminal or as plain lines elsewhere, and summarize it at the end."""
 
 import time
 from collections import Counter
@@ -20,17 +20,17 @@ from repeat_study.records.outcome import Progress as RunProgress
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
 BAR_WIDTH = 20  # characters
-LONGEST_LABEL = 40  # characters on a terminal; longer ones lose their middle
+LONGEST_LABEL = 40  # characters on a terminal; longer labels are shortened in the middle
 
 
 class ProgressDisplay:
-    """Shows a scheduler's events; use it as a context manager around the training."""
+    """Displays a scheduler's events. Use it as a context manager around the training."""
 
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
         self.console = console
         self.labels = {run.name: run.label for run in runs}
         self.work = {run.name: relative_time(run) for run in runs}
-        self.share = dict.fromkeys(self.work, 0.0)  # of each run's steps
+        self.share = dict.fromkeys(self.work, 0.0)  # completed share of each run's steps
         self.time_left = TimeLeft(self.work)
         self.ended = 0
         self.last_line = time.monotonic()
@@ -56,7 +56,7 @@ class ProgressDisplay:
         self.bars.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Display one event."""
         if isinstance(event, Started):
             self._started(event)
         elif isinstance(event, RunProgress):
@@ -120,9 +120,9 @@ class ProgressDisplay:
 def summary_lines(
     runs: Sequence[Run], ended: Mapping[str, Ended], test_losses: Mapping[str, float], seconds: float
 ) -> list[str]:
-    """What came out of training: how many runs ended in which way, how long it took, and the range of test losses.
+    """Summarize training: the number of runs with each outcome, the time it took, and the range of final test losses.
 
-    test_losses: final test loss of each finished run in nats per token, by name.
+    test_losses: final test loss in nats per token of each finished run, by name.
     """
     counts = Counter(end.outcome for end in ended.values())
     parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
@@ -136,7 +136,7 @@ def summary_lines(
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """The text, with characters in its middle replaced by … if it is too long: the end of a label holds R and seed."""
+    """Replace the middle of a text that is too long with …, because the end of a label contains R and the seed."""
     if len(text) <= width:
         return text
     tail = 2 * width // 3
@@ -144,7 +144,7 @@ def shorten_middle(text: str, width: int) -> str:
 
 
 def join_fitting(parts: Sequence[str], width: int) -> str:
-    """The first parts, two spaces apart, that fit the width; no part is ever cut."""
+    """Join as many parts as fit the width, separated by two spaces. No part is cut."""
     line = ""
     for part in parts:
         longer = f"{line}  {part}" if line else part

@@ -1,4 +1,4 @@
-"""Trains a study's runs on this machine, in several worker groups. If one run fails or dies, the others continue."""
+"""Train a study's runs on this machine in several worker groups. If one run fails or its process dies, the others continue."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,20 +16,20 @@ from repeat_study.records.outcome import Ended, Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import pack_bundles
 
-MAX_DEATHS = 2  # without progress in between; then the run is marked as failed
+MAX_DEATHS = 2  # a run whose process dies this often in a row without progress is marked as failed
 
 
 @dataclass(frozen=True)
 class Started:
-    """Runs that a worker group has begun to train together."""
+    """A worker group has started to train these runs together."""
 
     runs: tuple[str, ...]
-    new_process: bool  # whether the group has to import torch first
+    new_process: bool  # whether the group must import torch first
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """A run that stopped or died and will continue from its checkpoint in a new process."""
+    """The process of a run has stopped or died; the run will continue from its checkpoint in a new process."""
 
     run: str
     reason: str
@@ -40,7 +40,7 @@ Event = Started | Progress | Ended | Restarted
 
 @dataclass
 class LocalScheduler:
-    """Trains runs on `processes` processes, or on `gpus` GPUs, until all have ended."""
+    """Trains runs on `processes` processes or `gpus` GPUs until all runs have ended."""
 
     store: TokenStore
     study_dir: Path
@@ -51,14 +51,14 @@ class LocalScheduler:
     ended: dict[str, Ended] = field(default_factory=dict)
     _todo: deque[tuple[Run, ...]] = field(default_factory=deque)
     _groups: list[WorkerGroup] = field(default_factory=list)
-    _free_gpus: list[list[int]] = field(default_factory=list)  # the GPUs of one group each
+    _free_gpus: list[list[int]] = field(default_factory=list)  # GPU indices for each group that can be started
     _deaths: dict[str, int] = field(default_factory=dict)
 
     def train(self, runs: Iterable[Run]) -> dict[str, Ended]:
-        """Train every run that is not done, most expensive first; returns how each ended, by name.
+        """Train every run that is not done, starting with the most expensive one. Returns how each run ended, by name.
 
-        Raises InputError before anything starts if the study's folder cannot be created or a run directory was made by
-        another spec. Raises KeyboardInterrupt once all workers have saved their state.
+        Raises InputError before any training if the study's folder cannot be created or a run directory was made by another spec.
+        After Ctrl-C, KeyboardInterrupt is raised when all workers have saved their state.
         """
         runs = list(runs)
         try:
@@ -91,7 +91,7 @@ class LocalScheduler:
         return self.ended
 
     def _count_groups(self) -> int:
-        """How many worker groups fit on this machine; also divides the GPUs among them."""
+        """Return how many worker groups this machine can run, and divide the GPUs among them."""
         size = self.resources.processes_per_run
         if (available := self.gpus or self.processes) < size:
             kind = "GPUs" if self.gpus else "processes"
@@ -104,7 +104,7 @@ class LocalScheduler:
         return len(self._free_gpus)
 
     def _start_group(self) -> None:
-        """Start a group with the next runs, if there are any."""
+        """Start a worker group for the next runs, if there are any."""
         if self._todo:
             group = WorkerGroup.start(self.resources, self._free_gpus.pop() if self._free_gpus else [])
             self._groups.append(group)
@@ -133,30 +133,30 @@ class LocalScheduler:
                 self._handle_death(group)
 
     def _handle_ended(self, group: WorkerGroup, ended: tuple[Ended, ...]) -> None:
-        """A group has finished its assignment."""
+        """Record how the runs of an assignment ended, and give the group its next one."""
         stopped = {end.run for end in ended if end.outcome is Outcome.INTERRUPTED}
         for end in ended:
             if end.run not in stopped:
                 self._record(end)
-        if stopped:  # by a signal from outside
+        if stopped:  # by a signal that this scheduler did not send
             self._remove(group)
             runs = tuple(run for run in group.runs if run.name in stopped)
             self._restart(runs, "stopped from outside, state saved")
         elif any(end.outcome is Outcome.FAILED for end in ended) and len(group.processes) > 1:
-            self._remove(group)  # the other processes may still wait for the one that failed
+            self._remove(group)  # its other processes may still be waiting for the one that failed
             self._start_group()
         else:
             self._assign_next(group)
 
     def _remove(self, group: WorkerGroup) -> str:
-        """End a group's processes; returns how the first one that failed ended."""
+        """End a group's processes. Returns how the first process that failed ended, as text."""
         self._groups.remove(group)
         if group.gpus:
             self._free_gpus.append(group.gpus)
         return group.end(kill=True)
 
     def _handle_death(self, group: WorkerGroup) -> None:
-        """A process of a group has died: restart its unfinished runs, or give them up."""
+        """After the death of a process, restart the unfinished runs of its group or mark them as failed."""
         reason = self._remove(group)
         unfinished: tuple[Run, ...] = ()
         for run in group.runs:
@@ -195,7 +195,7 @@ class LocalScheduler:
         self.on_event(ended)
 
     def _stop(self) -> None:
-        """Let every group save its state and exit. A second Ctrl-C kills them, which loses at most one evaluation interval."""
+        """Let every group save its state and exit. A second Ctrl-C kills all processes, which loses the steps since the last save."""
         try:
             for group in self._groups:
                 group.ask_to_stop()

@@ -1,7 +1,7 @@
-"""Estimates how long the remaining runs take, from the measured speed of those that have trained for a while.
+"""Estimate the remaining time of all runs from the measured speed of the runs that have trained for a while.
 
-Nothing is estimated before one run has trained a tenth of its steps: earlier numbers are dominated by the start of the
-process and by the dense early evaluations, and were wrong by a factor of hundreds.
+There is no estimate before one run has completed a tenth of its steps. Earlier estimates were wrong by a factor of hundreds, because
+starting the process and the frequent early evaluations take most of the time until then.
 """
 
 import time
@@ -10,23 +10,24 @@ from dataclasses import dataclass, field
 
 from repeat_study.records.outcome import Progress
 
-RELIABLE_SHARE = 0.1  # of a run's steps, after which its speed is used
+RELIABLE_SHARE = 0.1  # share of a run's steps after which its speed is used
 
 
 @dataclass
 class Group:
-    """Runs that are trained together, and what was measured of them."""
+    """Runs that are trained together, and their measured times."""
 
     runs: tuple[str, ...]
-    start: float | None  # when training began, in seconds; None while a new process is still importing
-    first_share: dict[str, float] = field(default_factory=dict)  # of each run's steps, done before this start
+    start: float | None  # time at which training began, in seconds; None while a new process is still importing
+    # Share of each run's steps that was complete at this start, and that is complete now.
+    first_share: dict[str, float] = field(default_factory=dict)
     share: dict[str, float] = field(default_factory=dict)
-    reported: tuple[float, float] | None = None  # when the group last reported its seconds left, and that number
+    reported: tuple[float, float] | None = None  # time of the last report, and the seconds left that it contained
     end: float | None = None
 
 
 class TimeLeft:
-    """Learns from a scheduler's events; `seconds()` is the estimate."""
+    """Collects a scheduler's events; `seconds()` returns the estimate."""
 
     def __init__(self, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
         """`work`: each run's expected training time in any unit, by name."""
@@ -37,12 +38,12 @@ class TimeLeft:
         self.most_running = 1
 
     def started(self, runs: tuple[str, ...], new_process: bool) -> None:
-        """A worker group begins to train runs."""
+        """Record that a worker group has started to train these runs."""
         self.groups.append(Group(runs, None if new_process else self.clock()))
         self.most_running = max(self.most_running, len(self._running()))
 
     def progress(self, event: Progress) -> None:
-        """A run was evaluated, or resumed at a checkpoint."""
+        """Record that a run was evaluated, or that it resumed from a checkpoint."""
         group = self._group_of(event.run)
         if group is None:
             return
@@ -55,18 +56,18 @@ class TimeLeft:
             group.reported = self.clock(), event.seconds_left
 
     def ended(self, run: str) -> None:
-        """A run is finished or has failed."""
+        """Record that a run is done or has failed."""
         self.finished.add(run)
         group = self._group_of(run)
         if group and self.finished.issuperset(group.runs):
             group.end = self.clock()
 
     def restarted(self, run: str) -> None:
-        """A run lost its process and waits for a new one."""
+        """Record that the process of a run has stopped, and that the run waits for a new one."""
         self.groups = [group for group in self.groups if run not in group.runs or group.end is not None]
 
     def seconds(self) -> float | None:
-        """Seconds until all runs have ended; None while too little has been measured."""
+        """Estimated seconds until all runs have ended; None if too little has been measured."""
         if (pace := self._seconds_per_work()) is None:
             return None
         running = self._running()
@@ -82,7 +83,7 @@ class TimeLeft:
         return next((group for group in self._running() if run in group.runs), None)
 
     def _seconds_per_work(self) -> float | None:
-        """Seconds that a worker group needs per unit of work, over all groups with a reliable speed; None without any."""
+        """Mean seconds per unit of work over all worker groups whose speed is reliable; None if there are none."""
         seconds = work = 0.0
         for group in self.groups:
             if group.start is None or group.reported is None:
@@ -90,7 +91,7 @@ class TimeLeft:
             when, left = group.reported
             seconds += (when + left if group.end is None else group.end) - group.start
             for run in group.runs:
-                # `left` includes the rest of the runs in training, but not of those that diverged
+                # `left` includes the remaining steps of a run in training, but a run that diverged has none
                 share = group.share.get(run, 0.0) if run in self.finished else 1.0
                 work += self.work[run] * (share - group.first_share.get(run, 0.0))
         return seconds / work if work else None

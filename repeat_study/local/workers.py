@@ -1,4 +1,4 @@
-"""Worker processes that train runs on this machine, and the messages in their pipes."""
+"""Worker processes that train runs on this machine, and the messages between them and the scheduler."""
 
 import multiprocessing
 import os
@@ -19,8 +19,9 @@ from repeat_study.config.run import Run
 from repeat_study.records.outcome import Ended, Outcome, Progress, reason_of
 from repeat_study.records.run_directory import RunDirectory
 
-# One thread: with several, small tensors become very slow as soon as another process uses a core. The malloc settings keep
-# freed memory: glibc otherwise returns each step's tensors to the kernel and faults them in again (measured: 10-28% of the speed).
+# A worker uses one thread: with several, operations on small tensors become very slow as soon as another process uses a core. The
+# malloc settings keep freed memory in the process. Otherwise, glibc returns each step's tensors to the kernel and page-faults them in
+# again, which costs 10-28% of the training speed (measured).
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -31,26 +32,26 @@ PROCESSES = multiprocessing.get_context("spawn")  # fork is unsafe once torch ha
 
 @dataclass(frozen=True)
 class Assignment:
-    """Runs for a worker group to train: one run, or a bundle for a group of one process."""
+    """The runs that a worker group trains next: a single run, or a bundle if the group has one process."""
 
     runs: tuple[Run, ...]
     store: Path
     study_dir: Path
-    port: int  # where the processes of the group connect to each other
+    port: int  # on which the processes of the group connect to each other
 
 
 @dataclass
 class WorkerGroup:
-    """Processes that share one run, or one process that trains a bundle. The first process reports for the group.
+    """Several processes that share one run, or one process that trains a bundle. The first process reports for the group.
 
-    Any message sent during an assignment means: stop.
+    Any message that is sent during an assignment tells the process to stop.
     """
 
     processes: list[BaseProcess]
     pipes: list[Connection]
     gpus: list[int]  # indices of this machine's GPUs; empty on a CPU
     runs: tuple[Run, ...] = ()
-    progressed: bool = False  # whether it has trained any step of its runs
+    progressed: bool = False  # whether it has trained at least one step of its runs
 
     @classmethod
     def start(cls, resources: Resources, gpus: list[int]) -> "WorkerGroup":
@@ -58,8 +59,8 @@ class WorkerGroup:
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         group = cls([], [], gpus)
-        # Workers inherit this: Ctrl-C reaches every process of the terminal, and only the scheduler decides what to do,
-        # even while a worker is still importing modules.
+        # Ctrl-C reaches every process of the terminal. Workers inherit this setting and ignore it, even while they import modules:
+        # only the scheduler decides what to do.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for rank in range(resources.processes_per_run):
@@ -75,11 +76,11 @@ class WorkerGroup:
 
     @property
     def lead(self) -> Connection:
-        """Our end of the pipe to the process that reports for the group."""
+        """The scheduler's end of the pipe to the process that reports for the group."""
         return self.pipes[0]
 
     def assign(self, runs: tuple[Run, ...], store: TokenStore, study_dir: Path) -> None:
-        """Let the group train these runs; with none, it stays idle."""
+        """Let the group train these runs. Without runs, it stays idle."""
         self.runs, self.progressed = runs, False
         if runs:
             assignment = Assignment(runs, store.folder, study_dir, _free_port())
@@ -94,9 +95,9 @@ class WorkerGroup:
                 pipe.send("stop")
 
     def end(self, kill: bool = False) -> str:
-        """Close the pipes and wait until every process has exited; with `kill`, kill those still alive after 2 s.
+        """Close the pipes and wait until every process has exited. With `kill`, processes that are still alive after 2 s are killed.
 
-        Returns how the first process that failed ended, as text for people.
+        Returns how the first process that failed ended, as readable text.
         """
         for pipe in self.pipes:
             pipe.close()
@@ -111,7 +112,7 @@ class WorkerGroup:
 
 
 def visible_gpus(indices: Sequence[int], inherited: str | None) -> str:
-    """CUDA_VISIBLE_DEVICES for some of this process's GPUs. `inherited` is its own value, perhaps set by a scheduler."""
+    """CUDA_VISIBLE_DEVICES for some of this process's GPUs. `inherited`: its value for this process, which SLURM may have set."""
     names = inherited.split(",") if inherited else None
     return ",".join(names[index].strip() if names else str(index) for index in indices)
 
@@ -123,7 +124,7 @@ def _free_port() -> int:
 
 
 def _work(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) -> None:
-    """Body of a worker process: train what arrives until the pipe closes or a message says stop."""
+    """Main function of a worker process: train each assignment until the pipe closes or a stop message arrives."""
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     process_group = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
@@ -139,7 +140,7 @@ def _work(pipe: Connection, resources: Resources, rank: int, gpus: list[int]) ->
 
 
 def _receive(pipe: Connection) -> Assignment | None:
-    """The next assignment; None if the scheduler says stop or has exited."""
+    """Wait for the next assignment. Returns None if the scheduler sent a stop message or has exited."""
     try:
         message = pipe.recv()
     except (EOFError, OSError):
@@ -148,13 +149,13 @@ def _receive(pipe: Connection) -> Assignment | None:
 
 
 def _send(pipe: Connection, event: Progress | tuple[Ended, ...]) -> None:
-    with suppress(OSError):  # the scheduler has exited; the pipe then also says stop, and the state is saved
+    with suppress(OSError):  # the scheduler has exited; the closed pipe also makes training save and stop
         pipe.send(event)
 
 
 def _train(assignment: Assignment, pipe: Connection, resources: Resources, rank: int) -> tuple[Ended, ...]:
     lead = rank == 0
-    # The imports take seconds; meanwhile the lock lets `status` show the runs as starting. The other ranks must not hold it.
+    # The imports take seconds. The lock makes `status` list the runs as running in the meantime. Other ranks must not hold it.
     with _locked(assignment) if lead else nullcontext():
         import torch
 
@@ -176,10 +177,10 @@ def _train(assignment: Assignment, pipe: Connection, resources: Resources, rank:
 
 @contextmanager
 def _locked(assignment: Assignment) -> Iterator[None]:
-    """Hold the locks of those runs that no other process holds."""
+    """Lock the directories of all runs that no other process has locked."""
     with ExitStack() as stack:
         for run in assignment.runs:
-            with suppress(AlreadyLocked, InputError):  # training itself reports these
+            with suppress(AlreadyLocked, InputError):  # `train_bundle` reports these
                 stack.enter_context(exclusive_lock(RunDirectory(assignment.study_dir / run.name).lock))
         yield
 

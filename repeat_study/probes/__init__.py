@@ -1,1 +1,1 @@
-"""What is measured on a model: one file per probe, with the probe's null beside it."""
+"""Probes: the measurements that are made on a model at every evaluation, each with a null to compare it with."""

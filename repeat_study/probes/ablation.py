@@ -1,6 +1,6 @@
-"""Pattern-preserving ablation [O22]: the losses when one head's output is zero and all attention patterns stay as they were.
+"""Pattern-preserving ablation [O22]: set one head's output to zero, keep all attention patterns fixed, and measure the losses.
 
-Its null, on shuffled copies, is chosen by `head_table`.
+`head_table` chooses the texts, including the shuffled copies that serve as the null.
 """
 
 import torch
@@ -14,18 +14,20 @@ from repeat_study.probes.heads import attention_patterns
 
 @torch.no_grad()
 def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Token losses in nats at `positions` of sequences [batch, time + 1]: of the intact model, [lanes, batch, positions],
-    and with each head ablated in turn, [lanes, layers, heads, batch, positions].
+    """Compute token losses in nats at `positions` of sequences [batch, time + 1], without and with ablation.
 
-    Patterns are frozen by a first pass, so an ablation removes what a head writes but does not change where later heads
-    attend. The heads of a layer are folded into the batch, as many as fit one pass, and start from their layer's patterns.
-    Letters in tensor names beside the model's: n batch·ablations, a ablations, p positions, i heads·d_head.
+    Returns the losses of the intact model, [lanes, batch, positions], and the losses with each head ablated in turn,
+    [lanes, layers, heads, batch, positions].
+
+    A first pass records the attention patterns, which then stay fixed: an ablation removes the output of a head but does not
+    change where later heads attend. The heads of a layer are ablated together, as one large batch that is split to fit in memory.
+    Shape suffixes in addition to the model's: n batch·ablations, a ablations, p positions, i heads·d_head.
     """
     lanes, heads, d_head = len(model.embedding), model.shape.heads, model.shape.d_head
     sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
     inputs_lbt = sequences[:, :-1].expand(lanes, -1, -1)
     targets_bp = sequences[:, 1:][:, positions]
-    patterns: list[Tensor] = []  # by layer, [lanes, batch, heads, time, time]
+    patterns: list[Tensor] = []  # one per layer, [lanes, batch, heads, time, time]
     z_by_layer: list[Tensor] = []  # concatenated head outputs before W_O, [lanes, 1, batch, time, heads·d_head]
     block_inputs: list[Tensor] = []  # [lanes, batch, time, d_model]
 
@@ -37,7 +39,7 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
         return z
 
     def with_frozen_pattern(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # All ablations share a pattern: moved beside d_head, they take part in one product and the pattern is not copied.
+        # All ablations use the same pattern. With their axis next to d_head, a single product applies it without copying it.
         value_lbhtak = value.unflatten(0, (lanes, -1, len(sequences))).movedim(1, 4)
         z = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
         return z.movedim(4, 1).flatten(0, 2)
@@ -55,14 +57,14 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
     finally:
         for hook in hooks:
             hook.remove()
-    # Row h keeps every head but h.
+    # Row h keeps every head except h.
     kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
     heads_per_pass = max(1, sequences_per_pass(inputs_lbt) // len(sequences))
     ablated = []
     for layer, (x_lbtd, z_l1bti) in enumerate(zip(block_inputs, z_by_layer, strict=True)):
         block, is_last = model.blocks[layer], layer == len(block_inputs) - 1
         assert isinstance(block, Block)
-        if is_last:  # no later head attends to the other positions
+        if is_last:  # no later layer needs the other positions
             x_lbtd, z_l1bti = x_lbtd[:, :, positions], z_l1bti[:, :, :, positions]
         for kept_ai in kept_hi.split(heads_per_pass):
             ablated_z_lnti = (z_l1bti * kept_ai[:, None, None]).flatten(1, 2)

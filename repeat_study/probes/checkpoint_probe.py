@@ -1,4 +1,4 @@
-"""Measure a checkpoint after training: the same probes as at an evaluation, on the trained and on the untrained model."""
+"""Run the probes of an evaluation on a checkpoint after training, and on an untrained model as the null."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from repeat_study.records.run_directory import RunDirectory
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run's model after `step` steps, and the store it was trained on."""
+    """A run's model after `step` steps, and the token store that it was trained on."""
 
     run: Run
     store: TokenStore
@@ -28,10 +28,10 @@ class TrainedModel:
 
 
 def load_trained(folder: Path, data_dir: Path, step: int | None = None) -> TrainedModel:
-    """The model of the run in `folder`, at its last checkpoint or at a `step` whose weights were kept.
+    """Load the model of the run in `folder` from its last checkpoint, or from the weights that were kept at `step`.
 
-    data_dir: the folder with the token store. Raises InputError if the run, its weights or its store are missing, or the
-    weights belong to another run.
+    data_dir: the folder that contains the token store. Raises InputError if the run, its weights or its store are missing, or
+    if the weights belong to another run.
     """
     directory = RunDirectory(folder)
     run = recorded_run(directory)
@@ -45,7 +45,7 @@ def load_trained(folder: Path, data_dir: Path, step: int | None = None) -> Train
 
 @dataclass(frozen=True)
 class ProbedCheckpoint:
-    """An evaluation of a run's weights after `step` steps, and of the weights it started from as a null."""
+    """An evaluation of a run's model after `step` steps and, as the null, of an untrained model of the same shape and seed."""
 
     run: Run
     step: int
@@ -54,7 +54,7 @@ class ProbedCheckpoint:
     untrained: Evaluation
 
     def record(self) -> dict[str, Any]:
-        """Every number, for a JSON file; keys and columns as in metrics.jsonl and the tables of a run."""
+        """All numbers for a JSON file, with the same keys and columns as metrics.jsonl and the tables of a run."""
         copying, heads = self.evaluator.copying, self.evaluator.heads
         lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
         numbers = {"copies_and_tokens": lengths, **self.trained.record(), "untrained": self.untrained.record()}
@@ -62,7 +62,7 @@ class ProbedCheckpoint:
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace NaN, the interval over a single sequence, by None: JSON has no NaN."""
+    """Replace NaN with None, because JSON has no NaN. The interval over a single sequence is NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -71,14 +71,14 @@ def _without_nan(value: Any) -> Any:
 
 
 def probe(trained: TrainedModel, text: str | None = None) -> ProbedCheckpoint:
-    """Measure a model; text: paragraphs to copy instead of the study's.
+    """Run all probes on a trained model and on its untrained null.
 
-    Raises InputError if the text or the context is too short.
+    text: paragraphs to copy instead of the study's own. Raises InputError if the context is too short or the text cannot be used.
     """
     run, model = trained.run, trained.model
     if run.context < 2 * HEAD_COPIES:
         raise InputError(
-            f"{run.name}: a context of {run.context} tokens; the heads probe needs {2 * HEAD_COPIES} or more"
+            f"{run.name}: a context of {run.context} tokens is too short; the heads probe needs {2 * HEAD_COPIES} or more"
         )
     if text is not None:
         run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"copying_text": text})})

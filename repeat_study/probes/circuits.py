@@ -1,6 +1,7 @@
-"""Direct paths from attention heads to the logits [E21], and the copying scores read off them [O22].
+"""Direct paths from attention heads to the logits [E21], and the copying scores that are computed from them [O22].
 
-Letters in tensor names beside the model's: n sequences, s tokens of a sequence's sample, z a head's output before W_O.
+Shape suffixes in addition to the model's: n sequences, s distinct tokens of a sequence (its sample). The variable `z` is a
+head's output before W_O.
 """
 
 import torch
@@ -11,17 +12,17 @@ from repeat_study.model.decoder import Attention, Block, Decoder
 
 
 def logit_directions(model: Decoder) -> Tensor:
-    """The residual-stream direction that each token's logit reads: W_U with the final norm's gain folded in, its scale left
-    out, shape [lanes, d_model, vocabulary].
+    """Each token's direction in the residual stream: its dot product with the stream is the logit times `final_norm_scale`.
 
-    LayerNorm's subtraction of the mean is folded in too, so a direct path to the logits is a single product.
+    The directions are W_U with the final norm's gain folded in, shape [lanes, d_model, vocabulary]. LayerNorm's subtraction of
+    the mean is folded in too, so a direct path to the logits is a single matrix product.
     """
     read_ldv = model.final_norm.gain[:, :, None] * model.unembedding.weight
     return read_ldv - read_ldv.mean(dim=1, keepdim=True) if model.shape.style is Style.SHORTFORMER else read_ldv
 
 
 def final_norm_scale(model: Decoder, stream_lntd: Tensor) -> Tensor:
-    """What the final norm divides the residual stream by, [lanes, n, time]."""
+    """The number by which the final norm divides the residual stream at each position, [lanes, n, time]."""
     x = stream_lntd.float()
     if model.shape.style is Style.SHORTFORMER:
         return (x.var(dim=-1, correction=0) + 1e-5).sqrt()
@@ -29,10 +30,12 @@ def final_norm_scale(model: Decoder, stream_lntd: Tensor) -> Tensor:
 
 
 def direct_contributions(attention: Attention, z_nhtk: Tensor, read_lntd: Tensor) -> Tensor:
-    """Each head's output along one direction per token, [lanes, n, heads, time]. Divided by `final_norm_scale`, it is the
-    head's direct contribution to the logit that the direction reads.
+    """Dot product of each head's output with a given direction at each position, [lanes, n, heads, time].
 
-    z: head outputs before W_O, [lanes·n, heads, time, d_head]; read: the directions.
+    If the direction is one of `logit_directions`, dividing the result by `final_norm_scale` gives the head's direct contribution
+    to that logit.
+    z_nhtk: head outputs before W_O, [lanes·n, heads, time, d_head].
+    read_lntd: the directions, [lanes, n, time, d_model].
     """
     lanes, heads, d_head = len(read_lntd), z_nhtk.shape[1], z_nhtk.shape[-1]
     out_lid = attention.out.weight.float()
@@ -44,11 +47,11 @@ def direct_contributions(attention: Attention, z_nhtk: Tensor, read_lntd: Tensor
 def copying_scores(
     attention: Attention, value_lnhtk: Tensor, sample_lnds: Tensor, length: int
 ) -> tuple[Tensor, Tensor]:
-    """Copying scores [O22] and their null, [lanes, n, heads] each, -1 to 1.
+    """Copying scores [O22] and their null, both from -1 to 1 and of shape [lanes, n, heads].
 
-    For every token of the first copy: what the head would write if it attended to that token alone, read out on the
-    logits of the sample's tokens. The score is the token's own share of the raised logits; the null is the share of the
-    next token of the sample.
+    For every token of the first copy, take the output of the head if it attended to that token alone, and the resulting change in
+    the logits of the sample's tokens. The score is based on the token's own share of all increases above the mean. The null is
+    based on the share of the token that comes next in the sample.
     """
     heads, d_head = value_lnhtk.shape[2], value_lnhtk.shape[-1]
     source_lnhsk = value_lnhtk[..., 1 : 1 + length, :].float()
@@ -59,16 +62,15 @@ def copying_scores(
     share = raised / raised.sum(dim=-1, keepdim=True).clamp_min(1e-30)
     own = share.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     next_ = share.roll(-1, dims=-1).diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    # Shares from 0 to 0.5 become scores from -1 to 1 [O22]: a share of one half is already perfect copying.
+    # Map shares from 0 to 0.5 to scores from -1 to 1 [O22]. A share of one half already counts as perfect copying.
     return 4 * own.clamp_max(0.5) - 1, 4 * next_.clamp_max(0.5) - 1
 
 
 def ov_circuit(model: Decoder, block: Block) -> Tensor:
-    """Each head's path from the embedding through its values to the logits, in d_head dimensions, shape
-    [lanes, heads, d_head, d_head] [E21].
+    """Each head's OV circuit [E21], the path from the embedding through the head to the logits, reduced to d_head dimensions.
 
-    It has the same nonzero eigenvalues as W_E·W_V·W_O·W_U over the vocabulary. The scales of norms are left out, their gains
-    are not.
+    The result has shape [lanes, heads, d_head, d_head] and the same nonzero eigenvalues as W_E·W_V·W_O·W_U over the vocabulary.
+    It includes the gains of the norms but not their scales.
     """
     heads, d_head = model.shape.heads, model.shape.d_head
     source_lvd: Tensor = model.embedding
@@ -82,10 +84,12 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
 
 
 def eigenvalue_copying(circuit: Tensor) -> Tensor:
-    """Sum of a circuit's eigenvalues over the sum of their absolute values, -1 to 1, [..., d_head, d_head] to [...]: 1 if
-    every direction is written back as itself [E21]. Untrained heads are its null."""
+    """Sum of a circuit's eigenvalues divided by the sum of their absolute values [E21], [..., d_head, d_head] to [...].
+
+    The score is between -1 and 1; it is 1 if all eigenvalues are positive, as in a head that copies. The null is an untrained head.
+    """
     circuit = circuit.cpu().double()
-    # A diverged run has non-finite weights; it is reported elsewhere, so its score is NaN here.
+    # The weights of a diverged run may not be finite. Divergence is reported elsewhere; here the score is just NaN.
     finite = circuit.isfinite().all(dim=-1).all(dim=-1)
     eigenvalues = torch.linalg.eigvals(circuit.where(finite[..., None, None], 0.0))
     share = eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1).clamp_min(1e-30)

@@ -1,7 +1,8 @@
 """Copying: the loss on each of several copies of a paragraph [H22, fig. 5].
 
-The null shuffles every copy anew. The same tokens come back in it, but not their order, so what a model gains there from one
-copy to the next it gains without copying. Only gains are compared: shuffled text has a high loss for any model.
+In the null, the tokens of every copy are shuffled independently. The same tokens recur, but not their order, so a model can only
+improve from one copy to the next by means other than copying. Only these gains are compared with the null, not the losses,
+because shuffled text has a high loss for any model.
 """
 
 import re
@@ -23,22 +24,25 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.tables import Columns
 
 COPIES = 11  # [H22, section 4]
-FEWEST_COPIES = 4  # if 11 whole paragraphs do not fit the context, the paragraphs are cut until 4 fit
-FEWEST_TOKENS = 8  # of a user's paragraph
-MOST_TOKENS = 256  # of a paragraph; longer ones are cut
+FEWEST_COPIES = 4  # if not even 4 copies fit the context, the paragraphs are cut until they do
+FEWEST_TOKENS = 8  # minimum length of a user's paragraph
+MOST_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
 MOST_PARAGRAPHS = 64
 
 
 @dataclass(frozen=True)
 class CopyingLosses:
-    """Losses in nats on copied sequences and on their null, shape [sequences, copies, length] each."""
+    """Losses in nats on copied sequences and on their null, each of shape [sequences, copies, length]."""
 
     copied: Tensor
     shuffled: Tensor
 
     def row(self, name: str) -> dict[str, Any]:
-        """Loss on the second and later copies, the gain from the first copy to those, the gain of the null, their
-        intervals over sequences, and the loss on every copy."""
+        """Numbers for metrics.jsonl, with intervals over sequences, and the mean loss on every copy.
+
+        `_loss` is the loss on the second and later copies. `_gain` is how much lower that is than the loss on the first copy, and
+        `_gain_null` is the same difference in the null.
+        """
         per_copy, null_per_copy = self.copied.double().mean(dim=-1), self.shuffled.double().mean(dim=-1)
         return {
             **numbers(f"{name}_loss", later_copies(per_copy)),
@@ -55,10 +59,10 @@ def later_copies(per_copy: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CopyingProbe:
-    """The sequences to measure on, the same for every run of a study.
+    """The sequences on which copying is measured; all runs of a study use the same ones.
 
-    sequences: the start token, then `copies` copies of a paragraph of `length` tokens: one sequence per paragraph, then as
-        many of the null. Shape [2·paragraphs, 1 + copies·length].
+    sequences: one sequence per paragraph, followed by one null sequence per paragraph, shape [2·paragraphs, 1 + copies·length].
+        Each consists of the start token and `copies` copies of a paragraph of `length` tokens.
     """
 
     sequences: Tensor
@@ -67,7 +71,7 @@ class CopyingProbe:
 
     @property
     def copied(self) -> Tensor:
-        """The sequences without the null, shape [paragraphs, 1 + copies·length]."""
+        """The sequences of copied paragraphs, without the null, shape [paragraphs, 1 + copies·length]."""
         return self.sequences[: len(self.sequences) // 2]
 
     def __call__(self, model: Decoder) -> CopyingLosses:
@@ -85,12 +89,12 @@ class CopyingProbe:
 def copying_probe(
     tokenizer: Tokenizer, end_of_text: int, context: int, text: str | None = None, fallback: Tensor | None = None
 ) -> CopyingProbe:
-    """The probe for a context: 11 copies of every paragraph of `text`, or as many as fit.
+    """Make the probe for a context, with 11 copies of every paragraph of `text`, or as many as fit.
 
-    All paragraphs are cut to the length of the shortest one, and further until 4 copies fit. Without a text, they are the
-    opening of Alice's Adventures in Wonderland (Carroll 1865, public domain); if the tokenizer cannot encode that, like the
-    tokenizer of a synthetic language, they are sequences of `fallback`, tokens [paragraphs, time].
-    Raises InputError if a paragraph of `text` is too short or cannot be encoded.
+    All paragraphs are cut to the length of the shortest one, or shorter if 4 copies would not fit. Without `text`, the paragraphs
+    come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode these, for example
+    because it belongs to a synthetic language, sequences of `fallback` are copied instead, tokens [paragraphs, time].
+    Raises InputError if `text` has no paragraph or too many, or if a paragraph is too short or cannot be encoded.
     """
     if text is not None:
         paragraphs = _encode_users_text(tokenizer, text)
@@ -111,20 +115,20 @@ def copying_probe(
 
 
 def copying_probe_of(subject: Subject) -> CopyingProbe:
-    """The probe for a run. Raises InputError as `copying_probe` does."""
+    """Make the probe for a run. Raises the same InputErrors as `copying_probe`."""
     run, store = subject.run, subject.store
     fallback = sample_test_split(run, store)
     return copying_probe(store.tokenizer(), store.end_of_text, run.context, run.evaluation.copying_text, fallback)
 
 
 def paragraphs_of(text: str) -> list[str]:
-    """Split at blank lines; line breaks and indentation within a paragraph are kept."""
+    """Split text at blank lines. Line breaks and indentation within a paragraph are kept."""
     blocks = re.split(r"\n[^\S\n]*\n", text.replace("\r\n", "\n"))
     return [block.strip("\n").rstrip() for block in blocks if block.strip()]
 
 
 def token_texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """The text of each token in its place: with the space that a word tokenizer puts between two tokens."""
+    """Text of each token within the decoded sequence, including the space that a word tokenizer inserts between two tokens."""
     prefixes = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
     return [
         longer[len(shorter) :] if longer.startswith(shorter) else tokenizer.decode([token])
@@ -150,7 +154,7 @@ def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text; none if decoding them does not give the text back."""
+    """Token ids of a text; an empty list if the ids do not decode to the same text."""
     try:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
     except Exception:  # the library raises plain Exception for an unknown word
@@ -160,13 +164,13 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class CopyingInputs:
-    """The probe, and the tokens of its first paragraph as text."""
+    """The probe, and the text of each token in its first paragraph."""
 
     probe: CopyingProbe
     paragraph: list[str]
 
     def paragraph_columns(self, losses: Tensor) -> Columns:
-        """Columns of paragraph.parquet from the first paragraph's losses in nats, [copies, length]."""
+        """Make the columns of paragraph.parquet from the first paragraph's losses in nats, [copies, length]."""
         copies, length = losses.shape
         return {
             "copy": [copy for copy in range(1, copies + 1) for _ in range(length)],
@@ -176,14 +180,14 @@ class CopyingInputs:
 
 
 def prepare(subject: Subject) -> CopyingInputs:
-    """Encode the study's copying text. Raises InputError as `copying_probe` does."""
+    """Encode the study's copying text. Raises the same InputErrors as `copying_probe`."""
     probe = copying_probe_of(subject)
     paragraph = token_texts(subject.store.tokenizer(), probe.copied[0, 1 : 1 + probe.length].tolist())
     return CopyingInputs(probe, paragraph)
 
 
 def measure(inputs: Sequence[CopyingInputs | None], model: Decoder, step: int) -> list[Evaluation]:
-    """Losses, gains and the first paragraph's losses, token by token."""
+    """Measure losses and gains on all paragraphs, and the loss of every token of the first paragraph."""
     shared = inputs[0]
     assert shared
     return [

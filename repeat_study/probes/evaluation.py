@@ -1,4 +1,4 @@
-"""One evaluation of a run: every probe named in the list of metrics, all lanes of a model in one pass."""
+"""Evaluate runs with every probe that the list of metrics names. Each probe measures all lanes of a model in one pass."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,7 +25,7 @@ PROBES: dict[str, Probe[Any]] = {
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What a run is evaluated on: each probe's inputs by the probe's name in PROBES."""
+    """The prepared inputs of every probe for one run, by the probe's name in PROBES."""
 
     inputs: dict[str, Any]
 
@@ -41,35 +41,36 @@ class Evaluator:
 
     @property
     def copying(self) -> CopyingProbe:
-        """The copied paragraphs."""
+        """The copying probe with its paragraphs."""
         probe: CopyingProbe = self.inputs["copying"].probe
         return probe
 
     @property
     def heads(self) -> HeadProbe | None:
-        """The heads probe's random tokens; None if the context is too short."""
+        """The heads probe with its random tokens; None if the context is too short."""
         inputs = self.inputs["head_table"]
         return inputs.heads if inputs else None
 
 
 def evaluator(run: Run, store: TokenStore, parent: Run | None = None) -> Evaluator:
-    """Prepare all probes for a run, and for its parent's texts if it has one; other stores are found beside the run's.
+    """Prepare all probes for a run, including the probe on its parent's texts if the run is fine-tuned.
 
-    Raises InputError if a store is missing, or if the study's copying text is too short or cannot be encoded.
+    Stores of other texts are looked up in the folder that contains the run's store. Raises InputError if a store is missing, or if
+    the study's copying text is too short or cannot be encoded.
     """
     subject = Subject(run, store, parent)
     return Evaluator({name: probe.prepare(subject) for name, probe in PROBES.items()})
 
 
 def evaluate_lanes(evaluators: Sequence[Evaluator], model: Decoder, step: int) -> list[Evaluation]:
-    """Evaluate every lane of a model after `step` training steps; `evaluators`: one per lane, of runs of one study."""
-    # Evaluations have many input shapes and are rare. If training's compiled graphs had to serve them too, torch would
-    # recompile them for general shapes, which run slower.
+    """Evaluate every lane of a model after `step` training steps. `evaluators`: one per lane, all for runs of one study."""
+    # Evaluations are rare and use many input shapes. If they used the graphs that were compiled for training, torch would
+    # recompile those for dynamic shapes, which are slower.
     with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
         evaluations = [Evaluation() for _ in evaluators]
         for name, probe in PROBES.items():
             inputs = [evaluator.inputs[name] for evaluator in evaluators]
-            if any(of_lane is not None for of_lane in inputs):
+            if any(lane_inputs is not None for lane_inputs in inputs):
                 measured = probe.measure(inputs, model, step)
                 evaluations = [before | added for before, added in zip(evaluations, measured, strict=True)]
         return evaluations

@@ -1,6 +1,6 @@
-"""All numbers per attention head at one evaluation: the scores of `heads` and the costs of ablation.
+"""The table of all attention heads at one evaluation: the scores from `heads` and the costs of ablating each head.
 
-Every number has its null in the same table, except `ov_copying` and the two ablation costs whose null is the untrained model.
+Every number has its null in the same table, except `ov_copying` and two of the ablation costs, whose null is the untrained model.
 """
 
 import math
@@ -21,27 +21,27 @@ from repeat_study.probes.probe import Evaluation, Probe, Subject
 from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.metrics import METRICS
 
-ABLATED_SEQUENCES = 4  # paragraphs, their shuffles and test sequences: few suffice for differences on the same text
-ABLATED_COPIES = 4  # of a paragraph: the patterns of 11 long copies would fill a GPU if a model has hundreds of heads
-SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores, each with a null
+ABLATED_SEQUENCES = 4  # per kind of text; a few suffice, because costs are differences on the same text
+ABLATED_COPIES = 4  # with 11 long copies, the patterns of a model with hundreds of heads would fill a GPU
+SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores that have a null
 
 
 @dataclass(frozen=True)
 class HeadTable:
     """Numbers of one lane's heads by column name, float64, shape [layers, heads].
 
-    The fields of HeadScores; for each, `_null` and half the width of the 95% interval over sequences, `_ci`. `ov_copying`.
-    Likewise what ablating the head costs, in nats:
-    ablation_copying_loss: rise in loss on the second and later copies, which ablating any useful head causes.
-    ablation_copying_gain: how much more the loss rises there than on the first copy, which only a head that copies causes; its
-        null is the same on shuffled copies.
-    ablation_in_context_score: rise in the in-context score; a rise means less in-context learning.
+    The columns are the fields of HeadScores and the costs of ablating the head, in nats. The suffix `_null` marks a null, and `_ci`
+    half the width of the 95% interval over sequences; `ov_copying` has neither.
+    ablation_copying_loss: rise of the loss on the second and later copies. Ablating any useful head raises it.
+    ablation_copying_gain: the same rise minus the rise on the first copy. Only ablating a head that copies raises it. The null is
+        measured on shuffled copies.
+    ablation_in_context_score: rise of the in-context score. A rise means less in-context learning.
     """
 
     columns: dict[str, Tensor]
 
     def best_heads(self) -> dict[str, Any]:
-        """Numbers for metrics.jsonl: for each metric, the best head's with its interval, and the best head's on the null."""
+        """Numbers for metrics.jsonl: for each metric, the best head's score with its interval, and the best score on the null."""
         row: dict[str, Any] = {}
         for metric in METRICS:
             if metric.key and metric.column in self.columns:
@@ -53,7 +53,7 @@ class HeadTable:
         return row
 
     def flat(self) -> dict[str, list[Any]]:
-        """The columns of heads.parquet: one entry per head, layer by layer."""
+        """The columns of heads.parquet, with one entry per head, layer by layer."""
         layers, heads = self.columns["prefix_matching"].shape
         layer, head = torch.meshgrid(torch.arange(layers), torch.arange(heads), indexing="ij")
         return {
@@ -62,20 +62,20 @@ class HeadTable:
 
 
 def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> HeadTable:
-    """The first lane's table; see `head_tables`."""
+    """Make the table of the first lane; see `head_tables`."""
     return head_tables(model, scores, copying, test)[0]
 
 
 def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> list[HeadTable]:
-    """Every lane's table, given the model's `scores`.
+    """Make the table of every lane from the model's `scores` and from ablations.
 
-    copying, test: the texts on which heads are ablated; test has shape [sequences, context + 1].
+    copying, test: the texts on which heads are ablated; `test` has shape [sequences, context + 1].
     """
     samples = {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")}
     samples |= _ablation_costs(model, copying, test)
     tables = []
     for lane in range(len(model.embedding)):
-        # Lane by lane, because a sum over sequences rounds differently for a different shape.
+        # One lane at a time: a sum over sequences would round differently in a tensor with more lanes.
         columns = {"ov_copying": scores.ov_copying[lane].cpu()}
         for name, by_sequence in samples.items():
             columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))
@@ -84,7 +84,7 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
 
 
 def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """The cost of ablating each head by column name, in nats, [lanes, layers, heads, sequences]."""
+    """Costs of ablating each head in nats, by column name, [lanes, layers, heads, sequences]."""
     length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
     intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
@@ -108,7 +108,7 @@ def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """The random tokens for scores, and the texts on which heads are ablated."""
+    """The random tokens on which heads are scored, and the texts on which they are ablated."""
 
     heads: HeadProbe
     copying: CopyingProbe
@@ -116,14 +116,14 @@ class HeadInputs:
 
 
 def prepare(subject: Subject) -> HeadInputs | None:
-    """The inputs for a run; None if its context is too short. Raises InputError if the study's copying text is unusable."""
+    """Prepare a run's inputs; None if its context is too short. Raises InputError if the copying text cannot be used."""
     run, store = subject.run, subject.store
     heads = head_probe(store, run.context)
     return HeadInputs(heads, copying_probe_of(subject), sample_test_split(run, store)) if heads else None
 
 
 def measure(inputs: Sequence[HeadInputs | None], model: Decoder, step: int) -> list[Evaluation]:
-    """Copying of random tokens, the best heads' numbers, and the table of all heads."""
+    """Measure copying of random tokens, and make the table of all heads with the best heads' numbers."""
     shared = inputs[0]
     assert shared
     scores = shared.heads(model)

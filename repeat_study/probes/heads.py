@@ -1,7 +1,7 @@
-"""Scores of every attention head, from one forward pass over copies of random tokens: where it attends and what it copies.
+"""Score where each attention head attends and whether it copies, from one forward pass over copies of random tokens.
 
-Definitions follow [O22] and [E21]. The null sequences repeat no token.
-Letters in tensor names beside the model's: n sequences, q queries, p keys, y layers.
+The definitions follow [O22] and [E21]. In the null sequences, no token occurs twice.
+Shape suffixes in addition to the model's: n sequences, q queries, p keys, y layers.
 """
 
 from collections import defaultdict
@@ -24,15 +24,15 @@ from repeat_study.probes.circuits import (
 )
 from repeat_study.probes.copying import CopyingLosses
 
-LENGTH = 25  # tokens of a copy [O22]
+LENGTH = 25  # tokens per copy [O22]
 COPIES = 4
 SEQUENCES = 10
-NULL_SEQUENCES = COPIES  # one for each rotation of its copies
-COUNTED_TOKENS = 1_000_000  # of the training split, to rank tokens by frequency
+NULL_SEQUENCES = COPIES  # one for each rotation of the same copies
+COUNTED_TOKENS = 1_000_000  # of the training split, in which token frequencies are counted
 
 
 def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
-    """Causal attention weights, from [n, heads, time, d_head] each to [n, heads, time, time]; rows sum to one."""
+    """Causal attention weights of queries and keys, [n, heads, time, d_head] to [n, heads, time, time]; rows sum to one."""
     scores = (query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
@@ -40,18 +40,19 @@ def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """One number per sequence and head, each [lanes, layers, heads, sequences], with its null.
+    """Scores of every head on every sequence, each of shape [lanes, layers, heads, sequences] and with a null.
 
-    prefix_matching: attention to the tokens that followed earlier occurrences of the current token, 0 to 1. Its null is
-        attention to the same positions if no token occurs twice, so only a head that attends by distance scores there.
-    previous_token: attention to the previous token, 0 to 1; its null is attention to the token before that.
-    copying: when the head attends to a token, that token's share of the logits that it raises directly, scaled to -1 to 1;
-        its null is the share of another token, see `circuits.copying_scores`.
-    attribution: from the second copy on, the head's direct contribution to the logit of the token that induction predicts,
-        minus its mean contribution to the logits of the sequence's tokens; its null is the same if no token occurs twice.
+    prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is the
+        attention to the same positions in the null sequences, where only a head that attends by distance has a high score.
+    previous_token: attention to the previous token, from 0 to 1. The null is the attention to the token before that one.
+    copying: how much the head raises the logit of the token it attends to, compared with other tokens, from -1 to 1. The null is
+        the same for another token; see `circuits.copying_scores`.
+    attribution: the head's direct contribution to the logit of the token that induction predicts, minus its mean contribution to
+        the logits of the sequence's tokens, from the second copy on. The null is the same difference in the null sequences.
 
-    ov_copying: copying according to the weights alone, [lanes, layers, heads], see `circuits.eigenvalue_copying`.
-    random_losses: nats, [lanes, all sequences, copies, length]: of the copied sequences, then of the null sequences.
+    Two fields have other shapes:
+    ov_copying: a copying score that depends on the weights alone, [lanes, layers, heads]; see `circuits.eigenvalue_copying`.
+    random_losses: losses in nats on the copied sequences and then on the null sequences, [lanes, all sequences, copies, length].
     """
 
     prefix_matching: Tensor
@@ -66,25 +67,26 @@ class HeadScores:
     random_losses: Tensor
 
     def random_copying(self, lane: int = 0) -> CopyingLosses:
-        """A lane's losses on copied random tokens; in the null, every copy has fresh tokens."""
+        """A lane's losses on copies of random tokens. In the null, every copy consists of new tokens."""
         return CopyingLosses(self.random_losses[lane, :SEQUENCES], self.random_losses[lane, SEQUENCES:])
 
 
 @dataclass(frozen=True)
 class HeadProbe:
-    """The sequences to measure on, the same for every run of a study.
+    """The sequences on which heads are scored; all runs of a study use the same ones.
 
-    sequences: a start token and `COPIES` copies of `length` random tokens, drawn without replacement from tokens of medium
-        frequency; SEQUENCES of them, then NULL_SEQUENCES without a repeated token. Shape [sequences, 1 + copies·length].
+    sequences: SEQUENCES copied sequences, followed by NULL_SEQUENCES null sequences, shape [sequences, 1 + COPIES·length]. A copied
+        sequence is a start token and COPIES copies of `length` random tokens, which are sampled without replacement from tokens of
+        medium frequency. In a null sequence, no token occurs twice, unless the vocabulary is too small for that.
     """
 
     sequences: Tensor
     length: int
 
     def target(self) -> Tensor:
-        """1 at the keys that follow an earlier occurrence of the query's token, shape [time of query, time of key].
+        """1 at the keys that follow an earlier occurrence of the query's token, otherwise 0; shape [query time, key time].
 
-        The last token of a sequence predicts nothing in it, so it is not a query.
+        The last token of a sequence is not a query, because no token follows it.
         """
         time = self.sequences.shape[1] - 1
         query, key = torch.arange(time)[:, None], torch.arange(time)[None, :]
@@ -101,9 +103,9 @@ class HeadProbe:
         target_qp = self.target().to(device)
         queries = target_qp.any(dim=1)
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
-        directions: dict[str, Tensor] = {}  # of the sequence's tokens, and of the next token minus their mean
+        directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus their mean
 
-        # Weights are read inside the forward pass only: outside it, a process of a sharded model holds just its shard.
+        # Weights are only used during the forward pass: at other times, a process of a sharded model has only its own shard.
         def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             with torch.autocast(device.type, enabled=False):
                 block = model.blocks[layer]
@@ -141,9 +143,9 @@ class HeadProbe:
         circuit_lyhkk = torch.stack(by_layer.pop("circuit"), dim=1)
         contributions = by_layer.pop("contribution")
         by_layer["attribution"] = [
-            (of_layer / scale_lnt[:, :, None])[..., queries].mean(dim=-1) for of_layer in contributions
+            (contribution / scale_lnt[:, :, None])[..., queries].mean(dim=-1) for contribution in contributions
         ]
-        # From lists of [lanes, sequences, heads] to [lanes, layers, heads, sequences].
+        # Stack lists of [lanes, sequences, heads] into [lanes, layers, heads, sequences].
         by_head = {name: torch.stack(layers, dim=1).movedim(2, -1) for name, layers in by_layer.items()}
         return HeadScores(
             prefix_matching=by_head["prefix"][..., :SEQUENCES],
@@ -160,8 +162,10 @@ class HeadProbe:
 
 
 def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
-    """The probe for a context, with copies shorter than 25 tokens if 4 of those do not fit; None if not even 4 copies of 2
-    tokens fit."""
+    """Make the probe for a context; None if 4 copies of 2 tokens do not fit.
+
+    The copies are shorter than 25 tokens if 4 copies of that length do not fit, or if the vocabulary is very small.
+    """
     length = min(LENGTH, context // COPIES)
     counts = np.bincount(store.train[:COUNTED_TOKENS], minlength=store.vocabulary)
     ranked = np.argsort(counts, kind="stable")
@@ -172,10 +176,10 @@ def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
         return None
     random = np.random.default_rng(0)
     copied = [np.tile(random.choice(middle, length, replace=False), COPIES) for _ in range(SEQUENCES)]
-    # The null sequences are rotations of the same copies, so that no copy is harder than another.
+    # The null sequences are rotations of the same copies: over all of them, each copy has the same tokens and is equally hard.
     if len(middle) >= COPIES * length:
         fresh = random.choice(middle, (COPIES, length), replace=False)
-    else:  # the vocabulary is too small: some tokens occur twice
+    else:  # the vocabulary is too small, so some tokens occur twice
         fresh = np.stack([random.choice(middle, length, replace=False) for _ in range(COPIES)])
     null = [np.concatenate([fresh[(first + k) % COPIES] for k in range(COPIES)]) for first in range(NULL_SEQUENCES)]
     start = np.full((SEQUENCES + NULL_SEQUENCES, 1), store.end_of_text)

@@ -1,6 +1,6 @@
 """In-context learning: how much lower the loss is late in a context than early in it [O22].
 
-Computed from the test losses. The null is the untrained model, whose score is 0 up to noise.
+The score is computed from the test losses. Its null is the untrained model, which scores 0 up to noise.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from repeat_study.probes.positions import position_bands, windows
 
 
 def in_context_scores(losses_bt: Tensor) -> Tensor:
-    """Late minus early loss of every sequence in nats, [..., batch, time] to [..., batch]; negative means learning."""
+    """Late loss minus early loss of every sequence in nats, [..., batch, time] to [..., batch]. A negative score means learning."""
     early, late = windows(losses_bt.shape[-1])
     return losses_bt[..., late].double().mean(dim=-1) - losses_bt[..., early].double().mean(dim=-1)
 
 
 def in_context(losses_bt: Tensor) -> dict[str, Any]:
-    """From losses [batch, time] in nats: the in-context score, its interval, and the mean loss in each position band."""
+    """Compute the in-context score, its interval and the mean loss in each position band from losses [batch, time] in nats."""
     by_position = losses_bt.double().mean(dim=0)
     bands = position_bands(losses_bt.shape[1])
     return {

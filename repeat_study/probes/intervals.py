@@ -1,14 +1,13 @@
-"""A mean over a probe's sequences with its 95% interval."""
+"""Means over a probe's sequences, with 95% intervals."""
 
 from scipy.special import stdtrit
 from torch import Tensor
 
 
 def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the last axis and half the width of its 95% t interval, float64; half is NaN for a single sample.
+    """Mean over the last axis and half the width of its 95% t interval, both float64. The half-width of one sample is NaN.
 
-    The interval covers the choice of the probe's sequences for fixed weights. It does not cover the choice of training
-    seed.
+    The interval describes the uncertainty from the choice of the probe's sequences, but not from the choice of training seed.
     """
     samples = samples.double()
     count = samples.shape[-1]
@@ -17,6 +16,6 @@ def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def numbers(key: str, samples: Tensor) -> dict[str, float | None]:
-    """Mean of `samples` as `key` and half its interval as `key_ci`, None for a single sample."""
+    """Return the mean of `samples` as `key`, and half of its interval as `key_ci`; None for a single sample."""
     mean, half = mean_and_interval(samples)
     return {key: float(mean), f"{key}_ci": None if half.isnan() else float(half)}

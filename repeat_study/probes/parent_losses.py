@@ -1,6 +1,6 @@
-"""Losses of a fine-tuned run on its parent's texts: how much of them it forgets.
+"""Losses of a fine-tuned run on its parent's texts, which measure how much it forgets.
 
-The null is the same run before fine-tuning, at step 0.
+The null is the same run at step 0, before fine-tuning.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from repeat_study.probes.texts import Texts, texts_of
 
 
 def prepare(subject: Subject) -> Texts | None:
-    """The texts that the parent was evaluated on; None for a run trained from scratch."""
+    """Prepare the texts that the parent was evaluated on; None for a run that is trained from scratch."""
     if subject.parent is None:
         return None
     return texts_of(subject.parent, find_store(subject.store.folder.parent, subject.parent.corpus))
 
 
 def measure(parents_texts: Sequence[Texts | None], model: Decoder, step: int) -> list[Evaluation]:
-    """The losses of the lanes with a parent."""
+    """Measure the losses of the lanes that have a parent."""
     nothing = next(texts.test[:0] for texts in parents_texts if texts)
     losses = {
         f"parent_{name}_loss": own_losses(

@@ -1,7 +1,7 @@
-"""The form of a probe.
+"""The interface of a probe.
 
-To add one: write a file in this folder that defines PROBE, and name that file in the `probe` field of an entry of
-`records.metrics.METRICS`. Evaluations, TensorBoard, tables and cost estimates follow from the entry.
+To add a probe, write a file in this folder that defines PROBE, and name the file in the `probe` field of an entry in
+`records.metrics.METRICS`. The new metric then appears in evaluations, TensorBoard, tables and cost estimates.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one probe, or all of them, measured on one run at one step.
+    """Results of one probe, or of all probes together, on one run at one step.
 
-    row: numbers for metrics.jsonl by key; None for a number that is not defined yet.
-    tables: columns of the Parquet tables by table name, without those that were not measured: `heads` has one entry per head,
-        layer by layer; `paragraph` one per token of the first copied paragraph; `test_sequences` and `pool_sequences` one per
-        sequence.
+    row: numbers for metrics.jsonl, by key; None if a number is not defined yet.
+    tables: columns of the Parquet tables, by table name; a table that was not measured is missing. `heads` has one entry per head,
+        layer by layer; `paragraph` has one per token of the first copied paragraph; `test_sequences` and `pool_sequences` have one
+        per sequence.
     """
 
     row: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Evaluation:
         return {"row": self.row, **self.tables}
 
     def __or__(self, other: "Evaluation") -> "Evaluation":
-        """Both evaluations' numbers."""
+        """Merge the results of two evaluations."""
         return Evaluation(self.row | other.row, self.tables | other.tables)
 
 
@@ -51,10 +51,11 @@ class Evaluation:
 class Probe(Generic[Inputs]):
     """A measurement made at every evaluation.
 
-    prepare: the sequences to measure on, made once per run; None if the run cannot be measured. Raises InputError if the
-        study's own text for this probe is unusable.
-    measure: given every lane's inputs, the model and the step, one Evaluation per lane, all lanes in one pass. Lanes belong
-        to one study, so inputs that depend on the study alone are equal in all lanes. Not called if all inputs are None.
+    prepare: makes the sequences to measure on, once per run. Returns None if the run cannot be measured, and raises InputError if
+        the study's own text for this probe cannot be used.
+    measure: measures all lanes in one pass, given every lane's inputs, the model and the step, and returns one Evaluation per lane.
+        All lanes belong to one study, so inputs that depend only on the study are equal in all lanes. If all inputs are None,
+        `measure` is not called.
     """
 
     prepare: Callable[[Subject], Inputs | None]

@@ -1,6 +1,6 @@
-"""Losses on a run's own texts and on the study's further test sets, and how the test loss falls along the context.
+"""Losses on a run's own texts and on the study's extra test sets, and the fall of the test loss along the context.
 
-The null is a clean run: its pool loss is on similar text that it never trains on.
+The null is a clean run, whose pool loss is measured on similar text that it never trains on.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,26 @@ from repeat_study.records.tables import Columns
 
 @dataclass(frozen=True)
 class LossInputs:
-    """The texts of one run."""
+    """All texts on which the losses of one run are measured."""
 
     texts: Texts
-    further: dict[str, Tensor]  # further test sets by name, shaped like the test set
+    extra_tests: dict[str, Tensor]  # by name, each shaped like the test set
 
 
 def prepare(subject: Subject) -> LossInputs:
-    """Gather the texts. Raises InputError if the store of a further test set is missing."""
+    """Prepare the texts of a run. Raises InputError if the store of an extra test set is missing."""
     run, data_dir = subject.run, subject.store.folder.parent
-    further = {text.name: sample_test_split(run, find_store(data_dir, text.fingerprint)) for text in run.further_tests}
-    return LossInputs(texts_of(run, subject.store), further)
+    extra_tests = {
+        test.name: sample_test_split(run, find_store(data_dir, test.fingerprint)) for test in run.further_tests
+    }
+    return LossInputs(texts_of(run, subject.store), extra_tests)
 
 
 def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
-    """Every lane's loss of each token of its own sequences [n, context + 1] in nats: float64 tensors [n, context], one per lane.
+    """Compute each lane's token losses in nats on its own sequences [n, context + 1].
 
-    Lanes with fewer sequences are padded by cycling through them, and the padding is removed again.
+    Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, they are repeated to fill the
+    batch, and the losses of the repetitions are dropped.
     """
     longest = max(sequences, key=len)
     if not len(longest):
@@ -47,30 +50,30 @@ def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
 
 
 def mean(losses_bt: Tensor) -> float | None:
-    """The mean loss in nats per token; None if there are no sequences."""
+    """Mean loss in nats per token; None if there are no sequences."""
     return float(losses_bt.mean()) if len(losses_bt) else None
 
 
 def per_sequence(losses_bt: Tensor) -> Columns:
-    """Each sequence's number and its mean loss in nats per token; empty if there are no sequences."""
+    """Number of each sequence and its mean loss in nats per token, as columns; no columns if there are no sequences."""
     return {"sequence": list(range(len(losses_bt))), "loss": losses_bt.mean(dim=1).tolist()} if len(losses_bt) else {}
 
 
 def measure(inputs: Sequence[LossInputs | None], model: Decoder, step: int) -> list[Evaluation]:
-    """The losses; that on seen text is None until the run has trained on all of it."""
-    lanes = [of_lane for of_lane in inputs if of_lane]
-    test = lanes[0].texts.test  # the same in all lanes, as are the further test sets
+    """Measure the losses. The loss on seen text is None until the run has trained on all of that text."""
+    lanes = [lane for lane in inputs if lane]
+    test = lanes[0].texts.test  # all lanes have the same test set and the same extra test sets
     test_lbt = model.token_losses(test.to(model.embedding.device).expand(len(lanes), -1, -1))
     pool = own_losses(model, [lane.texts.pool for lane in lanes])
     seen = own_losses(model, [lane.texts.seen if step >= lane.texts.seen_after else test[:0] for lane in lanes])
-    further = {name: own_losses(model, [tokens] * len(lanes)) for name, tokens in lanes[0].further.items()}
+    extra_tests = {name: own_losses(model, [tokens] * len(lanes)) for name, tokens in lanes[0].extra_tests.items()}
     return [
         Evaluation(
             {
                 "test_loss": float(test_bt.double().mean()),
                 "pool_loss": mean(pool[lane]),
                 "seen_unique_loss": mean(seen[lane]),
-                **{f"test_loss_{name}": mean(losses[lane]) for name, losses in further.items()},
+                **{f"test_loss_{name}": mean(losses[lane]) for name, losses in extra_tests.items()},
                 **in_context(test_bt),
             },
             {"test_sequences": per_sequence(test_bt.double()), "pool_sequences": per_sequence(pool[lane])},

@@ -1,4 +1,4 @@
-"""The texts a run is evaluated on: its test set, its pool, and unique text it has trained on."""
+"""The texts that a run is evaluated on: its test set, its pool, and unique text that it has trained on."""
 
 from dataclasses import dataclass
 
@@ -17,16 +17,16 @@ class Texts:
     """Evaluation texts of one run, int64 tokens of shape [sequences, context + 1]."""
 
     test: Tensor
-    pool: Tensor  # in a clean run, sequences of the pool's zone, on which it never trains: the null of the pool loss
+    pool: Tensor  # a clean run never trains on these sequences, so its pool loss is the null
     seen: Tensor  # unique text that the run trains on exactly once
-    seen_after: int  # steps until the run has trained on all of `seen`
+    seen_after: int  # number of steps after which the run has trained on all of `seen`
 
 
 def texts_of(run: Run, store: TokenStore) -> Texts:
-    """A run's evaluation texts.
+    """Select a run's evaluation texts.
 
-    Every run on a store has the same test sequences. Pool and seen sequences are the first of the pool and of the unique
-    stream, so runs that share these are evaluated on the same text.
+    All runs on a store have the same test sequences. The pool and seen sequences are the first ones of the run's pool and of its
+    unique stream, so runs with the same pool or unique stream are evaluated on the same text.
     """
     mixture, draw, sizes = run.mixture(), run.draw(store), run.evaluation
     available = mixture.pool or draw.pool_capacity
@@ -40,12 +40,12 @@ def texts_of(run: Run, store: TokenStore) -> Texts:
 
 
 def sample_test_split(run: Run, store: TokenStore) -> Tensor:
-    """A sample of the store's test split of the size that the run's spec asks for, or the whole split if it is smaller.
+    """Sample as many sequences of the store's test split as the run's spec requests, or all of them if there are fewer.
 
-    Shape [sequences, context + 1]. Raises InputError if the split is shorter than one sequence.
+    The result has shape [sequences, context + 1]. Raises InputError if the split is shorter than one sequence.
     """
     available = store.sequences_in("test", run.context)
     if not available:
-        raise InputError(f"{store.folder}: test split of less than one sequence of {run.context + 1} tokens")
+        raise InputError(f"{store.folder}: the test split is shorter than one sequence of {run.context + 1} tokens")
     chosen = permute(np.arange(min(run.evaluation.test_sequences, available)), available, stream_key("test"))
     return torch.from_numpy(store.gather("test", chosen, run.context))

@@ -1,11 +1,9 @@
-"""Training: from declared runs to trained ones.
+"""Train runs, alone or in bundles. A bundle passes through these files in order:
 
-A bundle's way, one file after the other:
-
-bundles           which runs are trained together (needs no torch)
-trainer           claim the run directories, find the step each run has reached, train the furthest behind, record how each ended
-lockstep          train the runs of a bundle from one step to another, one lane each, with Lightning
-lightning_module  loss, accumulation, clipping, optimizer, learning rate
-callback          what happens between two steps: evaluate, save, stop
-dataset           the batches; datamodule hands them to Lightning
+bundles           decide which runs are trained together (does not need torch)
+trainer           lock the run directories, train the runs that are furthest behind first, and record how each run ended
+lockstep          train the runs of a bundle from one step to another with Lightning, one lane each
+lightning_module  compute the loss, accumulate and clip gradients, and set up the optimizer and the learning rate
+callback          evaluate, save and stop between two steps
+dataset           assemble the batches; datamodule passes them to Lightning
 """

@@ -1,6 +1,6 @@
-"""Which runs are trained together, in lockstep, one lane each. Bundling never changes a run's hash, nor its result on a CPU.
+"""Decide which runs are trained together as a bundle, in lockstep and with one lane each. Bundling never changes a run's hash.
 
-This file needs no torch, so planning a study does not either.
+This file does not import torch, so a study can be planned without it.
 """
 
 from collections.abc import Iterable
@@ -10,29 +10,30 @@ from repeat_study.config.resources import AUTO, Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.cost import training_memory
 
-# Fields in which the runs of a bundle may differ; they agree in all others.
+# Fields in which the runs of a bundle may differ. All other fields must be equal.
 PER_LANE_FIELDS = frozenset(
     {"repeats", "repeated_fraction", "seed", "unit", "spacing", "burst_distance", "pool_seed", "parent"}
     | {"learning_rate", "weight_decay", "warmup_fraction", "final_learning_rate_fraction", "gradient_clip"}
 )
-USABLE_MEMORY = 0.8  # share of a GPU's memory; the rest is left to workspaces of kernels and to the allocator
-# Tokens per step, over all lanes, that keep a large GPU busy whatever the model: more lanes would cost memory and gain nothing.
-# This is an estimate, which `benchmarks/bundles.py` measures.
+USABLE_MEMORY = 0.8  # share of a GPU's memory; the rest is left for kernel workspaces and the allocator
+# Number of tokens per step, over all lanes, that keeps a large GPU busy with any model. More lanes would only use more memory.
+# This is an estimate; `benchmarks/bundles.py` measures the speed of different numbers of lanes.
 SATURATING_TOKENS = 1 << 18
 
 
 def bundle_key(run: Run) -> tuple[Any, ...]:
-    """Runs with equal keys can share a bundle."""
+    """Return the fields that all runs of a bundle share. Runs with equal keys can be bundled."""
     return tuple((key, getattr(run, key)) for key in sorted(Run.model_fields.keys() - PER_LANE_FIELDS))
 
 
 def pack_bundles(
     runs: Iterable[Run], resources: Resources, vocabulary: int, gpu: bool, workers: int = 1
 ) -> list[list[Run]]:
-    """Pack runs into bundles of nearly equal size, at most `max_lanes` runs each, in the given order.
+    """Pack runs in the given order into bundles of nearly equal size, with at most `max_lanes` runs each.
 
-    vocabulary: size of the tokenizer's; gpu: whether the runs train on a GPU; workers: processes or GPUs waiting for work: bundles
-    are split until each worker has one, as far as there are runs.
+    vocabulary: number of tokens in the tokenizer's vocabulary.
+    gpu: whether the runs train on a GPU.
+    workers: number of worker processes or GPUs. Bundles are split until there is one for each worker, or until all are single runs.
     """
     by_key: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -49,10 +50,10 @@ def pack_bundles(
 
 
 def max_lanes(run: Run, resources: Resources, vocabulary: int, gpu: bool) -> int:
-    """The largest number of runs like this one that a process trains together.
+    """Return how many runs like this one a process may train together.
 
-    `lanes = "auto"` means one on a CPU, where lanes gain nothing, and on a GPU as many as fit into its memory, up to
-    SATURATING_TOKENS per step. Processes that share a run train it alone.
+    `lanes = "auto"` means one lane on a CPU, where more lanes are not faster. On a GPU, it means as many lanes as fit into its memory,
+    up to SATURATING_TOKENS per step. Several processes that share a run train only that run.
     """
     if resources.processes_per_run > 1:
         return 1
@@ -66,13 +67,13 @@ def max_lanes(run: Run, resources: Resources, vocabulary: int, gpu: bool) -> int
 
 
 def sequences_per_pass(run: Run, resources: Resources) -> int:
-    """Sequences of a lane in one forward and backward pass of a process; a step may take several passes."""
+    """Number of sequences per lane in one forward and backward pass of a process. A step may take several passes."""
     per_process = -(-run.sequences_per_step // resources.processes_per_run)
     return min(per_process, resources.micro_sequences or per_process)
 
 
 def bundle_memory(run: Run, lanes: int, resources: Resources, vocabulary: int) -> int:
-    """Lower bound of the bytes that a process needs on its GPU for `lanes` runs like this one, or for its share of one run."""
+    """Lower bound, in bytes, of the GPU memory that a process needs for `lanes` runs like this one or for its share of one run."""
     rows, shards = run.model_vocabulary(vocabulary), 1
     if resources.sharing is Sharing.FSDP:
         shards = resources.processes_per_run

@@ -1,4 +1,4 @@
-"""The Lightning callback: what happens between two training steps. It evaluates on schedule, saves, and stops when asked to."""
+"""The Lightning callback: between two training steps, it evaluates on schedule, saves checkpoints and stops on request."""
 
 import signal
 import threading
@@ -26,17 +26,17 @@ from repeat_study.training.session import Session
 
 
 class RunCallback(lightning.Callback):
-    """Evaluates runs and writes their records and checkpoints, always at the boundary between two steps.
+    """Evaluates runs and writes their records and checkpoints, always between two steps.
 
-    Metrics are written before the checkpoint of the same step, so a checkpoint never lacks its evaluation. Processes that share a
-    run all evaluate; only the lead process writes. If one of several lanes diverges, or its records are altered by somebody else, its
-    run is marked failed, nothing more is written about it, and the other lanes continue.
+    Metrics are written before the checkpoint of the same step, so every checkpoint has its evaluation. All processes that share a run
+    evaluate it, but only the lead process writes. If a lane diverges or another process alters its records, its run is marked as
+    failed and nothing more is written about it. The other lanes continue.
     """
 
     def __init__(
         self, lanes: Sequence[Lane], start: int, until: int, session: Session, checkpoint_io: LaneCheckpointIO
     ) -> None:
-        """`start`: the step of all lanes' checkpoints, 0 without one; `until`: the step at which training stops and saves."""
+        """`start`: the step of all lanes' checkpoints, or 0 without checkpoints. `until`: the step at which to save and stop."""
         self.lanes, self.step, self.until = lanes, start, until
         self.session, self.checkpoint_io = session, checkpoint_io
         self.is_lead = session.process_group.is_lead
@@ -47,8 +47,8 @@ class RunCallback(lightning.Callback):
         kept = {Keep.LAST: [], Keep.LOG: schedule.log_steps(self.run.steps), Keep.ALL: self.evaluation_steps}[keep]
         self._due, self._kept = frozenset(self.evaluation_steps), frozenset(kept)
         self._caller_handler = signal.getsignal(signal.SIGTERM)
-        self._clock_read = 0.0  # when seconds were last added to the clocks
-        self._evaluated_step = 0  # step of the last evaluation, or of the start of this session
+        self._clock_read = 0.0  # time at which the clocks were last updated
+        self._evaluated_step = 0  # step of the last evaluation, or the first step of this session
 
     @property
     def running(self) -> list[Lane]:
@@ -57,30 +57,30 @@ class RunCallback(lightning.Callback):
 
     @property
     def was_stopped(self) -> bool:
-        """Whether training ended before `until`, on request."""
+        """Whether training was asked to stop before it reached `until`."""
         return self.step < self.until
 
     def state_dict(self) -> dict[str, Any]:
-        """The clocks, saved with the checkpoint: seconds of a single run, or a list with those of each lane."""
+        """The clocks, for the checkpoint: the seconds of a single run, or lists with the seconds of every lane."""
         self._add_time("train")
         clocks = [vars(lane.clock) for lane in self.lanes]
         return dict(clocks[0]) if len(clocks) == 1 else {name: [clock[name] for clock in clocks] for name in clocks[0]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Set the clocks back to what they showed when the checkpoints were written."""
+        """Restore the clocks from the checkpoints."""
         bundled = len(self.lanes) > 1
         for number, lane in enumerate(self.lanes):
             lane.clock = Clock(**{name: value[number] if bundled else value for name, value in state_dict.items()})
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Record the session; evaluate the untrained models, the null of every probe, or report where runs resume."""
+        """Record the session. Then evaluate the untrained models, or report at which step the runs resume."""
         if threading.current_thread() is threading.main_thread():
-            # Replaces Lightning's handler, installed before this hook, which would raise SystemExit with nothing saved.
+            # Replace the handler that Lightning has just installed: it would raise SystemExit without saving anything.
             signal.signal(signal.SIGTERM, self._on_sigterm)
         group = self.session.process_group
         machine = describe(pl_module.device, self.session.resources, group.world)
         self.peak_flops = machine["peak_flops"]
-        # Elsewhere the check would make a GPU, or other processes, wait at every step.
+        # On a GPU or with several processes, checking the loss at every step would slow training down.
         self.check_each_step = pl_module.device.type == "cpu" and group.world == 1
         self._evaluated_step, self._clock_read = trainer.global_step, time.perf_counter()
         if pl_module.device.type == "cuda":
@@ -100,22 +100,20 @@ class RunCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step boundary: check for divergence, evaluate, save, stop; each if it is due."""
+        """After a step, check for divergence, evaluate, save and stop, if these are due."""
         self.step = trainer.global_step
         due = self.step in self._due
-        asked = self.session.process_group.any(self.session.stop_requested()) or self.step >= self.until
-        stop = asked and self.step < self.run.steps
+        stop_requested = self.session.process_group.any(self.session.stop_requested())
+        stop = (stop_requested or self.step >= self.until) and self.step < self.run.steps
         if due or stop:
-            self.session.check_store()  # before anything is written about steps that may have read altered tokens
+            self.session.check_store()  # before writing anything about steps that may have used altered tokens
         if due or stop or self.check_each_step:
             self._check_training_loss(pl_module)
         if due:
             self._evaluate(trainer, pl_module)
         if due and len(self.running) < len(self.lanes) and self.step < self.run.steps:
-            self.until, stop = (
-                min(self.step, self.until),
-                True,
-            )  # the other lanes continue in a bundle without the failed one
+            # Stop here, so that the other lanes continue in a bundle without the failed one.
+            self.until, stop = min(self.step, self.until), True
         if due or stop:
             self._save(trainer, pl_module)
         if stop:
@@ -127,7 +125,7 @@ class RunCallback(lightning.Callback):
             self._caller_handler(number, frame)
 
     def _add_time(self, account: str) -> float:
-        """Add the seconds since the last call, which all lanes spent together, to every lane's clock; returns them."""
+        """Add the seconds since the last call to every lane's clock, since all lanes ran together. Returns these seconds."""
         now = time.perf_counter()
         seconds, self._clock_read = now - self._clock_read, now
         for lane in self.lanes:
@@ -139,15 +137,15 @@ class RunCallback(lightning.Callback):
         out_of_range = module.left_range[:, 0] > 0
         if not self.session.process_group.any(bool(out_of_range.any())):
             return
-        for lane, left, (step, loss, norm) in zip(
+        for lane, diverged_here, (step, loss, norm) in zip(
             self.lanes, out_of_range.tolist(), module.left_range.tolist(), strict=True
         ):
-            # A single lane that is in range here is out of range on another process.
-            if (left or len(self.lanes) == 1) and not lane.failure:
+            # If a single lane is in range on this process, it is out of range on another one.
+            if (diverged_here or len(self.lanes) == 1) and not lane.failure:
                 self._give_up(lane, divergence_in_training(int(step) or self.step, loss, norm, module.largest_loss))
 
     def _give_up(self, lane: Lane, error: Diverged | AlteredRecord) -> None:
-        """Mark a run failed; raises the error if no other lane is left."""
+        """Mark a run as failed. Raises the error if no other lane is left."""
         lane.failure = error
         self.checkpoint_io.drop(self.lanes.index(lane))
         if self.is_lead:
@@ -160,7 +158,7 @@ class RunCallback(lightning.Callback):
 
     def _evaluate(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModeling)
-        means = module.pop_means()  # waits for a GPU to finish its steps, so that the clock counts them
+        means = module.pop_means()  # waits until a GPU has finished its steps, so the clock includes them
         seconds = self._add_time("train")
         trained_tokens = (self.step - self._evaluated_step) * self.run.tokens_per_step
         self._evaluated_step = self.step
@@ -182,7 +180,7 @@ class RunCallback(lightning.Callback):
     def _record(
         self, lane: Lane, row: dict[str, Any], evaluation: Evaluation, rate: float | None, module: LanguageModeling
     ) -> None:
-        """Write and report one lane's evaluation; `rate`: its trained tokens per second."""
+        """Write and report one lane's evaluation. `rate`: training speed of the lane in tokens per second."""
         seconds_left = self._seconds_left(rate, lane.clock) if rate else None
         timing = {
             "step": self.step,
@@ -209,7 +207,7 @@ class RunCallback(lightning.Callback):
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))
 
     def _seconds_left(self, tokens_per_second: float, clock: Clock) -> float:
-        """Estimate at the speed since the last evaluation, with evaluations and saves as long as they were on average."""
+        """Estimate the remaining time from the speed since the last evaluation and the mean time of evaluations and saves."""
         remaining = sum(step > self.step for step in self.evaluation_steps)
         completed = len(self.evaluation_steps) - remaining
         training = (self.run.steps - self.step) * self.run.tokens_per_step / tokens_per_second
@@ -218,9 +216,9 @@ class RunCallback(lightning.Callback):
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModeling)
         module.share_means()
-        trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # LaneCheckpointIO writes every lane's
+        trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # LaneCheckpointIO writes one for every lane
         if self.step in self._kept:
-            weights = decoder_weights(trainer.strategy.lightning_module_state_dict())  # gathered if they are sharded
+            weights = decoder_weights(trainer.strategy.lightning_module_state_dict())  # gathers sharded weights
             for number, lane in enumerate(self.lanes if self.is_lead else []):
                 if not lane.failure:
                     lane_weights = {key: value[number : number + 1].clone() for key, value in weights.items()}

@@ -1,4 +1,4 @@
-"""The exact mixture as a torch dataset: the batch of a step is a function of the step number, so resuming needs no state."""
+"""The exact mixture as a torch dataset. A batch depends only on the number of its step, so resuming needs no saved state."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,16 +13,16 @@ from data_prep.permutation import Ints
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
-BLOCK_POSITIONS = 1 << 14  # computed at a time: locating sequences costs little per position and much per call
+BLOCK_POSITIONS = 1 << 14  # located in one call, because a call has a large fixed cost and a small cost per position
 
 
 class MixtureDataset(Dataset[Tensor]):
     """A map-style dataset over the optimizer steps of a run: item s is the batch of step s, counted from 0.
 
-    A batch holds int64 token ids of shape [lanes, sequences, context + 1]; inputs are `batch[..., :-1]` and targets
-    `batch[..., 1:]`. One run has one lane; a bundle has one lane per run. Over all steps each sequence of the repeated pool comes
-    up exactly R times, and each unique sequence once. Items may be read in any order and from any DataLoader worker; an item is a
-    whole batch already, so pass `batch_size=None` to the DataLoader:
+    A batch contains int64 token ids of shape [lanes, sequences, context + 1]. Inputs are `batch[..., :-1]` and targets are
+    `batch[..., 1:]`. A single run has one lane, and a bundle has one lane per run. Over all steps, each sequence of the repeated pool
+    occurs exactly R times and each unique sequence once. Items may be read in any order and from any DataLoader worker. An item is
+    already a whole batch, so pass `batch_size=None` to the DataLoader:
 
         dataset = mixture_dataset(run, store)
         loader = DataLoader(dataset, batch_size=None, sampler=RemainingSteps(first=0, total=len(dataset)))
@@ -38,20 +38,21 @@ class MixtureDataset(Dataset[Tensor]):
         world: int = 1,
         tokens: Tensor | None = None,
     ) -> None:
-        """Arguments:
+        """Make the dataset of one or more lanes.
 
-        lanes: the order (mixture) and the text (draw) of each lane, all with the same number of positions
-        sequences_per_step: batch size of a lane, over all processes together
-        rank, world: this process takes every `world`-th sequence of a step, starting with number `rank`
-        tokens: the result of `tokens_on_device`, if batches are to be assembled on that device; they are then returned there
+        lanes: the mixture (order) and the draw (text) of each lane. All lanes must have the same number of positions.
+        sequences_per_step: batch size of each lane, counted over all processes.
+        rank, world: this process gets every `world`-th sequence of a step, starting with sequence `rank`.
+        tokens: the result of `tokens_on_device`. If given, batches are assembled on that device.
         """
         if sequences_per_step % world:
-            raise ValueError(f"{sequences_per_step} sequences per step do not divide among {world} processes")
+            raise ValueError(
+                f"{sequences_per_step} sequences per step cannot be divided evenly among {world} processes"
+            )
         self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
         self._block_steps = max(1, BLOCK_POSITIONS // sequences_per_step)
-        self._block: tuple[int, list[Ints]] | None = (
-            None  # its number; each lane's located sequences, [steps, sequences]
-        )
+        # Number of the current block, and its located sequences, [steps, sequences] for each lane.
+        self._block: tuple[int, list[Ints]] | None = None
         self._tokens = tokens
         self._block_on_device: Tensor | None = None  # [lanes, steps, sequences]
 
@@ -80,20 +81,21 @@ class MixtureDataset(Dataset[Tensor]):
 
 
 def mixture_dataset(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureDataset:
-    """The batches of one run, for a training loop of your own: item s is the batch of optimizer step s, counted from 0.
+    """Make a dataset of one run for your own training loop: item s is the batch of optimizer step s, counted from 0.
 
-    A batch holds int64 token ids of shape [1, sequences, context + 1]. Of `world` processes, `rank` gets every `world`-th
-    sequence. Raises InputError if the store has too few tokens, and ValueError if `world` does not divide a step's sequences.
+    A batch contains int64 token ids of shape [1, sequences, context + 1]. With `world` processes, each gets every `world`-th sequence,
+    starting with sequence `rank`. Raises InputError if the store has too few tokens, and ValueError if the number of sequences per
+    step is not divisible by `world`.
     """
     return MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
 def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: int) -> Tensor | None:
-    """The training split as a tensor on a device, shape [sequences, context + 1], two bytes per token.
+    """Copy the training split to a device, as a tensor of shape [sequences, context + 1] with two bytes per token.
 
-    The type is int16, since torch cannot index uint16 everywhere; MixtureDataset undoes the sign. Returns None if the split takes
-    more than `most_bytes`, if its tokens need more than two bytes, or if a draw's pool is packed from documents and hence does not
-    consist of sequences of the split.
+    The tensor is int16, because torch cannot index uint16 on all devices; MixtureDataset converts negative values back. Returns None
+    if the split is larger than `most_bytes` or its tokens need more than two bytes. Also returns None if a pool is packed from
+    documents, because it then does not consist of sequences of the split.
     """
     draw, store = draws[0], draws[0].store
     if store.train.dtype != np.uint16 or store.train.nbytes > most_bytes:
@@ -106,7 +108,7 @@ def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: in
 
 
 class RemainingSteps(Sampler[int]):
-    """The steps `first` to `total` - 1, for resuming. Its length is `total`, which is what Lightning counts batches against."""
+    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, as Lightning's batch count expects."""
 
     def __init__(self, first: int, total: int) -> None:
         self.first, self.total = first, total

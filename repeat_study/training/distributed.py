@@ -1,4 +1,4 @@
-"""The processes that share one run. One of them, the lead, writes; the others only compute."""
+"""The processes that share one run. The lead process writes, and the others only compute."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place in the group that shares a run; the terms are torchrun's."""
+    """Rank of this process and size of the group that shares its run, in torchrun's terms."""
 
     rank: int = 0
     world: int = 1
@@ -21,14 +21,14 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
-        """The group described by RANK, WORLD_SIZE and LOCAL_WORLD_SIZE; a group of one without them."""
+        """Read the group from RANK, WORLD_SIZE and LOCAL_WORLD_SIZE. Without them, the group has one process."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         return cls(int(os.environ.get("RANK", "0")), world, local)
 
     @property
     def is_lead(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes the run's files."""
         return self.rank == 0
 
     @property
@@ -39,7 +39,7 @@ class ProcessGroup:
     def join(self, cuda: bool) -> None:
         """Connect to the other processes at MASTER_ADDR and MASTER_PORT.
 
-        GPU tensors travel by nccl and everything else by gloo, so that exchanging flags never makes a GPU wait.
+        GPU tensors are exchanged with NCCL and everything else with Gloo, so exchanging flags never makes a GPU wait.
         """
         if self.world > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", rank=self.rank, world_size=self.world)
@@ -50,7 +50,7 @@ class ProcessGroup:
             dist.destroy_process_group()
 
     def broadcast(self, value: Value) -> Value:
-        """The lead process's value, on every process; it must be picklable."""
+        """Return the lead process's value on every process. The value must be picklable."""
         if self.world == 1:
             return value
         values = [value]
@@ -66,7 +66,7 @@ class ProcessGroup:
         return bool(flags)
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean of a tensor over all processes; overwrites the tensor."""
+        """Average a tensor over all processes. The given tensor is overwritten."""
         if self.world > 1:
             dist.all_reduce(tensor)
             tensor = tensor / self.world

@@ -1,4 +1,4 @@
-"""When a run has diverged: a number that is not finite, or a loss far above that of guessing."""
+"""Decide whether a run has diverged: a number is not finite, or the loss is far above the loss of a uniform guess."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ MAX_LOSS_RATIO = 2.0
 
 
 class Diverged(RuntimeError):
-    """The run cannot go on: its loss or gradient norm is not finite, or its loss is too large."""
+    """A run cannot continue, because its loss or gradient norm is not finite or its loss is too large."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -16,12 +16,12 @@ class Diverged(RuntimeError):
 
 
 def max_loss(vocabulary: int) -> float:
-    """The loss in nats above which a run has diverged."""
+    """The loss in nats above which a run counts as diverged."""
     return MAX_LOSS_RATIO * math.log(vocabulary)
 
 
 def divergence_in_training(step: int, loss: float, gradient_norm: float, largest_loss: float) -> Diverged:
-    """The error of a run whose loss or gradient norm went out of range in training step number `step`."""
+    """Make the error for a run whose loss or gradient norm went out of range in training step `step`."""
     return Diverged(
         f"training loss {loss:.4g} nats, gradient norm {gradient_norm:.3g}; expected a loss up to {largest_loss:.4g}",
         step,
@@ -29,11 +29,12 @@ def divergence_in_training(step: int, loss: float, gradient_norm: float, largest
 
 
 def divergence_in_evaluation(row: dict[str, Any], step: int, largest_loss: float) -> Diverged | None:
-    """The error if an evaluation's row of metrics shows a diverged run, else None."""
+    """Return an error if the metrics of an evaluation show that the run has diverged, otherwise None."""
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             return Diverged(f"{key} is {value}", step)
-    # A model that memorized its pool may be bad at everything else. One that is bad at both is ruined and must not be saved.
+    # A model that has memorized its pool may have a high loss on all other text. If its pool loss is high too, the weights are
+    # ruined and must not be saved.
     if min(row["test_loss"], row["pool_loss"]) > largest_loss:
         losses = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
         return Diverged(f"{losses}; expected up to {largest_loss:.4g}", step)

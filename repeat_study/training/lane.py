@@ -1,4 +1,4 @@
-"""One run in training, alone or as one lane of a bundle: its directory, evaluation sets, clock and TensorBoard events."""
+"""A run in training, alone or as a lane of a bundle, with its directory, evaluation sets, clock and TensorBoard events."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,48 +17,48 @@ from repeat_study.training.session import Session
 
 @dataclass
 class Clock:
-    """Seconds that a run has spent, over all of its sessions."""
+    """Seconds that a run has spent on each activity, summed over its sessions."""
 
     train: float = 0.0
     evaluation: float = 0.0
     saving: float = 0.0
 
     def add(self, account: str, seconds: float) -> None:
-        """Add seconds to one of the accounts."""
+        """Add seconds to one of the fields."""
         setattr(self, account, getattr(self, account) + seconds)
 
 
 @dataclass
 class Lane:
-    """A run in training, and everything that is written about it."""
+    """A run in training, with everything that is needed to evaluate and record it."""
 
     run: Run
     directory: RunDirectory
     evaluator: Evaluator
     parent: FinishedParent | None = None
     parent_sha256: str | None = None  # of the parent's weights, if this session started from them
-    previous_rows: list[dict[str, Any]] = field(default_factory=list)  # evaluations before the step it resumes from
+    previous_rows: list[dict[str, Any]] = field(default_factory=list)  # evaluations before this session
     clock: Clock = field(default_factory=Clock)
     tensorboard: TensorBoardWriter | None = None  # on the lead process only
-    watch: RecordWatch | None = None  # of its records; on the lead process only
+    watch: RecordWatch | None = None  # detects altered records; on the lead process only
     failure: Diverged | AlteredRecord | None = None  # once set, nothing more is written about the run
 
     def open_tensorboard(self) -> None:
-        """Start the run's events, with those of the previous rows written again."""
+        """Start a new TensorBoard event file, and write the points of the previous rows to it."""
         rows = [row | timing for row, timing in zip(self.previous_rows, self.directory.timings(), strict=True)]
         heads = heads_of(self.directory, self.previous_rows)
         self.tensorboard = TensorBoardWriter(self.directory.path, self.run, zip(rows, heads, strict=True))
 
 
 def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) -> Lane:
-    """Get a run ready to continue after `step` steps: its parent, its evaluation sets, its records rewound to that step.
+    """Prepare a run to continue after `step` steps: find its parent, prepare its evaluation sets, and rewind its records to that step.
 
-    Raises InputError if the parent is not finished, its weights are damaged, an evaluation set cannot be built, the run was started
-    in another precision, or records are missing.
+    Raises InputError if the parent is not finished or its weights are damaged, if an evaluation set cannot be built, if the run was
+    started in another precision, or if records are missing.
     """
     parent = finished_parent(run, directory.path.parent)
     if parent and not step:
-        parent_weights(parent)  # reads them to find damage here, where an error ends this run only
+        parent_weights(parent)  # raises here if they are damaged, so that the error stops only this run
     lane = Lane(run, directory, evaluator(run, session.store, parent.run if parent else None), parent)
     if session.process_group.is_lead:
         directory.check_precision(precision_name(session.resources))

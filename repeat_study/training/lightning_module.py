@@ -1,4 +1,4 @@
-"""The Lightning module: loss, gradient accumulation, clipping per lane, optimizer, learning rate."""
+"""The Lightning module: loss, gradient accumulation, clipping per lane, optimizer and learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from repeat_study.training.divergence import max_loss
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> float:
-    """Learning rate at a step as a share of its peak: linear warm-up, then a cosine down to `final` at the last step."""
+    """Learning rate at a step as a fraction of its peak: linear warm-up, then cosine decay to `final` at the last step."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -33,28 +33,29 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> fl
 
 @torch.no_grad()
 def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | Tensor) -> Tensor:
-    """Clip each lane's gradient to a norm of `largest_norm`; returns the norms before clipping, shape [lanes].
+    """Clip each lane's gradient to a norm of at most `largest_norm`. Returns the norms before clipping, shape [lanes].
 
-    largest_norm: one number for all lanes, or a tensor of shape [lanes]. A lane's norm covers its own parameters only, so lanes
-    stay independent.
+    largest_norm: one number for all lanes, or a tensor of shape [lanes]. A lane's norm includes only its own parameters, so the
+    lanes stay independent.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
-    # Shape [lanes, parameters], so that each lane's squares are summed in the same order as those of a run alone.
+    # Shape [lanes, parameters], so that each lane's squares are summed in the same order as in a run that trains alone.
     per_parameter = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in local], dim=1)
     norm_l = torch.linalg.vector_norm(per_parameter, dim=1)
     if isinstance(gradients[0], DTensor):
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)  # rounds like torch's number / tensor
+    # The reciprocal and the product round exactly like number / tensor in torch.
+    scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
     return norm_l
 
 
 def same_recipe(runs: Sequence[Run]) -> bool:
-    """Whether runs share learning rate, schedule and weight decay, so that the optimizer can hold their lanes in one tensor."""
+    """Whether all runs have the same learning rate, schedule and weight decay. The optimizer then updates all lanes as one tensor."""
     recipes = {
         (run.learning_rate, run.warmup_fraction, run.final_learning_rate_fraction, run.weight_decay) for run in runs
     }
@@ -62,10 +63,10 @@ def same_recipe(runs: Sequence[Run]) -> bool:
 
 
 class LanguageModeling(lightning.LightningModule):
-    """Next-token prediction on a bundle of runs, one lane each; the loss is the sum over lanes of the mean over tokens.
+    """Next-token prediction for a bundle of runs with one lane each. The loss is the mean over tokens, summed over lanes.
 
-    Optimization is manual in Lightning's sense: one training step is one optimizer step, however many passes it accumulates. So
-    the trainer's step count is the runs' step count on every machine.
+    Lightning's manual optimization is used, so one training step is one optimizer step, no matter how many passes are accumulated. The
+    trainer's step count therefore equals the step count of the runs on every machine.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class LanguageModeling(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run`: for the fields that all of them share
+        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run`: for the fields that all runs share
         self.resources, self.process_group = resources or Resources(), process_group or ProcessGroup()
         self.model = Decoder(
             self.run.shape,
@@ -86,11 +87,11 @@ class LanguageModeling(lightning.LightningModule):
             [run.seed for run in runs],
             self.resources.checkpoint_activations,
         )
-        # Sums since the last evaluation. They stay on the device: reading them at every step would stall a GPU.
+        # Sums since the last evaluation. They stay on the device, because reading them at every step would stall a GPU.
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # Per lane: step, loss and gradient norm when one of them first went out of range; zeros until then.
+        # For each lane, the step at which its loss or gradient norm first went out of range, and both numbers; zeros before that.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("largest_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
@@ -98,7 +99,7 @@ class LanguageModeling(lightning.LightningModule):
         self.summed_steps: Tensor
         self.left_range: Tensor
         self.largest_norm_l: Tensor
-        # The optimizer's tensors, lane by lane; empty if all lanes share a recipe and hence the parameters themselves.
+        # The optimizer's tensors for each lane. Empty if all lanes have the same recipe and the optimizer uses the whole parameters.
         self._lane_tensors: list[list[Tensor]] = []
 
     @property
@@ -108,11 +109,11 @@ class LanguageModeling(lightning.LightningModule):
 
     @property
     def flops_per_token(self) -> int:
-        """FLOPs of forward and backward pass per token of one lane."""
+        """FLOPs of the forward and backward pass per token of one lane."""
         return self.run.shape.training_flops_per_token(self.model.vocabulary, self.run.context)
 
     def configure_model(self) -> None:
-        """Shard and compile the model; Lightning calls this once the device is known."""
+        """Shard and compile the model. Lightning calls this method when the device is known."""
         if (
             self.resources.sharing is Sharing.FSDP
             and self.process_group.world > 1
@@ -121,7 +122,7 @@ class LanguageModeling(lightning.LightningModule):
             assert self.device_mesh is not None
             mesh = self.device_mesh["data_parallel"]
             for module in (*self.model.blocks, self.model):
-                # Split along the second axis: the first one is lanes and may have length 1.
+                # Split along the second axis, because the first one is the lanes axis and may have length 1.
                 fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
             register_fsdp_forward_method(self.model, "residual")
             for block in self.model.blocks:
@@ -130,11 +131,11 @@ class LanguageModeling(lightning.LightningModule):
             self.model.compile_parts()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the identity of the run, or of each lane's run."""
+        """Add the identity of the run to the checkpoint, or the identities of all runs of a bundle."""
         checkpoint["run"] = [run.identity for run in self.runs] if len(self.runs) > 1 else self.run.identity
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
-        """One optimizer step on a batch [lanes, sequences, context + 1]."""
+        """Take one optimizer step on a batch [lanes, sequences, context + 1]."""
         step = self.trainer.global_step
         optimizer: Any = self.optimizers()
         for number, group in enumerate(optimizer.param_groups):
@@ -149,18 +150,18 @@ class LanguageModeling(lightning.LightningModule):
         optimizer.step()
         for parameter in parameters:
             parameter.grad = None
-        # In place: += would assign the buffer again, which costs more than the addition.
+        # Added in place: += would also reassign the buffer, which takes longer than the addition.
         self.loss_sum_l.add_(loss_l)
         self.norm_sum_l.add_(norm_l)
         self.summed_steps.add_(1)
-        # Negated, so that NaN counts as out of range: every comparison with NaN is false.
+        # Comparisons with NaN are false, so NaN counts as out of range because of the negation.
         out_l = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf))
         now = torch.stack([torch.full_like(loss_l, step + 1), loss_l, norm_l], dim=1)
         first_l = out_l & (self.left_range[:, 0] == 0)
         self.left_range.copy_(torch.where(first_l[:, None], now, self.left_range))
 
     def _accumulate(self, batch: Tensor) -> Tensor:
-        """Accumulate gradients over passes of a few sequences each; returns each lane's mean loss, shape [lanes]."""
+        """Accumulate gradients over passes of a few sequences each. Returns each lane's mean loss, shape [lanes]."""
         passes = torch.split(batch, self.resources.micro_sequences or batch.shape[1], dim=1)
         losses_l = []
         for number, sequences in enumerate(passes):
@@ -172,7 +173,7 @@ class LanguageModeling(lightning.LightningModule):
         return sum(losses_l[1:], losses_l[0])
 
     def _exchange_gradients(self, last: bool) -> Any:
-        """A context for one backward pass: processes exchange gradients once per step, in its last pass."""
+        """Context manager for one backward pass. Processes exchange gradients only in the last pass of a step."""
         if isinstance(self.model, FSDPModule):
             self.model.set_requires_gradient_sync(last)
         elif isinstance(strategy := self.trainer.strategy, DDPStrategy) and not last:
@@ -180,7 +181,7 @@ class LanguageModeling(lightning.LightningModule):
         return nullcontext()
 
     def learning_rate(self, step: int, lane: int = 0) -> float:
-        """The learning rate of a lane's optimizer step number `step`, counted from 0."""
+        """Learning rate of a lane at optimizer step `step`, counted from 0."""
         run = self.runs[lane]
         warmup = round(run.warmup_fraction * run.steps)
         return run.learning_rate * learning_rate_factor(step, run.steps, warmup, run.final_learning_rate_fraction)
@@ -192,7 +193,7 @@ class LanguageModeling(lightning.LightningModule):
     def pop_means(self) -> list[dict[str, float | None]]:
         """Mean training loss in nats and mean gradient norm of every lane since the last call; None if there was no step.
 
-        All processes that share the run must call this together.
+        All processes that share the run must call this method together.
         """
         if not self.summed_steps:
             return [{"train_loss": None, "gradient_norm": None} for _ in self.runs]
@@ -203,10 +204,10 @@ class LanguageModeling(lightning.LightningModule):
         return [{"train_loss": loss, "gradient_norm": norm} for loss, norm in zip(loss_l, norm_l, strict=True)]
 
     def configure_optimizers(self) -> AdamW:
-        """AdamW with weight decay on matrices and embeddings only; `training_step` sets the learning rate.
+        """Make AdamW with weight decay on matrices and embeddings only. `training_step` sets the learning rate.
 
-        If lanes differ in their recipe, each gets parameter groups of its own, with slices of the parameters. That is slower on a GPU,
-        which updates one group at a time.
+        If the lanes have different recipes, each lane gets its own parameter groups, which contain slices of the parameters. This is
+        slower on a GPU, which updates one group at a time.
         """
         parameters = self._decayed_first()
         if same_recipe(self.runs):
@@ -224,7 +225,7 @@ class LanguageModeling(lightning.LightningModule):
         return AdamW(groups, lr=self.learning_rate(0), betas=(self.run.beta1, self.run.beta2), fused=True)
 
     def _decayed_first(self) -> list[nn.Parameter]:
-        """All parameters in the order of the optimizer's groups: those with weight decay, then those without."""
+        """All parameters in the order of the optimizer's groups: first those with weight decay, then the others."""
         parameters = list(self.model.parameters())
         decayed = [parameter for parameter in parameters if parameter.dim() == 3]  # [lanes, in, out]
         gains = [parameter for parameter in parameters if parameter.dim() == 2]  # [lanes, width]

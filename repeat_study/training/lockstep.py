@@ -1,4 +1,4 @@
-"""Training the runs of a bundle in lockstep, one lane each, from one step to another with Lightning's trainer."""
+"""Train the runs of a bundle in lockstep, one lane each, from one step to another with Lightning's trainer."""
 
 import logging
 import warnings
@@ -28,15 +28,15 @@ from repeat_study.training.lane import Lane
 from repeat_study.training.lightning_module import LanguageModeling, same_recipe
 from repeat_study.training.session import Session
 
-CORPUS_MEMORY_SHARE = 1 / 8  # largest share of a GPU's free memory that the training split may take
+CORPUS_MEMORY_SHARE = 1 / 8  # maximum share of a GPU's free memory for the training split
 
 Ending = Outcome | Exception
 
 
 def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session) -> dict[str, Ending]:
-    """Train lanes that are all at step `start` up to step `until`; returns by name how the runs that ended did.
+    """Train lanes that are all at step `start` up to step `until`. Returns the outcomes of the runs that have ended, by name.
 
-    A run that reached `until` before its own last step has not ended: it waits there, saved, to be trained on with others.
+    A run that reaches `until` before its own last step has not ended. It is saved and will continue together with other runs.
     """
     resources, runs = session.resources, [lane.run for lane in lanes]
     steps = runs[0].steps
@@ -56,7 +56,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
             trainer = _lightning_trainer(lanes[0], callback, session)
             data = MixtureDataModule(dataset, pin_memory=uses_cuda(resources) and not dataset.on_device)
             checkpoint = lanes[0].directory.checkpoint if start else None
-            with suppress(Diverged, AlteredRecord):  # raised for the last lane; the error is in the lane
+            with suppress(Diverged, AlteredRecord):  # raised if no lane is left; `lane.failure` keeps the error
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         for lane in callback.running:
             if lane.tensorboard and callback.step == steps:
@@ -69,7 +69,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
 
 
 def _record_endings(lanes: Sequence[Lane], callback: RunCallback) -> dict[str, Ending]:
-    """Mark complete runs as done; returns by name how the runs that ended did."""
+    """Mark complete runs as done. Returns the outcomes of the runs that have ended, by name."""
     endings: dict[str, Ending] = {}
     for lane in lanes:
         if lane.failure:
@@ -82,7 +82,7 @@ def _record_endings(lanes: Sequence[Lane], callback: RunCallback) -> dict[str, E
 
 
 def _finish(lane: Lane, evaluated: list[int]) -> Ending:
-    """Mark a run as done, or as failed if its records are not what was written."""
+    """Mark a run as done, or as failed if its records were altered."""
     if not lane.watch:  # not on the lead process
         return Outcome.DONE
     try:
@@ -95,7 +95,7 @@ def _finish(lane: Lane, evaluated: list[int]) -> Ending:
 
 
 def _dataset(runs: Sequence[Run], session: Session) -> MixtureDataset:
-    """The batches of all lanes; on a GPU that has room for the tokens they are assembled there, so that no step waits for the host."""
+    """Make the dataset of all lanes. If the tokens fit on the GPU, batches are assembled there and no step waits for the host."""
     group, tokens = session.process_group, None
     mixtures = [(run.mixture(), run.draw(session.store)) for run in runs]
     if uses_cuda(session.resources) and group.world == 1:
@@ -115,20 +115,20 @@ def _lightning_trainer(lane: Lane, callback: RunCallback, session: Session) -> l
         callbacks=[callback],
         default_root_dir=lane.directory.path,
         logger=False,
-        enable_checkpointing=False,  # RunCallback saves: atomically, and only after the metrics of the same step
+        enable_checkpointing=False,  # RunCallback saves checkpoints, atomically and after the metrics of the same step
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
         use_distributed_sampler=False,
-        # Given explicitly: Lightning would otherwise detect SLURM around a run, and requeue and resume the job by itself.
+        # Without an explicit environment, Lightning would detect a SLURM job, and requeue and resume it by itself.
         plugins=[callback.checkpoint_io, TorchElasticEnvironment() if group.world > 1 else LightningEnvironment()],
         **_placement(resources, group),
     )
 
 
 def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, Any]:
-    """The arguments of Lightning's trainer that say which processes train together, and how."""
+    """Arguments of Lightning's trainer for the processes that share a run."""
     if process_group.world == 1:
         return {"devices": 1}
     if resources.sharing is Sharing.FSDP:
@@ -136,8 +136,8 @@ def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, A
             data_parallel_size=process_group.world, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
     else:
-        # gradient_as_bucket_view: gradients live in the buffers that are exchanged, which saves one copy of them.
-        # broadcast_buffers: buffers are constants, or sums that each process keeps over its own steps.
+        # gradient_as_bucket_view: gradients are views of the communication buffers, which saves a copy of the gradients.
+        # broadcast_buffers: not needed, because buffers are constants or sums that each process keeps for itself.
         strategy = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
     return {"devices": process_group.local_world, "num_nodes": process_group.nodes, "strategy": strategy}
 

@@ -1,4 +1,4 @@
-"""One call that trains a bundle: what it trains with, whom it tells, and what makes it stop."""
+"""The context of one call that trains a bundle: its data, resources and processes, and the functions that report and stop."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from repeat_study.training.store_watch import ADVICE, AlteredStore, StoreWatch
 
 @dataclass(frozen=True)
 class Session:
-    """Shared by all parts of a call of `train_bundle`."""
+    """Everything that is shared during one call of `train_bundle`."""
 
     store: TokenStore
     resources: Resources
@@ -21,14 +21,14 @@ class Session:
     store_watch: StoreWatch
     report: Callable[[Progress], None]  # called at every evaluation
     should_stop: Callable[[], bool]  # called after every step
-    terminated: threading.Event = field(default_factory=threading.Event)  # set by SIGTERM, whenever it arrives
+    terminated: threading.Event = field(default_factory=threading.Event)  # set when SIGTERM arrives
 
     def check_store(self) -> None:
-        """Raise AlteredStore, on every process, if the store was altered since training started."""
+        """Raise AlteredStore on every process if the store was altered after training started."""
         path = self.store_watch.altered()
         if self.process_group.any(path is not None):
             raise AlteredStore(f"{path or self.store.folder}: altered while runs trained on it; {ADVICE}")
 
     def stop_requested(self) -> bool:
-        """Whether the caller or SIGTERM asks this process to stop."""
+        """Whether this process should stop because of `should_stop` or SIGTERM."""
         return self.should_stop() or self.terminated.is_set()

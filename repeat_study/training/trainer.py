@@ -1,10 +1,10 @@
-"""Training runs in their directories, from claiming the directories to recording how each run ended.
+"""Train runs in their directories, from locking the directories to recording how each run ended.
 
-`train_bundle` goes through these steps:
-1. claim: lock the directories, so that no other process trains these runs
-2. find the step that each run's checkpoint has reached
-3. train the runs that are furthest behind until they catch up with the next ones; repeat with all runs that have not ended
-4. return how each run ended
+`train_bundle` takes these steps:
+1. Lock the directories, so that no other process trains these runs.
+2. Find the step of each run's checkpoint.
+3. Train the runs that are furthest behind until they catch up with the next ones. Repeat this until every run has ended.
+4. Return how each run ended.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,12 +40,13 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     resources: Resources | None = None,
 ) -> Outcome:
-    """Train one run to its end in its directory below `study_dir`, resuming from its checkpoint if there is one.
+    """Train one run to its end in its directory under `study_dir`, resuming from its checkpoint if there is one.
 
-    report: called at every evaluation. should_stop: called after every step; once it returns true, or SIGTERM arrives, the state
-    is saved and this function returns. Processes that were started with torchrun's environment variables share the run, and all
-    return the same outcome.
-    Raises InputError if the directory was made by another spec, and any error of training after recording it in failed.json.
+    report: called at every evaluation.
+    should_stop: called after every step. If it returns true, or if SIGTERM arrives, the run is saved and this function returns.
+
+    Processes that were started with torchrun's environment variables share the run, and all of them return the same outcome.
+    Raises InputError if the directory was made by another spec. Any other error is recorded in failed.json and then raised.
     """
     ending = train_bundle([run], store, study_dir, report, should_stop, resources)[run.name]
     if isinstance(ending, Exception):
@@ -61,16 +62,16 @@ def train_bundle(
     should_stop: Callable[[], bool] = lambda: False,
     resources: Resources | None = None,
 ) -> dict[str, Ending]:
-    """Train runs that share a `bundle_key` in lockstep, each in its own directory; returns each run's outcome by name.
+    """Train runs with the same `bundle_key` in lockstep, each in its own directory. Returns each run's outcome by name.
 
-    Runs that are done, or that another process trains, are skipped. A run that diverges is marked failed and returned as Diverged;
-    one whose directory or parent cannot be used is returned as an InputError. Neither stops the others.
-    The arguments are those of `train`. Raises errors that concern all runs, after recording them in every unfinished run.
+    Runs that are done, or that another process is training, are skipped. A run that diverges is marked as failed, and its outcome is
+    the Diverged error. If a run's directory or parent cannot be used, its outcome is the InputError. The other runs continue.
+    The arguments are the same as for `train`. An error that affects all runs is recorded in every unfinished run and then raised.
     """
     resources = resources or Resources()
     session = Session(store, resources, ProcessGroup.from_environment(), StoreWatch(store), report, should_stop)
     directories = {run: RunDirectory(study_dir / run.name) for run in runs}
-    assert len(runs) == 1 or session.process_group.world == 1, "processes can share one run only"
+    assert len(runs) == 1 or session.process_group.world == 1, "several processes can share only one run"
     assert len({bundle_key(run) for run in runs}) == 1, "these runs cannot share a bundle"
     session.process_group.join(uses_cuda(resources))
     try:
@@ -84,25 +85,25 @@ def train_bundle(
 
 @contextmanager
 def claimed(directories: dict[Run, RunDirectory], session: Session) -> Iterator[dict[str, Ending]]:
-    """Keep the directories locked for this call; yields the runs that need or allow no training, with the reason.
+    """Lock the directories in this context. Yields the outcomes of the runs that need no training or cannot be trained, by name.
 
-    The lead process claims; the others get its answer, or FAILED if it raises.
+    The lead process locks the directories and broadcasts these outcomes. If it raises an error, it broadcasts FAILED for all runs.
     """
     endings: dict[str, Ending] = dict.fromkeys((run.name for run in directories), Outcome.FAILED)
     with ExitStack() as locks:
         try:
             if session.process_group.is_lead:
-                answers = {
+                claims = {
                     run.name: _claim(run, directory, session.store, locks) for run, directory in directories.items()
                 }
-                endings = {name: ending for name, ending in answers.items() if ending is not None}
+                endings = {name: ending for name, ending in claims.items() if ending is not None}
         finally:
             endings = session.process_group.broadcast(endings)
         yield endings
 
 
 def _claim(run: Run, directory: RunDirectory, store: TokenStore, locks: ExitStack) -> Ending | None:
-    """Lock a directory until `locks` closes; returns None if its run can be trained, else why not."""
+    """Lock a directory until `locks` closes. Returns None if its run can be trained, otherwise the run's outcome."""
     try:
         directory.make()
         locks.enter_context(exclusive_lock(directory.lock))
@@ -119,7 +120,7 @@ def _claim(run: Run, directory: RunDirectory, store: TokenStore, locks: ExitStac
 
 
 def _train_claimed(directories: dict[Run, RunDirectory], session: Session) -> dict[str, Ending]:
-    """Train until every run has ended, in stages: the runs that are furthest behind go first, and the others join them."""
+    """Train in stages until every run has ended. Each stage trains the runs that are furthest behind until others can join."""
     group = session.process_group
     endings: dict[str, Ending] = {}
     try:
@@ -155,7 +156,7 @@ class Stage:
 
 
 def furthest_behind(steps: dict[Run, int]) -> Stage:
-    """From the step that each run has reached: the runs that are furthest behind, to be trained until the next ones join them."""
+    """Select the runs that are furthest behind, to be trained until the next ones can join. `steps`: each run's current step."""
     start = min(steps.values())
     last = next(iter(steps)).steps
     until = min((step for step in steps.values() if step > start), default=last)
@@ -163,7 +164,7 @@ def furthest_behind(steps: dict[Run, int]) -> Stage:
 
 
 def check_same_step(directory: RunDirectory, step: int, process_group: ProcessGroup) -> None:
-    """Raise InputError if the lead process sees a checkpoint from another step: a node's view of a shared folder can lag."""
+    """Raise InputError if the lead process sees a checkpoint of another step, because a node's view of a shared folder may lag."""
     lead_step = process_group.broadcast(step)
     if lead_step != step:
         raise InputError(
@@ -182,9 +183,9 @@ def _open_lanes(
 def _for_each_run(
     runs: Sequence[Run], function: Callable[[Run], Result], process_group: ProcessGroup
 ) -> tuple[dict[Run, Result], dict[str, Ending]]:
-    """Results of a function by run, and by name the InputErrors of the runs for which it raised one.
+    """Apply a function to each run. Returns its results by run, and the InputErrors that it raised by the run's name.
 
-    Several processes share a run: they raise the error, since the others would wait for the one that has it.
+    If several processes share the run, the error is raised instead, because the other processes would wait for this one.
     """
     results: dict[Run, Result] = {}
     errors: dict[str, Ending] = {}
@@ -202,5 +203,5 @@ def _mark_failed(directories: Sequence[RunDirectory], error: Exception) -> None:
     for directory in directories:
         if directory.status() is Status.DONE:
             continue
-        with suppress(OSError, InputError):  # a full disk must not hide the error that it caused
+        with suppress(OSError, InputError):  # a full disk must not hide the original error
             directory.fail(reason_of(error))

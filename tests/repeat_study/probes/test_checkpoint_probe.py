@@ -108,5 +108,5 @@ def test_a_context_too_short_for_the_probe_is_one_line(
 ) -> None:
     run = runs[0].model_copy(update={"context": 7, "tokens": 7 * 8 * 64})
     train(run, store, tmp_path)
-    with pytest.raises(InputError, match="a context of 7 tokens; the heads probe needs 8 or more"):
+    with pytest.raises(InputError, match="a context of 7 tokens is too short; the heads probe needs 8 or more"):
         probe(load_trained(tmp_path / run.name, data_dir))

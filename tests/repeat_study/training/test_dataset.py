@@ -65,7 +65,7 @@ def test_ranks_together_see_the_steps_of_a_single_process(runs: list[Run], store
     for step in range(0, run.steps, 7):
         together = torch.stack([rank[step][0] for rank in ranks], dim=1).flatten(0, 1)
         assert torch.equal(together, single[step][0])
-    with pytest.raises(ValueError, match="do not divide among 3"):
+    with pytest.raises(ValueError, match="cannot be divided evenly among 3"):
         dataset_of(run, store, 0, 3)
 
 
