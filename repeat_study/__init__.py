@@ -1,6 +1,6 @@
 """Train language models on partly repeated data: studies, models, training, probes and run directories.
 
-For use from Python:
+Usage from Python:
 
     from repeat_study import load_study, mixture_dataset, prepare_study
 
@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: only `mixture_dataset` needs torch, which takes seconds to import."""
+    """Import exported names on first use, because `mixture_dataset` needs torch, which takes seconds to import."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""What a run will cost: FLOPs, time and memory."""
+"""Estimate the FLOPs, time and memory of a run before it is trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,33 +7,38 @@ from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.config.run import Run
 from repeat_study.records.metrics import METRICS
 
-PROBE_CONTEXT = 1_600  # maximum tokens of a probe sequence: 11 copies of a paragraph
-CHUNK_LOGITS = 1 << 27  # logits that the loss holds at once on a GPU
+PROBE_CONTEXT = 1_600  # maximum length of a probe sequence in tokens: 11 copies of a paragraph
+CHUNK_LOGITS = (
+    1 << 27
+)  # logits per chunk of the loss on a GPU; a copy of loss.CHUNK_LOGITS_CUDA that does not import torch
 
-# Everything that is not arithmetic takes a CPU as long as these FLOPs per token. Measured on 2x32, 2x64 and 2x96: the
-# ratios of seconds are then predicted within 2%.
+# Overhead per token on a CPU, converted to FLOPs. Fitted to 2x32, 2x64 and 2x96: with it, the predicted ratios of their
+# training times are within 2% of the measured ones.
 OVERHEAD_FLOPS_PER_TOKEN = 6e5
 PROCESS_START_SECONDS = 8.0  # measured: importing torch and Lightning takes 6 s of CPU time
 RUN_START_SECONDS = 0.5  # measured: 0.1 to 0.4 s from the start of a run to its first evaluation
-EVALUATION_SECONDS = 0.05  # measured on 2x32: the time of an evaluation that reads hardly any tokens
+EVALUATION_SECONDS = 0.05  # measured on 2x32: fixed time per evaluation, in addition to its forward passes
 
 STATE_BYTES = 12  # per parameter: the float32 weight and AdamW's two moments
-GRADIENT_BYTES = 4  # per parameter; FSDP does not split gradients while it accumulates them
+GRADIENT_BYTES = 4  # per parameter; FSDP does not shard gradients while it accumulates them
 CAST_BYTES = 2  # per parameter: the bfloat16 copy that autocast makes for matrix products
 
 
 def run_flops(run: Run, vocabulary: int) -> float:
-    """FLOPs to train a run, without evaluation. vocabulary: of the tokenizer."""
+    """Training FLOPs of a run, excluding evaluation. vocabulary: size of the tokenizer's vocabulary."""
     per_token = run.shape.training_flops_per_token(run.model_vocabulary(vocabulary), run.context)
     return float(per_token) * run.positions * run.context
 
 
 def expected_evaluation_share(run: Run) -> float:
-    """Share of a run's FLOPs that evaluation takes; a forward pass costs a third of training on the same tokens."""
+    """Share of a run's FLOPs that is spent on evaluation.
+
+    A forward pass costs a third of a training step on the same tokens.
+    """
     sizes, shape = run.evaluation, run.shape
     costs = [metric.cost for metric in METRICS if metric.cost]
     probe_sequences: float = sum(cost.sequences for cost in costs)
-    # An ablation needs one pass of the intact model and, for each head, half of the layers on average.
+    # The ablation probe runs the intact model once. For each head it reruns half of the layers on average.
     probe_sequences += sum(cost.sequences_per_head for cost in costs) * (1 + shape.layers * shape.heads / 2)
     test_sequences = sizes.test_sequences * (1 + len(run.further_tests))
     if run.parent:  # the parent's test set, pool and unique stream are evaluated too
@@ -45,16 +50,17 @@ def expected_evaluation_share(run: Run) -> float:
 
 
 def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
-    """Bytes per token that a bfloat16 training step keeps for the backward pass, without the loss.
+    """Bytes per token that a bfloat16 training step saves for the backward pass, excluding the loss.
 
-    Per block: the float32 residual stream before each norm (4·d_model); the inputs of the matrix products (2 bytes each);
-    queries, keys, values and mixed values (2 bytes each) with a float32 log-sum-exp per head; and the MLP's activations.
-    Checkpointed: the residual stream before each block, and the activations of the one block that is being recomputed.
+    Each block saves the float32 residual stream before each norm (4·d_model), the inputs of its matrix products (2 bytes
+    each), the queries, keys, values and head outputs (2 bytes each), a float32 log-sum-exp per head, and the activations
+    of the MLP. With `checkpointed`, only the residual stream before each block is saved, and the activations of one block
+    exist while it is recomputed.
     """
     d, inner, width = shape.d_model, shape.heads * shape.d_head, shape.mlp_width
     if shape.style is Style.QWEN:
-        # RMSNorm also keeps its normalized input, in float32 for queries and keys. SwiGLU keeps both branches, the
-        # activation of the gate and their product.
+        # RMSNorm also saves its normalized input, in float32 for queries and keys. SwiGLU saves both branches, the
+        # activation of the gate and the product.
         attention = 8 * d + 2 * 2 * d + 4 * 4 * inner + 5 * 2 * inner + 20 * shape.heads
         mlp = 8 * d + 2 * d + 4 * 2 * width
     else:
@@ -66,7 +72,7 @@ def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of device memory that training needs at the same time, not counting the workspaces of kernels."""
+    """Peak device memory of training in bytes, excluding the workspaces of kernels."""
 
     state: int
     activations: int
@@ -74,18 +80,18 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """State, activations and loss."""
+        """Sum of state, activations and loss."""
         return self.state + self.activations + self.loss
 
 
 def training_memory(
     shape: Shape, vocabulary: int, context: int, sequences: int, checkpointed: bool, sharded_over: int = 1
 ) -> Memory:
-    """Memory of one process that trains in bfloat16.
+    """Estimate the device memory of one process that trains in bfloat16.
 
-    sequences: number in one forward pass. sharded_over: number of processes that split the weights and optimizer state.
-    The loss holds one chunk of logits three times (bfloat16, float32 and bfloat16 gradient), the float32 gradient of the
-    unembedding, and its inputs with their gradients.
+    sequences: sequences per forward pass. sharded_over: number of processes among which FSDP shards the weights and
+    optimizer state. The loss needs memory for one chunk of logits in bfloat16 and float32, the bfloat16 gradient of these
+    logits, the float32 gradient of the unembedding, and the inputs of the loss with their gradients.
     """
     parameters = shape.parameters_total(vocabulary)
     tokens = sequences * context
@@ -98,15 +104,15 @@ def training_memory(
 
 
 def relative_time(run: Run) -> float:
-    """Time of a run on one core in FLOPs, for ordering runs and estimating the time left."""
+    """Training time of a run on one CPU core, in units of FLOPs; used to order runs and to estimate the time left."""
     per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + OVERHEAD_FLOPS_PER_TOKEN
     return per_token * run.positions * run.context
 
 
 def local_seconds(runs: Sequence[Run], vocabulary: int, speed: float, processes: int) -> float:
-    """Estimated seconds to train and evaluate runs in CPU processes that share them, including start-up.
+    """Estimate how many seconds parallel CPU processes need to train and evaluate runs, including start-up.
 
-    vocabulary: of the tokenizer. speed: FLOP/s of one process.
+    vocabulary: size of the tokenizer's vocabulary. speed: FLOP/s per process.
     """
     if not runs:
         return 0.0

@@ -1,10 +1,10 @@
-"""How counts, durations and sizes are written on the console, in tables and in sentences."""
+"""Format counts, durations and sizes for the console, tables and reports."""
 
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def short_count(value: float) -> str:
-    """A count of parameters or tokens with three digits and a letter: 24.6k, 1.57M, 100B."""
+    """Format a count with three significant digits and the letter of its unit: 24.6k, 1.57M, 100B."""
     for unit, letter in UNITS:
         if value >= 0.9995 * unit:  # 999,600 is 1M, not 1e+03k
             return f"{value / unit:.3g}{letter}"
@@ -12,12 +12,12 @@ def short_count(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """1 run, 2 runs, 2 processes."""
+    """Format a count with its noun: 1 run, 2 runs, 2 processes."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in at most two units: 0.02 s, 42 s, 7 min, 3 h 20 min, 12 days, 20,000 years."""
+    """Format seconds in one or two units: 0.02 s, 42 s, 7 min, 3 h 20 min, 12 days, 20,000 years."""
     if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.2g} s"
     minutes = round(seconds / 60)
@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def byte_size(count: float) -> str:
-    """Bytes with three digits at most: 24.1 MB, 1.52 GB."""
+    """Format a number of bytes with three significant digits: 24.1 MB, 1.52 GB."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= 0.9995 * unit:
             return f"{count / unit:.3g} {name}"

@@ -1,4 +1,4 @@
-"""A study with its data on disk: token store, further test sets, and the same for the study of its parents."""
+"""Prepare the data of a study and of its ancestors: token stores and additional test sets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,43 +20,44 @@ from repeat_study.records.run_directory import final_test_losses
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """A study whose data is on disk, so that its runs have their final identities and can be trained."""
+    """A study whose data is on disk. Its runs have their final identities and can be trained."""
 
     study: Study
     store: TokenStore
     further_tests: tuple[FurtherTest, ...]
-    parent: "PreparedStudy | None"  # the study whose runs this one starts from
+    parent: "PreparedStudy | None"  # the study that [finetune] selects parents from
 
     def runs(self, runs_dir: Path) -> list[Run]:
-        """All runs of the study; `runs_dir` holds a folder for each study.
+        """All runs of the study. `runs_dir` contains one folder per study.
 
-        Raises InputError for a bad point of the grid, and ParentNotKnown if a parent depends on unfinished runs.
+        Raises InputError if a grid point is invalid, and ParentNotKnown if a parent depends on unfinished runs.
         """
         return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def known_runs(self, runs_dir: Path) -> KnownRuns:
-        """Like `runs`, but a point whose parent is not known yet is listed in `waiting` and raises nothing."""
+        """Like `runs`, but points whose parent is not known yet are listed in `waiting` instead of raising an error."""
         return self.study.known_runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def check(self) -> None:
-        """Check that the data suffices for every run and that no test document is in a training split.
+        """Check that every run has enough data and that no test document is in a training split.
 
-        The training splits of ancestors count too. Raises InputError also if there is no text for the copying probe.
+        The training splits of ancestors are checked too. Raises InputError if a check fails, or if
+        `evaluation.copying_text` is unsuitable for the copying probe.
         """
         test_stores = {test.name: find_store(self.store.folder.parent, test.fingerprint) for test in self.further_tests}
         for name, test_store in test_stores.items():
             for ancestor in self.lineage:
                 require_disjoint(test_store, ancestor.store, f"evaluate, {name}")
         for ancestor in self.lineage[:-1]:
-            require_disjoint(self.store, ancestor.store, f"data of {self.study.name}, its test split")
-            require_disjoint(ancestor.store, self.store, f"data of {ancestor.study.name}, its test split")
+            require_disjoint(self.store, ancestor.store, f"test split of {self.study.name}")
+            require_disjoint(ancestor.store, self.store, f"test split of {ancestor.study.name}")
         for run in self.study.runs(self.store.fingerprint):
             run.draw(self.store)
             for name, test_store in test_stores.items():
                 if not test_store.sequences_in("test", run.context):
                     raise InputError(
-                        f"evaluate, {name}: the test set has {test_store.test.size} tokens, less than one sequence of"
-                        f" {run.context} and its target; give more text or a larger max_tokens"
+                        f"evaluate, {name}: the test set has {test_store.test.size} tokens, too few for one sequence of"
+                        f" {run.context} tokens and its target; provide more text or increase max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
             from repeat_study.probes.copying import copying_probe
@@ -64,21 +65,22 @@ class PreparedStudy:
             copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
 
     def parents(self, runs_dir: Path) -> Parents | None:
-        """The runs that parents are selected from, with the losses of the finished ones; None without [finetune]."""
+        """The candidate parents and the losses of the finished ones; None if the study has no [finetune] table."""
         if not self.parent:
             return None
         name, runs = self.parent.study.name, self.parent.known_runs(runs_dir).runs
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
-        """Runs of the parents' study that must finish before all runs of this study can start."""
+        """Runs of the parent study that must finish before every run of this study can start."""
         parents = self.parents(runs_dir)
         return self.study.parents_needed(parents) if parents else []
 
     def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
-        """Each ancestor, the oldest first, with its runs that must finish before this study can start.
+        """Yield each ancestor study, oldest first, with the list of its runs that must finish before its child can start.
 
-        Lazy, because the losses of one ancestor's runs can decide which runs of the next one are needed.
+        This is a generator because the losses of one ancestor's runs can determine which runs of the next ancestor are
+        needed.
         """
         if self.parent:
             yield from self.parent.ancestors(runs_dir)
@@ -86,14 +88,14 @@ class PreparedStudy:
 
     @cached_property
     def lineage(self) -> "list[PreparedStudy]":
-        """This study and its ancestors, the oldest first."""
+        """This study and its ancestors, oldest first."""
         return [*(self.parent.lineage if self.parent else []), self]
 
 
 def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> PreparedStudy:
-    """Build the stores that do not exist yet, and check that no test document is in a training split.
+    """Build missing token stores, and check the data of the study and its ancestors.
 
-    Raises InputError as `data_prep.prepare.prepare` and `PreparedStudy.check` do.
+    Raises InputError if a store cannot be built or if `PreparedStudy.check` fails.
     """
     prepared = _with_stores(study, lambda data: prepare(data, data_dir, progress))
     for ancestor in prepared.lineage:
@@ -102,7 +104,7 @@ def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what
 
 
 def open_study(study: Study, data_dir: Path) -> PreparedStudy:
-    """Open existing stores; InputError if one is missing."""
+    """Open existing token stores. Raises InputError if one is missing."""
     return _with_stores(study, lambda data: TokenStore(data_dir / data.store_name))
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints: the files a run saves and reads back, the lanes of a bundle's checkpoint, and starting from a finished parent."""
+"""Save and load checkpoints, split and merge their lanes, and load the weights of finished parents."""

@@ -1,7 +1,8 @@
-"""The checksum inside a checkpoint file, which tells whether any bit of the file has changed.
+"""Add a checksum to a checkpoint file, and verify it.
 
-torch writes zip files and ignores their CRC-32 when it reads them, so it does not notice flipped bits. `seal` adds the SHA-256 of
-the file as the zip's comment: checksum and weights are replaced together, and torch.load still reads the file.
+torch.save writes zip files, but torch.load does not verify their CRC-32, so it does not detect flipped bits. `seal` stores the
+SHA-256 of the file in the comment of the zip file. The checksum and the weights are therefore replaced together, and torch.load
+can still read the file.
 """
 
 import hashlib
@@ -10,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 LABEL = b"sha256:"
-COMMENT_BYTES = len(LABEL) + 64  # with the hash as hex
-EMPTY_COMMENT = b"\0\0"  # the comment's length, with which a zip file without one ends
+COMMENT_BYTES = len(LABEL) + 64  # including the hash in hex
+EMPTY_COMMENT = b"\0\0"  # the last bytes of a zip file without a comment: the length of the comment
 BLOCK_BYTES = 1 << 20
 
 
@@ -20,7 +21,7 @@ class DamagedFile(ValueError):
 
 
 def seal(path: Path) -> None:
-    """Add its checksum to a file that torch.save wrote. Reading it again takes about a second per GB."""
+    """Add a checksum to a file written by torch.save. Computing it takes about a second per GB."""
     with path.open("r+b") as file:
         file.seek(-len(EMPTY_COMMENT), 2)
         assert file.read() == EMPTY_COMMENT, f"{path}: not a zip file without a comment"
@@ -31,10 +32,10 @@ def seal(path: Path) -> None:
 
 
 def check_checksum(path: Path) -> None:
-    """Compare a file with the checksum inside it.
+    """Verify a file against the checksum inside it.
 
-    A file that an earlier version wrote has none; its zip records are compared with their CRC-32 instead.
-    Raises DamagedFile if they differ, and errors of zipfile if it is no zip file.
+    Files written by earlier versions contain no checksum; for these, the CRC-32 of every zip record is verified instead.
+    Raises DamagedFile if the verification fails, and errors of zipfile if the file is not a zip file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -1,12 +1,12 @@
-"""The checkpoint files of one run: what is in them, and how they are written, read and verified.
+"""Write, read and verify the checkpoint files of a run.
 
 last.ckpt       Lightning's checkpoint, for resuming: `global_step`; `state_dict` with the decoder's weights under "model." and the
                 buffers of the Lightning module; `optimizer_states`; `callbacks` with the seconds spent so far; and `run`, the identity
                 of the run it belongs to
 step-*.pt       weights kept for probing: `step`, `run`, and `model`, the decoder's state_dict
 
-Tensors keep their lanes axis, which has length 1 here: a checkpoint belongs to one run, whichever bundle trained it.
-Every file ends with its own checksum, see `checkpoints.checksum`.
+Tensors keep their lanes axis, which has length 1 here, because a checkpoint belongs to one run even if a bundle trained it.
+Every file ends with its own checksum; see `checkpoints.checksum`.
 """
 
 import errno
@@ -30,39 +30,39 @@ from repeat_study.records.run_directory import RunDirectory
 
 Checkpoint = dict[str, Any]
 Weights = dict[str, Tensor]
-LEAST_FREE_BYTES = 1 << 20  # with less than this a disk counts as full
-MODEL_PREFIX = "model."  # of the decoder's weights in the Lightning module's state_dict
+MIN_FREE_BYTES = 1 << 20  # a disk with less free space counts as full
+MODEL_PREFIX = "model."  # of the keys of the decoder's weights in the Lightning module's state_dict
 
 
 def checkpointed_step(run: Run, directory: RunDirectory) -> int:
-    """Number of steps in the run's last checkpoint, 0 if it has none.
+    """The step of the run's last checkpoint; 0 if there is none.
 
     Raises InputError if the file is damaged or belongs to another run.
     """
     path = directory.checkpoint
     if not path.is_file():
         return 0
-    advice = "delete it to train the run from its start"
+    advice = "delete it to train the run from the beginning"
     try:
         check_checksum(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step, identity = int(content["global_step"]), content["run"]
-    except Exception as error:  # torch raises almost anything on a damaged file
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise InputError(f"{path}: damaged ({_damage(error)}); {advice}") from error
     if identity != run.identity:
-        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}); {advice}")
+        raise InputError(f"{path}: belongs to another spec ({identity[:8]}); {advice}")
     return step
 
 
 def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
-    """Step and decoder weights from last.ckpt or step-*.pt.
+    """Read the step and the decoder's weights from last.ckpt or step-*.pt.
 
     Raises InputError if the file is missing, damaged or belongs to another run.
     """
     if not path.is_file():
         kept = sorted(int(file.stem.removeprefix("step-")) for file in path.parent.glob("step-*.pt"))
-        available = f"kept are the steps {', '.join(map(str, kept))}" if kept else "no other step's weights were kept"
-        raise InputError(f"{path}: no such checkpoint; {available}; `run --keep-checkpoints` keeps them")
+        available = f"weights of steps {', '.join(map(str, kept))} were kept" if kept else "no other weights were kept"
+        raise InputError(f"{path}: no such checkpoint; {available}; to keep more, use `run --keep-checkpoints`")
     try:
         check_checksum(path)
         content: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,38 +71,43 @@ def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
         else:
             step, weights = int(content["global_step"]), decoder_weights(content["state_dict"])
         identity = content["run"]
-    except Exception as error:  # torch raises almost anything on a damaged file
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise InputError(f"{path}: damaged ({_damage(error)}), or not a checkpoint of this version") from error
     if identity != run.identity:
-        raise InputError(f"{path}: a checkpoint of another spec ({identity[:8]}) than the spec.json of its run")
+        raise InputError(f"{path}: belongs to another spec ({identity[:8]}) than the spec.json of its run")
     return step, weights
 
 
 def _damage(error: Exception) -> str:
-    """What is wrong with a file, from the error of reading it: torch's own messages fill a page."""
+    """Describe briefly why a file could not be read. The messages of torch's own errors fill a page."""
     return str(error) if isinstance(error, DamagedFile) else type(error).__name__
 
 
 def decoder_weights(state_dict: Weights) -> Weights:
-    """The decoder's state_dict, taken from the Lightning module's."""
+    """The decoder's state_dict, extracted from the Lightning module's state_dict."""
     return {key.removeprefix(MODEL_PREFIX): value for key, value in state_dict.items() if key.startswith(MODEL_PREFIX)}
 
 
 def load_weights(model: Decoder, weights: Weights, path: Path, name: str) -> None:
-    """Copy weights read from `path` into a model of size `name`; InputError if shape or vocabulary differ."""
+    """Copy weights that were read from `path` into a model of size `name`.
+
+    Raises InputError if the weights do not fit the model.
+    """
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path}: not weights of a {name} with a vocabulary of {model.vocabulary}") from error
+        raise InputError(
+            f"{path}: weights do not fit a {name} model with a vocabulary of {model.vocabulary}"
+        ) from error
 
 
 def scratch_file(directory: RunDirectory) -> Path:
-    """Where a checkpoint is written before it replaces the previous one."""
+    """The file that a checkpoint is written to before it replaces the previous one."""
     return directory.checkpoint.with_suffix(".tmp")
 
 
 def write_scratch(directory: RunDirectory, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to the scratch file. Raises InputError if the disk is full."""
+    """Write a checkpoint to the scratch file. Raises InputError if the file cannot be written."""
     with writing(directory.checkpoint, directory):
         torch.save(checkpoint, scratch_file(directory))
 
@@ -114,21 +119,21 @@ def writing(path: Path, directory: RunDirectory) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "torch could not write it (over quota?)"
-        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES:
-            reason = os.strerror(errno.ENOSPC)  # torch does not pass it on
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < MIN_FREE_BYTES:
+            reason = os.strerror(errno.ENOSPC)  # torch does not report this reason
         scratch_file(directory).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {reason}") from error
 
 
 def replace_checkpoint(directory: RunDirectory) -> None:
-    """Add the checksum to the finished scratch file and put it in the place of last.ckpt, in one step."""
+    """Add the checksum to the scratch file, then atomically replace last.ckpt with it."""
     with writing(directory.checkpoint, directory):
         seal(scratch_file(directory))
         replace_durably(scratch_file(directory), directory.checkpoint)
 
 
 def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights) -> None:
-    """Write the decoder's weights after `step` steps to a file that later checkpoints leave alone, atomically."""
+    """Atomically write the decoder's weights after `step` steps to step-*.pt, which later checkpoints do not replace."""
     scratch, path = scratch_file(directory), directory.weights_at(step)
     with writing(path, directory):
         torch.save({"step": step, "run": run.identity, "model": weights}, scratch)
@@ -137,7 +142,7 @@ def keep_weights(directory: RunDirectory, run: Run, step: int, weights: Weights)
 
 
 def weights_sha256(weights: Weights) -> str:
-    """SHA-256 over names and values of all weights, in order of name, as hex."""
+    """SHA-256 of the names and values of all weights, sorted by name, in hex."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())

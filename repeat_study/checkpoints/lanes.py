@@ -1,7 +1,6 @@
-"""Splitting the checkpoint of a bundle into one checkpoint per run, and merging those into a bundle's again.
+"""Split the checkpoint of a bundle into one checkpoint per run, and merge the checkpoints of runs into that of a bundle.
 
-A checkpoint file belongs to one run, whichever bundle wrote it, so a run that was started in one bundle can be resumed in another
-one, or alone.
+A checkpoint file always belongs to one run, so a run that was started in one bundle can resume in another bundle or alone.
 """
 
 from collections.abc import Sequence
@@ -16,28 +15,32 @@ from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, write
 from repeat_study.records.run_directory import RunDirectory
 
 GROUPS_PER_RECIPE = 2  # optimizer parameter groups: with weight decay and without
-SHARED_BUFFER = "summed_steps"  # the only number in the module's state that lanes share
+SHARED_BUFFER = "summed_steps"  # the only buffer that all lanes share
 UNSTACKED_BUFFER = "left_range"  # has no lanes axis in the checkpoint of a single run
 
 
 class LaneCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin for reading and writing checkpoints: one file per lane.
+    """Lightning plugin that reads and writes one checkpoint file per lane.
 
-    It writes straight to the run directories. Lightning's own plugin makes a second copy in memory and a third one in /tmp.
+    It writes directly to the run directories. Lightning's own plugin makes a second copy in memory and a third one in /tmp.
     """
 
     def __init__(self, directories: Sequence[RunDirectory], same_recipe: bool) -> None:
-        """`directories`: of the run in each lane; `same_recipe`: whether the optimizer holds all lanes in one tensor."""
+        """Create the plugin.
+
+        directories: the run directory of each lane. same_recipe: whether all lanes have the same optimizer settings, in
+        which case the optimizer stores all lanes of a parameter in one tensor.
+        """
         super().__init__()
         self.directories, self.same_recipe = directories, same_recipe
         self.dropped: set[int] = set()
 
     def drop(self, lane: int) -> None:
-        """Write no more checkpoints for a lane, so that its last good one stays."""
+        """Stop writing checkpoints for a lane, which preserves its last good checkpoint."""
         self.dropped.add(lane)
 
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any | None = None) -> None:
-        """Write every lane to a scratch file, then put all of these in place. Lightning's `path` is not used."""
+        """Write every lane to a scratch file, then replace all checkpoints. Lightning's `path` is ignored."""
         lanes = len(self.directories)
         kept = [(lane, directory) for lane, directory in enumerate(self.directories) if lane not in self.dropped]
         for lane, directory in kept:
@@ -46,20 +49,20 @@ class LaneCheckpointIO(TorchCheckpointIO):
             replace_checkpoint(directory)
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> Checkpoint:
-        """The bundle's checkpoint, merged from the files of its lanes. Lightning's `path` is not used."""
+        """The bundle's checkpoint, merged from the files of its lanes. Lightning's `path` is ignored."""
         load = super().load_checkpoint
         return merge_lanes([load(run.checkpoint, *arguments, **options) for run in self.directories], self.same_recipe)
 
 
 def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
-    """The checkpoint of the run in one lane of a bundle of `lanes`."""
+    """Extract the checkpoint of one run from the checkpoint of a bundle with `lanes` lanes."""
 
     def select(name: str, value: Tensor) -> Tensor:
         if name == SHARED_BUFFER:
             return value
         if name == UNSTACKED_BUFFER:
             return value[lane].clone()
-        # Cloned: torch.save would write the whole tensor behind a slice.
+        # Clone the slice, because torch.save would write the whole tensor that it is a view of.
         return value[lane : lane + 1].clone() if lanes > 1 else value
 
     replaced: Checkpoint = {
@@ -76,7 +79,10 @@ def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
 
 
 def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpoint:
-    """The checkpoint of a bundle from those of its runs, which are all of one step; `same_recipe` as in LaneCheckpointIO."""
+    """Merge the checkpoints of runs at the same step into the checkpoint of a bundle.
+
+    same_recipe: as in LaneCheckpointIO.
+    """
     first, lanes = checkpoints[0], len(checkpoints)
     states = [checkpoint["state_dict"] for checkpoint in checkpoints]
 
@@ -115,7 +121,7 @@ def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
 
 
 def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """One optimizer whose tensors hold all lanes."""
+    """The state of one optimizer that stores all lanes of a parameter in one tensor."""
 
     def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]
@@ -129,7 +135,7 @@ def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _list_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """One optimizer that holds each lane's tensors by themselves, lane after lane."""
+    """The state of one optimizer that stores separate tensors for each lane, lane after lane."""
     per_lane = len(optimizers[0]["state"])
     return {
         "state": {

@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that starts from the last weights of a finished run, its parent."""
+"""Load the final weights of a parent, the finished run that a fine-tuned run starts from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,17 @@ from repeat_study.records.run_directory import RunDirectory, Status
 
 @dataclass(frozen=True)
 class FinishedParent:
-    """A run that was trained to its end, and the directory that holds its weights."""
+    """A finished run and the directory that contains its weights."""
 
     run: Run
     directory: RunDirectory
 
 
 def finished_parent(run: Run, study_dir: Path) -> FinishedParent | None:
-    """The run's parent, None if the run starts from scratch. Parents are looked up in their study's folder, next to `study_dir`.
+    """The run's parent; None if the run starts from scratch.
 
-    Raises InputError if the parent is not finished, or if its directory holds another run.
+    The parent is looked up in the folder of its study, which is next to `study_dir`. Raises InputError if the parent is not
+    finished or if its directory contains another run.
     """
     if not run.parent:
         return None
@@ -30,37 +31,38 @@ def finished_parent(run: Run, study_dir: Path) -> FinishedParent | None:
     if (status := directory.status()) is not Status.DONE:
         reason = f", {directory.failure()}" if status is Status.FAILED else ""
         raise InputError(
-            f"{directory.path}: the parent of {run.label} is not finished ({status}{reason}); `repeat-study run` and `sweep` of"
-            f" {run.parent.study} train it"
+            f"{directory.path}: the parent of {run.label} is not finished ({status}{reason}); to train it, use"
+            f" `repeat-study run` or `sweep` with the study {run.parent.study}"
         )
     parent = recorded_run(directory)
     if parent.identity != run.parent.identity:
         raise InputError(
-            f"{directory.spec}: another run ({parent.identity[:8]}) than the parent of {run.label} ({run.parent.identity[:8]})"
+            f"{directory.spec}: belongs to the run {parent.identity[:8]}, but the parent of {run.label} is"
+            f" {run.parent.identity[:8]}"
         )
     return FinishedParent(parent, directory)
 
 
 def parent_weights(parent: FinishedParent) -> Weights:
-    """The parent's last weights. Raises InputError if they are missing, damaged, or not from the parent's last step."""
+    """The parent's final weights. Raises InputError if they are missing, damaged, or not from the parent's last step."""
     path = parent.directory.checkpoint
     step, weights = read_weights(path, parent.run)
     if step != parent.run.steps:
-        raise InputError(f"{path}: of step {step}; the parent's last step is {parent.run.steps}")
+        raise InputError(f"{path}: weights of step {step} found, but the parent's last step is {parent.run.steps}")
     return weights
 
 
 def load_parent_weights(model: Decoder, parent: FinishedParent, lane: int = 0) -> str:
-    """Copy the parent's last weights into one lane of an untrained model; returns their SHA-256.
+    """Copy the parent's final weights into one lane of an untrained model, and return their SHA-256.
 
-    Raises InputError as `parent_weights` does, and if the weights have another shape.
+    Raises InputError as `parent_weights` does, and if the weights do not fit the model.
     """
     weights, state = parent_weights(parent), model.state_dict()
     if {name: value.shape[1:] for name, value in weights.items()} != {
         name: value.shape[1:] for name, value in state.items()
     }:
         path, size = parent.directory.checkpoint, parent.run.model
-        raise InputError(f"{path}: not weights of a {size} with a vocabulary of {model.vocabulary}")
+        raise InputError(f"{path}: weights do not fit a {size} model with a vocabulary of {model.vocabulary}")
     for name, value in weights.items():
         state[name][lane] = value[0]
     return weights_sha256(weights)

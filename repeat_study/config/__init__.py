@@ -1,1 +1,1 @@
-"""The specs of a study: its runs and their identities, parents, resources and model sizes."""
+"""Study files and the specs that they declare: runs, parents, resources and model sizes."""

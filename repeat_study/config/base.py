@@ -1,4 +1,4 @@
-"""The base of all specs, and one-line messages for invalid ones."""
+"""The base class of all specs, and one-line error messages for invalid ones."""
 
 import difflib
 from typing import Any, ClassVar, TypeVar, get_args
@@ -9,10 +9,10 @@ from data_prep.errors import InputError
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, without type coercion; unknown keys are errors."""
+    """Base class of all specs. Specs are frozen, do not coerce types and reject unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    internal_fields: ClassVar[frozenset[str]] = frozenset()  # filled in by the program; a study file may not name them
+    internal_fields: ClassVar[frozenset[str]] = frozenset()  # set by the program; not allowed in a study file
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -30,7 +30,7 @@ def validated(spec_type: type[SpecType], values: dict[str, Any], prefix: str) ->
 
 
 def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str:
-    """Location, problem and accepted values of the first error."""
+    """Describe the first error: its location, the problem and the accepted values."""
     first = error.errors()[0]
     location = prefix + ".".join(map(str, first["loc"]))
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
@@ -53,7 +53,7 @@ def _keys_at(spec_type: type[BaseModel], location: tuple[int | str, ...]) -> set
     """Keys that a study file may use in the table at `location`."""
     tables = [spec_type]
     for key in location:
-        if len(tables) > 1:  # a union, such as the kinds of a source: the key is the tag that chooses one of them
+        if len(tables) > 1:  # a union, such as the kinds of a source: the key is the tag that selects one of them
             tables = [table for table in tables if table.model_fields["kind"].default == key]
         elif not isinstance(key, int):
             tables = _tables_in(tables[0].model_fields[key].annotation) or tables

@@ -1,4 +1,4 @@
-"""From the `[[grid]]` tables of a study to its runs."""
+"""Expand the `[[grid]]` tables of a study into its runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,61 +11,61 @@ from repeat_study.config.base import validated
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
 
-MOST_POINTS = 10_000  # of one study; it takes seconds to list more, and no one reads the list
+MAX_POINTS = 10_000  # per study; listing more takes seconds, and nobody reads such a list
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a grid: a value for each key of its table, the parent aside."""
+    """One point of the grid: a value for each axis of its table. The parent is stored separately."""
 
-    where: str  # prefix of error messages, e.g. `grid.0.`
+    prefix: str  # of error messages, e.g. `grid.0.`
     values: dict[str, Any]
     parent: Any = SCRATCH  # selects the run to start from
 
     def located(self, error: InputError) -> InputError:
-        """The same error about the parent, with the location of this point."""
-        return type(error)(f"{self.where}parent: {error}")
+        """A copy of an error about the parent whose message starts with the location of this point."""
+        return type(error)(f"{self.prefix}parent: {error}")
 
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """The runs of a grid whose parent is known, and one line for each point that still waits for its parent."""
+    """The runs of a grid whose parent is known, and a message for each point whose parent is not known yet."""
 
     runs: list[Run]
     waiting: list[str]
 
 
 def axis_values(value: Any) -> list[Any]:
-    """The values of one key of a `[[grid]]` table, which may also be a single value."""
+    """The values of one axis of a `[[grid]]` table, where a single value stands for a list with one element."""
     return value if isinstance(value, list) else [value]
 
 
 def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[Point]:
-    """All points of the grid, in the order of the file; every table is the product of its lists.
+    """All points of the grid in file order. Every table contributes the product of its lists.
 
-    Raises InputError for an empty list, for a key that is not an axis, for a `parent` unless `allow_parents`, and for more
-    than MOST_POINTS points.
+    Raises InputError for an empty list, for a key that is not an axis, for more than MAX_POINTS points, and for a `parent`
+    if `allow_parents` is false.
     """
     points: list[Point] = []
     tables = list(tables)
     count = sum(prod(len(axis_values(value)) for value in table.values()) for table in tables)
-    if count > MOST_POINTS:
-        raise InputError(f"grid: {count:,} points; expected up to {MOST_POINTS:,}")
+    if count > MAX_POINTS:
+        raise InputError(f"grid: {count:,} points found; expected at most {MAX_POINTS:,}")
     for number, table in enumerate(tables):
-        where = f"grid.{number}."
+        prefix = f"grid.{number}."
         axes = {key: axis_values(value) for key, value in table.items()}
         if "parent" in axes and not allow_parents:
-            raise InputError(f"{where}parent: runs can only have parents in a study with a [finetune] table")
+            raise InputError(f"{prefix}parent: runs can only have parents in a study with a [finetune] table")
         for internal in Run.internal_fields & axes.keys():
             accepted = ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields))
-            raise InputError(f"{where}{internal}: not an axis; expected {accepted}")
+            raise InputError(f"{prefix}{internal}: not an axis; expected {accepted}")
         for key, values in axes.items():
             if not values:
-                raise InputError(f"{where}{key}: an empty list; give at least one value")
+                raise InputError(f"{prefix}{key}: empty list; expected at least one value")
         for combination in product(*axes.values()):
             point = dict(zip(axes, combination, strict=True))
             parent = point.pop("parent", SCRATCH)
-            points.append(Point(where, point, parent))
+            points.append(Point(prefix, point, parent))
     return points
 
 
@@ -76,16 +76,16 @@ def known_runs(
     finetune: FineTune | None,
     parents: Parents | None,
 ) -> KnownRuns:
-    """The runs at these points, each once and in order.
+    """The runs at these points, in order and without duplicates.
 
-    shared: fields that all runs have. models: fields that runs of one model size have instead. A point's own values
-    override both. parents: candidates for the parents; None if no run has one. Raises InputError for a bad point.
+    shared: values for all runs. models: values for one model size, which override `shared`. The values of a point override
+    both. parents: the candidate parents; None if no run has a parent. Raises InputError if a point is invalid.
     """
     runs: dict[Run, None] = {}
     waiting: list[str] = []
     for point in points:
         values = shared | models.get(str(point.values.get("model")), {}) | point.values
-        run = validated(Run, values, point.where)
+        run = validated(Run, values, point.prefix)
         try:
             choice = parents.choose(point.parent, run.model, run.seed) if parents else None
         except ParentNotKnown as error:
@@ -95,14 +95,17 @@ def known_runs(
             raise point.located(error) from error
         if choice:
             assert finetune
-            _check_parent(run, choice.run, point.where)
-            run = validated(Run, values | _fine_tuned(run, choice.record, finetune, point), point.where)
+            _check_parent(run, choice.run, point.prefix)
+            run = validated(Run, values | _fine_tuned(run, choice.record, finetune, point), point.prefix)
         runs[run] = None
     return KnownRuns(list(runs), waiting)
 
 
 def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
-    """Runs that must finish before all of these points can start, each once. Raises InputError for a bad selector."""
+    """Parent runs that must finish before the runs at these points can start, without duplicates.
+
+    Raises InputError if a selector is invalid.
+    """
     needed: dict[Run, None] = {}
     for point in points:
         try:
@@ -113,11 +116,11 @@ def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
     return list(needed)
 
 
-def _check_parent(run: Run, parent: Run, where: str) -> None:
+def _check_parent(run: Run, parent: Run, prefix: str) -> None:
     """Raise InputError if fine-tuning would change the shape of the model's inputs or outputs."""
     for key in ("context", "vocabulary_multiple"):
         if (value := getattr(run, key)) != (expected := getattr(parent, key)):
-            raise InputError(f"{where}{key}: {value} found, but the parent {parent.label} has {expected}")
+            raise InputError(f"{prefix}{key}: {value} found, but the parent {parent.label} has {expected}")
 
 
 def _fine_tuned(run: Run, parent: Parent, finetune: FineTune, point: Point) -> dict[str, Any]:

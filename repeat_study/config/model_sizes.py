@@ -1,4 +1,4 @@
-"""Model sizes by name, with parameter and FLOP counts."""
+"""Model sizes by name, with their parameter and FLOP counts."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from data_prep.errors import InputError
 
 
 class Style(StrEnum):
-    """The architecture of a block: the two families that the papers trained.
+    """The architecture of a block. There is one style for each of the two papers' model families.
 
     SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22, section 2; P21].
     QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Q25].
@@ -26,21 +26,21 @@ class Shape:
     d_model: int  # width of the residual stream
     heads: int
     d_head: int
-    mlp_width: int  # 0: attention only
+    mlp_width: int  # 0 in attention-only models
     style: Style = Style.SHORTFORMER
 
     @property
     def parameters_non_embedding(self) -> int:
-        """N as in [H22]: the weight matrices of all blocks, without embeddings and norm gains.
+        """N as defined in [H22]: the number of weights in all blocks, excluding embeddings and norm gains.
 
-        12·layers·d_model² in the family of [H22].
+        N equals 12·layers·d_model² for the models of [H22].
         """
         attention = 4 * self.d_model * self.heads * self.d_head
         mlp = (3 if self.style is Style.QWEN else 2) * self.d_model * self.mlp_width
         return self.layers * (attention + mlp)
 
     def parameters_total(self, vocabulary: int) -> int:
-        """All trained parameters: N, embedding and unembedding (untied), and norm gains, as counted in [C26]."""
+        """All trained parameters, as counted in [C26]: N, the untied embedding and unembedding, and norm gains."""
         norms = (2 if self.mlp_width else 1) * self.layers + 1
         head_norms = 2 * self.layers * self.d_head if self.style is Style.QWEN else 0
         return self.parameters_non_embedding + (2 * vocabulary + norms) * self.d_model + head_norms
@@ -48,28 +48,28 @@ class Shape:
     def training_flops_per_token(self, vocabulary: int, context: int) -> int:
         """Forward and backward FLOPs per token: 6 per weight of a matrix product, plus causal attention.
 
-        Attention multiplies queries by keys and attention patterns by values, at 2·2·heads·d_head FLOPs per layer and
-        pair of positions; a position attends to (context + 1) / 2 positions on average. The backward pass costs twice
+        Multiplying queries by keys and attention patterns by values costs 2·2·heads·d_head FLOPs per layer and pair of
+        positions. A position attends to (context + 1) / 2 positions on average. The backward pass costs twice as much as
         the forward pass.
         """
         products = self.parameters_non_embedding + vocabulary * self.d_model
         return 6 * products + 6 * self.layers * self.heads * self.d_head * (context + 1)
 
 
-# (layers, d_model) of the models of [C26], named after their total parameters with a vocabulary of 151,936. All have
-# Qwen3's default of 32 heads of 128 and an MLP of 8/3·d_model rounded up to a multiple of 256. With these, the parameter
-# counts match the names within 1%.
+# (layers, d_model) of the models in [C26], which are named after their total parameters with a vocabulary of 151,936. All
+# have 32 heads of size 128, the default of Qwen3, and an MLP width of 8/3·d_model, rounded up to a multiple of 256. With
+# these dimensions, the parameter counts match the names within 1%.
 C26_SIZES = {"34M": (3, 96), "48M": (4, 128), "63M": (5, 160), "93M": (6, 224), "153M": (9, 320), "344M": (14, 576)}
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of a model size, given by name.
+    """The shape of a model, given the name of its size.
 
-    `4L`: the family of [H22, section 2], 4 layers of d_model 4·128, with heads of 64 and MLPs of 4·d_model.
-    `2x64`: the micro family for laptops, 2 layers of d_model 64, with heads of 32 (16 up to d_model 32).
+    `4L`: a model of the family in [H22, section 2]: 4 layers, d_model 4·128, heads of size 64, MLP width 4·d_model.
+    `2x64`: a small model for laptops: 2 layers, d_model 64, heads of size 32 (16 if d_model is 32 or less).
     `2L-attn`, `2x64-attn`: the same without MLPs [H22, fig. 7].
-    `2L-qwen`, `2x64-qwen`: the same in the style of Qwen, with MLPs of 8/3·d_model, which have as many weights.
-    `63M`: the family of [C26], named after total parameters.
+    `2L-qwen`, `2x64-qwen`: the same with Qwen blocks. The MLP width is 8/3·d_model, which gives the same number of weights.
+    `63M`: a model of the family in [C26], named after its total parameters.
     Raises InputError for any other name.
     """
     if name in C26_SIZES:
@@ -85,6 +85,7 @@ def shape_of(name: str) -> Shape:
         if d_model % d_head == 0:
             return shape
     raise InputError(
-        f"model: unknown model size {name!r}; expected `4L` (4 layers, d_model 4·128), `2x64` (2 layers, d_model 64; 16 or"
-        f" a multiple of 32), either with -attn (no MLPs) or -qwen, and {', '.join(C26_SIZES)}"
+        f"model: unknown model size {name!r}; expected a name like `4L` (4 layers, d_model 4·128) or `2x64` (2 layers,"
+        " d_model 64; d_model is 16 or a multiple of 32), optionally with the suffix -attn (no MLPs) or -qwen, or one of"
+        f" {', '.join(C26_SIZES)}"
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning: selecting the finished runs of another study that the runs of this one start from."""
+"""Select parents for fine-tuning: finished runs of another study whose weights the runs of a study start from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from repeat_study.config.base import Spec
 from repeat_study.config.run import Parent, Run
 
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
-LABEL = "label"  # a selector key besides the fields of a run: the short label
+LABEL = "label"  # selector key for the short label of a run; the other keys are fields of a run
 ACCEPTED = (
     f'expected "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
     f' repeated_fraction = 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
@@ -20,20 +20,20 @@ ACCEPTED = (
 
 
 class FineTune(Spec):
-    """The `[finetune]` table: the parents' study, and how training differs for runs that have a parent."""
+    """The `[finetune]` table: the parent study, and training settings for runs that have a parent."""
 
-    study: str = Field(alias="from")  # name or path of the parents' study
-    learning_rate_share: float = Field(0.5, gt=0, le=1)  # of the learning rate from scratch [H22, figs. 12, 15]
-    warmup_fraction: float = Field(0.01, ge=0, lt=1)  # replaces the one in [training]
+    study: str = Field(alias="from")  # name or path of the parent study
+    learning_rate_share: float = Field(0.5, gt=0, le=1)  # times the learning rate from scratch [H22, figs. 12, 15]
+    warmup_fraction: float = Field(0.01, ge=0, lt=1)  # replaces training.warmup_fraction
 
 
 class ParentNotKnown(InputError):
-    """The parent depends on runs that are not finished."""
+    """The choice of the parent depends on unfinished runs."""
 
 
 @dataclass(frozen=True)
 class ChosenParent:
-    """The parent of a run: its record in the run's spec, and its own spec."""
+    """The parent selected for a run: the record that the run's spec contains, and the parent's own spec."""
 
     record: Parent
     run: Run
@@ -41,9 +41,9 @@ class ChosenParent:
 
 @dataclass(frozen=True)
 class Parents:
-    """The runs of another study that a parent can be selected from.
+    """The candidate parents: the runs of another study.
 
-    losses: final test loss in nats of each finished run, by name; None for a plan, before anything is trained.
+    losses: final test loss in nats of each finished run, by name. None in a plan, which does not require any training.
     """
 
     study: str
@@ -51,7 +51,7 @@ class Parents:
     losses: Mapping[str, float] | None = None
 
     def needed(self, selector: Any, model: str, seed: int) -> list[Run]:
-        """Runs that must finish before a run of this model and seed can start.
+        """Parent runs that must finish before a run with this model and seed can start.
 
         Raises InputError unless the selector matches exactly one run or, for the worst R, one run for each R and seed.
         """
@@ -67,16 +67,16 @@ class Parents:
         if worst or len(of_seed) != 1:
             expected = "one for each R and seed" if worst else "exactly one"
             raise InputError(
-                f"{_selector_text(selector)} matches {len(of_seed)} runs of {self.study} with model {model} and seed {seed},"
-                f" must match {expected}; there are {_labels(of_seed or matching)}"
+                f"{_selector_text(selector)} matches {len(of_seed)} runs of {self.study} with model {model} and seed {seed};"
+                f" expected {expected}; available: {_labels(of_seed or matching)}"
             )
         return of_seed
 
     def choose(self, selector: Any, model: str, seed: int) -> ChosenParent | None:
-        """The parent of a run of this model and seed; None for a run from scratch.
+        """Select the parent of a run with this model and seed; None for a run from scratch.
 
-        Raises InputError as `needed` does, and ParentNotKnown if the worst R depends on a run that is not finished. In
-        a plan, one run with the label `worst` and no identity stands for the worst one.
+        In a plan, the parent with the worst R is represented by a record with the label `worst` and an empty identity.
+        Raises InputError as `needed` does, and ParentNotKnown if the worst R depends on an unfinished run.
         """
         needed = self.needed(selector, model, seed)
         if not needed:
@@ -105,26 +105,28 @@ class Parents:
         if criteria.get("repeats") == WORST:
             matching = [run for run in matching if run.repeats > 1]
             if len(fractions := sorted({run.repeated_fraction for run in matching})) > 1:
-                found = ", ".join(f"{fraction:g}" for fraction in fractions)
+                matching_fractions = ", ".join(f"{fraction:g}" for fraction in fractions)
                 raise InputError(
-                    f"{_selector_text(selector)} matches several repeated fractions in {self.study} ({found}); choose one, e.g."
-                    f' {{repeats = "{WORST}", repeated_fraction = {fractions[-1]:g}}}'
+                    f"{_selector_text(selector)} matches several repeated fractions in {self.study} ({matching_fractions});"
+                    f' choose one, e.g. {{repeats = "{WORST}", repeated_fraction = {fractions[-1]:g}}}'
                 )
         if not matching:
             text = _selector_text(selector)
-            raise InputError(f"{text} matches no run of {self.study} with model {model}; there are {_labels(of_model)}")
+            raise InputError(
+                f"{text} matches no run of {self.study} with model {model}; available: {_labels(of_model)}"
+            )
         return matching
 
     def _worst(self, candidates: Sequence[Run], selector: Any, seed: int) -> Run:
-        """The run of this seed at the R with the highest final test loss, averaged over all seeds.
+        """The run with this seed at the worst R, which has the highest final test loss averaged over all seeds.
 
-        Only values of R that were trained with this seed are compared.
+        Only those values of R are compared for which there is a run with this seed.
         """
         losses = self.losses or {}
         if unfinished := [run.name for run in candidates if run.name not in losses]:
             raise ParentNotKnown(
                 f"{_selector_text(selector)} depends on {len(candidates)} runs of {self.study}, and {len(unfinished)} of them"
-                f" are not finished, e.g. {unfinished[0]}"
+                f" are unfinished, e.g. {unfinished[0]}"
             )
         by_repeats: dict[int, list[float]] = {}
         for run in candidates:
@@ -144,7 +146,7 @@ class Parents:
 
 
 def short_label(label: str, model: str, seed: int) -> str:
-    """A run's label without model and seed, e.g. `clean`, `f0.9-R100` or `from-clean`."""
+    """A run's label without its model and seed, e.g. `clean`, `f0.9-R100` or `from-clean`."""
     return label.removeprefix(f"{model}-").removesuffix(f"-s{seed}")
 
 
@@ -153,7 +155,7 @@ def _value(run: Run, key: str) -> Any:
 
 
 def _criteria(selector: Any) -> dict[str, Any]:
-    """The fields, and their values, of the runs that a selector matches."""
+    """The field values that a run must have to match the selector."""
     if isinstance(selector, dict):
         return selector
     if selector == CLEAN:
@@ -169,5 +171,5 @@ def _selector_text(selector: Any) -> str:
     return str(selector)
 
 
-def _labels(runs: Sequence[Run], most: int = 8) -> str:
-    return ", ".join(run.label for run in runs[:most]) + (", ..." if len(runs) > most else "")
+def _labels(runs: Sequence[Run], limit: int = 8) -> str:
+    return ", ".join(run.label for run in runs[:limit]) + (", ..." if len(runs) > limit else "")

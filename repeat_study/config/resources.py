@@ -1,7 +1,7 @@
-"""The resources of a run: device, precision, processes, memory. None of them is part of a run's identity.
+"""The hardware settings of a study: device, precision, processes and memory. They are not part of a run's identity.
 
-They change the speed of a run and the rounding of its results. Precision changes rounding most: a run keeps the precision
-it started with, and the report lists studies that mix several.
+They affect how fast a run is and how its results are rounded. Precision has the largest effect on rounding, so a run keeps
+the precision it started with, and the report warns if the runs of a study differ in precision.
 """
 
 from enum import StrEnum
@@ -24,18 +24,18 @@ class Precision(StrEnum):
 
 
 class Sharing(StrEnum):
-    """How the processes of one run share it."""
+    """How the processes of one run divide the work."""
 
-    DDP = "ddp"  # each holds the whole model and gets a share of every batch
-    FSDP = "fsdp"  # weights, gradients and optimizer state are split too, for models that do not fit
+    DDP = "ddp"  # every process has a copy of the model and trains on a share of every batch
+    FSDP = "fsdp"  # weights, gradients and optimizer state are sharded too, for models that do not fit on one GPU
 
 
 class Keep(StrEnum):
-    """Which weights stay in checkpoints/step-*.pt, besides the last checkpoint."""
+    """Which weights are kept in checkpoints/step-*.pt in addition to the last checkpoint."""
 
     LAST = "last"  # none
-    LOG = "log"  # of the log-spaced evaluations, for probing how a run developed
-    ALL = "all"  # of every evaluation
+    LOG = "log"  # those of the log-spaced evaluations, for probing a run at different stages of training
+    ALL = "all"  # those of every evaluation
 
 
 class Accelerator(StrEnum):
@@ -53,27 +53,27 @@ class Resources(BaseModel):
 
     accelerator: Accelerator = Field(Accelerator.AUTO, strict=False)
     precision: Precision = Field(Precision.AUTO, strict=False)
-    processes_per_run: int = Field(1, ge=1, le=4096)  # each has one GPU, or one core without GPUs
+    processes_per_run: int = Field(1, ge=1, le=4096)  # each uses one GPU, or one CPU core if there is no GPU
     sharing: Sharing = Field(Sharing.DDP, strict=False)
-    micro_sequences: int | None = Field(None, ge=1)  # sequences at a time per process; None: its share of the batch
-    checkpoint_activations: bool = False  # less memory for about a third more time
+    micro_sequences: int | None = Field(None, ge=1)  # per forward pass and process; None: all of its share
+    checkpoint_activations: bool = False  # saves memory but takes about a third longer
     compile: bool | None = None  # None: only on CUDA
-    lanes: int | Literal["auto"] = 1  # runs that one process trains in lockstep
-    gpu_memory_gb: float = Field(80.0, gt=0)  # GB of one GPU that lanes = "auto" may fill
+    lanes: int | Literal["auto"] = 1  # number of runs that one process trains in lockstep
+    gpu_memory_gb: float = Field(80.0, gt=0)  # GPU memory in GB that lanes = "auto" may use
     keep_checkpoints: Keep = Field(Keep.LAST, strict=False)
 
     @field_validator("lanes", mode="before")
     @classmethod
     def _check_lanes(cls, value: Any) -> Any:
         if value != AUTO and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-            raise InputError(f'resources.lanes: {value!r} found; expected "{AUTO}" and integers from 1')
+            raise InputError(f'resources.lanes: {value!r} found; expected "{AUTO}" or a positive integer')
         return value
 
 
 def check_divisible(run: Run, resources: Resources, vocabulary: int) -> None:
     """Raise InputError if the processes of one run cannot split its batch and, with FSDP, its model evenly.
 
-    vocabulary: of the tokenizer.
+    vocabulary: size of the tokenizer's vocabulary.
     """
     processes = resources.processes_per_run
     if run.sequences_per_step % processes:
@@ -86,7 +86,7 @@ def check_divisible(run: Run, resources: Resources, vocabulary: int) -> None:
 
 
 def _indivisible_axis(run: Run, vocabulary: int, processes: int) -> str:
-    """An axis of the model that does not divide evenly among the processes; empty if all do."""
+    """The first axis of the model that the processes cannot split evenly; empty if there is none."""
     shape, rows = run.shape, run.model_vocabulary(vocabulary)
     axes = {"d_model": shape.d_model, "heads": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
     return next((f"{size} rows of the {axis}" for axis, size in axes.items() if size % processes), "")

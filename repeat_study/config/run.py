@@ -1,4 +1,4 @@
-"""One run: everything that can change its result, and its identity."""
+"""The spec of one run: every setting that can change its result, and the identity derived from them."""
 
 import hashlib
 from pathlib import Path
@@ -15,34 +15,34 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.base import Spec, validated
 from repeat_study.config.model_sizes import Shape, shape_of
 
-# Fields added after the first runs were recorded. Leaving them out when empty keeps the identities of those runs.
+# Fields added after the first runs were recorded. They are omitted when empty, so older runs keep their identities.
 OMITTED_WHEN_EMPTY = ("further_tests", "parent")
-RESULT_FORMAT = 3  # part of every identity; raised when the same spec would give different results
+RESULT_FORMAT = 3  # part of every identity; increased when the code changes in a way that changes results
 
 
 class EvaluationSpec(Spec):
-    """When a run is evaluated, and on how much text: the `[evaluation]` table."""
+    """The `[evaluation]` table: when a run is evaluated, and on how much text."""
 
-    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced, the last one at the end of the run
-    log_points: int = Field(6, ge=0, le=10_000)  # log-spaced from the first step to the last
+    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced evaluations, the last one at the end of the run
+    log_points: int = Field(6, ge=0, le=10_000)  # log-spaced evaluations from the first step to the last
     test_sequences: int = Field(48, ge=1)
-    pool_sequences: int = Field(12, ge=1)  # the first of the pool; all of a smaller pool
-    seen_sequences: int = Field(12, ge=1)  # the first of the unique stream, once the run has trained on them
-    # Paragraphs, separated by blank lines, for the copying loss. None: the paragraphs that come with this package.
+    pool_sequences: int = Field(12, ge=1)  # the first sequences of the pool, or the whole pool if it is smaller
+    seen_sequences: int = Field(12, ge=1)  # the first sequences of the unique stream, once the run has trained on them
+    # Paragraphs for the copying loss, separated by blank lines. None: the paragraphs shipped with this package.
     copying_text: str | None = Field(None, max_length=100_000)
 
     def steps(self, total: int) -> list[int]:
-        """Optimizer steps after which a run of `total` steps is evaluated, with 0 (untrained) and `total`."""
+        """Optimizer steps at which a run of `total` steps is evaluated, including 0 (untrained) and `total`."""
         even = np.linspace(0, total, self.even_points + 1)
         return sorted({0, total, *(int(step) for step in np.round(even)), *self.log_steps(total)})
 
     def log_steps(self, total: int) -> list[int]:
-        """The log-spaced steps among them."""
+        """The log-spaced steps, which are a subset of `steps`."""
         return sorted({int(step) for step in np.round(np.geomspace(1, total, self.log_points))})
 
 
 class TrainingSpec(Spec):
-    """Values for all runs of a study, unless the grid varies them: the `[training]` table."""
+    """The `[training]` table: values for all runs of a study, which `[models]` and the grid can override."""
 
     tokens: int = Field(gt=0, le=10**15)  # T, rounded down to whole optimizer steps
     context: int = Field(ge=2, le=2**24)
@@ -54,22 +54,22 @@ class TrainingSpec(Spec):
     final_learning_rate_fraction: float = Field(0.1, ge=0, le=1)  # of the peak, at the end of the cosine
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)  # maximum norm of a lane's gradient
+    gradient_clip: float = Field(1.0, gt=0)  # maximum gradient norm, separately for each lane
 
 
 class FurtherTest(Spec):
-    """A further test set, evaluated whenever the run's own test set is."""
+    """An additional test set, which is evaluated whenever the run's own test set is evaluated."""
 
     name: str
-    fingerprint: str  # of the store with this test split; empty until the store is prepared
+    fingerprint: str  # of the token store whose test split it is; empty until the store is prepared
 
 
 class Parent(Spec):
     """The finished run whose weights another run starts from."""
 
-    study: str  # the study whose folder holds the parent; not part of any identity
+    study: str  # the study that the parent belongs to; not part of any identity
     label: str
-    identity: str  # empty as long as the parent is not known
+    identity: str  # empty while the parent is not known
     repeats: int
     repeated_fraction: float
     seed: int
@@ -81,17 +81,17 @@ class Parent(Spec):
 
 
 class Run(TrainingSpec):
-    """One run: everything that can change its result, and nothing else."""
+    """The spec of one run: every setting that can change its result, and nothing else."""
 
     internal_fields: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
     model: str
     repeats: int = Field(ge=1, le=10**12)  # R
     repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; always 0 in the clean control
-    seed: int = Field(0, ge=0, lt=2**31)  # of the initial weights, the shuffle of the corpus and the order of copies
-    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # the pool consists of sequences or documents
-    spacing: Spacing = Field(Spacing.PASSES, strict=False)  # where the copies of a pool sequence go in the run
-    burst_distance: int = Field(0, ge=0, le=10**12)  # with spacing bursts: pool positions between consecutive copies
-    pool_seed: int = Field(0, ge=0, lt=2**31)  # selects another pool, with the same unique stream
+    seed: int = Field(0, ge=0, lt=2**31)  # for initial weights, data order and the choice of the pool
+    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # whether the pool consists of sequences or documents
+    spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence are spread over the run
+    burst_distance: int = Field(0, ge=0, le=10**12)  # only for bursts: distance between copies, in pool sequences
+    pool_seed: int = Field(0, ge=0, lt=2**31)  # another value selects another pool; the unique stream stays the same
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
     further_tests: tuple[FurtherTest, ...] = Field((), strict=False)
@@ -105,7 +105,7 @@ class Run(TrainingSpec):
     @model_validator(mode="before")
     @classmethod
     def _clear_pool_of_clean_control(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """So that a grid declares one clean control per model and seed, whatever it varies about the pool."""
+        """Reset the pool's fields in clean runs, so that points that differ only in these give one clean control."""
         if values.get("repeats") != 1:
             return values
         cleared = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
@@ -119,7 +119,7 @@ class Run(TrainingSpec):
         if self.steps < 1:
             step = f"{self.sequences_per_step} sequences x {self.context} tokens"
             raise InputError(f"tokens: {self.tokens} is less than one step of {step}")
-        self.mixture()  # raises InputError if R, f and T do not fit together
+        self.mixture()  # raises InputError if R, f and T are incompatible
         return self
 
     @property
@@ -139,7 +139,7 @@ class Run(TrainingSpec):
 
     @property
     def positions(self) -> int:
-        """Number of sequences the run trains on, with repeats."""
+        """Number of sequences that the run trains on, counting every repeat."""
         return self.steps * self.sequences_per_step
 
     @property
@@ -149,7 +149,10 @@ class Run(TrainingSpec):
 
     @property
     def label(self) -> str:
-        """Readable name: model, fraction, repeats and seed, and every other choice that differs from the default."""
+        """Readable name that contains the model, fraction, repeats, parent and seed.
+
+        It also contains the unit, spacing, pool seed and weight decay where they differ from the defaults.
+        """
         parts = [self.model]
         if self.repeats > 1 or not self.parent:
             parts.append(f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean")
@@ -176,14 +179,14 @@ class Run(TrainingSpec):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the spec: two runs are the same run if and only if their identities are equal."""
+        """SHA-256 of the spec. Two specs declare the same run if and only if their identities are equal."""
         spec = self.model_dump()
         if self.parent:
             spec["parent"] = self.parent.identity
         return hashlib.sha256(canonical_json([RESULT_FORMAT, spec])).hexdigest()
 
     def model_vocabulary(self, vocabulary: int) -> int:
-        """Rows of the embedding for a tokenizer's vocabulary: with multiples of 64, GPT-2's 50,257 becomes 50,304."""
+        """The tokenizer's vocabulary rounded up to a multiple of `vocabulary_multiple`: the rows of the embedding."""
         return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def mixture(self) -> RepeatMixture:
@@ -196,14 +199,14 @@ class Run(TrainingSpec):
         draw.require(self.pool)
         if not store.sequences_in("test", self.context):
             raise InputError(
-                f"context: the test split has {store.test.size} tokens, less than one sequence of {self.context} and its"
-                " target; give more text or a larger data.test_fraction"
+                f"context: the test split has {store.test.size} tokens, too few for one sequence of {self.context} tokens"
+                " and its target; provide more text or increase data.test_fraction"
             )
         return draw
 
 
 def run_from_record(record: dict[str, Any], path: Path) -> Run:
-    """The run described by the record of a spec.json at `path`. Raises InputError if the record is not valid."""
+    """The run declared by the content of the spec.json at `path`. Raises InputError if the content is invalid."""
     fields = {key: value for key, value in record.items() if key in Run.model_fields}
     try:
         return validated(Run, fields, "")

@@ -1,4 +1,4 @@
-"""A study: one TOML file, and the grid of runs that it declares."""
+"""Load a study from its TOML file, and list the runs of its grid."""
 
 import os
 from collections.abc import Iterable
@@ -18,21 +18,20 @@ from repeat_study.config.resources import Resources, check_divisible
 from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
 from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
 
-INSTALLED = ("installed-python", "installed-prose")  # two ways to read the same files
+INSTALLED = ("installed-python", "installed-prose")  # kinds of sources that read the same installed files
 
 
 class EvaluateSpec(Spec):
-    """A further test set: one `[[evaluate]]` table."""
+    """An additional test set: one `[[evaluate]]` table."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: SourceSpec
-    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # tokens read; `test_fraction` of them is the test set
-    # None: all of the source. Only of an installed-* source, the share that the study itself tests on: the rest of those
-    # files may be training text.
+    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # to read; the test set is the share `test_fraction` of them
+    # None: 1 or, for an installed-* source, data.test_fraction, because the study may train on the rest of these files.
     test_fraction: float | None = Field(None, gt=0, le=1)
 
     def data(self, training: DataSpec) -> DataSpec:
-        """The data whose test split is this test set, in the tokens of the training data."""
+        """The data spec whose test split is this test set, tokenized like the training data."""
         default = training.test_fraction if self.source.kind in INSTALLED else 1.0
         return DataSpec(
             source=self.source,
@@ -45,7 +44,7 @@ class EvaluateSpec(Spec):
 
 
 class Study(Spec):
-    """A declared study: the tables of one TOML file."""
+    """A study as declared in its TOML file."""
 
     internal_fields: ClassVar[frozenset[str]] = frozenset({"parent_study"})
 
@@ -55,10 +54,10 @@ class Study(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     evaluate: tuple[EvaluateSpec, ...] = Field((), strict=False)
     finetune: FineTune | None = None
-    parent_study: "Study | None" = None  # the study that [finetune] names
+    parent_study: "Study | None" = None  # the study that finetune.from refers to
     resources: Resources = Resources()
-    slurm: dict[str, Any] = Field(default_factory=dict)  # what a sweep requests from SLURM; see slurm.allocation
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values that replace [training] for a model size
+    slurm: dict[str, Any] = Field(default_factory=dict)  # the SLURM allocation of a sweep; see slurm.allocation
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values that override [training] for a model size
     grid: list[dict[str, Any]] = Field(min_length=1)
 
     def runs(
@@ -67,16 +66,16 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> list[Run]:
-        """All runs of the grid, each once, in the order of the file.
+        """All runs of the grid in file order, without duplicates.
 
-        corpus: fingerprint of the token store. further_tests: the prepared `[[evaluate]]` test sets. parents: the runs
-        that `[finetune]` selects from. Identities are final only if all of these are given.
-        Raises InputError for a bad point of the grid, and ParentNotKnown if a parent is not known yet.
+        corpus: fingerprint of the token store. further_tests: the prepared `[[evaluate]]` test sets. parents: the
+        candidate parents for `[finetune]`. Identities are final only if all of these are given.
+        Raises InputError if a grid point is invalid, and ParentNotKnown if a parent is not known yet.
         """
-        known = self.known_runs(corpus, further_tests, parents)
-        if known.waiting:
-            raise ParentNotKnown(known.waiting[0])
-        return known.runs
+        points = self.known_runs(corpus, further_tests, parents)
+        if points.waiting:
+            raise ParentNotKnown(points.waiting[0])
+        return points.runs
 
     def known_runs(
         self,
@@ -84,7 +83,7 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> KnownRuns:
-        """Like `runs`, but a point whose parent is not known yet is listed in `waiting` and raises nothing."""
+        """Like `runs`, but points whose parent is not known yet are listed in `waiting` instead of raising an error."""
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
         if parents is None and self.parent_study:
@@ -94,18 +93,18 @@ class Study(Spec):
         return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
 
     def parents_needed(self, parents: Parents) -> list[Run]:
-        """Runs of the parents' study that must finish before all runs of this study can start, each once."""
+        """Runs of the parent study that must finish before every run of this study can start, without duplicates."""
         return grid.parents_needed(self._points(), parents)
 
     @property
     def lineage(self) -> "list[Study]":
-        """This study and its ancestors, the oldest first."""
+        """This study and its ancestors, oldest first."""
         return [*(self.parent_study.lineage if self.parent_study else []), self]
 
     def check_sharing(self, vocabulary: int) -> None:
-        """Raise InputError if the processes of `[resources]` cannot split a run of this study or its ancestors evenly.
+        """Raise InputError if `processes_per_run` processes cannot evenly split a run of this study or an ancestor.
 
-        vocabulary: of the tokenizer, which a study shares with its ancestors.
+        vocabulary: size of the tokenizer's vocabulary, which a study shares with its ancestors.
         """
         for study in self.lineage:
             if study.resources.processes_per_run > 1:
@@ -138,7 +137,7 @@ class Study(Spec):
             if installed and test.source.kind in INSTALLED and (test.test_fraction or 0) > self.data.test_fraction:
                 raise InputError(
                     f"evaluate.{number}.test_fraction: {test.test_fraction} of the installed files would include training text;"
-                    f" expected at most data.test_fraction, {self.data.test_fraction}"
+                    f" expected at most data.test_fraction = {self.data.test_fraction}"
                 )
         return self
 
@@ -147,10 +146,10 @@ class Study(Spec):
         if self.finetune is None:
             return self
         if self.parent_study is None:
-            raise InputError("finetune.from: the parents' study was not loaded; use load_study")
+            raise InputError("finetune.from: the parent study was not loaded; use load_study")
         names = [study.name for study in self.lineage]
         if len(set(names)) < len(names):
-            raise InputError(f"finetune.from: two studies have the name {self.name} and would share a folder")
+            raise InputError(f"finetune.from: two studies are named {self.name} and would share a folder")
         if self.data.test_fraction != (expected := self.parent_study.data.test_fraction):
             raise InputError(
                 f"data.test_fraction: {self.data.test_fraction} found, but {self.parent_study.name} has {expected}; with"
@@ -162,30 +161,32 @@ class Study(Spec):
 
 
 def load_study(study: str | Path, overrides: Iterable[str] = ()) -> Study:
-    """Load and check a study, given as the path of its TOML file or as a name, e.g. `laptop`.
+    """Load and validate a study, given the path of its TOML file or its name, e.g. `laptop`.
 
-    A name stands for `studies/NAME.toml` below the working directory or, failing that, for a study that comes with this
-    package. overrides: `key=value` with dotted keys and TOML values, e.g. `training.tokens=1000000`; those of the
-    parents' study start with `parent.`.
-    Raises InputError, one line with the file, the key, the value found and the values accepted.
+    A name refers to `studies/NAME.toml` in the working directory or, if there is no such file, to a study shipped with
+    this package. overrides: `key=value` with dotted keys and TOML values, e.g. `training.tokens=1000000`. Overrides of the
+    parent study start with `parent.`.
+    Raises InputError with a one-line message that names the file, the key, the value found and the values accepted.
     """
     return _load(find_study(study), list(overrides), ())
 
 
 def _load(path: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
-    """`descendants`: the files of the studies that start from this one."""
+    """Load a study file. `descendants`: the files of the studies that have this one as an ancestor."""
     for_parent = [override.removeprefix("parent.") for override in overrides if override.startswith("parent.")]
     table = read_study_file(path, [override for override in overrides if not override.startswith("parent.")])
     try:
         for key in Study.internal_fields & table.keys():
-            raise InputError(f"{key}: unknown key; it follows from finetune.from")
+            raise InputError(f"{key}: not a key of a study file; set finetune.from instead")
         if isinstance(data := table.get("data"), dict) and "tokenizer_of" in data:
-            raise InputError("data.tokenizer_of: unknown key; it follows from finetune.from")
+            raise InputError("data.tokenizer_of: not a key of a study file; set finetune.from instead")
         insert_copying_text(table, path.parent)
         if file := _parent_file(table, path.parent):
             _insert_parent_study(table, _load_parent(file, for_parent, (*descendants, path)))
         elif for_parent:
-            raise InputError(f"--set parent.{for_parent[0]}: the study has no [finetune] table, so it has no parents")
+            raise InputError(
+                f"--set parent.{for_parent[0]}: the study has no [finetune] table, so it has no parent study"
+            )
         study = validated(Study, {"name": path.stem} | table, "")
         study.runs()
     except InputError as error:
@@ -194,7 +195,7 @@ def _load(path: Path, overrides: list[str], descendants: tuple[Path, ...]) -> St
 
 
 def _parent_file(table: dict[str, Any], folder: Path) -> Path | None:
-    """The file that `finetune.from` names, relative to the folder of the study file."""
+    """The file that `finetune.from` refers to, relative to the folder of the study file; None if there is no such key."""
     finetune = table.get("finetune")
     if not isinstance(finetune, dict) or not isinstance(parent := finetune.get("from"), str):
         return None
@@ -204,12 +205,12 @@ def _parent_file(table: dict[str, Any], folder: Path) -> Path | None:
 def _load_parent(file: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
     if os.path.realpath(file) in map(os.path.realpath, descendants):
         cycle = " -> ".join(path.stem for path in (*descendants, file))
-        raise InputError(f"finetune.from: a cycle, {cycle}; a study cannot start from its own runs")
+        raise InputError(f"finetune.from: cycle {cycle}; a study cannot start from its own runs")
     return _load(file, overrides, descendants)
 
 
 def _insert_parent_study(table: dict[str, Any], parent: Study) -> None:
-    """Add the parents' study to the table, and its tokenizer, vocabulary and test fraction to the table's data."""
+    """Add the parent study to the table, and copy its tokenizer, vocabulary and test fraction to `data`."""
     table["parent_study"] = parent
     if not isinstance(data := table.get("data"), dict):
         return
@@ -217,7 +218,7 @@ def _insert_parent_study(table: dict[str, Any], parent: Study) -> None:
     for key, expected in fixed.items():
         if (value := data.get(key, expected)) != expected:
             raise InputError(
-                f"data.{key}: {value!r} found, but the parents' study {parent.name} has {expected!r}; omit it"
+                f"data.{key}: {value!r} found, but the parent study {parent.name} has {expected!r}; omit this key"
             )
     default = {"test_fraction": parent.data.test_fraction}
     table["data"] = default | data | fixed | {"tokenizer": None, "tokenizer_of": parent.data}

@@ -1,4 +1,4 @@
-"""Study files: finding one by name, reading its TOML, and applying `--set` overrides."""
+"""Find study files by name, read them, and apply `--set` overrides."""
 
 import os
 import tomllib
@@ -9,43 +9,45 @@ from typing import Any
 from data_prep.errors import InputError
 from data_prep.files import read_text
 
-LOCAL_STUDIES = Path("studies")  # below the working directory
-INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to its top-level folder
+LOCAL_STUDIES = Path("studies")  # in the working directory
+INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to the top-level folder
 
-MOST_BYTES = 1_000_000  # of a study file; the longest study has thousands
-DEEPEST = 12  # levels of tables and lists; studies have five
-TOO_DEEP = f"tables or lists are nested too deep; expected up to {DEEPEST} levels"
+MAX_BYTES = 1_000_000  # size of a study file; the shipped ones have a few thousand bytes
+MAX_DEPTH = 12  # levels of nested tables and lists; the shipped studies have up to five
+TOO_DEEP = f"tables or lists are nested too deeply; expected at most {MAX_DEPTH} levels"
 
 
 def find_study(study: str | Path) -> Path:
-    """The path of a study file, given as a path or as a name; a path ends in `.toml` or contains a separator."""
+    """The path of a study file, given by path or by name. A path ends in `.toml` or contains a separator."""
     if isinstance(study, Path) or study.endswith(".toml") or os.sep in study:
         return Path(study)
     return named_study(study, LOCAL_STUDIES)
 
 
 def named_study(name: str, folder: Path) -> Path:
-    """`NAME.toml` in `folder` or, if only that exists, the study of that name that is installed with this package."""
+    """The path of `NAME.toml` in `folder` or, if that does not exist, of the study shipped with this package."""
     local, installed = folder / f"{name}.toml", INSTALLED_STUDIES / f"{name}.toml"
     return installed if installed.is_file() and not local.is_file() else local
 
 
 def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
-    """The table in a study file, after overrides such as `training.tokens=1000000`.
+    """Read a study file, and apply overrides such as `training.tokens=1000000`.
 
-    Raises InputError if the file is missing, cannot be read or is not TOML, if an override has no place in it, or if
-    tables are nested more than DEEPEST deep.
+    Raises InputError if the file is missing, cannot be read or is not TOML, if the key of an override does not exist, or
+    if tables or lists are nested more than MAX_DEPTH levels deep.
     """
     try:
-        table = tomllib.loads(read_text(path, MOST_BYTES))
+        table = tomllib.loads(read_text(path, MAX_BYTES))
     except InputError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         local, installed = _study_names(path.parent), _study_names(INSTALLED_STUDIES)
-        raise InputError(f"{path}: no such study; found here: {local}; installed: {installed}") from error
+        raise InputError(
+            f"{path}: no such study; available in this folder: {local}; shipped with this package: {installed}"
+        ) from error
     except RecursionError as error:
         raise InputError(f"{path}: {TOO_DEEP}") from error
-    except ValueError as error:  # also an integer of thousands of digits
+    except ValueError as error:  # also raised for an integer with thousands of digits
         raise InputError(f"{path}: not valid TOML: {error}") from error
     if _is_too_deep(table):
         raise InputError(f"{path}: {TOO_DEEP}")
@@ -58,7 +60,7 @@ def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
 
 def _is_too_deep(table: dict[str, Any]) -> bool:
     level: list[Any] = [table]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         children = [value.values() if isinstance(value, dict) else value for value in level]
         level = [value for values in children for value in values if isinstance(value, dict | list)]
     return bool(level)
@@ -69,16 +71,16 @@ def _shortened(text: str) -> str:
 
 
 def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
-    """Replace `evaluation.copying_text = {file = PATH}` by the text of that file, so that a run's identity depends on the
-    text and not on its path. Relative paths start at `folder`.
+    """Replace `evaluation.copying_text = {file = PATH}` with the content of the file.
 
-    Raises InputError if the key has another form or the file cannot be read.
+    The identity of a run then depends on the text and not on its path. Relative paths are relative to `folder`.
+    Raises InputError if the table has other keys or if the file cannot be read.
     """
     evaluation = table.get("evaluation")
     if not isinstance(evaluation, dict) or not isinstance(value := evaluation.get("copying_text"), dict):
         return
     if list(value) != ["file"] or not isinstance(value["file"], str):
-        raise InputError(f"evaluation.copying_text: expected a text or {{file = PATH}}, found {value!r}")
+        raise InputError(f"evaluation.copying_text: expected text or {{file = PATH}}, found {value!r}")
     evaluation["copying_text"] = read_text(folder / value["file"])
 
 
@@ -92,14 +94,14 @@ def _apply_override(table: dict[str, Any], override: str) -> None:
         value = text  # a bare word is a string
     except RecursionError as error:
         raise InputError(f"--set {_shortened(override)}: {TOO_DEEP}") from error
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:  # raised for an integer with thousands of digits
         raise InputError(f"--set {_shortened(override)}: {error}") from error
     *parents, last = key.strip().split(".")
-    place: Any = table
+    container: Any = table
     try:
         for parent in parents:
-            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-        place[int(last) if isinstance(place, list) else last] = value
+            container = container[int(parent)] if isinstance(container, list) else container.setdefault(parent, {})
+        container[int(last) if isinstance(container, list) else last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"--set {override}: the study has no key {key!r}") from error
 

@@ -1,1 +1,1 @@
-"""The decoder with its leading lanes axis, its loss, and what the hardware can do."""
+"""The decoder and its loss, and functions that query the hardware."""

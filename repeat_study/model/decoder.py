@@ -1,7 +1,7 @@
-"""The decoder-only transformer. Every weight has a leading lanes axis: models of one shape that are trained side by side.
+"""The decoder-only transformer. Every weight has a leading lanes axis, so one module can train several models of one shape.
 
-Suffixes of tensor names give their shape: l lanes, b batch, t time, d d_model, h heads, k d_head, n lanes·batch, i heads·d_head,
-v vocabulary.
+The suffix of a tensor's name gives its shape: l lanes, b batch, t time, d d_model, h heads, k d_head, n lanes·batch,
+i heads·d_head, v vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +18,19 @@ from repeat_study.model import loss
 INIT_STD = 0.02  # [R19] [Q25]
 ROTARY_BASE = 10_000.0  # [S21] [C26]
 
-# A replacement for causal attention: (layer, queries, keys, values) to the heads' outputs, all of shape
-# [lanes·batch, heads, time, d_head]. Probes pass one to record attention patterns or to change them.
+# A function that replaces causal attention. It maps (layer, queries, keys, values) to the outputs of the heads; all tensors
+# have shape [lanes·batch, heads, time, d_head]. Probes use it to record or change attention patterns.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-CHUNK_TOKENS = 1 << 12  # in a forward pass without gradient: per lane on a CPU
-CHUNK_TOKENS_CUDA = 1 << 16  # and over all lanes on a GPU
+CHUNK_TOKENS = 1 << 12  # tokens per lane in a forward pass without gradient on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16  # tokens of all lanes in a forward pass without gradient on a GPU
 
 
 def sequences_per_pass(tokens_lbt: Tensor) -> int:
     """Number of sequences per lane in one forward pass without gradient.
 
-    On a CPU it does not depend on the number of lanes, so that a lane rounds as it would alone.
+    On a CPU, this number does not depend on the number of lanes, so a lane has the same rounding as a run trained alone.
     """
     lanes, _, time = tokens_lbt.shape
     return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)
@@ -58,7 +58,7 @@ def rotate(x_nhtk: Tensor, rotation_2tc: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """One matrix per lane, without bias: x_lbtd @ weight_ldo."""
+    """A linear layer with one matrix per lane and no bias: x_lbtd @ weight_ldo."""
 
     def __init__(self, lanes: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -83,25 +83,29 @@ class Norm(nn.Module):
         if len(self.gain) == 1:
             return self._normalize(x, self.gain[0])
         if self.style is Style.SHORTFORMER and not x.is_cuda:
-            # Lane by lane, to round exactly like a run alone. On a GPU that would cost one kernel launch per lane.
+            # Normalizing lane by lane gives the same rounding as a run trained alone. On a GPU it would need one kernel launch
+            # per lane.
             return torch.cat([self._normalize(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
         return self._normalize(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
 
     def _normalize(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
-        """Call the fused kernel, which takes a single gain."""
+        """Call the fused kernel, which accepts the gain of one lane only."""
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
-        # This kernel needs the gain in the type of its input.
+        # The kernel requires that the gain has the dtype of the input.
         return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The heads' outputs; all tensors have shape [lanes·batch, heads, time, d_head]."""
+    """The outputs of the heads. All tensors have shape [lanes·batch, heads, time, d_head]."""
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
 class Attention(nn.Module):
-    """Causal self-attention. Positions enter queries and keys only, as a sinusoid [P21] [H22] or a rotation [S21] [C26]."""
+    """Causal self-attention.
+
+    Only queries and keys depend on positions, through added sinusoids [P21] [H22] or a rotation [S21] [C26].
+    """
 
     position: Tensor
 
@@ -133,9 +137,9 @@ class Attention(nn.Module):
         return query, key, value
 
     def head_outputs(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
-        """Concatenated outputs of the heads, before W_O: [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head].
+        """Concatenated head outputs before W_O: [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head].
 
-        Lanes are folded into the batch, so that one attention kernel serves all of them.
+        Lanes are folded into the batch, so one kernel call computes the attention of all lanes.
         """
         lanes, batch, time, _ = x_lbtd.shape
         query, key, value = self.queries_keys_values(x_lbtd)
@@ -162,7 +166,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP unless the shape is attention-only; each reads the normalized residual stream and adds to it."""
+    """Attention, followed by an MLP unless the shape is attention-only.
+
+    Both normalize their input and add their output to the residual stream.
+    """
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
         super().__init__()
@@ -177,7 +184,7 @@ class Block(nn.Module):
         return self.after_attention(x_lbtd, self.attention.head_outputs(self.attention_norm(x_lbtd), attend))
 
     def after_attention(self, x_lbtd: Tensor, head_outputs_lbti: Tensor) -> Tensor:
-        """The block's output, given its input and the concatenated outputs of its heads; the shape of its input."""
+        """The block's output, given its input and its concatenated head outputs; shape [lanes, batch, time, d_model]."""
         x_lbtd = x_lbtd + self.attention.out(head_outputs_lbti)
         return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
@@ -193,10 +200,10 @@ class Decoder(nn.Module):
         seeds: Sequence[int],
         checkpoint_activations: bool = False,
     ) -> None:
-        """Arguments:
+        """Initialize the models.
 
-        seeds: one per lane; the initial weights of a lane depend on its own seed only
-        checkpoint_activations: keep only the input of each block for the backward pass and recompute the rest
+        seeds: one per lane. The initial weights of a lane depend only on its own seed.
+        checkpoint_activations: save only the input of each block for the backward pass, and recompute the rest.
         """
         super().__init__()
         lanes = len(seeds)
@@ -210,9 +217,9 @@ class Decoder(nn.Module):
         self._initialize(seeds)
 
     def compile_parts(self) -> None:
-        """Compile the loss, and the blocks one by one, so that they share one graph; parameters keep their names."""
+        """Compile the loss and every block. Compiling blocks separately lets them share one graph."""
         self.compiled = True
-        torch.compiler.reset()  # graphs of previous runs would count towards torch's recompile limit
+        torch.compiler.reset()  # otherwise, graphs of earlier runs would count towards torch's recompile limit
         for block in self.blocks:
             block.compile(dynamic=False)
 
@@ -222,7 +229,8 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
                 if not name.endswith("gain"):
-                    # Layers that write to the residual stream are scaled down by sqrt(2·layers) [R19], but not in Qwen style [Q25].
+                    # The weights of layers that write to the residual stream are divided by sqrt(2·layers) [R19], but not in
+                    # Qwen style [Q25].
                     scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
                     std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
@@ -233,11 +241,11 @@ class Decoder(nn.Module):
         return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
 
     def residual(self, tokens_lbt: Tensor, attend: Attend | None = None) -> Tensor:
-        """The normalized residual stream that the unembedding reads, shape [lanes, batch, time, d_model]."""
+        """The final normalized residual stream, shape [lanes, batch, time, d_model]: the input of the unembedding."""
         return self.residual_from(0, self.embedded(tokens_lbt), attend)
 
     def residual_from(self, first: int, x_lbtd: Tensor, attend: Attend | None = None) -> Tensor:
-        """The same, computed from the input of block number `first`."""
+        """The final normalized residual stream, computed from the input of block `first`."""
         for layer, block in enumerate(self.blocks[first:], first):
             if attend:
                 x_lbtd = block(x_lbtd, partial(attend, layer))
@@ -249,9 +257,10 @@ class Decoder(nn.Module):
         return normalized
 
     def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
-        """Logits of the next token, shape [lanes, batch, time, vocabulary], from int64 tokens [lanes, batch, time].
+        """Next-token logits, shape [lanes, batch, time, vocabulary], for int64 tokens [lanes, batch, time].
 
-        With targets: the mean loss of each lane in nats, shape [lanes], without a tensor of all logits.
+        If targets are given, returns the mean loss of each lane in nats instead, shape [lanes], and computes the logits in
+        chunks to save memory.
         """
         x_lbtd = self.residual(tokens_lbt)
         if targets_lbt is None:
@@ -261,7 +270,10 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def token_losses(self, sequences_lbs: Tensor) -> Tensor:
-        """Loss in nats of every token but the first of sequences [lanes, batch, time + 1]; shape [lanes, batch, time]."""
+        """Loss in nats of every token except the first, shape [lanes, batch, time].
+
+        sequences_lbs: int64 tokens, shape [lanes, batch, time + 1].
+        """
         chunks = sequences_lbs.split(sequences_per_pass(sequences_lbs), dim=1)
         losses = [
             loss.token_losses(self.residual(chunk[..., :-1]), self.unembedding.weight, chunk[..., 1:])

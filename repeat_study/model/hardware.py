@@ -1,4 +1,4 @@
-"""What the machine can do: GPUs, precision, peak FLOP/s, memory used."""
+"""Query the hardware: GPUs, precision, peak FLOP/s and memory use."""
 
 import os
 import platform
@@ -16,24 +16,27 @@ from repeat_study.config.resources import Accelerator, Precision, Resources
 
 
 def uses_cuda(resources: Resources) -> bool:
-    """Whether a run with these resources trains on a GPU here; InputError if it must and there is none."""
+    """Whether a run with these resources trains on a GPU of this machine.
+
+    Raises InputError if the resources require a GPU and there is none.
+    """
     if resources.accelerator is Accelerator.CPU:
         return False
     available = torch.cuda.is_available()
     if resources.accelerator is Accelerator.CUDA and not available:
         raise InputError(
-            "resources.accelerator: 'cuda' found, but torch sees no GPU on this machine; accepted here are 'auto' and 'cpu'"
+            "resources.accelerator: 'cuda' found, but torch finds no GPU on this machine; use 'auto' or 'cpu'"
         )
     return available
 
 
 def gpus_for(resources: Resources) -> int:
-    """Number of GPUs on this machine that may be used."""
+    """Number of GPUs on this machine that runs with these resources can use."""
     return torch.cuda.device_count() if uses_cuda(resources) else 0
 
 
 def matmul_dtype(resources: Resources) -> torch.dtype:
-    """The type in which matrix products are computed."""
+    """The dtype in which matrix products are computed."""
     bfloat16 = resources.precision is Precision.BFLOAT16
     if resources.precision is Precision.AUTO:
         bfloat16 = uses_cuda(resources) and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -41,21 +44,21 @@ def matmul_dtype(resources: Resources) -> torch.dtype:
 
 
 def precision_name(resources: Resources) -> str:
-    """The precision as it is written in records: bfloat16 or float32."""
+    """The precision as recorded in sessions.jsonl: bfloat16 or float32."""
     return str(matmul_dtype(resources)).removeprefix("torch.")
 
 
 def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """A GPU's FLOP/s from Lightning's table; None for a CPU, and for a GPU that the table does not list."""
+    """The FLOP/s of a GPU according to Lightning's table; None for a CPU and for a GPU that is not in the table."""
     flops = get_available_flops(device, dtype) if device.type == "cuda" else None
     return float(flops) if flops else None
 
 
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
-    """Peak FLOP/s of one process: the published number if there is one, else that of a square matrix product measured here.
+    """Peak FLOP/s of one process: the published number or, if there is none, the measured speed of a large matrix product.
 
-    `threads` only distinguishes cached measurements.
+    `threads` is only part of the cache key.
     """
     if published := published_flops(device, dtype):
         return published
@@ -72,14 +75,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of this run on a GPU; on a CPU, resident memory of this process since it started."""
+    """Peak memory in bytes: memory allocated on the GPU, or the resident memory of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe(device: torch.device, resources: Resources, processes: int) -> dict[str, Any]:
-    """The machine, as written in a line of sessions.jsonl."""
+    """Describe the machine for a line of sessions.jsonl."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " cpu"
     dtype = matmul_dtype(resources)
     return {

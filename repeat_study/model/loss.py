@@ -1,7 +1,7 @@
-"""Cross-entropy computed in chunks, so that there is never a tensor of all logits.
+"""Compute cross-entropy in chunks, so that the logits of all tokens never exist at the same time.
 
-With a context of 8,192 and a vocabulary of 50,304, the logits of one sequence take 1.6 GB in float32, and autograd would keep
-them together with their gradient.
+With a context of 8,192 and a vocabulary of 50,304, the logits of a single sequence need 1.6 GB in float32, and autograd would
+keep both the logits and their gradient.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ROWS = 256  # on a CPU: small enough for its cache, but at least 4·d_model, since each chunk reads all weights
-CHUNK_LOGITS_CUDA = 1 << 27  # on a GPU: half a GB, so that the products are large enough to fill it
+# Tokens per chunk on a CPU, few enough for its cache. Wide models use 4·d_model tokens, because every chunk reads all weights.
+CHUNK_ROWS = 256
+CHUNK_LOGITS_CUDA = 1 << 27  # logits per chunk on a GPU: half a GB in float32, enough to keep the GPU busy
 
 
 def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Tensor:
-    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]; without gradient, for evaluation."""
+    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]. Has no gradient; used for evaluation."""
     lanes, d_model, _ = weight_ldv.shape
     x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
     targets_ln = targets_lbt.reshape(lanes, -1)
@@ -32,10 +33,10 @@ def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Ten
 
 
 def mean_loss_per_lane(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor, compiled: bool = False) -> Tensor:
-    """Mean cross-entropy of each lane in nats, float32, shape [lanes]; for training.
+    """Mean cross-entropy of each lane in nats, float32, shape [lanes]; used for training.
 
-    Gradients are computed in the forward pass, chunk by chunk, while the logits exist. `compiled` fuses the operations between
-    the matrix products, which are bound by memory on a GPU.
+    Gradients are computed in the forward pass, while the logits of a chunk exist. `compiled` fuses the operations between the
+    matrix products, which are memory-bound on a GPU.
     """
     lanes, d_model, _ = weight_ldv.shape
     x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
@@ -71,14 +72,14 @@ class _MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_gradient, weight_gradient = ctx.saved_tensors
         scale_l11 = (gradients[0] / ctx.tokens)[:, None, None]
-        # Scaled in float32: 1 / tokens rounded to bfloat16 would be off by up to 0.2%, and the gradients with it.
+        # Scaling in float32 matters: rounding 1 / tokens to bfloat16 would change all gradients by up to 0.2%.
         return (x_gradient * scale_l11).to(ctx.dtype), (weight_gradient * scale_l11).to(ctx.dtype), None, None
 
 
 def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and the gradient of the summed loss with respect to the logits, in their precision.
+    """Log-probability of each target, and the gradient of the summed loss with respect to the logits, in the same dtype.
 
-    Both come from one softmax, so a loss above 87 nats, where float32 underflows, becomes infinite.
+    Both are computed from one softmax, which underflows in float32 if a loss is above 87 nats. Such a loss becomes infinite.
     """
     p_lnv = F.softmax(logits_lnv, dim=2, dtype=torch.float32)
     chosen_ln1 = p_lnv.gather(2, targets_ln1)
@@ -92,9 +93,9 @@ def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Cast both to the precision of autocast. Autograd records these casts, but not the products of the chunks."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    """Cast both tensors to the dtype of autocast. Autograd records these casts, but not the matrix products of the chunks."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return x.to(dtype), weight.to(dtype)
 
 

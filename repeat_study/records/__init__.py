@@ -1,1 +1,1 @@
-"""The contract between training and analysis: run directories, the list of metrics, TensorBoard."""
+"""The interface between training and analysis: run directories, the list of metrics, and TensorBoard."""

@@ -1,4 +1,4 @@
-"""What evaluations write into a run directory: appended while training, cut back to a checkpoint when a run resumes."""
+"""Append evaluations to a run directory, and remove those after the checkpoint when a run resumes."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,11 @@ from repeat_study.records.tables import Columns, append_columns, columns_at, rea
 
 
 def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Mapping[str, Columns]) -> None:
-    """Add one evaluation; it is on disk when this returns. `tables`: columns of the Parquet tables by table name.
+    """Append one evaluation; it is on disk when this function returns.
 
-    The line of metrics.jsonl is written after the tables, so every evaluation listed there is complete. A run that a version
-    without one of the newer tables has started does not get that table when it resumes: it would lack evaluations.
+    tables: the columns of every Parquet table, by table name. The line in metrics.jsonl is written after the tables, so the
+    tables are complete for every evaluation listed there. If an earlier version that did not write one of the newer tables
+    started the run, the table is not written after the run resumes either, because it would lack the earlier evaluations.
     """
     first = not directory.rows()
     for path in directory.tables:
@@ -23,23 +24,24 @@ def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Ma
 
 
 def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
-    """The columns of heads.parquet at each of these evaluations; empty if the run has no such table."""
+    """The columns of heads.parquet at each of these evaluations; empty columns if the run has no such table."""
     table = read_table(directory.heads)
     return [columns_at(table, row["step"]) if table else {} for row in rows]
 
 
 def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]:
-    """Remove all evaluations after `step`, where the run's checkpoint is; returns the remaining lines of metrics.jsonl.
+    """Remove all evaluations after the checkpoint at `step`, and return the remaining lines of metrics.jsonl.
 
-    expected: the steps of the evaluations that must remain. Raises InputError, and removes nothing, if one is missing.
+    expected: steps of the evaluations that must remain. If one of them is missing, InputError is raised and nothing is
+    removed.
     """
     rows = [row for row in directory.rows() if row["step"] <= step]
     timings = [row for row in directory.timings() if row["step"] <= step]
     tables = {path: read_table(path) for path in directory.tables}
     steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
     for path, table in tables.items():
-        # If the context is too short for the heads probe, there is no table of heads. Runs of older versions lack the newer
-        # tables.
+        # There is no table of heads if the context is too short for the head probe. Runs started by earlier versions lack the
+        # newer tables.
         if (
             path == directory.paragraph
             or (path == directory.heads and any("prefix_matching" in row for row in rows))
@@ -49,8 +51,8 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
     for path, recorded_steps in steps.items():
         if recorded_steps != expected:
             raise InputError(
-                f"{path}: lacks evaluations up to step {step}, where the checkpoint is; delete {directory.checkpoint} to"
-                " train the run from its start"
+                f"{path}: lacks evaluations up to the checkpoint at step {step}; delete {directory.checkpoint} to train the"
+                " run from the beginning"
             )
     for scratch in (
         *directory.path.glob(".*.tmp"),

@@ -1,4 +1,4 @@
-"""Files of one JSON object per line, each with the training step it belongs to; a crash can only cut the last line short."""
+"""Read and write JSON Lines files with one training step per line. A crash can only truncate the last line."""
 
 import json
 import math
@@ -11,15 +11,15 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 Row = dict[str, Any]
-NUMBERS = {  # what every line must hold, by file
+NUMBERS = {  # keys that must have a number in every line, by file name
     "metrics.jsonl": ("tokens", "test_loss"),
     "timing.jsonl": ("train_seconds", "evaluation_seconds", "saving_seconds"),
 }
-TAIL_BYTES = 2**14  # a line of metrics.jsonl has one to a few kilobytes
+TAIL_BYTES = 2**14  # usually contains the last line, because a line of metrics.jsonl has a few kilobytes
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All complete lines in order; none if there is no file. Raises InputError on a malformed line."""
+    """All complete lines in order; an empty list if the file does not exist. Raises InputError if a line is malformed."""
     if not path.is_file():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
@@ -27,7 +27,10 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def last_row(path: Path) -> Row | None:
-    """The last complete line, without reading the rest; None if there is none. Raises InputError if it is malformed."""
+    """The last complete line; None if there is none. Usually reads only the end of the file.
+
+    Raises InputError if the line is malformed.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -42,7 +45,7 @@ def last_row(path: Path) -> Row | None:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a line; it is on disk when this returns. Raises InputError if the disk is full."""
+    """Append a line; it is on disk when this function returns. Raises InputError if the file cannot be written."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
@@ -53,7 +56,7 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Replace the file, atomically."""
+    """Replace the file atomically."""
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
@@ -64,9 +67,9 @@ def _is_finite(value: Any) -> bool:
 def _parse(path: Path, lines: list[bytes]) -> list[Row]:
     try:
         rows = [json.loads(line) for line in lines]
-        assert all(isinstance(row["step"], int) for row in rows), "a line without its step"
+        assert all(isinstance(row["step"], int) for row in rows), "step is missing or not an integer"
         for key in NUMBERS.get(path.name, ()):
-            assert all(_is_finite(row[key]) for row in rows), f"{key} is not a number"
+            assert all(_is_finite(row[key]) for row in rows), f"{key} is not a finite number"
         return rows
     except (ValueError, TypeError, KeyError, AssertionError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

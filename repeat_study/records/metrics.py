@@ -1,8 +1,8 @@
-"""The list of metrics: every number that an evaluation records, described once.
+"""The list of all metrics that an evaluation records.
 
-TensorBoard, evaluation cost, tables, effective sizes and figures all read their names, units, nulls and intervals here, so
-a new metric is one entry in METRICS; `probe` names the file in repeat_study/probes that measures it. This file imports nothing
-heavy. Examples:
+TensorBoard, tables, figures, effective sizes and cost estimates get all names, units, nulls and intervals from this list. To
+add a metric, add an entry to METRICS and measure the metric in the module of repeat_study.probes that `probe` refers to. This
+module imports no large library. Examples:
 
     from repeat_study.records.metrics import BY_COLUMN, BY_KEY, METRICS, further_test_loss
 
@@ -11,19 +11,19 @@ heavy. Examples:
     axes.set_ylabel(metric.axis_label)                                # "copying gain\\n(nats/token)"
 
     [metric for metric in METRICS if metric.in_summary]               # columns of the study's summary table
-    [metric for metric in METRICS if metric.compared]                 # what the report compares with the clean run
-    [metric for metric in METRICS if metric.multiplier]               # what can be read as an effective size
+    [metric for metric in METRICS if metric.compared]                 # metrics that the report compares with the clean run
+    [metric for metric in METRICS if metric.multiplier]               # metrics that imply an effective size
     [metric for metric in METRICS if metric.column]                   # columns of heads.parquet: BY_COLUMN["ov_copying"]
-    sum(metric.cost.sequences for metric in METRICS if metric.cost)   # what one evaluation costs
+    sum(metric.cost.sequences for metric in METRICS if metric.cost)   # probe sequences per evaluation
 
-A figure or a table that shows only some metrics lists their keys and looks up everything else here.
+Figures and tables with selected metrics list only the keys of these metrics and look up everything else here.
 """
 
 from repeat_study.records.metric import (
     CLEAN_RUN,
     FRACTION,
     NATS,
-    NOT_OF_THE_MODEL,
+    OTHER_RUNS,
     UNTRAINED,
     Cost,
     Direction,
@@ -31,8 +31,9 @@ from repeat_study.records.metric import (
     Null,
 )
 
-# In the order of metrics.jsonl and of TensorBoard's charts. A metric's cost is counted once per forward pass, at the first
-# metric that needs it; the losses on a run's texts depend on its spec and are counted by `cost.expected_evaluation_share`.
+# The order is that of metrics.jsonl and of TensorBoard's charts. If several metrics are computed from the same forward passes,
+# only the first one has a cost. The cost of losses on text depends on the spec of the run and is not listed here, but
+# `cost.expected_evaluation_share` includes it.
 METRICS = (
     Metric(
         "train_loss",
@@ -40,7 +41,7 @@ METRICS = (
         NATS,
         Direction.LOWER,
         "mean over the steps since the previous evaluation",
-        NOT_OF_THE_MODEL,
+        OTHER_RUNS,
         is_loss=True,
         tag="loss/train",
     ),
@@ -50,7 +51,7 @@ METRICS = (
         "",
         Direction.NEITHER,
         "before clipping, mean over the steps since the previous evaluation",
-        NOT_OF_THE_MODEL,
+        OTHER_RUNS,
         tag="training/gradient_norm",
     ),
     Metric(
@@ -58,8 +59,8 @@ METRICS = (
         "learning rate",
         "",
         Direction.NEITHER,
-        "of the next step",
-        NOT_OF_THE_MODEL,
+        "learning rate of the next step",
+        OTHER_RUNS,
         tag="training/learning_rate",
     ),
     Metric(
@@ -94,7 +95,7 @@ METRICS = (
     ),
     Metric(
         "seen_unique_loss",
-        "loss on unique text seen",
+        "loss on seen unique text",
         NATS,
         Direction.LOWER,
         "on text that the run trained on exactly once",
@@ -141,7 +142,7 @@ METRICS = (
         NATS,
         Direction.HIGHER,
         "loss on the first copy of a paragraph minus loss on later copies",
-        Null("every copy shuffles the paragraph's tokens anew", "null of the copying gain"),
+        Null("the paragraph's tokens are shuffled independently in every copy", "null of the copying gain"),
         probe="copying",
         has_interval=True,
         tag="copying/gain",
@@ -155,7 +156,7 @@ METRICS = (
         "loss on the parent's test text",
         NATS,
         Direction.LOWER,
-        "of a fine-tuned run",
+        "for fine-tuned runs only",
         CLEAN_RUN,
         probe="parent_losses",
         is_loss=True,
@@ -166,7 +167,7 @@ METRICS = (
         "loss on the parent's pool",
         NATS,
         Direction.NEITHER,
-        "of a fine-tuned run; rises as the run forgets it",
+        "for fine-tuned runs only; rises as the run forgets the pool",
         CLEAN_RUN,
         probe="parent_losses",
         is_loss=True,
@@ -174,10 +175,10 @@ METRICS = (
     ),
     Metric(
         "parent_seen_unique_loss",
-        "loss on unique text the parent saw",
+        "loss on the parent's unique text",
         NATS,
         Direction.NEITHER,
-        "of a fine-tuned run; rises as the run forgets it",
+        "for fine-tuned runs only; rises as the run forgets this text",
         CLEAN_RUN,
         probe="parent_losses",
         is_loss=True,
@@ -203,7 +204,7 @@ METRICS = (
         NATS,
         Direction.HIGHER,
         "loss on the first copy of random tokens minus loss on later copies",
-        Null("every copy has fresh tokens", "null of the copying gain on random tokens"),
+        Null("every copy consists of new random tokens", "null of the copying gain on random tokens"),
         probe="head_table",
         has_interval=True,
         tag="copying/random_gain",
@@ -233,7 +234,7 @@ METRICS = (
         FRACTION,
         Direction.HIGHER,
         "the best previous-token head's attention to the previous token",
-        Null("attention to the token two before"),
+        Null("attention to the token two positions back"),
         probe="head_table",
         has_interval=True,
         column="previous_token",
@@ -244,8 +245,8 @@ METRICS = (
         "copying score",
         "-1 to 1",
         Direction.HIGHER,
-        "how much the best head, attending to a token, raises that token's logit above other tokens'",  # [O22]
-        Null("how much it raises the logit of another token of the sequence"),
+        "how much the best head raises the logit of the token it attends to, relative to other tokens",  # [O22]
+        Null("the same for another token of the sequence"),
         probe="head_table",
         has_interval=True,
         column="copying",
@@ -258,7 +259,7 @@ METRICS = (
         "OV copying",
         "-1 to 1",
         Direction.HIGHER,
-        "sum of the OV circuit's eigenvalues over the sum of their absolute values",  # [E21]
+        "sum of the OV circuit's eigenvalues divided by the sum of their absolute values",  # [E21]
         UNTRAINED,
         probe="head_table",
         column="ov_copying",
@@ -280,7 +281,7 @@ METRICS = (
         NATS,
         Direction.HIGHER,
         "drop in copying gain when the most important head is ablated",
-        Null("every copy shuffles the paragraph's tokens anew", "null of the gain lost by ablation"),
+        Null("the paragraph's tokens are shuffled independently in every copy", "null of the gain lost by ablation"),
         probe="head_table",
         has_interval=True,
         column="ablation_copying_gain",
@@ -316,17 +317,17 @@ METRICS = (
         "speed",
         "tokens per second",
         Direction.HIGHER,
-        "of training, without evaluations",
-        NOT_OF_THE_MODEL,
+        "tokens trained per second, excluding evaluations",
+        OTHER_RUNS,
         tag="machine/tokens_per_second",
     ),
     Metric(
         "utilisation",
-        "utilisation",
+        "utilization",
         FRACTION,
         Direction.HIGHER,
-        "share of the machine's peak FLOPs",
-        NOT_OF_THE_MODEL,
+        "achieved share of the machine's peak FLOP/s",
+        OTHER_RUNS,
         tag="machine/utilisation",
     ),
     Metric(
@@ -334,18 +335,18 @@ METRICS = (
         "memory",
         "GiB",
         Direction.LOWER,
-        "peak use so far",
-        NOT_OF_THE_MODEL,
+        "peak memory use so far",
+        OTHER_RUNS,
         tag="machine/memory_gib",
         scale=2.0**-30,
     ),
     Metric(
         "evaluation_seconds",
-        "evaluations",
+        "evaluation time",
         "seconds",
         Direction.LOWER,
-        "spent on all evaluations so far",
-        NOT_OF_THE_MODEL,
+        "time spent on evaluations so far",
+        OTHER_RUNS,
         tag="machine/evaluation_seconds",
     ),
 )
@@ -354,13 +355,13 @@ BY_COLUMN = {metric.column: metric for metric in METRICS if metric.column}
 
 
 def further_test_loss(name: str) -> Metric:
-    """The loss on a further test set of the study, by the set's name."""
+    """The metric for the loss on an additional test set of the study, given the name of the set."""
     return Metric(
         f"test_loss_{name}",
         f"test loss, {name}",
         NATS,
         Direction.LOWER,
-        "on further held-out text",
+        "on the additional test set of this name",
         CLEAN_RUN,
         is_loss=True,
         tag=f"loss/test_{name}",

@@ -1,4 +1,7 @@
-"""What a run reports to the process that started it: its progress, and how it ended. Imports no torch, which takes seconds."""
+"""Messages from a run to the process that started it: its progress and its outcome.
+
+This module does not import torch, which takes seconds.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,14 +14,14 @@ class Outcome(StrEnum):
 
     DONE = "done"
     ALREADY_DONE = "already done"
-    INTERRUPTED = "interrupted"  # on request; the checkpoint holds every step trained so far
+    INTERRUPTED = "interrupted"  # stopped on request; the checkpoint includes all steps trained so far
     BUSY = "busy"  # another process is training this run
     FAILED = "failed"  # failed.json gives the reason
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a run's process; `reason` is given if the run failed."""
+    """How a run ended. `reason` is set if it failed."""
 
     run: str
     outcome: Outcome
@@ -27,7 +30,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, reported at every evaluation; test loss in nats per token."""
+    """The progress of a run, reported at every evaluation. The test loss is in nats per token."""
 
     run: str
     step: int
@@ -39,14 +42,15 @@ class Progress:
 
 
 class FileFault(RuntimeError):
-    """A run fails because a file is not what was written; the message names the file."""
+    """A file no longer contains what was written to it, so a run fails. The message names the file."""
 
 
 def reason_of(error: Exception) -> str:
-    """Why a run failed, in one line."""
-    named = isinstance(error, InputError | FileFault)  # its message names the place by itself
+    """The reason why a run failed, in one line."""
     if isinstance(error, OSError) and error.strerror:
-        text, named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, True
-    else:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, InputError | FileFault):  # the message already names the file or key
         text = str(error)
-    return " ".join((text if named else f"{type(error).__name__}: {text}").split())
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -1,22 +1,22 @@
-"""The run directory: its files, whose run it is, and how far that run has come.
+"""Read and write the files of a run directory, and derive the status of the run from them.
 
-spec.json       the run's specification, written first; a directory with another run's spec is refused
-metrics.jsonl   one line per evaluation; depends only on the spec and on how the machine rounds, so a resumed run writes the
-                same bytes as an undisturbed one
-heads.parquet   one row per evaluation and head: the metrics that have a `column` in `records.metrics`
+spec.json       the spec of the run, written first. A directory with the spec of another run is refused
+metrics.jsonl   one line per evaluation. It depends only on the spec and on the machine's rounding, so a resumed run writes the
+                same bytes as an uninterrupted one
+heads.parquet   one row per evaluation and head, with the metrics that have a `column` in `records.metrics`
 paragraph.parquet  one row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
-test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. All runs on a store have the
-                same test sequences, so differences between evaluations and between runs are paired by `sequence`
-pool_sequences.parquet  the same for the pool sequences that the run is evaluated on; `sequence` is the slot in the pool, so
-                the mixture tells when each was trained on. A clean run never trains on its own
-timing.jsonl    for each evaluation: seconds, tokens per second, utilisation, memory; separate from metrics.jsonl because
-                machines differ. If runs are trained together (lanes), tokens per second are the run's own; seconds,
-                utilisation and memory are those of all lanes together
+test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. Runs of a study that
+                have the same context have the same test sequences, so they can be compared sequence by sequence
+pool_sequences.parquet  the same for the pool sequences that the run is evaluated on. `sequence` is the slot in the pool, so the
+                mixture determines when each was trained on. A clean run never trains on its pool sequences
+timing.jsonl    one line per evaluation: seconds, tokens per second, utilisation and memory. These depend on the machine, so
+                they are not in metrics.jsonl. If one process trains several runs (lanes), tokens per second count only this
+                run; the other numbers are for all lanes together
 sessions.jsonl  one line per start: machine, device, precision, number of processes and lanes, torch version
-checkpoints/    last.ckpt, replaced atomically; step-*.pt, weights only, if the run keeps them
-events.out...   TensorBoard events, a view of metrics.jsonl
-failed.json     why and at which step the run stopped; removed when it resumes
-done.json       written last: the run is complete; with the checksums of its records, see `records.completion`
+checkpoints/    last.ckpt, which is replaced atomically, and step-*.pt with weights only, if the run keeps them
+events.out...   TensorBoard events with the same numbers
+failed.json     the reason and the step of a failure; removed when the run resumes
+done.json       written last, when the run is complete. It contains the checksums of the records; see `records.completion`
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ from repeat_study.records.spec_record import first_difference, spec_record
 
 
 class Status(StrEnum):
-    """How far a run has come, according to its directory."""
+    """The status of a run, according to its directory."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 
 class RunDirectory:
-    """Paths and records of one run."""
+    """The paths and records of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,23 +67,26 @@ class RunDirectory:
 
     @property
     def newer_tables(self) -> tuple[Path, ...]:
-        """Those of `tables` that runs of older versions lack."""
+        """The tables that are missing in runs started by earlier versions."""
         return self.test_sequences, self.pool_sequences
 
     @property
     def records(self) -> tuple[Path, ...]:
-        """The files that every evaluation adds to."""
+        """The files that every evaluation appends to."""
         return self.metrics, self.timing, *self.tables
 
     def weights_at(self, step: int) -> Path:
-        """The file with the weights after `step` steps: a dict of `step`, `run` (its identity) and `model`, the decoder's
-        state_dict."""
+        """The file with the weights after `step` steps.
+
+        It contains a dict with `step`, `run` (the identity of the run) and `model` (the decoder's state_dict).
+        """
         return self.checkpoint.with_name(f"step-{step:09d}.pt")
 
     def status(self) -> Status:
-        """Read from the directory alone; a killed process releases its lock, so its run never counts as running.
+        """The status of the run, determined only from its files.
 
-        A run is done if its records match done.json. If they were altered afterwards, it has failed.
+        A killed process releases its lock, so its run does not count as running. A run is done if its records match
+        done.json, and failed if they were altered afterwards.
         """
         if record := done_record(self.done):
             return Status.FAILED if altered_file(self.done, record) else Status.DONE
@@ -94,38 +97,38 @@ class RunDirectory:
         return Status.INTERRUPTED if self.spec.is_file() else Status.PENDING
 
     def make(self) -> None:
-        """Create the folder. Raises InputError if that is impossible."""
+        """Create the folder. Raises InputError if it cannot be created."""
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path}: cannot create the run's folder: {error.strerror}") from error
 
     def check(self, run: Run, store: TokenStore) -> bool:
-        """Whether this directory already belongs to the run; changes nothing.
+        """Whether this directory already belongs to the run. Changes nothing.
 
-        Raises InputError if it belongs to a run with another spec, or if a folder has the name of one of its files.
+        Raises InputError if it belongs to a run with another spec, or if one of its files is not a regular file.
         """
         files = (self.spec, self.sessions, self.failed, self.done, self.checkpoint, *self.records)
         for path in (*files, *self.path.glob("events.out.tfevents*"), *self.checkpoint.parent.glob("*.*")):
             if path.exists() and not path.is_file():
-                raise InputError(f"{path}: not a file; expected a file that a run wrote, so move it away")
+                raise InputError(f"{path}: not a regular file; move it away")
         if self.spec.is_file():
-            found, expected = read_record(self.spec), spec_record(run, store)
-            if found != expected:
-                difference = first_difference(found, expected)
-                raise InputError(f"{self.spec}: made by another spec ({difference}); move the folder away")
+            recorded, expected = read_record(self.spec), spec_record(run, store)
+            if recorded != expected:
+                difference = first_difference(recorded, expected)
+                raise InputError(f"{self.spec}: belongs to another spec ({difference}); move the folder away")
             return True
         if self.metrics.exists() or self.checkpoint.exists():
             raise InputError(f"{self.path}: has results but no spec.json; move the folder away")
         return False
 
     def claim(self, run: Run, store: TokenStore) -> None:
-        """Write the run's spec, or check that it is already there. Raises InputError as `check` does."""
+        """Write the spec of the run if the directory has none. Raises InputError as `check` does."""
         if not self.check(run, store):
             write_json(self.spec, spec_record(run, store))
 
     def rows(self) -> list[Row]:
-        """The lines of metrics.jsonl, one per evaluation; a line that a crash cut short is left out."""
+        """The lines of metrics.jsonl, one per evaluation, without a line that was truncated by a crash."""
         return read_rows(self.metrics)
 
     def timings(self) -> list[Row]:
@@ -137,26 +140,26 @@ class RunDirectory:
         return read_rows(self.sessions)
 
     def add_session(self, session: Row) -> None:
-        """Record a start: the step it starts from and the machine that trains from there on."""
+        """Record a start of the run: the step it starts from and the machine that it runs on."""
         append_row(self.sessions, session)
 
     def precision(self) -> str | None:
-        """The precision of the last start's matrix products; None before the first start."""
+        """The precision of matrix products since the last start; None before the first start."""
         sessions = self.session_rows()
         return str(sessions[-1].get("precision", "")) or None if sessions else None
 
     def check_precision(self, precision: str) -> None:
-        """Raises InputError if the run's checkpoint was trained in another precision: one curve has one precision."""
+        """Raise InputError if the checkpoint was trained in another precision, because no run may mix precisions."""
         started_in = self.precision() if self.checkpoint.is_file() else None
         if started_in and started_in != precision:
             raise InputError(
                 f"{self.sessions}: the run started in {started_in} and would continue in {precision}; set"
-                f" resources.precision={started_in}, or delete {self.checkpoint} to train it from its start"
+                f" resources.precision={started_in}, or delete {self.checkpoint} to train it from the beginning"
             )
 
     def finish(self, expected: list[int]) -> None:
-        """Mark the run complete. Raises AlteredRecord if a record lacks an evaluation of the `expected` steps."""
-        from repeat_study.records.tables import read_table, steps_in  # takes 0.1 s, and `status` needs none of it
+        """Mark the run as complete. Raises AlteredRecord if a record lacks an evaluation at one of the `expected` steps."""
+        from repeat_study.records.tables import read_table, steps_in  # takes 0.1 s, and `status` does not need it
 
         rows, timings = self.rows(), self.timings()
         steps = {self.metrics: [row["step"] for row in rows], self.timing: [row["step"] for row in timings]}
@@ -165,7 +168,7 @@ class RunDirectory:
                 steps[path] = steps_in(read_table(path))
         for path, recorded in steps.items():
             if recorded != expected:
-                raise AlteredRecord(f"{path}: lacks evaluations that the run has written")
+                raise AlteredRecord(f"{path}: lacks evaluations that the run wrote")
         last, timing = rows[-1], timings[-1]
         record = {
             "steps": last["step"],
@@ -180,19 +183,19 @@ class RunDirectory:
         self.failed.unlink(missing_ok=True)
 
     def check_unaltered(self) -> None:
-        """Raises InputError if a finished run's files changed after it finished; reads them all."""
+        """Raise InputError if a record of a finished run was altered afterwards. Hashes all records."""
         if (record := done_record(self.done)) and (path := altered_file(self.done, record, hash_all=True)):
             raise InputError(f"{path}: {ALTERED}")
 
     def fail(self, reason: str, step: int | None = None) -> None:
-        """Record why the run stopped, and at which step: by default, the last evaluated one. Its checkpoint stays."""
+        """Record why and at which step the run failed, by default the last evaluated step. The checkpoint is kept."""
         if step is None:
             rows = self.rows()
             step = rows[-1]["step"] if rows else 0
         write_json(self.failed, {"reason": reason, "step": step})
 
     def failure(self) -> str:
-        """Why and at which step the run failed."""
+        """The reason and the step of the run's failure."""
         if (done := done_record(self.done)) and (path := altered_file(self.done, done)):
             return f"{path}: {ALTERED}"
         record = read_record(self.failed, "reason", "step")
@@ -200,13 +203,13 @@ class RunDirectory:
 
 
 def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
-    """Final test loss of the finished runs in a study's folder, by run name, in nats per token."""
+    """Final test losses of the finished runs in a study's folder, in nats per token, by run name."""
     directories = {run.name: RunDirectory(study_dir / run.name) for run in runs}
     done = {name: directory.done for name, directory in directories.items() if directory.status() is Status.DONE}
     return {name: float(read_record(path, "test_loss")["test_loss"]) for name, path in done.items()}
 
 
 def evaluation_share(timing: Row) -> float:
-    """Evaluation's share of all seconds up to a line of timing.jsonl."""
-    spent = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
-    return float(timing["evaluation_seconds"] / spent)
+    """Share of a run's time that was spent on evaluations, given a line of timing.jsonl."""
+    total = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
+    return float(timing["evaluation_seconds"] / total)

@@ -1,4 +1,4 @@
-"""The content of spec.json: a run's fields and the numbers that follow from them."""
+"""Build the content of spec.json: the fields of a run and the numbers derived from them."""
 
 import json
 from typing import Any
@@ -8,12 +8,12 @@ from repeat_study.config.run import RESULT_FORMAT, Run
 
 
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
-    """The record of a run on a token store, as JSON gives it back."""
+    """The record of a run on a token store, with the types that it has after a round trip through JSON."""
     return derived_fields(run, run.model_vocabulary(store.vocabulary))
 
 
 def derived_fields(run: Run, vocabulary: int) -> dict[str, Any]:
-    """The record of a run whose model has a vocabulary of this size."""
+    """The record of a run whose model has `vocabulary` tokens."""
     shape, mixture = run.shape, run.mixture()
     record = {
         "name": run.name,
@@ -35,7 +35,7 @@ def derived_fields(run: Run, vocabulary: int) -> dict[str, Any]:
     return dict(json.loads(json.dumps(record)))
 
 
-def first_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The first field in which two unequal records differ, with both values."""
-    key = next(key for key in (*expected, *found) if found.get(key) != expected.get(key))
-    return f"{key}: found {found.get(key)!r}, expected {expected.get(key)!r}"
+def first_difference(recorded: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Describe the first field that differs between two unequal records."""
+    key = next(key for key in (*expected, *recorded) if recorded.get(key) != expected.get(key))
+    return f"{key}: found {recorded.get(key)!r}, expected {expected.get(key)!r}"

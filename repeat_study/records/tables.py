@@ -1,4 +1,7 @@
-"""The Parquet tables of a run, which `records.run_directory` lists, with rows grouped by evaluation."""
+"""Read, check and write the Parquet tables of a run, which `records.run_directory` lists.
+
+Every evaluation appends a group of rows.
+"""
 
 import io
 from pathlib import Path
@@ -12,12 +15,9 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 Columns = dict[str, list[Any]]
-WHOLE = ("step", "tokens", "layer", "head", "copy", "sequence")  # columns of whole numbers
-LISTS = (
-    "_per_copy",
-    "loss_by_position",
-)  # ends of the keys of metrics.jsonl that hold a list of numbers; all others hold a number
-REQUIRED = {  # columns without which a record is of no use, beside step and tokens
+INTEGER_COLUMNS = ("step", "tokens", "layer", "head", "copy", "sequence")
+LIST_SUFFIXES = ("_per_copy", "loss_by_position")  # of the keys in metrics.jsonl whose value is a list of numbers
+REQUIRED = {  # required columns in addition to step and tokens
     "metrics.jsonl": ("test_loss",),
     "heads.parquet": ("layer", "head", "prefix_matching"),
     "paragraph.parquet": ("copy", "token", "loss"),
@@ -27,11 +27,11 @@ REQUIRED = {  # columns without which a record is of no use, beside step and tok
 
 
 def read_table(path: Path) -> pa.Table | None:
-    """A table; None if there is no file. Raises InputError if it is damaged."""
+    """Read a table; None if the file does not exist. Raises InputError if the file is damaged."""
     if not path.is_file():
         return None
     try:
-        with parquet.ParquetFile(path) as file:  # twice as fast as read_table, which sets up a dataset first
+        with parquet.ParquetFile(path) as file:  # twice as fast as parquet.read_table
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); delete the run's folder to train it again") from error
@@ -40,27 +40,27 @@ def read_table(path: Path) -> pa.Table | None:
 
 
 def check_columns(table: pa.Table, path: Path) -> None:
-    """Raises InputError if columns of a run's record are missing, or hold anything but numbers (lists of them, tokens)."""
+    """Raise InputError if a required column of a run's record is missing or if a column has the wrong type."""
     names = table.column_names
     if missing := [name for name in ("step", "tokens", *REQUIRED.get(path.name, ())) if name not in names]:
-        raise InputError(f"{path}: the column {missing[0]!r} is missing; delete the run's folder to train it again")
+        raise InputError(f"{path}: column {missing[0]!r} is missing; delete the run's folder to train it again")
     for name, kind in zip(names, table.schema.types, strict=True):
         if names.count(name) > 1:
-            raise InputError(f"{path}: two columns are called {name!r}; delete the run's folder to train it again")
-        if name in WHOLE:
-            right, accepted = pa.types.is_integer(kind) and not table[name].null_count, "a whole number in every row"
+            raise InputError(f"{path}: two columns are named {name!r}; delete the run's folder to train it again")
+        if name in INTEGER_COLUMNS:
+            valid, accepted = pa.types.is_integer(kind) and not table[name].null_count, "an integer in every row"
         elif name == "token":
-            right, accepted = pa.types.is_string(kind) and not table[name].null_count, "text in every row"
-        elif name.endswith(LISTS):
-            right = pa.types.is_null(kind) or (pa.types.is_list(kind) and _is_number(kind.value_type))
-            accepted = "a list of numbers"
+            valid, accepted = pa.types.is_string(kind) and not table[name].null_count, "text in every row"
+        elif name.endswith(LIST_SUFFIXES):
+            valid = pa.types.is_null(kind) or (pa.types.is_list(kind) and _is_number(kind.value_type))
+            accepted = "lists of numbers"
         else:
-            right, accepted = _is_number(kind), "a number"
+            valid, accepted = _is_number(kind), "numbers"
             if name in REQUIRED.get(path.name, ()):
                 finite = not pa.types.is_floating(kind) or pc.all(pc.is_finite(table[name]), min_count=0).as_py()
-                right, accepted = right and not table[name].null_count and finite, "a finite number in every row"
-        if not right:
-            raise InputError(f"{path}: {name}: {kind} or nothing found; expected {accepted}")
+                valid, accepted = valid and not table[name].null_count and finite, "a finite number in every row"
+        if not valid:
+            raise InputError(f"{path}: column {name!r} of type {kind} has invalid values; expected {accepted}")
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -68,30 +68,30 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Replace a table, atomically."""
+    """Replace a table atomically."""
     buffer = io.BytesIO()
     parquet.write_table(table, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def append_columns(path: Path, step: int, tokens: int, columns: Columns) -> None:
-    """Add the rows of one evaluation to a table, with its step and its trained tokens; nothing if there are no columns."""
+    """Append the rows of one evaluation to a table, with its step and trained tokens. Does nothing without columns."""
     if not columns:
         return
-    entries = len(next(iter(columns.values())))
+    rows = len(next(iter(columns.values())))
     existing = read_table(path)
     schema = existing.schema if existing else None
-    added = pa.table({"step": [step] * entries, "tokens": [tokens] * entries, **columns}, schema=schema)
+    added = pa.table({"step": [step] * rows, "tokens": [tokens] * rows, **columns}, schema=schema)
     write_table(path, pa.concat_tables([existing, added]) if existing else added)
 
 
 def columns_at(table: pa.Table, step: int) -> Columns:
-    """The rows of one evaluation, as columns."""
+    """The rows of one evaluation, by column."""
     return dict(table.filter(pc.field("step") == step).to_pydict())
 
 
 def up_to(table: pa.Table, step: int) -> pa.Table:
-    """The rows of evaluations up to a step."""
+    """The rows of all evaluations up to a step."""
     return table.filter(pc.field("step") <= step)
 
 

@@ -14,7 +14,10 @@ from tests.repeat_study_cli.conftest import Invoke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("plan", "nothing"), "studies/nothing.toml: no such study; found here: tiny; installed: chudnovsky2026, "),
+        (
+            ("plan", "nothing"),
+            "studies/nothing.toml: no such study; available in this folder: tiny; shipped with this package: chudnovsky2026, ",
+        ),
         (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
         (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
         (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: input should be greater than or equal to 1"),
@@ -27,8 +30,8 @@ from tests.repeat_study_cli.conftest import Invoke
             ("plan", "tiny", "--set", 'grid.0.model=[["1x16", "2x16"], "1x16"]'),
             "grid.0.model: input should be a valid string",
         ),
-        (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deep; expected up to 12 levels"),
-        (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deep; expected up to 12 levels"),
+        (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deeply; expected at most 12 levels"),
+        (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deeply; expected at most 12 levels"),
         (("plan", "tiny", "--set", f"training.tokens={'1' * 5000}"), "Exceeds the limit"),
         (("plan", "/dev/zero"), "/dev/zero: more than 1,000,000 bytes"),
         (
@@ -50,7 +53,7 @@ from tests.repeat_study_cli.conftest import Invoke
             "the corpus has",
         ),
         (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
-        (("probe", "studies"), "studies: no run here (no spec.json)"),
+        (("probe", "studies"), "studies: not a run directory (no spec.json)"),
         (
             ("plan", "tiny", "--set", "evaluation.copying_text={file='no.txt'}"),
             "studies/no.txt: cannot be read: No such file",
@@ -67,7 +70,7 @@ from tests.repeat_study_cli.conftest import Invoke
         (["plan", "tiny", "--set", "resources.processes_per_run=3"], "cannot be split evenly among 3 processes"),
         (
             ["run", "tiny", "--lanes", "many"],
-            "resources.lanes: 'many' found; expected \"auto\" and integers from 1",
+            "resources.lanes: 'many' found; expected \"auto\" or a positive integer",
         ),
         (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; expected"),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
@@ -109,14 +112,14 @@ def test_a_study_nested_a_thousand_deep_is_refused(workplace: Path, invoke: Invo
         (workplace / f"deep{number}.toml").write_text(text)
         found = invoke("plan", f"deep{number}.toml", cwd=workplace)
         assert found.returncode == 2 and found.stderr.count("\n") == 1
-        assert f"deep{number}.toml: tables or lists are nested too deep; expected up to 12" in found.stderr
+        assert f"deep{number}.toml: tables or lists are nested too deeply; expected at most 12" in found.stderr
 
 
 def test_a_grid_of_millions_of_points_is_refused_at_once(workplace: Path, invoke: Invoke) -> None:
     many = str(list(range(2000)))
     start = time.monotonic()
     found = invoke("plan", "tiny", "--set", f"grid.0.seed={many}", "--set", f"grid.0.pool_seed={many}", cwd=workplace)
-    assert found.returncode == 2 and "grid: 8,000,000 points; expected up to 10,000" in found.stderr
+    assert found.returncode == 2 and "grid: 8,000,000 points found; expected at most 10,000" in found.stderr
     assert time.monotonic() - start < 2
 
 

@@ -41,7 +41,7 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     unknown = invoke("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
     assert (
         unknown.returncode == 2
-        and "worst matches no run of tiny with model 1x16; there are 1x16-clean-s0" in unknown.stderr
+        and "worst matches no run of tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "first 2 runs of tiny" in run.stdout, run.stderr

@@ -202,7 +202,7 @@ def test_altered_records_are_refused_after_a_report_too(study_folder: Path, plot
     write_report(study_folder)
     metrics = next(study_folder.glob("*/metrics.jsonl"))
     metrics.write_text(metrics.read_text().replace("4.5", "4.4"))
-    with pytest.raises(InputError, match="altered after the run was done"):
+    with pytest.raises(InputError, match="altered after the run finished"):
         write_report(study_folder)
 
 

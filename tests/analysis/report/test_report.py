@@ -253,7 +253,7 @@ def test_an_empty_folder_and_altered_metrics_are_refused(planted: Path, tmp_path
         write_report(tmp_path / "nothing")
     metrics = next(planted.glob("*/metrics.jsonl"))
     metrics.write_text(metrics.read_text().replace("4.5", "4.4", 1) + "\n")
-    with pytest.raises(InputError, match="altered after the run was done"):
+    with pytest.raises(InputError, match="altered after the run finished"):
         write_report(planted)
 
 

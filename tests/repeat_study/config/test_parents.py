@@ -114,7 +114,7 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
     parents = Parents("parents", runs, {})
     assert study.parents_needed(parents) == [runs[0], *runs[2:]], "the clean run of this seed and all repeated runs"
     with pytest.raises(
-        ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs of parents, and 4 of them are not"
+        ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs of parents, and 4 of them are unfinished"
     ):
         study.runs("", (), parents)
     # The single worst run has R = 10, but R = 30 is worse on average.
@@ -126,18 +126,22 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('from = "parents"', 'from = "nowhere"', "nowhere.toml: no such study; found here: child, parents; installed: chudnovsky2026, "),
-        ('from = "parents"', 'from = "child"', "finetune.from: a cycle, child -> child"),
-        ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, but the parents' study parents has 1024"),
-        ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, but the parents' study parents has None"),
+        (
+            'from = "parents"',
+            'from = "nowhere"',
+            "nowhere.toml: no such study; available in this folder: child, parents; shipped with this package: chudnovsky2026, ",
+        ),
+        ('from = "parents"', 'from = "child"', "finetune.from: cycle child -> child"),
+        ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, but the parent study parents has 1024"),
+        ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, but the parent study parents has None"),
         ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, but parents has 0.05"),
         ("context = 128", "context = 64", "grid.0.context: 64 found, but the parent 2x32-clean-s0 has 128"),
         ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run of model 2x96; its models are 2x32, 2x64"),
-        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run of parents with model 2x32; there are"),
+        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run of parents with model 2x32; available:"),
         ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; expected"),
         ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; expected \"scratch\", \"clean\", \"worst\""),
-        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs of parents with model 2x32 and seed 1, must match exactly one"),
-        ("{repeats = 30}", '{repeats = "worst", seed = 7}', "with model 2x32 and seed 7, must match one for each R and seed"),
+        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs of parents with model 2x32 and seed 1; expected exactly one"),
+        ("{repeats = 30}", '{repeats = "worst", seed = 7}', "with model 2x32 and seed 7; expected one for each R and seed"),
         ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: no run can have this value"),
         ("{repeats = 30}", "{repeats = true}", "grid.0.parent: repeats = True: no run can have this value"),
         ("repeats = 1\n", "repeats = 1\nvocabulary_multiple = 64\n", "vocabulary_multiple: 64 found, but the parent 2x32-clean-s0 has 1"),
@@ -146,8 +150,8 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         ('from = "parents"', 'study = "parents"', "finetune.from: missing; a value is required"),
         ('from = "parents"', 'from = "parents"\nshare = 1', "finetune.share: unknown key; expected from, learning_rate"),
         ("[data]", '[[evaluate]]\nname = "x"\nsource = "synthetic"\nnam = 1\n[data]', "evaluate.0.nam: unknown key; did you mean 'name'?"),
-        ("[data]", "[parent_study]\nx = 1\n[data]", "parent_study: unknown key; it follows from finetune.from"),
-        ("[data]", "[data.tokenizer_of]\nx = 1\n[data]", "data.tokenizer_of: unknown key; it follows from finetune.from"),
+        ("[data]", "[parent_study]\nx = 1\n[data]", "parent_study: not a key of a study file; set finetune.from instead"),
+        ("[data]", "[data.tokenizer_of]\nx = 1\n[data]", "data.tokenizer_of: not a key of a study file; set finetune.from instead"),
         ("[data]", '[[evaluate]]\nname = "x"\nsource = "installed-python"\ntest_fraction = 1.0\n[data]', "would include training text"),
         ('["scratch", "clean", {repeats = 30}]', '"scratch"', "finetune: no [[grid]] table has a parent"),
         ('from = "parents"', "", "finetune.from: missing; a value is required"),
@@ -163,7 +167,7 @@ def test_invalid_parents_give_one_line(declare: Callable[..., Study], old: str, 
 def test_a_longer_cycle_is_listed_in_order(declare: Callable[..., Study], tmp_path: Path) -> None:
     declare()
     (tmp_path / "parents.toml").write_text(CHILD.replace('"parents"', '"child"'))
-    with pytest.raises(InputError, match=r"finetune.from: a cycle, child -> parents -> child"):
+    with pytest.raises(InputError, match=r"finetune.from: cycle child -> parents -> child"):
         load_study(tmp_path / "child.toml")
 
 
@@ -191,7 +195,7 @@ def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]
     assert len(known.waiting) == 2
-    assert "worst depends on 2 runs of parents, and 2 of them are not finished" in known.waiting[0]
+    assert "worst depends on 2 runs of parents, and 2 of them are unfinished" in known.waiting[0]
 
 
 def test_parents_without_a_finetune_table_are_an_error(tmp_path: Path) -> None:
@@ -317,12 +321,13 @@ def test_a_missing_parent_gives_one_line(family: PreparedStudy, trained: Path, t
         train(run, family.store, tmp_path / "child")
     parent.done.unlink()
     with pytest.raises(
-        InputError, match=r"is not finished .interrupted.; `repeat-study run` and `sweep` of tiny train it"
+        InputError,
+        match=r"is not finished .interrupted.; to train it, use `repeat-study run` or `sweep` with the study tiny",
     ):
         train(run, family.store, tmp_path / "child")
     shutil.rmtree(parent.path)
     shutil.copytree(trained / "tiny" / family.runs(trained)[2].parent.name, parent.path)  # type: ignore[union-attr]
-    with pytest.raises(InputError, match=r"the spec of .*, in a folder of another name"):
+    with pytest.raises(InputError, match=r"the spec of .* is in a folder with another name"):
         train(run, family.store, tmp_path / "child")
 
 
@@ -356,7 +361,9 @@ def test_a_test_set_too_short_for_a_sequence_is_an_error_before_training(
 ) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     short = EvaluateSpec.model_validate({"name": "short", "source": {"kind": "files", "paths": [str(tmp_path)]}})
-    with pytest.raises(InputError, match=r"evaluate, short: the test set has \d+ tokens, less than one sequence of 32"):
+    with pytest.raises(
+        InputError, match=r"evaluate, short: the test set has \d+ tokens, too few for one sequence of 32"
+    ):
         prepare_study(family.study.model_copy(update={"evaluate": (short,)}), data_dir)
 
 

@@ -30,7 +30,7 @@ LAPTOP = STUDIES / "laptop.toml"
         ('grid.0.modle="a"', "grid.0.modle: unknown key; did you mean 'model'?"),
         ('grid.0.model="huge"', "grid.0.model: unknown model size 'huge'"),
         ('grid.0.model="2x33"', "grid.0.model: unknown model size '2x33'"),
-        ("grid.0.seed=[]", "grid.0.seed: an empty list"),
+        ("grid.0.seed=[]", "grid.0.seed: empty list"),
         ('grid.0.corpus="a"', "grid.0.corpus: not an axis"),
         ("grid.9.seed=1", "the study has no key 'grid.9.seed'"),
         ("grid=[]", "grid: list should have at least 1 item"),
@@ -56,7 +56,7 @@ def test_invalid_input_gives_one_line_with_its_location(override: str, message: 
 
 
 def test_errors_name_missing_and_malformed_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing.toml: no such study; found here: .*laptop"):
+    with pytest.raises(InputError, match=r"nothing.toml: no such study; available in this folder: .*laptop"):
         load_study(STUDIES / "nothing.toml")
     (tmp_path / "broken.toml").write_text("[data\n")
     with pytest.raises(InputError, match=r"broken.toml: not valid TOML"):

@@ -68,14 +68,14 @@ def test_every_number_is_printed_and_written(trained: RunDirectory, data_dir: Pa
 
 
 def test_another_runs_weights_are_refused(copy_of_run: RunDirectory, data_dir: Path) -> None:
-    with pytest.raises(InputError, match=r"step-000000003.pt: no such checkpoint; kept are the steps 1, 8, 64"):
+    with pytest.raises(InputError, match=r"step-000000003.pt: no such checkpoint; weights of steps 1, 8, 64 were kept"):
         load_trained(copy_of_run.path, data_dir, 3)
     weights = torch.load(copy_of_run.weights_at(8), weights_only=True)
     torch.save(weights | {"run": "0" * 64}, copy_of_run.weights_at(8))
-    with pytest.raises(InputError, match=r"step-000000008.pt: a checkpoint of another spec \(00000000\) than"):
+    with pytest.raises(InputError, match=r"step-000000008.pt: belongs to another spec \(00000000\) than"):
         load_trained(copy_of_run.path, data_dir, 8)
     torch.save(weights | {"model": {"embedding": torch.zeros(1)}}, copy_of_run.weights_at(8))
-    with pytest.raises(InputError, match=r"not weights of a 2x16 with a vocabulary of 320"):
+    with pytest.raises(InputError, match=r"weights do not fit a 2x16 model with a vocabulary of 320"):
         load_trained(copy_of_run.path, data_dir, 8)
     copy_of_run.checkpoint.write_bytes(b"PK")
     with pytest.raises(InputError, match=r"last.ckpt: damaged"):
@@ -85,7 +85,7 @@ def test_another_runs_weights_are_refused(copy_of_run: RunDirectory, data_dir: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "of format 2; this version reads"),
+        ({"format": 2}, "format 2 found; this version reads"),
         ({"learning_rate": 0.5}, "altered since it was written"),
         ({"learning_rate": "fast"}, "spec.json: learning_rate: input should be a valid number"),
     ],

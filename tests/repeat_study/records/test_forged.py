@@ -102,7 +102,7 @@ def test_a_spec_that_hashes_to_another_directory_is_refused(
     forged.spec.write_text(json.dumps(spec_record(run, store)))
     messages = refusals(forged, runs, data_dir)
     assert len(messages) == 3 and all(
-        f"the spec of {run.name}, in a folder of another name" in line for line in messages
+        f"the spec of {run.name} is in a folder with another name" in line for line in messages
     )
 
 
@@ -116,7 +116,7 @@ def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, 
     folder = RunDirectory(forged.path.with_name(f"x-{run.identity[:8]}"))
     folder.make()
     folder.spec.write_text(json.dumps(spec_record(run, store)))
-    with pytest.raises(InputError, match="is not a name; expected one without /"):
+    with pytest.raises(InputError, match="is not a valid name; expected a file name without /"):
         recorded_run(folder)
 
 

@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_refused_at_resume_and_by_probe(
     flip_bit(damaged.checkpoint, damaged.checkpoint.stat().st_size // 2)
     rows = damaged.metrics.read_bytes()
     message = r"last.ckpt: damaged \(it does not match its checksum\)"
-    with pytest.raises(InputError, match=f"{message}; delete it to train the run from its start"):
+    with pytest.raises(InputError, match=f"{message}; delete it to train the run from the beginning"):
         train(runs[1], store, damaged.path.parent)
     assert damaged.metrics.read_bytes() == rows, "nothing is changed"
     with pytest.raises(InputError, match=message):
@@ -169,7 +169,7 @@ def test_a_done_run_whose_records_changed_is_not_done(
     else:
         path.write_bytes(path.read_bytes()[:-3] + b"7}\n")
     assert done.status() is Status.FAILED and not final_test_losses(folder, runs)
-    message = rf"{name}: altered after the run was done; delete the run's folder to train it again"
+    message = rf"{name}: altered after the run finished; delete the run's folder to train it again"
     assert message in done.failure()
     with pytest.raises(InputError, match=message):
         train(runs[1], store, folder)
@@ -231,7 +231,7 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
     assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
     if name.endswith("_sequences.parquet"):
         return  # runs of older versions have none, so such a run continues without
-    with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to step \d+, where the checkpoint is; delete"):
+    with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to the checkpoint at step \d+; delete"):
         train(run, store, tmp_path)
 
 
@@ -325,7 +325,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(
     path = damaged.path / name
     path.unlink(missing_ok=True)
     path.mkdir()
-    with pytest.raises(InputError, match=rf"{name}: not a file; expected a file that a run wrote"):
+    with pytest.raises(InputError, match=rf"{name}: not a regular file; move it away"):
         train(runs[1], store, damaged.path.parent)
     path.rmdir()
 

@@ -236,7 +236,7 @@ def test_a_directory_made_by_another_spec_is_refused_and_left_alone(
     spec = json.loads(directory.spec.read_text())
     directory.spec.write_text(json.dumps(spec | {"learning_rate": 0.5}))
     before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"made by another spec \(learning_rate: found 0.5, expected 0.003\)"):
+    with pytest.raises(InputError, match=r"belongs to another spec \(learning_rate: found 0.5, expected 0.003\)"):
         train(runs[0], store, tmp_path)
     assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
     directory.spec.unlink()
@@ -347,7 +347,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(
     intact = directory.checkpoint.read_bytes()
     directory.checkpoint.write_bytes(intact[: len(intact) // 2] if content is None else content)
     rows = directory.metrics.read_bytes()
-    with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\); delete it to train the run from its start"):
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\); delete it to train the run from the beginning"):
         train(run, store, tmp_path)
     assert directory.metrics.read_bytes() == rows
     directory.checkpoint.unlink()
@@ -362,7 +362,7 @@ def test_missing_evaluations_are_refused(
     directory = interrupted(runs[0], store, tmp_path)
     lines = (directory.path / which).read_text().splitlines(keepends=True)
     (directory.path / which).write_text("".join(lines[:kept]))
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
         train(runs[0], store, tmp_path)
 
 
@@ -372,7 +372,7 @@ def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], stor
     path = directory.path / which
     intact = path.read_bytes()
     path.unlink()
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
         train(runs[0], store, tmp_path)
     path.write_bytes(intact[:-9])
     with pytest.raises(InputError, match=rf"{which}: damaged"):
@@ -381,7 +381,7 @@ def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], stor
     path.write_bytes(intact)
     assert train(runs[0], store, tmp_path) is Outcome.DONE
     path.write_bytes(intact)
-    with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
+    with pytest.raises(InputError, match=rf"{which}: altered after the run finished"):
         directory.check_unaltered()
 
 
@@ -393,12 +393,12 @@ def test_damaged_losses_of_sequences_are_refused(
     path = directory.path / which
     intact = path.read_bytes()
     write_table(path, up_to(read_table(path), 10))
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to step 40"):
+    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
         train(runs[1], store, tmp_path)
     path.write_bytes(intact)
     assert train(runs[1], store, tmp_path) is Outcome.DONE
     path.write_bytes(intact)
-    with pytest.raises(InputError, match=rf"{which}: altered after the run was done"):
+    with pytest.raises(InputError, match=rf"{which}: altered after the run finished"):
         directory.check_unaltered()
 
 
@@ -416,7 +416,7 @@ def test_a_run_of_a_version_without_a_table_resumes_without_it(
 def test_a_checkpoint_of_another_run_is_refused(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     first, second = (interrupted(run, store, tmp_path) for run in runs[:2])
     shutil.copy(first.checkpoint, second.checkpoint)
-    with pytest.raises(InputError, match=rf"last.ckpt: a checkpoint of another spec \({runs[0].identity[:8]}\)"):
+    with pytest.raises(InputError, match=rf"last.ckpt: belongs to another spec \({runs[0].identity[:8]}\)"):
         train(runs[1], store, tmp_path)
 
 
