@@ -1,6 +1,6 @@
-"""From run directories to tables, figures and a report. It uses pandas, scipy and matplotlib, and no torch.
+"""Turn run directories into tables, figures and a report. Needs pandas, scipy and matplotlib, but not torch.
 
-For use from Python:
+Use from Python:
 
     from pathlib import Path
     from analysis import load_runs
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.runs import load_runs
 
-# Fits have few parameters, so BLAS threads only wait for each other: 40 s instead of 0.1 s if other processes keep the cores
-# busy. scipy's BLAS reads this when it is loaded, which happens later.
+# The fits have few parameters, so BLAS threads only slow them down: with other processes on the cores, a fit took 40 s instead of
+# 0.1 s. OpenBLAS reads this variable when scipy is imported, which happens later.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = ["load_runs"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: published laws are evaluated without pandas."""
+    """Import lazily, because evaluating published laws does not need pandas."""
     if name == "load_runs":
         from analysis.runs import load_runs
 

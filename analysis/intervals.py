@@ -1,6 +1,6 @@
-"""Numbers with their uncertainty: t intervals over seeds, percentile intervals over bootstrap resamples, bounds.
+"""Estimates with 95% intervals or bounds: t intervals over seeds and percentile intervals over bootstrap resamples.
 
-All intervals are at 95%. scipy is imported on first use, because published laws are evaluated without it.
+scipy is imported on first use, because evaluating published laws does not need it.
 """
 
 from dataclasses import dataclass, field
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 NAN = float("nan")
-TAILS = (0.025, 0.975)  # quantiles at the two ends of a 95% interval
-CHANCE = 0.05  # of calling a difference a rise if there is none
-# The 95% interval of two seeds is 13 times as wide as their distance and that of three seeds 2.5 times. And if heads form in
-# some seeds only, the seeds themselves show it, an interval around their mean does not.
+TAILS = (0.025, 0.975)  # the quantiles at the ends of a 95% interval
+CHANCE = 0.05  # the false-positive rate of the test for a rise
+# With two seeds, the 95% interval is 13 times as wide as the difference between them. With three evenly spaced seeds, it is 2.5
+# times as wide as their range. And if heads form in only some of the seeds, the range shows it, but an interval around the mean
+# does not.
 FEWEST_SEEDS = 5
 
 
 class Bound(StrEnum):
-    """Whether a number is exact or only bounds the true value; prints as "", "≤" or "≥"."""
+    """Whether an estimate is exact or only a bound on the true value; prints as "", "≤" or "≥"."""
 
     EXACT = ""
     AT_MOST = "≤"
@@ -32,7 +33,7 @@ class Bound(StrEnum):
 
     @property
     def flipped(self) -> "Bound":
-        """The bound after a change of sign or a reciprocal."""
+        """The bound on the negated or the reciprocal value."""
         return {Bound.AT_MOST: Bound.AT_LEAST, Bound.AT_LEAST: Bound.AT_MOST}.get(self, self)
 
 
@@ -40,8 +41,8 @@ class Bound(StrEnum):
 class Estimate:
     """A number with its 95% interval, or a bound.
 
-    low, high: NaN if there is no interval, as for one seed or for a bound. resamples: the bootstrap resamples behind the
-    interval, shape [resamples], empty without a bootstrap.
+    low, high: the ends of the interval; NaN for a bound and for a single seed. resamples: the bootstrap resamples from which the
+    interval was computed, shape [resamples]; empty without a bootstrap.
     """
 
     value: float
@@ -51,18 +52,18 @@ class Estimate:
     resamples: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     def __rtruediv__(self, numerator: float) -> "Estimate":
-        """numerator / estimate; the ends of the interval swap and the bound flips."""
+        """numerator / estimate. The ends of the interval swap, and the bound flips."""
         low, high = numerator / self.high, numerator / self.low
         return Estimate(numerator / self.value, low, high, self.bound.flipped, numerator / self.resamples)
 
     def __rsub__(self, minuend: float) -> "Estimate":
-        """minuend - estimate; the ends of the interval swap and the bound flips."""
+        """minuend - estimate. The ends of the interval swap, and the bound flips."""
         low, high = minuend - self.high, minuend - self.low
         return Estimate(minuend - self.value, low, high, self.bound.flipped, minuend - self.resamples)
 
     @classmethod
     def from_resamples(cls, value: float, resamples: Floats, bound: Bound = Bound.EXACT) -> "Estimate":
-        """Percentile interval over the finite resamples; a bound keeps its resamples but has no interval."""
+        """An estimate with the percentile interval of its finite resamples. A bound keeps its resamples but gets no interval."""
         low, high = (NAN, NAN) if bound else percentile_interval(resamples)
         return cls(value, low, high, bound, resamples)
 
@@ -71,14 +72,14 @@ UNKNOWN = Estimate(NAN)
 
 
 def t_quantile(degrees: Any) -> Any:
-    """Half-width of a 95% t interval in standard errors, for one number of degrees of freedom or an array of them."""
+    """Half-width of a 95% t interval in standard errors. `degrees` (of freedom) can be a number or an array."""
     from scipy.stats import t as student_t
 
     return student_t.ppf(TAILS[1], degrees)
 
 
 def t_half_width(values: npt.ArrayLike) -> float:
-    """Half the width of the 95% t interval of a mean; NaN for fewer than two values."""
+    """Half-width of the 95% t interval of the mean; NaN for fewer than two values."""
     array = np.asarray(values, float)
     if len(array) < 2:
         return NAN
@@ -86,16 +87,16 @@ def t_half_width(values: npt.ArrayLike) -> float:
 
 
 def t_interval(values: npt.ArrayLike) -> Estimate:
-    """Mean with its 95% t interval; no interval for one value."""
+    """The mean with its 95% t interval. A single value has no interval."""
     mean, half = np.asarray(values, float).mean(), t_half_width(values)
     return Estimate(float(mean), float(mean - half), float(mean + half))
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of differences that were measured on the same sequences, with the standard error of that mean.
+    """The mean difference between two sets of losses on the same sequences, with its standard error.
 
-    The error covers the choice of sequences, which are the same in both measurements. It does not cover the choice of seeds.
+    The standard error measures the uncertainty from the choice of sequences. It does not include the variation between seeds.
     """
 
     mean: float
@@ -112,14 +113,16 @@ class PairedDifference:
 
     @property
     def in_standard_errors(self) -> float:
-        """The mean over its standard error; infinite if all differences are equal."""
+        """The mean divided by its standard error. If all differences are equal, this is 0 or infinite."""
         if self.standard_error == 0:
             return float(np.copysign(np.inf, self.mean)) if self.mean else 0.0
         return self.mean / self.standard_error
 
     def is_rise(self, comparisons: int = 1) -> bool:
-        """Whether the mean is above 0 by a one-sided t test at 5%, divided by the number of differences it was chosen from
-        (Bonferroni). False for a single pair."""
+        """Whether the mean is significantly above 0 in a one-sided t test at the 5% level. False for a single pair.
+
+        comparisons: the number of differences from which this one was selected, for a Bonferroni correction.
+        """
         from scipy.stats import t as student_t
 
         if self.pairs < 2:
@@ -129,8 +132,10 @@ class PairedDifference:
 
 
 def paired_difference(after: npt.ArrayLike, before: npt.ArrayLike) -> PairedDifference:
-    """`after` minus `before`, losses of the same sequences in the same order, an entry each: of two evaluations of one run or of
-    two runs on one test set."""
+    """The mean of `after` minus `before`, which are losses of the same sequences in the same order.
+
+    They come from two evaluations of one run, or from two runs with the same test set.
+    """
     differences = np.asarray(after, float) - np.asarray(before, float)
     count = len(differences)
     error = float(differences.std(ddof=1) / count**0.5) if count > 1 else NAN
@@ -140,7 +145,7 @@ def paired_difference(after: npt.ArrayLike, before: npt.ArrayLike) -> PairedDiff
 def percentile_interval(values: npt.ArrayLike, keep_infinite: bool = False) -> tuple[float, float]:
     """95% percentile interval of the finite values; NaN if there are none.
 
-    With `keep_infinite`, values that are not finite count as larger than all others, so an end can be infinite.
+    With `keep_infinite`, values that are not finite count as infinitely large, so an end of the interval can be infinite.
     """
     array = np.asarray(values, float)
     finite = np.isfinite(array)
@@ -154,16 +159,16 @@ def percentile_interval(values: npt.ArrayLike, keep_infinite: bool = False) -> t
 
 
 def percentile_band(curves: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Pointwise 95% percentile interval of curves, shape [resamples, points]."""
+    """Pointwise 95% percentile intervals of `curves`, which have shape [resamples, points]."""
     low, high = np.quantile(np.asarray(curves, float), TAILS, axis=0)
     return low, high
 
 
 def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
-    """Mean of `column` over the rows of each group of `by`, a row per group.
+    """Average `column` over the rows of each group of `by`. Returns one row per group.
 
-    Columns: those of `by`, `mean`, `seeds` (rows averaged), `low` and `high` (95% t interval; both equal the mean for one
-    seed).
+    Its columns are those of `by`, `mean`, `seeds` (the number of rows averaged), and `low` and `high`, the ends of the 95% t
+    interval. For a single seed, both ends equal the mean.
     """
     grouped = table.groupby(by)[column].agg(["mean", "std", "count"]).reset_index()
     half = t_quantile(grouped["count"].clip(lower=2) - 1) * grouped["std"].fillna(0.0) / np.sqrt(grouped["count"])
@@ -175,7 +180,7 @@ def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFra
 
 
 def interval_or_range(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
-    """`over_seeds`, but with fewer than FEWEST_SEEDS seeds `low` and `high` are the smallest and largest value."""
+    """Like `over_seeds`, but in groups with fewer than FEWEST_SEEDS seeds, `low` and `high` are the smallest and largest value."""
     means = over_seeds(table, by, column)
     ends = table.groupby(by)[column].agg(["min", "max"]).reset_index()
     few = means.seeds < FEWEST_SEEDS
@@ -183,6 +188,6 @@ def interval_or_range(table: "pd.DataFrame", by: list[str], column: str) -> "pd.
 
 
 def with_bounds(means: "pd.DataFrame", table: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
-    """Add a column `bound` to means over the rows of `table`: exact only if every averaged row is."""
+    """Add a column `bound` to `means`, the averages over `table`. A mean is exact only if every averaged row is exact."""
     bounds = table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index()
     return means.merge(bounds, on=by)

@@ -1,4 +1,4 @@
-"""Run directories as data frames."""
+"""Load run directories into data frames."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +22,14 @@ from repeat_study.records.recorded_run import run_and_record
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import check_columns, read_table
 
-# Fields of a run that make the grid of repetition: figures put them on axes, in colors and in panels.
+# The fields of a run that span the grid of repetition. Figures map them to axes, colors and panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
-OF_EVALUATION = ("evaluation", "further_tests")  # they do not change what is trained
-OF_THE_POOL = ("spacing", "burst_distance")  # they mean nothing in a clean run, which has no pool
+OF_EVALUATION = ("evaluation", "further_tests")  # fields that do not affect training
+OF_THE_POOL = ("spacing", "burst_distance")  # fields that a clean run ignores, because it has no pool
 FACTORS = sorted(Run.model_fields.keys() - {*GRID, *OF_EVALUATION, "parent"})
-# Runs that agree in all of these are one run evaluated in different ways, not two seeds.
+# Runs that agree in all of these fields are the same training run with different evaluation settings, not two seeds.
 SAME_TRAINING = [*FACTORS, *GRID, "parent"]
-# The columns that identify a run in the tables behind the figures.
+# The columns that identify a run in the tables behind figures.
 ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction", "repeats", "seed", "pool_seed"]
 
 
@@ -37,13 +37,13 @@ ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction
 class Runs:
     """The runs of a study as data frames; `load_runs` describes their columns.
 
-    table: a row per run.
-    evaluations: a row per evaluation of every run.
+    table: one row per run.
+    evaluations: one row per evaluation of every run.
     not_started: names of declared runs without a directory.
     undeclared: names of directories that the study does not declare.
-    duplicates: runs that were trained in the same way as another, by name, with the name of the run that is kept.
-    fine_tuned: the runs that start from a finished one, or None. They are kept apart, because they are not part of the grid
-        of repetition.
+    duplicates: maps the name of each run that repeats another run's training to the name of the run that is kept.
+    fine_tuned: the runs that start from the weights of a finished run, or None. They are separate, because they do not belong to
+        the grid of repetition.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Runs:
 
     @cached_property
     def combined(self) -> "Runs":
-        """The runs from scratch and the fine-tuned ones in the same tables."""
+        """The runs from scratch and the fine-tuned runs, merged into the same tables."""
         if not self.fine_tuned:
             return self
         table = pd.concat([self.table, self.fine_tuned.table], ignore_index=True)
@@ -69,11 +69,11 @@ class Runs:
         return self.table[self.table.status == Status.DONE]
 
     def variants(self) -> list[tuple[str, "Runs"]]:
-        """The study's experiments, each with a label; ("", self) if there is only one.
+        """Split the study into experiments, each with a label. A single experiment has an empty label.
 
-        Runs that differ in a factor beside size, fraction, repeats and seeds are different experiments and share no law, average
-        or figure. A factor with one value per size, such as the learning rate of compute-optimal runs, makes no difference. Clean
-        runs have no pool, so they are controls for every spacing of one.
+        Runs that differ in anything but size, fraction, repeats and seeds belong to different experiments, which share no laws,
+        averages or figures. A setting with one value per size, such as the learning rate of compute-optimal runs, does not split a
+        study. Clean runs have no pool, so they are controls for every spacing of the pool.
         """
         factors = [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
         if not factors:
@@ -98,31 +98,31 @@ class Runs:
 
     @cached_property
     def _slices(self) -> dict[Any, slice]:
-        """The rows of each run's evaluations, which are contiguous. Filtering by name takes minutes in a large study."""
+        """The slice of `evaluations` for each run, whose rows are contiguous. Filtering by name takes minutes in a large study."""
         names = self.evaluations.name.to_numpy()
         begins = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
         ends = np.append(begins[1:], len(names))
         return {names[begin]: slice(begin, end) for begin, end in zip(begins, ends, strict=True)}
 
     def heads(self, name: str) -> pd.DataFrame:
-        """heads.parquet of one run: a row per evaluation and head.
+        """Read heads.parquet of one run: one row per evaluation and head.
 
-        Empty if the context is too short for the probe. It is read on every call. Raises InputError if the file is damaged.
+        Empty if the context is too short for the probe. Every call reads the file. Raises InputError if it is damaged.
         """
         return self._table(name, "heads")
 
     def paragraph(self, name: str) -> pd.DataFrame:
-        """paragraph.parquet of one run: a row per evaluation and token of the copied paragraph, with its loss in nats.
+        """Read paragraph.parquet of one run: one row per evaluation and token of the copied paragraph, with its loss in nats.
 
-        Empty if the run did not write it. It is read on every call. Raises InputError if the file is damaged.
+        Empty if the run has no such file. Every call reads the file. Raises InputError if it is damaged.
         """
         return self._table(name, "paragraph")
 
     def test_sequences(self, name: str) -> npt.NDArray[np.float64] | None:
-        """Loss of every test sequence at every evaluation of one run in nats per token, shape [evaluations, sequences].
+        """Read the loss of every test sequence at every evaluation of one run, in nats per token, [evaluations, sequences].
 
-        None if the run did not record them at all its evaluations, as runs of older versions. It is read on every call. Raises
-        InputError if the file is damaged.
+        None unless the run recorded these losses at every evaluation; older versions did not. Every call reads the file. Raises
+        InputError if it is damaged.
         """
         table = self._columns(name, "test_sequences", last=False)
         if table is None:
@@ -132,14 +132,14 @@ class Runs:
         return losses.to_numpy(float) if complete else None
 
     def last_table(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """The rows of the last evaluation of `heads` or `paragraph`; faster than reading all rows."""
+        """The rows of `heads` or `paragraph` for the last evaluation of one run; faster than converting all rows to pandas."""
         return self._table(name, which, last=True)
 
     def last_tables(self, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """The rows of the last evaluation of `heads` or `paragraph` of all finished runs, with their `name`."""
+        """The rows of `heads` or `paragraph` for the last evaluation of every finished run, with the run's `name`."""
         tables = {name: self._columns(name, which, last=True) for name in self.done.name}
         named = [rows.append_column("name", pa.repeat(name, len(rows))) for name, rows in tables.items() if rows]
-        # One conversion to pandas: for 500 runs it is a second faster than 500 conversions.
+        # For 500 runs, a single conversion to pandas is a second faster than 500 conversions.
         return pa.concat_tables(named, promote_options="permissive").to_pandas() if named else pd.DataFrame()
 
     def _table(self, name: str, which: Literal["heads", "paragraph"], last: bool = False) -> pd.DataFrame:
@@ -157,11 +157,11 @@ class Runs:
 def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     """Read the run directories in a study's folder, `runs/<study>`, into data frames.
 
-    names: the run directories to read; default: all.
+    names: the run directories to read (default: all).
 
-    `Runs.table` has a row per run:
+    `Runs.table` has one row per run:
         name, label, status     directory name, readable label, "done" if the run is finished
-        model, layers           model size by name, number of layers
+        model, layers           name of the model size, number of layers
         parameters_non_embedding, parameters_total
         trained_tokens, reached_tokens      tokens of the full run, tokens at the last evaluation
         repeated_fraction, repeats          f and R; f = 0 and R = 1 in a clean run
@@ -170,34 +170,34 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction
                                 the run that a fine-tuned run starts from; empty or 0 for runs from scratch
 
-    `Runs.evaluations` has a row per evaluation: `name` of the run, `step`, `tokens` trained so far, and the metrics, such as
+    `Runs.evaluations` has one row per evaluation: `name` of the run, `step`, `tokens` trained so far, and the metrics, such as
     test_loss, pool_loss, copying_gain and prefix_matching. `<metric>_null` is the metric's null, `<metric>_ci` half the width of
     its 95% interval. Losses are in nats per token; `repeat_study.records.metrics` describes every metric.
 
     Raises InputError if there are no runs or no evaluations, or if a record is malformed or was altered after its run finished.
     """
-    found = {path.parent.name for path in folder.glob("*/spec.json")}
-    wanted = sorted(found) if names is None else [name for name in names if name in found]
+    existing = {path.parent.name for path in folder.glob("*/spec.json")}
+    wanted = sorted(existing) if names is None else [name for name in names if name in existing]
     if not wanted:
         raise InputError(f"{folder}: no runs here; train some with `repeat-study run`")
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:  # hashing and parsing release the interpreter lock
-        read = list(workers.map(_read, (RunDirectory(folder / name) for name in wanted)))
-    table = pd.DataFrame([record for record, _ in read])
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:  # hashing and parsing release the GIL
+        contents = list(workers.map(_read, (RunDirectory(folder / name) for name in wanted)))
+    table = pd.DataFrame([record for record, _ in contents])
     duplicates = _duplicates(table)
     table = table[~table.name.isin(duplicates)].reset_index(drop=True)
-    rows = [rows for record, rows in read if rows and record["name"] not in duplicates]
+    rows = [rows for record, rows in contents if rows and record["name"] not in duplicates]
     if not rows:
         raise InputError(f"{folder}: no run has been evaluated yet")
     evaluations = pa.concat_tables(rows, promote_options="permissive").to_pandas(split_blocks=True)
-    del rows, read  # 50 MB in a large study, and every process that plots would hold a copy
+    del rows, contents  # 50 MB in a large study, which every plotting process would copy
     pa.default_memory_pool().release_unused()
-    not_started = [name for name in names or [] if name not in found]
-    runs = Runs(folder, table, evaluations, not_started, sorted(found - set(wanted)), duplicates)
+    not_started = [name for name in names or [] if name not in existing]
+    runs = Runs(folder, table, evaluations, not_started, sorted(existing - set(wanted)), duplicates)
     return _split_by_parent(runs) if (table.parent != "").any() else runs
 
 
 def _split_by_parent(runs: Runs) -> Runs:
-    """Runs from scratch, with the fine-tuned ones as `fine_tuned`."""
+    """Separate the runs from scratch from the fine-tuned runs, which become `fine_tuned`."""
 
     def chosen(rows: pd.Series) -> Runs:
         table = runs.table[rows].reset_index(drop=True)
@@ -208,7 +208,7 @@ def _split_by_parent(runs: Runs) -> Runs:
 
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
-    """A run's row of `Runs.table`, and its evaluations."""
+    """Read one run: its row of `Runs.table`, and its evaluations."""
     status, name = directory.status(), directory.path.name
     directory.check_unaltered()
     rows = _evaluations(directory)
@@ -233,9 +233,9 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
 
 
 def _evaluations(directory: RunDirectory) -> pa.Table | None:
-    """metrics.jsonl as columns, which takes a tenth of the time and memory of a dict per line."""
+    """Read metrics.jsonl into columns, which takes a tenth of the time and memory of one dict per line."""
     content = directory.metrics.read_bytes() if directory.metrics.is_file() else b""
-    complete = content[: content.rfind(b"\n") + 1]  # a crash can cut the last line short
+    complete = content[: content.rfind(b"\n") + 1]  # a crash can truncate the last line
     if not complete:
         return None
     try:
@@ -247,17 +247,17 @@ def _evaluations(directory: RunDirectory) -> pa.Table | None:
     except (pa.ArrowException, KeyError):
         pass
     try:
-        table = pa.Table.from_pylist(directory.rows())  # its errors name the line and what is wrong
+        table = pa.Table.from_pylist(directory.rows())  # its errors name the line and the problem
     except (pa.ArrowException, OverflowError) as error:
-        raise InputError(f"{directory.metrics}: values of different kinds in one column ({error})") from error
+        raise InputError(f"{directory.metrics}: a column contains values of different types ({error})") from error
     check_columns(table, directory.metrics)
     return table
 
 
 def _duplicates(table: pd.DataFrame) -> dict[str, str]:
-    """Runs that were trained in the same way as another, by name, with the one to keep.
+    """Map the name of each run that repeats another run's training to the name of the run to keep.
 
-    Finished runs are kept before others, and of several the one tested on the most text.
+    Finished runs are preferred to unfinished ones, then runs that were tested on more text.
     """
     tested = table.evaluation.map(lambda evaluation: evaluation["test_sequences"])
     order = table.assign(unfinished=table.status != Status.DONE, less=-tested)
@@ -267,22 +267,22 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
 
 
 def left_out_of_laws(runs: Runs) -> str:
-    """Which finished runs `scaling_runs` leaves out and why, as a sentence; empty if there are none."""
+    """A sentence that names the finished runs that `scaling_runs` leaves out, and says why; empty if there are none."""
     table = runs.done[~runs.done.name.isin(scaling_runs(runs).name)]
     if table.empty:
         return ""
     models = ", ".join(sorted(table.model.unique()))
     return (
-        f"Laws over sizes leave out {plural(len(table), 'one-layer run')} ({models}), because one-layer models cannot form induction"
+        f"Scaling laws leave out {plural(len(table), 'one-layer run')} ({models}), because one-layer models cannot form induction"
         " heads."
     )
 
 
 def scaling_runs(runs: Runs) -> pd.DataFrame:
-    """The finished runs that one law over sizes can describe.
+    """The finished runs that a single scaling law can describe.
 
-    One-layer models cannot form induction heads, so they are a control for deeper ones and not a point of their law. They
-    are left out if there are deeper models; `left_out_of_laws` says so to readers.
+    One-layer models cannot form induction heads. They serve as controls for deeper models and do not follow the same law, so they
+    are left out if there are deeper models; `left_out_of_laws` tells the reader.
     """
     done = runs.done
     deeper = done[done.layers > 1]

@@ -1,6 +1,6 @@
-"""A toy model of partial repetition with a known loss: linear regression, whose worst R follows from a closed form [C26].
+"""Linear regression as a toy model of partial repetition. Its expected loss has a closed form [C26].
 
-`python -m analysis.toy_regression FOLDER` writes its figure and table.
+`python -m analysis.toy_regression FOLDER` writes the figure and the table to FOLDER.
 """
 
 import sys
@@ -20,10 +20,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Toy:
-    """Regression of y = x·beta on the first `seen` of `inputs` coordinates, without noise; x ~ N(0, I).
+    """Noiseless regression of y = x·beta on the first `seen` of `inputs` coordinates, with x ~ N(0, I).
 
-    Of `rows` training rows, the share `fraction` comes from a pool that is repeated; the others are seen once. The unseen
-    coordinates act as noise that is the same in every copy of a row. Each coordinate of beta is 1/sqrt(inputs).
+    A share `fraction` of the `rows` training rows comes from a repeated pool; the other rows are seen once. The unseen coordinates
+    act as noise that is the same in every copy of a row. Every coordinate of beta is 1/sqrt(inputs).
     """
 
     inputs: int
@@ -32,7 +32,7 @@ class Toy:
     fraction: float
 
     def pool_rows(self, repeats: int) -> int:
-        """Number of different rows in the pool, f·rows/R. Raises ValueError if it is not a whole number."""
+        """Number of distinct rows in the pool, f·rows/R. Raises ValueError if it is not an integer."""
         pool, rest = divmod(round(self.fraction * self.rows), repeats)
         if rest:
             raise ValueError(f"{self.fraction:g} of {self.rows} rows cannot form a pool that is seen {repeats} times")
@@ -46,16 +46,16 @@ class Toy:
     def training_inputs(self, repeats: int, seed: int) -> tuple[Floats, Floats]:
         """Inputs of the rows seen once, [(1-f)·rows, inputs], and of the pool, [f·rows/R, inputs].
 
-        The rows seen once are the same for every R; the pool of a larger R is a prefix of the pool of a smaller one.
+        The rows seen once are the same for every R. The pool for a larger R is a prefix of the pool for a smaller R.
         """
         once = self.rows - round(self.fraction * self.rows)
         unique = np.random.default_rng([seed, 0]).standard_normal((once, self.inputs))
         return unique, np.random.default_rng([seed, 1]).standard_normal((self.pool_rows(repeats), self.inputs))
 
     def expected_loss(self, repeats: int, seed: int) -> float:
-        """Test loss for these inputs, averaged over the unseen coordinates.
+        """Expected test loss for the given training inputs, averaged over their unseen coordinates.
 
-        |beta_out|²·(1 + tr(A⁻¹·B·A⁻¹)) with A = C_u + R·C_d and B = C_u + R²·C_d, where C_u and C_d are the Gram matrices of the
+        It is |beta_out|²·(1 + tr(A⁻¹·B·A⁻¹)) with A = C_u + R·C_d and B = C_u + R²·C_d, where C_u and C_d are the Gram matrices of the
         rows seen once and of the pool [C26].
         """
         unique, pool = (rows[:, : self.seen] for rows in self.training_inputs(repeats, seed))
@@ -65,7 +65,7 @@ class Toy:
         return float(self.unseen_variance * (1 + np.trace(product)))
 
     def simulated_loss(self, repeats: int, seed: int, samples: int) -> Floats:
-        """Test loss of least squares on all rows, copies included, for random unseen coordinates; shape [samples]."""
+        """Test loss of least squares on all rows, including copies, for random unseen coordinates; shape [samples]."""
         unique, pool = (rows[:, : self.seen] for rows in self.training_inputs(repeats, seed))
         rows = np.concatenate([unique, *[pool] * repeats])
         random = np.random.default_rng([seed, 2])
@@ -82,7 +82,10 @@ REPEATS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 96, 240, 480)
 
 
 def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, samples: int = 40) -> pd.DataFrame:
-    """Mean test loss over seeds for every R: `expected` by the closed form, `simulated` with its standard error `error`."""
+    """Mean test loss over seeds for every R, as `expected` from the closed form and as `simulated`.
+
+    `error` is the standard error of the simulated loss, and `error_given_inputs` its standard error for fixed inputs.
+    """
     rows = []
     for value in repeats:
         expected = [toy.expected_loss(value, seed) for seed in range(seeds)]
@@ -101,7 +104,7 @@ def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, sa
 
 
 def plot(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
-    """The closed form as a line, simulations as points."""
+    """Plot the closed form as a line and the simulations as points."""
     figure, axes = grid_of_axes(1, 1, height=3.2)
     ax, shade = axes[0][0], colors([0, 1])
     ax.plot(table.repeats, table.expected, color=shade[0], label="closed form")
@@ -122,10 +125,10 @@ def plot(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
     return Plot(
         "toy_regression",
         "The worst number of repeats in a linear regression",
-        f"Least squares on {toy.rows} rows, {toy.fraction:.0%} of them copies of a pool, from {toy.seen} of {toy.inputs} inputs. The"
-        " other inputs act as noise that is the same in every copy. A pool that is repeated often is fitted together with its"
-        " noise, unless it is too small to take up many dimensions. Bars: 95% intervals of the simulation for fixed inputs"
-        " (Chudnovsky et al. 2026).",
+        f"Least squares on {toy.rows} rows with {toy.seen} of {toy.inputs} inputs; {toy.fraction:.0%} of the rows come from a repeated"
+        " pool. The unused inputs act as noise that is the same in every copy of a row. The more often the pool is repeated, the more"
+        " closely the regression fits its noise, but a small pool affects only a few dimensions. Bars: 95% intervals of the simulation"
+        " for fixed inputs. After Chudnovsky et al. 2026.",
         figure,
         table,
     )
@@ -135,7 +138,9 @@ if __name__ == "__main__":
     losses = study()
     worst = losses.loc[losses.expected.idxmax()]
     print(losses.round(4).to_string(index=False))
-    print(f"worst R: {worst.repeats:.0f} in closed form, {losses.repeats[losses.simulated.idxmax()]:.0f} simulated")
+    print(
+        f"worst R: {worst.repeats:.0f} by the closed form, {losses.repeats[losses.simulated.idxmax()]:.0f} by simulation"
+    )
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     folder.mkdir(parents=True, exist_ok=True)
     plot(losses).save(folder)

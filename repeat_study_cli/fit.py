@@ -49,7 +49,8 @@ def fit(
     fits = fit_laws(points, law)
     for fitted in fits:
         console.print(
-            f"{fitted.law.title} ({fitted.law.name}): {fitted.points} runs, error {fitted.error:.3g} nats (root mean square)"
+            f"{fitted.law.title} (--law {fitted.law.name}), {fitted.law.idea}: {fitted.points} runs, root mean square error"
+            f" {fitted.error:.3g} nats"
         )
         console.print(_constants_table(fitted))
         console.print()
@@ -82,10 +83,12 @@ def _constants_table(fitted: "FittedLaw") -> WrappedTable:
 
 
 def _cross_validation_table(compared: "pd.DataFrame") -> WrappedTable:
+    from analysis.laws.registry import title_of
+
     table = WrappedTable("left out", "law", "runs", "error (nats)", "median", "worst R (decades)", left=2)
     for row in compared.itertuples(index=False):
         numbers = ("" if value != value else f"{value:.3f}" for value in (row.median, row.peak))
-        table.add_row(row.held_out, row.law, str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
+        table.add_row(row.held_out, title_of(row.law), str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
                       note=row.reason or "")  # fmt: skip
     return table
 

@@ -47,9 +47,9 @@ def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = Fa
     with show_progress() as report:
         for law in laws:
             try:
-                fits.append(fit(law, points, progress=partial(report, f"fitting {law.name}")))
+                fits.append(fit(law, points, progress=partial(report, f"fitting {law.title}")))
             except CannotFit as error:
-                reasons.append(f"{law.name}: {error}")
+                reasons.append(f"{law.title}: {error}")
     if not fits:
         raise InputError("; ".join(["no law can be fitted", *reasons]))
     for reason in reasons:

@@ -1,1 +1,1 @@
-"""Forecasts for a planned run by each law: numbers, tables for the console, and a figure."""
+"""Forecast the cost of repetition for a planned run with each law, and present it as a table, a figure or JSON."""

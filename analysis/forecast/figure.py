@@ -1,4 +1,4 @@
-"""The figure of `predict`: penalty and effective size over R by each law, with intervals."""
+"""Plot the forecasts of `predict`: penalty and effective size against R for each law, with intervals."""
 
 import io
 from pathlib import Path
@@ -16,18 +16,18 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 
 def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
-    """Plot forecasts into a file; its suffix (.svg, .pdf or .png) sets the format."""
+    """Plot forecasts to a file. Its suffix (.svg, .pdf or .png) determines the format."""
     figure, axes = grid_of_axes(2, 1, sharey="row")
     colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(forecasts), 2)))
     upper, lower = axes[0][0], axes[1][0]
     for number, forecast in enumerate(forecasts):
-        curve, label = forecast.curve, f"{forecast.predictor.name}, {forecast.predictor.origin}"
+        curve, label = forecast.curve, forecast.predictor.label
         style: dict[str, Any] = {
             "color": tuple(colors[number]),
             "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
             "linewidth": 1.5,
         }
-        penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # beyond the law
+        penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # leaves a gap beyond the law
         upper.plot(curve.repeats, penalty, label=label, **style)
         lower.plot(curve.repeats, curve.multiplier, **style)
         if forecast.penalty_band is not None:

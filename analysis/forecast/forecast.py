@@ -1,4 +1,4 @@
-"""What a law predicts for one planned run: the penalty, its worth in model size or compute, harmful and safe R."""
+"""Forecast one planned run with one law: the penalty, its equivalent in model size and compute, harmful and safe R."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,24 +10,24 @@ from analysis.forecast.predictors import Predictor
 from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
 from analysis.laws.points import Floats, Points, prediction_points
 
-SAFE = 0.9  # R is safe if the effective size is at least this share of the size
-SMALLEST_POOL = 1000.0  # tokens; the grid of R ends where the pool gets this small
+SAFE = 0.9  # R is safe if the effective size is at least this share of the actual size
+SMALLEST_POOL = 1000.0  # tokens; the grid of R ends when the pool is this small
 MOST_REPEATS = 1e6
 GRID_PER_DECADE = 60
-FADED_UP_TO = 2.0  # R up to which a law's jump at R = 1 is faded out
+FADED_UP_TO = 2.0  # a law's jump at R = 1 is faded in from R = 1 to this R
 JUST_ABOVE_1 = 1.0 + 1e-9
-SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidate effective sizes, as shares of the size
-SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below has no worst R
-# A blind guess among 2^18 tokens, more than tokenizers have, costs this many nats. No law was fitted on higher losses.
+SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidates for the effective size, as shares of the actual size
+SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below this has no worst R
+# The loss in nats of a uniform guess over 2^18 tokens, which is as large as vocabularies get. No law was fitted on higher losses.
 LARGEST_LOSS = float(np.log(2**18))
-OVERFLOW = 1e6  # nats
+OVERFLOW = 1e6  # nats; replaces losses that are larger or not finite
 
 Loss = Callable[[Points], Floats]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A planned run: sizes in parameters and tokens. Without `repeats`, each law is asked about its worst R."""
+    """A planned run. Without `repeats`, every law is evaluated at its own worst R."""
 
     params: float
     tokens: float
@@ -36,7 +36,7 @@ class Question:
 
     @property
     def most_repeats(self) -> float:
-        """The largest R of the grid."""
+        """The largest R on the grid."""
         return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
 
 
@@ -50,12 +50,12 @@ class Curve:
 
     @property
     def worst(self) -> int | None:
-        """Index of the largest penalty; None if it is negligible, too early or not followed by a fall of at least 1%."""
+        """Index of the largest penalty; None if it is negligible, comes too early, or is not followed by a fall of at least 1%."""
         return int(self.penalty.argmax()) if self._has_peak and not self.peaks_too_early else None
 
     @property
     def peaks_too_early(self) -> bool:
-        """Whether the peak is where the law's jump at R = 1 is faded out, so that its place means nothing."""
+        """Whether the peak is where the jump at R = 1 is faded in, which makes its location meaningless."""
         return self._has_peak and float(self.repeats[int(self.penalty.argmax())]) <= 1.02 * FADED_UP_TO
 
     @property
@@ -64,7 +64,7 @@ class Curve:
         return bool(self.penalty[-1] < 0.99 * largest and largest > SMALLEST_PENALTY)
 
     def harmful(self) -> tuple[float, float]:
-        """Range of R around the worst one with at least half of the largest log size loss; infinite if it never ends."""
+        """Range of R around the worst R with at least half of the largest log size loss; the end is infinite if there is none."""
         loss = -np.log(self.multiplier)
         peak = int(self.penalty.argmax())
         half = loss[peak] / 2
@@ -73,7 +73,10 @@ class Curve:
         return low, self._crossing(loss, peak + above[0] - 1, half) if len(above) else float("inf")
 
     def safe(self) -> tuple[float, float]:
-        """R up to which, and R from which, the multiplier is at least SAFE; infinite for never (again)."""
+        """The R up to which and the R from which the multiplier is at least SAFE.
+
+        If every R is safe, these are infinity and 1. If the multiplier never recovers, the second is infinite.
+        """
         loss, limit = -np.log(self.multiplier), -np.log(SAFE)
         unsafe = np.flatnonzero(loss > limit)
         if not len(unsafe):
@@ -83,45 +86,45 @@ class Curve:
         return self._crossing(loss, unsafe[0] - 1, limit) if unsafe[0] else 1.0, safe_from
 
     def _crossing(self, values: Floats, index: int, level: float) -> float:
-        """R between this grid point and the next where the values cross a level, interpolated in log R."""
+        """The R at which `values` cross `level` after the grid point `index`, interpolated in log R."""
         share = (level - values[index]) / (values[index + 1] - values[index])
         return float(self.repeats[index] * (self.repeats[index + 1] / self.repeats[index]) ** share)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one law predicts. Penalties in nats, sizes as shares; `worst` and `harmful` are NaN without an interior worst R."""
+    """The forecast of one law. Penalties are in nats; `worst` and `harmful` are NaN without an interior worst R."""
 
     predictor: Predictor
-    repeats: float  # of the question, or the worst one
+    repeats: float  # from the question, or the worst R of the law
     clean_loss: float
     penalty: Estimate
     multiplier: Estimate
-    # The smallest size that the law was fitted on, as a share of the size; a smaller multiplier is only a bound. 0 if the
-    # size itself is smaller.
+    # The smallest size that the law was fitted on, as a share of the planned size. A smaller multiplier is reported as a bound. 0 if
+    # the planned size is even smaller.
     smallest_multiplier: float
-    lost_compute: float  # share of the compute; NaN if the law cannot tell
+    lost_compute: float  # share of the compute; NaN if all runs in the fit have the same number of tokens
     worst: Estimate
     harmful: tuple[Estimate, Estimate]  # first and last R
     safe_up_to: Estimate
     safe_from: Estimate
     curve: Curve
     penalty_band: tuple[Floats, Floats] | None  # 95% interval along the curve
-    outside: list[str]  # parts of the question outside the range that the law was fitted on
-    jump: float  # jump of the law's form just above R = 1 in nats, blended in up to R = FADED_UP_TO
+    outside: list[str]  # values of the question that are outside the range of the fit
+    jump: float  # jump of the law just above R = 1 in nats, before it is faded in
 
     @property
     def limit(self) -> float:
-        """The largest penalty, in nats, that the law can say anything about."""
+        """The largest credible penalty in nats: a larger one would raise the loss above LARGEST_LOSS."""
         return max(0.0, LARGEST_LOSS - self.clean_loss)
 
     def is_beyond(self, penalty: float) -> bool:
-        """Whether a penalty is beyond what the law can say."""
+        """Whether a penalty is larger than `limit`, or NaN."""
         return not self.clean_loss + penalty <= LARGEST_LOSS
 
 
 def forecast(predictor: Predictor, question: Question) -> Forecast:
-    """What a law predicts for a question, with 95% intervals from its resamples or its noise."""
+    """Forecast a planned run with one law. The 95% intervals come from the resamples or the noise of the law."""
     top = question.most_repeats
     grid = np.geomspace(1.0, top, max(2, round(GRID_PER_DECADE * np.log10(top)) + 1))
     loss = _continuous(predictor.loss)
@@ -137,11 +140,11 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
 
     def edges(edges_of: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
         values, resamples = edges_of(curve), np.array([edges_of(resample) for resample in resampled]).reshape(-1, 2)
-        low, high = (_estimate(values[side], resamples[:, side], keep_infinite=True) for side in (0, 1))
+        low, high = (_estimate(values[edge], resamples[:, edge], keep_infinite=True) for edge in (0, 1))
         return low, high
 
     clean_loss = float(loss(prediction_points(question.params, question.tokens, 0.0, 1.0)))
-    # A peak beyond what the law can say is an artifact of its form.
+    # A peak that is too high to be credible is an artifact of the formula.
     worst = None if clean_loss + curve.penalty.max() > LARGEST_LOSS else curve.worst
     safe_up_to, safe_from = edges(Curve.safe)
     smallest = predictor.domain.params[0] / question.params
@@ -153,7 +156,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
         penalty=_estimate(penalty, [penalty for penalty, _ in around]),
         multiplier=_estimate(multiplier, [multiplier for _, multiplier in around]),
         smallest_multiplier=smallest if smallest < 1 else 0.0,
-        lost_compute=_lost_compute(loss, question, repeats) if predictor.knows_tokens else float("nan"),
+        lost_compute=_lost_compute(loss, question, repeats) if predictor.varied_tokens else float("nan"),
         worst=UNKNOWN
         if worst is None
         else _estimate(float(grid[worst]), [_worst_repeats(each) for each in resampled], True),
@@ -168,13 +171,13 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
 
 
 def _estimate(value: float, resamples: npt.ArrayLike, keep_infinite: bool = False) -> Estimate:
-    """A value with its percentile interval, widened to hold the value where all resamples lie on one side of it."""
+    """A value with its percentile interval, which is widened if it does not contain the value."""
     low, high = percentile_interval(resamples, keep_infinite)
     return Estimate(value, min(low, value), max(high, value)) if low == low else Estimate(value)
 
 
 def _band(curve: Curve, resampled: list[Curve]) -> tuple[Floats, Floats] | None:
-    """95% interval of the penalty along the curve, widened to hold the curve; None without resamples."""
+    """95% interval of the penalty at every R, widened where it does not contain the curve; None without resamples."""
     if not resampled:
         return None
     low, high = percentile_band([resample.penalty for resample in resampled])
@@ -182,17 +185,17 @@ def _band(curve: Curve, resampled: list[Curve]) -> tuple[Floats, Floats] | None:
 
 
 def _worst_repeats(curve: Curve) -> float:
-    """The worst R; infinite without one, so that an interval shows how often it is missing."""
+    """The worst R, or infinity if there is none. The interval then has an infinite end if many resamples have none."""
     return float("inf") if curve.worst is None else float(curve.repeats[curve.worst])
 
 
 def _finite(losses: Floats) -> Floats:
-    """Losses with an upper limit, which they have where a law overflows."""
+    """Losses with the upper limit OVERFLOW, which also replaces values that are not finite."""
     return np.minimum(np.nan_to_num(losses, nan=OVERFLOW, posinf=OVERFLOW), OVERFLOW)
 
 
 def _continuous(loss: Loss) -> Loss:
-    """The law without its jump at R = 1, where a Gaussian in log R starts above 0: the jump fades out up to R = 2."""
+    """Fade in the law's jump at R = 1 from R = 1 to FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
 
     def continuous(points: Points) -> Floats:
         losses = _finite(loss(points))
@@ -211,7 +214,7 @@ def _curve(loss: Loss, question: Question, grid: Floats) -> Curve:
     points = prediction_points(question.params, question.tokens, question.fraction, grid)
     losses, clean = loss(points), loss(points.as_clean())
     by_size = loss(prediction_points(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
-    # The clean loss falls with size; np.interp needs rising values.
+    # The clean loss falls with size, but np.interp needs increasing values.
     multiplier = np.exp(np.interp(losses, by_size[::-1], np.log(SIZE_SHARES)[::-1]))
     return Curve(grid, losses - clean, np.where(losses <= clean, 1.0, multiplier))
 
@@ -223,12 +226,12 @@ def _at(loss: Loss, question: Question, repeats: float) -> tuple[float, float]:
 
 
 def _shifted(loss: Loss, nats: float) -> Loss:
-    """The law with losses of repeated runs that are higher by `nats`."""
+    """The law with `nats` added to the loss of repeated runs."""
     return lambda points: loss(points) + nats * (points.repeats > 1)
 
 
 def _lost_compute(law: Loss, question: Question, repeats: float) -> float:
-    """Compute saved by a clean run with the same loss and tokens per parameter, as a share of the question's compute."""
+    """The share of compute that a clean run with the same loss and the same number of tokens per parameter would save."""
     loss = float(law(prediction_points(question.params, question.tokens, question.fraction, repeats)))
     scaled = law(prediction_points(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
     return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SIZE_SHARES)[::-1]))) ** 2

@@ -1,4 +1,4 @@
-"""Laws that can be asked for a forecast: published ones, and laws fitted to runs."""
+"""Prepare laws for forecasts: published laws, and laws fitted to runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ if TYPE_CHECKING:  # published laws are evaluated without scipy
 
 @dataclass(frozen=True)
 class Predictor:
-    """A published law, or one fitted to runs.
+    """A published law, or a law that was fitted to runs.
 
-    loss: nats per token at each point. resampled_losses: the same with the constants of each bootstrap resample.
-    knows_tokens: whether the law was fitted to runs of different lengths; otherwise it cannot tell lost compute. noise: for
-    laws whose interval is only the loss difference between two data seeds, that difference in nats by R.
+    name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
+    loss: in nats per token, for given points. resampled_losses: the loss with the constants of every bootstrap resample.
+    varied_tokens: whether the law was fitted on runs with different numbers of tokens, without which it cannot estimate lost compute.
+    noise: the loss difference in nats between two data seeds, as a function of R. If given, it is the interval.
     """
 
     name: str
@@ -27,13 +28,18 @@ class Predictor:
     loss: Callable[[Points], Floats]
     domain: Domain
     resampled_losses: tuple[Callable[[Points], Floats], ...] = ()
-    knows_tokens: bool = True
+    varied_tokens: bool = True
     noise: Callable[[float], float] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The law and its origin, for sentences and legends."""
+        return f"{self.title} ({self.origin})"
+
 
 def published_predictors() -> list[Predictor]:
-    """Laws with published constants, or with constants derived from published numbers."""
+    """The laws with constants that are published or that follow from published numbers."""
     return [
         Predictor(
             law.name,
@@ -51,7 +57,7 @@ def published_predictors() -> list[Predictor]:
 
 
 def fitted_predictor(fitted: "FittedLaw") -> Predictor:
-    """The predictor of a law that was fitted to runs."""
+    """Prepare a fitted law for forecasts."""
 
     def loss_with(constants: Constants) -> Callable[[Points], Floats]:
         return lambda points: fitted.law.loss(constants, points)
@@ -63,9 +69,9 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
         fitted.loss,
         fitted.domain,
         tuple(map(loss_with, fitted.resamples)),
-        knows_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
+        varied_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         notes=(
-            f"misses its own runs by {fitted.error:.2g} nats (root mean square). The intervals cover the uncertainty of its"
-            " constants only: if its form is wrong, it can miss other runs by far more",
+            f"the root mean square error on the runs in the fit is {fitted.error:.2g} nats. The intervals cover only the uncertainty of the"
+            " constants; if the formula is wrong, the error on other runs can be much larger",
         ),
     )

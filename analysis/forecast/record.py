@@ -1,4 +1,4 @@
-"""A forecast as a JSON record."""
+"""Convert a forecast to a JSON record."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from analysis.intervals import Estimate
 
 
 def as_record(forecast: Forecast) -> dict[str, object]:
-    """Every number of a forecast for JSON; None for infinite and unknown numbers, and for penalties beyond the law."""
+    """All numbers of a forecast for JSON. Infinite and unknown numbers and penalties beyond the law become None."""
 
     def number(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None

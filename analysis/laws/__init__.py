@@ -1,1 +1,1 @@
-"""Laws of the loss of repeated training: the published ones and this study's own, fitted and cross-validated."""
+"""Scaling laws for training on repeated data: published laws and our own, with fits and cross-validation."""

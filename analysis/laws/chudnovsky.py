@@ -1,5 +1,7 @@
-"""Chudnovsky et al. 2026: repetition loses a share of the compute, a Gaussian in log R around a worst R that moves with model
-size [C26]."""
+"""The law of Chudnovsky et al. 2026: repetition wastes a share of the compute that is a Gaussian in log R [C26].
+
+The worst R is at the center of the Gaussian and is a power law of model size.
+"""
 
 import numpy as np
 
@@ -28,9 +30,9 @@ PUBLISHED_DOMAIN = Domain(
 
 
 def compute_kept(logit_at_worst: Floats, repeats: Floats, worst: Floats, sigma: Floats | float) -> Floats:
-    """Share of the compute that is not lost, the paper's CEG.
+    """The share of the compute that repetition does not waste, which the paper calls CEG.
 
-    logit_at_worst: logit of the share lost at the worst R; sigma: width of the Gaussian in decades of R.
+    logit_at_worst: logit of the share that is wasted at the worst R. sigma: width of the Gaussian in decades of R.
     """
     height = np.exp(-0.5 * ((np.log10(repeats) - np.log10(worst)) / sigma) ** 2)
     return 1 - np.where(repeats > 1, height, 0.0) / (1 + np.exp(-logit_at_worst))
@@ -46,10 +48,10 @@ def loss(constants: Constants, points: Points) -> Floats:
 
 
 def published_compute_kept(points: Points) -> Floats:
-    """CEG by the published numbers.
+    """CEG computed from the published numbers.
 
-    The logit of the share lost at the worst R is a straight line in log N through the paper's six sizes. The paper gives no
-    width, so it is that of the band of H22 at the same size.
+    The logit of the share that is wasted at the worst R is linear in log N, fitted to the paper's six sizes. The paper does not
+    report a width, so the Gaussian is as wide as the band of H22 at the same model size.
     """
     sizes, lost = (np.array(values) for values in zip(*C26_LOST_COMPUTE.items(), strict=True))
     slope, level = np.polyfit(np.log(sizes), np.log(lost / (1 - lost)), 1)
@@ -60,19 +62,20 @@ def published_compute_kept(points: Points) -> Floats:
 
 
 def published_loss(points: Points) -> Floats:
-    """The published clean law at the compute that is kept."""
+    """Loss by the published clean law at the compute that repetition does not waste."""
     floor, coefficient, exponent = C26_CLEAN_LAW
     return floor + coefficient * (published_compute_kept(points) * 6 * points.params * points.tokens) ** -exponent
 
 
 def noise(repeats: float) -> float:
-    """Nats by which two runs differ that differ only in their data."""
+    """Loss difference in nats between two runs that differ only in their data."""
     return C26_DATA_NOISE[repeats > C26_NOISY_REPEATS]
 
 
 LAW = Law(
     "chudnovsky",
-    "Chudnovsky et al. 2026: repetition loses a Gaussian share of the compute",
+    "Chudnovsky et al.",
+    "repetition wastes a share of the compute that is a Gaussian in log R",
     (
         FLOOR,
         *COMPUTE,
@@ -88,8 +91,8 @@ LAW = Law(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "parameters include embeddings. C26 publishes no width of the peak, so the width is H22's. The interval is the"
-            " difference between two data seeds, 0.006 to 0.018 nats",
+            "the law counts parameters with embeddings. C26 does not publish the width of the peak, so the width comes from H22. The"
+            " interval is the loss difference between two data seeds, 0.006 to 0.018 nats",
         ),
         noise=noise,
     ),

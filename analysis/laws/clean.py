@@ -1,4 +1,4 @@
-"""Clean laws: loss is a constant plus a power law of model size or of compute [H22, section 2; C26]."""
+"""Scaling laws of clean runs: a constant plus a power law of model size or of compute [H22, section 2; C26]."""
 
 from analysis.laws.law import Constant, Constants, Law, Power
 from analysis.laws.points import Floats, Points
@@ -6,7 +6,8 @@ from analysis.laws.points import Floats, Points
 FLOOR = Constant("E", (0.3, 1.5, 3.0), 1e-6, 20.0)
 ALPHA = Constant("alpha", (0.1, 0.3), 0.01, 2.0)
 SIZE = (Constant("A", (0.3, 1.5), 1e-4, 100.0, multiplies=(Power("params", "alpha", -1),)), ALPHA)
-DATA = (  # without repetition and with one number of tokens, this term cannot be told from the floor
+# Without repetition and with a single number of tokens, a fit cannot separate this term from the floor E.
+DATA = (
     Constant("B", (0.3, 1.5), 1e-6, 100.0, multiplies=(Power("tokens", "beta", -1),)),
     Constant("beta", (0.1, 0.3), 0.01, 2.0),
 )
@@ -26,6 +27,8 @@ def by_compute(constants: Constants, points: Points) -> Floats:
     return constants["E"] + constants["A"] * (6 * points.params * points.tokens) ** -constants["alpha"]
 
 
-IN_SIZE = Law("clean_size", "clean law in size, E + A/N^alpha", (FLOOR, *SIZE), by_size, clean_only=True)
-IN_COMPUTE = Law("clean_compute", "clean law in compute, E + A/C^alpha", (FLOOR, *COMPUTE), by_compute, clean_only=True)
+IN_SIZE = Law("clean_size", "clean law of size", "loss is E + A/N^alpha", (FLOOR, *SIZE), by_size, clean_only=True)
+IN_COMPUTE = Law(
+    "clean_compute", "clean law of compute", "loss is E + A/C^alpha", (FLOOR, *COMPUTE), by_compute, clean_only=True
+)
 LAWS = (IN_SIZE, IN_COMPUTE)

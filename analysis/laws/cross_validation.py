@@ -1,4 +1,4 @@
-"""Cross-validation: fit each law without the runs of one model size, or of a range of R, and predict those runs."""
+"""Cross-validate the laws: fit each law without the runs of one model size or one range of R, and predict those runs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from analysis.laws.clean import IN_SIZE
 from analysis.laws.fit import CannotFit, Progress, fit
 from analysis.laws.law import Law
 from analysis.laws.points import Floats, Points, prediction_points
-from analysis.laws.registry import CROSS_VALIDATED
+from analysis.laws.registry import CROSS_VALIDATED, title_of
 
-# Baselines, which any law has to beat: repeats do nothing; or they do what they do to the nearest size at the nearest R.
+# Baselines that a useful law must beat: repetition does no harm, or as much harm as in the nearest runs.
 NO_HARM, NEAREST = "baseline: no harm", "baseline: harm of the nearest size and R"
-FEWEST_FOR_A_PEAK = 4  # values of R above 1
+FEWEST_FOR_A_PEAK = 4  # number of distinct R above 1
 
 Predict = Callable[[Points], Floats]
 
@@ -29,12 +29,16 @@ class Split:
 
 
 def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataFrame:
-    """Prediction errors on held-out runs, a row per split and law or baseline.
+    """Predict held-out runs with every law and baseline. Returns one row per split and law or baseline.
 
-    Columns: `held_out`, `law`, `runs` (number held out), `error` (root mean square of predicted - measured loss, nats),
-    `median` (of the absolute differences, nats), `peak` (root mean square of log10 of predicted over measured worst R, over the
-    fractions at which the held-out size has an interior worst R) and `reason` (why the law could not be fitted). A law without
-    f is fitted to each fraction separately.
+    held_out, law: names of the split and of the law.
+    runs: number of held-out runs.
+    error, median: root mean square and median absolute value of predicted minus measured loss, nats.
+    peak: root mean square of log10(predicted / measured worst R), over the fractions at which the held-out size has an interior
+        worst R.
+    reason: why the law could not be fitted.
+
+    A law without f is fitted to each fraction separately.
     """
     fitters: list[tuple[str, Callable[[Points], Predict]]] = [(law.name, _fitter(law)) for law in CROSS_VALIDATED]
     fitters += [(NO_HARM, _no_harm), (NEAREST, _nearest)]
@@ -58,7 +62,10 @@ def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataF
 
 
 def verdict(errors: pd.DataFrame) -> str:
-    """Which law predicts held-out runs best, and whether it beats the baselines; from the table of `cross_validate`."""
+    """Sentences that say which law predicts held-out runs best, and whether it beats the baselines.
+
+    errors: the table of `cross_validate`.
+    """
     sentences = []
     for kind, name in (("N", "a model size"), ("R", "a range of R")):
         of_kind = errors[errors.held_out.str.startswith(kind) & errors.error.notna()]
@@ -69,11 +76,11 @@ def verdict(errors: pd.DataFrame) -> str:
         baselines, laws = means[is_baseline], means[~is_baseline]
         if laws.empty or baselines.empty:
             continue
-        ranking = ", ".join(f"{law} {error:.3f}" for law, error in laws.items())
-        beats = f"{laws.index[0]} predicts best and beats" if laws.iloc[0] < baselines.iloc[0] else "no law beats"
+        ranking = ", ".join(f"{title_of(str(law))} {error:.3f}" for law, error in laws.items())
+        winner = f"The best law, {title_of(str(laws.index[0]))}," if laws.iloc[0] < baselines.iloc[0] else "No law"
         sentences.append(
-            f"With {name} held out, prediction errors are (nats, root mean square, mean over {number} splits): {ranking};"
-            f" {beats} the better baseline, {baselines.index[0].removeprefix('baseline: ')} ({baselines.iloc[0]:.3f})."
+            f"With {name} held out, prediction errors are (root mean square in nats, averaged over {number} splits): {ranking}."
+            f" {winner} beats the better baseline, {str(baselines.index[0]).removeprefix('baseline: ')} ({baselines.iloc[0]:.3f})."
         )
     if not sentences:
         return "Too few laws could be fitted to compare them."
@@ -81,7 +88,7 @@ def verdict(errors: pd.DataFrame) -> str:
 
 
 def splits(points: Points) -> Iterator[Split]:
-    """Hold out each size along with its clean runs, if at least three other sizes have clean runs; then each third of the R range."""
+    """Hold out each size with its clean runs, if at least three other sizes have clean runs, then each third of the R tried."""
     for size in np.unique(points.params[~points.clean]):
         of_size = points.params == size
         if len(np.unique(points.params[points.clean & ~of_size])) >= 3:
@@ -97,8 +104,8 @@ def splits(points: Points) -> Iterator[Split]:
 def measured_peak(points: Points) -> float:
     """Worst R of the repeated runs of one size and fraction.
 
-    It is the peak of a parabola in log R through the largest mean loss and its neighbors; NaN if the largest is at an end of
-    the R tried or if there are fewer than FEWEST_FOR_A_PEAK.
+    It is the peak of a parabola in log R through the largest mean loss and its two neighbors. NaN if the largest mean loss is at
+    the smallest or largest R, or if there are fewer than FEWEST_FOR_A_PEAK values of R.
     """
     repeats = np.unique(points.repeats)
     means = np.array([points.loss[points.repeats == value].mean() for value in repeats])
@@ -111,7 +118,7 @@ def measured_peak(points: Points) -> float:
 
 
 def _peak_error(predict: Predict, split: Split) -> float:
-    """Error of the worst R of a held-out size, decades; NaN for held-out R, without which no peak can be measured."""
+    """Error of the predicted worst R of a held-out size, in decades. NaN if a range of R is held out, which shows no peak."""
     if split.held_out.startswith("R"):
         return float("nan")
     errors = []
@@ -121,7 +128,7 @@ def _peak_error(predict: Predict, split: Split) -> float:
             continue
         grid = np.geomspace(1.0, measured_at.repeats.max(), 1000)
         losses = predict(prediction_points(measured_at.params[0], measured_at.tokens[0], fraction, grid))
-        if (worst := int(losses.argmax())) < len(grid) - 1:  # else the law predicts no interior worst R
+        if (worst := int(losses.argmax())) < len(grid) - 1:  # otherwise the law predicts no interior worst R
             errors.append(np.log10(grid[worst] / measured))
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
 
@@ -151,7 +158,7 @@ def _no_harm(train: Points) -> Predict:
 
 
 def _nearest(train: Points) -> Predict:
-    """The clean law plus the mean excess of the training runs that are nearest in f, then N, then R."""
+    """Predict the clean law plus the mean excess of the training runs that are nearest in f, then in N, then in R."""
     clean = _no_harm(train)
     repeated = train[~train.clean]
     excess = repeated.loss - clean(repeated)

@@ -1,4 +1,4 @@
-"""Fit a law to runs: Huber loss on log loss from several starts [M23, section 6], with bootstrap intervals."""
+"""Fit a law to runs with a Huber loss on log loss and several starting points [M23, section 6]; bootstrap its intervals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # of the grid of starts, which are optimized for a few steps
-STEP = 1e-6  # of the finite differences
-MAX_LOG_LOSS = 10.0  # predicted if the law overflows
-NEAR_BOUND = 1e-2  # in the fit's units: a logarithm or an exponent
+BEST_STARTS = 4  # number of starting points, from a grid, that are optimized for a few steps
+STEP = 1e-6  # step of the finite differences
+MAX_LOG_LOSS = 10.0  # replaces the log loss of a law that overflows
+NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents
 NOT_DETERMINED = "not determined: at a bound of the search"
 BOOTSTRAP_STEPS = 30
 RESAMPLES = 200
 
-Progress = Callable[[float], None]  # called with the share of the work that is done, 0 to 1
+Progress = Callable[[float], None]  # receives the share of the work that is done, 0 to 1
 
 
 class CannotFit(Exception):
-    """The points do not determine a law; the message says why."""
+    """Raised if the points do not determine a law. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class FittedLaw:
-    """A law with its best constants and those of every bootstrap resample."""
+    """A law with its best-fitting constants, and the constants fitted to every bootstrap resample."""
 
     law: Law
     constants: Constants
@@ -39,7 +39,7 @@ class FittedLaw:
     domain: Domain
     points: int
     error: float  # root mean square of fitted - measured loss, nats
-    undetermined: tuple[str, ...] = ()  # constants at a bound of the search
+    undetermined: tuple[str, ...] = ()  # names of the constants that stopped at a bound of the search
 
     def loss(self, points: Points) -> Floats:
         """Predicted loss in nats per token."""
@@ -53,10 +53,10 @@ class FittedLaw:
 def fit(
     law: Law, points: Points, resamples: int = RESAMPLES, seed: int = 0, progress: Progress | None = None
 ) -> FittedLaw:
-    """Fit a law to these points, a clean law to the clean ones.
+    """Fit a law to these points. A clean law uses only the clean points.
 
-    The bootstrap resamples the residuals in log loss and keeps the design, because the experimenter chose it. With p constants
-    for n runs, residuals are scaled by n/(n - p): like least absolute deviations, the fit passes through about p runs exactly.
+    The bootstrap resamples the residuals in log loss and keeps the grid of runs, which is not random. With n runs and p constants,
+    the residuals are scaled by n/(n - p), because the fit passes through about p runs exactly, as with least absolute deviations.
     Raises CannotFit if the points do not determine the law.
     """
     points = points[points.clean] if law.clean_only else points
@@ -90,7 +90,7 @@ def fit(
 
 
 def check(law: Law, points: Points) -> None:
-    """Raise CannotFit if these points do not determine the law."""
+    """Raise CannotFit if the points do not determine the law."""
     needed = len(free_constants(law, points))
     design = np.stack([points.params, points.tokens, points.fraction, points.repeats])
     distinct = np.unique(design, axis=1).shape[1] if len(points) else 0
@@ -98,14 +98,14 @@ def check(law: Law, points: Points) -> None:
     if not points.clean.any():
         raise CannotFit("needs clean runs, found none")
     if distinct < needed:
-        raise CannotFit(f"has {needed} constants and needs as many different {kind}, found {distinct}")
+        raise CannotFit(f"needs at least {needed} different {kind} for its {needed} constants, found {distinct}")
     sizes = len(np.unique(points.params[points.clean]))
     if sizes < 3:
-        raise CannotFit(f"needs clean runs of three sizes, found {sizes}")
+        raise CannotFit(f"needs clean runs of at least three sizes, found {sizes}")
     if not law.clean_only and law.ignores_fraction and len(np.unique(points.fraction[~points.clean])) > 1:
-        raise CannotFit("does not depend on the repeated fraction, but the runs have several")
+        raise CannotFit("does not depend on the repeated fraction, but the runs have several fractions")
     if not law.clean_only and len(np.unique(points.repeats)) < 4:
-        raise CannotFit(f"needs runs at three R above 1, found {len(np.unique(points.repeats[~points.clean]))}")
+        raise CannotFit(f"needs runs at three or more R above 1, found {len(np.unique(points.repeats[~points.clean]))}")
 
 
 def free_constants(law: Law, points: Points) -> tuple[Constant, ...]:
@@ -120,17 +120,17 @@ def free_constants(law: Law, points: Points) -> tuple[Constant, ...]:
 
 @dataclass(frozen=True)
 class _Search:
-    """The optimization, in units in which every parameter is of order one.
+    """The optimization problem, in units that make every parameter of order one.
 
-    theta: the fitted parameters, shape [free] or [rows, free]; logarithms of positive constants, and coefficients times the
-    powers they multiply at the geometric mean of the points.
+    theta: the fitted parameters, shape [free] or [rows, free]. A positive constant is replaced by its logarithm. A coefficient is
+    first multiplied by its powers of N and T, evaluated at the geometric mean of the points.
     """
 
     law: Law
     points: Points
     free: tuple[Constant, ...]
     fixed: dict[str, float]
-    mean: dict[str, float]  # geometric, of params and tokens
+    mean: dict[str, float]  # geometric means of params and tokens
 
     @classmethod
     def of(cls, law: Law, points: Points) -> "_Search":
@@ -140,7 +140,7 @@ class _Search:
         return cls(law, points, free, dict(law.fixed) | defaults, mean)
 
     def constants(self, theta: Floats) -> dict[str, Any]:
-        """The law's constants: numbers for theta of shape [free], columns [rows, 1] for [rows, free]."""
+        """Convert theta to the law's constants: numbers for shape [free], columns [rows, 1] for shape [rows, free]."""
         columns = theta[..., None] if theta.ndim > 1 else theta
         values: dict[str, Any] = dict(self.fixed)
         for place, constant in enumerate(self.free):
@@ -153,18 +153,18 @@ class _Search:
         return values
 
     def predicted(self, theta: Floats) -> Floats:
-        """Log loss, shape [points] or [rows, points]; ±MAX_LOG_LOSS or more if the law overflows."""
+        """Predicted log loss, shape [points] or [rows, points]. ±MAX_LOG_LOSS replaces values that are not finite."""
         with np.errstate(all="ignore"):
             log_loss = np.log(self.law.loss(self.constants(theta), self.points))
         return np.nan_to_num(log_loss, nan=MAX_LOG_LOSS, posinf=MAX_LOG_LOSS, neginf=-MAX_LOG_LOSS)
 
     def jacobian(self, theta: Floats) -> Floats:
-        """Derivatives of log loss, [points, free]; one vectorized call for all columns makes fits fast."""
+        """Derivatives of the predicted log loss, [points, free]. A single vectorized call for all columns keeps fits fast."""
         stepped = self.predicted(np.vstack([theta, theta + STEP * np.eye(len(theta))]))
         return (stepped[1:] - stepped[0]).T / STEP
 
     def optimize(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
-        """Parameters and cost after at most `steps` evaluations."""
+        """Optimize from one starting point with at most `steps` evaluations. Returns the parameters and their cost."""
         low, high = self._bounds()
         result = least_squares(
             lambda theta: self.predicted(theta) - measured,
@@ -178,7 +178,7 @@ class _Search:
         return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """The best fit: a grid of starts, the best few optimized for some steps, the best of those to convergence."""
+        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, and the best of these to the end."""
         grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
         starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)

@@ -1,4 +1,7 @@
-"""Hernandez et al. 2022: in a band of R that moves with model size, a model performs like a smaller one [H22, fig. 4]."""
+"""The law of Hernandez et al. 2022: within a band of R, a model performs like a smaller one [H22, fig. 4].
+
+The edges of the band are power laws of model size.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -22,12 +25,12 @@ from analysis.published import (
     H22_WORST_MULTIPLIER,
 )
 
-# The paper gives bands for f = 10% and depths for an 800M model.
+# The paper reports bands at f = 10% and depths for an 800M model.
 PUBLISHED_DOMAIN = Domain(H22_SIZES, (H22_TOKENS, H22_TOKENS), (H22_BAND_FRACTION, H22_BAND_FRACTION), (1.0, 1220.0))
 
 
 def bump(repeats: Floats, left: Floats, right: Floats) -> Floats:
-    """A Gaussian in log R, 1 in the middle of the band and one half at its edges; 0 for clean runs."""
+    """A Gaussian in log R that is 1 in the middle of the band and 1/2 at its edges; 0 for clean runs."""
     middle, half_width = np.log(left * right) / 2, np.log(right / left) / 2
     height = np.exp(-np.log(2) * ((np.log(repeats) - middle) / half_width) ** 2)
     return np.where(repeats > 1, height, 0.0)
@@ -43,31 +46,31 @@ def loss(constants: Constants, points: Points) -> Floats:
 
 
 def published_edges(params: Floats) -> tuple[Floats, Floats]:
-    """Left and right edge of the published band, in R."""
+    """The left and right edges of the published band, in R."""
     return H22_LEFT_EDGE.at(params), H22_RIGHT_EDGE.at(params)
 
 
 def _depth_at_10_percent(size: float) -> float:
-    """Depth of the band, -ln m at the worst R, at which an 800M model performs like `size` at R = 100."""
+    """Depth of the band, -ln m at the worst R, if an 800M model at R = 100 performs like a model with `size` parameters."""
     height = bump(np.array(H22_ACTS_LIKE_REPEATS), *published_edges(np.array(H22_ACTS_LIKE_SIZE)))
     return float(np.log(H22_ACTS_LIKE_SIZE / size) / height)
 
 
-# Depth by f, for an 800M model.
+# Depth of the band by f, for an 800M model.
 PUBLISHED_DEPTHS = {f: -np.log(m) for f, m in H22_WORST_MULTIPLIER.items()} | {
     H22_BAND_FRACTION: _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE)
 }
-# The ends of the paper's range at f = 10%, 340M and 400M, as multiples of the depth.
+# At f = 10%, the paper gives an effective size of 340M to 400M. These are the depths at both ends, divided by the depth in the middle.
 PUBLISHED_DEPTH_RANGE = tuple(
     _depth_at_10_percent(size) / _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE) for size in H22_ACTS_LIKE
 )
 
 
 def published_multiplier(points: Points, depth_factor: float = 1.0) -> Floats:
-    """Effective size over size by the published numbers.
+    """Effective size divided by actual size, computed from the published numbers.
 
-    The depth is interpolated between the paper's fractions as a power of f. Every size has the depth of 800M, because the
-    paper gives no law for it. `depth_factor` multiplies it.
+    The depth is interpolated between the paper's fractions, linearly in log depth and log f. The paper reports depths for 800M
+    only, so all sizes use these. `depth_factor` multiplies the depth.
     """
     fractions, depths = zip(*sorted(PUBLISHED_DEPTHS.items()), strict=True)
     log_f = np.log(np.maximum(points.fraction, 1e-3))
@@ -77,14 +80,15 @@ def published_multiplier(points: Points, depth_factor: float = 1.0) -> Floats:
 
 
 def published_loss(points: Points, depth_factor: float = 1.0) -> Floats:
-    """Loss of a clean model of the effective size, by the clean law of M23, because H22 gives no constants of its own."""
+    """Loss of a clean model with the effective size. The clean law is from M23, because H22 publishes no constants."""
     smaller = replace(points, params=points.params * published_multiplier(points, depth_factor))
     return muennighoff.clean_loss(muennighoff.CONSTANTS, smaller)
 
 
 FREE = Law(
     "hernandez",
-    "Hernandez et al. 2022: a band of R that costs model size",
+    "Hernandez et al.",
+    "within a band of R, a model performs like a smaller one",
     (
         FLOOR,
         *SIZE,
@@ -103,7 +107,7 @@ LAW = replace(
         with_fixed(
             FREE,
             "hernandez_printed",
-            "with the printed exponents of its edges",
+            "Hernandez et al. (published exponents)",
             a_left=H22_LEFT_EDGE.exponent,
             a_right=H22_RIGHT_EDGE.exponent,
         ),
@@ -112,9 +116,9 @@ LAW = replace(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "H22 publishes effective sizes but no constants, so the penalty in nats is the loss of the smaller model by M23's clean"
-            " law. The depth measured at 800M is used for all sizes. The interval covers the 340M to 400M that 800M acts like at R"
-            " = 100; it does not cover the paper's 0.55 at R = 1,220 for 10M to 100M",
+            "H22 publishes effective sizes but no constants, so M23's clean law converts them to nats. All sizes use the depth that H22"
+            " measured at 800M. The interval is H22's range of 340M to 400M for the effective size of an 800M model at R = 100. It does"
+            " not cover the multiplier of 0.55 that H22 reports for 10M to 100M models at R = 1,220",
         ),
         alternatives=tuple(partial(published_loss, depth_factor=factor) for factor in PUBLISHED_DEPTH_RANGE),
     ),

@@ -1,4 +1,4 @@
-"""What every law has: named constants, a loss for every point, and the range that its constants are valid for."""
+"""Define what a law consists of: its constants, its loss function, and the range of runs that it was fitted on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ Constants = Mapping[str, float]
 
 
 class Power(NamedTuple):
-    """A factor column^(sign·exponent) of a law, such as N^-alpha: Power("params", "alpha", -1)."""
+    """A factor column^(sign·exponent) in a law. For example, N^-alpha is Power("params", "alpha", -1)."""
 
     column: str  # params or tokens
     exponent: str  # name of the constant in the exponent
@@ -20,45 +20,46 @@ class Power(NamedTuple):
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant of a law and where a fit searches for it.
+    """A constant of a law, with the range in which a fit searches for it.
 
-    A positive constant is fitted as its logarithm. If it multiplies powers of params or tokens, the fit searches for the
-    whole product at the geometric mean of the points, which hardly depends on the exponents.
+    A positive constant is fitted as its logarithm. If it multiplies powers of N or T, the fit searches for their product at the
+    geometric mean of the points, which hardly depends on the exponents.
+
+    needs_several: a column. If all points have the same value in it, the constant is set to `default` instead of being fitted.
     """
 
     name: str
-    starts: tuple[float, ...]  # of the fitted value
-    low: float  # of the fitted value
+    starts: tuple[float, ...]  # starting points of the search, for the fitted value
+    low: float  # bounds of the search, for the fitted value
     high: float
     positive: bool = True
     multiplies: tuple[Power, ...] = ()
-    needs_several: str = (
-        ""  # a column; if all points share one value of it, the constant is not fitted but set to `default`
-    )
+    needs_several: str = ""
     default: float = 0.0
 
 
 @dataclass(frozen=True)
 class Law:
-    """A formula for the loss L(N, T, f, R) in nats per token.
+    """A formula for the loss L(N, T, f, R) in nats per token; `registry.LAWS` lists all laws.
 
-    A file of `analysis/laws` defines a law; `registry.LAWS` lists them.
+    name: the key in options and files. title: the name for readers. idea: what the law assumes, as a clause.
     """
 
     name: str
     title: str
+    idea: str
     constants: tuple[Constant, ...]
     loss: Callable[[Constants, Points], Floats]
-    clean_only: bool = False  # it has no R, so it is fitted on clean runs only
-    ignores_fraction: bool = False  # it has no f, so a fit needs repeated runs of one fraction
+    clean_only: bool = False  # the law has no R, so it is fitted on clean runs only
+    ignores_fraction: bool = False  # the law has no f, so all repeated runs in a fit must have the same fraction
     fixed: Constants = field(default_factory=dict)  # constants that are not fitted
-    variants: "tuple[Law, ...]" = ()  # forms with other fixed constants, for cross-validation only
-    caveat: str = ""  # what a reader of its cross-validation has to know
+    variants: "tuple[Law, ...]" = ()  # the same formula with other fixed constants, for cross-validation only
+    caveat: str = ""  # sentences that readers of the cross-validation need
     published: "Published | None" = None
 
 
 def with_fixed(law: Law, name: str, title: str, **values: float) -> Law:
-    """The law with these constants fixed."""
+    """A variant of the law in which the constants `values` are fixed."""
     free = tuple(constant for constant in law.constants if constant.name not in values)
     return replace(law, name=name, title=title, constants=free, fixed=values, variants=(), caveat="", published=None)
 
@@ -74,16 +75,16 @@ _DOMAIN_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 @dataclass(frozen=True)
 class Domain:
-    """Smallest and largest value of every column that a law was fitted on."""
+    """The range of runs that a law was fitted on: the smallest and largest value of every column."""
 
     params: tuple[float, float]
     tokens: tuple[float, float]
-    fraction: tuple[float, float]  # of repeated runs
+    fraction: tuple[float, float]  # of the repeated runs
     repeats: tuple[float, float]
-    tokens_per_param: tuple[float, float] | None = None  # if it is narrower than params and tokens imply
+    tokens_per_param: tuple[float, float] | None = None  # if this range is narrower than params and tokens imply
 
     def outside(self, params: float, tokens: float, fraction: float, repeats: float | None = None) -> list[str]:
-        """A clause for every value outside the domain by more than 1%."""
+        """One clause for every value that lies outside the domain by more than 1%."""
         values = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
         if self.tokens_per_param:
             values["tokens_per_param"] = tokens / params
@@ -98,10 +99,10 @@ class Domain:
 
 @dataclass(frozen=True)
 class Published:
-    """A law with the constants that its paper gives.
+    """A law with constants from its paper.
 
-    loss: nats per token. alternatives: the same with other constants that the paper allows; their range is the interval.
-    noise: nats by which two runs at R differ that differ only in their data; it replaces the interval.
+    loss: in nats per token. alternatives: the loss with other constants that the paper supports; the interval spans them. noise: the
+    loss difference in nats, as a function of R, between two runs that differ only in their data; it replaces the interval.
     """
 
     loss: Callable[[Points], Floats]

@@ -1,4 +1,7 @@
-"""Lovelace et al. 2026: a penalty for overfitting grows with the passes and with the parameters per unique token [L26]."""
+"""The law of Lovelace et al. 2026, with a penalty for overfitting [L26].
+
+The penalty grows with the number of passes over the data and with the number of parameters per unique token.
+"""
 
 from dataclasses import replace
 
@@ -10,7 +13,7 @@ from analysis.laws.points import Floats, Points
 def loss(constants: Constants, points: Points) -> Floats:
     """E + A/N^alpha + B/(U·(1 + r))^beta + P·r^delta·(N/U)^kappa.
 
-    For a run that repeats only a part of its data, U counts all unique tokens and r is the mean number of passes over them, minus one.
+    If only some of the data is repeated, U counts all unique tokens, and 1 + r is the mean number of passes over them.
     """
     r = points.tokens / points.unique - 1
     penalty = constants["P"] * r ** constants["delta"] * (points.params / points.unique) ** constants["kappa"]
@@ -20,7 +23,8 @@ def loss(constants: Constants, points: Points) -> Floats:
 
 LAW = Law(
     "lovelace",
-    "Lovelace et al. 2026: overfitting penalty",
+    "Lovelace et al.",
+    "many passes over few tokens cause overfitting",
     (
         FLOOR,
         *SIZE,

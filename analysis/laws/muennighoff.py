@@ -1,5 +1,8 @@
-"""Muennighoff et al. 2023: the value of repeated tokens decays exponentially with every pass, and so does the value of
-parameters beyond the compute-optimal size [M23, section 5]."""
+"""The law of Muennighoff et al. 2023, in which every additional pass over the data is worth less [M23, section 5].
+
+The value of repeated tokens decays exponentially with the number of passes. The value of parameters beyond the compute-optimal size
+decays in the same way.
+"""
 
 from dataclasses import replace
 
@@ -18,15 +21,15 @@ CONSTANTS = {
     "R_D": 15.388,
     "R_N": 5.3097,
 }
-# The paper's runs repeat all their data. Beyond a few epochs its authors report larger errors themselves.
+# The paper's runs repeat all of their data. The authors report larger errors beyond a few epochs.
 PUBLISHED_DOMAIN = Domain((7e6, 8.7e9), (1e8, 9e11), (1.0, 1.0), (1.0, 44.0))
 
 
 def effective_tokens(points: Points, half_life: float) -> Floats:
-    """Number of unique tokens that are worth as much as the tokens of a run.
+    """Number of unique tokens that are worth as much as all training tokens of a run.
 
-    Tokens outside the pool are seen once. The pool counts as U + U·R*·(1 - exp(-r/R*)) for U tokens, r = R - 1 further passes
-    and the constant R* = `half_life` [M23].
+    Tokens outside the pool are seen once and count fully. A pool of U tokens counts as U + U·R*·(1 - exp(-r/R*)), where r = R - 1 is
+    the number of additional passes and R* is `half_life` [M23].
     """
     return (1 - points.fraction) * points.tokens + points.pool * (
         1 + half_life * -np.expm1(-(points.repeats - 1) / half_life)
@@ -36,16 +39,15 @@ def effective_tokens(points: Points, half_life: float) -> Floats:
 def loss(constants: Constants, points: Points) -> Floats:
     """E + A/N'^alpha + B/D'^beta.
 
-    D' is `effective_tokens`. N' discounts parameters beyond the compute-optimal size for the unique tokens, as D' discounts
-    passes beyond the first.
+    D' is `effective_tokens`, which discounts passes beyond the first. N' discounts parameters beyond the compute-optimal size for
+    the unique tokens in the same way.
     """
     a, alpha, b, beta = (constants[name] for name in ("A", "alpha", "B", "beta"))
     # At compute 6·N·D the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
     optimal = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
     useful = np.minimum(points.params, optimal)
-    with np.errstate(
-        over="ignore"
-    ):  # far from the best fit `useful` can underflow; an infinite surplus is discounted like a large one
+    # Far from the best fit, `useful` can underflow to 0, and the surplus becomes infinite. It is discounted like a large surplus.
+    with np.errstate(over="ignore"):
         surplus = points.params / useful - 1
     size = useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
     return constants["E"] + a * size**-alpha + b * effective_tokens(points, constants["R_D"]) ** -beta
@@ -59,7 +61,8 @@ def clean_loss(constants: Constants, points: Points) -> Floats:
 
 FREE = Law(
     "muennighoff",
-    "Muennighoff et al. 2023: repeated passes are worth less and less",
+    "Muennighoff et al.",
+    "every additional pass is worth less",
     (FLOOR, *SIZE, *DATA, Constant("R_D", (5.0, 20.0), 0.1, 1e4), Constant("R_N", (5.0,), 0.1, 1e4)),
     loss,
 )
@@ -67,15 +70,19 @@ LAW = replace(
     FREE,
     variants=(
         with_fixed(
-            FREE, "muennighoff_printed", "with its printed half-lives", R_D=CONSTANTS["R_D"], R_N=CONSTANTS["R_N"]
+            FREE,
+            "muennighoff_printed",
+            "Muennighoff et al. (published half-lives)",
+            R_D=CONSTANTS["R_D"],
+            R_N=CONSTANTS["R_N"],
         ),
     ),
     published=Published(
         lambda points: loss(CONSTANTS, points),
         PUBLISHED_DOMAIN,
         notes=(
-            "fitted to runs that repeat their whole data set; for partial repetition, the effective numbers of unique and repeated"
-            " tokens are added. The law has no worst R",
+            "the law was fitted on runs that repeat their whole data set. For partial repetition, the tokens seen once are added to the"
+            " effective tokens of the pool. The law has no worst R",
         ),
     ),
 )

@@ -1,12 +1,12 @@
-"""This study's law of partial repetition: its worst R is interior, and the harm vanishes towards R = 1 and a tiny pool.
+"""Our law of partial repetition. The harm peaks at an interior R and vanishes at R = 1 and for a tiny pool.
 
-Repeating a pool has two effects. Further passes teach less and less [M23]; on its own, this makes loss rise with R. And the
-model memorizes the pool. The cost of memorizing grows with how well the pool is known, which saturates with R, and with how
-much there is to memorize, which falls as 1/R. Their product peaks in between, at R_m passes or somewhat more.
+Repeating a pool has two effects. First, every additional pass teaches the model less [M23], which makes the loss rise with R. Second,
+the model memorizes the pool. The cost of memorization is a product of two factors: how well the model knows the pool, which grows with
+R until it saturates, and how much there is to memorize, which falls as 1/R. The product peaks at R_m passes or somewhat more.
 
-`LAW` fixes three constants at theoretical or published values, which a free fit on `repeats_axis` confirms within its
-intervals. With fewer free constants it predicts held-out runs better. That choice was made on those runs (results/LOG.md);
-`FREE` is the form without it.
+`LAW` fixes three constants at theoretical or published values, which lie within the 95% intervals of a free fit to `repeats_axis`. With
+fewer free constants, it predicts held-out runs better. This choice was made after seeing those runs (results/LOG.md). `FREE` leaves all
+constants free.
 """
 
 from dataclasses import replace
@@ -19,20 +19,20 @@ from analysis.laws.law import Constant, Constants, Law, Power, with_fixed
 from analysis.laws.muennighoff import effective_tokens
 from analysis.laws.points import Floats, Points
 
-# The cost is proportional to the pool's share of the data. R_m moves with size like the band of H22, whose edges fall as N^-0.56
-# and N^-0.50 [H22, fig. 4 right]. The half-life is that of M23.
+# kappa = 1: the cost of memorization is proportional to the size of the pool. a = -0.5: R_m falls with model size like the band of H22,
+# whose edges fall as N^-0.56 and N^-0.50 [H22, fig. 4 right]. R_D is the half-life of M23.
 FIXED = {"kappa": 1.0, "a": -0.5, "R_D": muennighoff.CONSTANTS["R_D"]}
 
 
 def memorized(constants: Constants, points: Points) -> Floats:
-    """How well the pool is known, 0 to 1: 1 - exp(-((R - 1)/R_m)^s) with R_m = k·N^a·f^c·T^b."""
+    """How well the model knows the pool, from 0 to 1: 1 - exp(-((R - 1)/R_m)^s) with R_m = k·N^a·f^c·T^b."""
     passes = constants["k"] * points.params ** constants["a"] * points.tokens ** constants["b"]
     passes = passes * np.maximum(points.fraction, 1e-9) ** constants["c"]
     return -np.expm1(-(((points.repeats - 1) / passes) ** constants["s"]))
 
 
 def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·memorized(R)/R^kappa, with D' the effective tokens of M23."""
+    """E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·memorized(R)/R^kappa, where D' is `effective_tokens`."""
     clean = constants["E"] + constants["A"] * points.params ** -constants["alpha"]
     data = constants["B"] * effective_tokens(points, constants["R_D"]) ** -constants["beta"]
     cost = constants["P"] * points.params ** constants["eta"] * np.maximum(points.fraction, 1e-9) ** constants["gamma"]
@@ -41,7 +41,8 @@ def loss(constants: Constants, points: Points) -> Floats:
 
 FREE = Law(
     "partial_free",
-    "this study's law of partial repetition, all constants free",
+    "partial repetition (all constants free)",
+    "memorizing a pool costs most at an intermediate R",
     (
         FLOOR,
         *SIZE,
@@ -60,11 +61,12 @@ FREE = Law(
     loss,
 )
 LAW = replace(
-    with_fixed(FREE, "partial", "this study's law of partial repetition", **FIXED),
+    with_fixed(FREE, "partial", "partial repetition", **FIXED),
     variants=(FREE,),
     caveat=(
-        "The form of partial was chosen on the runs of repeats_axis, so this comparison favors it there; partial_free and the"
-        " printed forms involve no such choice, and results/LOG.md has runs made after it."
+        "The fixed constants of the partial-repetition law were chosen after seeing the runs of repeats_axis, so a comparison on those"
+        " runs favors it. This does not apply to the variants with free or published constants. results/LOG.md reports errors on runs"
+        " made after that choice."
     ),
 )
 LAWS = (LAW,)

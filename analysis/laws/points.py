@@ -1,4 +1,4 @@
-"""The runs that a law is fitted on or predicts: model size, tokens, repeated fraction, repeats and, if known, loss."""
+"""Represent runs as arrays, for fitting and evaluating laws."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,10 +11,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Points:
-    """Runs as arrays of one shape, an entry per run.
+    """Runs as arrays of the same shape, with one entry per run.
 
-    params: N, counted as the law counts it; tokens: T, trained on; fraction: f, the share of the tokens that comes from the
-    repeated pool, 0 for clean runs; repeats: R, 1 for clean runs; loss: final test loss in nats per token, NaN if unknown.
+    params: model size N, with or without embeddings, depending on the law.
+    tokens: training tokens T.
+    fraction: share f of the tokens that comes from the repeated pool; 0 for clean runs.
+    repeats: R; 1 for clean runs.
+    loss: final test loss in nats per token; NaN if unknown.
     """
 
     params: Floats
@@ -27,7 +30,7 @@ class Points:
         return self.params.size
 
     def __getitem__(self, chosen: slice | npt.NDArray[Any]) -> "Points":
-        """The points that a slice, a mask or an array of indices chooses."""
+        """Select points with a slice, a mask or an array of indices."""
         return Points(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @property
@@ -42,17 +45,17 @@ class Points:
 
     @property
     def unique(self) -> Floats:
-        """Number of different tokens seen: (1 - f)·T seen once, and the pool."""
+        """Number of distinct tokens: (1 - f)·T tokens that are seen once, plus the pool."""
         return (1 - self.fraction) * self.tokens + self.pool
 
     def as_clean(self) -> "Points":
-        """The same sizes and tokens without repetition."""
+        """Points with the same sizes and tokens, but without repetition."""
         return replace(self, fraction=np.zeros_like(self.fraction), repeats=np.ones_like(self.repeats))
 
 
 def prediction_points(
     params: npt.ArrayLike, tokens: npt.ArrayLike, fraction: npt.ArrayLike, repeats: npt.ArrayLike
 ) -> Points:
-    """Points to predict the loss of, broadcast to one shape; those with R = 1 are clean."""
+    """Points whose loss is to be predicted, broadcast to one shape. Points with R = 1 are clean."""
     n, t, f, r = (np.array(a, float) for a in np.broadcast_arrays(params, tokens, fraction, repeats))
     return Points(n, t, np.where(r == 1, 0.0, f), r, np.full_like(n, np.nan))

@@ -1,4 +1,4 @@
-"""All laws. To add one, write a file in this folder that defines `LAWS` and add its name here."""
+"""List all laws. To add a law, write a file in this folder that defines `LAWS`, and add the name of the file here."""
 
 from importlib import import_module
 
@@ -15,5 +15,12 @@ FILES = (
 LAWS: tuple[Law, ...] = tuple(law for file in FILES for law in import_module(f"{__package__}.{file}").LAWS)
 NAMES = tuple(law.name for law in LAWS)
 OF_REPETITION = tuple(law for law in LAWS if not law.clean_only)
-# Partial fixes constants at published values. For a fair comparison the others are also judged with theirs, and partial without.
+# `partial` fixes constants at published values. For a fair comparison, cross-validation also includes a variant of `partial` without
+# fixed constants, and variants of the other laws with published constants.
 CROSS_VALIDATED = (*OF_REPETITION, *(variant for law in OF_REPETITION for variant in law.variants))
+_TITLES = {law.name: law.title for law in (*LAWS, *CROSS_VALIDATED)}
+
+
+def title_of(name: str) -> str:
+    """The title of the law with this name; other names, such as those of baselines, are returned unchanged."""
+    return _TITLES.get(name, name)

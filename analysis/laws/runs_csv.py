@@ -1,4 +1,4 @@
-"""CSV files of a user's runs, read strictly and line by line."""
+"""Read a user's runs from a CSV file and check every line."""
 
 import csv
 import io
@@ -25,11 +25,11 @@ def _decimal(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is read, and which of its values are accepted."""
+    """How to parse a column, and which values to accept."""
 
     parse: Callable[[str], float | None]
     accepted: str
-    holds: Callable[[float], bool] = lambda value: True
+    accepts: Callable[[float], bool] = lambda value: True
 
 
 READ_AS = {
@@ -43,33 +43,35 @@ COLUMNS = tuple(READ_AS)
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """The argument of --columns, e.g. `params=N,loss=test_loss`: our names and the names in the header of the file.
+    """Parse the argument of --columns, such as `params=N,loss=test_loss`: maps our names to the names in the file's header.
 
-    Raises InputError for another form, an unknown name, and a name that is given twice.
+    Raises InputError if the argument is malformed, or if a name is unknown or repeated.
     """
-    known = (*COLUMNS, SEED)
+    accepted = (*COLUMNS, SEED)
     names: dict[str, str] = {}
     for entry in text.split(","):
         ours, equals, theirs = (piece.strip() for piece in entry.partition("="))
         if not (ours and equals and theirs):
             raise InputError(f"--columns {text}: {entry!r} found; expected pairs such as params=N,tokens=T,loss=L")
-        if ours not in known:
-            raise InputError(f"--columns {text}: unknown column {ours!r}; expected {', '.join(known)}")
+        if ours not in accepted:
+            raise InputError(f"--columns {text}: unknown column {ours!r}; expected {', '.join(accepted)}")
         if ours in names or theirs in names.values():
-            raise InputError(f"--columns {text}: {entry!r} names a column a second time; expected once")
+            raise InputError(f"--columns {text}: {entry!r} repeats a column; expected every column once")
         names[ours] = theirs
     return names
 
 
 def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
-    """Runs from a CSV file with the columns of COLUMNS, and perhaps others.
+    """Read runs from a CSV file that has at least the columns in COLUMNS.
 
-    Rows that differ only in `seed`, or only in `loss`, are seeds. columns: the names of our columns in the header of the
-    file, where they differ. Raises InputError that names the line and the column, what was found and what is accepted.
+    Rows that differ only in `loss`, or only in a column such as `seed`, are treated as seeds.
+
+    columns: maps our names to the names in the file's header, where these differ. Raises InputError with the line, the column, the
+    value that was found and the values that are accepted.
     """
     lines = _lines(path)
     header = next(lines, (0, []))[1]
-    places = _places(path, header, columns or {})
+    indices = _indices(path, header, columns or {})
     values: list[list[float]] = []
     first_lines: dict[tuple[object, ...], int] = {}
     for line, cells in lines:
@@ -78,26 +80,25 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
             raise InputError(
                 f"{where}: {len(cells)} cells, but the header has {len(header)}; expected a cell per column"
             )
-        row = [_value(where, name, cells[place]) for name, place in places.items()]
-        run = dict(zip(places, row, strict=True))
+        row = [_value(where, name, cells[index]) for name, index in indices.items()]
+        run = dict(zip(indices, row, strict=True))
         if run["fraction"] == 0 and run["repeats"] > 1:
             raise InputError(f"{where}: fraction is 0 but repeats is above 1; a clean run has repeats 1")
-        others = [cell for place, cell in enumerate(cells[: len(header)]) if place not in places.values()]
+        others = [cell for index, cell in enumerate(cells[: len(header)]) if index not in indices.values()]
         first = first_lines.setdefault((*row, *others), line)
         if first != line:
             raise InputError(
-                f"{where}: the same run as on line {first}, in every column; if it is another seed, tell them apart in a"
-                f" column {SEED!r}"
+                f"{where}: identical to line {first}; if the runs differ in their seed, add a column {SEED!r}"
             )
         values.append(row)
     if not values:
-        raise InputError(f"{path}: found no runs below the header; expected one run per line")
+        raise InputError(f"{path}: no runs below the header; expected one run per line")
     params, tokens, fraction, repeats, loss = np.array(values).T
     return Points(params, tokens, np.where(repeats == 1, 0.0, fraction), repeats, loss)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of every line that is not empty, the header first."""
+    """Yield the number and the cells of every line that is not empty, starting with the header."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     reader = csv.reader(io.StringIO(read_text(path, MOST_BYTES), newline=""), strict=True, skipinitialspace=True)
@@ -106,13 +107,13 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             if any(cells := [cell.strip() for cell in row]):
                 yield line, cells
-            line = reader.line_num + 1  # a cell in quotes may contain line breaks
+            line = reader.line_num + 1  # a quoted cell may contain line breaks
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not CSV: {error}") from error
 
 
-def _places(path: Path, header: list[str], names: Mapping[str, str]) -> dict[str, int]:
-    """Index of each of COLUMNS in the header."""
+def _indices(path: Path, header: list[str], names: Mapping[str, str]) -> dict[str, int]:
+    """The index of every column in COLUMNS within the header."""
     wanted = {name: names.get(name, name) for name in COLUMNS}
     if missing := [name for name in (*wanted.values(), *names.values()) if name not in header]:
         if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
@@ -129,6 +130,6 @@ def _places(path: Path, header: list[str], names: Mapping[str, str]) -> dict[str
 def _value(where: str, name: str, text: str) -> float:
     column = READ_AS[name]
     value = column.parse(text)
-    if value is None or not column.holds(value):
+    if value is None or not column.accepts(value):
         raise InputError(f"{where}: {name} is {text!r}; expected {column.accepted}")
     return value

@@ -1,4 +1,4 @@
-"""All laws fitted on the finished runs of one study, with cross-validation."""
+"""Fit and cross-validate all laws on the finished runs of a study."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,16 +13,16 @@ from analysis.laws.registry import LAWS
 from analysis.runs import Runs, scaling_runs
 
 RESAMPLES = 100
-MOST_RUNS = 150  # with more, the means over seeds are fitted, which takes a third of the time
-SHARE_OF_FITS = 0.43  # of the time, 4.8 of 11.2 s for the 104 runs of repeats_axis; the rest is cross-validation
+MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
+SHARE_OF_FITS = 0.43  # share of the time: 4.8 of 11.2 s for the 104 runs of repeats_axis; the rest is cross-validation
 
 
 @dataclass(frozen=True)
 class StudyFits:
-    """The laws of a study.
+    """The laws that were fitted on a study.
 
-    points: what they are fitted on; fits: by name of the law; reasons: why the other laws could not be fitted, by name;
-    cross_validation: the table of `cross_validate`, empty without a law of repetition.
+    points: the runs in the fits. fits: the fitted laws by name. reasons: why the other laws could not be fitted, by name.
+    cross_validation: the table of `cross_validate`; empty if no law of repetition was fitted.
     """
 
     points: Points
@@ -32,11 +32,14 @@ class StudyFits:
 
     @property
     def verdict(self) -> str:
-        """Which law predicts held-out runs best, in sentences; empty without cross-validation."""
+        """Sentences that say which law predicts held-out runs best; empty without cross-validation."""
         return verdict(self.cross_validation) if len(self.cross_validation) else ""
 
     def constants(self) -> pd.DataFrame:
-        """A row per law and fitted constant: `value` with its 95% interval `low`, `high`; `determined` is false at a bound."""
+        """One row per law and fitted constant: its `value` and the ends `low` and `high` of its 95% interval.
+
+        `determined` is false if the constant stopped at a bound of the search.
+        """
         rows = [
             {"law": name, "runs": fitted.points, "error": fitted.error, "constant": constant}
             | {"value": fitted.constants[constant]}
@@ -49,14 +52,14 @@ class StudyFits:
 
 
 def study_points(runs: Runs) -> Points:
-    """The finished runs of a study, N without embeddings; one-layer models only if there are no deeper ones."""
+    """The finished runs of a study, where N excludes embeddings. One-layer models are left out if there are deeper ones."""
     table = scaling_runs(runs)
     names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")
     return Points(*(table[name].to_numpy(float) for name in names))
 
 
 def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
-    """Fit and cross-validate all laws; `reasons` tells which could not be fitted, and why."""
+    """Fit and cross-validate all laws on a study."""
     points = study_points(runs) if len(runs.done) else None
     if points is None or not points.clean.any() or points.clean.all():
         kind = "clean" if points is None or not points.clean.any() else "repeated"
@@ -68,7 +71,7 @@ def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
 
 @dataclass(frozen=True)
 class _Job:
-    """A cache key that ignores who watches the progress."""
+    """A cache key that ignores the progress callback."""
 
     columns: tuple[tuple[float, ...], ...]
     progress: Progress | None = field(compare=False)
@@ -95,7 +98,7 @@ def _fit_columns(job: _Job) -> StudyFits:
 
 
 def means(points: Points) -> Points:
-    """One point for the seeds of each arm, with their mean loss."""
+    """Replace the seeds of each arm by a single point with their mean loss."""
     names = ["params", "tokens", "fraction", "repeats"]
     table = pd.DataFrame({name: getattr(points, name) for name in [*names, "loss"]})
     table = table.groupby(names, as_index=False).loss.mean()

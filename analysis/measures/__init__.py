@@ -1,1 +1,1 @@
-"""From tables of runs to measured quantities: degradation, effective size, peaks, induction heads."""
+"""Compute measured quantities from tables of runs: degradation, effective size, peaks and induction heads."""

@@ -1,4 +1,4 @@
-"""The clean scaling law: a constant plus a power law of model size, or of compute."""
+"""Fit the clean scaling law: a constant plus a power law of model size or compute."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ PARAMETERS = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """L(N) = E + A·N^-alpha in nats, fitted on sizes from `smallest` to `largest`."""
+    """The law L(N) = E + A·N^-alpha in nats, fitted on sizes from `smallest` to `largest`."""
 
     irreducible: float  # E
     coefficient: float  # A
@@ -29,23 +29,23 @@ class PowerLaw:
         return self.irreducible + self.coefficient * np.asarray(size, float) ** -self.exponent
 
     def size(self, loss: float) -> float:
-        """Size at which the law reaches `loss`; infinite at or below the irreducible loss."""
+        """Size at which the law reaches `loss`; infinite if `loss` is not above the irreducible loss."""
         if loss <= self.irreducible:
             return float("inf")
         log_size = (np.log(self.coefficient) - np.log(loss - self.irreducible)) / self.exponent
-        return float(np.exp(min(log_size, 700.0)))  # larger than any model, without overflow
+        return float(np.exp(min(log_size, 700.0)))  # exp(700) is larger than any model but does not overflow
 
 
 def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
-    """Fit the clean law by Huber loss on log loss, with E and A positive [M23, section 6].
+    """Fit the clean law with a Huber loss on log loss, where E and A are positive [M23, section 6].
 
-    sizes, losses: an entry per clean run; `sizes` can also be compute. Raises ValueError with fewer distinct sizes than the
-    law has parameters, three.
+    sizes, losses: one entry per clean run. `sizes` can also be compute. Raises ValueError if there are fewer than three distinct
+    sizes, because the law has three parameters.
     """
     n, measured = np.asarray(sizes, float), np.asarray(losses, float)
     if len(np.unique(n)) < PARAMETERS:
         raise ValueError(
-            f"a power law with a constant needs clean runs of {PARAMETERS} sizes, found {len(np.unique(n))}"
+            f"a power law with a constant needs clean runs of at least {PARAMETERS} sizes, found {len(np.unique(n))}"
         )
     points = replace(prediction_points(n, 1.0, 0.0, 1.0), loss=measured)
     fitted = fit(IN_SIZE, points, resamples=0)

@@ -1,4 +1,4 @@
-"""Damage by repetition: double descent as numbers, and the study's summary table."""
+"""Measure the harm of repetition: double descent in loss curves, and the summary table of a study."""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from analysis.measures.induction_heads import formation
 from analysis.runs import Runs
 from repeat_study.records.metrics import METRICS
 
-FEWEST_SEQUENCES = 8  # with fewer, a t test of differences that are not normal is no guide
-# In the order of the list of metrics; those that old runs did not record are NaN.
+FEWEST_SEQUENCES = 8  # with fewer, a t test is unreliable, because the differences are not normal
+# Metrics that an old run did not record are NaN.
 METRIC_COLUMNS = [
     key
     for metric in METRICS
@@ -27,26 +27,29 @@ METRIC_COLUMNS = [
 
 
 class Judge(StrEnum):
-    """What tells a rise of test loss from chance."""
+    """The measure of chance with which a rise of test loss is compared."""
 
-    SEQUENCES = "test sequences"  # the standard error of the paired difference, and the clean runs' own rises
-    CLEAN = "clean runs"  # their noise alone, for runs that did not record the losses of test sequences
+    SEQUENCES = "test sequences"  # the standard error of the paired difference, and the rises of clean runs
+    CLEAN = "clean runs"  # noise of clean runs alone, if losses of test sequences were not recorded
     NOTHING = ""
 
 
 @dataclass(frozen=True)
 class DoubleDescent:
-    """The point of a test-loss curve that is highest above the curve's earlier minimum, by indices of evaluations."""
+    """The largest rise of a test-loss curve above its earlier minimum, and the fall after it."""
 
     rise: float  # nats, max over t of L(t) - min over s < t of L(s); 0 if the curve only falls
-    at_tokens: float  # training tokens at that maximum
-    won_back: float  # nats, loss there minus final loss
-    lowest: int  # the evaluation at that minimum
-    highest: int  # the evaluation at that maximum
+    at_tokens: float  # training tokens at the end of the rise
+    won_back: float  # nats, loss at the end of the rise minus final loss
+    lowest: int  # index of the evaluation at which the rise starts
+    highest: int  # index of the evaluation at which the rise ends
 
 
 def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
-    """Double descent of one curve: tokens and loss in nats, both of shape [evaluations], in time order [H22, fig. 3]."""
+    """Measure double descent in one curve [H22, fig. 3].
+
+    tokens, loss: training tokens and test loss in nats of each evaluation, in time order.
+    """
     x, y = np.asarray(tokens, float), np.asarray(loss, float)
     rise = y - np.minimum.accumulate(y)
     highest = int(rise.argmax())
@@ -57,31 +60,34 @@ def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
 
 @dataclass(frozen=True)
 class JudgedDescent:
-    """A double descent, and whether its rise and its recovery exceed chance; None if nothing can judge them."""
+    """A double descent, and whether its rise and its recovery exceed chance. None means that chance cannot be estimated."""
 
     descent: DoubleDescent
     judge: Judge
     rise_counts: bool | None
     recovery_counts: bool | None
-    rise: PairedDifference | None = None  # over test sequences, if their losses were recorded
+    rise: PairedDifference | None = None  # paired over test sequences; None if their losses were not recorded
     won_back: PairedDifference | None = None
 
     @property
     def counts(self) -> bool | None:
-        """Whether it is double descent: the rise counts, and so does the recovery."""
+        """Whether both the rise and the recovery exceed chance."""
         return None if self.rise_counts is None else bool(self.rise_counts and self.recovery_counts)
 
 
 def judge_descent(
     descent: DoubleDescent, sequences: Floats | None, clean_rise: float = NAN, noise: float = NAN
 ) -> JudgedDescent:
-    """Judge a double descent by the losses of test sequences, shape [evaluations, sequences], or else by `noise`.
+    """Decide whether the rise and the recovery of a double descent exceed chance.
 
-    A rise is the largest of all pairs of evaluations, and a recovery starts from the highest of all evaluations. So with test
-    sequences, both are tested as a paired difference at 5% divided by the number of pairs, or of evaluations, they were chosen
-    from. In addition, both must exceed `clean_rise` if there is a clean run: weights move, so that clean curves rise a little too.
+    sequences: losses of test sequences, [evaluations, sequences]. With FEWEST_SEQUENCES or more, the rise and the recovery must each
+    pass a paired t test at the 5% level. The rise was selected from all pairs of evaluations, and the recovery from all later
+    evaluations, so the level is divided by the number of candidates. Both must also exceed `clean_rise`, because the loss of clean
+    runs rises a little as well.
 
-    clean_rise, noise: nats, see `clean_rise` and `noise_of_rise`; NaN without clean runs.
+    Without these losses, the rise and the recovery must exceed `noise`.
+
+    clean_rise, noise: in nats, see the functions `clean_rise` and `noise_of_rise`; NaN without clean runs.
     """
     size = min(descent.rise, descent.won_back)
     if sequences is None or sequences.shape[1] < FEWEST_SEQUENCES:
@@ -98,17 +104,16 @@ def judge_descent(
 
 
 def clean_rise(runs: Runs) -> float:
-    """Twice the largest rise in nats of any clean run's own curve; NaN without clean runs."""
+    """Twice the largest rise of test loss in any clean run, in nats; NaN without clean runs."""
     clean = runs.done[runs.done.repeats == 1]
-    own = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, clean.name)]
-    return 2 * max(own, default=NAN)
+    rises = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, clean.name)]
+    return 2 * max(rises, default=NAN)
 
 
 def noise_of_rise(runs: Runs) -> float:
-    """The largest rise in nats that counts as noise if test sequences were not recorded; NaN without clean runs.
+    """The largest rise in nats that counts as noise if losses of test sequences were not recorded; NaN without clean runs.
 
-    Twice the largest rise of any clean run's own curve, or twice the largest standard deviation of final test loss between the
-    clean seeds of one size, whichever is larger.
+    It is the larger of `clean_rise` and twice the largest standard deviation of final test loss between clean seeds of one size.
     """
     clean = runs.done[runs.done.repeats == 1]
     if clean.empty:
@@ -122,8 +127,8 @@ class _Clean:
     """The clean runs of one size."""
 
     final_loss: float = NAN  # nats, mean
-    fall: float = NAN  # nats, mean over runs of first minus final test loss
-    sequences: Floats | None = None  # mean final loss of every test sequence, if all of them recorded it
+    fall: float = NAN  # nats, first minus final test loss, mean over runs
+    sequences: Floats | None = None  # mean final loss of every test sequence; None if a run did not record it
 
 
 def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[str, _Clean]:
@@ -139,20 +144,24 @@ def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[s
 
 
 def _over_clean(final: Floats | None, clean: _Clean) -> Estimate:
-    """Excess over the mean of the clean runs on the same test sequences, with its paired interval; none if not recorded."""
+    """Excess loss over the mean of the clean runs, paired over test sequences; UNKNOWN if their losses were not recorded."""
     if final is None or clean.sequences is None or len(final) != len(clean.sequences):
         return UNKNOWN
     return paired_difference(final, clean.sequences).estimate
 
 
 def summary(runs: Runs) -> pd.DataFrame:
-    """A row per finished run: what was trained, final metrics, effective sizes, double descent, induction heads.
+    """Summarize every finished run in one row: settings, final metrics, effective sizes, double descent and induction heads.
 
-    Losses are in nats. `rise_counts` tells whether the rise exceeds chance, `double_descent` whether both the rise and what is won
-    back do, see `judge_descent`; None if nothing can judge them. `rise_judged_by` is a `Judge`. Over test sequences, if their losses
-    were recorded: `rise_low`, `rise_high`, `won_back_low`, `won_back_high`, `excess_low` and `excess_high` are the ends of 95% paired
-    intervals, and `rise_in_standard_errors` is an effect size. `rise_share` is another: the rise as a share of how far test loss
-    falls in clean runs of this size. `heads_formed_at` and `heads_lost_at` are in tokens, see `induction_heads.formation`.
+    Losses are in nats. Some of the columns:
+        rise_counts             whether the rise exceeds chance, see `judge_descent`; None if chance cannot be estimated
+        double_descent          whether both the rise and the recovery `won_back` exceed chance
+        rise_judged_by          a `Judge`
+        <name>_low, <name>_high ends of 95% intervals, paired over test sequences; NaN if their losses were not recorded
+        rise_in_standard_errors, rise_share
+                                effect sizes; the share is the rise divided by the fall of test loss in clean runs of this size
+        heads_formed_at, heads_lost_at
+                                in tokens, see `induction_heads.formation`
     """
     done = runs.done
     multipliers = {metric.multiplier: size_multipliers(runs, metric) for metric in SIZE_METRICS}

@@ -17,22 +17,22 @@ SIZE_METRICS = tuple(metric for metric in METRICS if metric.multiplier)
 
 @dataclass(frozen=True)
 class NoLaw:
-    """There is no law, for this reason."""
+    """The reason why a law cannot be fitted or used."""
 
     reason: str
 
 
 def falling(metric: Metric, table: pd.DataFrame) -> pd.Series:
-    """The final value of a metric for each run of a table, as a number that falls with model size.
+    """The final value of a metric for each run of a table, transformed to fall with model size.
 
-    A score between 0 and 1 counts as 1 - score [H22, fig. 6]. NaN for runs without the metric.
+    A score between 0 and 1 becomes 1 - score [H22, fig. 6]. Runs without the metric get NaN.
     """
     final = table.get(f"final_{metric.key}", pd.Series(float("nan"), table.index)).astype(float)
     return final if metric.is_loss else 1 - final
 
 
 def test_sets(runs: Runs) -> list[Metric]:
-    """The losses on further test sets that finished runs recorded, `test_loss_<set>` in metrics.jsonl."""
+    """The losses on additional test sets that finished runs recorded as `test_loss_<set>` in metrics.jsonl."""
     done = runs.done
     prefix = f"final_{TEST_LOSS.key}_"
     columns = [str(name) for name in done if str(name).startswith(prefix) and done[name].notna().any()]
@@ -40,7 +40,7 @@ def test_sets(runs: Runs) -> list[Metric]:
 
 
 def clean_sizes_needed(runs: Runs) -> str:
-    """Why there is no clean law if clean runs have too few sizes: how many it needs, how many there are, and which are left out."""
+    """A clause to follow "the clean law needs", for studies with too few clean sizes. It names runs that were left out."""
     table = scaling_runs(runs)
     sizes = table[table.repeats == 1].model.nunique()
     left_out = left_out_of_laws(runs).rstrip(".")
@@ -51,17 +51,17 @@ def clean_sizes_needed(runs: Runs) -> str:
 
 
 def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
-    """The law of a metric over the finished clean runs [H22, figs. 4-6].
+    """Fit the law of a metric on the finished clean runs [H22, figs. 4-6].
 
-    NoLaw if the clean runs do not order the metric by size: if the law falls over all their sizes by no more than twice its
-    largest residual, or if no clean run's score exceeds twice its null.
+    Returns NoLaw if there are clean runs of fewer than three sizes, or if the metric does not clearly improve with size: the law
+    falls by no more than twice its largest residual over all clean sizes, or no clean run's score exceeds twice its null.
     """
     table = scaling_runs(runs)
     clean = table[(table.repeats == 1) & falling(metric, table).notna()]
     if table[table.repeats == 1].parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw(f"the clean law needs {clean_sizes_needed(runs)}")
     if clean.parameters_non_embedding.nunique() < PARAMETERS:
-        return NoLaw("it was not measured")
+        return NoLaw("the clean runs did not record this metric at enough sizes")
     is_score = not metric.is_loss
     if is_score and (clean[f"final_{metric.key}"] <= 2 * clean[f"final_{metric.null_key}"]).all():
         return NoLaw("no clean run's score exceeds twice its null")
@@ -69,21 +69,21 @@ def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     span = float(law.loss(law.smallest) - law.loss(law.largest))
     if span <= 2 * law.residual:
         return NoLaw(
-            f"clean runs do not order it by size: the law falls by {span:.3g} over all sizes, and its largest residual is"
-            f" {law.residual:.3g}"
+            f"the metric does not clearly improve with the size of clean models: the law falls by {span:.3g} over all sizes, and its"
+            f" largest residual is {law.residual:.3g}"
         )
     return law
 
 
-@lru_cache  # a fit takes a second, and several figures and the summary use the same one
+@lru_cache  # a fit takes a second, and several figures and the summary need the same fit
 def _fitted(sizes: tuple[float, ...], losses: tuple[float, ...]) -> PowerLaw:
     return fit_power_law(sizes, losses)
 
 
 def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
-    """Effective size over size of a run with `size` parameters and a final `loss` in the law's unit; below 1 is harm.
+    """Effective size divided by actual size, for a run with `size` parameters and a final `loss` in the law's unit.
 
-    The law is not extrapolated: beyond the clean sizes, the multiplier is a bound.
+    A multiplier below 1 means harm. The law is not extrapolated: outside the range of clean sizes, the multiplier is a bound.
     """
     effective = law.size(loss)
     if effective < law.smallest:
@@ -94,7 +94,7 @@ def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
 
 
 def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estimate]:
-    """The multiplier of every finished run with the metric, by run name; empty without a law."""
+    """The multiplier of every finished run with the metric, by run name; empty without a clean law."""
     law = clean_law(runs, metric)
     if isinstance(law, NoLaw):
         return {}

@@ -1,4 +1,4 @@
-"""Fine-tuned runs compared with training from scratch, and with what their parents knew [H22, figs. 12, 15]."""
+"""Compare fine-tuned runs with training from scratch and with their parents [H22, figs. 12, 15]."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
 
 SCRATCH, CLEAN = "from scratch", "clean parent"
-REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # the label of a repeated parent; the group is the rest of its label
+REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # the label of a repeated parent; the group captures the rest of the label
 OF_PARENT = [f"parent_{text}_loss" for text in ("test", "pool", "seen_unique")]  # losses on the parent's texts
 BEFORE_AND_AFTER = (
     *OF_PARENT,
@@ -26,10 +26,10 @@ BEFORE_AND_AFTER = (
 
 
 def starts(runs: Runs) -> pd.DataFrame:
-    """Every fine-tuned run and every clean run from scratch, with its `start`; ordered by size and start.
+    """Every fine-tuned run and every clean run from scratch, with its `start`, ordered by size and start.
 
-    A start is "from scratch", "clean parent" or "parent with f = 90%", plus whatever distinguishes starts of this study: R, other
-    parts of the parent's label, and factors of the run itself such as its learning rate.
+    A start is "from scratch", "clean parent" or "parent with f = 90%". If runs of the study differ in other ways, it also includes the
+    parent's R, the rest of the parent's label, and settings of the run itself, such as its learning rate.
     """
     table = runs.combined.table
     table = table[(table.parent != "") | (table.repeats == 1)]
@@ -67,35 +67,39 @@ def _factor_value(value: object) -> str:
 
 
 def from_scratch(table: pd.DataFrame) -> pd.DataFrame:
-    """The controls in a table of `starts`: the runs from scratch, or no rows if they are of several kinds."""
-    kinds = {start for start in table.start if start.startswith(SCRATCH)}
-    return table[table.start.isin(kinds)] if len(kinds) == 1 else table[:0]
+    """The controls in a table of `starts`: the runs from scratch, or no rows if their settings differ."""
+    scratch_starts = {start for start in table.start if start.startswith(SCRATCH)}
+    return table[table.start.isin(scratch_starts)] if len(scratch_starts) == 1 else table[:0]
 
 
 def law_from_scratch(runs: Runs) -> PowerLaw | NoLaw:
-    """The law of test loss over runs from scratch, which gives fine-tuned runs their effective size."""
+    """The law of test loss for runs from scratch, which determines the effective size of fine-tuned runs."""
     table = starts(runs)
     has_control = len(from_scratch(table[table.status == Status.DONE])) > 0
-    return clean_law(runs) if has_control else NoLaw("there are no runs from scratch of one kind")
+    return clean_law(runs) if has_control else NoLaw("there are no runs from scratch, or their settings differ")
 
 
 def over_training(table: pd.DataFrame, runs: Runs, columns: Sequence[str]) -> pd.DataFrame:
-    """The evaluations of the runs in a table of `starts`, with the columns that identify a run: the table of a figure."""
+    """The evaluations of the runs in a table of `starts`, with the columns that identify a run. Figures save this table."""
     identity = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
     return table[identity].merge(runs.combined.evaluations[["name", "step", "tokens", *columns]], on="name")
 
 
 def ordered_starts(names: Sequence[str]) -> list[str]:
-    """The different starts: from scratch, then from clean parents, then the others."""
+    """The distinct starts in order: from scratch, clean parents, then all others."""
     return sorted(set(names), key=lambda start: (not start.startswith(SCRATCH), not start.startswith(CLEAN), start))
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """A row per finished run: its start, test loss, effective size, and metrics before and after fine-tuning.
+    """Summarize every finished run in one row: its start, test loss, effective size, and metrics before and after fine-tuning.
 
-    `excess`: final test loss minus the mean of runs from scratch, nats; `multiplier` and `bound`: effective size over size, by
-    `law_from_scratch`; both are NaN without runs from scratch, or with several kinds of them. `<metric>_before` and
-    `<metric>_after`: the first and last evaluation of the metrics in BEFORE_AND_AFTER and of losses on further test sets.
+    Some of the columns:
+        excess              final test loss minus the mean of the runs from scratch, nats
+        multiplier, bound   effective size divided by actual size, from `law_from_scratch`
+        <metric>_before, <metric>_after
+                            first and last value of the metrics in BEFORE_AND_AFTER and of the losses on additional test sets
+
+    `excess` and `multiplier` are NaN if there are no runs from scratch or if their settings differ.
     """
     all_starts = starts(runs)
     done = all_starts[all_starts.status == Status.DONE]
@@ -103,16 +107,16 @@ def table(runs: Runs) -> pd.DataFrame:
     law = law_from_scratch(runs)
     control = scratch.groupby("model").final_test_loss.mean() if len(scratch) else pd.Series(dtype=float)
     combined, rows = runs.combined, []
-    further = [metric.key for metric in test_sets(combined)]
+    test_set_losses = [metric.key for metric in test_sets(combined)]
     for run in done.itertuples(index=False):
         curve = combined.curve(str(run.name))
         ends = {
             f"{name}_{when}": curve[name].iloc[place] if name in curve else float("nan")
-            for name in (*BEFORE_AND_AFTER, *further)
+            for name in (*BEFORE_AND_AFTER, *test_set_losses)
             for when, place in (("before", 0), ("after", -1))
         }
         size = UNKNOWN
-        if not isinstance(law, NoLaw) and run.parent:  # the law is fitted to the runs without a parent
+        if not isinstance(law, NoLaw) and run.parent:  # the law is fitted on the runs without a parent
             size = multiplier(law, run.parameters_non_embedding, run.final_test_loss)
         rows.append(
             {
@@ -139,9 +143,9 @@ def table(runs: Runs) -> pd.DataFrame:
 
 
 def paired(numbers: pd.DataFrame) -> pd.DataFrame:
-    """A row per run with a repeated parent, joined with the run of the same size and seed that has a clean parent.
+    """Pair every run that has a repeated parent with the run of the same size, seed and settings that has a clean parent.
 
-    Columns of the two runs end in `_repeated` and `_clean`.
+    Returns one row per pair. The columns of the two runs end in `_repeated` and `_clean`.
     """
 
     def with_factors(table: pd.DataFrame) -> pd.DataFrame:

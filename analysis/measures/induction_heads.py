@@ -1,4 +1,4 @@
-"""When induction heads form in a run, and whether they are lost again, by the best head's prefix matching."""
+"""Detect when induction heads form in a run and when they are lost, from the prefix matching of the best head."""
 
 from dataclasses import dataclass
 
@@ -10,24 +10,25 @@ from repeat_study.records.metrics import BY_KEY
 
 SCORE = BY_KEY["prefix_matching"]
 TIMES_THE_NULL = 2.0
-IN_A_ROW = 2  # evaluations: a single high or low score does not count
+IN_A_ROW = 2  # evaluations; a single high or low score does not count
 
 
 @dataclass(frozen=True)
 class Formation:
-    """Training tokens at which a head had formed, and at which it was lost again; NaN if that did not happen."""
+    """Training tokens at which a head forms and at which it is lost again; NaN if this does not happen."""
 
     formed_at: float
     lost_at: float
 
 
 def formation(curve: pd.DataFrame) -> Formation:
-    """Formation and loss of a run's best head, from its evaluations in time order, of which the first is untrained.
+    """Find when the best head of a run forms and when it is lost.
 
-    The threshold is twice the untrained model's score or twice the largest null, whichever is larger. A head is present if its
-    score minus half its 95% interval exceeds the threshold, and absent if its score plus half its interval is below it. It has
-    formed at the first of two evaluations in a row at which it is present, and is lost at the first of two later ones in a row
-    at which it is absent.
+    curve: the evaluations of the run in time order, starting with the untrained model.
+
+    The threshold is the larger of twice the untrained model's score and twice the largest null. With h half the width of the score's
+    95% interval, a head is present if score - h exceeds the threshold, and absent if score + h is below it. The head forms at the first
+    of two evaluations in a row at which it is present. Later, it is lost at the first of two evaluations in a row at which it is absent.
     """
     score, half = (curve[name].to_numpy(float) for name in (SCORE.key, SCORE.interval_key))
     half = np.nan_to_num(half)
@@ -38,7 +39,7 @@ def formation(curve: pd.DataFrame) -> Formation:
 
 
 def _first_in_a_row(holds: npt.NDArray[np.bool_], start: int) -> int:
-    """The first index from `start` on at which `holds` is true IN_A_ROW times in a row; len(holds) if there is none."""
+    """The first index, not before `start`, at which a series of IN_A_ROW true values begins; len(holds) if there is none."""
     later = holds[start:]
     if len(later) < IN_A_ROW:
         return len(holds)

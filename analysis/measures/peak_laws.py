@@ -1,4 +1,4 @@
-"""Power laws of how peaks move with model size [H22, fig. 4 right; C26], and other numbers at the worst R."""
+"""Fit power laws for how peaks move with model size [H22, fig. 4 right; C26], and average other measures at the worst R."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from analysis.measures.peaks import Peak
 from analysis.published import PowerOfSize
 from analysis.runs import Runs
 
-FEWEST_SIZES = 3  # for two parameters and a residual
+FEWEST_SIZES = 3  # two parameters and one degree of freedom for the residual
 ESTIMATES = ("height", "worst", "left", "right", "gaussian", "pool_at_worst", "pool_at_gaussian")
 
 
 @dataclass(frozen=True)
 class PowerLawOfSize:
-    """k·N^a, fitted to values at several sizes, with 95% intervals."""
+    """The power law k·N^a fitted to values at several sizes, with 95% intervals."""
 
     law: PowerOfSize
     coefficient: Estimate  # k
@@ -33,19 +33,20 @@ class PowerLawOfSize:
 
 
 def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None]) -> PowerLawOfSize | NoLaw:
-    """Least squares of log value on log size, without missing values and bounds; NoLaw for fewer than FEWEST_SIZES sizes.
+    """Fit log value against log size by least squares, without missing values and bounds.
 
-    Intervals come from refitting the bootstrap resamples over seeds. If a value has none, they are the t intervals of the
-    regression, which measure how far the sizes scatter around the law rather than how far the seeds scatter.
+    Returns NoLaw if fewer than FEWEST_SIZES sizes remain. Intervals come from fits to the bootstrap resamples over seeds. If a value
+    has no resamples, they are t intervals of the regression, which measure the scatter of the sizes around the law instead of the
+    scatter between seeds.
     """
-    known = [(size, value) for size, value in zip(sizes, values, strict=True) if value and not value.bound]
-    if (number := len({size for size, _ in known})) < FEWEST_SIZES:
+    exact = [(size, value) for size, value in zip(sizes, values, strict=True) if value and not value.bound]
+    if (number := len({size for size, _ in exact})) < FEWEST_SIZES:
         return NoLaw(f"known exactly at {number} sizes; a power law needs {FEWEST_SIZES}")
-    x = np.log([size for size, _ in known])
-    fit = linregress(x, np.log([value.value for _, value in known]))
+    x = np.log([size for size, _ in exact])
+    fit = linregress(x, np.log([value.value for _, value in exact]))
     law = PowerOfSize(float(np.exp(fit.intercept)), float(fit.slope), float(np.exp(x.min())), float(np.exp(x.max())))
-    if all(len(value.resamples) for _, value in known):
-        logs = np.log(np.stack([value.resamples for _, value in known]))
+    if all(len(value.resamples) for _, value in exact):
+        logs = np.log(np.stack([value.resamples for _, value in exact]))
         intercepts, slopes = np.linalg.lstsq(
             np.stack([np.ones_like(x), x], 1), logs[:, np.isfinite(logs).all(0)], rcond=None
         )[0]
@@ -62,19 +63,19 @@ def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None])
         source = "95% of the regression"
     k = Estimate(law.coefficient, float(limits_k[0]), float(limits_k[1]))
     a = Estimate(law.exponent, float(limits_a[0]), float(limits_a[1]))
-    return PowerLawOfSize(law, k, a, len(known), source)
+    return PowerLawOfSize(law, k, a, len(exact), source)
 
 
-def peak_law(found: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
-    """The power law of one of ESTIMATES over the peaks of one fraction.
+def peak_law(peaks: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
+    """Fit the power law of one of ESTIMATES to the peaks of one fraction.
 
-    N is without embeddings as in H22; for the Gaussian and for pools, it counts all parameters as in C26. Peaks whose interval
-    includes no harm are left out.
+    N counts all parameters for the Gaussian and for pools, as in C26. For the other quantities it excludes embeddings, as in H22.
+    Peaks are left out if the interval of their height includes 0.
     """
-    found = [peak for peak in found if not peak.height.low <= 0]  # NaN for one seed, which is kept
+    peaks = [peak for peak in peaks if not peak.height.low <= 0]  # a single seed has no interval (NaN) and is kept
     by_total = quantity == "gaussian" or quantity.startswith("pool")
     return power_law_of_size(
-        [peak.total if by_total else peak.size for peak in found], [_estimate(p, quantity) for p in found]
+        [peak.total if by_total else peak.size for peak in peaks], [_estimate(peak, quantity) for peak in peaks]
     )
 
 
@@ -82,14 +83,14 @@ def _estimate(peak: Peak, quantity: str) -> Estimate | None:
     if quantity.startswith("pool_at_"):
         repeats = _estimate(peak, quantity.removeprefix("pool_at_"))
         return repeats and peak.pool(repeats)
-    found = {"height": peak.height, "worst": peak.worst, "left": peak.left, "right": peak.right}
-    return peak.gaussian if quantity == "gaussian" else found[quantity]
+    estimates = {"height": peak.height, "worst": peak.worst, "left": peak.left, "right": peak.right}
+    return peak.gaussian if quantity == "gaussian" else estimates[quantity]
 
 
-def peak_table(found: Sequence[Peak]) -> pd.DataFrame:
-    """A row per peak: model, fraction, and every one of ESTIMATES with `_low`, `_high` and `_bound`; R, tokens and nats."""
+def peak_table(peaks: Sequence[Peak]) -> pd.DataFrame:
+    """One row per peak, with every quantity in ESTIMATES and its `_low`, `_high` and `_bound`, in R, tokens or nats."""
     rows = []
-    for peak in found:
+    for peak in peaks:
         row: dict[str, object] = {
             "model": peak.model,
             "parameters_non_embedding": peak.size,
@@ -109,9 +110,9 @@ def peak_table(found: Sequence[Peak]) -> pd.DataFrame:
 
 
 def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Estimate], ratio: bool = False) -> Estimate | None:
-    """Mean over seeds, at the worst R of a peak, of values by run name, with its 95% t interval.
+    """Average values over the seeds at the worst R of a peak, with a 95% t interval.
 
-    ratio: average logarithms. The result is a bound if a value is one, and None if no run has a value.
+    values: by run name. ratio: average the logarithms. The result is a bound if any value is a bound, and None if no run has a value.
     """
     done = runs.done
     here = done[(done.model == peak.model) & (done.repeated_fraction == peak.fraction)]

@@ -1,4 +1,4 @@
-"""The worst R: where along R repetition does most harm, how much, and how wide the harmful range is [H22, fig. 4 right; C26]."""
+"""Locate the worst R, and measure how much harm it does and how wide the harmful range around it is [H22, fig. 4 right; C26]."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from analysis.runs import Runs
 
 RESAMPLES = 500
 NOT_INTERIOR = 0.05  # if more resamples than this have their worst R at one end, the maximum is not interior
-FEWEST_REPEATS = 2  # above 1; a single R has nothing to be compared with
-FEWEST_FOR_A_GAUSSIAN = 4  # which has three parameters
+FEWEST_REPEATS = 2  # distinct R above 1; a single R cannot have a maximum
+FEWEST_FOR_A_GAUSSIAN = 4  # a Gaussian has three parameters
 NO_PEAK = (
     "needs finished runs of one size and fraction at two or more R above 1, a finished clean run of that size, and a higher loss"
     " than the clean run's"
@@ -23,11 +23,11 @@ NO_PEAK = (
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak along R of the excess of final test loss over clean runs of the same size, at one fraction.
+    """The peak of excess loss as a function of R, for one size and fraction.
 
-    Between the R tried, the excess is a monotone cubic (PCHIP) in log R through the means over seeds, starting from the clean
-    runs at R = 1. Such a curve has its maximum at a point, so `worst` is one of the R tried and its interval reaches halfway to
-    the neighbors. `gaussian` can lie between them.
+    The excess is final test loss minus the mean of clean runs of the same size. Between the R tried, it is interpolated with a
+    monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve has its maximum at one of the
+    R tried, so `worst` is one of them, and its interval extends halfway to the neighboring R. `gaussian` can lie between the R tried.
     """
 
     model: str
@@ -36,14 +36,14 @@ class Peak:
     fraction: float
     tokens: float  # T
     repeats: tuple[float, ...]  # the R > 1 tried
-    seeds: int  # fewest runs of any R, clean runs included
+    seeds: int  # smallest number of runs at any R, including clean runs
     height: Estimate  # largest mean excess, nats
     worst: Estimate  # its R
-    left: Estimate  # R between which ...
-    right: Estimate  # ... the excess is at least half of the height [H22, fig. 4 right]
-    gaussian: (
-        Estimate | None
-    )  # center of a Gaussian in log R [C26]; None for fewer than four R or without an interior maximum
+    # Between `left` and `right`, the excess is at least half of the height [H22, fig. 4 right].
+    left: Estimate
+    right: Estimate
+    # Center of a Gaussian in log R [C26]; None for fewer than four R and without an interior maximum.
+    gaussian: Estimate | None
     gaussian_misses: float  # largest |Gaussian - mean excess| at the R tried, nats; NaN without a Gaussian
 
     @property
@@ -55,13 +55,13 @@ class Peak:
         return self.worst.bound is Bound.EXACT
 
     def pool(self, repeats: Estimate) -> Estimate:
-        """The size of the pool at an R, D_r = f·T/R in tokens."""
+        """The size of the pool in tokens, D_r = f·T/R."""
         return self.fraction * self.tokens / repeats
 
 
 def peaks(runs: Runs) -> list[Peak]:
-    """The peak of every size and fraction of the finished runs that has one, largest fraction first, then by size."""
-    done, found = runs.done, []
+    """Find the peak of every size and fraction among the finished runs, sorted by decreasing fraction, then by size."""
+    done, unsorted = runs.done, []
     clean = done[done.repeats == 1]
     by = ["repeated_fraction", "parameters_non_embedding", "model"]
     for (fraction, size, model), repeated in done[done.repeats > 1].groupby(by):
@@ -76,8 +76,8 @@ def peaks(runs: Runs) -> list[Peak]:
         total, tokens = float(first.parameters_total), float(first.trained_tokens)
         seeds = min(len(control), *(len(losses) for _, losses in arms))
         tried = tuple(R for R, _ in arms)
-        found.append(Peak(str(model), float(size), total, float(fraction), tokens, tried, seeds, *shape))
-    return sorted(found, key=lambda peak: (-peak.fraction, peak.size, peak.model))
+        unsorted.append(Peak(str(model), float(size), total, float(fraction), tokens, tried, seeds, *shape))
+    return sorted(unsorted, key=lambda peak: (-peak.fraction, peak.size, peak.model))
 
 
 def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
@@ -112,13 +112,16 @@ def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
 def _shape(
     control: tuple[float, ...], arms: tuple[tuple[float, tuple[float, ...]], ...]
 ) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate | None, float] | None:
-    """The last six fields of `Peak`, from losses of clean runs and of runs by R; None if no R does harm."""
+    """Compute the last six fields of `Peak`; None if no R does harm.
+
+    control: losses of the clean runs. arms: every R with the losses of its runs.
+    """
     log_repeats = np.log([R for R, _ in arms])
     measured = np.array([np.mean(losses) for _, losses in arms]) - np.mean(control)
     if measured.max() <= 0:
         return None
-    # The first row of `excess` is measured, the others are resamples. The losses seed the random stream, so every size and
-    # fraction has a stream of its own.
+    # The first row of `excess` is measured, and the others are resamples. The losses seed the random stream, so every size and
+    # fraction has its own stream.
     excess = measured[None]
     stream = np.random.default_rng(zlib.crc32(repr((control, arms)).encode()))
     if min(len(control), *(len(losses) for _, losses in arms)) > 1:
@@ -127,11 +130,11 @@ def _shape(
         excess = np.vstack([excess, arm_means - clean[:, None]])
     worst, height, left, right = _half_height_range(log_repeats, excess)
     at = worst[0]
-    # If the peak lies beyond the R tried, it is higher than measured, and so its half-height edges lie closer to it.
+    # If the peak lies beyond the R tried, its true height is larger, so the true half-height edges are closer to it than measured.
     beyond = _worst_arm(tuple(tuple(sorted(losses)) for _, losses in arms))[1]
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
-    # Each resampled worst R is spread uniformly in log R, halfway to the tested R on either side.
+    # Each resampled worst R is spread uniformly in log R, up to halfway to its neighbors.
     steps = np.concatenate([[0.0], log_repeats, log_repeats[-1:]])
     lower, upper = (steps[worst] + log_repeats[worst]) / 2, (steps[worst + 2] + log_repeats[worst]) / 2
     spread = np.concatenate([log_repeats[at : at + 1], stream.uniform(lower[1:], upper[1:])])
@@ -143,9 +146,8 @@ def _shape(
         center = _first_with_interval(np.exp(centers), Bound.EXACT if inside else outside)
     return (
         _first_with_interval(height, Bound.AT_LEAST if beyond else Bound.EXACT),
-        replace(
-            _first_with_interval(np.exp(spread), beyond), value=arms[at][0]
-        ),  # exact, because runs are looked up by it
+        # The value is set to the exact R, because runs are looked up by it.
+        replace(_first_with_interval(np.exp(spread), beyond), value=arms[at][0]),
         _first_with_interval(np.exp(left), left_bound),
         _first_with_interval(np.exp(right), right_bound),
         center,
@@ -154,16 +156,16 @@ def _shape(
 
 
 def _resampled_means(stream: np.random.Generator, losses: tuple[float, ...]) -> Floats:
-    """Means of RESAMPLES resamples. They have (n-1)/n of the variance of a mean of n losses, which the root corrects."""
+    """Means of RESAMPLES bootstrap resamples. Their variance is too small by a factor of (n-1)/n, which the root corrects."""
     values, n = np.array(losses), len(losses)
     means = values[stream.integers(n, size=(RESAMPLES, n))].mean(1)
     return values.mean() + (means - values.mean()) * (n / (n - 1)) ** 0.5
 
 
 def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray, Floats, Floats, Floats]:
-    """Index of the worst R, height, and log R of the half-height edges, each for the rows of excess, shape [rows, R].
+    """Index of the worst R, height, and log R of both half-height edges, for every row of `excess`, shape [rows, R].
 
-    Edges stop at the smallest and largest R tried. Height and edges are NaN in rows without harm.
+    Edges beyond the R tried are moved to the smallest or largest R. Height and edges are NaN in rows without harm.
     """
     x = np.concatenate([[0.0], log_repeats])
     fine = np.union1d(np.linspace(0, x[-1], 500), x)
@@ -177,7 +179,9 @@ def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray,
     after = np.where(below & (place > at), place, len(fine)).min(1)
 
     def crossing(out: np.ndarray, into: np.ndarray) -> Floats:
-        with np.errstate(divide="ignore", invalid="ignore"):  # if the curve does not fall below, the result is not used
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # if the curve never crosses half height, the result is not used
             share = (height / 2 - curve[row, out]) / (curve[row, into] - curve[row, out])
         return fine[out] + share * (fine[into] - fine[out])
 
@@ -190,11 +194,11 @@ def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray,
 
 
 def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, float]:
-    """Center in log R of the least-squares Gaussian, for the rows of excess [rows, R]; largest residual of the first row.
+    """Fit a Gaussian in log R by least squares to every row of `excess`, shape [rows, R].
 
-    The Gaussian is h·exp(-(log R - c)² / 2w²). A center outside the R tried is moved to their edge; the search reaches half
-    their range beyond. For given c and w the best h is known, so a grid over c and w is refined around its best point. This
-    gives the result of an optimizer for hundreds of resamples at once.
+    Returns the centers in log R, and the largest residual of the first row. The Gaussian is h·exp(-(log R - c)² / 2w²). The best h has
+    a closed form for given c and w, so the fit repeatedly refines a grid of c and w around its best point, for all rows in parallel.
+    The grid extends beyond the R tried by half their range. A center beyond the R tried is moved to the smallest or largest R.
     """
     low, high = log_repeats[0], log_repeats[-1]
     step_c, step_w = (high - low) / 20, 0.25
@@ -203,7 +207,7 @@ def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
         reach_c, reach_w = (20, 8) if refinement == 0 else (2, 2)
         c = center[:, None] + step_c * np.arange(-reach_c, reach_c + 1)
         w = np.clip(width[:, None] + step_w * np.arange(-reach_w, reach_w + 1), np.log(0.3), np.log(20))
-        if refinement == 0:  # all rows share the first grid, so its shapes are computed once
+        if refinement == 0:  # all rows share the first grid, so its Gaussians are computed once
             c, w = c[:1], w[:1]
         away = (log_repeats - c[:, :, None, None]) / np.exp(w)[:, None, :, None]
         shape = np.exp(-(away**2) / 2)  # [rows, c, w, R]
@@ -212,15 +216,13 @@ def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
         best_c, best_w = np.divmod(explained.argmax(1), w.shape[1])
         row = np.arange(len(excess)) % len(c)
         center, width = c[row, best_c], w[row, best_w]
-        step_c, step_w = (
-            0.7 * step_c,
-            0.7 * step_w,
-        )  # a factor of 0.5 would stall in the narrow valley of a distant center
+        # A factor of 0.5 would shrink the grid too fast to follow the narrow valley towards a distant center.
+        step_c, step_w = 0.7 * step_c, 0.7 * step_w
     shape = np.exp(-(((log_repeats - center[0]) / np.exp(width[0])) ** 2) / 2)
     misses = np.abs(shape * (shape @ excess[0]) / (shape @ shape) - excess[0]).max()
     return np.clip(center, low, high), float(misses)
 
 
 def _first_with_interval(values: Floats, bound: Bound) -> Estimate:
-    """The first value as an estimate, with the others as its resamples."""
+    """An estimate of the first value, with the other values as its resamples."""
     return Estimate.from_resamples(float(values[0]), values[1:], bound)

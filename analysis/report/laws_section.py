@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.figures.plot import Missing
 from analysis.formatting import NOTHING, cell
 from analysis.laws.fit import NOT_DETERMINED
-from analysis.laws.registry import LAWS
+from analysis.laws.registry import LAWS, title_of
 from analysis.laws.study_fits import StudyFits, fit_study
 from analysis.report.section import Section, Table
 from analysis.runs import Runs, left_out_of_laws
@@ -24,18 +24,18 @@ CONSTANTS = (
 def section(runs: Runs) -> Section | Missing:
     """Which law predicts best, how each predicts held-out runs, and all constants."""
     laws = fit_study(runs)
-    titles = {law.name: law.title for law in LAWS}
+    headings = {law.name: f"{law.title} ({law.idea})" for law in LAWS}
     left_out = [sentence] if (sentence := left_out_of_laws(runs)) else []
     if not laws.fits:
-        reasons = [f"{titles[name]}: {reason}" for name, reason in laws.reasons.items()]
+        reasons = [f"{headings[name]}: {reason}" for name, reason in laws.reasons.items()]
         return Missing("laws", "; ".join([*reasons, *left_out]))
     sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
     sentences += [
-        f"{titles[name]} ({name}): root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"
+        f"{headings[name]}: root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"
         f" {len(fitted.free)} constants."
         for name, fitted in laws.fits.items()
     ]
-    sentences += [f"{titles[name]} ({name}) is not fitted: {reason}." for name, reason in laws.reasons.items()]
+    sentences += [f"{headings[name]} is not fitted: {reason}." for name, reason in laws.reasons.items()]
     cross_validation = (
         [Table(CROSS_VALIDATION, _cross_validation(laws), "cross_validation", "Cross-validation")]
         if len(laws.cross_validation)
@@ -51,7 +51,7 @@ def _cross_validation(laws: StudyFits) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "held out": table.held_out,
-            "law": table.law,
+            "law": table.law.map(title_of),
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),
             "median (nats)": table["median"].map(cell),
@@ -67,7 +67,7 @@ def _constants(laws: StudyFits) -> pd.DataFrame:
     interval = table.low.map("{:.4g}".format) + " to " + table.high.map("{:.4g}".format)
     return pd.DataFrame(
         {
-            "law": table.law,
+            "law": table.law.map(title_of),
             "constant": table.constant,
             "value": table.value.map("{:.4g}".format),
             "95% interval": interval.where(known, NOTHING).where(table.determined, NOT_DETERMINED),

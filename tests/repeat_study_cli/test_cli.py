@@ -58,7 +58,7 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     orphans = invoke("report", "child", *few, cwd=with_child)
     assert (
         orphans.returncode == 2
-        and "runs/tiny: no runs of tiny here; the runs of child start from them" in orphans.stderr
+        and "runs/tiny: no runs of study tiny here; the runs of child start from them" in orphans.stderr
     )
 
 

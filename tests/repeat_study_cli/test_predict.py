@@ -54,6 +54,8 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
     record = json.loads((runs_csv.parent / "fit.json").read_text())
     low, high = record["fits"][0]["intervals"]["alpha"]
     assert low < 0.2 < high
+    assert "partial repetition (all constants free)" in fitted.stdout and "partial_free" not in fitted.stdout
+    assert {"partial", "partial_free"} <= {row["law"] for row in record["left_out"]}, "files have keys, not titles"
     plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)
     told = invoke(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
     assert told.returncode == 0 and "fitted on 24 runs" in told.stdout, told.stderr
@@ -83,8 +85,11 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
         ),
         (("fit", "mine.csv", "--columns", "size=N"), "--columns size=N: unknown column 'size'; expected params"),
         ((*PLAN, "--columns", "params=N"), "--columns: names the columns of a file; give the file with --csv"),
-        ((*PLAN, "--subset-tokens", "100"), "'100' is not a count; expected counts from 1,000 upwards"),
-        (("fit", "one.csv"), "no law can be fitted; clean_size: has 3 constants and needs as many different clean"),
+        ((*PLAN, "--subset-tokens", "100"), "'100' is not a count; expected a count of at least 1,000"),
+        (
+            ("fit", "one.csv"),
+            "no law can be fitted; clean law of size: needs at least 3 different clean runs for its 3 constants",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -100,7 +100,7 @@ def test_every_curve_starts_at_zero_and_without_a_jump(question: Question) -> No
 
 def test_a_jump_at_one_repeat_is_said_and_is_no_worst_repeats() -> None:
     notes_of = {found.predictor.name: (found, " ".join(notes(found))) for found in all_forecasts(QUESTIONS[1])}
-    assert "its form costs 0.0065 nats just above R = 1" in notes_of["hernandez"][1]
+    assert "the formula jumps by 0.0065 nats just above R = 1" in notes_of["hernandez"][1]
     chudnovsky, text = notes_of["chudnovsky"]
     assert "just above R = 1" in text and math.isnan(chudnovsky.worst.value)
     assert table_row(chudnovsky, QUESTIONS[1])[HEADINGS.index("worst R")] == "≤ 2"
@@ -113,7 +113,7 @@ def test_curves_share_one_scale_that_is_said() -> None:
     assert "all curves on one scale, █ = 0.151 nats" in title
     assert [line.count("█") > 0 for line in lines] == [True, False, False, False]
     assert "up to 0.151 nats" in lines[0] and "up to 0.0303 nats" in lines[1]
-    assert all(line.split("▁")[0].strip() == each.predictor.name for line, each in zip(lines, found, strict=False))
+    assert all(line.split("▁")[0].strip() == each.predictor.title for line, each in zip(lines, found, strict=False))
 
 
 def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
@@ -122,8 +122,8 @@ def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
     row = dict(zip(HEADINGS, table_row(hernandez, QUESTIONS[2]), strict=True))
     assert row["penalty (nats)"] == "> 5.66, beyond the law" and row["worst R"] == "beyond the law"
     assert row["acts like"] == row["compute lost"] == row["harmful R"] == "–"
-    assert "the penalty is beyond the law by hernandez" in agreement(found, QUESTIONS[2])
-    assert "its loss passes 12.5 nats per token" in " ".join(notes(hernandez))
+    assert "The penalty is beyond the law of Hernandez et al. (published)." in agreement(found, QUESTIONS[2])
+    assert "the predicted loss exceeds 12.5 nats per token" in " ".join(notes(hernandez))
     record = as_record(hernandez)
     assert record["penalty_beyond_the_law"] is True
     assert record["penalty_nats"] == {"value": None, "low": None, "high": None}
@@ -143,10 +143,13 @@ def test_a_law_that_overflows_is_beyond_itself() -> None:
 
 def test_different_clean_laws_are_said() -> None:
     said = clean_losses(all_forecasts(QUESTIONS[0]))
-    assert "2.44 (hernandez, published and muennighoff, published); 2.55 (chudnovsky, published)" in said
+    assert (
+        "2.44 for Hernandez et al. (published), Muennighoff et al. (published); 2.55 for Chudnovsky et al. (published)."
+        in said
+    )
     hernandez, _, muennighoff = all_forecasts(QUESTIONS[0])
     assert clean_losses([hernandez, muennighoff]) == ""
-    assert "above 12.5 (hernandez" in clean_losses(all_forecasts(Question(1e5, 1e7, 0.5)))
+    assert "above 12.5 for Hernandez et al." in clean_losses(all_forecasts(Question(1e5, 1e7, 0.5)))
 
 
 def test_published_laws_are_evaluated_without_torch_pandas_and_scipy() -> None:

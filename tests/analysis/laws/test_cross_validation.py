@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from law_tables import TRUE, table
 
-from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak
+from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak, verdict
 from analysis.laws.points import prediction_points
 
 
@@ -20,6 +20,9 @@ def test_the_true_law_predicts_held_out_runs_best() -> None:
     errors = sizes.groupby("law").error.mean()
     assert errors["partial"] < errors[NEAREST] < errors[NO_HARM]
     assert errors.idxmin() == "partial", "the runs follow this law"
+    sentences = verdict(table_of_errors)
+    assert "The best law, partial repetition, beats the better baseline, " in sentences
+    assert "partial_free" not in sentences and "hernandez" not in sentences, "readers see titles"
     peaks = sizes[sizes.law == "partial"].peak.dropna()
     assert len(peaks) and peaks.max() < 0.35, "the R tried are half a decade apart"
     assert table_of_errors[table_of_errors.held_out.str.startswith("R")].peak.isna().all()

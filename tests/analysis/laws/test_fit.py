@@ -50,11 +50,11 @@ def test_a_fit_recovers_the_published_constants_of_M23() -> None:
 def test_runs_that_do_not_determine_a_law_are_refused() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.0, 0)
-    with pytest.raises(CannotFit, match="constants and needs as many different runs"):
+    with pytest.raises(CannotFit, match=r"needs at least \d+ different runs for its \d+ constants, found"):
         fit(law, points[points.repeats < 10][:14])
     with pytest.raises(CannotFit, match="needs clean runs, found none"):
         fit(law, points[~points.clean])
-    with pytest.raises(CannotFit, match="needs clean runs of three sizes, found 2"):
+    with pytest.raises(CannotFit, match="needs clean runs of at least three sizes, found 2"):
         fit(law, points[points.params < 3e6])
     with pytest.raises(CannotFit, match="does not depend on the repeated fraction"):
         fit(chudnovsky.LAW, points)

@@ -31,7 +31,7 @@ def refusal(path: Path, columns: dict[str, str] | None = None) -> str:
         ((REPEATED, "1e6,1e8,1.5,10,3.4"), "line 3: fraction is '1.5'; expected a number from 0 to 1"),
         ((REPEATED, "1e6,1e8,0,10,3.4"), "line 3: fraction is 0 but repeats is above 1"),
         ((REPEATED, "1e6,1e8,0.5,ten,3.4"), "line 3: repeats is 'ten'; expected a number from 1"),
-        ((REPEATED, CLEAN), "line 3: the same run as on line 2, in every column; if it is another seed"),
+        ((REPEATED, CLEAN), "line 3: identical to line 2; if the runs differ in their seed, add a column 'seed'"),
         ((REPEATED, f"{REPEATED},second"), "line 3: 6 cells, but the header has 5; expected a cell per column"),
         ((REPEATED, "1e6,1e8,0.5,10,3,4"), "line 3: 6 cells, but the header has 5"),
         ((REPEATED, "100,000,000,1e8,0.5,10,3.4"), "line 3: 7 cells, but the header has 5"),
@@ -39,13 +39,13 @@ def refusal(path: Path, columns: dict[str, str] | None = None) -> str:
         ((REPEATED, '1e6,1e8,0.5,10,"3,4"'), "line 3: loss is '3,4'"),
         ((REPEATED, "1e6,1e8,0.5,10,3_4"), "line 3: loss is '3_4'"),
         ((REPEATED, '1e6,1e8,0.5,10,"3.4'), "line 3: not CSV: unexpected end of data"),
-        ((REPEATED, "0.125,1e8,0.5,10,3.4"), "line 3: params is '0.125'; expected counts from 1,000 upwards"),
-        ((REPEATED, "1e6,100,0.5,10,3.4"), "line 3: tokens is '100'; expected counts from 1,000 upwards"),
+        ((REPEATED, "0.125,1e8,0.5,10,3.4"), "line 3: params is '0.125'; expected a count of at least 1,000"),
+        ((REPEATED, "1e6,100,0.5,10,3.4"), "line 3: tokens is '100'; expected a count of at least 1,000"),
         ((REPEATED, "-1e6,1e8,0.5,10,3.4"), "line 3: params is '-1e6'"),
         ((REPEATED, "1e6,1e8,0.5,inf,3.4"), "line 3: repeats is 'inf'"),
         ((HEADER, HEADER.replace(",", ";")), "columns are separated by ';'; expected a comma"),
         ((HEADER, f"{HEADER},loss"), "column loss appears twice"),
-        ((f"\n{CLEAN}\n{REPEATED}", ""), "found no runs below the header"),
+        ((f"\n{CLEAN}\n{REPEATED}", ""), "no runs below the header"),
     ],
 )
 def test_a_bad_csv_is_refused_with_line_and_column(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -63,7 +63,7 @@ def test_lines_that_end_in_a_separator_are_read_and_blank_lines_count(tmp_path: 
 def test_seeds_may_have_the_same_loss_if_another_column_tells_them_apart(tmp_path: Path) -> None:
     with_seeds = [f"{HEADER},seed", f"{CLEAN},0", f"{CLEAN},1", f"{REPEATED},0", f"{REPEATED},1"]
     assert read_points(written(tmp_path, *with_seeds)).loss.tolist() == [3.1, 3.1, 3.4, 3.4]
-    assert refusal(written(tmp_path, *with_seeds, f"{CLEAN},1")).startswith("line 6: the same run as on line 3")
+    assert refusal(written(tmp_path, *with_seeds, f"{CLEAN},1")).startswith("line 6: identical to line 3")
 
 
 def test_counts_are_written_as_everywhere_else(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("", "'' found; expected pairs"),
         ("params=N,,tokens=T", "'' found; expected pairs"),
         ("size=N", "unknown column 'size'; expected params, tokens, fraction, repeats, loss, seed"),
-        ("params=N,params=M", "'params=M' names a column a second time"),
-        ("params=N,tokens=N", "'tokens=N' names a column a second time"),
+        ("params=N,params=M", "'params=M' repeats a column"),
+        ("params=N,tokens=N", "'tokens=N' repeats a column"),
     ],
 )
 def test_a_bad_column_mapping_is_refused(text: str, message: str) -> None:

@@ -24,5 +24,5 @@ def test_one_outlier_hardly_moves_the_fit() -> None:
 
 
 def test_fewer_sizes_than_parameters_are_refused() -> None:
-    with pytest.raises(ValueError, match="clean runs of 3 sizes, found 2"):
+    with pytest.raises(ValueError, match="clean runs of at least 3 sizes, found 2"):
         fit_power_law([1e5, 1e6, 1e6], [4.0, 3.0, 3.1])

@@ -15,7 +15,7 @@ from analysis.report import laws_section
 from analysis.report.summary import summarize
 from analysis.runs import left_out_of_laws, load_runs
 
-LEFT_OUT = "Laws over sizes leave out 2 one-layer runs (1x128), because one-layer models cannot form induction heads."
+LEFT_OUT = "Scaling laws leave out 2 one-layer runs (1x128), because one-layer models cannot form induction heads."
 
 
 def test_the_page_says_which_runs_its_laws_leave_out_and_counts_add_up(with_heads: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_law_that_lacks_sizes_names_the_ones_it_left_out(with_heads: Path) -> 
     runs = load_runs(with_heads)
     for law in (clean_law(runs), lost_compute(runs)):
         assert isinstance(law, NoLaw)
-        assert "at least 3 sizes, because it has 3 parameters, found 2 (Laws over sizes leave out 2 one" in law.reason
+        assert "at least 3 sizes, because it has 3 parameters, found 2 (Scaling laws leave out 2 one" in law.reason
     section = laws_section.section(runs)
     said = section.reason if hasattr(section, "reason") else " ".join(section.sentences)
     assert LEFT_OUT.rstrip(".") in said
