@@ -1,12 +1,11 @@
-"""Throughput of lanes: 1, 2, 4, ... runs in lockstep in one process, against the same runs in sequence and against one
-process per run on the same device.
+"""Compare the speed of training runs as lanes of one process, in sequence, and in one process each.
 
     python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
 
-Prints a table and, last, one JSON line of ratios, all measured in this run. Speed is that of optimizer steps, without
-evaluations. `of peak` is the share of the device's FLOP/s: the published number of a GPU, a measured matrix product of a
-core. Memory is that of one further lane. "In sequence" is the speed of one lane. Processes run at the same time, each on a
-core of its own or all on the one GPU.
+Prints a table and then one JSON line of ratios, all measured in the same run of this script. Speeds count optimizer steps
+but no evaluations. Runs in sequence have the speed of one lane. Several processes run at the same time, each on its own core
+or all on the same GPU. The column `of peak` is the share of the device's peak FLOP/s: the published peak of a GPU, or the
+measured speed of a matrix product on a CPU core. `memory/lane` is the memory that each additional lane needs.
 """
 
 import argparse
@@ -27,9 +26,9 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study_cli.tables import WrappedTable
 
-INTERVALS = 5  # per run; the first is not counted, because caches fill and kernels are compiled in it
+INTERVALS = 5  # per run; the first one is not counted, because it includes filling caches and compiling kernels
 
-# model: context, sequences per step, steps per interval of one lane on a CPU and on a GPU
+# For each model: context, sequences per step, and steps per interval of one lane on a CPU and on a GPU.
 SHAPES = {
     "2x32": (128, 16, 20, 200),
     "2x64": (128, 16, 12, 200),
@@ -63,7 +62,7 @@ def runs_of(model: str, count: int, store: TokenStore, device: str, first_seed: 
 
 
 def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """Train the runs as one bundle; returns tokens per second of all runs, share of the peak, and bytes in use."""
+    """Train runs as one bundle. Returns their total tokens per second, the share of the peak, memory in bytes, and seconds."""
     import torch
 
     from repeat_study.config.resources import Accelerator, Resources
@@ -75,9 +74,8 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]
         start = time.perf_counter()
         train_bundle(runs, store, Path(folder), resources=Resources(accelerator=Accelerator(device), lanes=len(runs)))
         seconds = time.perf_counter() - start
-        rows = RunDirectory(Path(folder) / runs[0].name).timings()[
-            2:
-        ]  # no speed is known at the evaluation before training
+        # Speed is not measured at the evaluation before training, and the first interval is not counted.
+        rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]
     rates = [row["tokens_per_second"] * len(runs) for row in rows]
     medians = {"rate": statistics.median(rates), "memory": max(row["memory_bytes"] for row in rows), "seconds": seconds}
     return medians | {"utilisation": statistics.median(row["utilisation"] for row in rows)}
@@ -91,13 +89,13 @@ def _process(
 
 
 def in_a_process(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """`trained` in a new process, so that its memory is measured alone."""
+    """Call `trained` in a new process, so that memory of other runs is not included."""
     with multiprocessing.get_context("spawn").Pool(1) as worker:
         return worker.apply(trained, (runs, TokenStore(store.folder), device))
 
 
-def side_by_side(model: str, processes: int, store: TokenStore, device: str) -> float:
-    """Tokens per second of several processes at the same time, each training one run."""
+def at_the_same_time(model: str, processes: int, store: TokenStore, device: str) -> float:
+    """Total tokens per second of several processes that run at the same time, with one run each."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     started = [
@@ -120,7 +118,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(SHAPES))
     parser.add_argument("--lanes", nargs="+", type=int)
     parser.add_argument(
-        "--processes", nargs="+", type=int, help="numbers of processes, each training one run on the shared device"
+        "--processes",
+        nargs="+",
+        type=int,
+        help="numbers of processes to compare; each process trains one run on the same device",
     )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
@@ -151,7 +152,7 @@ def main() -> None:
             table.add_row(model, f"{count} lanes", *cells, f"{bundle['utilisation']:.1%}", memory)
             ratios[f"{model}, {count} lanes / in sequence"] = ratio
         for count in processes:
-            rate = side_by_side(model, count, store, chosen.device)
+            rate = at_the_same_time(model, count, store, chosen.device)
             ratio = rate / alone["rate"]
             table.add_row(
                 model, f"{count} processes", f"{rate:,.0f}", f"{rate * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}", "", ""

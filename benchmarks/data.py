@@ -1,7 +1,7 @@
-"""Data preparation against lower bounds: the encoder alone, a plain numpy gather, and the size of an index.
+"""Compare data preparation with lower bounds: the encoder alone, a plain numpy gather, and the memory of an index.
 
-Prints tables and, last, one JSON line of ratios, all measured in this run with the two sides alternating. For comparisons
-with other libraries see data_peers.py.
+Prints tables and then one JSON line of ratios. All ratios are measured in the same run of this script, in alternation.
+data_peers.py compares with other libraries.
 """
 
 import argparse
@@ -37,11 +37,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
-    """Complete builds from a JSONL file with a given tokenizer, against encode_batch_fast on the same texts.
+    """Compare building a token store from a JSONL file with encode_batch_fast on the same texts.
 
-    The encoder alone gets its texts from memory, in the same batches. The build reads and parses the file, hashes texts,
-    drops duplicates, assigns splits, encodes, writes, and computes checksums. Returns encoder time / build time (median)
-    and the store.
+    The encoder alone gets the same batches of texts from memory. A build reads and parses the file, hashes the texts, removes
+    duplicates, assigns splits, encodes and writes the texts, and computes checksums. Returns the median ratio of encoder
+    time to build time, and the store.
     """
     first = prepare(DataSpec.model_validate({"source": "installed-python", "max_tokens": 1_000_000}), folder)
     tokenizer = first.tokenizer()
@@ -80,8 +80,10 @@ def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
 
 
 def assembly(store: TokenStore) -> dict[str, float]:
-    """Batches of a mixture as training gets them, against rows[index] of the same memory map with precomputed indices."""
-    print("batch assembly, sequences/s: the mixture, a plain numpy gather; 128 sequences per step as in H22, and 16")
+    """Compare assembling the batches of a mixture for training with indexing the same memory map by a precomputed index."""
+    print(
+        "batch assembly, sequences/s: the mixture, then a plain numpy gather; 128 sequences per step as in H22, and 16"
+    )
     medians = {}
     for per_step, context in ((128, 128), (128, 512), (128, 2048), (16, 128), (16, 2048)):
         in_store = store.sequences_in("train", context)
@@ -126,7 +128,8 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def plans() -> dict[str, float]:
-    """Time and memory of a mixture in a new process: make it, look up three positions and one sequence's occurrences."""
+    """Measure time and memory of a mixture in a new process: make it, look up three positions, and find all positions of one
+    sequence."""
     print("mixture: context 128, f = 90%; an index would take 8 bytes per sequence of the run")
     elapsed = {}
     for tokens, pool in ((10**6, 10**5), (10**8, 10**6), (10**10, 10**8), (10**11, 10**5), (10**11, 10**10)):
@@ -143,7 +146,9 @@ def plans() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=40, help="size of the text that is built")
+    parser.add_argument(
+        "--megabytes", type=int, default=40, help="size of the text to encode, in millions of characters"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ratio, store = builder(Path(folder), arguments.megabytes)

@@ -1,8 +1,8 @@
-"""RepeatMixture against mosaicml-streaming: time, memory, and how often each unique and repeated sequence is seen.
+"""Compare RepeatMixture with mosaicml-streaming in time, memory, and how often each unique and repeated sequence occurs.
 
-Run it with a Python that has the peer: pip install torch mosaicml-streaming. Our side needs only numpy. Each case runs in a
-new process. Only the order of sequence ids is compared; no sample is read. The peer's shards contain one integer per sample
-and are written before timing starts. Prints tables and, last, one JSON line of ratios.
+The Python that runs this script needs the peer library: pip install torch mosaicml-streaming. RepeatMixture needs only numpy.
+Each case runs in a new process. Only the order of sequence ids is compared, and no sample is read. The peer's shards contain
+one integer per sample and are written before the timing starts. Prints a table and then one JSON line of ratios.
 """
 
 import argparse
@@ -25,12 +25,12 @@ import numpy as np
 BATCH = 16
 SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, like 64 MB shards of 2,000-token sequences
 LARGEST_COMMON = 10**6
-COUNT_ALL = 10**7  # larger runs of ours are checked on a sample of pool slots
-ROUNDS = 3  # for the size of the ratios; each in a new process, medians are reported
+COUNT_ALL = 10**7  # in longer runs, only a sample of the pool's slots is counted
+ROUNDS = 3  # of the cases from which ratios are computed; each round is a new process, and medians are reported
 
 
 class Case(NamedTuple):
-    """One row. `side`: ours, repeat (the peer's Stream(repeat=R)) or proportion (Stream(proportion=f), epoch_size=N)."""
+    """One row of the table. `side` is ours, or the peer's repeat (Stream(repeat=R)) or proportion (Stream(proportion=f))."""
 
     side: str
     positions: int
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 class Clock:
-    """Seconds of each step, and growth of peak resident memory since the start in bytes. Linux only."""
+    """Measures the seconds of each step, and the growth of peak resident memory since the start in bytes. Linux only."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident memory
@@ -71,16 +71,16 @@ class Clock:
 
 
 def late(case: Case) -> int:
-    """The start of the step at nine tenths of the run."""
+    """First position of the training step at nine tenths of the run."""
     step = BATCH * case.nodes * case.ranks
     return case.positions * 9 // 10 // step * step
 
 
 def counts(case: Case, ids: np.ndarray) -> dict[str, Any]:
-    """How often each sequence is seen. Ids below case.unique are in the unique stream, the others in the pool."""
-    seen = np.bincount(ids, minlength=case.unique + case.pool)
-    unique, pool = seen[: case.unique], seen[case.unique :]
-    showings = ids[ids >= case.unique]
+    """Count how often each sequence occurs. Ids below `case.unique` are in the unique stream, and all others in the pool."""
+    occurrences = np.bincount(ids, minlength=case.unique + case.pool)
+    unique, pool = occurrences[: case.unique], occurrences[case.unique :]
+    pool_ids = ids[ids >= case.unique]
     return {
         "seen": len(ids),
         "pool_exact": int((pool == case.repeats).sum()),
@@ -89,7 +89,7 @@ def counts(case: Case, ids: np.ndarray) -> dict[str, Any]:
         "unique_once": int((unique == 1).sum()),
         "unique_least": int(unique.min()),
         "unique_most": int(unique.max()),
-        "first_pass": len(set(showings[: case.pool].tolist())) / case.pool,
+        "first_pass": len(set(pool_ids[: case.pool].tolist())) / case.pool,
     }
 
 
@@ -129,7 +129,7 @@ def measure_ours(case: Case) -> dict[str, Any]:
 
 def import_peer() -> Any:
     warnings.filterwarnings("ignore")
-    # The peer's image datasets need a matching torchvision, which a CPU build of torch often lacks.
+    # The peer's image datasets need a matching torchvision, which is often not installed with a CPU build of torch.
     sys.modules.setdefault("streaming.vision", types.ModuleType("streaming.vision"))
     import streaming
 
@@ -153,7 +153,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
     if case.side == "repeat":
         weights, epoch = ({"repeat": 1}, {"repeat": case.repeats}), {}
     else:
-        # Rounded: in floating point 1 - 0.9 < 0.1, which would make the peer one sequence short.
+        # Rounded, because 1 - 0.9 < 0.1 in floating point, and the peer would leave out one sequence.
         weights = ({"proportion": round(1 - case.fraction, 9)}, {"proportion": case.fraction})
         epoch = {"epoch_size": case.positions}
     streams = [
@@ -161,7 +161,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
         for name, weight in zip(("unique", "pool"), weights, strict=True)
     ]
     dataset = streaming.StreamingDataset(streams=streams, batch_size=BATCH, shuffle=True, shuffle_seed=0, **epoch)
-    # What iterating the dataset does before reading its first sample, without the copy to shared memory.
+    # Make the calls that iterating the dataset makes before it reads a sample, except for the copy to shared memory.
     world = World(case.nodes, case.ranks, 1, 0)
     dataset._resume(world, 0)
     out: dict[str, Any] = {"setup": clock.step()}
@@ -171,7 +171,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
     clock.step()
     generate_work("random", dataset, world, 0, late(case))
     out["late"] = clock.step()
-    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches first: the order of training over all ranks
+    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches come first, which gives the training order over all ranks
     return out | counts(case, order[order >= 0])  # -1 pads the last batch
 
 
@@ -186,13 +186,13 @@ def in_own_process(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
-    """Measure the cases of one mix on the same shards."""
+    """Measure the cases of one mixture on the same shards."""
     with tempfile.TemporaryDirectory() as folder:
         if any(case.side != "ours" for case in cases):
             write_peer_data(Path(folder), cases[0])
         rounds = ROUNDS if cases[0].positions == LARGEST_COMMON else 1
         runs = [[in_own_process(case, Path(folder)) for case in cases] for _ in range(rounds)]
-    middle = [
+    medians = [
         of_case[0]
         | {
             key: statistics.median(result[key] for result in of_case)
@@ -201,7 +201,7 @@ def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
         }
         for of_case in zip(*runs, strict=True)
     ]
-    return list(zip(cases, middle, strict=True))
+    return list(zip(cases, medians, strict=True))
 
 
 def row(case: Case, result: dict[str, Any]) -> str:
@@ -229,13 +229,11 @@ def main() -> None:
         print(json.dumps(measure_ours(case) if case.side == "ours" else measure_peer(case, arguments.folder)))
         return
     if importlib.util.find_spec("streaming") is None:
-        print(
-            "data_peers: this Python has no mosaicml-streaming (pip install torch mosaicml-streaming)", file=sys.stderr
-        )
+        print("data_peers: mosaicml-streaming is not installed (pip install torch mosaicml-streaming)", file=sys.stderr)
         sys.exit(2)
 
     version = importlib.metadata.version("mosaicml-streaming")
-    print(f"mosaicml-streaming {version} against RepeatMixture; ms, and MB of peak memory beyond the imports")
+    print(f"mosaicml-streaming {version} and RepeatMixture; times in ms, peak memory beyond the imports in MB")
     print(
         f"{'side':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
         f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"
@@ -253,11 +251,13 @@ def main() -> None:
             results[case] = result
             print(row(case, result), flush=True)
     print(
-        "first, late: ids of 16 positions at the start and at nine tenths of the run. whole: all ids of the run (the peer"
-        " computes them\nbefore the first). extra: positions beyond those requested. pass 1: share of the pool among its"
-        " first |pool| positions; 1.00 is a\ncomplete pass. The peer shows sequences exactly R times by Stream(repeat=R)"
-        " with a whole R if its ranks divide the run; otherwise it\npads the run with repeats. By proportion it does so"
-        " only if f·N = R·pool. It has no separate passes within an epoch."
+        "first, late: time to compute the ids of 16 positions at the start and at nine tenths of the run\n"
+        "whole: time to compute all ids of the run, which the peer does before the first batch\n"
+        "extra: number of positions beyond those requested\n"
+        "pass 1: share of the pool that occurs in the first |pool| positions of the pool; 1.00 is a complete pass\n"
+        "With Stream(repeat=R) and an integer R, the peer repeats each sequence exactly R times if the number of positions\n"
+        "is divisible by the number of ranks; otherwise it pads the run with repeats. With Stream(proportion=f), it does so\n"
+        "only if f·N = R·pool. Its passes over the pool are not separated within an epoch."
     )
     ratios = {}
     for fraction in (0.5, 0.9):

@@ -1,4 +1,4 @@
-"""Convert a trained run to a HookedTransformer of TransformerLens, without folding or centring any weight."""
+"""Convert a trained model to a HookedTransformer of TransformerLens, without folding or centering its weights."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from repeat_study.model.decoder import MLP, Block, Decoder
 
 
 def hooked(model: Decoder) -> HookedTransformer:
-    """Convert the first lane. Raises InputError for a run in Qwen's style, which TransformerLens only partly supports."""
+    """Convert the first lane. Raises InputError for a model in Qwen's style, which TransformerLens supports only in part."""
     shape = model.shape
     if shape.style is not Style.SHORTFORMER:
         raise InputError("the run has Qwen's style; expected sizes such as 2L, 2x64 and 2x64-attn")
@@ -24,10 +24,10 @@ def hooked(model: Decoder) -> HookedTransformer:
             d_mlp=shape.mlp_width or None,
             d_vocab=model.vocabulary,
             attn_only=not shape.mlp_width,
-            act_fn="gelu",  # the exact one, not gelu_new
+            act_fn="gelu",  # the exact GELU, not gelu_new
             normalization_type="LN",
             eps=1e-5,
-            positional_embedding_type="shortformer",  # added after the norm, to the input of queries and keys
+            positional_embedding_type="shortformer",  # positions are added after the norm, to the input of queries and keys only
             device="cpu",
         )
     )
@@ -42,8 +42,10 @@ def hooked(model: Decoder) -> HookedTransformer:
         weights |= {f"blocks.{layer}.{name}": weight for name, weight in _of_block(block).items()}
     parameters = dict(lens.named_parameters())
     biases = {name: torch.zeros_like(value) for name, value in parameters.items() if name not in weights}
-    assert weights.keys() <= parameters.keys() and all(".b" in name for name in biases), "a weight has no counterpart"
-    lens.load_state_dict(weights | biases, strict=False)  # its causal mask is not a weight
+    assert weights.keys() <= parameters.keys() and all(".b" in name for name in biases), (
+        "every weight must have a counterpart"
+    )
+    lens.load_state_dict(weights | biases, strict=False)  # not strict, because the causal mask is not a weight
     return lens.eval()
 
 

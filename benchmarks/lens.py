@@ -1,7 +1,7 @@
-"""The head probes against TransformerLens on one trained run: check that both agree, then compare their times.
+"""Compare the head probes with TransformerLens on one trained run: check that the numbers agree, then compare times.
 
-TransformerLens is used as its users do: patterns, values and scales from one cache, its detection patterns and stacked head
-results, eigenvalues by FactoredMatrix, and one hooked forward pass per ablated head.
+TransformerLens is used in the usual way. Patterns, values and scales come from one cache. Its own functions compute detection
+patterns, stacked head results and (with FactoredMatrix) eigenvalues. Each ablated head takes one hooked forward pass.
 """
 
 import statistics
@@ -30,20 +30,20 @@ from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns
 from repeat_study.probes.positions import windows
 
 LIMIT = 1e-4  # largest accepted absolute difference
-REPETITIONS = 3  # of every part in a round
+REPETITIONS = 3  # of each timed function in a round
 
-Parts = dict[str, Callable[[], object]]  # name: work to be timed, in this order
+Parts = dict[str, Callable[[], object]]  # functions to be timed, by name and in this order
 
 
 class Lens:
-    """A head probe made with TransformerLens. Scores have shape [layers, heads, sequences]; shape suffixes as in
-    `probes.heads`, and y for layers."""
+    """A head probe made with TransformerLens. Scores have shape [layers, heads, sequences], and tensor names have the shape
+    suffixes of `probes.heads`."""
 
     def __init__(self, model: HookedTransformer, probe: HeadProbe) -> None:
         self.model, self.length = model, probe.length
         self.inputs, self.targets = probe.sequences[:, :-1], probe.sequences[:, 1:]
         self.sample_nsd = model.tokens_to_residual_directions(self.inputs[:, 1 : 1 + probe.length])
-        # From the tokens of a copied sequence, not from our target. The null, without repeats, is scored at the same places.
+        # Computed from the tokens of a copied sequence, not from our target. The null is scored at the same positions.
         self.induction_qp = get_induction_head_detection_pattern(self.inputs[:1])
 
     def run(self) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ class Lens:
         }
 
     def attribution(self) -> dict[str, Tensor]:
-        # Not by logit_attrs, which leaves out the gain of a final norm that is not folded into the unembedding.
+        # `logit_attrs` is not used, because it omits the gain of a final norm that is not folded into the unembedding.
         written_cntd = self.cache.stack_head_results(apply_ln=True) * self.model.ln_final.w
         along_ntd = self.model.tokens_to_residual_directions(self.targets) - self.sample_nsd.mean(dim=1, keepdim=True)
         push_cn = (written_cntd * along_ntd).sum(dim=-1)[..., self.induction_qp.any(dim=1)].mean(dim=-1)
@@ -85,7 +85,7 @@ class Lens:
         return {"copying": score[..., :SEQUENCES], "copying_null": null[..., :SEQUENCES]}
 
     def circuits(self) -> dict[str, Tensor]:
-        """Eigenvalue copying scores, from the weights alone, shape [layers, heads]."""
+        """Eigenvalue copying scores, which depend on the weights alone, shape [layers, heads]."""
         model, scores = self.model, []
         read_dv = model.ln_final.w[:, None] * model.W_U
         for layer, block in enumerate(model.blocks):
@@ -96,7 +96,7 @@ class Lens:
         return {"ov_copying": torch.stack(scores)}
 
     def ablated(self, sequences: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of sequences [batch, time + 1]: of the whole model [batch, time], without each head [layers, heads, batch, time]."""
+        """Losses on sequences [batch, time + 1]: with all heads [batch, time], and without each one [layers, heads, batch, time]."""
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         logits, cache = self.model.run_with_cache(inputs)
         freeze = (lambda name: name.endswith("hook_pattern"), lambda pattern, hook: cache[hook.name])
@@ -118,7 +118,7 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
-    """The texts on which heads are ablated, as in `head_table`."""
+    """The same texts on which `head_table` ablates heads."""
     _, late = windows(evaluate.texts.test.shape[1] - 1)
     copying, test = evaluate.copying, evaluate.texts.test[:ABLATED_SEQUENCES, : late.stop + 1]
     end = 1 + min(ABLATED_COPIES, copying.copies) * copying.length
@@ -130,11 +130,11 @@ def patterns_of(model: Decoder, inputs: Tensor) -> Tensor:
     """Attention patterns, shape [layers, batch, heads, time, time]."""
     patterns: list[Tensor] = []
 
-    def look(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         patterns.append(attention_patterns(query, key))
         return patterns[-1] @ value
 
-    model.residual(inputs[None], look)
+    model.residual(inputs[None], record)
     return torch.stack(patterns)
 
 
@@ -162,14 +162,14 @@ def milliseconds(parts: Parts) -> dict[str, float]:
     total = dict.fromkeys(parts, 0.0)
     for _ in range(REPETITIONS):
         for name, work in parts.items():
-            start = time.process_time()  # CPU time, so that other processes do not count
+            start = time.process_time()  # CPU time, to exclude other processes
             work()
             total[name] += 1e3 * (time.process_time() - start) / REPETITIONS
     return total
 
 
 def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[str, float]:
-    """Print the table of times; returns the ratios."""
+    """Print the table of times. Returns the ratios."""
     assert evaluate.heads
     heads, scores, texts = evaluate.heads, evaluate.heads(model), texts_of(evaluate)
     ours: Parts = {
@@ -196,12 +196,12 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
         for side in (own, peer):
             side["head suite"] = side["scores"] + side["ablation"]
         rows.append((own, peer))
-    print(f"CPU ms per checkpoint, and TransformerLens / ours; median and range of {rounds} rounds")
+    print(f"CPU time per checkpoint in ms, and ratio TransformerLens / ours; median and range of {rounds} rounds")
     print(f"{'':16} {'ours':>8} {'TransformerLens':>16}  ratio")
     ratios = {}
     for name in (*(name for name in theirs if name != "ablation"), "scores", "ablation", "head suite"):
         peer_median = statistics.median(peer[name] for _, peer in rows)
-        if name not in rows[0][0]:  # our probe computes all scores in one pass
+        if name not in rows[0][0]:  # only the peer, because our probe computes all scores in one pass
             print(f"  {name:14} {'':8} {peer_median:16.1f}")
             continue
         each = [peer[name] / own[name] for own, peer in rows]
@@ -215,16 +215,16 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
 
 @torch.no_grad()
 def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
-    """Print both tables; returns the ratios. Exits with code 1 if a difference exceeds LIMIT."""
+    """Print the tables of differences and times. Returns the ratios. Exits with code 1 if a difference exceeds LIMIT."""
     torch.set_num_threads(1)
     subject = load_trained(folder, data_dir)
     run, model = subject.run, subject.model
     evaluate = evaluator(run, subject.store)
     if evaluate.heads is None:
-        raise SystemExit(f"probes: {folder}: a context of {run.context} is too short for the head probe")
+        raise SystemExit(f"probes: {folder}: a context of {run.context} tokens is too short for the heads probe")
     lens = Lens(hooked(model), evaluate.heads)
     largest = differences(model, lens, evaluate)
-    print(f"{folder.name}: largest absolute differences from TransformerLens; expected {LIMIT:g}")
+    print(f"{folder.name}: largest absolute differences from TransformerLens; allowed: {LIMIT:g}")
     for name, difference in largest.items():
         print(f"{name:40} {difference:.1e}")
     if above := [name for name, difference in largest.items() if not difference <= LIMIT]:

@@ -1,11 +1,12 @@
-"""Cost of the probes: as a share of training, and against TransformerLens on a trained run.
+"""Measure the cost of the probes as a share of training, or compare them with TransformerLens on a trained run.
 
     python benchmarks/probes.py [--data-dir data]
     python benchmarks/probes.py --transformer-lens runs/STUDY/RUN    # needs pip install 'transformer-lens<4'
 
-Prints a table and, last, one JSON line of ratios, measured in alternation in this run on one thread. For each model size
-of the laptop study: the time that all evaluations of a run spend on probes (copying, heads and their ablations, in-context
-score), divided by the time of its optimizer steps. For a trained run see lens.py; exit code 1 if the two disagree.
+Prints a table and then one JSON line of ratios, all measured on one thread in alternation. The first command divides the time
+that a run's evaluations spend on probes (copying, heads and their ablations, in-context score) by the time of its optimizer
+steps, for each model size of the laptop study. The second command is described in lens.py. It exits with code 1 if the scores
+differ.
 """
 
 import argparse
@@ -35,23 +36,23 @@ from repeat_study.training.dataset import MixtureDataset
 from repeat_study.training.lightning_module import LanguageModeling, clip_gradients_per_lane
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "laptop.toml"
-GOAL = 0.05  # probes take at most this share of training
-STEPS = 50  # optimizer steps timed together
-EVALUATIONS = 4  # evaluations timed together
+GOAL = 0.05  # maximum share of training time for all probes
+STEPS = 50  # number of optimizer steps in one measurement
+EVALUATIONS = 4  # number of evaluations in one measurement
 PROBES = ("copying", "heads", "head table", "in-context")
 
-Parts = dict[str, Callable[[], object]]  # name: work to be timed
+Parts = dict[str, Callable[[], object]]  # functions to be timed, by name
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
-    start = time.process_time()  # CPU time, so that other processes do not count
+    start = time.process_time()  # CPU time, to exclude other processes
     for _ in range(times):
         work()
     return (time.process_time() - start) / times
 
 
 def parts_of(run: Run, store: TokenStore) -> Parts:
-    """One optimizer step, each probe of an evaluation, and a complete evaluation. The weights change during timing."""
+    """An optimizer step, each probe of an evaluation, and a complete evaluation. The steps change the weights during timing."""
     module = LanguageModeling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
@@ -85,13 +86,13 @@ def parts_of(run: Run, store: TokenStore) -> Parts:
 
 
 def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
-    """Print both tables; returns the ratios."""
+    """Print the tables of times and of shares. Returns the ratios."""
     torch.set_num_threads(1)
     study = load_study(STUDY)
     store = prepare(study.data, data_dir)
     runs = study.runs(store.fingerprint, further_tests=())
     counts = Counter(run.model for run in runs)
-    # For each size the run with the largest R, so that it has a pool if any run of the size has one.
+    # Take the run with the largest R for each size, because a clean run has no pool.
     of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}
     parts = {size: parts_of(run, store) for size, run in of_size.items()}
     times: dict[str, dict[str, list[float]]] = {size: {name: [] for name in works} for size, works in parts.items()}
@@ -105,7 +106,7 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
     print(
         f"{'size':8} {'runs':>4} {'steps':>5} {'evaluations':>11}  CPU ms of: {' '.join(f'{name:>10}' for name in columns)}"
     )
-    spent: dict[str, np.ndarray] = {}  # seconds per run of training, probes and evaluations, shape [3, rounds]
+    spent: dict[str, np.ndarray] = {}  # seconds of a run's training, probes and evaluations, [3, rounds]
     for size, run in of_size.items():
         points = len(run.evaluation.steps(run.steps))
         each = {name: np.array(times[size][name]) for name in columns}
@@ -123,22 +124,23 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
             ratios[f"{name} {part} / training"] = float(np.median(share))
             cells.append(f"{part} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
         print(f"{name:8} {', '.join(cells)}")
-    print(f"goal: all probes of {study.name} together at most {GOAL:.0%}")
+    print(f"goal: all probes of {study.name} together take at most {GOAL:.0%} of the training time")
     return ratios
 
 
 def main() -> None:
     if missing := {key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ}:
-        os.execve(sys.executable, sys.orig_argv, os.environ | missing)  # these variables are read only at process start
+        # These variables only have an effect at process start.
+        os.execve(sys.executable, sys.orig_argv, os.environ | missing)
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
-        "--transformer-lens", type=Path, metavar="RUN_DIR", help="directory of a trained run to compare on"
+        "--transformer-lens", type=Path, metavar="RUN_DIR", help="directory of a trained run on which to compare"
     )
     arguments.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of token stores")
     arguments.add_argument("--rounds", type=int, default=9)
     options = arguments.parse_args()
     if options.transformer_lens and importlib.util.find_spec("transformer_lens") is None:
-        print("probes: this Python has no TransformerLens (pip install 'transformer-lens<4')", file=sys.stderr)
+        print("probes: TransformerLens is not installed (pip install 'transformer-lens<4')", file=sys.stderr)
         sys.exit(2)
     try:
         if options.transformer_lens:

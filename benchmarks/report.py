@@ -1,8 +1,8 @@
-"""Time and memory of `repeat-study report` for a study of 500 runs with 200 evaluations each, as a separate process.
+"""Measure time and memory of `repeat-study report` for a study of 500 runs with 200 evaluations each.
 
-Peer: pandas and pyarrow reading the same files once, also as a separate process, which is the least any report must do. The
-numbers are random; the files have the format and size that training writes. Prints a table and, last, one JSON line of
-ratios, all measured in this run.
+The baseline reads the same files once with pandas and pyarrow, which is the least that any report must do. Both run as separate
+processes. The files have the same format and size as after training, but their numbers are random. Prints a table
+and then one JSON line of ratios, all measured in the same run of this script.
 """
 
 import json
@@ -29,7 +29,7 @@ MODELS = ("2x64", "2x128", "4x128", "4x256")
 REPEATS = (2, 3, 4, 6, 10, 15, 30, 60, 100, 200, 400, 1000)
 FRACTIONS = (0.5, 0.9)
 SEEDS = range(5)  # 20 clean and 480 repeated runs
-COPIES, PARAGRAPH = 4, 32  # copies of a paragraph, and its tokens
+COPIES, PARAGRAPH = 4, 32  # number of copies of the paragraph, and tokens per copy
 OF_HEADS = ("prefix_matching", "previous_token", "copying", "attribution")
 ABLATIONS = ("copying_loss", "copying_gain", "in_context_score")
 REPORT = "import sys; from pathlib import Path; from analysis.report.build import write_report; write_report(Path(sys.argv[1]))"
@@ -46,7 +46,7 @@ for path in sorted(Path(sys.argv[1]).glob("*/*.parquet")):
 
 
 def write_study(folder: Path) -> int:
-    """Write a folder of finished runs with plausible loss curves; returns the number of runs."""
+    """Write a folder of finished runs with plausible loss curves. Returns the number of runs."""
     arms = [(1, 0.0), *((repeats, fraction) for fraction in FRACTIONS for repeats in REPEATS)]
     runs = [
         Run(
@@ -71,7 +71,7 @@ def write_study(folder: Path) -> int:
 
 
 def write_run(folder: Path, run: Run, rng: np.random.Generator) -> None:
-    """Write one finished run: spec, metrics, timing, heads, paragraph, and the checksums in done.json."""
+    """Write one finished run: spec, metrics, timing, sessions, heads, paragraph, and done.json with their checksums."""
     directory = RunDirectory(folder / run.name)
     directory.make()
     store: Any = SimpleNamespace(vocabulary=1024)
@@ -108,19 +108,19 @@ def write_run(folder: Path, run: Run, rng: np.random.Generator) -> None:
 
 def heads_table(run: Run, steps: np.ndarray, formed: np.ndarray, rng: np.random.Generator) -> pa.Table:
     layers, heads = run.shape.layers, run.shape.heads
-    here = len(steps) * layers * heads
+    rows = len(steps) * layers * heads
     columns: dict[str, np.ndarray] = {
         "step": steps.repeat(layers * heads),
         "tokens": steps.repeat(layers * heads) * 2048,
         "layer": np.tile(np.arange(layers).repeat(heads), len(steps)),
         "head": np.tile(np.arange(heads), len(steps) * layers),
-        "ov_copying": rng.normal(size=here),
+        "ov_copying": rng.normal(size=rows),
     }
     for name in OF_HEADS:
-        columns |= {f"{name}{suffix}": rng.uniform(0, 0.04, here) for suffix in ("", "_ci", "_null", "_null_ci")}
+        columns |= {f"{name}{suffix}": rng.uniform(0, 0.04, rows) for suffix in ("", "_ci", "_null", "_null_ci")}
     for name in ABLATIONS:
-        columns |= {f"ablation_{name}{suffix}": rng.uniform(0, 0.05, here) for suffix in ("", "_ci")}
-    columns |= {f"ablation_copying_gain_null{suffix}": rng.uniform(0, 0.05, here) for suffix in ("", "_ci")}
+        columns |= {f"ablation_{name}{suffix}": rng.uniform(0, 0.05, rows) for suffix in ("", "_ci")}
+    columns |= {f"ablation_copying_gain_null{suffix}": rng.uniform(0, 0.05, rows) for suffix in ("", "_ci")}
     columns["prefix_matching"][layers * heads - 1 :: layers * heads] = formed
     return pa.table(columns)
 
@@ -139,13 +139,13 @@ def paragraph_table(steps: np.ndarray, loss: np.ndarray, rng: np.random.Generato
 
 
 def measure(code: str, folder: Path) -> tuple[float, float, float]:
-    """Run a Python process; returns its seconds, and CPU seconds and peak resident GB including its children."""
+    """Run a Python process. Returns its seconds, and the CPU seconds and peak resident GB of it and its children."""
     start, peak = time.perf_counter(), 0
     pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code, str(folder)], os.environ)
     while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
         peak = max(peak, sum(map(resident, [pid, *children(pid)])))
         time.sleep(0.05)
-    _, status, usage = ended  # includes the CPU seconds of children that were waited for
+    _, status, usage = ended  # includes the CPU time of children that have exited
     assert status == 0, code
     alone = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, max(peak, alone) / 1e9
@@ -159,7 +159,7 @@ def children(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """Resident bytes; shared pages count in every process. 0 if the process has ended or there is no /proc."""
+    """Resident bytes of a process, including shared pages. 0 if the process has ended or there is no /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

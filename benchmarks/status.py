@@ -1,7 +1,8 @@
-"""Time of `repeat-study status` and `sweep` for a thousand runs against ten, as separate processes.
+"""Compare the time of `repeat-study status` and `sweep` for a thousand runs with the time for ten runs.
 
-Every run is held in the queue of a temporary SLURM. All runs have copies of the records of one micro run; half of them lack
-done.json. Prints a table and, last, one JSON line of ratios, all measured in this run. Needs SLURM's programs.
+Both commands run as separate processes. All jobs are held in the queue of a temporary SLURM cluster, so SLURM must be
+installed. Every run has a copy of the records of one small run, and half of the copies lack done.json. Prints a table and then
+one JSON line of ratios, all measured in the same run of this script.
 """
 
 import json
@@ -42,7 +43,7 @@ seed = {seeds}
 
 
 def command(*arguments: str) -> tuple[float, str]:
-    """Run the command; returns its seconds and its output."""
+    """Run a command. Returns its seconds and its output."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "repeat_study_cli", *arguments], capture_output=True, text=True, check=True
@@ -51,7 +52,7 @@ def command(*arguments: str) -> tuple[float, str]:
 
 
 def measure(count: int) -> tuple[float, float]:
-    """Seconds to submit `count` runs, and median seconds to show their status."""
+    """Seconds to submit `count` runs, and median seconds to print their status."""
     name = f"runs{count}"
     path = Path("studies") / f"{name}.toml"
     path.write_text(STUDY.format(library=Path(os.__file__).parent, seeds=list(range(count // 2))))
@@ -66,7 +67,7 @@ def measure(count: int) -> tuple[float, float]:
         if number % 2:
             (Path("runs") / name / run.name / "done.json").unlink()
     rounds = [command("status", name) for _ in range(ROUNDS)]
-    assert all(f"{count // 2} done, {count // 2} pending" in shown for _, shown in rounds), rounds[0][1][-200:]
+    assert all(f"{count // 2} done, {count // 2} pending" in output for _, output in rounds), rounds[0][1][-200:]
     command("cancel", name, "--all")
     return submitting, statistics.median(elapsed for elapsed, _ in rounds)
 
@@ -87,7 +88,7 @@ def main() -> None:
     for count, (submitting, showing) in seconds.items():
         print(f"{count:4}   {submitting:8.2f}   {showing:9.2f}")
     names = ("sweep of 1000 runs over 10", "status of 1000 runs over 10")
-    ratios = {name: round(seconds[1000][place] / seconds[10][place], 2) for place, name in enumerate(names)}
+    ratios = {name: round(seconds[1000][index] / seconds[10][index], 2) for index, name in enumerate(names)}
     print(json.dumps({"ratios": ratios}))
 
 

@@ -1,11 +1,11 @@
-"""Training speed against nanoGPT's own model and loop, and against a bare loop over our own module.
+"""Compare training speed with nanoGPT's own model and loop, and with a bare loop over our model.
 
     python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
 
-Prints a table and, last, one JSON line of ratios. The sides alternate in this run, each in a new process with one thread
-and the same batch, shape, precision and tokens. nanoGPT's train.py runs unchanged and is timed by the arrival of its log
-lines; on a CPU it runs with and without the heap settings of our worker processes. Our side is
-repeat_study.training.trainer.train on a run directory, including everything it writes. Neither side evaluates.
+Prints a table and then one JSON line of ratios. The programs run in alternation, each in a new process with one thread and
+with the same batch size, shape, precision and tokens. Our program is repeat_study.training.trainer.train on a run directory,
+including everything that it writes. nanoGPT's train.py is not modified and is timed by the arrival of its log lines. On a CPU,
+it runs with and without the heap settings of our worker processes. No program evaluates during the measured intervals.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.cost import run_flops
 from repeat_study.local.workers import WORKER_ENVIRONMENT
 
-INTERVALS = 6  # per run; the first is not counted, because caches fill and kernels are compiled in it
+INTERVALS = 6  # per run; the first one is not counted, because it includes filling caches and compiling kernels
 
-# name, vocabulary, context, sequences per step, steps per interval
+# Each shape: name, vocabulary, context, sequences per step, steps per interval.
 CPU = [
     ("2x32", 1024, 128, 16, 40),
     ("2x64", 1024, 128, 16, 25),
@@ -61,18 +61,19 @@ def some_run(shape: tuple[str, int, int, int, int], store: TokenStore, seed: int
 
 
 def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
-    """Tokens per second of `train`: median over intervals."""
+    """Median tokens per second of `train` over the intervals."""
     from repeat_study.config.resources import Resources
     from repeat_study.records.run_directory import RunDirectory
     from repeat_study.training.trainer import train
 
     train(run, store, folder, resources=Resources(accelerator=device))
     rates = [timing["tokens_per_second"] for timing in RunDirectory(folder / run.name).timings()]
-    return statistics.median(rates[2:])  # no speed is known at the evaluation before training
+    # Speed is not measured at the evaluation before training, and the first interval is not counted.
+    return statistics.median(rates[2:])
 
 
 def bare(store: TokenStore, run: Run, device: str) -> float:
-    """Tokens per second of the same work in a plain loop: batch, loss, backward pass, clipping, AdamW, schedule."""
+    """Median tokens per second of a plain loop with the same work: batch, loss, backward pass, clipping, AdamW and schedule."""
     import torch
 
     from repeat_study.training.dataset import MixtureDataset
@@ -103,7 +104,7 @@ def bare(store: TokenStore, run: Run, device: str) -> float:
 
 
 def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[str, str]) -> float:
-    """Tokens per second of nanoGPT's train.py: median over the same intervals."""
+    """Median tokens per second of nanoGPT's train.py over the same intervals."""
     shape = run.shape
     options = {
         "dataset": folder,
@@ -120,10 +121,10 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
         "max_iters": run.steps,
         "eval_iters": 1,
         "eval_interval": 10**9,
-        "log_interval": run.steps // INTERVALS,  # it synchronizes with the GPU when it logs
+        "log_interval": run.steps // INTERVALS,  # nanoGPT waits for the GPU when it logs
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
-    # Arrival times, not the times it prints: those of single steps do not wait for the GPU.
+    # The arrival of log lines is timed, because the step times that nanoGPT prints do not include waiting for the GPU.
     arrivals, length = [], run.steps // INTERVALS
     process = subprocess.Popen(
         [sys.executable, "-u", "train.py", *arguments],
@@ -183,12 +184,12 @@ def write_for_peer(store: TokenStore, vocabulary: int, folder: Path) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
-        "--nanogpt", type=Path, help="a checkout of nanoGPT; without it, only the bare loop is compared"
+        "--nanogpt", type=Path, help="checkout of nanoGPT; without this option, only the bare loop is compared"
     )
     arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure; all by default")
-    arguments.add_argument("--peak", type=float, default=989.0, help="peak of the GPU in TFLOP/s")
+    arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure (default: all)")
+    arguments.add_argument("--peak", type=float, default=989.0, help="peak speed of the GPU in TFLOP/s")
     arguments.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.side:

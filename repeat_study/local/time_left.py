@@ -91,7 +91,7 @@ class TimeLeft:
             when, left = group.reported
             seconds += (when + left if group.end is None else group.end) - group.start
             for run in group.runs:
-                # `left` includes the remaining steps of a run in training, but a run that diverged has none
+                # `left` includes the remaining steps of the runs in training, but not the missing steps of a run that failed
                 share = group.share.get(run, 0.0) if run in self.finished else 1.0
                 work += self.work[run] * (share - group.first_share.get(run, 0.0))
         return seconds / work if work else None

@@ -59,8 +59,8 @@ class WorkerGroup:
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         group = cls([], [], gpus)
-        # Ctrl-C reaches every process of the terminal. Workers inherit this setting and ignore it, even while they import modules:
-        # only the scheduler decides what to do.
+        # Ctrl-C reaches every process of the terminal, but only the scheduler should react to it. Workers inherit this setting and
+        # ignore Ctrl-C, even while they import modules.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for rank in range(resources.processes_per_run):

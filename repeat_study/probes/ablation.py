@@ -14,7 +14,7 @@ from repeat_study.probes.heads import attention_patterns
 
 @torch.no_grad()
 def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute token losses in nats at `positions` of sequences [batch, time + 1], without and with ablation.
+    """Compute token losses in nats at `positions` of sequences [batch, time + 1], with and without ablation.
 
     Returns the losses of the intact model, [lanes, batch, positions], and the losses with each head ablated in turn,
     [lanes, layers, heads, batch, positions].
@@ -39,7 +39,7 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
         return z
 
     def with_frozen_pattern(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # All ablations use the same pattern. With their axis next to d_head, a single product applies it without copying it.
+        # All ablations use the same pattern. Moving their axis next to d_head avoids copying the pattern for each of them.
         value_lbhtak = value.unflatten(0, (lanes, -1, len(sequences))).movedim(1, 4)
         z = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
         return z.movedim(4, 1).flatten(0, 2)

@@ -12,7 +12,7 @@ from repeat_study.model.decoder import Attention, Block, Decoder
 
 
 def logit_directions(model: Decoder) -> Tensor:
-    """Each token's direction in the residual stream: its dot product with the stream is the logit times `final_norm_scale`.
+    """For each token, the direction whose dot product with the residual stream is the logit times `final_norm_scale`.
 
     The directions are W_U with the final norm's gain folded in, shape [lanes, d_model, vocabulary]. LayerNorm's subtraction of
     the mean is folded in too, so a direct path to the logits is a single matrix product.
@@ -49,9 +49,9 @@ def copying_scores(
 ) -> tuple[Tensor, Tensor]:
     """Copying scores [O22] and their null, both from -1 to 1 and of shape [lanes, n, heads].
 
-    For every token of the first copy, take the output of the head if it attended to that token alone, and the resulting change in
-    the logits of the sample's tokens. The score is based on the token's own share of all increases above the mean. The null is
-    based on the share of the token that comes next in the sample.
+    For every token of the first copy, compute how the logits of the sample's tokens would change if the head attended to that token
+    alone. The score is based on the token's own share of all changes above the mean change. The null is based on the share of the
+    token that comes next in the sample.
     """
     heads, d_head = value_lnhtk.shape[2], value_lnhtk.shape[-1]
     source_lnhsk = value_lnhtk[..., 1 : 1 + length, :].float()

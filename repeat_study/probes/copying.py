@@ -1,8 +1,8 @@
 """Copying: the loss on each of several copies of a paragraph [H22, fig. 5].
 
-In the null, the tokens of every copy are shuffled independently. The same tokens recur, but not their order, so a model can only
-improve from one copy to the next by means other than copying. Only these gains are compared with the null, not the losses,
-because shuffled text has a high loss for any model.
+In the null, every copy is shuffled independently. The copies then have the same tokens in different orders, so a model cannot
+improve from one copy to the next by copying. Only gains are compared with the null, because any model has a high loss on
+shuffled text.
 """
 
 import re
@@ -24,7 +24,7 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.tables import Columns
 
 COPIES = 11  # [H22, section 4]
-FEWEST_COPIES = 4  # if not even 4 copies fit the context, the paragraphs are cut until they do
+FEWEST_COPIES = 4  # if fewer copies fit the context, the paragraphs are cut
 FEWEST_TOKENS = 8  # minimum length of a user's paragraph
 MOST_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
 MOST_PARAGRAPHS = 64
@@ -40,7 +40,7 @@ class CopyingLosses:
     def row(self, name: str) -> dict[str, Any]:
         """Numbers for metrics.jsonl, with intervals over sequences, and the mean loss on every copy.
 
-        `_loss` is the loss on the second and later copies. `_gain` is how much lower that is than the loss on the first copy, and
+        `_loss` is the mean loss on the second and later copies. `_gain` is the loss on the first copy minus `_loss`, and
         `_gain_null` is the same difference in the null.
         """
         per_copy, null_per_copy = self.copied.double().mean(dim=-1), self.shuffled.double().mean(dim=-1)
@@ -93,7 +93,7 @@ def copying_probe(
 
     All paragraphs are cut to the length of the shortest one, or shorter if 4 copies would not fit. Without `text`, the paragraphs
     come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode these, for example
-    because it belongs to a synthetic language, sequences of `fallback` are copied instead, tokens [paragraphs, time].
+    because it belongs to a synthetic language, sequences of `fallback` are copied instead, shape [paragraphs, time].
     Raises InputError if `text` has no paragraph or too many, or if a paragraph is too short or cannot be encoded.
     """
     if text is not None:

@@ -22,7 +22,7 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.metrics import METRICS
 
 ABLATED_SEQUENCES = 4  # per kind of text; a few suffice, because costs are differences on the same text
-ABLATED_COPIES = 4  # with 11 long copies, the patterns of a model with hundreds of heads would fill a GPU
+ABLATED_COPIES = 4  # 11 long copies need too much GPU memory in a model with hundreds of heads
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores that have a null
 
 
@@ -32,8 +32,8 @@ class HeadTable:
 
     The columns are the fields of HeadScores and the costs of ablating the head, in nats. The suffix `_null` marks a null, and `_ci`
     half the width of the 95% interval over sequences; `ov_copying` has neither.
-    ablation_copying_loss: rise of the loss on the second and later copies. Ablating any useful head raises it.
-    ablation_copying_gain: the same rise minus the rise on the first copy. Only ablating a head that copies raises it. The null is
+    ablation_copying_loss: rise of the loss on the second and later copies. Ablating any useful head causes a rise.
+    ablation_copying_gain: the same rise minus the rise on the first copy, which is large only for heads that copy. The null is
         measured on shuffled copies.
     ablation_in_context_score: rise of the in-context score. A rise means less in-context learning.
     """
@@ -75,7 +75,7 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
     samples |= _ablation_costs(model, copying, test)
     tables = []
     for lane in range(len(model.embedding)):
-        # One lane at a time: a sum over sequences would round differently in a tensor with more lanes.
+        # One lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
         columns = {"ov_copying": scores.ov_copying[lane].cpu()}
         for name, by_sequence in samples.items():
             columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))

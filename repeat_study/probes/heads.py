@@ -1,4 +1,4 @@
-"""Score where each attention head attends and whether it copies, from one forward pass over copies of random tokens.
+"""Score each attention head by where it attends and whether it copies, in one forward pass over copies of random tokens.
 
 The definitions follow [O22] and [E21]. In the null sequences, no token occurs twice.
 Shape suffixes in addition to the model's: n sequences, q queries, p keys, y layers.
@@ -28,7 +28,7 @@ LENGTH = 25  # tokens per copy [O22]
 COPIES = 4
 SEQUENCES = 10
 NULL_SEQUENCES = COPIES  # one for each rotation of the same copies
-COUNTED_TOKENS = 1_000_000  # of the training split, in which token frequencies are counted
+COUNTED_TOKENS = 1_000_000  # tokens of the training split from which frequencies are counted
 
 
 def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class HeadProbe:
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
         directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus their mean
 
-        # Weights are only used during the forward pass: at other times, a process of a sharded model has only its own shard.
+        # Weights are read during the forward pass because, at other times, a process of a sharded model has only its own shard.
         def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             with torch.autocast(device.type, enabled=False):
                 block = model.blocks[layer]
@@ -176,7 +176,7 @@ def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
         return None
     random = np.random.default_rng(0)
     copied = [np.tile(random.choice(middle, length, replace=False), COPIES) for _ in range(SEQUENCES)]
-    # The null sequences are rotations of the same copies: over all of them, each copy has the same tokens and is equally hard.
+    # The null sequences are rotations of each other, so every copy has the same tokens over all of them and is equally hard.
     if len(middle) >= COPIES * length:
         fresh = random.choice(middle, (COPIES, length), replace=False)
     else:  # the vocabulary is too small, so some tokens occur twice

@@ -12,7 +12,7 @@ from repeat_study.probes.positions import position_bands, windows
 
 
 def in_context_scores(losses_bt: Tensor) -> Tensor:
-    """Late loss minus early loss of every sequence in nats, [..., batch, time] to [..., batch]. A negative score means learning."""
+    """Late loss minus early loss of every sequence in nats, [..., batch, time] to [..., batch]. Negative if the model learns in context."""
     early, late = windows(losses_bt.shape[-1])
     return losses_bt[..., late].double().mean(dim=-1) - losses_bt[..., early].double().mean(dim=-1)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the last axis and half the width of its 95% t interval, both float64. The half-width of one sample is NaN.
+    """Mean over the last axis and half the width of its 95% t interval, both float64. The half-width is NaN for a single sample.
 
     The interval describes the uncertainty from the choice of the probe's sequences, but not from the choice of training seed.
     """
@@ -16,6 +16,6 @@ def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def numbers(key: str, samples: Tensor) -> dict[str, float | None]:
-    """Return the mean of `samples` as `key`, and half of its interval as `key_ci`; None for a single sample."""
+    """Return the mean of `samples` as `key` and half its interval as `key_ci`, which is None for a single sample."""
     mean, half = mean_and_interval(samples)
     return {key: float(mean), f"{key}_ci": None if half.isnan() else float(half)}

@@ -30,7 +30,7 @@ class Evaluation:
     """Results of one probe, or of all probes together, on one run at one step.
 
     row: numbers for metrics.jsonl, by key; None if a number is not defined yet.
-    tables: columns of the Parquet tables, by table name; a table that was not measured is missing. `heads` has one entry per head,
+    tables: columns of the Parquet tables, by table name; a table that was not measured is missing or empty. `heads` has one entry per head,
         layer by layer; `paragraph` has one per token of the first copied paragraph; `test_sequences` and `pool_sequences` have one
         per sequence.
     """
@@ -39,7 +39,7 @@ class Evaluation:
     tables: dict[str, Columns] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """For JSON: the numbers as `row`, and every table by its name."""
+        """The results for a JSON file: the numbers as `row`, and every table under its name."""
         return {"row": self.row, **self.tables}
 
     def __or__(self, other: "Evaluation") -> "Evaluation":

@@ -1,4 +1,4 @@
-"""Losses on a run's own texts and on the study's extra test sets, and the fall of the test loss along the context.
+"""Losses on a run's own texts and on the study's extra test sets, and the in-context score of the test set.
 
 The null is a clean run, whose pool loss is measured on similar text that it never trains on.
 """

@@ -80,7 +80,7 @@ class RunCallback(lightning.Callback):
         group = self.session.process_group
         machine = describe(pl_module.device, self.session.resources, group.world)
         self.peak_flops = machine["peak_flops"]
-        # On a GPU or with several processes, checking the loss at every step would slow training down.
+        # On a GPU or with several processes, a check at every step would slow training down.
         self.check_each_step = pl_module.device.type == "cpu" and group.world == 1
         self._evaluated_step, self._clock_read = trainer.global_step, time.perf_counter()
         if pl_module.device.type == "cuda":
@@ -100,7 +100,7 @@ class RunCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a step, check for divergence, evaluate, save and stop, if these are due."""
+        """After a step, check for divergence, evaluate, save and stop, each only if it is due."""
         self.step = trainer.global_step
         due = self.step in self._due
         stop_requested = self.session.process_group.any(self.session.stop_requested())

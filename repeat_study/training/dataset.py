@@ -13,7 +13,7 @@ from data_prep.permutation import Ints
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
-BLOCK_POSITIONS = 1 << 14  # located in one call, because a call has a large fixed cost and a small cost per position
+BLOCK_POSITIONS = 1 << 14  # number of positions to locate in one call, because each call has a large fixed cost
 
 
 class MixtureDataset(Dataset[Tensor]):
@@ -51,7 +51,7 @@ class MixtureDataset(Dataset[Tensor]):
             )
         self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
         self._block_steps = max(1, BLOCK_POSITIONS // sequences_per_step)
-        # Number of the current block, and its located sequences, [steps, sequences] for each lane.
+        # Number of the current block, and for each lane the located sequences of its steps, [steps, sequences].
         self._block: tuple[int, list[Ints]] | None = None
         self._tokens = tokens
         self._block_on_device: Tensor | None = None  # [lanes, steps, sequences]
@@ -108,7 +108,7 @@ def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: in
 
 
 class RemainingSteps(Sampler[int]):
-    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, as Lightning's batch count expects."""
+    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, because Lightning counts all batches."""
 
     def __init__(self, first: int, total: int) -> None:
         self.first, self.total = first, total

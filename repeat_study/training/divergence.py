@@ -1,4 +1,4 @@
-"""Decide whether a run has diverged: a number is not finite, or the loss is far above the loss of a uniform guess."""
+"""Decide whether a run has diverged. It has if a number is not finite or its loss is far above the loss of a uniform guess."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ MAX_LOSS_RATIO = 2.0
 
 
 class Diverged(RuntimeError):
-    """A run cannot continue, because its loss or gradient norm is not finite or its loss is too large."""
+    """A run cannot continue because a number is not finite or its loss is too large."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)

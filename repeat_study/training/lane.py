@@ -24,7 +24,7 @@ class Clock:
     saving: float = 0.0
 
     def add(self, account: str, seconds: float) -> None:
-        """Add seconds to one of the fields."""
+        """Add seconds to the field that `account` names."""
         setattr(self, account, getattr(self, account) + seconds)
 
 

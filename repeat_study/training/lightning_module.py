@@ -47,7 +47,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | 
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    # The reciprocal and the product round exactly like number / tensor in torch.
+    # torch computes number / tensor as reciprocal times number, and a tensor of norms must be rounded in the same way.
     scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
@@ -55,7 +55,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | 
 
 
 def same_recipe(runs: Sequence[Run]) -> bool:
-    """Whether all runs have the same learning rate, schedule and weight decay. The optimizer then updates all lanes as one tensor."""
+    """Whether all runs have the same learning rate, schedule and weight decay, so one parameter group can update all lanes."""
     recipes = {
         (run.learning_rate, run.warmup_fraction, run.final_learning_rate_fraction, run.weight_decay) for run in runs
     }
@@ -91,7 +91,7 @@ class LanguageModeling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # For each lane, the step at which its loss or gradient norm first went out of range, and both numbers; zeros before that.
+        # For each lane, the first step with a loss or gradient norm out of range, and this loss and norm. Zeros if there is none.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("largest_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
@@ -99,7 +99,7 @@ class LanguageModeling(lightning.LightningModule):
         self.summed_steps: Tensor
         self.left_range: Tensor
         self.largest_norm_l: Tensor
-        # The optimizer's tensors for each lane. Empty if all lanes have the same recipe and the optimizer uses the whole parameters.
+        # The optimizer's tensors for each lane. Empty if all lanes have the same recipe, as each parameter is then one tensor.
         self._lane_tensors: list[list[Tensor]] = []
 
     @property
@@ -154,7 +154,7 @@ class LanguageModeling(lightning.LightningModule):
         self.loss_sum_l.add_(loss_l)
         self.norm_sum_l.add_(norm_l)
         self.summed_steps.add_(1)
-        # Comparisons with NaN are false, so NaN counts as out of range because of the negation.
+        # The condition is negated so that NaN counts as out of range, because every comparison with NaN is false.
         out_l = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf))
         now = torch.stack([torch.full_like(loss_l, step + 1), loss_l, norm_l], dim=1)
         first_l = out_l & (self.left_range[:, 0] == 0)

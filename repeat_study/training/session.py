@@ -1,4 +1,4 @@
-"""The context of one call that trains a bundle: its data, resources and processes, and the functions that report and stop."""
+"""The session of a bundle in training: what it trains on, where it reports, and how it is stopped."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from repeat_study.training.store_watch import ADVICE, AlteredStore, StoreWatch
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that is shared during one call of `train_bundle`."""
+    """Store, resources, processes and callbacks of one call of `train_bundle`."""
 
     store: TokenStore
     resources: Resources

@@ -85,7 +85,7 @@ def train_bundle(
 
 @contextmanager
 def claimed(directories: dict[Run, RunDirectory], session: Session) -> Iterator[dict[str, Ending]]:
-    """Lock the directories in this context. Yields the outcomes of the runs that need no training or cannot be trained, by name.
+    """Lock the directories while the context is open. Yields the outcomes of the runs that need no training or cannot be trained, by name.
 
     The lead process locks the directories and broadcasts these outcomes. If it raises an error, it broadcasts FAILED for all runs.
     """
@@ -164,7 +164,7 @@ def furthest_behind(steps: dict[Run, int]) -> Stage:
 
 
 def check_same_step(directory: RunDirectory, step: int, process_group: ProcessGroup) -> None:
-    """Raise InputError if the lead process sees a checkpoint of another step, because a node's view of a shared folder may lag."""
+    """Raise InputError if the lead process sees a checkpoint of another step. A node's view of a shared folder may lag behind."""
     lead_step = process_group.broadcast(step)
     if lead_step != step:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What people see while runs train and when they have ended."""
+"""The progress display while runs train, and the summary when they have ended."""
 
 import io
 
@@ -12,7 +12,9 @@ from repeat_study.local.scheduler import Restarted, Started
 from repeat_study.records.outcome import Ended, Outcome, Progress
 
 
-def test_piped_lines_name_every_run_and_end_without_a_comma(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piped_lines_name_every_run_and_have_no_trailing_comma(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     output, run = io.StringIO(), runs[0]
     with ProgressDisplay(runs, Console(file=output, width=200)) as display:
@@ -30,11 +32,11 @@ def test_piped_lines_name_every_run_and_end_without_a_comma(runs: list[Run], mon
     assert f"[1/{len(runs)}] {run.label}: failed: Diverged: test_loss is nan" in lines
     totals = [line for line in lines if "of the training done" in line]
     assert totals and all(f" of {len(runs)} runs ended" in line and not line.endswith(",") for line in totals)
-    assert not any(" left" in line for line in totals[:5]), "no estimate before a tenth of a run"
+    assert not any(" left" in line for line in totals[:5]), "no estimate before a tenth of a run is complete"
     assert "left" in totals[5]
 
 
-def test_bars_keep_the_end_of_labels_and_whole_numbers_in_80_columns(runs: list[Run]) -> None:
+def test_bars_fit_80_columns_without_cutting_labels_or_numbers(runs: list[Run]) -> None:
     output = io.StringIO()
     long = runs[0].model_copy(update={"seed": 123})
     with ProgressDisplay([long], Console(file=output, width=80, force_terminal=True, color_system=None)) as display:
@@ -43,9 +45,9 @@ def test_bars_keep_the_end_of_labels_and_whole_numbers_in_80_columns(runs: list[
         display(Progress(long.name, 48, 64, 4.125, tokens_per_second=12_345.6, seconds_left=754.0))
     (frame,) = [line for line in output.getvalue().splitlines() if "step 48/64" in line][-1:]
     assert long.label in frame and len(frame.rstrip()) <= 80 and "…" not in frame
-    for part in frame.split("  "):
-        assert part.strip() in ("", long.label) or any(
-            word in part for word in ("━", "%", "step", "loss", "left", "tok")
+    for text in frame.split("  "):
+        assert text.strip() in ("", long.label) or any(
+            word in text for word in ("━", "%", "step", "loss", "left", "tok")
         )
 
 
@@ -62,7 +64,7 @@ def test_the_summary_counts_outcomes_and_names_the_lowest_and_highest_loss(runs:
     ]
 
 
-def test_text_is_shortened_in_its_middle_or_by_whole_parts() -> None:
+def test_labels_are_shortened_in_the_middle_and_notes_by_leaving_out_parts() -> None:
     assert shorten_middle("2x64-R16-s3", 11) == "2x64-R16-s3"
     short = shorten_middle("4x256-from-laptop-clean-f0.5-R1024-s12", 20)
     assert len(short) == 20 and short.startswith("4x256") and short.endswith("R1024-s12")

@@ -1,4 +1,4 @@
-"""The local scheduler with real worker processes: skipping, failing, dying, stopping."""
+"""The local scheduler with real worker processes: runs that finish, fail, die or are stopped."""
 
 import multiprocessing
 import os
@@ -41,8 +41,10 @@ def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: Token
     assert {end.outcome for end in again.values()} == {Outcome.ALREADY_DONE}
 
 
-def test_a_run_is_running_as_soon_as_its_process_has_it(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    """In a process that still has to import torch, which takes seconds, the run's lock is held already."""
+def test_a_run_counts_as_running_while_its_process_imports_torch(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """A new process takes seconds to import torch. It already holds the run's lock during this time."""
     directory = RunDirectory(tmp_path / runs[0].name)
     before_training: list[Status] = []
 
@@ -60,7 +62,7 @@ def test_a_run_is_running_as_soon_as_its_process_has_it(runs: list[Run], store: 
     LocalScheduler(store, tmp_path, 1, listen).train(runs[:1])
     watcher.join()
     running = before_training.index(Status.RUNNING)
-    assert before_training.count(Status.RUNNING) > running, "for most of the time before training"
+    assert before_training.count(Status.RUNNING) > running, "the run is running for most of the time before training"
 
 
 @pytest.mark.usefixtures("preloaded_workers")
@@ -78,7 +80,7 @@ def kill_worker() -> None:
 
 
 def kill_once(events: list[Event]) -> Callable[[Event], None]:
-    """A listener that keeps all events and kills the worker at its first evaluation after a step."""
+    """Return a listener that records all events and kills the worker at its first evaluation after step 0."""
 
     def listen(event: Event) -> None:
         first = not any(isinstance(earlier, Progress) and earlier.step > 0 for earlier in events)
@@ -104,10 +106,8 @@ def test_a_killed_process_is_replaced_and_its_run_resumed(runs: list[Run], store
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
-def test_a_run_that_is_stopped_again_and_again_does_not_fail(
-    runs: list[Run], store: TokenStore, tmp_path: Path
-) -> None:
-    """As by a scheduler that preempts the run before every evaluation."""
+def test_a_run_that_is_stopped_repeatedly_does_not_fail(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    """This happens under a job scheduler that preempts the run before every evaluation."""
     run = runs[0].model_copy(update={"evaluation": runs[0].evaluation.model_copy(update={"even_points": 1})})
     events: list[Event] = []
 
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_again_and_again_does_not_fail(
     assert reasons == ["stopped from outside, state saved"] * 3
 
 
-def test_a_worker_group_gets_some_of_the_gpus_that_were_allocated() -> None:
+def test_a_worker_group_sees_a_subset_of_the_allocated_gpus() -> None:
     assert visible_gpus([0, 1], None) == "0,1"
     assert visible_gpus([1], "4,5") == "5"
     assert visible_gpus([0], "GPU-8932f937,GPU-46a3a1f8") == "GPU-8932f937"
@@ -179,13 +179,15 @@ def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # children of background jobs ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # background jobs and their children ignore SIGINT
     )
     while not (rows := directory.rows()) or rows[-1]["step"] == 0:
         assert parent.poll() is None, parent.stdout and parent.stdout.read()
         time.sleep(0.01)
     if how == "ctrl-c":
-        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the parent and to its children
+        os.killpg(parent.pid, signal.SIGINT)  # a terminal sends it to the parent and its children
     else:
         parent.kill()
     parent.wait(60)
@@ -204,7 +206,7 @@ def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store
 def test_bundled_runs_end_like_single_runs_despite_a_kill_and_a_failure(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    """Six runs of two shapes in bundles of three. One diverges; the process is killed at its first evaluation."""
+    """Six runs of two shapes train in bundles of three. One run diverges, and the process is killed at its first evaluation."""
     bad = runs[1].model_copy(update=DIVERGING)
     grid = [runs[0], bad, *runs[2:]]
     events: list[Event] = []
@@ -212,7 +214,9 @@ def test_bundled_runs_end_like_single_runs_despite_a_kill_and_a_failure(
     assert ended[bad.name].outcome is Outcome.FAILED and "is nan" in ended[bad.name].reason
     assert {ended[run.name].outcome for run in grid if run is not bad} == {Outcome.DONE}
     restarted = {event.run for event in events if isinstance(event, Restarted)}
-    assert restarted in ({run.name for run in grid[:3]}, {run.name for run in grid[3:]}), "the whole bundle, no other"
+    assert restarted in ({run.name for run in grid[:3]}, {run.name for run in grid[3:]}), (
+        "exactly the runs of the killed bundle are restarted"
+    )
     sessions = [RunDirectory(tmp_path / "bundles" / run.name).session_rows() for run in grid]
     assert {row["lanes"] for rows in sessions for row in rows} <= {1, 2, 3} and sessions[-1][0]["lanes"] == 3
     alone = scheduler(store, tmp_path / "alone", [], 1).train([run for run in grid if run is not bad])

@@ -1,4 +1,4 @@
-"""The estimate of the time left, for scheduled runs whose true times are known."""
+"""The estimate of the remaining time, for schedules whose true times are given."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ def test_nothing_is_estimated_before_a_run_has_trained_a_tenth_of_its_steps() ->
     assert estimate.seconds() == pytest.approx(90 + 100)
 
 
-def test_the_estimate_is_stable_and_right_for_equal_runs_after_a_slow_start() -> None:
-    """Eight runs of 60 s each on two processes that need 40 s to start: 280 s in all."""
+def test_the_estimate_is_exact_for_equal_runs_after_a_slow_start() -> None:
+    """Eight runs of 60 s each train on two processes that take 40 s to start, which makes 280 s in total."""
     clock, names = Clock(), [f"run{number}" for number in range(8)]
     estimate = TimeLeft(dict.fromkeys(names, 5.0), clock)
     for turn in range(4):
@@ -53,7 +53,7 @@ def test_the_estimate_is_stable_and_right_for_equal_runs_after_a_slow_start() ->
     assert estimate.seconds() == 0
 
 
-def test_work_that_was_done_before_does_not_count_as_fast() -> None:
+def test_steps_from_before_a_resume_do_not_count_towards_the_speed() -> None:
     clock = Clock()
     estimate = TimeLeft({"a": 1.0, "b": 1.0}, clock)
     estimate.started(("a",), new_process=True)

@@ -15,7 +15,7 @@ VOCABULARY = 50
 
 
 def one_at_a_time(model: Decoder, sequences: torch.Tensor, layer: int, head: int) -> torch.Tensor:
-    """The definition, written plainly: patterns from a first pass, one head's output zero in a second."""
+    """The definition of ablation: a first pass records the patterns, and a second pass sets one head's output to zero."""
     frozen: dict[int, torch.Tensor] = {}
 
     def first(at: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -62,13 +62,13 @@ def test_ablating_a_built_induction_head_destroys_copying() -> None:
     intact, ablated = ablated_losses(induction_circuit(), sequences, torch.arange(26, 100))
     assert intact.max() < 1e-3
     assert ablated[0, 1, 0].mean() > 3.4, "ln 32: no better than guessing"
-    # The previous-token head only affects a later pattern, and patterns are preserved.
+    # The previous-token head only affects the pattern of a later layer, and patterns stay fixed.
     assert ablated[0, :, 1].max() < 1e-3 and ablated[0, 0, 0].max() < 1e-3
 
 
 @pytest.fixture(scope="module")
 def table() -> HeadTable:
-    """The hand-built circuit, with copied random tokens as paragraphs: 2 of 25 tokens, then their shuffles."""
+    """The table of the hand-built circuit, for two paragraphs of 25 random tokens each."""
     generator = torch.Generator().manual_seed(1)
     probe = random_copies(generator)
     paragraphs = probe.sequences[:2]
@@ -79,18 +79,18 @@ def table() -> HeadTable:
         for row in paragraphs[:, 1 : 1 + LENGTH]
     ]
     copying = CopyingProbe(torch.cat([paragraphs, torch.stack(shuffles)]), 4, LENGTH)
-    # Test text that repeats 30 random tokens: only in-context learning can predict it.
+    # Test text that repeats 30 random tokens, which only in-context learning can predict.
     test = torch.nn.functional.pad(
         torch.stack([1 + torch.randperm(31, generator=generator)[:30].repeat(5)[:128] for _ in range(4)]), (1, 0)
     )
     return head_table(induction_circuit(), probe(induction_circuit()), copying, test)
 
 
-def test_the_table_gives_the_cost_of_ablating_each_head_of_the_circuit(table: HeadTable) -> None:
+def test_ablating_the_induction_head_is_costly_and_ablating_other_heads_is_not(table: HeadTable) -> None:
     induction, others = (1, 0), [(0, 0), (0, 1), (1, 1)]
-    loss, gain = (table.columns[f"ablation_copying_{what}"] for what in ("loss", "gain"))
-    # Ablation costs ln 32 on every token of the later copies except the first of copy 2, which is wrong with and without the
-    # head. On copy 1 the head is wrong too, so ablating it helps.
+    loss, gain = (table.columns[f"ablation_copying_{quantity}"] for quantity in ("loss", "gain"))
+    # Ablation costs ln 32 on every token of the later copies, except on the first token of copy 2, which the circuit cannot predict.
+    # On copy 1, the head predicts wrong tokens, so ablating it lowers the loss.
     assert 3.2 < loss[induction] < 3.5 and gain[induction] > loss[induction] + 5
     assert all(abs(loss[head]) < 0.1 and abs(gain[head]) < 0.1 for head in others)
     score = table.columns["ablation_in_context_score"]
@@ -101,7 +101,7 @@ def test_the_table_gives_the_cost_of_ablating_each_head_of_the_circuit(table: He
     assert 0 < table.columns["ablation_copying_gain_ci"][induction] < gain[induction]
 
 
-def test_metrics_hold_the_best_heads_numbers(table: HeadTable) -> None:
+def test_metrics_contain_the_numbers_of_the_best_head(table: HeadTable) -> None:
     row, columns = table.best_heads(), table.columns
     assert (
         row["prefix_matching"] == columns["prefix_matching"][1, 0]
@@ -116,7 +116,7 @@ def test_metrics_hold_the_best_heads_numbers(table: HeadTable) -> None:
 
 
 def test_attribution_is_the_heads_direct_contribution_to_the_logit() -> None:
-    """In the hand-built circuit only the induction head writes where the unembedding reads, so its path is the whole logit."""
+    """In the hand-built circuit, only the induction head writes along the unembedding, so its direct path is the entire logit."""
     model, probe = induction_circuit(), random_copies(torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(probe.sequences[None, :, :-1])[0]
@@ -143,7 +143,7 @@ def test_the_table_uses_the_same_copies_and_windows_as_the_losses() -> None:
     columns = head_table(decoder, probe(decoder), copying, test).columns
 
     def change(sequences: torch.Tensor) -> torch.Tensor:
-        """[layers, heads, sequences, time]"""
+        """Rise in loss from ablating each head, [layers, heads, sequences, time]."""
         intact, ablated = ablated_losses(decoder, sequences, torch.arange(sequences.shape[1] - 1))
         return (ablated - intact[:, None, None])[0].double()
 

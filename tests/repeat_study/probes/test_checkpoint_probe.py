@@ -1,4 +1,4 @@
-"""Probing a run's checkpoint after training."""
+"""Probes on the checkpoint of a run after training."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def copy_of_run(trained: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 @pytest.mark.parametrize("step", [None, 8])
-def test_a_checkpoint_gives_the_numbers_of_its_evaluation(
+def test_probing_a_checkpoint_reproduces_its_evaluation(
     step: int | None, trained: RunDirectory, data_dir: Path
 ) -> None:
     probed = probe(load_trained(trained.path, data_dir, step))
@@ -55,11 +55,11 @@ def test_every_number_is_printed_and_written(trained: RunDirectory, data_dir: Pa
     console = Console(width=300, record=True)
     for table in tables_of(probed):
         console.print(table)
-    shown = console.export_text()
-    assert "4 copies of 1 paragraphs, 8 tokens each; the paper's 11 copies do not fit a context of 32" in shown
-    assert "L0H0" in shown and "L1H0" in shown and "prefix matching" in shown
-    assert "heads: 4 copies of 8 random tokens" in shown
-    assert "± " not in shown.split("Attention heads: value")[1].partition("\n")[2], "no sign without an interval"
+    output = console.export_text()
+    assert "4 copies of 1 paragraphs, 8 tokens each; the paper's 11 copies do not fit a context of 32" in output
+    assert "L0H0" in output and "L1H0" in output and "prefix matching" in output
+    assert "heads: 4 copies of 8 random tokens" in output
+    assert "± " not in output.split("Attention heads: value")[1].partition("\n")[2], "no sign without an interval"
     record = json.loads(json.dumps(probed.record(), allow_nan=False))
     assert record["copies_and_tokens"] == {"copying": [4, 8], "heads": [4, 8]}
     assert record["heads"]["ablation_copying_gain_ci"] == [None, None]
@@ -103,7 +103,7 @@ def test_a_missing_store_is_named(copy_of_run: RunDirectory, store: TokenStore, 
         load_trained(copy_of_run.path, tmp_path)
 
 
-def test_a_context_too_short_for_the_probe_is_one_line(
+def test_a_context_too_short_for_the_heads_probe_is_refused(
     runs: list[Run], store: TokenStore, data_dir: Path, tmp_path: Path
 ) -> None:
     run = runs[0].model_copy(update={"context": 7, "tokens": 7 * 8 * 64})

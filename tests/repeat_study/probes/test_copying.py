@@ -21,7 +21,7 @@ class LogitModel(Decoder):
 
 
 class Copier(LogitModel):
-    """Predicts the token that followed the last occurrence of this one; uniform if there is none."""
+    """Predicts that each token equals the one `period` tokens before it; the prediction is uniform in the first period."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(*tokens_lbt.shape, self.vocabulary)
@@ -65,11 +65,11 @@ def test_a_copier_scores_zero_loss_on_copies_and_not_on_the_null(store: TokenSto
     assert numbers["copying_loss_per_copy"][0] == pytest.approx(math.log(320), abs=1e-3)
     assert len(numbers["copying_loss_per_copy"]) == probe.copies
     assert numbers["copying_gain"] == pytest.approx(math.log(320), abs=1e-2)
-    assert numbers["copying_gain_null"] < 0, "copying an order that does not come back costs"
+    assert numbers["copying_gain_null"] < 0, "copying from shuffled copies raises the loss"
 
 
 class Cache(LogitModel):
-    """Predicts tokens in proportion to their counts so far: it gains from repetition without copying."""
+    """Predicts tokens in proportion to their counts so far, and so gains from repetition without copying."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
         seen = torch.nn.functional.one_hot(tokens_lbt, self.vocabulary).cumsum(dim=2)
@@ -91,14 +91,14 @@ def test_an_untrained_model_gains_nothing(store: TokenStore) -> None:
     assert abs(numbers["copying_gain"]) < 0.02 and abs(numbers["copying_gain_null"]) < 0.02
 
 
-def test_intervals_are_over_paragraphs(store: TokenStore) -> None:
+def test_intervals_are_computed_over_paragraphs(store: TokenStore) -> None:
     losses = copying_probe(store.tokenizer(), store.end_of_text, 64)(Decoder(shape_of("1x16"), 320, 64, [0]))
     later = losses.copied[:, 1:].double().mean(dim=(1, 2))
     half = student_t.ppf(0.975, 5) * later.std() / 6**0.5
     assert losses.row("x")["x_loss_ci"] == pytest.approx(float(half))
 
 
-def test_a_tokenizer_that_cannot_encode_the_paragraph_copies_its_own_text() -> None:
+def test_fallback_sequences_are_copied_if_the_tokenizer_cannot_encode_the_paragraphs() -> None:
     tokenizer = word_tokenizer(["a", "b", "c"])
     fallback = torch.tensor([[1, 2, 3, 2, 1, 3, 3], [3, 3, 1, 2, 1, 1, 2]])
     probe = copying_probe(tokenizer, 0, 16, None, fallback)
@@ -108,7 +108,7 @@ def test_a_tokenizer_that_cannot_encode_the_paragraph_copies_its_own_text() -> N
 def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
     text = "\nThe first paragraph,\n    of two lines.\n \n\nAnd the second one, which is longer than the first.\r\n"
     assert paragraphs_of(text)[0] == "The first paragraph,\n    of two lines.", (
-        "line breaks and indentation are its own"
+        "line breaks and indentation belong to the paragraph"
     )
     probe = copying_probe(store.tokenizer(), store.end_of_text, 1024, text)
     assert probe.copied.shape == (2, 1 + 11 * probe.length)
@@ -131,7 +131,7 @@ def test_unusable_copying_text_is_refused(words: list[str] | None, text: str, me
         copying_probe(tokenizer, 0, 64, text)
 
 
-def test_token_texts_join_to_the_text(store: TokenStore) -> None:
+def test_token_texts_join_to_the_original_text(store: TokenStore) -> None:
     tokenizer = store.tokenizer()
     ids = tokenizer.encode("def café(x):\n    return x", add_special_tokens=False).ids
     assert "".join(token_texts(tokenizer, ids)).startswith("def caf") and "".join(token_texts(tokenizer, ids)).endswith(

@@ -1,4 +1,4 @@
-"""What each evaluation set holds, and when the seen sequences have been seen."""
+"""The contents of the evaluation sets, and the step from which the seen sequences are evaluated."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_pool_and_seen_sets_come_from_the_pool_and_the_unique_stream(runs: list[
             assert {tuple(row) for row in sets.texts.pool.tolist()} <= pool
         else:
             assert len(sets.texts.pool) == 8 and not {tuple(row) for row in sets.texts.pool.tolist()} & unique, (
-                "the null is never trained on"
+                "a clean run never trains on its pool sequences"
             )
 
 
@@ -91,7 +91,7 @@ def test_mean_loss_is_the_mean_over_all_tokens_for_any_chunk_size(runs: list[Run
     assert mean(none_bt) is None and not per_sequence(none_bt)
 
 
-def test_an_evaluation_holds_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
+def test_an_evaluation_contains_every_head_and_every_token_of_a_paragraph(runs: list[Run], store: TokenStore) -> None:
     run = next(run for run in runs if run.model == "2x16")
     evaluate = evaluator(run, store)
     evaluation = evaluate(Decoder(run.shape, store.vocabulary, 32, [0]), 0)
@@ -129,20 +129,20 @@ PER_COPY_OR_POSITION = {
 }  # lists, not metrics
 
 
-def test_the_list_of_metrics_holds_every_number_of_an_evaluation(runs: list[Run], store: TokenStore) -> None:
-    further = (FurtherTest(name="other", fingerprint=store.fingerprint),)
-    run = runs[1].model_copy(update={"further_tests": further})
+def test_the_list_of_metrics_contains_every_number_of_an_evaluation(runs: list[Run], store: TokenStore) -> None:
+    extra_tests = (FurtherTest(name="other", fingerprint=store.fingerprint),)
+    run = runs[1].model_copy(update={"further_tests": extra_tests})
     evaluation = evaluator(run, store, parent=runs[2])(Decoder(run.shape, store.vocabulary, 32, [0]), 64)
     metrics = [*(metric for metric in METRICS if metric.probe), further_test_loss("other")]
     expected = {key for m in metrics for key in (m.key, m.interval_key, m.null_key) if key}
-    null_intervals = {f"{m.null_key}_ci" for m in metrics if m.null_key}  # which not every null has
+    null_intervals = {f"{m.null_key}_ci" for m in metrics if m.null_key}  # not every null has one
     assert evaluation.row.keys() - null_intervals == expected | PER_COPY_OR_POSITION
     columns = {c for m in metrics for c in (m.column, m.interval_column, m.null_column) if c}
     columns |= {f"{m.null_column}_ci" for m in metrics if m.null_column}
     assert evaluation.tables["heads"].keys() == columns | {"layer", "head"}
 
 
-def test_the_list_of_metrics_knows_what_every_probe_costs(runs: list[Run], store: TokenStore) -> None:
+def test_the_list_of_metrics_contains_the_cost_of_every_probe(runs: list[Run], store: TokenStore) -> None:
     inputs = evaluator(runs[1], store)
     costs = {name: [metric.cost for metric in METRICS if metric.cost and metric.probe == name] for name in PROBES}
     assert inputs.heads and len(inputs.copying.copied) >= ABLATED_SEQUENCES
@@ -152,4 +152,4 @@ def test_the_list_of_metrics_knows_what_every_probe_costs(runs: list[Run], store
         Cost(sequences_per_head=2 * ABLATED_SEQUENCES),  # paragraphs and their shuffles
         Cost(sequences_per_head=ABLATED_SEQUENCES),  # test sequences
     ]
-    assert costs["text_losses"] == costs["parent_losses"] == [], "these depend on the run's spec"
+    assert costs["text_losses"] == costs["parent_losses"] == [], "the costs of these depend on the run's spec"

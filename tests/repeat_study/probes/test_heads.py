@@ -42,7 +42,7 @@ def test_copies_consist_of_tokens_of_medium_frequency(store: TokenStore) -> None
     assert probe and probe.sequences.shape == (SEQUENCES + NULL_SEQUENCES, 1 + 25 * COPIES) and probe.length == 25
     copied, fresh = probe.sequences[:, 1:].view(-1, COPIES, 25).split([SEQUENCES, NULL_SEQUENCES])
     assert (copied == copied[:, :1]).all()
-    assert all(len(set(copy.tolist())) == 25 for copy in copied.flatten(0, 1)), "no replacement"
+    assert all(len(set(copy.tolist())) == 25 for copy in copied.flatten(0, 1)), "sampled without replacement"
     places = [sorted(fresh[:, copy].flatten().tolist()) for copy in range(COPIES)]
     assert all(place == places[0] for place in places), "every copy of the null has the same tokens"
     counts = np.bincount(store.train, minlength=store.vocabulary)
@@ -52,7 +52,7 @@ def test_copies_consist_of_tokens_of_medium_frequency(store: TokenStore) -> None
 
 
 def test_no_token_occurs_twice_in_the_null_if_the_vocabulary_is_large_enough(store: TokenStore) -> None:
-    probe = head_probe(store, 64)  # 4 of 16 tokens
+    probe = head_probe(store, 64)  # 4 copies of 16 tokens
     assert probe
     assert all(len(set(sequence.tolist())) == 65 for sequence in probe.sequences[SEQUENCES:])
     assert len(probe.sequences) == SEQUENCES + NULL_SEQUENCES
@@ -69,7 +69,7 @@ def test_the_target_follows_every_earlier_occurrence(store: TokenStore) -> None:
     probe = head_probe(store, 32)
     assert probe
     sequence, target = probe.sequences[0].tolist(), probe.target()
-    assert len(target) == len(sequence) - 1, "the last token is not a query"
+    assert len(target) == len(sequence) - 1, "the last token of a sequence is not a query"
     for query in range(len(target)):
         for key in range(len(target)):
             follows = 0 < key <= query and sequence[key - 1] == sequence[query]
@@ -79,7 +79,7 @@ def test_the_target_follows_every_earlier_occurrence(store: TokenStore) -> None:
 def test_only_the_hand_built_induction_head_is_found(built: HeadScores) -> None:
     matching = built.prefix_matching[0].mean(dim=-1)
     assert matching[1, 0] > 0.95 and matching.flatten()[[0, 1, 3]].max() < 0.05
-    assert built.prefix_matching_null[0].mean(dim=-1).max() < 0.05, "nothing to match"
+    assert built.prefix_matching_null[0].mean(dim=-1).max() < 0.05, "the null has nothing to match"
     copying = built.copying[0].mean(dim=-1)
     assert copying[1, 0] > 0.95 and copying.flatten()[[0, 1, 3]].max() < 0 and built.copying_null.max() < 0
     assert built.ov_copying[0, 1, 0] > 0.95 and built.ov_copying[0].flatten()[[0, 1, 3]].max() < 0.1
@@ -96,14 +96,14 @@ def test_only_the_hand_built_previous_token_head_is_found(built: HeadScores) -> 
 
 def test_the_hand_built_circuit_copies_random_tokens(built: HeadScores) -> None:
     row = built.random_copying().row("random_copying")
-    # One token in 25 is unpredictable: the first of the second copy, because it follows the last of the first copy.
+    # The first token of the second copy is unpredictable, because nothing has followed the last token of the first copy before.
     assert row["random_copying_loss"] < 0.15 and row["random_copying_gain"] > 9
     assert row["random_copying_loss_per_copy"][2] < 1e-3
     assert row["random_copying_gain_null"] < 0 and row["random_copying_gain_null_ci"] > 0
 
 
 class DistanceHead(Decoder):
-    """Attends a fixed distance back, whatever token is there."""
+    """Attends a fixed distance back, regardless of the token there."""
 
     def residual(self, tokens_lbt, mix=None):  # type: ignore[no-untyped-def]
         time, sequences = tokens_lbt.shape[-1], tokens_lbt.shape[1]
@@ -125,7 +125,7 @@ def test_an_untrained_model_scores_the_same_as_the_null(model: str) -> None:
     target = random_copies(generator()).target()
     uniform = (target.sum(dim=1) / torch.arange(1, len(target) + 1))[target.any(dim=1)].mean()
     assert scores.prefix_matching.shape == (2, 2, 2, SEQUENCES)
-    # With normalized queries and keys, even untrained attention is slightly uneven, differently on every sequence.
+    # With normalized queries and keys, even untrained attention is slightly uneven, and differently for every sequence.
     of_heads = scores.prefix_matching.mean(dim=-1), scores.prefix_matching_null.mean(dim=-1)
     assert all(torch.allclose(scores_yh, uniform, atol=5e-3) for scores_yh in of_heads)
     before = scores.previous_token.mean(dim=-1) - scores.previous_token_null.mean(dim=-1)
@@ -163,14 +163,14 @@ def test_attention_only_logits_are_the_sum_of_their_paths(model: str) -> None:
 
 
 @torch.no_grad()
-def test_the_small_circuit_has_the_eigenvalues_of_the_circuit_over_the_vocabulary() -> None:
+def test_the_reduced_ov_circuit_has_the_eigenvalues_of_the_full_circuit() -> None:
     decoder = Decoder(shape_of("2x32"), 40, 16, [3])
     for name, parameter in decoder.named_parameters():
         if name.endswith("gain"):
             parameter.normal_(1.0, 0.5, generator=generator())
     for block in decoder.blocks:
         small = ov_circuit(decoder, block)[0]
-        normalized = torch.nn.functional.layer_norm(decoder.embedding[0], (32,), eps=1e12) * 1e6  # its scale left out
+        normalized = torch.nn.functional.layer_norm(decoder.embedding[0], (32,), eps=1e12) * 1e6  # without its scale
         values = normalized * block.attention_norm.gain[0]
         for head in range(decoder.shape.heads):
             inside = slice(16 * head, 16 * head + 16)
@@ -188,14 +188,14 @@ def test_patterns_match_the_fused_kernel() -> None:
 
 
 @pytest.mark.parametrize("model", ["2x32", "2x32-attn", "2x32-qwen"])
-def test_looking_changes_no_loss(model: str) -> None:
+def test_recording_attention_does_not_change_losses(model: str) -> None:
     decoder, probe = Decoder(shape_of(model), TOKENS, 128, [0]), random_copies(generator())
     losses = decoder.token_losses(probe.sequences[None])[0]
     assert torch.allclose(probe(decoder).random_losses[0].flatten(1), losses, atol=1e-5)
 
 
-def test_lanes_do_not_meet() -> None:
-    """Each lane of a bundle scores as the same model alone."""
+def test_lanes_are_scored_independently() -> None:
+    """Each lane of a bundle has the same scores as the same model alone."""
     both = scores_of(Decoder(shape_of("2x32"), TOKENS, 128, [4, 5]))
     alone = scores_of(Decoder(shape_of("2x32"), TOKENS, 128, [5]))
     for name in ("prefix_matching", "copying", "attribution", "ov_copying", "random_losses"):
@@ -203,7 +203,7 @@ def test_lanes_do_not_meet() -> None:
     assert not torch.allclose(both.copying[0], both.copying[1])
 
 
-def test_one_pass_serves_every_head() -> None:
+def test_all_heads_are_scored_in_one_forward_pass() -> None:
     """The number of forward passes does not grow with the number of heads."""
     for model in ("2x32", "2x128"):
         decoder, passes = Decoder(shape_of(model), TOKENS, 128, [0]), []

@@ -1,4 +1,4 @@
-"""Runs trained in lockstep end bit for bit like the same runs trained alone (on a CPU), also after kills, stops and failures."""
+"""On a CPU, runs trained in lockstep have bit for bit the same results as alone, even after kills, stops and failures."""
 
 import multiprocessing
 import os
@@ -68,7 +68,7 @@ def run_in_process(work: Callable[[], object]) -> int | None:
 def test_lanes_end_like_the_same_runs_alone(
     style: str, lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """Losses, scores of every head and optimizer state; with clipping active, and with one optimizer recipe or several."""
+    """Compare losses, head scores and optimizer state, with active clipping and with one or several optimizer recipes."""
     runs = [run.model_copy(update={"model": style}) for run in lanes]
     if style == "1x16-attn":
         recipe = {
@@ -100,10 +100,10 @@ def test_kept_weights_belong_to_each_run(lanes: list[Run], alone: Path, store: T
         kept = sorted((alone / run.name / "checkpoints").glob("step-*.pt"))
         assert len(kept) > 1
         for path in kept:
-            found = torch.load(tmp_path / run.name / "checkpoints" / path.name, weights_only=True)
-            wanted = torch.load(path, weights_only=True)
-            assert (found["run"], found["step"]) == (wanted["run"], wanted["step"])
-            assert all(torch.equal(found["model"][name], value) for name, value in wanted["model"].items())
+            actual = torch.load(tmp_path / run.name / "checkpoints" / path.name, weights_only=True)
+            expected = torch.load(path, weights_only=True)
+            assert (actual["run"], actual["step"]) == (expected["run"], expected["step"])
+            assert all(torch.equal(actual["model"][name], value) for name, value in expected["model"].items())
             assert path.stat().st_size * 1.1 > (tmp_path / run.name / "checkpoints" / path.name).stat().st_size
 
 
@@ -124,14 +124,18 @@ def test_a_lane_that_diverges_is_marked_failed_and_the_others_are_unaffected(
             "the diverged lane leaves the bundle at the next evaluation"
         )
     both = train_bundle([ruined.model_copy(update={"seed": seed}) for seed in (5, 6)], store, tmp_path)
-    assert all(isinstance(ending, Diverged) for ending in both.values()), "if no lane is left, every run is reported"
+    assert all(isinstance(ending, Diverged) for ending in both.values()), (
+        "every run is reported even if no lane is left"
+    )
 
 
 def test_killed_runs_resume_in_other_bundles_and_alone(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """The kill comes after the first lane's record and before the others', so that lanes are at different steps. Two of them then
-    resume together, and finally all of them with a run that was never started."""
+    """Three lanes are killed when only some of them have recorded an evaluation, so that they end at different steps.
+
+    Two of the runs then resume together. Finally, all of them train in a bundle with a run that was never started.
+    """
     first, second, third, fourth = lanes
     code = run_in_process(lambda: train_bundle([first, second, third], store, tmp_path, kill_at({second.name: 24})))
     assert code == -signal.SIGKILL
@@ -152,7 +156,7 @@ def test_killed_runs_resume_in_other_bundles_and_alone(
 def test_lanes_of_one_recipe_resume_in_a_bundle_with_another_recipe_and_back(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """The optimizer holds them in one tensor, then in one tensor each, then in one again."""
+    """The optimizer first updates all lanes as one tensor, then each lane as its own tensor, then all as one tensor again."""
     first, second = lanes[0], lanes[0].model_copy(update={"seed": 4})
     train(second, store, alone)
     code = run_in_process(lambda: train_bundle([first, second], store, tmp_path, kill_at({second.name: 24})))
@@ -181,7 +185,7 @@ def test_a_bundle_asked_to_stop_saves_every_run(
         assert_same_result(tmp_path / run.name, alone / run.name)
 
 
-def test_a_stop_also_stops_lanes_that_wait_at_a_later_step(
+def test_a_stop_applies_to_lanes_that_wait_at_a_later_step(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
     shutil.copytree(alone / lanes[0].name, tmp_path / lanes[0].name)
@@ -194,10 +198,10 @@ def test_a_stop_also_stops_lanes_that_wait_at_a_later_step(
     assert steps == [31, 5, 5]
 
 
-def test_an_unusable_directory_stops_its_own_run_only(
+def test_an_unusable_directory_stops_only_its_own_run(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """A damaged checkpoint, records that end before the checkpoint, and the spec of another run."""
+    """The three unusable runs have a damaged checkpoint, records that end before the checkpoint, and another run's spec."""
     calls = iter(range(10_000))
     train_bundle(lanes, store, tmp_path, should_stop=lambda: next(calls) == 18)
     damaged, short, swapped, intact = (RunDirectory(tmp_path / run.name) for run in lanes)
@@ -224,10 +228,11 @@ def test_lanes_of_misaligned_tensors_end_close_to_the_same_runs_alone(
     train_bundle(runs, store, tmp_path / "together")
     for run in runs:
         train(run, store, tmp_path / "alone")
-        found, wanted = (RunDirectory(tmp_path / where / run.name).rows() for where in ("together", "alone"))
-        losses = [[row["test_loss"], row["pool_loss"], row["copying_loss"]] for row in found]
-        expected = [[row["test_loss"], row["pool_loss"], row["copying_loss"]] for row in wanted]
-        assert np.array(losses) == pytest.approx(np.array(expected), abs=1e-6)
+        actual, expected = (
+            np.array([[row["test_loss"], row["pool_loss"], row["copying_loss"]] for row in RunDirectory(path).rows()])
+            for path in (tmp_path / "together" / run.name, tmp_path / "alone" / run.name)
+        )
+        assert actual == pytest.approx(expected, abs=1e-6)
 
 
 def test_bundles_are_split_until_every_worker_has_one(lanes: list[Run]) -> None:
@@ -236,7 +241,7 @@ def test_bundles_are_split_until_every_worker_has_one(lanes: list[Run]) -> None:
     assert [len(bundle) for bundle in pack_bundles(lanes, Resources(lanes=8), 320, gpu=False, workers=9)] == [1] * 4
 
 
-def test_bundles_hold_runs_of_one_key_in_order_up_to_the_number_of_lanes(lanes: list[Run]) -> None:
+def test_bundles_contain_runs_of_one_key_in_order_up_to_the_number_of_lanes(lanes: list[Run]) -> None:
     larger = [run.model_copy(update={"model": "2x32"}) for run in lanes]
     longer = lanes[0].model_copy(update={"tokens": 2 * lanes[0].tokens})
     packed = pack_bundles([*lanes, *larger, longer], Resources(lanes=3), 320, gpu=False)
@@ -258,12 +263,12 @@ def test_bundles_hold_runs_of_one_key_in_order_up_to_the_number_of_lanes(lanes: 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_lanes_on_a_gpu_end_close_to_the_same_runs_alone(lanes: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    """In float32, since batched kernels may only sum in another order."""
+    """This test uses float32, where batched kernels differ only in the order of their sums."""
     resources = Resources(accelerator=Accelerator.CUDA, precision=Precision.FLOAT32)
     together = train_bundle(lanes, store, tmp_path / "together", resources=resources)
     assert set(together.values()) == {Outcome.DONE}
     for run in lanes:
         assert train(run, store, tmp_path / "alone", resources=resources) is Outcome.DONE
-        found, wanted = (RunDirectory(tmp_path / where / run.name).rows() for where in ("together", "alone"))
-        for row, alone_row in zip(found, wanted, strict=True):
-            assert row["test_loss"] == pytest.approx(alone_row["test_loss"], abs=1e-3), row["step"]
+        actual, expected = (RunDirectory(tmp_path / where / run.name).rows() for where in ("together", "alone"))
+        for row, expected_row in zip(actual, expected, strict=True):
+            assert row["test_loss"] == pytest.approx(expected_row["test_loss"], abs=1e-3), row["step"]

@@ -1,4 +1,4 @@
-"""Damage to what a run has written: every flipped bit, altered record and forged file gives one line."""
+"""Damaged run directories: every flipped bit, altered record and forged file causes a one-line error."""
 
 import json
 import os
@@ -35,13 +35,13 @@ def interrupted(run: Run, store: TokenStore, folder: Path, after: int = 39) -> R
 
 @pytest.fixture(scope="module")
 def stopped(study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:  # type: ignore[no-untyped-def]
-    """A run that was stopped half-way, with all weights kept."""
+    """A run that was stopped halfway, with the weights of all evaluations kept."""
     return interrupted(study.runs(store.fingerprint)[1], store, tmp_path_factory.mktemp("stopped"))
 
 
 @pytest.fixture
 def damaged(stopped: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A copy of it to damage."""
+    """A copy of the stopped run, to be damaged."""
     return RunDirectory(Path(shutil.copytree(stopped.path, tmp_path / stopped.path.name)))
 
 
@@ -51,7 +51,7 @@ def flip_bit(path: Path, position: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_detected(
     damaged: RunDirectory, runs: list[Run], store: TokenStore
 ) -> None:
     intact = damaged.checkpoint.read_bytes()
@@ -64,7 +64,7 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(
         assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused_at_resume_and_by_probe(
+def test_a_damaged_checkpoint_cannot_be_resumed_or_probed(
     damaged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
 ) -> None:
     flip_bit(damaged.checkpoint, damaged.checkpoint.stat().st_size // 2)
@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_is_refused_at_resume_and_by_probe(
     message = r"last.ckpt: damaged \(it does not match its checksum\)"
     with pytest.raises(InputError, match=f"{message}; delete it to train the run from the beginning"):
         train(runs[1], store, damaged.path.parent)
-    assert damaged.metrics.read_bytes() == rows, "nothing is changed"
+    assert damaged.metrics.read_bytes() == rows, "the records are unchanged"
     with pytest.raises(InputError, match=message):
         load_trained(damaged.path, data_dir)
     kept = damaged.weights_at(8)
@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_refused_at_resume_and_by_probe(
 def test_checkpoints_without_a_checksum_are_accepted_and_their_records_checked(
     damaged: RunDirectory, runs: list[Run], store: TokenStore
 ) -> None:
-    """As earlier versions wrote them: torch's zip file, whose CRC-32 torch does not look at."""
+    """Earlier versions wrote only torch's zip file, and torch does not check its CRC-32."""
     sealed = damaged.checkpoint.read_bytes()
     assert sealed[-COMMENT_BYTES:].startswith(LABEL)
     torch.save(torch.load(damaged.checkpoint, weights_only=True), damaged.checkpoint)
@@ -97,10 +97,10 @@ def test_checkpoints_without_a_checksum_are_accepted_and_their_records_checked(
     damaged.checkpoint.write_bytes(without)
     assert train(runs[1], store, damaged.path.parent) is Outcome.DONE
     check_checksum(damaged.checkpoint)
-    assert damaged.checkpoint.read_bytes()[-COMMENT_BYTES:].startswith(LABEL), "the next checkpoint has one"
+    assert damaged.checkpoint.read_bytes()[-COMMENT_BYTES:].startswith(LABEL), "the next checkpoint has a checksum"
 
 
-def test_a_damaged_checkpoint_stops_its_own_lane_only(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_stops_only_its_own_lane(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bundle = [run for run in runs if run.model == "1x16"]
     steps_left = iter(range(20))
     train_bundle(bundle, store, tmp_path, should_stop=lambda: next(steps_left, None) is None)
@@ -121,7 +121,7 @@ def finished(study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def done(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A copy of a finished run to damage."""
+    """A copy of a finished run, to be damaged."""
     return RunDirectory(Path(shutil.copytree(finished.path, tmp_path / finished.path.name)))
 
 
@@ -142,7 +142,7 @@ def test_an_empty_or_made_up_done_json_is_not_done(
     damaged.done.write_text(content)
     folder = damaged.path.parent
     assert damaged.status() is Status.INTERRUPTED and not final_test_losses(folder, runs)
-    assert train(runs[1], store, folder) is Outcome.DONE, "it is trained to its end"
+    assert train(runs[1], store, folder) is Outcome.DONE, "the run is trained to its end"
     assert damaged.status() is Status.DONE
     assert damaged.metrics.read_bytes() == finished.metrics.read_bytes()
 
@@ -182,7 +182,7 @@ def test_an_edited_done_json_is_not_done(done: RunDirectory, runs: list[Run]) ->
 
 
 def test_a_done_run_of_an_earlier_version_or_a_copied_one_is_done(done: RunDirectory) -> None:
-    """Without stamps, or with those of the original, the checksums decide."""
+    """If stamps are missing or no longer match, the checksums are compared."""
     for path in (done.metrics, done.heads):
         os.utime(path, ns=(1, 1))
     assert done.status() is Status.DONE
@@ -230,12 +230,12 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
     assert directory.status() is Status.FAILED and f"{name}: removed while" in directory.failure()
     assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
     if name.endswith("_sequences.parquet"):
-        return  # runs of older versions have none, so such a run continues without
+        return  # runs of older versions lack this table and continue without it
     with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to the checkpoint at step \d+; delete"):
         train(run, store, tmp_path)
 
 
-def test_an_altered_record_ends_its_own_lane_only(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_an_altered_record_fails_only_its_own_lane(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bundle = [run for run in runs if run.model == "1x16"]
     path = RunDirectory(tmp_path / bundle[1].name).metrics
 
@@ -249,7 +249,9 @@ def test_an_altered_record_ends_its_own_lane_only(runs: list[Run], store: TokenS
     assert RunDirectory(tmp_path / bundle[1].name).status() is Status.FAILED
 
 
-def test_a_record_that_is_only_touched_is_right(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_record_with_only_a_new_modification_time_is_accepted(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
     directory = RunDirectory(tmp_path / runs[0].name)
     assert train(runs[0], store, tmp_path, alter_at(32, lambda: os.utime(directory.heads))) is Outcome.DONE
 
@@ -278,27 +280,29 @@ def test_a_store_altered_while_runs_train_fails_them_before_anything_is_written(
     assert directory.metrics.read_bytes() == finished.metrics.read_bytes()
 
 
-def test_a_store_that_is_only_touched_is_right(own_store: TokenStore, runs: list[Run], tmp_path: Path) -> None:
+def test_a_store_with_only_a_new_modification_time_is_accepted(
+    own_store: TokenStore, runs: list[Run], tmp_path: Path
+) -> None:
     tokens = own_store.folder / "train.tokens"
     assert train(runs[0], own_store, tmp_path / "runs", alter_at(32, lambda: os.utime(tokens))) is Outcome.DONE
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
+    """A folder on a file system of 1 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
+        pytest.skip("needs permission to mount a file system")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize("left", [0, 40_000, 150_000])
-def test_a_full_disk_is_the_reason_shown_and_leaves_a_run_that_resumes(
+def test_a_full_disk_is_reported_and_the_run_can_resume(
     left: int, runs: list[Run], store: TokenStore, small_disk: Path, finished: RunDirectory
 ) -> None:
-    """Full at the next table, in the middle of a checkpoint, or in a later one."""
+    """The disk becomes full at the next table, in the middle of a checkpoint, or in a later checkpoint."""
     run, directory = runs[1], RunDirectory(small_disk / runs[1].name)
     filler = small_disk / "filler"
 
@@ -308,7 +312,7 @@ def test_a_full_disk_is_the_reason_shown_and_leaves_a_run_that_resumes(
 
     with pytest.raises(InputError, match=r"(parquet|jsonl|last.ckpt): cannot be written: No space left on device"):
         train(run, store, small_disk, fill)
-    assert not list(directory.path.rglob("*.tmp")), "no scratch file is left"
+    assert not list(directory.path.rglob("*.tmp")), "no temporary file remains"
     filler.unlink()
     assert train(run, store, small_disk) is Outcome.DONE
     assert directory.metrics.read_bytes() == finished.metrics.read_bytes()
@@ -319,7 +323,7 @@ def test_a_full_disk_is_the_reason_shown_and_leaves_a_run_that_resumes(
     ["spec.json", "done.json", "failed.json", "metrics.jsonl", "timing.jsonl", "sessions.jsonl", "heads.parquet",
      "checkpoints/last.ckpt", "checkpoints/last.tmp", "checkpoints/step-000000008.pt", "events.out.tfevents.1"],
 )  # fmt: skip
-def test_a_folder_in_the_place_of_a_file_is_named(
+def test_a_folder_instead_of_a_file_is_named(
     name: str, damaged: RunDirectory, runs: list[Run], store: TokenStore
 ) -> None:
     path = damaged.path / name
@@ -331,7 +335,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(
 
 
 @pytest.mark.parametrize("name", ["spec.json", "metrics.jsonl", "timing.jsonl"])
-def test_json_nested_a_hundred_thousand_deep_is_one_line(
+def test_json_nested_a_hundred_thousand_deep_causes_a_one_line_error(
     name: str, damaged: RunDirectory, runs: list[Run], store: TokenStore
 ) -> None:
     (damaged.path / name).write_text("[" * 100_000 + "]" * 100_000 + "\n")

@@ -37,13 +37,13 @@ def served_sequences(run: Run, store: TokenStore, step: int = 0) -> list[tuple[i
 
 
 @pytest.mark.parametrize("which", range(6))
-def test_a_whole_run_shows_every_pool_sequence_R_times_every_unique_one_once_and_no_test_text(
+def test_pool_sequences_occur_R_times_unique_sequences_once_and_test_sequences_never(
     which: int, runs: list[Run], store: TokenStore
 ) -> None:
     run = runs[which]
     mixture, draw = run.mixture(), run.draw(store)
     counts = Counter(served_sequences(run, store))
-    # Sequences of a real corpus can be equal by nature, so counts are expected per text, not per sequence number.
+    # A real corpus may contain equal sequences, so occurrences are counted by text, not by sequence number.
     expected: Counter[tuple[int, ...]] = Counter()
     for tokens, times in (
         (draw.pool_tokens(np.arange(mixture.pool)), run.repeats),
@@ -70,7 +70,7 @@ def test_ranks_together_see_the_steps_of_a_single_process(runs: list[Run], store
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_loader_workers_change_nothing(runs: list[Run], store: TokenStore, workers: int) -> None:
+def test_loader_workers_do_not_change_batches(runs: list[Run], store: TokenStore, workers: int) -> None:
     dataset = dataset_of(runs[1], store)
     loader = DataLoader(dataset, batch_size=None, sampler=RemainingSteps(20, len(dataset)), num_workers=workers)
     assert all(torch.equal(batch, dataset[step]) for step, batch in enumerate(loader, start=20))
@@ -83,19 +83,19 @@ def test_a_resumed_loader_serves_exactly_the_remaining_sequences(runs: list[Run]
         assert served_sequences(run, store, step) == sequences[step * run.sequences_per_step :]
 
 
-def test_arms_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenStore) -> None:
+def test_runs_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenStore) -> None:
     clean, *repeated = (run for run in runs if run.model == "1x16")
     unique = served_sequences(clean, store)
     for run in repeated:
         stream = run.mixture().at(np.arange(run.positions)).stream
-        shown = [
+        trained_unique = [
             row for row, source in zip(served_sequences(run, store), stream, strict=True) if source == Stream.UNIQUE
         ]
-        assert shown == unique[: len(shown)]
+        assert trained_unique == unique[: len(trained_unique)]
 
 
-def test_batches_assembled_on_a_device_equal_those_of_the_host(runs: list[Run], store: TokenStore) -> None:
-    """Three lanes, with the CPU as the device; the steps leave a block of positions and come back to it."""
+def test_batches_assembled_on_a_device_equal_batches_from_the_host(runs: list[Run], store: TokenStore) -> None:
+    """Three lanes, with the CPU as the device. The steps leave a block of positions and return to it."""
     lanes = [(run.mixture(), run.draw(store)) for run in runs[:3]]
     tokens = tokens_on_device([draw for _, draw in lanes], torch.device("cpu"), 10**9)
     assert tokens is not None and tokens.element_size() == 2

@@ -1,4 +1,4 @@
-"""A run gives the same losses on several processes, in several passes per step, compiled, and on a GPU."""
+"""A run has the same losses with several processes, with several passes per step, when compiled, and on a GPU."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ def losses(folder: Path, run: Run) -> list[float]:
 
 
 def scores(folder: Path, run: Run) -> list[float]:
-    """Every number of every head at every evaluation."""
+    """Every head's numbers at every evaluation, without intervals."""
     table = read_table(RunDirectory(folder / run.name).heads)
     return [value for row in table.to_pylist() for key, value in row.items() if not key.endswith("_ci")]
 
@@ -43,7 +43,7 @@ def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one_process(
+def test_two_processes_have_the_same_losses_as_one_process(
     sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     resources = Resources(processes_per_run=2, sharing=sharing, micro_sequences=2, keep_checkpoints="log")
@@ -51,7 +51,7 @@ def test_two_processes_give_the_losses_of_one_process(
     assert ended[runs[4].name] == Ended(runs[4].name, Outcome.DONE)
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
     assert scores(tmp_path, runs[4]) == pytest.approx(scores(alone, runs[4]), abs=1e-4), (
-        "also for heads of sharded weights"
+        "heads with sharded weights have the same scores"
     )
 
 
@@ -72,7 +72,7 @@ def test_a_run_started_by_two_processes_can_be_finished_by_one(
 
 
 class OneStepBehindTheLead(ProcessGroup):
-    """The second process of two; the lead sees a checkpoint that is one step newer."""
+    """The second of two processes, whose lead process sees a checkpoint that is one step newer."""
 
     def broadcast(self, value: Any) -> Any:
         return value + 1
@@ -85,7 +85,7 @@ def test_processes_that_see_different_checkpoints_refuse_to_train(runs: list[Run
         check_same_step(directory, step, process_group)
 
 
-def test_accumulating_gradients_over_passes_changes_no_loss(
+def test_accumulating_gradients_over_passes_does_not_change_losses(
     alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(micro_sequences=3)) is Outcome.DONE  # 3 + 3 + 2 of 8
@@ -94,12 +94,12 @@ def test_accumulating_gradients_over_passes_changes_no_loss(
 
 def test_bfloat16_learns_like_float32(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(precision="bfloat16")) is Outcome.DONE
-    found, wanted = losses(tmp_path, runs[4]), losses(alone, runs[4])
-    assert found != wanted and found == pytest.approx(wanted, abs=0.02)
+    actual, expected = losses(tmp_path, runs[4]), losses(alone, runs[4])
+    assert actual != expected and actual == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiling_changes_no_loss(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_compiling_does_not_change_losses(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(compile=True)) is Outcome.DONE
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
     checkpoints = [RunDirectory(folder / runs[4].name).checkpoint for folder in (tmp_path, alone)]
@@ -111,7 +111,7 @@ def test_compiling_changes_no_loss(alone: Path, runs: list[Run], store: TokenSto
 def test_all_model_sizes_trained_in_one_process_are_compiled(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    """Graphs accumulate over the runs of a process, and beyond a limit torch silently stops compiling."""
+    """Compiled graphs accumulate over the runs of a process, and torch silently stops compiling when it reaches a limit."""
     graphs = []
     for model in ("9x16", "2x32", "1x64", "3x16"):
         run = runs[0].model_copy(update={"model": model, "tokens": 4 * 32 * 8})
@@ -120,12 +120,12 @@ def test_all_model_sizes_trained_in_one_process_are_compiled(
         counted = torch._dynamo.utils.counters
         assert not counted["recompile_limit"] and not counted["graph_break"]
         graphs.append(counted["stats"]["unique_graphs"])
-    assert graphs == [2, 2, 2, 2], "one for all blocks and one for the loss, at any depth"
+    assert graphs == [2, 2, 2, 2], "one graph for all blocks and one for the loss, at any depth"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_gives_the_losses_of_the_cpu(
+def test_a_gpu_has_nearly_the_same_losses_as_the_cpu(
     compiled: bool, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     resources = Resources(accelerator="cuda", precision="float32", compile=compiled)

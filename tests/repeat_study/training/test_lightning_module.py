@@ -7,7 +7,7 @@ from repeat_study.config.run import Run
 from repeat_study.training.lightning_module import LanguageModeling, clip_gradients_per_lane, learning_rate_factor
 
 
-def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
+def test_learning_rate_has_a_linear_warm_up_and_a_cosine_decay() -> None:
     factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
     assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factors[10] == 1.0 and factors[55] == pytest.approx(0.55) and factors[100] == pytest.approx(0.1)
@@ -40,8 +40,8 @@ def test_every_parameter_is_optimized_once_and_only_matrices_decay(runs: list[Ru
         assert (id(parameter) in decayed) == ("gain" not in name), name
 
 
-def test_clipping_with_one_norm_per_lane_equals_clipping_with_that_number(runs: list[Run]) -> None:
-    """Bit for bit: a lane in a bundle is scaled like a run alone, which torch computes as a number divided by a tensor."""
+def test_clipping_with_a_norm_for_each_lane_equals_clipping_single_runs_bit_for_bit(runs: list[Run]) -> None:
+    """A lane must be clipped with the same rounding as a single run, for which torch divides a number by a tensor."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         gradient = torch.rand(3, 4, 5, generator=generator)

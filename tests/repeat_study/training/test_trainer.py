@@ -1,4 +1,4 @@
-"""Training runs in their directories: interrupted, killed, resumed, diverged, refused."""
+"""Training in run directories, with interruptions, kills, resumes, divergence and unusable input."""
 
 import json
 import multiprocessing
@@ -36,26 +36,26 @@ from repeat_study.training.lightning_module import LanguageModeling
 from repeat_study.training.trainer import train
 
 
-def same_value(found: Any, wanted: Any) -> bool:
-    if isinstance(found, torch.Tensor):
-        return torch.equal(found, wanted)
-    if isinstance(found, dict):
-        return found.keys() == wanted.keys() and all(same_value(found[key], wanted[key]) for key in found)
-    if isinstance(found, list | tuple):
-        return len(found) == len(wanted) and all(map(same_value, found, wanted))
-    return bool(found == wanted)
+def same_value(actual: Any, expected: Any) -> bool:
+    if isinstance(actual, torch.Tensor):
+        return torch.equal(actual, expected)
+    if isinstance(actual, dict):
+        return actual.keys() == expected.keys() and all(same_value(actual[key], expected[key]) for key in actual)
+    if isinstance(actual, list | tuple):
+        return len(actual) == len(expected) and all(map(same_value, actual, expected))
+    return bool(actual == expected)
 
 
-def assert_same_result(found_run: Path, wanted_run: Path) -> None:
-    """Metrics to the byte; weights, optimizer state and tables bit for bit; the same TensorBoard points."""
-    assert (found_run / "metrics.jsonl").read_bytes() == (wanted_run / "metrics.jsonl").read_bytes()
+def assert_same_result(actual_run: Path, expected_run: Path) -> None:
+    """Assert that metrics, tables, weights, optimizer state and TensorBoard points of two runs are identical."""
+    assert (actual_run / "metrics.jsonl").read_bytes() == (expected_run / "metrics.jsonl").read_bytes()
     for table in ("heads.parquet", "paragraph.parquet", "test_sequences.parquet", "pool_sequences.parquet"):
-        found, wanted = parquet.read_table(found_run / table), parquet.read_table(wanted_run / table)
-        assert found.num_rows and found.equals(wanted), table
-    states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (found_run, wanted_run)]
+        actual, expected = parquet.read_table(actual_run / table), parquet.read_table(expected_run / table)
+        assert actual.num_rows and actual.equals(expected), table
+    states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (actual_run, expected_run)]
     for key in ("state_dict", "optimizer_states", "global_step"):
         assert same_value(states[0][key], states[1][key]), key
-    assert tensorboard_points(found_run) == tensorboard_points(wanted_run)
+    assert tensorboard_points(actual_run) == tensorboard_points(expected_run)
 
 
 def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -119,7 +119,7 @@ def test_repetition_lowers_the_pool_loss_below_that_of_the_clean_run(undisturbed
     assert final(most_repeated) < final(clean) - 0.1
 
 
-def test_a_run_stopped_at_random_steps_ends_like_an_undisturbed_one(
+def test_a_run_stopped_at_random_steps_has_the_results_of_an_undisturbed_run(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, dice = runs[-1], random.Random(0)
@@ -136,7 +136,7 @@ def _train_in_child(run: Run, store_dir: Path, folder: Path) -> None:
     train(run, TokenStore(store_dir), folder)
 
 
-def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
+def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, dice = runs[1], random.Random(1)
@@ -148,7 +148,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
         child.start()
         evaluations = len(directory.rows())
         while child.is_alive() and len(directory.rows()) <= evaluations and kills < 4:
-            time.sleep(0.002)  # until it has written one more evaluation
+            time.sleep(0.002)  # wait until it has written one more evaluation
         if kills < 4 and not directory.done.exists():
             time.sleep(dice.random() * 0.05)
             os.kill(child.pid or 0, signal.SIGKILL)
@@ -174,7 +174,9 @@ def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: T
 
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.step > 0 and not event.resumed and len(kills) < 20:
-            for worker in multiprocessing.active_children():  # none if the process ended after it sent the event
+            for (
+                worker
+            ) in multiprocessing.active_children():  # there is none if the process ended after sending the event
                 if worker.pid not in pids:
                     pids.add(worker.pid)
                     kills.append(dice.choice([signal.SIGKILL, signal.SIGTERM]))
@@ -183,7 +185,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: T
     assert LocalScheduler(store, tmp_path / "killed", 1, listen).train([run])[run.name].outcome is Outcome.DONE
     assert len(kills) == 20 and len(set(kills)) == 2
     sessions = (tmp_path / "killed" / run.name / "sessions.jsonl").read_text().splitlines()
-    assert len(sessions) >= 19, "every kill started another session, except one after the end of the run"
+    assert len(sessions) >= 19, "every kill starts another session, except a kill after the end of the run"
     assert train(run, store, tmp_path / "undisturbed") is Outcome.DONE
     assert_same_result(tmp_path / "undisturbed" / run.name, tmp_path / "killed" / run.name)
 
@@ -207,7 +209,7 @@ def test_a_run_recovers_from_a_crash_between_two_writes(
     steps_left = iter(range(20))
     train(run, store, tmp_path, should_stop=lambda: next(steps_left, None) is None)
     directory = RunDirectory(tmp_path / run.name)
-    # As if the process died after writing metrics of a later step, in the middle of the next line.
+    # Imitate a process that wrote the metrics of a later step and then died in the middle of the next line.
     with directory.metrics.open("a") as file:
         file.write(json.dumps(directory.rows()[-1] | {"step": 60}) + '\n{"step": 61, "tok')
     assert train(run, store, tmp_path) is Outcome.DONE
@@ -285,7 +287,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
             Diverged, match=r"training loss (nan|inf|[\d.e+]+) nats, gradient norm .*; expected a loss up to 11.54"
         ):
             train(run, store, tmp_path)
-    assert directory.failure().endswith("(step 22)"), "the step after the one that ruined the weights, counted from 1"
+    assert directory.failure().endswith("(step 22)"), "step 21 ruins the weights and step 22 notices it, counted from 1"
     assert torch.load(directory.checkpoint, weights_only=True)["global_step"] == 16
     assert train(run, store, tmp_path) is Outcome.DONE
     assert_same_result(undisturbed / run.name, directory.path)
@@ -305,7 +307,7 @@ def test_a_run_keeps_the_precision_it_started_with(runs: list[Run], store: Token
         InputError, match=r"started in float32 and would continue in bfloat16; set resources\.precision="
     ):
         train(runs[0], store, tmp_path, resources=Resources(precision="bfloat16"))
-    assert directory.status() is Status.INTERRUPTED, "the run did not fail"
+    assert directory.status() is Status.INTERRUPTED, "the run is not marked as failed"
     assert train(runs[0], store, tmp_path) is Outcome.DONE
 
 
@@ -433,21 +435,21 @@ def test_the_clock_resumes_from_the_checkpoint(runs: list[Run], store: TokenStor
     timings = directory.timings()
     assert all(b["train_seconds"] > a["train_seconds"] for a, b in pairwise(timings))
     rates = [timing["tokens_per_second"] for timing in timings if timing["step"] > 1]
-    assert max(rates) < 20 * min(rates), "tokens trained before the stop do not count towards the speed after it"
+    assert max(rates) < 20 * min(rates), "tokens from before the stop do not count towards the speed after it"
     assert timings[-1]["train_seconds"] > before["train_seconds"]
 
 
-def test_asking_for_the_status_never_blocks_training(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_reading_the_status_never_blocks_training(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / runs[0].name)
     directory.make()
     directory.lock.touch()
     done = threading.Event()
 
-    def ask() -> None:
+    def read_status() -> None:
         while not done.is_set():
             directory.status()
 
-    watcher = threading.Thread(target=ask)
+    watcher = threading.Thread(target=read_status)
     watcher.start()
     try:
         for _ in range(100):
