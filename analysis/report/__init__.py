@@ -1,1 +1,1 @@
-"""The report of a study: tables, figures and one HTML page."""
+"""Write a study's report from its run directories."""

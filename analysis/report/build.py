@@ -1,4 +1,4 @@
-"""The report of a study: figures, tables and one self-contained HTML page."""
+"""Write the report of a study: figures, tables and a self-contained HTML page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from analysis.figures.plot import SavedPlot
 from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
 from analysis.report import digests, fine_tuning_section, html, introduction, published_comparison, tables
-from analysis.report.collect import Figures, Variant, collect
+from analysis.report.collect import FigureCache, Variant, collect
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
 from analysis.report.progress import Progress, no_progress
@@ -25,11 +25,12 @@ PAGE, TOKEN_PAGE = "report.html", "tokens.html"
 def write_report(
     folder: Path, names: list[str] | None = None, progress: Progress = no_progress
 ) -> tuple[pd.DataFrame, Path]:
-    """Write figures/, tables/ and report.html into the study's folder, and tokens.html if runs have a copied paragraph.
+    """Write report.html, figures/ and tables/ to the study's folder, and tokens.html if it has runs to compare token by token.
 
-    names: the run directories that belong to the study; None for all of them.
-    Returns the short summary and the path of the page. Redraws only what changed since the last report.
-    Raises InputError if there is nothing to report on or a run's record cannot be read.
+    names: the names of the study's runs; None includes every run directory in the folder.
+    Returns the summary table for the console and the path of report.html. Figures are plotted again only if their inputs have
+    changed since the last report.
+    Raises InputError if the folder has no evaluated runs or if a record cannot be read.
     """
     runs_digest = digests.run_digests(folder)
     code = digests.code_digest()
@@ -40,19 +41,19 @@ def write_report(
         return old.console_table(), folder / PAGE
     progress(f"reading {plural(len(runs_digest), 'run')}", 0.0)
     runs = load_runs(folder, names)
-    console, written = _write(runs, Figures(old, new, code, runs_digest), progress)
+    console, written = _write(runs, FigureCache(old, new, code, runs_digest), progress)
     old.delete_files_not_in(written)
     new.save(inputs, written, console)
     return console, folder / PAGE
 
 
-def _write(runs: Runs, figures: Figures, progress: Progress) -> tuple[pd.DataFrame, list[str]]:
-    """Write everything; returns the table for the console and the paths of the files written, below the folder."""
+def _write(runs: Runs, cache: FigureCache, progress: Progress) -> tuple[pd.DataFrame, list[str]]:
+    """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
-    tuned = fine_tuning_section.collect(runs, figures, progress) if runs.fine_tuned else None
-    # Runs from scratch without any repeated run are only there for comparison with the fine-tuned ones.
+    tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
+    # If no run from scratch repeats data, these runs only serve as a baseline for the fine-tuned ones.
     has_grid = not tuned or (runs.table.repeats > 1).any()
-    variants, token_html = collect(runs, f"{title}, token by token", figures, progress) if has_grid else ([], None)
+    variants, token_html = collect(runs, f"{title}, token by token", cache, progress) if has_grid else ([], None)
     progress("writing tables and the page", 1.0)
     saved = [*(tuned.figures if tuned else []), *(figure for variant in variants for figure in variant.figures)]
     written = [path for figure in saved for path in SavedPlot.files(figure.name)]
@@ -80,7 +81,7 @@ def _write(runs: Runs, figures: Figures, progress: Progress) -> tuple[pd.DataFra
 def _write_tables(
     folder: Path, variants: list[Variant], tuned: FineTuning | None, comparison: pd.DataFrame
 ) -> list[str]:
-    """Write tables/*.csv except those of figures; returns their paths below the folder."""
+    """Write the CSV tables that do not belong to a figure. Returns their paths relative to the folder."""
     by_name = {"published_comparison": comparison}
     if variants:
         laws = {variant.name: fit_study(variant.runs) for variant in variants}
@@ -97,18 +98,18 @@ def _write_tables(
 
 
 def _sections(variants: list[Variant], tuned: FineTuning | None, comparison: pd.DataFrame) -> Iterator[Section]:
-    """The page from top to bottom."""
+    """The sections of the page, from top to bottom."""
     if tuned:
         yield from tuned.sections()
     for variant in variants:
         if variant.name:
             yield Section(variant.name, level=1)
         details = findings(variant.numbers) if len(variant.numbers) else []
-        yield Section("What happened", summarize(variant.runs, variant.numbers), details)
+        yield Section("Summary", summarize(variant.runs, variant.numbers), details)
         yield from (Section(figure.title, figure=figure) for figure in variant.figures)
         yield from variant.sections
         if variant.missing:
             yield missing_section(variant.missing)
         yield Section("Runs", tables=[tables.runs_table(variant)])
     if len(comparison):
-        yield Section("Compared with the papers", tables=[tables.published_table(comparison)])
+        yield Section("Comparison with the papers", tables=[tables.published_table(comparison)])

@@ -1,4 +1,4 @@
-"""Everything that a report shows of each variant of a study, made by several processes."""
+"""Make the figures and sections of every variant of a study, in several processes."""
 
 import gc
 import re
@@ -19,48 +19,51 @@ from analysis.report.section import Section
 from analysis.report.workers import process_count, run_tasks
 from analysis.runs import Runs
 
-SECTIONS: tuple[Callable[[Runs], Section | Missing], ...] = (laws_section.section,)  # results without a figure
-FIGURES_OF_LAWS = ("law_of_repetition",)  # they share the laws' fits, a dozen seconds, with the laws section
-FEWEST_RUNS_TO_SHARE = 12  # with fewer, starting processes takes longer than plotting
+SECTIONS: tuple[Callable[[Runs], Section | Missing], ...] = (laws_section.section,)  # sections that have no figure
+LAW_FIGURES = ("law_of_repetition",)  # use the same fits as the laws section, which take a dozen seconds
+FEWEST_RUNS_FOR_WORKERS = 12  # with fewer runs, starting worker processes takes longer than plotting
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of a study with everything shown of it. A study that varies only its grid of repetition has one."""
+    """A variant of a study, with its figures and sections.
+
+    A study in which only models, repeats, fractions and seeds vary has a single variant, whose name is empty.
+    """
 
     name: str
     runs: Runs
-    numbers: pd.DataFrame  # `degradation.summary`
+    numbers: pd.DataFrame  # from `degradation.summary`
     figures: list[SavedPlot]
     sections: list[Section]
     missing: list[Missing]
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Makes the figures that changed since the last report and takes the others from it."""
+class FigureCache:
+    """The figures of the last report, for reuse if their inputs have not changed."""
 
     old: ReportRecord
     new: ReportRecord
     code: str
-    runs: Mapping[str, str]  # a digest of the records of each run
+    runs: Mapping[str, str]  # digest of each run's records, by run name
 
     def digest(self, name: str, runs: Runs) -> str:
-        """Digest of what a figure is made from: code, its name, and all runs that it could read."""
+        """Digest of a figure's inputs: the code, the figure's name and the records of all runs that it may read."""
         names = [str(run) for run in runs.combined.table.name]
         return digest_of([self.code, name, [(run, self.runs[run]) for run in names]])
 
     def reused(self, name: str, runs: Runs) -> SavedPlot | Missing | None:
-        """A figure that has not changed."""
+        """The figure of the last report; None if its inputs have changed or its files were deleted or edited."""
         return self.old.figure(name, self.digest(name, runs))
 
     def keep(self, name: str, runs: Runs, figure: SavedPlot | Missing) -> None:
-        """Remember a figure for the next report."""
+        """Record a figure so that the next report can reuse it."""
         self.new.add_figure(name, self.digest(name, runs), figure)
 
 
 def file_name(figure: str, variant: str) -> str:
-    """A figure's file name without its ending; figures of different variants have different names."""
+    """The file name of a figure, without its extension. The name of a named variant is appended."""
     return figure + ("." + re.sub(r"[^\w.=]+", "_", variant) if variant else "")
 
 
@@ -71,23 +74,24 @@ def save_figure(figure: str, name: str, runs: Runs) -> SavedPlot | Missing:
         return replace(plot, name=name)
     saved = replace(plot, name=name).save(runs.folder)
     del plot
-    gc.collect()  # a matplotlib figure is full of reference cycles and takes up to 100 MB
+    gc.collect()  # a matplotlib figure has many reference cycles and uses up to 100 MB
     return saved
 
 
-def collect(runs: Runs, title: str, figures: Figures, progress: Progress) -> tuple[list[Variant], str | None]:
-    """Every variant with its figures and sections, and the token page if the runs have one.
+def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> tuple[list[Variant], str | None]:
+    """Make the figures and sections of every variant, and the HTML of the token page.
 
+    title: of the token page, which is None if there are no runs to compare token by token.
     Raises InputError if a file cannot be read or written.
     """
     variants = runs.variants()
-    # Computed before the processes part, because figures read the same fits.
+    # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
     names = {(name, figure): file_name(figure, name) for name, _ in variants for figure in FIGURES}
-    made: dict[object, object] = {}  # by variant and figure or section; None: the token page
+    made: dict[object, object] = {}  # keys: (variant, figure or section); None for the token page
     for name, variant in variants:
         for figure in FIGURES:
-            if reused := figures.reused(names[name, figure], variant):
+            if reused := cache.reused(names[name, figure], variant):
                 made[name, figure] = reused
     tasks: dict[object, Callable[[], object]] = {
         (name, figure): partial(save_figure, figure, names[name, figure], variant)
@@ -103,7 +107,7 @@ def collect(runs: Runs, title: str, figures: Figures, progress: Progress) -> tup
         for figure in FIGURES:
             result = made[name, figure]
             assert isinstance(result, SavedPlot | Missing)
-            figures.keep(names[name, figure], variant, result)
+            cache.keep(names[name, figure], variant, result)
     token_html = made[None]
     return [
         Variant(
@@ -122,24 +126,27 @@ def collect(runs: Runs, title: str, figures: Figures, progress: Progress) -> tup
 def _run(
     tasks: Mapping[object, Callable[[], object]],
     titles: Mapping[object, str],
-    runs: int,
+    run_count: int,
     progress: Progress,
 ) -> dict[object, object]:
-    """The results of all tasks by key, in as many processes as pay off. titles: what progress calls the figures."""
+    """Run all tasks and return their results by key. In a study of few runs, no worker processes are started.
+
+    titles: the names of figures in progress messages. run_count: the number of runs in the study.
+    """
     keys = list(tasks)
     plotted = [key for key in keys if key in titles]
     number = count(1)
 
-    def finished(place: int) -> None:
-        if (key := keys[place]) in titles:
+    def finished(index: int) -> None:
+        if (key := keys[index]) in titles:
             report_figure(progress, next(number), len(plotted), titles[key])
 
     if plotted:
         progress("fitting laws and plotting", 0.0)
-    share_fits = [
-        place
-        for place, key in enumerate(keys)
-        if isinstance(key, tuple) and (key[1] in FIGURES_OF_LAWS or key[1] in SECTIONS)
+    tasks_with_fits = [
+        index
+        for index, key in enumerate(keys)
+        if isinstance(key, tuple) and (key[1] in LAW_FIGURES or key[1] in SECTIONS)
     ]
-    processes = process_count() if runs >= FEWEST_RUNS_TO_SHARE else 1
-    return dict(zip(keys, run_tasks(list(tasks.values()), share_fits, processes, finished), strict=True))
+    processes = process_count() if run_count >= FEWEST_RUNS_FOR_WORKERS else 1
+    return dict(zip(keys, run_tasks(list(tasks.values()), tasks_with_fits, processes, finished), strict=True))

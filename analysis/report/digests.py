@@ -1,8 +1,8 @@
-"""What a report was made from, so that the next one redraws only what changed.
+"""Record the inputs of a report, so that the next report only plots figures whose inputs have changed.
 
-figures/.digests.json holds a digest of everything that the report depends on, the size and time of every file it wrote, a
-digest, title and caption for each figure, and the table for the console. A figure is reused only if its digest is the same and its
-files are as they were written; if any of this is missing or damaged, everything is drawn anew.
+figures/.digests.json contains a digest of the report's inputs, the size and modification time of every file that the report wrote,
+the digest, title and caption of each figure, and the table for the console. A figure is reused only if its digest is unchanged and
+nobody has modified its files. If the record is missing or damaged, all figures are plotted again.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from repeat_study.records.run_directory import RunDirectory
 
 RECORD = Path("figures", ".digests.json")
 LIBRARIES = ("numpy", "pandas", "scipy", "matplotlib", "pyarrow", "jinja2")
-Stamp = list[int]  # size in bytes and time of the last change in ns
+Stamp = list[int]  # size in bytes and modification time in nanoseconds
 
 
 @cache
 def code_digest() -> str:
-    """Digest of every source file and template that a report can depend on, and of the libraries' versions."""
+    """Digest of every source file and template that a report can depend on, and of the versions of Python and the libraries."""
     digest = hashlib.sha256(platform.python_version().encode())
     for name in LIBRARIES:
         digest.update(importlib.metadata.version(name).encode())
@@ -43,15 +43,15 @@ def code_digest() -> str:
 
 
 def run_digests(folder: Path) -> dict[str, str]:
-    """A digest of the records of every run below `folder`, by name.
+    """Digests of the records of all runs in `folder`, by run name.
 
-    Take it before the records are read: a run that is still training then counts as changed in the next report.
+    Call this before the records are read. If a run writes an evaluation in between, the next report then treats it as changed.
     """
     return {path.parent.name: _run_digest(RunDirectory(path.parent)) for path in sorted(folder.glob("*/spec.json"))}
 
 
 def _run_digest(run: RunDirectory) -> str:
-    # done.json has the checksums of a finished run's records; their size and time tell whether they still apply.
+    # done.json contains checksums of a finished run's records. Size and modification time reveal later changes.
     content = [path.read_bytes().hex() if path.is_file() else "" for path in (run.spec, run.done)]
     stamps = [_stamp(path) for path in (run.metrics, *run.tables, run.sessions)]
     return digest_of([run.status(), content, stamps])
@@ -76,13 +76,15 @@ class ReportRecord:
 
     folder: Path
     inputs: str = ""
-    files: dict[str, Stamp] = field(default_factory=dict)  # by path below the folder
-    figures: dict[str, dict[str, str]] = field(default_factory=dict)  # digest, title and caption, or digest and reason
+    files: dict[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
+    figures: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # by name: digest, title and caption, or why it is missing
     console: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> "ReportRecord":
-        """The record of the last report; an empty one if it is missing or damaged."""
+        """Read the record of the last report. Returns an empty record if the file is missing or damaged."""
         try:
             record = cls(folder, **json.loads((folder / RECORD).read_bytes()))
             assert all(isinstance(stamp, list) and _is_inside(path) for path, stamp in record.files.items())
@@ -92,27 +94,27 @@ class ReportRecord:
             return cls(folder)
 
     def is_current(self, inputs: str) -> bool:
-        """Whether a report on these inputs would write what is there already."""
+        """Whether the last report was made from these inputs and its files have not been modified."""
         return self.inputs == inputs and bool(self.files) and all(map(self._is_as_written, self.files))
 
     def console_table(self) -> pd.DataFrame:
-        """The table that the last report returned, as text."""
+        """The console table of the last report; every cell is text."""
         return pd.DataFrame(self.console["data"], columns=self.console["columns"])
 
     def figure(self, name: str, digest: str) -> SavedPlot | Missing | None:
-        """A figure of the last report; None if it has to be plotted."""
-        known = self.figures.get(name)
-        if not known or known["digest"] != digest:
+        """A figure of the last report, or None if it must be plotted again."""
+        entry = self.figures.get(name)
+        if not entry or entry["digest"] != digest:
             return None
-        if "reason" in known:
-            return Missing(known["name"], known["reason"])
+        if "reason" in entry:
+            return Missing(entry["name"], entry["reason"])
         if not all(map(self._is_as_written, SavedPlot.files(name))):
             return None
         svg = (self.folder / "figures" / f"{name}.svg").read_bytes()
-        return SavedPlot(name, known["title"], known["caption"], svg)
+        return SavedPlot(name, entry["title"], entry["caption"], svg)
 
     def add_figure(self, name: str, digest: str, figure: SavedPlot | Missing) -> None:
-        """Remember how a figure came out."""
+        """Record a figure, or the reason why it is missing."""
         self.figures[name] = {"digest": digest} | (
             {"name": figure.name, "reason": figure.reason}
             if isinstance(figure, Missing)
@@ -120,7 +122,7 @@ class ReportRecord:
         )
 
     def save(self, inputs: str, written: Iterable[str], console: pd.DataFrame) -> None:
-        """Remember a report that is complete, with the paths of its files below the folder."""
+        """Write the record of a complete report. written: the paths of its files, relative to the folder."""
         self.inputs = inputs
         self.files = {path: stamp for path in written if (stamp := _stamp(self.folder / path))}
         self.console = {"columns": list(console), "data": [[str(value) for value in row] for row in console.to_numpy()]}
@@ -128,7 +130,7 @@ class ReportRecord:
         write_atomically(self.folder / RECORD, json.dumps(content, indent=1).encode())
 
     def delete_files_not_in(self, written: Iterable[str]) -> None:
-        """Delete files of this, older report that a newer one did not write; files changed by somebody else stay."""
+        """Delete the files of this report that a newer report did not write, except files modified since."""
         for path in self.files.keys() - set(written):
             if self._is_as_written(path):
                 (self.folder / path).unlink(missing_ok=True)

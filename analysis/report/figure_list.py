@@ -1,4 +1,4 @@
-"""The figures of the report, in the order of the page: names of files in analysis/figures."""
+"""List the report's figures in page order. Each name is a module in analysis/figures."""
 
 from importlib import import_module
 
@@ -23,10 +23,10 @@ FIGURES = (
     "loss_by_position",
     "out_of_distribution",
 )
-FIGURES_OF_FINE_TUNING = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")
+FINE_TUNING_FIGURES = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")
 
 
 def plot_figure(name: str, runs: Runs) -> Plot | Missing:
-    """Plot one figure of these runs; its file is imported on first use."""
+    """Plot a figure of these runs. Its module is imported on first use."""
     figure: Plot | Missing = import_module(f"analysis.figures.{name}").plot(runs)
     return figure

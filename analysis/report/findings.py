@@ -1,4 +1,4 @@
-"""The findings in detail: a sentence per size and fraction, computed from the summary."""
+"""Write the detailed findings: sentences on each fraction and model size, computed from the summary table."""
 
 from collections.abc import Iterator
 
@@ -14,85 +14,86 @@ from repeat_study.records.metrics import METRICS
 def findings(numbers: pd.DataFrame) -> list[str]:
     """Sentences about double descent, the worst R of every size and fraction, and induction heads. Null results are reported too.
 
-    numbers: `degradation.summary`. Losses and multipliers are means over the runs with the same R.
+    numbers: `degradation.summary`. Losses and multipliers are averaged over the runs with the same R.
     """
     sentences = []
     for fraction, arms in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
         sentences.append(_double_descent(fraction, arms))
-        sentences += [_worst(model, fraction, line) for model, line in arms.groupby("model")]
+        sentences += [_worst(model, fraction, runs) for model, runs in arms.groupby("model")]
     return [*(sentences or ["No repeated run has finished yet."]), *_induction(numbers)]
 
 
 def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     if runs.double_descent.isna().all():
         return f"Double descent at f = {fraction:.0%} {double_descent.CANNOT_BE_JUDGED}."
-    descents, otherwise = double_descent.with_double_descent(runs), double_descent.judged_otherwise(runs)
+    descents, note = double_descent.with_double_descent(runs), double_descent.note_on_cruder_threshold(runs)
     threshold = double_descent.threshold(runs)
     if descents.empty:
         return (
-            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: no test loss rises above its earlier minimum"
-            f" and then falls again, both by {threshold}.{otherwise}"
+            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: in none does test loss rise above its earlier"
+            f" minimum and then fall again, with both changes exceeding {threshold}.{note}"
         )
     clearest = double_descent.clearest_case(descents)
     return (
         f"Double descent at f = {fraction:.0%}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
-        f" minimum and falls again, both by {threshold}. In the clearest case, {clearest.run}, it rises by"
-        f" {double_descent.size_of(clearest)} until {clearest.rise_at_tokens:,.0f} tokens and then falls by"
-        f" {double_descent.recovery_of(clearest)}.{otherwise}"
+        f" minimum and then falls again, and both changes exceed {threshold}. In the clearest case, {clearest.run}, test loss rises"
+        f" by {double_descent.size_of(clearest)}, peaks at {clearest.rise_at_tokens:,.0f} training tokens and then falls by"
+        f" {double_descent.recovery_of(clearest)} nats.{note}"
     )
 
 
-def _worst(model: str, fraction: float, line: pd.DataFrame) -> str:
-    means = line.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
-    worst, bound = worst_repeats(line.repeats, line.test_loss)
-    at_worst, runs = means.loc[worst], line[line.repeats == worst]
-    text = f"{model}, f = {fraction:.0%}: of {len(means)} values of R, {worst:,} is the worst, with test loss {at_worst.test_loss:.3f}"
+def _worst(model: str, fraction: float, runs: pd.DataFrame) -> str:
+    means = runs.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
+    worst, bound = worst_repeats(runs.repeats, runs.test_loss)
+    at_worst, worst_runs = means.loc[worst], runs[runs.repeats == worst]
+    text = f"{model}, f = {fraction:.0%}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
+    text += f", with test loss {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
         interval = ""
-        if len(runs) == 1:  # with several seeds, the interval over test sequences is not the one that matters
-            low, high = runs[["excess_low", "excess_high"]].iloc[0]
+        if len(worst_runs) == 1:  # with several seeds, the interval that matters is the one over seeds
+            low, high = worst_runs[["excess_low", "excess_high"]].iloc[0]
             interval = (
                 bracketed(low, high, "{:+.3f}".format)
                 and f",{bracketed(low, high, '{:+.3f}'.format)} over test sequences"
             )
         text += f" ({at_worst.excess_over_clean:+.3f} over clean{interval})"
     if pd.notna(at_worst.size_multiplier):
-        bounds = "".join(sorted(set(runs.size_multiplier_bound)))
-        text += f", equal to a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
-    if len(runs) > 1:
-        text += f" (means over {len(runs)} seeds)"
+        bounds = "".join(sorted(set(worst_runs.size_multiplier_bound)))
+        text += f", matching a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
+    if len(worst_runs) > 1:
+        text += f" (means over {len(worst_runs)} seeds)"
     if worst in (means.index.min(), means.index.max()):
-        return f"{text}; it is at the edge of the range."
+        return f"{text}. It is at the edge of the tried range."
     if bound:
-        return f"{text}; noise between seeds does not rule out a worst R at the edge of the range."
-    return f"{text}; fewer and more repeats both do less harm."
+        return f"{text}. Given the noise between seeds, the true worst R may be at the edge of the tried range."
+    return f"{text}. Fewer and more repeats both do less harm."
 
 
 def _induction(numbers: pd.DataFrame) -> Iterator[str]:
-    """Whether and when induction heads formed, and what repetition left of them."""
-    known = numbers[numbers.prefix_matching.notna()]
-    if known.empty:
+    """Whether and when induction heads formed, and whether they lasted."""
+    scored = numbers[numbers.prefix_matching.notna()]
+    if scored.empty:
         return
-    formed = known.heads_formed_at.notna()
-    deep = known[known.layers > 1]
+    formed = scored.heads_formed_at.notna()
+    deep = scored[scored.layers > 1]
     if not formed.any():
-        best = known.loc[known.prefix_matching.idxmax()]
-        one_layer = len(known) - len(deep)
+        best = scored.loc[scored.prefix_matching.idxmax()]
+        one_layer = len(scored) - len(deep)
         counted = plural(len(deep), "run") if len(deep) else plural(one_layer, "one-layer run")
         if len(deep) and one_layer:
-            counted += f" of two or more layers, nor in {plural(one_layer, 'one-layer run')}, which cannot form any"
+            counted += f" with two or more layers, nor in {plural(one_layer, 'one-layer run')}, which cannot form any"
         yield (
             f"No induction head formed in any of {counted}: prefix matching never stays above twice its null (the"
             f" highest final score is {best.prefix_matching:.3f}, in {best.run}; its null is {best.prefix_matching_null:.3f}). This"
-            " study cannot show what repetition does to induction heads."
+            " study therefore cannot show how repetition affects induction heads."
         )
         return
-    for (_, model), runs in known.groupby(["parameters_non_embedding", "model"]):
+    for (_, model), runs in scored.groupby(["parameters_non_embedding", "model"]):
         if (runs.layers == 1).all():
             formed_here = formed[runs.index].any()
             yield (
-                f"{model} has one layer and cannot form induction heads:"
-                f" {'yet its score exceeds twice its null' if formed_here else 'none formed'} (best final score"
+                f"{model} has one layer and cannot form induction heads,"
+                f" {'yet its prefix matching exceeds twice its null' if formed_here else 'and none formed'} (highest final score"
                 f" {runs.prefix_matching.max():.3f})."
             )
         else:
@@ -120,13 +121,15 @@ def _formed(arm: pd.DataFrame) -> str:
     text = f"formed by {span(formed_at, '{:,.0f}'.format)} tokens"
     text += f" in {len(formed_at)} of {seeds} seeds" if seeds > 1 else ""
     if len(lost_at):
-        text += f", lost again{f' in {len(lost_at)}' if seeds > 1 else ''} by {lost_at.max():,.0f}"
+        text += f", lost again by {lost_at.max():,.0f} tokens{f' in {len(lost_at)} of them' if seeds > 1 else ''}"
     return text
 
 
 def _clean_and_worst(arm: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """Final numbers of the clean runs and at the R with the worst test loss. Runs with the same seed start from the same weights
-    and see the same unique text, so differences are taken per seed."""
+    """Final metrics of the clean runs and of the runs at the R with the highest test loss.
+
+    Runs with the same seed start from the same weights and train on the same unique text, so changes are computed per seed.
+    """
     pairs = clean.merge(worst, on="seed", suffixes=("", "_repeated"))
     changes = []
     for metric in (metric for metric in METRICS if metric.compared):
@@ -135,13 +138,13 @@ def _clean_and_worst(arm: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
             continue
         before, after = (pairs.loc[change.index, column].mean() for column in (metric.key, f"{metric.key}_repeated"))
         changes.append(f"{metric.name} {before:.3f} and {after:.3f} ({_with_interval(change)})")
-    intervals = f"means of {len(pairs)} seeds, changes with 95% intervals" if len(pairs) > 1 else "one seed"
-    repeats = f"R = {worst.repeats.iloc[0]:,}, the worst for test loss"
-    return f"{arm}, final numbers of clean runs and of {repeats} ({intervals}): {'; '.join(changes)}."
+    intervals = f"means over {len(pairs)} seeds, changes with 95% intervals" if len(pairs) > 1 else "one seed"
+    repeats = f"R = {worst.repeats.iloc[0]:,}, where test loss is highest"
+    return f"{arm}, final metrics without repetition and at {repeats} ({intervals}): {'; '.join(changes)}."
 
 
 def _with_interval(change: pd.Series) -> str:
-    """Mean change over seeds with half the width of its 95% t interval."""
+    """Mean change over seeds, ± half the width of its 95% t interval."""
     if len(change) < 2:
         return f"{change.mean():+.3f}"
     return f"{change.mean():+.3f} ± {t_half_width(change):.3f}"

@@ -1,4 +1,4 @@
-"""The report as HTML: one file that needs no network and works with pointer, keyboard, phone and printer."""
+"""Render the report as one HTML file that needs no network access and works on phones and in print."""
 
 import base64
 import re
@@ -10,12 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
 
-MOST_NOTES = 8  # of one kind; more are folded
+MOST_NOTES = 8  # of one kind; if there are more, they are folded below a summary
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")
 
 
 def render(page: Page) -> str:
-    """The page as one HTML document."""
+    """Render the page as one HTML document."""
     anchors = [
         f"{number}-{re.sub(r'[^a-z0-9]+', '-', section.title.lower()).strip('-')}"
         for number, section in enumerate(page.sections)
@@ -26,7 +26,7 @@ def render(page: Page) -> str:
 
 
 def render_template(name: str, **values: object) -> str:
-    """One of templates/ with these values; text is escaped."""
+    """Render a file of templates/ with these values. Text is HTML-escaped."""
     environment = Environment(
         loader=PackageLoader("analysis.report"),
         autoescape=True,
@@ -43,15 +43,15 @@ def _data_url(figure: SavedPlot) -> str:
 
 
 def _cells(table: Table) -> Iterator[list[tuple[str, str, str]]]:
-    """Text, class and link of every cell, row by row."""
+    """The text, CSS class and link of every cell, row by row."""
     classes = _column_classes(table)
-    for place, values in enumerate(table.rows.itertuples(index=False)):
-        links = [table.links[place] if table.links else "", *[""] * (len(classes) - 1)]
+    for row, values in enumerate(table.rows.itertuples(index=False)):
+        links = [table.links[row] if table.links else "", *[""] * (len(classes) - 1)]
         yield list(zip(map(str, values), classes, links, strict=True))
 
 
 def _column_classes(table: Table) -> list[str]:
-    """ "n" for columns of numbers, which are aligned to the right."""
+    """The CSS class of every column: "n" for numbers, which are right-aligned."""
     return ["n" if _is_numeric(table.rows[column]) else "" for column in table.rows]
 
 

@@ -1,4 +1,4 @@
-"""The top of the page: what all runs share, and what a reader has to know about them."""
+"""Write the top of the page: the settings that all runs share, and warnings about the runs."""
 
 from collections.abc import Iterator
 
@@ -35,19 +35,19 @@ def notes(runs: Runs) -> Iterator[Note]:
     absent = [f"Not yet started: {name}." for name in runs.not_started]
     yield Note(
         unfinished + absent,
-        f"{len(unfinished)} runs are not yet finished and {len(absent)} not yet started. Figures over training include"
-        " unfinished runs; final numbers do not.",
+        f"{len(unfinished)} runs have not finished and {len(absent)} have not started. Figures over training include unfinished"
+        " runs, but final metrics do not.",
     )
     yield Note(
-        [f"Left out, because it is not in the study as it is declared now: {name}." for name in runs.undeclared],
-        f"{len(runs.undeclared)} directories are left out, because they are not in the study as it is declared now.",
+        [f"Left out: {name}. The study does not declare this run." for name in runs.undeclared],
+        f"Left out: {plural(len(runs.undeclared), 'run')} that the study does not declare.",
     )
     yield Note(
         [
             f"Left out: {name}. It was trained in the same way as {kept}, so it is not a second seed."
             for name, kept in runs.duplicates.items()
         ],
-        f"Left out: {plural(len(runs.duplicates), 'run')} trained in the same way as others.",
+        f"Left out: {plural(len(runs.duplicates), 'run')} trained in the same way as another run.",
     )
     yield Note(list(_mixed_settings(runs)))
 
@@ -55,7 +55,7 @@ def notes(runs: Runs) -> Iterator[Note]:
 def _mixed_settings(runs: Runs) -> Iterator[str]:
     precisions = sorted(runs.table.precision.dropna().unique())
     if len(precisions) > 1:
-        yield f"Runs were trained in different precisions ({', '.join(precisions)}), which changes losses noticeably."
+        yield f"Runs were trained at different precisions ({', '.join(precisions)}), which changes losses noticeably."
     settings = pd.DataFrame(runs.table.evaluation.to_list()).astype(str)
     if varied := [name for name in settings if settings[name].nunique() > 1]:
         yield (

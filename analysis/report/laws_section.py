@@ -1,4 +1,4 @@
-"""The section about scaling laws with repetition: which one predicts best, and the constants of each."""
+"""Write the section on scaling laws with repetition: which law predicts best, and the constants of each law."""
 
 import pandas as pd
 
@@ -11,18 +11,19 @@ from analysis.report.section import Section, Table
 from analysis.runs import Runs, left_out_of_laws
 
 CROSS_VALIDATION = (
-    "Each law is fitted without the runs of one model size, or of one range of R, and then predicts these held-out runs. Error: root"
-    " mean square of predicted minus measured test loss over the repeated ones among them. Median: median of its absolute value. Worst"
-    " R: log10 of predicted over measured worst R, if the held-out size has an interior one. Two simple rules serve as baselines."
+    "Each law is fitted without the runs of one model size or one range of R, and then predicts the test loss of these held-out runs."
+    " Error: root mean square of predicted minus measured test loss over the held-out runs with repetition. Median: median absolute"
+    " error over the same runs. Worst R: error in log10 of the worst R, if the worst R of the held-out size is interior. Two simple"
+    " rules serve as baselines."
 )
 CONSTANTS = (
-    "In the papers' units: N in parameters without embeddings, T in tokens, loss in nats. The 95% intervals come from a bootstrap of"
-    " the residuals; they do not include the error of a wrong functional form."
+    "Constants are in the papers' units: N in parameters without embeddings, T in tokens, loss in nats. The 95% intervals come from a"
+    " bootstrap of the residuals; they do not include the error of a wrong functional form."
 )
 
 
 def section(runs: Runs) -> Section | Missing:
-    """Which law predicts best, how each predicts held-out runs, and all constants."""
+    """The section with cross-validation errors and constants, or the reasons why no law could be fitted."""
     laws = fit_study(runs)
     headings = {law.name: f"{law.title} ({law.idea})" for law in LAWS}
     left_out = [sentence] if (sentence := left_out_of_laws(runs)) else []
@@ -31,11 +32,11 @@ def section(runs: Runs) -> Section | Missing:
         return Missing("laws", "; ".join([*reasons, *left_out]))
     sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
     sentences += [
-        f"{headings[name]}: root mean square error {fitted.error:.3g} nats on the {fitted.points} points of its fit, with"
-        f" {len(fitted.free)} constants."
+        f"{headings[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root mean square error is"
+        f" {fitted.error:.3g} nats."
         for name, fitted in laws.fits.items()
     ]
-    sentences += [f"{headings[name]} is not fitted: {reason}." for name, reason in laws.reasons.items()]
+    sentences += [f"{headings[name]} was not fitted: {reason}." for name, reason in laws.reasons.items()]
     cross_validation = (
         [Table(CROSS_VALIDATION, _cross_validation(laws), "cross_validation", "Cross-validation")]
         if len(laws.cross_validation)
@@ -56,20 +57,20 @@ def _cross_validation(laws: StudyFits) -> pd.DataFrame:
             "error (nats)": table.error.map(cell),
             "median (nats)": table["median"].map(cell),
             "worst R (log10)": table.peak.map(cell),
-            "why not": table.reason.replace("", NOTHING),
+            "not fitted because": table.reason.replace("", NOTHING),
         }
     )
 
 
 def _constants(laws: StudyFits) -> pd.DataFrame:
     table = laws.constants()
-    known = table.low.notna()
+    has_interval = table.low.notna()
     interval = table.low.map("{:.4g}".format) + " to " + table.high.map("{:.4g}".format)
     return pd.DataFrame(
         {
             "law": table.law.map(title_of),
             "constant": table.constant,
             "value": table.value.map("{:.4g}".format),
-            "95% interval": interval.where(known, NOTHING).where(table.determined, NOT_DETERMINED),
+            "95% interval": interval.where(has_interval, NOTHING).where(table.determined, NOT_DETERMINED),
         }
     )

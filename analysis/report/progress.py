@@ -1,14 +1,14 @@
-"""How far a report is, for the caller to show."""
+"""Report progress to the caller, who displays it."""
 
 from collections.abc import Callable
 
-Progress = Callable[[str, float], None]  # takes what is being done, and the share that is done, 0 to 1
+Progress = Callable[[str, float], None]  # arguments: the current stage, and the finished share of it, 0 to 1
 
 
 def no_progress(stage: str, share: float) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
 def report_figure(progress: Progress, number: int, figures: int, name: str) -> None:
-    """Report that one more figure is ready, "figure 7 of 18: learning curves"."""
+    """Report that a figure is done: "figure 7 of 18: learning curves"."""
     progress(f"figure {number} of {figures}: {name.replace('_', ' ')}", number / figures)

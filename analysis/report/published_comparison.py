@@ -1,4 +1,4 @@
-"""This study's numbers next to published ones. Scale, data and models differ, so only the direction should agree."""
+"""Compare the study's numbers with published ones. Scale, data and models differ, so only the direction should agree."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from analysis.runs import Runs
 from repeat_study.records.metric import Metric
 
 COLUMNS = ["quantity", "where", "bound", "here", "low", "high", "published", "source"]
-# H22 gives these metrics at f = 3% only.
+# [H22] reports these metrics only at f = 3%.
 H22_AT_THREE_PERCENT = {
     "copying_loss": (published.H22_COPYING_MULTIPLIER, "H22, fig. 5"),
     "prefix_matching": (published.H22_PREFIX_MATCHING_MULTIPLIER, "H22, fig. 6"),
@@ -27,11 +27,11 @@ DOUBLE_DESCENT = {0.9: "H22, fig. 3: observed, no number given", 0.5: "H22, fig.
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """A row per number that this study measured.
+    """One row per number that this study measured.
 
     Columns: `quantity` with its unit, `where` (model and f), `here` (this study's value), its 95% interval `low` and `high` (NaN for
     one seed), `bound` ("≤" or "≥" if `here` is only a bound), `published` (NaN if no paper gives it) and its `source`. Published
-    values are for the same f and, if a paper gives several sizes, for the nearest one.
+    values are for the same f. If a paper gives values for several sizes, the nearest size is used.
     """
     rows = [row for label, variant in runs.variants() if len(variant.done) for row in _rows(variant, label)]
     rows += _fine_tuned(runs) if runs.fine_tuned and len(runs.fine_tuned.done) else []
@@ -45,10 +45,10 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         where = f"{where}; {label}" if label else where
         return quantity, where, str(estimate.bound), estimate.value, estimate.low, estimate.high, *paper
 
-    for fraction, where, rise, back in _double_descent(runs):
+    for fraction, where, rise, recovery in _double_descent(runs):
         paper = (NAN, DOUBLE_DESCENT[fraction]) if fraction in DOUBLE_DESCENT else NOT_PUBLISHED
         yield row("double descent: rise (nats)", where, rise, paper)
-        yield row("double descent: won back (nats)", where, back, paper)
+        yield row("double descent: won back (nats)", where, recovery, paper)
     all_peaks = peaks(runs)
     sizes = {metric: size_multipliers(runs, metric) for metric in (*SIZE_METRICS, *test_sets(runs))}
     compute = lost_compute(runs)
@@ -92,19 +92,19 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
 
 
 def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
-    """Effective size of fine-tuned runs, from the law of runs from scratch: a row per model and start."""
+    """Size multipliers of fine-tuned runs, one row per model and start."""
     numbers = fine_tuning.table(runs)
-    if numbers.empty or (known := numbers[numbers.multiplier.notna()]).empty:
+    if numbers.empty or (sized := numbers[numbers.multiplier.notna()]).empty:
         return
     by = ["parameters_non_embedding", "model", "start"]
-    for arm in with_bounds(over_seeds(known, by, "multiplier"), known, by).itertuples(index=False):
+    for arm in with_bounds(over_seeds(sized, by, "multiplier"), sized, by).itertuples(index=False):
         several = arm.seeds > 1 and not arm.bound
         interval = (arm.low, arm.high) if several else (NAN, NAN)
-        repeated = (known.parent_repeats[known.start == arm.start] > 1).all()
+        repeated = (sized.parent_repeats[sized.start == arm.start] > 1).all()
         paper = (1 / published.H22_OSSIFICATION, "H22, figs. 12, 15") if repeated else NOT_PUBLISHED
         where = f"{arm.model}, {arm.start}"
         yield (
-            "size multiplier after fine-tuning, from the law of runs from scratch",
+            "size multiplier after fine-tuning, relative to runs from scratch",
             where,
             arm.bound,
             arm.mean,
@@ -114,20 +114,22 @@ def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
 
 
 def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate]]:
-    """Per fraction: rise and recovery of the arm with the clearest double descent, which is the one whose smaller of the two is
-    largest."""
+    """The rise and recovery of the arm with the clearest double descent, for each fraction.
+
+    The clearest case is the one in which the smaller of rise and recovery is largest.
+    """
     numbers = summary(runs)
     by = ["model", "repeated_fraction", "repeats"]
-    repeated = numbers[(numbers.repeats > 1) & (numbers.double_descent == True)]  # noqa: E712  (None: no clean run to judge by)
+    repeated = numbers[(numbers.repeats > 1) & (numbers.double_descent == True)]  # noqa: E712  (None: not judged)
     if repeated.empty:
         return
-    rise, back = over_seeds(repeated, by, "rise"), over_seeds(repeated, by, "won_back")
+    rise, recovery = over_seeds(repeated, by, "rise"), over_seeds(repeated, by, "won_back")
     for fraction, arms in rise.groupby("repeated_fraction"):
-        smaller = arms["mean"].clip(upper=back.loc[arms.index, "mean"])
-        best = smaller.idxmax()
-        arm = arms.loc[best]
+        smaller = arms["mean"].clip(upper=recovery.loc[arms.index, "mean"])
+        clearest = smaller.idxmax()
+        arm = arms.loc[clearest]
         where = f"{arm.model}, f = {fraction:.0%}, R = {arm.repeats:g}"
-        yield float(fraction), where, _over_seeds(arm), _over_seeds(back.loc[best])
+        yield float(fraction), where, _over_seeds(arm), _over_seeds(recovery.loc[clearest])
 
 
 def _over_seeds(arm: pd.Series) -> Estimate:
@@ -139,8 +141,8 @@ def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
     if metric.key == "test_loss" and peak.fraction in published.H22_WORST_MULTIPLIER:
         return published.H22_WORST_MULTIPLIER[peak.fraction], "H22, 800M"
     if metric.key == "test_loss" and peak.fraction == published.H22_BAND_FRACTION:
-        like = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
-        return like, f"H22, fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
+        multiplier = published.H22_ACTS_LIKE_MIDDLE / published.H22_ACTS_LIKE_SIZE
+        return multiplier, f"H22, fig. 2 left, 800M at R = {published.H22_ACTS_LIKE_REPEATS:g}"
     if metric.key.startswith(f"{TEST_LOSS.key}_") and peak.fraction in published.H22_OUT_OF_DISTRIBUTION:
         return published.H22_OUT_OF_DISTRIBUTION[peak.fraction], "H22, fig. 10, English models on Python"
     return H22_AT_THREE_PERCENT.get(metric.key, NOT_PUBLISHED) if peak.fraction == 0.03 else NOT_PUBLISHED
@@ -149,5 +151,5 @@ def _multiplier(metric: Metric, peak: Peak) -> tuple[float, str]:
 def _lost(peak: Peak) -> tuple[float, str]:
     if peak.fraction != published.C26_FRACTION:
         return NOT_PUBLISHED
-    size = min(published.C26_LOST_COMPUTE, key=lambda known: abs(known - peak.total))
+    size = min(published.C26_LOST_COMPUTE, key=lambda size: abs(size - peak.total))
     return published.C26_LOST_COMPUTE[size], f"C26, {size / 1e6:.0f}M"

@@ -1,4 +1,4 @@
-"""The page as data: sections of sentences, figures and tables, which `html` renders."""
+"""Represent the page as data: sections with sentences, figures and tables. `html` renders them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from analysis.figures.plot import Missing, SavedPlot
 
 @dataclass(frozen=True)
 class Table:
-    """A table that readers can sort: cells of text, "–" where there is no number."""
+    """A table of text that readers can sort; a missing number is "–"."""
 
     explanation: str
     rows: pd.DataFrame
-    csv: str  # tables/<csv>.csv has all digits
+    csv: str  # tables/<csv>.csv contains the unrounded numbers
     title: str = ""
-    links: Sequence[str] = ()  # for the cells of the first column
+    links: Sequence[str] = ()  # of the cells in the first column; empty if they have none
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Section:
 
     title: str
     sentences: Sequence[str] = ()
-    details: Sequence[str] = ()  # more sentences, folded
+    details: Sequence[str] = ()  # more sentences, folded by default
     figure: SavedPlot | None = None
     tables: Sequence[Table] = ()
-    level: int = 2  # of the heading; 1 for a variant of the study
+    level: int = 2  # heading level; 1 for a variant of the study
 
 
 @dataclass(frozen=True)
 class Note:
-    """Warnings of one kind; `summary` replaces them if there are many."""
+    """Warnings of one kind. If there are many, they are folded below `summary`."""
 
     sentences: Sequence[str]
     summary: str = ""
@@ -41,7 +41,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report."""
+    """The content of report.html."""
 
     title: str
     introduction: str
@@ -51,6 +51,6 @@ class Page:
 
 
 def missing_section(missing: Sequence[Missing]) -> Section:
-    """Every figure or section that this study lacks the runs for."""
+    """A section that lists the figures and sections for which this study lacks runs, with reasons."""
     sentences = [f"{figure.name.replace('_', ' ').capitalize()}: {figure.reason}." for figure in missing]
-    return Section("Not shown, and why", sentences)
+    return Section("Omitted figures and sections", sentences)

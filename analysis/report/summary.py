@@ -1,4 +1,4 @@
-"""What happened, in at most five sentences computed from the summary table; `findings` has the details."""
+"""Summarize a study in at most five sentences, computed from the summary table. `findings` adds the details."""
 
 from collections.abc import Iterator
 
@@ -12,23 +12,25 @@ from analysis.runs import Runs, left_out_of_laws
 
 
 def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
-    """The study, the worst R, double descent, the cost, and induction and copying. Null results are reported too.
+    """Sentences about the study, the worst R, double descent, the cost of repetition, and induction heads with copying.
+
+    Null results are reported too.
 
     numbers: `degradation.summary`, empty if no run is finished.
     """
     if numbers.empty or not (numbers.repeats > 1).any():
-        return [_study(runs), "No repeated run has finished yet, so the effect of repetition is not known."]
+        return [_study(runs), "No repeated run has finished yet, so the effect of repetition is unknown."]
     worst = worst_arms(numbers)
     heads = f"{_heads(numbers)}{_copying(numbers, worst)}."
     return [_study(runs), _worst(worst), _double_descent(numbers), _cost(worst), heads]
 
 
 def worst_arms(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The R with the highest mean test loss of every model and fraction, a row each, with the means there.
+    """The R with the highest mean test loss for every model and fraction, one row each, with the means at this R.
 
-    Additional columns: `interior` (smaller and larger R do less harm, see `worst_repeats`), `at_edge` (the worst R is the smallest or
-    largest R tried), `bound` of the size multiplier, and `noise`, twice the standard deviation of the clean seeds in nats (NaN for
-    one seed).
+    Other columns: `interior` (fewer and more repeats do less harm, see `worst_repeats`), `at_edge` (the worst R is the smallest or
+    largest R tried), `bound` of the size multiplier, and `noise`, twice the standard deviation of test loss over the clean seeds, in
+    nats (NaN for a single seed).
     """
     rows = []
     clean = numbers[numbers.repeats == 1].groupby("model").test_loss.std(ddof=1)
@@ -61,8 +63,8 @@ def _study(runs: Runs) -> str:
     if len(repeated):
         fractions = " and ".join(f"{fraction:.0%}" for fraction in sorted(repeated.repeated_fraction.unique()))
         between = "=" if repeated.repeats.nunique() == 1 else "from"
-        clean = "and clean runs" if (table.repeats == 1).any() else "without clean runs"
-        facts += [f"f = {fractions}", f"R {between} {span(repeated.repeats, '{:,}'.format)} {clean}"]
+        clean = "with clean runs" if (table.repeats == 1).any() else "without clean runs"
+        facts += [f"f = {fractions}", f"R {between} {span(repeated.repeats, '{:,}'.format)}, {clean}"]
     facts += [plural(table.seed.nunique(), "seed"), f"{span(table.trained_tokens, short_count)} tokens per run"]
     left_out = left_out_of_laws(runs)
     return f"{runs.folder.resolve().name}: {'; '.join(facts)}.{' ' if left_out else ''}{left_out}"
@@ -79,61 +81,63 @@ def _worst(worst: pd.DataFrame) -> str:
         if interior:
             edge = "fewer and more repeats do less harm"
         elif harmed.at_edge.all():
-            edge = "at the edge of the range"
+            edge = "at the edge of the tried range"
         else:
-            edge = "noise between seeds does not rule out the edge of the range"
-        some = f" in {interior} of them" if 0 < interior < len(harmed) else ""
+            edge = "given the noise between seeds, the true worst R may be at the edge of the tried range"
+        some = f" for {interior} of them" if 0 < interior < len(harmed) else ""
         repeats = span(harmed.repeats, "{:,}".format)
         arms.append(f"f = {fraction:.0%}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})")
-    noise = ", where the harm exceeds the noise between clean seeds" if worst.noise.notna().all() else ""
-    return f"Worst R for test loss among those finished{noise}: {'; '.join(arms)}."
+    noise = ", counting only harm beyond the noise between clean seeds" if worst.noise.notna().all() else ""
+    return f"Worst R by test loss among finished runs{noise}: {'; '.join(arms)}."
 
 
 def _double_descent(numbers: pd.DataFrame) -> str:
     repeated = numbers[numbers.repeats > 1]
     if repeated.double_descent.isna().all():
         return f"Double descent {double_descent.CANNOT_BE_JUDGED}."
-    descents, otherwise = double_descent.with_double_descent(repeated), double_descent.judged_otherwise(repeated)
+    descents, note = double_descent.with_double_descent(repeated), double_descent.note_on_cruder_threshold(repeated)
     if descents.empty:
         return (
-            f"No double descent in any of {plural(len(repeated), 'repeated run')}: no test loss rises and then falls again, both by"
-            f" {double_descent.threshold(repeated)}.{otherwise}"
+            f"No double descent in any of {plural(len(repeated), 'repeated run')}: in none does test loss rise and then fall again,"
+            f" with both changes exceeding {double_descent.threshold(repeated)}.{note}"
         )
     shares = [
-        f"f = {fraction:.0%} in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')}"
+        f"in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')} at f = {fraction:.0%}"
         for fraction, arms in repeated.groupby("repeated_fraction")
     ]
     clearest = double_descent.clearest_case(descents)
     return (
-        f"Double descent of test loss during training: {', '.join(shares)}. In the clearest case, {clearest.label}, it rises by"
-        f" {double_descent.size_of(clearest)} and then falls by {double_descent.recovery_of(clearest)}.{otherwise}"
+        f"Double descent of test loss during training: {', '.join(shares)}. In the clearest case, {clearest.label}, test loss rises"
+        f" by {double_descent.size_of(clearest)} and then falls by {double_descent.recovery_of(clearest)} nats.{note}"
     )
 
 
 def _cost(worst: pd.DataFrame) -> str:
-    known = worst[worst.excess_over_clean.notna()]
-    if known.empty:
-        return "The cost of repetition is not known, because no clean run of these sizes has finished."
+    comparable = worst[worst.excess_over_clean.notna()]
+    if comparable.empty:
+        return "The cost of repetition is unknown, because no clean run of these sizes has finished."
     arms = []
-    for fraction, sizes in known.groupby("repeated_fraction", sort=False):
+    for fraction, sizes in comparable.groupby("repeated_fraction", sort=False):
         text = f"f = {fraction:.0%}, {span(sizes.excess_over_clean, '{:+.3f}'.format)} nats over clean"
         sized = sizes[sizes.size_multiplier.notna()].sort_values("size_multiplier")
-        sized = sized[(sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)]  # "at most its own size" is empty
+        sized = sized[
+            (sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)
+        ]  # "at most its own size" says nothing
         if len(sized):
             smallest, *_, largest = [f"{row.bound}{row.size_multiplier:.2g}" for row in sized.itertuples()] * 2
-            text += f", equal to clean models of {smallest if smallest == largest else f'{smallest} to {largest}'} times the size"
+            text += f", matching clean models of {smallest if smallest == largest else f'{smallest} to {largest}'} times the size"
         arms.append(text)
-    unsized = " (effective sizes are not known, see below)" if known.size_multiplier.isna().all() else ""
+    unsized = " (effective sizes are unknown, see below)" if comparable.size_multiplier.isna().all() else ""
     return f"Cost of the worst R{unsized}: {'; '.join(arms)}."
 
 
 def _heads(numbers: pd.DataFrame) -> str:
-    """How many runs have induction heads, without a full stop."""
+    """In how many runs induction heads formed; a sentence without its period."""
     deep = numbers[(numbers.layers > 1) & numbers.prefix_matching.notna()]
     if deep.empty:
         return "Induction heads were not measured"
     if deep.heads_formed_at.isna().all():
-        return f"No induction head formed in any of {plural(len(deep), 'run')}, so the effect of repetition on them is not known"
+        return f"No induction head formed in any of {plural(len(deep), 'run')}, so the effect of repetition on them is unknown"
     kept = deep.heads_formed_at.notna() & deep.heads_lost_at.isna()
     shares = [
         f"{int(kept[arm.index].sum())} of {plural(len(arm), name)}"
@@ -144,7 +148,7 @@ def _heads(numbers: pd.DataFrame) -> str:
 
 
 def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """How the copying gain on a paragraph changes at the worst R, to append to the sentence about heads."""
+    """A clause about the change in copying gain at the worst R, to append to the sentence about induction heads."""
     changes = list(_copying_changes(numbers, worst))
     if not changes:
         return ""
@@ -155,16 +159,16 @@ def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
     judged = (
         "one seed, no intervals"
         if all(len(change) == 1 for change in changes)
-        else f"no clear change, by 95% intervals over seeds, in {len(changes) - lower - higher}"
+        else f"by 95% intervals over seeds; no clear change in {len(changes) - lower - higher}"
     )
     return (
-        f"; at the worst R, the copying gain on a paragraph is lower than clean in {lower} of {len(changes)} sizes and fractions"
-        f" and higher in {higher} ({judged}), by {span(means, '{:+.3f}'.format)} nats"
+        f"; at the worst R, copying gain on English text differs from clean runs by {span(means, '{:+.3f}'.format)} nats: it is lower"
+        f" for {lower} of {plural(len(changes), 'pair')} of size and fraction and higher for {higher} ({judged})"
     )
 
 
 def _copying_changes(numbers: pd.DataFrame, worst: pd.DataFrame) -> Iterator[pd.Series]:
-    """Copying gain minus that of the clean run of the same seed, for every model and fraction."""
+    """Copying gain at the worst R minus copying gain of the clean run with the same seed, for every model and fraction."""
     clean = numbers[numbers.repeats == 1].set_index(["model", "seed"]).copying_gain
     for arm in worst.itertuples():
         runs = numbers[(numbers.model == arm.model) & (numbers.repeated_fraction == arm.repeated_fraction)]

@@ -1,14 +1,14 @@
-"""The summary with one row per run as readers see it: rounded, with bounds written out."""
+"""Format the summary table for readers: one row per run, with rounded numbers and with bounds."""
 
 import pandas as pd
 
 from analysis.formatting import NOTHING, cell
 
-OF_HEADS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # dropped if no run has any
+HEAD_COLUMNS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # dropped if empty for all runs
 
 
 def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished run of `degradation.summary`. A rise within the noise of clean runs is left out."""
+    """One row per finished run, from `degradation.summary`. Rises that do not count are left out."""
 
     def text(column: pd.Series, form: str) -> list[str]:
         return [cell(value, form) for value in column]
@@ -17,7 +17,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
         values = text(numbers[column], ".3f")
         return [bound + value for bound, value in zip(numbers[f"{column}_bound"], values, strict=True)]
 
-    rise = numbers.where(numbers.rise_counts != False)  # noqa: E712  (None: no clean run to judge by)
+    rise = numbers.where(numbers.rise_counts != False)  # noqa: E712  (None: not judged)
     short = pd.DataFrame(
         {
             "run": numbers.label,
@@ -41,4 +41,4 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
             "heads from": text(numbers.heads_formed_at, ",.0f"),
         }
     )
-    return short.drop(columns=[name for name in OF_HEADS if (short[name] == NOTHING).all()])
+    return short.drop(columns=[name for name in HEAD_COLUMNS if (short[name] == NOTHING).all()])

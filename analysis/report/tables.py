@@ -1,4 +1,4 @@
-"""The report's tables: CSV files with all digits, and short ones for the page and the console."""
+"""Make the report's tables for the page and the console, with rounded numbers."""
 
 from typing import Any
 
@@ -13,39 +13,39 @@ from repeat_study.records.run_directory import Status
 
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "rise at", "won back"]
 EXPLANATION = (
-    "Each row is one run directory. Size ×: size of the clean model with the same test loss, divided by the run's own size (≤: the"
-    " run is worse than the smallest clean model). Rise: the largest increase in test loss above its earlier minimum, and the token"
-    " count at which it occurs; shown only if chance over test sequences cannot explain it and it is more than"
-    " twice the largest rise of clean runs. Won back: how far test loss falls from there to the end."
-    " Copying loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss"
-    " on the first copy minus loss on later copies; its null is the same with every copy shuffled. Copying × and prefix ×: like"
-    " size ×, from copying loss and from 1 − prefix matching; empty if clean runs do not order these by size. Prefix matching: score"
-    " of the best head at the end; its null is the best score on text without repetition. Heads from: the tokens from which that"
-    " score exceeds twice its null and twice the untrained model's score."
+    "Each row is one run directory. Size ×: the size of a clean model with the same test loss, divided by the run's own size (≤: the"
+    " run is worse than the smallest clean model). Rise: the largest increase in test loss above its earlier minimum. Rise at: the"
+    " number of training tokens at that point. The table leaves out rises that chance over test sequences can explain and rises of at"
+    " most twice the largest rise of a clean run. Won back: the decrease in test loss from that point to the end of training. Copying"
+    " loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss on the first copy"
+    " minus loss on later copies. Null gain: copying gain when the tokens of every copy are shuffled. Copying × and prefix ×: the same"
+    " as size ×, but computed from copying loss and from 1 − prefix matching; empty if these metrics do not order clean runs by size."
+    " Prefix matching: score of the best head at the end of training. Null score: the best score on text without repetition. Heads"
+    " from: the number of training tokens after which prefix matching exceeds twice its null and twice the untrained model's score."
 )
 PUBLISHED = (
-    "Published numbers next to the same numbers in this study. Models, data and token counts are different, and much smaller here:"
-    " expect the same direction, not the same value. Intervals are 95% over seeds; with one seed there are none."
+    "Published numbers next to the corresponding numbers of this study, whose models, data and token counts differ from the papers' and"
+    " are much smaller. Expect the same direction, not the same values. Intervals are 95% intervals over seeds; a single seed has none."
 )
 
 
 def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tables of all variants, by name, as one with a column `variant`."""
+    """Concatenate the tables of all variants, adding the variant's name as the column `variant`."""
     return pd.concat([table.assign(variant=name) for name, table in tables.items()]) if tables else pd.DataFrame()
 
 
 def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
-    """The short summary of all finished runs; without any, the status of every run."""
+    """A short summary of the finished runs, or the status of every run if none has finished."""
     if numbers.empty:
         return runs.combined.table.rename(columns={"label": "run"})[["run", "status"]]
     short = short_summary(numbers)
     if runs.table.label.duplicated().any():
-        short["run"] = numbers.run.to_list()  # labels do not tell variants apart
+        short["run"] = numbers.run.to_list()  # variants share labels
     return short[[column for column in IN_CONSOLE if column in short]]
 
 
 def runs_table(variant: Variant) -> Table:
-    """Every run of a variant; an unfinished one has its progress as status and no final number."""
+    """The table of a variant's runs. Unfinished runs have their progress as status and no final metrics."""
     short = short_summary(variant.numbers) if len(variant.numbers) else pd.DataFrame()
     names = variant.numbers.run.to_list() if len(variant.numbers) else []
     unfinished = variant.runs.table[variant.runs.table.status != Status.DONE]
@@ -75,14 +75,16 @@ def _progress(curve: pd.DataFrame, run: Any) -> str:
 
 
 def published_table(table: pd.DataFrame) -> Table:
-    """`published_comparison.table` for the page."""
-    known = table.low.notna() & (table.low < table.high)
+    """Format `published_comparison.table` for the page."""
+    has_interval = table.low.notna() & (table.low < table.high)
     rows = pd.DataFrame(
         {
             "quantity": table.quantity,
             "where": table["where"],
             "this study": table.bound + table.here.map(three_digits),
-            "95% interval": (table.low.map(three_digits) + " to " + table.high.map(three_digits)).where(known, NOTHING),
+            "95% interval": (table.low.map(three_digits) + " to " + table.high.map(three_digits)).where(
+                has_interval, NOTHING
+            ),
             "published": table.published.map(three_digits),
             "source": table.source.replace("", NOTHING),
         }

@@ -1,4 +1,4 @@
-"""The report's figures as images in TensorBoard."""
+"""Write the report's figures to TensorBoard as images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from repeat_study.records.tensorboard.events import event_files, image, write_ev
 
 
 def write_images(folder: Path, figures: Sequence[SavedPlot]) -> list[str]:
-    """Show these figures in TensorBoard, from figures/<name>.png, instead of those of the last report.
+    """Write figures/<name>.png of these figures to TensorBoard, replacing the images of the last report.
 
-    Returns the paths of the event files below `folder`. Raises InputError if the folder cannot be written.
+    Returns the paths of the event files, relative to `folder`. Raises InputError if the folder cannot be written.
     """
     directory = folder / "figures"
     images = [

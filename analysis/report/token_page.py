@@ -1,4 +1,4 @@
-"""The copied paragraph token by token, in the clean and in the repeated run [H22, figs. 8-9]: one self-contained page."""
+"""Render tokens.html, which compares the copied paragraph token by token in clean and repeated runs [H22, figs. 8-9]."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from analysis.figures.panels import Arms, arms
 from analysis.report.html import render_template
 from analysis.runs import Runs
 
-STEPS = 10  # of the color scale, even in the square root of the probability, because small models are rarely sure
-DROPS = 12  # tokens listed
+STEPS = 10  # of the color scale, equal in the square root of probability, because small models rarely predict with confidence
+DROPS = 12  # tokens in the list of largest drops
 MOST_SEEDS = 4
-BEFORE = 6  # tokens of context in front of a listed one
-SHOWN = {code: chr(0x2400 + code) for code in range(32)} | {9: "⇥", 10: "⏎", 127: "␡"}  # control characters
+CONTEXT = 6  # tokens before a listed token
+SYMBOLS = {code: chr(0x2400 + code) for code in range(32)} | {9: "⇥", 10: "⏎", 127: "␡"}  # for control characters
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Token:
-    """A token as the page shows it."""
+    """A token with its background color, a step of the scale."""
 
     text: Markup
     color: int
@@ -63,7 +63,7 @@ class RepeatedText:
 
 @dataclass(frozen=True)
 class Block:
-    """The colored texts of a model, a fraction and a seed, below a heading."""
+    """The colored texts for one model, fraction and seed, under one heading."""
 
     variant: str  # empty unless this is the first block of a named variant
     title: str
@@ -72,7 +72,7 @@ class Block:
 
 
 def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
-    """The page of a study's variants, each with its name; None if no clean run has a repeated run to compare with."""
+    """Render the page for a study's variants, given with their names. None if no clean run has a repeated run to compare with."""
     blocks = [block for name, runs in variants for block in _blocks(name, runs)]
     scale = [_color(step) for step in range(STEPS)]
     thresholds = [(step / STEPS) ** 2 for step in range(STEPS)]
@@ -84,19 +84,19 @@ def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
 
 
 def comparisons(panel: Arms, runs: Runs) -> list[Comparison]:
-    """The runs of a panel to show: the first seeds for which a clean and a repeated run have their paragraphs."""
-    shown: list[Comparison] = []
+    """The comparisons for one panel, for the first few seeds that have a clean run and a repeated run."""
+    result: list[Comparison] = []
     for seed, of_seed in panel.runs.sort_values(["seed", "pool_seed"]).groupby("seed"):
         clean, repeated = of_seed[of_seed.repeats == 1], of_seed[of_seed.repeats > 1].drop_duplicates("repeats")
-        if len(clean) and len(repeated) and len(shown) < MOST_SEEDS:
+        if len(clean) and len(repeated) and len(result) < MOST_SEEDS:
             worst_first = repeated.sort_values("final_copying_loss", ascending=False)
             by_repeats = {int(run.repeats): _last(runs, run.name) for run in worst_first.itertuples()}
-            shown.append(Comparison(int(seed), _last(runs, clean.name.iloc[0]), by_repeats))
-    return shown
+            result.append(Comparison(int(seed), _last(runs, clean.name.iloc[0]), by_repeats))
+    return result
 
 
 def drops(clean: pd.DataFrame, repeated: pd.DataFrame) -> pd.DataFrame:
-    """The tokens of the second and later copies whose probability falls most from the clean to the repeated run.
+    """The tokens in the second and later copies that lose the most probability from the clean to the repeated run.
 
     Index: position in the sequence. Columns: `copy`, `token`, `clean` and `repeated` (probabilities). Largest drop first.
     """
@@ -115,12 +115,12 @@ def visible(token: str) -> Markup:
 def _character(character: str) -> Markup:
     if character == " ":
         return Markup("<i> </i>")
-    symbol = SHOWN.get(ord(character))
+    symbol = SYMBOLS.get(ord(character))
     return Markup("<u>{}</u>").format(symbol) if symbol else escape(character)
 
 
 def _color(step: int) -> str:
-    """A step of the scale as a mix of two colors, from low over middle to high."""
+    """A step of the color scale, which goes from low through middle to high, as a mix of two CSS colors."""
     share = step / (STEPS - 1) * 2
     (low, high), mixed = (("low", "middle"), share) if share <= 1 else (("middle", "high"), share - 1)
     return f"var(--{low}) {1 - mixed:.0%}, var(--{high})"
@@ -137,9 +137,9 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
     if done.empty or not (done.repeats > 1).any():
         return
     for panel in arms(done):
-        shown = comparisons(panel, runs)
-        for comparison in shown:
-            seed = f", seed {comparison.seed}" if len(shown) > 1 else ""
+        panel_comparisons = comparisons(panel, runs)
+        for comparison in panel_comparisons:
+            seed = f", seed {comparison.seed}" if len(panel_comparisons) > 1 else ""
             repeated = [
                 RepeatedText(repeats, _copies(table), _drops(comparison.clean, table))
                 for repeats, table in comparison.repeated.items()
@@ -149,24 +149,24 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
 
 
 def _copies(table: pd.DataFrame) -> list[tuple[int, list[Token]]]:
-    """The tokens of every copy, with the copy's number."""
+    """The number and the tokens of every copy."""
     color = np.minimum((np.sqrt(table.probability) * STEPS).astype(int), STEPS - 1)
     tokens = [
         Token(visible(token), step, probability, loss)
         for step, probability, loss, token in zip(color, table.probability, table.loss, table.token, strict=True)
     ]
-    return [(number, [tokens[place] for place in places]) for number, places in table.groupby("copy").indices.items()]
+    return [(number, [tokens[index] for index in indices]) for number, indices in table.groupby("copy").indices.items()]
 
 
 def _drops(clean: pd.DataFrame, repeated: pd.DataFrame) -> list[Drop]:
     tokens, largest = clean.token.to_list(), drops(clean, repeated)
     return [
         Drop(
-            Markup("").join(map(visible, tokens[max(0, place - BEFORE) : place])),
+            Markup("").join(map(visible, tokens[max(0, index - CONTEXT) : index])),
             visible(row.token),
             row[1],
             row.clean,
             row.repeated,
         )
-        for place, row in zip(largest.index, largest.itertuples(), strict=True)
+        for index, row in zip(largest.index, largest.itertuples(), strict=True)
     ]

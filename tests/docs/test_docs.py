@@ -1,4 +1,4 @@
-"""The documentation is checked like code: links, sources, commands, TOML and Python examples."""
+"""Check the documentation like code: links, source tags, commands, and TOML and Python examples."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("data_prep", "repeat_study", "repeat_study_cli", "slurm", "analysis", "benchmarks")
 TAG = re.compile(r"\[([A-Z]{1,3}\d\d)\b")
-# The least that a study needs, to complete the fragments that pages show.
+# The tables that every study needs. They complete the fragments in the docs.
 MINIMAL = {
     "data": {"source": "installed-python", "max_tokens": 20_000_000},
     "training": {"tokens": 1_536_000, "context": 128, "sequences_per_step": 16, "learning_rate": 3e-3},
@@ -37,13 +37,13 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def commands(program: str) -> list[list[str]]:
-    """Every line of the pages' shell blocks that calls a program, split into its arguments."""
+    """The arguments of every call of a program in the pages' shell blocks."""
     lines = [line for _, block in blocks("sh") for line in block.splitlines()]
     split = [shlex.split(line, comments=True) for line in lines]
     return [arguments[1:] for arguments in split if arguments and arguments[0] == program]
 
 
-def sources() -> Iterator[Path]:
+def files_with_tags() -> Iterator[Path]:
     for package in PACKAGES:
         yield from (ROOT / package).rglob("*.py")
     yield from (ROOT / "studies").glob("*.toml")
@@ -55,7 +55,7 @@ def test_the_readme_stays_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file_or_a_heading_that_exists(page: Path) -> None:
+def test_every_link_leads_to_an_existing_file_or_heading(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
         if target and "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -71,23 +71,25 @@ def test_every_source_tag_has_an_entry_with_bibtex() -> None:
     references = (ROOT / "docs" / "references.md").read_text()
     entries = set(re.findall(r"^## (\w+)$", references, re.MULTILINE))
     assert entries == set(re.findall(r"^@\w+\{(\w+),$", references, re.MULTILINE))
-    used = {tag: path for path in sources() for tag in TAG.findall(path.read_text())}
+    used = {tag: path for path in files_with_tags() for tag in TAG.findall(path.read_text())}
     assert not {tag: path for tag, path in used.items() if tag not in entries}
 
 
 def test_sources_are_cited_by_tag() -> None:
     spelled_out = re.compile(r"\[[A-Z][a-z]+(?: et al\.| and [A-Z][a-z]+)? (?:19|20)\d\d")
-    assert not [(path, found[0]) for path in sources() if (found := spelled_out.findall(path.read_text()))]
+    assert not [
+        (path, citations[0]) for path in files_with_tags() if (citations := spelled_out.findall(path.read_text()))
+    ]
 
 
 def test_every_command_in_the_docs_is_accepted_by_the_command_line() -> None:
     group = typer.main.get_command(app)
-    found = commands("repeat-study")
-    assert len(found) > 10
-    for arguments in found:
+    documented = commands("repeat-study")
+    assert len(documented) > 10
+    for arguments in documented:
         context = group.make_context("repeat-study", list(arguments))
         name, command, rest = group.resolve_command(context, list(arguments))  # type: ignore[attr-defined]
-        command.make_context(name, rest)  # raises where an option or an argument does not exist
+        command.make_context(name, rest)  # raises if an option or an argument does not exist
 
 
 @pytest.mark.parametrize(
@@ -116,8 +118,8 @@ def test_the_page_on_the_report_lists_every_figure_by_its_title() -> None:
 
 def test_every_make_target_in_the_docs_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    asked = {argument for arguments in commands("make") for argument in arguments if "=" not in argument}
-    assert asked and asked <= targets
+    documented = {argument for arguments in commands("make") for argument in arguments if "=" not in argument}
+    assert documented and documented <= targets
 
 
 @pytest.mark.parametrize(("page", "block"), list(blocks("toml")))
@@ -142,7 +144,7 @@ def _toml(key: str, value: object) -> str:
 def test_the_python_examples_run(
     workplace: Path, study: Study, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The examples speak of the study `laptop`; here it is one that trains in seconds."""
+    """Run the examples on a study that trains in seconds instead of `laptop`."""
     (workplace / "studies" / "tiny.toml").rename(workplace / "studies" / "laptop.toml")
     for run in study.runs(store.fingerprint)[:3]:
         train(run, store, workplace / "runs" / "laptop")

@@ -1,9 +1,9 @@
-// Numbers sort by value, a bound next to its number, other text before numbers, "–" last in both directions.
-const form = /^([≤≥]?)([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)(?=$|%|\s)/i;
+// Sort numbers by value, with a bound next to its number. Other text comes before numbers; "–" comes last in both directions.
+const numberPattern = /^([≤≥]?)([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)(?=$|%|\s)/i;
 function key(text) {
-  const found = text.match(form);
-  if (!found) return [text === "–" || text === "" ? 2 : 0, 0, 0, text];
-  return [1, Number(found[2].replaceAll(",", "").replace("−", "-")), {"≤": -1, "≥": 1}[found[1]] || 0, text];
+  const match = text.match(numberPattern);
+  if (!match) return [text === "–" || text === "" ? 2 : 0, 0, 0, text];
+  return [1, Number(match[2].replaceAll(",", "").replace("−", "-")), {"≤": -1, "≥": 1}[match[1]] || 0, text];
 }
 function compare(a, b, sign) {
   if (a[0] === 2 || b[0] === 2) return a[0] - b[0] || 0;

@@ -103,11 +103,11 @@ def test_the_report_counts_the_planted_double_descent_alone_and_says_how_large_i
     assert planted.rise_in_standard_errors == pytest.approx(20, rel=0.4)
     assert planted.rise_share == pytest.approx(planted.rise / (4 + 0.02 * 29), rel=0.02)
     said = findings(summary(loaded))[0]
-    assert "Double descent at f = 50%: in 1 of 2 runs" in said and "paired over test sequences" in said
+    assert "Double descent at f = 50%: in 1 of 2 runs" in said and "a paired t test over test sequences" in said
     assert "standard errors, " in said and "% of the fall of test loss in clean runs)" in said
     assert "older versions" not in said
     descent = next(line for line in summarize(loaded, summary(loaded)) if line.startswith("Double descent"))
-    assert "f = 50% in 1 of 2 runs" in descent and "standard errors" in descent
+    assert "in 1 of 2 runs at f = 50%" in descent and "standard errors" in descent
 
 
 def test_the_excess_over_clean_has_a_paired_interval(noisy: Path) -> None:
@@ -124,7 +124,7 @@ def test_runs_of_older_versions_are_judged_by_clean_noise_and_the_report_says_so
     numbers = summary(loaded)
     assert set(numbers.rise_judged_by) == {Judge.CLEAN} and numbers.rise_low.isna().all()
     for said in (findings(numbers)[0], summarize(loaded, numbers)[2]):
-        assert "No run recorded the losses of at least eight test sequences (older versions did not save them)" in said
+        assert "No run recorded the losses of at least eight test sequences, which older versions did not save." in said
     shutil.rmtree(next(noisy.glob("*clean*")))
     assert "cannot be judged" in findings(summary(load_runs(noisy)))[0]
 

@@ -78,17 +78,17 @@ def test_the_planted_effective_size_of_a_start_is_found(loaded: Runs) -> None:
 def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
     said = fine_tuning_section.sentences(fine_tuning.table(loaded))
     text = " ".join(said)
-    assert said[0].startswith("Clean parent: better than training from scratch; test loss differs by -")
+    assert said[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
     assert (
-        "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch; test loss differs by +"
+        "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch. The difference in test loss is +"
         in text
     )
-    assert "(higher in 2 of 2 pairs) and makes effective size 3.20 times smaller" in text
+    assert "(higher in 2 of 2 pairs) and makes the effective size 3.20 times smaller" in text
     assert (
-        "4.00 nats below the loss on the parent's test text before fine-tuning and 1.00 after, so 25% of the gap is left"
-        in text
+        "4.00 nats below the loss on the parent's test text before fine-tuning and 1.00 nats below it afterwards, so 25% of the gap"
+        " remains" in text
     )
-    assert "No best head's prefix matching exceeds twice its null" in text
+    assert "No run has a head whose prefix matching exceeds twice its null" in text
     first = fine_tuning.table(loaded)
     assert (
         "No fine-tuned run has finished yet" in fine_tuning_section.sentences(first[first.start == "from scratch"])[0]
@@ -121,7 +121,7 @@ def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     short, page = write_report(tuned)
     assert list(short.columns[:3]) == ["run", "N", "start"] and len(short) == 8
     text = page.read_text()
-    assert "What fine-tuning showed" in text and "No repeated run" not in text and "8 finished runs" in text
+    assert "Summary of fine-tuning" in text and "No repeated run" not in text and "8 finished runs" in text
     for name in ("ossification", "forgetting", "fine_tuning_curves", "heads_over_fine_tuning"):
         assert (tuned / "figures" / f"{name}.pdf").is_file() and (tuned / "tables" / f"{name}.csv").is_file()
     assert len((tuned / "tables" / "fine_tuning.csv").read_text().splitlines()) == 9
@@ -135,7 +135,7 @@ def test_a_report_shows_both_a_grid_and_fine_tuned_runs(
     write_run(tuned, runs[0], store, [6.0, 5.0, 5.0, 5.0], NO_HEADS, model="2x64", repeats=4, repeated_fraction=0.5)
     numbers, page = write_report(tuned)
     text = page.read_text()
-    assert "What fine-tuning showed" in text and "What happened" in text
+    assert "Summary of fine-tuning" in text and ">Summary</h2>" in text
     assert len(numbers) == 5 and "from" not in " ".join(numbers.run), "fine-tuned runs have a table of their own"
 
 
@@ -168,8 +168,11 @@ def test_runs_from_scratch_of_several_kinds_are_not_a_control(tuned: Path, runs:
     assert numbers.excess.isna().all() and numbers.multiplier.isna().all()
     assert {"from scratch, learning_rate = 0.0001", "from scratch, learning_rate = 0.003"} <= set(numbers.start)
     text = " ".join(fine_tuning_section.sentences(numbers))
-    assert "no run from scratch is finished or they are of several kinds" in text and not re.search(r"\bnan\b", text)
-    assert "A repeated instead of a clean parent changes test loss after fine-tuning by +" in text
+    assert (
+        "no run from scratch has finished or the runs from scratch have different settings" in text
+        and not re.search(r"\bnan\b", text)
+    )
+    assert "Starting from a repeated instead of a clean parent changes test loss after fine-tuning by +" in text
     assert isinstance(ossification.plot(load_runs(tuned)), Plot)
 
 

@@ -1,4 +1,4 @@
-"""A second report redraws what changed, and nothing else."""
+"""A second report plots only the figures whose inputs have changed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NO_LAWS = StudyFits(Points(*(np.empty(0) for _ in range(5))), {}, {}, pd.DataFra
 
 @pytest.fixture
 def plotted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the figures that were plotted, in order; a test may empty it."""
+    """The names of all plotted figures, in order. A test may clear the list."""
     names: list[str] = []
 
     def plot(name: str, runs: Runs) -> object:
@@ -51,7 +51,7 @@ def study_folder(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
 
 
 def alter(folder: Path, loss: float) -> None:
-    """Retrain a run of 2x64 to another final test loss."""
+    """Change the final test loss of a 2x64 run, as if it had been trained again."""
     (run,) = folder.glob("2x64-f0.5-R4-*")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows[-1]["test_loss"] = loss
@@ -102,7 +102,7 @@ def test_a_changed_run_is_redrawn_everywhere(study_folder: Path, plotted: list[s
 @pytest.mark.parametrize(
     "file", ["figures/learning_curves.svg", "figures/learning_curves.png", "tables/learning_curves.csv"]
 )
-def test_a_deleted_or_edited_figure_is_redrawn_alone(study_folder: Path, plotted: list[str], file: str) -> None:
+def test_only_a_deleted_or_edited_figure_is_redrawn(study_folder: Path, plotted: list[str], file: str) -> None:
     write_report(study_folder)
     before = contents(study_folder)
     for spoil in (Path.unlink, lambda path: path.write_text("edited")):
@@ -133,17 +133,17 @@ def test_the_code_digest_follows_every_file(tmp_path: Path, monkeypatch: pytest.
     package = tmp_path / "package"
     package.mkdir()
     monkeypatch.setattr(digests.analysis, "__path__", [str(package)])
-    found = set()
+    code_digests = set()
     for name in ("law.py", "page.html.j2"):
         for content in ("a", "b"):
             (package / name).write_text(content)
             digests.code_digest.cache_clear()
-            found.add(digests.code_digest())
+            code_digests.add(digests.code_digest())
     digests.code_digest.cache_clear()
-    assert len(found) == 4
+    assert len(code_digests) == 4
 
 
-def test_another_learning_rate_redraws_its_own_variant_alone(
+def test_a_new_run_redraws_only_its_own_variant(
     study_folder: Path, plotted: list[str], runs: list[Run], store: TokenStore
 ) -> None:
     for repeats in (1, 2, 4):
@@ -160,7 +160,7 @@ def test_another_learning_rate_redraws_its_own_variant_alone(
     assert {name for name in changed if name.startswith(FIGURES)} == {name for name in changed if "0.001" in name}
 
 
-def test_figures_of_a_variant_that_is_gone_are_deleted(
+def test_figures_of_a_deleted_variant_are_deleted(
     study_folder: Path, plotted: list[str], runs: list[Run], store: TokenStore
 ) -> None:
     (study_folder / "figures").mkdir()
@@ -178,7 +178,7 @@ def test_figures_of_a_variant_that_is_gone_are_deleted(
     assert list(study_folder.glob("figures/learning_curves.*")) and (study_folder / "figures" / "mine.png").exists()
 
 
-def test_a_run_that_trains_on_is_reported_anew(study_folder: Path, plotted: list[str]) -> None:
+def test_a_run_that_has_trained_further_is_reported_again(study_folder: Path, plotted: list[str]) -> None:
     (run,) = study_folder.glob("2x64-f0.5-R4-*")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "done.json").unlink()
@@ -191,14 +191,14 @@ def test_a_run_that_trains_on_is_reported_anew(study_folder: Path, plotted: list
     assert plotted == list(FIGURES) and "100% trained" in page.read_text()
 
 
-def test_other_declared_runs_are_another_report(study_folder: Path, plotted: list[str]) -> None:
+def test_a_change_in_the_declared_runs_makes_a_new_report(study_folder: Path, plotted: list[str]) -> None:
     names = sorted(path.parent.name for path in study_folder.glob("*/spec.json"))
     write_report(study_folder, names)
     page = write_report(study_folder, [*names, "one-more"])[1]
     assert "Not yet started: one-more" in page.read_text()
 
 
-def test_altered_records_are_refused_after_a_report_too(study_folder: Path, plotted: list[str]) -> None:
+def test_altered_records_are_refused_even_after_a_report(study_folder: Path, plotted: list[str]) -> None:
     write_report(study_folder)
     metrics = next(study_folder.glob("*/metrics.jsonl"))
     metrics.write_text(metrics.read_text().replace("4.5", "4.4"))
@@ -207,7 +207,7 @@ def test_altered_records_are_refused_after_a_report_too(study_folder: Path, plot
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"inputs": 1, "files": {"../x": [0, 0]}}', '{"other": {}}'])
-def test_a_damaged_record_only_costs_time(study_folder: Path, plotted: list[str], content: str) -> None:
+def test_a_damaged_record_causes_a_complete_redraw(study_folder: Path, plotted: list[str], content: str) -> None:
     write_report(study_folder)
     before = contents(study_folder)
     (study_folder / digests.RECORD).write_text(content)
@@ -215,7 +215,7 @@ def test_a_damaged_record_only_costs_time(study_folder: Path, plotted: list[str]
     assert plotted == [*FIGURES, *FIGURES] and contents(study_folder) == before
 
 
-def test_the_time_of_a_file_counts_where_its_size_does_not_change(study_folder: Path) -> None:
+def test_a_new_modification_time_changes_the_digest_of_a_run(study_folder: Path) -> None:
     (run, *_) = (path.parent for path in study_folder.glob("*/metrics.jsonl"))
     before = digests.run_digests(study_folder)
     os.utime(run / "metrics.jsonl", ns=(0, 0))
@@ -224,10 +224,10 @@ def test_the_time_of_a_file_counts_where_its_size_does_not_change(study_folder: 
 
 
 def test_progress_names_every_figure(study_folder: Path, plotted: list[str]) -> None:
-    seen: list[tuple[str, float]] = []
-    write_report(study_folder, None, lambda stage, share: seen.append((stage, share)))
-    figures = [step for step in seen if step[0].startswith("figure")]
+    messages: list[tuple[str, float]] = []
+    write_report(study_folder, None, lambda stage, share: messages.append((stage, share)))
+    figures = [message for message in messages if message[0].startswith("figure")]
     assert figures == [("figure 1 of 2: learning curves", 0.5), ("figure 2 of 2: pool loss", 1.0)]
-    seen.clear()
-    write_report(study_folder, None, lambda stage, share: seen.append((stage, share)))
-    assert seen == [("nothing changed since the last report", 1.0)]
+    messages.clear()
+    write_report(study_folder, None, lambda stage, share: messages.append((stage, share)))
+    assert messages == [("nothing changed since the last report", 1.0)]

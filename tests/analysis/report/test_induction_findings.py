@@ -1,4 +1,4 @@
-"""What the report says about induction heads."""
+"""The report's findings about induction heads."""
 
 import shutil
 from pathlib import Path
@@ -38,40 +38,41 @@ def test_figures_of_heads_are_missing_if_runs_have_no_scores(
     assert "tokens.html" not in page and not (tmp_path / "tokens.html").exists()
 
 
-def test_findings_tell_when_heads_form_and_what_repeats_do_to_them(
+def test_findings_report_when_heads_form_and_how_repeats_affect_them(
     with_heads: Path, runs: list[Run], store: TokenStore
 ) -> None:
     fields = {"model": "2x64", "repeats": 16, "repeated_fraction": 0.5, "seed": 1}
     curve = [5.0, 4.5, 4.0, 6.0]
     write_run(with_heads, runs[0], store, curve, formed(2 * NULL), None, {"copying_gain": 0.35}, **fields)
-    said = findings(summary(load_runs(with_heads)))
-    assert "Induction heads in clean 2x64: formed by 11,008 tokens." in said
-    assert "Induction heads in 2x64, f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds." in said
-    assert "1x128 has one layer and cannot form induction heads: none formed (best final score 0.031)." in said
-    beside = next(line for line in said if line.startswith("2x64, f = 50%, final numbers"))
-    assert "clean runs and of R = 16, the worst for test loss (one seed): test loss" in beside, (
-        "seed 1 has no clean run"
+    sentences = findings(summary(load_runs(with_heads)))
+    assert "Induction heads in clean 2x64: formed by 11,008 tokens." in sentences
+    assert "Induction heads in 2x64, f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds." in sentences
+    assert (
+        "1x128 has one layer and cannot form induction heads, and none formed (highest final score 0.031)." in sentences
     )
+    comparison = next(line for line in sentences if line.startswith("2x64, f = 50%, final metrics"))
+    expected = "final metrics without repetition and at R = 16, where test loss is highest (one seed): test loss"
+    assert expected in comparison, "seed 1 has no clean run"
     score = score_of(98304)
-    assert f"prefix matching {score:.3f} and {NULL:.3f} ({NULL - score:+.3f})" in beside
-    assert "copying gain 1.500 and 1.350 (-0.150)" in beside
+    assert f"prefix matching {score:.3f} and {NULL:.3f} ({NULL - score:+.3f})" in comparison
+    assert "copying gain 1.500 and 1.350 (-0.150)" in comparison
     clean = fields | {"repeats": 1}
     write_run(with_heads, runs[0], store, [5.0, 4.5, 4.0, 3.8], formed(score), None, {"copying_gain": 1.4}, **clean)
-    said = findings(summary(load_runs(with_heads)))
-    beside = next(line for line in said if line.startswith("2x64, f = 50%, final numbers"))
-    assert "means of 2 seeds, changes with 95% intervals" in beside
+    sentences = findings(summary(load_runs(with_heads)))
+    comparison = next(line for line in sentences if line.startswith("2x64, f = 50%, final metrics"))
+    assert "means over 2 seeds, changes with 95% intervals" in comparison
     changes = np.array([1.35 - 1.5, 0.35 - 1.4])
     half = 12.706 * changes.std(ddof=1) / 2**0.5
-    assert f"copying gain 1.450 and 0.850 ({changes.mean():+.3f} ± {half:.3f})" in beside
+    assert f"copying gain 1.450 and 0.850 ({changes.mean():+.3f} ± {half:.3f})" in comparison
 
 
 def test_without_any_induction_head_the_findings_claim_nothing(with_heads: Path) -> None:
     for path in with_heads.glob("2x*"):
         if "-R16-" not in path.name:
             shutil.rmtree(path)
-    said = findings(summary(load_runs(with_heads)))
-    lines = [line for line in said if "nduction head" in line]
+    sentences = findings(summary(load_runs(with_heads)))
+    lines = [line for line in sentences if "nduction head" in line]
     assert len(lines) == 1 and lines[0].startswith(
-        "No induction head formed in any of 3 runs of two or more layers, nor in 2 one-layer runs, which cannot form any:"
+        "No induction head formed in any of 3 runs with two or more layers, nor in 2 one-layer runs, which cannot form any:"
     )
-    assert "This study cannot show what repetition does to induction heads" in lines[0]
+    assert "This study therefore cannot show how repetition affects induction heads" in lines[0]

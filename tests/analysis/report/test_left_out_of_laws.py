@@ -1,4 +1,4 @@
-"""One-layer runs are left out of laws over sizes, and every place that shows a law or counts runs says so."""
+"""Laws over sizes leave out one-layer runs, and the report names these runs wherever it uses a law."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ from analysis.runs import left_out_of_laws, load_runs
 LEFT_OUT = "Scaling laws leave out 2 one-layer runs (1x128), because one-layer models cannot form induction heads."
 
 
-def test_the_page_says_which_runs_its_laws_leave_out_and_counts_add_up(with_heads: Path) -> None:
+def test_the_page_names_the_runs_that_its_laws_leave_out(with_heads: Path) -> None:
     runs = load_runs(with_heads)
     assert left_out_of_laws(runs) == LEFT_OUT
     study = summarize(runs, summary(runs))[0]
@@ -29,18 +29,18 @@ def test_the_page_says_which_runs_its_laws_leave_out_and_counts_add_up(with_head
     plt.close(figure.figure)
 
 
-def test_a_law_that_lacks_sizes_names_the_ones_it_left_out(with_heads: Path) -> None:
+def test_a_law_with_too_few_sizes_names_the_runs_that_it_leaves_out(with_heads: Path) -> None:
     shutil.rmtree(next(with_heads.glob("2x128-clean*")))
     runs = load_runs(with_heads)
     for law in (clean_law(runs), lost_compute(runs)):
         assert isinstance(law, NoLaw)
         assert "at least 3 sizes, because it has 3 parameters, found 2 (Scaling laws leave out 2 one" in law.reason
     section = laws_section.section(runs)
-    said = section.reason if hasattr(section, "reason") else " ".join(section.sentences)
-    assert LEFT_OUT.rstrip(".") in said
+    text = section.reason if hasattr(section, "reason") else " ".join(section.sentences)
+    assert LEFT_OUT.rstrip(".") in text
 
 
-def test_a_study_of_one_layer_models_alone_leaves_nothing_out(with_heads: Path) -> None:
+def test_a_study_of_only_one_layer_models_leaves_nothing_out(with_heads: Path) -> None:
     for folder in with_heads.glob("2x*"):
         shutil.rmtree(folder)
     runs = load_runs(with_heads)

@@ -1,4 +1,4 @@
-"""The report of run directories that were written with known numbers."""
+"""Reports on run directories with known numbers."""
 
 import html
 import re
@@ -24,20 +24,20 @@ from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
-FORMS = (".pdf", ".svg", ".png")
+FORMATS = (".pdf", ".svg", ".png")
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
 
 
 @pytest.fixture
 def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plotting all figures takes seconds; these tests do not look at what they show."""
+    """Plot only a few figures, because plotting all of them takes seconds."""
     monkeypatch.setattr(collect, "FIGURES", ("learning_curves", "degradation_by_repeats", "size_multiplier"))
     monkeypatch.setattr(collect, "SECTIONS", ())
 
 
 @pytest.fixture
 def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
-    """Clean runs on L = 2 + 40·N^-0.3, and at R = 4 a double descent that ends at the loss of half the size."""
+    """Clean runs that follow L = 2 + 40·N^-0.3, and runs at R = 4 whose double descent ends at the loss of half their size."""
     for model, size in SIZES.items():
         clean, half = 2 + 40 * size**-0.3, 2 + 40 * (size / 2) ** -0.3
         write_run(tmp_path, runs[0], store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)
@@ -47,7 +47,7 @@ def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
     return tmp_path
 
 
-def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
+def test_planted_effects_are_recovered(planted: Path) -> None:
     numbers = summary(load_runs(planted))
     worst = numbers[numbers.repeats == 4].sort_values("parameters_non_embedding")
     assert worst.size_multiplier.iloc[1:].tolist() == pytest.approx([0.5, 0.5], rel=0.01)
@@ -55,10 +55,10 @@ def test_planted_effects_come_back_as_numbers(planted: Path) -> None:
     assert worst.rise.tolist() == pytest.approx([0.75] * 3)
     assert worst.rise_at_tokens.tolist() == pytest.approx([43 * 256] * 3)
     assert worst.rise_counts.all() and not numbers[numbers.repeats != 4].rise_counts.any()
-    said = " ".join(findings(numbers))
-    assert "Double descent at f = 50%: in 3 of 9 runs" in said
-    assert said.count("of 3 values of R, 4 is the worst") == 3
-    assert said.count("fewer and more repeats both do less harm") == 3
+    text = " ".join(findings(numbers))
+    assert "Double descent at f = 50%: in 3 of 9 runs" in text
+    assert text.count("the worst R is 4 (3 values tried)") == 3
+    assert text.count("Fewer and more repeats both do less harm") == 3
 
 
 def test_a_rise_within_the_noise_of_clean_runs_does_not_count(
@@ -92,15 +92,15 @@ def test_the_page_is_complete_and_needs_no_network(planted: Path) -> None:
 
 def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Path) -> None:
     page = write_report(planted)[1].read_bytes()
-    drawn = sorted((planted / "figures").glob("*.pdf"))
-    assert {path.stem for path in drawn} == {path.stem for path in (planted / "figures").glob("*.svg")}
-    first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
+    pdf_files = sorted((planted / "figures").glob("*.pdf"))
+    assert {path.stem for path in pdf_files} == {path.stem for path in (planted / "figures").glob("*.svg")}
+    first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMATS}
     shutil.rmtree(planted / "figures")
     time.sleep(1.1)  # a date in the file would differ
     text = write_report(planted)[1].read_text()
     assert text.encode() == page, "the same runs give the same page"
-    assert first == {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMS}
-    for path in drawn:
+    assert first == {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMATS}
+    for path in pdf_files:
         content = path.read_bytes()
         assert content.startswith(b"%PDF") and b"/FontFile2" in content and b"/Type3" not in content, path
         assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
@@ -108,18 +108,18 @@ def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Pat
 
 def test_the_summary_has_five_sentences(planted: Path) -> None:
     runs = load_runs(planted)
-    said = summarize(runs, summary(runs))
-    assert len(said) == 5
-    study, worst, descent, cost, heads = said
+    sentences = summarize(runs, summary(runs))
+    assert len(sentences) == 5
+    study, worst, descent, cost, heads = sentences
     assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
     assert "f = 50%, R = 4 (3 of 3 sizes; fewer and more repeats do less harm)" in worst
-    assert "f = 50% in 3 of 9 runs" in descent and "rises by 0.75 nats" in descent
-    assert "equal to clean models of 0.5 times the size" in cost and "nats over clean" in cost
-    assert "Induction heads were not measured" in heads and "lower than clean in 0 of 3" in heads
+    assert "in 3 of 9 runs at f = 50%" in descent and "rises by 0.75 nats" in descent
+    assert "matching clean models of 0.5 times the size" in cost and "nats over clean" in cost
+    assert "Induction heads were not measured" in heads and "lower for 0 of 3" in heads
     text = write_report(planted)[1].read_text()
     summary_ends = text.index("<details")
-    assert all(text.index(html.escape(sentence)) < summary_ends for sentence in said)
-    assert text.index("of 3 values of R, 4 is the worst") > summary_ends, "details are folded below"
+    assert all(text.index(html.escape(sentence)) < summary_ends for sentence in sentences)
+    assert text.index("the worst R is 4 (3 values tried)") > summary_ends, "details are folded below"
 
 
 def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
@@ -143,26 +143,26 @@ def test_tables_work_without_scripts_and_sort_with_them(planted: Path) -> None:
         assert f'<a href="{run}/">' in text
     table = pd.read_csv(planted / "tables" / "published_comparison.csv")
     assert {"quantity", "where", "here", "low", "high", "published", "source"} <= set(table)
-    assert "Compared with the papers</h2>" in text
+    assert "Comparison with the papers</h2>" in text
 
 
 def test_runs_that_differ_only_in_evaluation_are_not_two_seeds(
     planted: Path, runs: list[Run], store: TokenStore
 ) -> None:
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
-    (standing,) = (path.name for path in planted.glob("2x64-f0.5-R4-*"))
+    (first,) = (path.name for path in planted.glob("2x64-f0.5-R4-*"))
     more = runs[0].evaluation.model_copy(update={"test_sequences": runs[0].evaluation.test_sequences + 8})
     other = write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 9.0], evaluation=more, **fields)
-    assert other != standing
+    assert other != first
     loaded = load_runs(planted)
-    assert loaded.duplicates == {standing: other}, "the one that was tested on more text stands"
+    assert loaded.duplicates == {first: other}, "the run that was tested on more text is kept"
     table = summary(loaded).query("model == '2x64' and repeats == 4")
     assert table.test_loss.tolist() == [9.0], "no average of the two"
     text = write_report(planted)[1].read_text()
-    assert f"Left out: {standing}. It was trained in the same way as {other}, so it is not a second seed." in text
+    assert f"Left out: {first}. It was trained in the same way as {other}, so it is not a second seed." in text
     assert "Runs were evaluated with different settings (test_sequences), so their numbers can differ" in text
     (planted / other / "done.json").unlink()
-    assert load_runs(planted).duplicates == {other: standing}, "a finished one stands before an unfinished one"
+    assert load_runs(planted).duplicates == {other: first}, "a finished run is kept rather than an unfinished one"
 
 
 def test_many_unfinished_runs_are_one_folded_note_and_rows_of_the_table(planted: Path, few_figures: None) -> None:
@@ -171,12 +171,12 @@ def test_many_unfinished_runs_are_one_folded_note_and_rows_of_the_table(planted:
         metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
         done.unlink()
     text = write_report(planted)[1].read_text()
-    assert '<details class="note"><summary>9 runs are not yet finished and 0 not yet started.' in text
+    assert '<details class="note"><summary>9 runs have not finished and 0 have not started.' in text
     assert text.count('<p class="note">Not yet finished') == 0 and text.count("<li>Not yet finished") == 9
     assert text.count("trained, test loss so far") == 9
     assert "12 runs, 3 of them finished" in text
     curves = pd.read_csv(planted / "tables" / "learning_curves.csv")
-    assert curves.name.nunique() == 12, "where they can be used they are"
+    assert curves.name.nunique() == 12, "learning curves include unfinished runs"
 
 
 def test_unfinished_and_undeclared_runs_are_named_and_left_out(
@@ -189,7 +189,7 @@ def test_unfinished_and_undeclared_runs_are_named_and_left_out(
     text = page.read_text()
     assert f"Not yet finished: {unfinished} (interrupted)" in text
     assert "Not yet started: never-started" in text
-    assert f"in the study as it is declared now: {stranger}." in text
+    assert f"Left out: {stranger}. The study does not declare this run." in text
     assert len(short) == len(others)
 
 
@@ -198,7 +198,7 @@ def test_names_are_escaped(planted: Path, few_figures: None) -> None:
     (planted / "<b>strange").mkdir()
     (planted / "<b>strange" / "spec.json").write_text("{}")
     text = write_report(planted, [*names, "<img src=x>"])[1].read_text()
-    assert "Not yet started: &lt;img src=x&gt;." in text and "now: &lt;b&gt;strange." in text
+    assert "Not yet started: &lt;img src=x&gt;." in text and "Left out: &lt;b&gt;strange." in text
     assert "<img src=x>" not in text and "<b>" not in text
 
 
@@ -209,31 +209,31 @@ def test_missing_figures_state_what_they_need(tmp_path: Path, runs: list[Run], s
     assert "Learning curves: no run with repeats" in text
 
 
-def shown_in_tensorboard(folder: Path) -> dict[str, bytes]:
-    """PNG of every image of the run `figures`, by tag."""
+def tensorboard_images(folder: Path) -> dict[str, bytes]:
+    """The PNG files in the TensorBoard run `figures`, by tag."""
     multiplexer = EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(folder))
     multiplexer.Reload()
-    shown = {}
+    images = {}
     for tag in multiplexer.PluginRunToTagToContent("images").get("figures", {}):
         (event,) = multiplexer.Tensors("figures", tag)
         width, height, png = make_ndarray(event.tensor_proto)
         assert int(width) > 300 and int(height) > 100
-        shown[tag] = png
-    return shown
+        images[tag] = png
+    return images
 
 
 def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path, few_figures: None) -> None:
     write_report(planted)
-    first = shown_in_tensorboard(planted)
-    pictures = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
-    assert first == pictures and len(first) == 3
+    first = tensorboard_images(planted)
+    saved = {f"report/{path.stem}": path.read_bytes() for path in (planted / "figures").glob("*.png")}
+    assert first == saved and len(first) == 3
     write_report(planted)
-    assert shown_in_tensorboard(planted) == first
+    assert tensorboard_images(planted) == first
     for clean in planted.glob("2x32-clean*"):  # the clean law needs three sizes
         shutil.rmtree(clean)
     write_report(planted)
-    assert "report/learning_curves" in (second := shown_in_tensorboard(planted))
+    assert "report/learning_curves" in (second := tensorboard_images(planted))
     assert "report/size_multiplier" not in second
     assert second["report/learning_curves"] == (planted / "figures" / "learning_curves.png").read_bytes()
     assert second["report/learning_curves"] != first["report/learning_curves"]
@@ -272,8 +272,8 @@ def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Ru
     assert other["mean"].tolist() == pytest.approx([4.5, 4.6, 4.9])
     numbers = pd.read_csv(planted / "tables" / "summary.csv").set_index("run")
     slow = numbers[numbers.variant == "learning_rate = 0.001"]
-    assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each has its own control"
-    assert page.read_text().count("What happened</h2>") == 2
+    assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each variant has its own clean runs"
+    assert page.read_text().count(">Summary</h2>") == 2
     assert short.run.is_unique
 
 
@@ -294,12 +294,12 @@ def test_findings_are_means_over_seeds(planted: Path, runs: list[Run], store: To
     clean = 2 + 40 * SIZES["2x64"] ** -0.3
     write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 7.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
     first = 2 + 40 * (SIZES["2x64"] / 2) ** -0.3
-    said = next(line for line in findings(summary(load_runs(planted))) if line.startswith("2x64"))
-    assert f"test loss {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} over clean)" in said
-    assert "means over 2 seeds" in said
+    finding = next(line for line in findings(summary(load_runs(planted))) if line.startswith("2x64"))
+    assert f"test loss {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} over clean)" in finding
+    assert "means over 2 seeds" in finding
 
 
-def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
+def test_malformed_records_are_refused(planted: Path) -> None:
     spec = next(planted.glob("*/spec.json"))
     for content, message in (
         ("[]", "list found, a JSON object expected"),
@@ -314,10 +314,10 @@ def test_records_that_cannot_be_read_are_one_line(planted: Path) -> None:
 def test_a_setting_that_depends_only_on_size_makes_no_variants(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
-    for place, (model, size) in enumerate(SIZES.items()):
+    for index, (model, size) in enumerate(SIZES.items()):
         for repeats, end in ((1, 2 + 40 * size**-0.3), (4, 2.5 + 40 * size**-0.3)):
-            fields = {"model": model, "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3 / (1 + place)}
+            fields = {"model": model, "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3 / (1 + index)}
             write_run(tmp_path, runs[0], store, [5.0, 4.5, end], **fields)
-    ((variant, whole),) = load_runs(tmp_path).variants()
-    assert variant == "" and len(whole.table) == 6
-    assert summary(whole).size_multiplier.notna().all(), "one clean law over the sizes"
+    ((name, variant),) = load_runs(tmp_path).variants()
+    assert name == "" and len(variant.table) == 6
+    assert summary(variant).size_multiplier.notna().all(), "one clean law over the sizes"

@@ -1,4 +1,4 @@
-"""The copied paragraph, token by token."""
+"""The token page compares the copied paragraph in clean and repeated runs."""
 
 import re
 from pathlib import Path
@@ -16,17 +16,20 @@ from analysis.runs import load_runs
 def test_the_largest_drops_come_from_the_second_and_later_copies() -> None:
     clean = pd.DataFrame({"copy": [1, 1, 2, 2, 3, 3], "token": list("ababab"), "probability": [0.9] * 6})
     repeated = clean.assign(probability=[0.0, 0.9, 0.5, 0.95, 0.9, 0.2])
-    found = token_page.drops(clean, repeated)
-    assert found.index.tolist() == [5, 2], "copy 1 is not counted, and what does not fall is not listed"
-    assert found[["copy", "token", "clean", "repeated"]].to_numpy().tolist() == [[3, "b", 0.9, 0.2], [2, "a", 0.9, 0.5]]
+    listed = token_page.drops(clean, repeated)
+    assert listed.index.tolist() == [5, 2], "copy 1 and tokens whose probability does not fall are left out"
+    assert listed[["copy", "token", "clean", "repeated"]].to_numpy().tolist() == [
+        [3, "b", 0.9, 0.2],
+        [2, "a", 0.9, 0.5],
+    ]
 
 
-def test_the_page_shows_the_worst_run_next_to_the_clean_one(with_heads: Path) -> None:
+def test_the_page_puts_the_worst_run_next_to_the_clean_one(with_heads: Path) -> None:
     runs = load_runs(with_heads)
     panel = next(panel for panel in arms(runs.done) if panel.model == "2x64")
-    (shown,) = token_page.comparisons(panel, runs)
-    assert shown.seed == 0 and list(shown.repeated) == [4, 16], "the highest copying loss first"
-    assert shown.repeated[4].probability.to_numpy() == pytest.approx([*BAD, *GOOD, *BAD])
+    (comparison,) = token_page.comparisons(panel, runs)
+    assert comparison.seed == 0 and list(comparison.repeated) == [4, 16], "the highest copying loss first"
+    assert comparison.repeated[4].probability.to_numpy() == pytest.approx([*BAD, *GOOD, *BAD])
     page = write_report(with_heads)[1].read_text()
     assert 'href="tokens.html"' in page
     text = (with_heads / "tokens.html").read_text()
@@ -40,8 +43,8 @@ def test_the_page_shows_the_worst_run_next_to_the_clean_one(with_heads: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("token", "shown"),
+    ("token", "visible"),
     [(" a", "<i> </i>a"), ("\n", "<u>⏎</u>"), ("\x00<&", "<u>␀</u>&lt;&amp;"), ('"', "&#34;"), ("é", "é")],
 )
-def test_white_space_in_tokens_is_visible(token: str, shown: str) -> None:
-    assert token_page.visible(token) == shown
+def test_white_space_in_tokens_is_visible(token: str, visible: str) -> None:
+    assert token_page.visible(token) == visible

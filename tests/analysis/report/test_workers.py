@@ -1,4 +1,4 @@
-"""Several processes write the same bytes and raise the same errors as one."""
+"""Several processes write the same bytes and raise the same errors as a single process."""
 
 import os
 import shutil
@@ -22,8 +22,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 
-def written(folder: Path) -> dict[str, bytes]:
-    """All that a report writes, except the dated images in TensorBoard."""
+def report_files(folder: Path) -> dict[str, bytes]:
+    """The content of all files of a report, except TensorBoard events, which contain dates."""
     files = [*folder.glob("*.html"), *folder.glob("figures/[a-z]*.*"), *folder.glob("tables/*")]
     return {path.name: path.read_bytes() for path in files if "tfevents" not in path.name}
 
@@ -39,76 +39,78 @@ def study_folder(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
     return folder
 
 
-def test_several_processes_write_the_bytes_of_one(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "FEWEST_RUNS_TO_SHARE", 0)
-    found = []
+def test_several_processes_write_the_same_bytes_as_one(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "FEWEST_RUNS_FOR_WORKERS", 0)
+    reports = []
     for count in (1, 3):
         monkeypatch.setattr(collect, "process_count", lambda count=count: count)
         write_report(study_folder)
-        found.append(written(study_folder))
-        for part in ("figures", "tables"):
-            shutil.rmtree(study_folder / part)
-    assert found[0] == found[1] and len(found[0]) > 30
+        reports.append(report_files(study_folder))
+        for subfolder in ("figures", "tables"):
+            shutil.rmtree(study_folder / subfolder)
+    assert reports[0] == reports[1] and len(reports[0]) > 30
 
 
 def test_an_error_in_a_worker_is_raised_unchanged(
     study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = tmp_path / "seen"
+    pid = tmp_path / "pid"
 
-    def fails(runs: object) -> None:
-        with seen.open("a") as file:
+    def fail(runs: object) -> None:
+        with pid.open("a") as file:
             file.write(f"{os.getpid()}\n")
         raise InputError("disk: cannot be written")
 
-    def waits(runs: object) -> None:
-        while not seen.exists():
+    def wait_for_worker(runs: object) -> None:
+        while not pid.exists():
             time.sleep(0.01)
 
-    monkeypatch.setattr(collect, "FEWEST_RUNS_TO_SHARE", 0)
+    monkeypatch.setattr(collect, "FEWEST_RUNS_FOR_WORKERS", 0)
     monkeypatch.setattr(collect, "process_count", lambda: 2)
-    monkeypatch.setattr(learning_curves, "plot", fails)
+    monkeypatch.setattr(learning_curves, "plot", fail)
     monkeypatch.setattr(collect, "FIGURES", ("learning_curves",))
-    monkeypatch.setattr(collect, "SECTIONS", (waits,))  # in this process, which leaves the figure to the worker
+    monkeypatch.setattr(
+        collect, "SECTIONS", (wait_for_worker,)
+    )  # keeps this process busy, so the worker plots the figure
     with pytest.raises(InputError, match=r"^disk: cannot be written$"):
         write_report(study_folder)
-    assert seen.read_text().split() != [str(os.getpid())], "it was another process"
+    assert pid.read_text().split() != [str(os.getpid())], "the figure was plotted in another process"
 
 
-def test_results_are_in_order_and_of_several_processes() -> None:
+def test_results_of_several_processes_are_in_order() -> None:
     def pid() -> int:
         time.sleep(0.1)
         return os.getpid()
 
-    found = run_tasks([pid] * 8, [2, 5], 3)
-    assert found[2] == found[5] == os.getpid() and len(set(found)) == 3
-    places = [partial(int, place) for place in range(300)]
-    assert run_tasks(places, [299], 4) == list(range(300))
+    pids = run_tasks([pid] * 8, [2, 5], 3)
+    assert pids[2] == pids[5] == os.getpid() and len(set(pids)) == 3
+    tasks = [partial(int, index) for index in range(300)]
+    assert run_tasks(tasks, [299], 4) == list(range(300))
 
 
-def test_the_tasks_of_a_killed_worker_are_done_here() -> None:
-    here = os.getpid()
+def test_the_tasks_of_a_killed_worker_run_in_this_process() -> None:
+    parent = os.getpid()
 
-    def is_killed() -> int:
-        if os.getpid() != here:
+    def kill_worker() -> int:
+        if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return here
+        return parent
 
-    assert run_tasks([partial(time.sleep, 0.5), is_killed], [0], 2) == [None, here]
+    assert run_tasks([partial(time.sleep, 0.5), kill_worker], [0], 2) == [None, parent]
 
 
 def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
-    def sleeps() -> None:
+    def sleep() -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         time.sleep(60)
 
-    def interrupts() -> None:
+    def interrupt() -> None:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_tasks([interrupts, sleeps], [0], 2)
+        run_tasks([interrupt, sleep], [0], 2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -119,8 +121,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 import os, time
 from pathlib import Path
 from analysis.report.workers import run_tasks
-def sleeps(): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)
-run_tasks([lambda: time.sleep(60), sleeps], [0], 2)
+def sleep(): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)
+run_tasks([lambda: time.sleep(60), sleep], [0], 2)
 """
     report = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: pid.exists() and pid.read_text() != "")
@@ -130,7 +132,7 @@ run_tasks([lambda: time.sleep(60), sleeps], [0], 2)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended may wait for somebody to read its status."""
+    """Whether a process is running. A zombie, which only waits for its parent, does not count."""
     status = Path(f"/proc/{pid}/status")
     try:
         return "\nState:\tZ" not in status.read_text()
@@ -138,8 +140,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() - begun < 60
+def wait_for(condition: Callable[[], bool]) -> None:
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < 60
         time.sleep(0.05)
