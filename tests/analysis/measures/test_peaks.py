@@ -197,11 +197,11 @@ def test_a_maximum_that_noise_between_seeds_may_have_moved_inside_is_a_bound(
     sentence = next(
         sentence for sentence in findings(numbers) if sentence.startswith("2x32, f = 50%: of 5 values of R, 256")
     )
-    assert sentence.endswith("; noise between seeds does not rule out a worst R at the edge of the range.")
+    assert sentence.endswith(". Given the noise between seeds, the true worst R may be at the edge of the tried range.")
     (arm,) = worst_arms(numbers).itertuples()
     assert (arm.repeats, arm.interior, arm.at_edge) == (256, False, False)
     assert (
-        "R = 256 (1 of 1 size; noise between seeds does not rule out the edge of the range)"
+        "R = 256 (1 of 1 size; given the noise between seeds, the true worst R may be at the edge of the tried range)"
         in summarize(loaded, numbers)[1]
     )
 
