@@ -104,7 +104,7 @@ def test_the_report_counts_the_planted_double_descent_alone_and_says_how_large_i
     assert planted.rise_share == pytest.approx(planted.rise / (4 + 0.02 * 29), rel=0.02)
     said = findings(summary(loaded))[0]
     assert "Double descent at f = 50%: in 1 of 2 runs" in said and "a paired t test over test sequences" in said
-    assert "standard errors, " in said and "% of the fall of test loss in clean runs)" in said
+    assert "standard errors, " in said and "% of the total drop in test loss of clean runs)" in said
     assert "older versions" not in said
     descent = next(line for line in summarize(loaded, summary(loaded)) if line.startswith("Double descent"))
     assert "in 1 of 2 runs at f = 50%" in descent and "standard errors" in descent

@@ -195,7 +195,9 @@ def test_a_maximum_that_noise_between_seeds_may_have_moved_inside_is_a_bound(
     assert (peak.worst.value, peak.worst.bound, peak.gaussian) == (256, Bound.AT_LEAST, None)
     numbers = summary(loaded)
     sentence = next(
-        sentence for sentence in findings(numbers) if sentence.startswith("2x32, f = 50%: of 5 values of R, 256")
+        sentence
+        for sentence in findings(numbers)
+        if sentence.startswith("2x32, f = 50%: the worst R is 256 (5 values tried)")
     )
     assert sentence.endswith(". Given the noise between seeds, the true worst R may be at the edge of the tried range.")
     (arm,) = worst_arms(numbers).itertuples()
