@@ -1,4 +1,4 @@
-"""Fixtures of the tests of analysis."""
+"""Fixtures for the tests of the analysis package."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from repeat_study.config.run import Run
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bootstraps take seconds; tests/analysis/laws checks the intervals themselves."""
+    """Reduce bootstraps, which take seconds. The tests in tests/analysis/laws check the intervals."""
     monkeypatch.setattr(study_fits, "RESAMPLES", 5)
 
 
 @pytest.fixture
 def with_heads(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
-    """A folder of runs with induction heads, see `write_runs_with_heads`."""
+    """A folder with the runs of `write_runs_with_heads`."""
     write_runs_with_heads(tmp_path, runs[0], store)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Runs with induction heads of known scores."""
+"""Write runs that have induction heads with known scores."""
 
 from pathlib import Path
 from typing import Any
@@ -9,25 +9,25 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
-GOOD, BAD = [0.5, *[0.875] * 5], [0.5, *[0.25] * 5]  # probabilities of the tokens of a copy
+GOOD, BAD = [0.5, *[0.875] * 5], [0.5, *[0.25] * 5]  # probabilities of the tokens in one copy
 
 
 def score_of(size: float) -> float:
-    """Prefix matching of a clean model; 1 - score is a power law of size."""
+    """Prefix matching of a clean model, for which 1 - score is a power law of size."""
     return 1 - (0.1 + 12 * size**-0.3)
 
 
 def formed(score: float) -> list[Any]:
-    """Prefix matching of two layers of two heads at four evaluations; the last head reaches `score` at the last."""
+    """Prefix matching at four evaluations of a model with two layers of two heads; the last head ends at `score`."""
     quiet = [[NULL, 0.0], [NULL / 2, NULL]]
     return [quiet, quiet, [[NULL, 0.0], [NULL / 2, score / 2]], [[NULL, 0.0], [NULL / 2, score]]]
 
 
 def write_runs_with_heads(folder: Path, template: Run, store: TokenStore) -> None:
-    """Clean runs with induction heads, repeated ones, and a one-layer control.
+    """Write clean and repeated runs with induction heads, and a one-layer control.
 
-    At R = 4 a run has the prefix matching of a model of half its size and the copying loss of one of a third; at R = 16 it has
-    no induction head.
+    At R = 4, the effective size of a run is half its actual size by prefix matching and a third by copying loss. At R = 16, a run has
+    no induction heads.
     """
     for model, size in SIZES.items():
         for repeats, share, score in ((1, 1.0, score_of(size)), (4, 1 / 3, score_of(size / 2)), (16, 0.9, NULL)):

@@ -1,4 +1,4 @@
-"""Tables of runs whose losses follow a law with known constants."""
+"""Generate runs whose losses follow a law with known constants."""
 
 from dataclasses import replace
 
@@ -37,10 +37,10 @@ TRUE: dict[str, tuple[Law, dict[str, float]]] = {
 
 
 def table(law: Law, constants: dict[str, float], noise: float, seed: int) -> Points:
-    """Runs of five sizes, two numbers of tokens, two fractions, six R and two seeds, with noise on the log of the law's loss."""
+    """Runs of five sizes with two numbers of tokens, two fractions, six R and two seeds. Noise is added to the log of the loss."""
     fractions = [0.9] if law.ignores_fraction else [0.5, 0.9]
     grid = [(n, t * n**0.5, f, r) for n in SIZES for t in (2e4, 2e5) for f in fractions for r in [1, *REPEATS]]
-    if law is muennighoff.LAW:  # all data repeated, few passes, like the paper's runs
+    if law is muennighoff.LAW:  # like the paper's runs: few passes over all of the data
         grid = [(n, t, 1.0, r) for n in (1e7, 1e8, 1e9, 5e9) for t in (1e9, 1e10, 1e11) for r in (1, 2, 5, 15, 40)]
     if law.clean_only:
         grid = [(n * scale, t * n**0.5, 0.0, 1) for n in SIZES for scale in (1, 2) for t in (2e4,)]

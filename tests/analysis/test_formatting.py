@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Numbers are formatted as text."""
 
 import math
 
@@ -19,7 +19,7 @@ def test_repeats_have_two_digits() -> None:
     assert [short_repeats(value) for value in (1.53, 12.4, 3417, math.inf)] == ["1.5", "12", "3,400", "∞"]
 
 
-def test_missing_numbers_are_dashes_and_equal_ends_are_written_once() -> None:
+def test_missing_numbers_become_dashes_and_equal_ends_are_written_once() -> None:
     assert (cell(math.nan), cell(0.5), cell(1234, ",d"), three_digits(math.nan)) == ("–", "0.500", "1,234", "–")
     assert (three_digits(45678.0), three_digits(0.012345)) == ("45,700", "0.0123")
     assert (plural(1, "run"), plural(2, "run")) == ("1 run", "2 runs")

@@ -1,4 +1,4 @@
-"""Estimates, bounds and intervals."""
+"""Intervals agree with scipy, and bounds follow arithmetic."""
 
 import math
 
@@ -20,7 +20,7 @@ from analysis.intervals import (
 )
 
 
-def test_a_reciprocal_and_a_difference_flip_bounds_and_swap_the_ends() -> None:
+def test_reciprocals_and_differences_flip_bounds_and_swap_ends() -> None:
     estimate = Estimate(4.0, 2.0, 8.0, resamples=np.array([2.0, 8.0]))
     pool = 16 / estimate
     assert (pool.value, pool.low, pool.high, pool.resamples.tolist()) == (4.0, 2.0, 8.0, [8.0, 2.0])
@@ -30,7 +30,7 @@ def test_a_reciprocal_and_a_difference_flip_bounds_and_swap_the_ends() -> None:
     assert f"{(1 - Estimate(0.25)).bound}" == ""
 
 
-def test_a_t_interval_is_that_of_scipy_and_one_value_has_none() -> None:
+def test_t_intervals_agree_with_scipy_and_one_value_has_none() -> None:
     values = [1.0, 2.0, 4.0, 4.5]
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     estimate = t_interval(values)
@@ -38,7 +38,7 @@ def test_a_t_interval_is_that_of_scipy_and_one_value_has_none() -> None:
     assert t_interval([2.0]).value == 2.0 and math.isnan(t_interval([2.0]).low) and math.isnan(t_half_width([2.0]))
 
 
-def test_a_paired_difference_is_that_of_scipy_and_needs_two_pairs() -> None:
+def test_paired_differences_agree_with_scipy_and_need_two_pairs() -> None:
     rng = np.random.default_rng(0)
     before = rng.normal(3, 1, 20)
     after = before + rng.normal(0.1, 0.2, 20)
@@ -54,10 +54,10 @@ def test_a_paired_difference_is_that_of_scipy_and_needs_two_pairs() -> None:
     assert stats.ttest_ind(after, before, alternative="greater").pvalue > 0.05 > expected.pvalue, (
         "pairs are more precise"
     )
-    one = paired_difference([2.0], [1.0])
-    assert one.mean == 1.0 and math.isnan(one.estimate.low) and not one.is_rise()
-    same = paired_difference([2.0, 3.0], [1.0, 2.0])
-    assert same.is_rise(10**6) and same.in_standard_errors == math.inf
+    single = paired_difference([2.0], [1.0])
+    assert single.mean == 1.0 and math.isnan(single.estimate.low) and not single.is_rise()
+    equal = paired_difference([2.0, 3.0], [1.0, 2.0])
+    assert equal.is_rise(10**6) and equal.in_standard_errors == math.inf
     assert not paired_difference([1.0, 2.0], [1.0, 2.0]).is_rise()
 
 

@@ -1,4 +1,4 @@
-"""The toy regression on repeated data, whose loss is known exactly."""
+"""The simulated toy regression agrees with the closed form of its loss."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ SMALL = Toy(inputs=60, seen=30, rows=240, fraction=0.5)
 
 
 def test_the_closed_form_is_the_mean_loss_of_least_squares() -> None:
-    found = study(SMALL, repeats=(1, 4, 12, 60), seeds=3, samples=200)
-    off = (found.simulated - found.expected) / found.error_given_inputs
-    assert (off.abs() < 4).all(), found
-    assert (found.error_given_inputs < 0.02 * found.expected).all()
+    losses = study(SMALL, repeats=(1, 4, 12, 60), seeds=3, samples=200)
+    deviation = (losses.simulated - losses.expected) / losses.error_given_inputs
+    assert (deviation.abs() < 4).all(), losses
+    assert (losses.error_given_inputs < 0.02 * losses.expected).all()
 
 
 def test_the_worst_number_of_repeats_is_interior() -> None:

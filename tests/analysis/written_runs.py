@@ -1,4 +1,4 @@
-"""Run directories with chosen metrics, written by the code that training uses."""
+"""Write run directories with chosen metrics, using the same code as training."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from repeat_study.records.evaluations import append_evaluation
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.spec_record import spec_record
 
-NULL, HALF = 0.03125, 0.0078125  # null and half interval of every head's score; exact in binary
+NULL, HALF = 0.03125, 0.0078125  # null and half-width of the interval of every score of a head; exact in binary
 TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]
 
 
@@ -31,13 +31,17 @@ def write_run(
     of_pool: Sequence[Sequence[float]] | None = None,
     **fields: Any,
 ) -> str:
-    """Write a run directory with these test losses, an evaluation each, and return its name. Copying losses are the same.
+    """Write the directory of a run with one evaluation per test loss, and return its name.
 
-    heads: prefix matching of every head, [evaluations, layers, heads]; ablating a head lowers the copying gain by twice its
-    score. paragraph: probability of every token of every copy at the last evaluation, [copies, tokens]. metrics: other values of
-    metrics at the last evaluation. of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3]. of_test,
-    of_pool: losses of the test and the pool sequences, [evaluations, sequences]. fields: fields of the run that differ from
-    `template`. Without heads, paragraph, of_test and of_pool, the run looks like one of an old version.
+    losses: test loss at every evaluation; the copying loss is set to the same values.
+    heads: prefix matching of every head, [evaluations, layers, heads]. Ablating a head lowers the copying gain by twice its score.
+    paragraph: probability of every token in every copy at the last evaluation, [copies, tokens].
+    metrics: metrics to replace at the last evaluation.
+    of_parent: losses on the parent's test text, pool and unique text, [evaluations, 3].
+    of_test, of_pool: losses of the test and the pool sequences, [evaluations, sequences].
+    fields: fields of the run that differ from `template`.
+
+    Without heads, paragraph, of_test and of_pool, the directory looks like one from an old version.
     """
     run = Run.model_validate(template.model_dump() | {"evaluation": template.evaluation} | fields)
     directory = RunDirectory(folder / run.name)
@@ -57,15 +61,17 @@ def write_run(
             scores = head_columns(np.asarray(heads[place], float))
         if paragraph is not None:
             final = np.asarray(paragraph, float)
-            shown = final if place == len(losses) - 1 else np.full_like(final, 0.01)
+            probabilities = final if place == len(losses) - 1 else np.full_like(final, 0.01)
             tokens = {
                 "copy": np.repeat(np.arange(1, len(final) + 1), len(TOKENS)).tolist(),
                 "token": TOKENS * len(final),
-                "loss": (-np.log(shown)).flatten().tolist(),
+                "loss": (-np.log(probabilities)).flatten().tolist(),
             }
         if of_parent is not None:
             texts = ("test", "pool", "seen_unique")
-            row |= {f"parent_{text}_loss": found for text, found in zip(texts, of_parent[place], strict=True)}
+            row |= {
+                f"parent_{text}_loss": parent_loss for text, parent_loss in zip(texts, of_parent[place], strict=True)
+            }
         if place == len(losses) - 1:
             row |= metrics or {}
         timing = {"step": step, "time": 0.0, "train_seconds": 1.0, "evaluation_seconds": 0.1, "saving_seconds": 0.0}
@@ -81,12 +87,12 @@ def write_run(
 
 
 def falling(loss: float, context: int) -> list[float]:
-    """Loss by position, which falls by an eighth of a nat per band."""
+    """Loss by position, falling by an eighth of a nat per band."""
     return [loss + 1 - band / 8 for band in range(len(position_bands(context)))]
 
 
 def head_columns(scores: np.ndarray) -> dict[str, list[Any]]:
-    """The columns of heads.parquet that figures read, for scores of shape [layers, heads]."""
+    """The columns of heads.parquet that figures use, for scores of shape [layers, heads]."""
     layer, head = np.indices(scores.shape)
     flat = scores.flatten()
     columns = {"layer": layer.flatten(), "head": head.flatten(), "prefix_matching": flat}

@@ -1,4 +1,4 @@
-"""Forecasts agree with the papers, and with the law that runs follow."""
+"""Forecasts agree with the papers, and with the law behind generated runs."""
 
 import math
 import subprocess
@@ -29,26 +29,26 @@ def test_published_laws_reproduce_the_numbers_of_their_papers() -> None:
         worst = forecast(predictors["hernandez"], Question(800e6, 100e9, fraction))
         assert worst.multiplier.value == pytest.approx(multiplier, rel=0.02)
     for size, lost in ((34e6, 0.19), (153e6, 0.26), (344e6, 0.33)):
-        found = forecast(predictors["chudnovsky"], Question(size, 20 * size, 0.1))
-        assert found.worst.value == pytest.approx(C26_WORST_REPEATS.at(size), rel=0.03)
-        assert found.lost_compute == pytest.approx(lost, abs=0.02)
-        assert not found.outside
+        predicted = forecast(predictors["chudnovsky"], Question(size, 20 * size, 0.1))
+        assert predicted.worst.value == pytest.approx(C26_WORST_REPEATS.at(size), rel=0.03)
+        assert predicted.lost_compute == pytest.approx(lost, abs=0.02)
+        assert not predicted.outside
     assert "parameters 10B" in forecast(predictors["chudnovsky"], Question(1e10, 2e11, 0.1)).outside[0]
     data = forecast(predictors["muennighoff"], Question(1e9, 1e11, 1.0, 4))
     assert math.isnan(data.worst.value) and data.penalty.value > 0
 
 
-def test_a_fitted_law_forecasts_with_intervals_and_reports_what_is_outside_its_range() -> None:
+def test_a_fitted_law_has_intervals_and_reports_questions_outside_its_range() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.004, 0)
-    found = forecast(fitted_predictor(fit(law, points, resamples=20)), question := Question(5e6, 4e7, 0.9, 100))
-    assert found.penalty.low < found.penalty.value < found.penalty.high
-    true = law.loss(constants, prediction_points(5e6, 4e7, 0.9, [1.0, 100.0]))
-    assert found.penalty.value == pytest.approx(true[1] - true[0], rel=0.1)
-    assert found.worst.low <= found.worst.value <= found.worst.high
-    assert as_record(found)["size_multiplier"]["value"] == found.multiplier.value  # type: ignore[index]
-    assert not found.outside and forecast(found.predictor, Question(5e6, 4e7, 0.1, 100)).outside
-    assert len(curves([found], 100)) == 2 and "compare several" in agreement([found], question)
+    predicted = forecast(fitted_predictor(fit(law, points, resamples=20)), question := Question(5e6, 4e7, 0.9, 100))
+    assert predicted.penalty.low < predicted.penalty.value < predicted.penalty.high
+    losses = law.loss(constants, prediction_points(5e6, 4e7, 0.9, [1.0, 100.0]))
+    assert predicted.penalty.value == pytest.approx(losses[1] - losses[0], rel=0.1)
+    assert predicted.worst.low <= predicted.worst.value <= predicted.worst.high
+    assert as_record(predicted)["size_multiplier"]["value"] == predicted.multiplier.value  # type: ignore[index]
+    assert not predicted.outside and forecast(predicted.predictor, Question(5e6, 4e7, 0.1, 100)).outside
+    assert len(curves([predicted], 100)) == 2 and "compare several" in agreement([predicted], question)
 
 
 QUESTIONS = [
@@ -66,11 +66,11 @@ def all_forecasts(question: Question) -> list[Forecast]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
-def test_every_interval_holds_its_value(question: Question) -> None:
+def test_every_interval_contains_its_value(question: Question) -> None:
     law, constants = TRUE["partial"]
     fitted = fitted_predictor(fit(law, table(law, constants, 0.01, 1), resamples=20))
-    for found in [*all_forecasts(question), forecast(fitted, question)]:
-        record = as_record(found)
+    for predicted in [*all_forecasts(question), forecast(fitted, question)]:
+        record = as_record(predicted)
         estimates = {key: value for key, value in record.items() if isinstance(value, dict) and "low" in value}
         assert {"penalty_nats", "harmful_from", "harmful_up_to", "safe_up_to", "worst_repeats"} <= estimates.keys()
         for key, estimate in estimates.items():
@@ -78,28 +78,30 @@ def test_every_interval_holds_its_value(question: Question) -> None:
                 continue
             assert estimate["low"] is None or estimate["low"] <= estimate["value"], key
             assert estimate["high"] is None or estimate["value"] <= estimate["high"], key
-        if found.penalty_band:
-            low, high = found.penalty_band
-            assert (low <= found.curve.penalty).all() and (found.curve.penalty <= high).all()
+        if predicted.penalty_band:
+            low, high = predicted.penalty_band
+            assert (low <= predicted.curve.penalty).all() and (predicted.curve.penalty <= high).all()
 
 
-def test_a_worst_repeats_that_some_resamples_lack_has_no_upper_end() -> None:
+def test_the_interval_of_the_worst_R_has_no_upper_end_if_some_resamples_lack_one() -> None:
     chudnovsky = next(predictor for predictor in published_predictors() if predictor.name == "chudnovsky")
     rising = next(predictor for predictor in published_predictors() if predictor.name == "muennighoff").loss
-    found = forecast(replace(chudnovsky, noise=None, resampled_losses=(chudnovsky.loss, rising)), QUESTIONS[0])
-    assert found.worst.low == pytest.approx(found.worst.value) and math.isinf(found.worst.high)
+    predicted = forecast(replace(chudnovsky, noise=None, resampled_losses=(chudnovsky.loss, rising)), QUESTIONS[0])
+    assert predicted.worst.low == pytest.approx(predicted.worst.value) and math.isinf(predicted.worst.high)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
 def test_every_curve_starts_at_zero_and_without_a_jump(question: Question) -> None:
-    for found in all_forecasts(question):
-        assert found.curve.penalty[0] == 0 and found.curve.multiplier[0] == 1
-        near = forecast(found.predictor, replace(question, repeats=1.0001)).penalty.value
-        assert near == pytest.approx(0, abs=2e-3 * max(1e-9, found.curve.penalty.max()))
+    for predicted in all_forecasts(question):
+        assert predicted.curve.penalty[0] == 0 and predicted.curve.multiplier[0] == 1
+        near = forecast(predicted.predictor, replace(question, repeats=1.0001)).penalty.value
+        assert near == pytest.approx(0, abs=2e-3 * max(1e-9, predicted.curve.penalty.max()))
 
 
-def test_a_jump_at_one_repeat_is_said_and_is_no_worst_repeats() -> None:
-    notes_of = {found.predictor.name: (found, " ".join(notes(found))) for found in all_forecasts(QUESTIONS[1])}
+def test_a_jump_at_one_repeat_is_noted_and_is_not_a_worst_R() -> None:
+    notes_of = {
+        predicted.predictor.name: (predicted, " ".join(notes(predicted))) for predicted in all_forecasts(QUESTIONS[1])
+    }
     assert "the formula jumps by 0.0065 nats just above R = 1" in notes_of["hernandez"][1]
     chudnovsky, text = notes_of["chudnovsky"]
     assert "just above R = 1" in text and math.isnan(chudnovsky.worst.value)
@@ -107,22 +109,22 @@ def test_a_jump_at_one_repeat_is_said_and_is_no_worst_repeats() -> None:
     assert "just above" not in " ".join(notes(all_forecasts(QUESTIONS[0])[0]))
 
 
-def test_curves_share_one_scale_that_is_said() -> None:
-    found = all_forecasts(QUESTIONS[0])
-    title, lines = curves_title(found), curves(found, 120)
+def test_curves_share_one_scale_that_the_title_gives() -> None:
+    forecasts = all_forecasts(QUESTIONS[0])
+    title, lines = curves_title(forecasts), curves(forecasts, 120)
     assert "all curves on one scale, █ = 0.151 nats" in title
     assert [line.count("█") > 0 for line in lines] == [True, False, False, False]
     assert "up to 0.151 nats" in lines[0] and "up to 0.0303 nats" in lines[1]
-    assert all(line.split("▁")[0].strip() == each.predictor.title for line, each in zip(lines, found, strict=False))
+    assert all(line.split("▁")[0].strip() == each.predictor.title for line, each in zip(lines, forecasts, strict=False))
 
 
 def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
-    found = all_forecasts(QUESTIONS[2])
-    hernandez, *others = found
+    forecasts = all_forecasts(QUESTIONS[2])
+    hernandez, *others = forecasts
     row = dict(zip(HEADINGS, table_row(hernandez, QUESTIONS[2]), strict=True))
     assert row["penalty (nats)"] == "> 5.66, beyond the law" and row["worst R"] == "beyond the law"
     assert row["acts like"] == row["compute lost"] == row["harmful R"] == "–"
-    assert "The penalty is beyond the law of Hernandez et al. (published)." in agreement(found, QUESTIONS[2])
+    assert "The penalty is beyond the law of Hernandez et al. (published)." in agreement(forecasts, QUESTIONS[2])
     assert "the predicted loss exceeds 12.5 nats per token" in " ".join(notes(hernandez))
     record = as_record(hernandez)
     assert record["penalty_beyond_the_law"] is True
@@ -131,21 +133,21 @@ def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
     assert not any(as_record(other)["penalty_beyond_the_law"] for other in others)
 
 
-def test_a_law_that_overflows_is_beyond_itself() -> None:
+def test_a_law_that_overflows_is_beyond_the_law() -> None:
     explosive = replace(
         published_predictors()[0], loss=lambda points: 2 + np.exp(points.repeats * 10) * (points.repeats > 1)
     )
     with np.errstate(over="ignore"):
-        found = forecast(explosive, question := Question(800e6, 100e9, 0.1, 1000))
-    assert "beyond the law" in table_row(found, question)[3] and math.isnan(found.worst.value)
-    assert all(len(line) < 120 for line in curves([found], 119))
+        predicted = forecast(explosive, question := Question(800e6, 100e9, 0.1, 1000))
+    assert "beyond the law" in table_row(predicted, question)[3] and math.isnan(predicted.worst.value)
+    assert all(len(line) < 120 for line in curves([predicted], 119))
 
 
-def test_different_clean_laws_are_said() -> None:
-    said = clean_losses(all_forecasts(QUESTIONS[0]))
+def test_different_clean_losses_are_reported() -> None:
+    sentence = clean_losses(all_forecasts(QUESTIONS[0]))
     assert (
         "2.44 for Hernandez et al. (published), Muennighoff et al. (published); 2.55 for Chudnovsky et al. (published)."
-        in said
+        in sentence
     )
     hernandez, _, muennighoff = all_forecasts(QUESTIONS[0])
     assert clean_losses([hernandez, muennighoff]) == ""

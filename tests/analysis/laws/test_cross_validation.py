@@ -1,4 +1,4 @@
-"""Cross-validation of the laws, and the worst R that it compares with."""
+"""Cross-validation prefers the true law, and measures the worst R only if it is interior."""
 
 import math
 from dataclasses import replace

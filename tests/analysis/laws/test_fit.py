@@ -1,4 +1,4 @@
-"""Fits recover known constants, and refuse runs that do not determine a law."""
+"""Fits recover known constants, and reject runs that do not determine a law."""
 
 import math
 
@@ -11,7 +11,7 @@ from analysis.laws.fit import CannotFit, fit
 
 
 def coverage(name: str, tables: int, resamples: int, noise: float = 0.004) -> dict[str, float]:
-    """The share of tables for which the 95% interval of a constant contains its true value, by constant."""
+    """By constant, the share of tables for which its 95% interval contains the true value."""
     law, constants = TRUE[name]
     hits: dict[str, list[bool]] = {}
     for seed in range(tables):
@@ -47,7 +47,7 @@ def test_a_fit_recovers_the_published_constants_of_M23() -> None:
         assert fitted[name] == pytest.approx(published[name], rel=0.25), name
 
 
-def test_runs_that_do_not_determine_a_law_are_refused() -> None:
+def test_runs_that_do_not_determine_a_law_are_rejected() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.0, 0)
     with pytest.raises(CannotFit, match=r"needs at least \d+ different runs for its \d+ constants, found"):

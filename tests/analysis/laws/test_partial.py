@@ -1,4 +1,4 @@
-"""Where the laws have a worst R."""
+"""The laws with and without an interior worst R."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""CSV files of a user's runs."""
+"""CSV files with a user's runs are read, and malformed files are rejected."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def refusal(path: Path, columns: dict[str, str] | None = None) -> str:
         ((f"\n{CLEAN}\n{REPEATED}", ""), "no runs below the header"),
     ],
 )
-def test_a_bad_csv_is_refused_with_line_and_column(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_a_bad_csv_is_rejected_with_its_line_and_column(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     text = "\n".join([HEADER, CLEAN, REPEATED])
     assert change[0] in text
     assert refusal(written(tmp_path, text.replace(*change))).startswith(message)
@@ -60,13 +60,13 @@ def test_lines_that_end_in_a_separator_are_read_and_blank_lines_count(tmp_path: 
     assert refusal(written(tmp_path, HEADER, CLEAN, "", f"{REPEATED},x")).startswith("line 4: 6 cells")
 
 
-def test_seeds_may_have_the_same_loss_if_another_column_tells_them_apart(tmp_path: Path) -> None:
+def test_seeds_may_have_the_same_loss_if_another_column_differs(tmp_path: Path) -> None:
     with_seeds = [f"{HEADER},seed", f"{CLEAN},0", f"{CLEAN},1", f"{REPEATED},0", f"{REPEATED},1"]
     assert read_points(written(tmp_path, *with_seeds)).loss.tolist() == [3.1, 3.1, 3.4, 3.4]
     assert refusal(written(tmp_path, *with_seeds, f"{CLEAN},1")).startswith("line 6: identical to line 3")
 
 
-def test_counts_are_written_as_everywhere_else(tmp_path: Path) -> None:
+def test_counts_may_have_suffixes_and_separators(tmp_path: Path) -> None:
     points = read_points(written(tmp_path, HEADER, "125M,1.5B,0,1,3.1", '"1,500_000",2.5e9,0.1,1k,3.2', "3 k,1T,0,1,5"))
     assert points.params.tolist() == [125e6, 1.5e6, 3e3] and points.tokens.tolist() == [1.5e9, 2.5e9, 1e12]
     assert points.repeats.tolist() == [1, 1000, 1]
@@ -91,11 +91,11 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("params=N,tokens=N", "'tokens=N' repeats a column"),
     ],
 )
-def test_a_bad_column_mapping_is_refused(text: str, message: str) -> None:
+def test_a_bad_column_mapping_is_rejected(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_columns(text)
 
 
-def test_a_file_without_end_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_file_is_rejected_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.laws.runs_csv.MOST_BYTES", 10_000)
     assert "more than 10,000 bytes" in refusal(Path("/dev/zero"))

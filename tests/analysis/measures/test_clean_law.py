@@ -1,4 +1,4 @@
-"""The clean scaling law."""
+"""Fits of the clean scaling law recover known constants."""
 
 import numpy as np
 import pytest
@@ -23,6 +23,6 @@ def test_one_outlier_hardly_moves_the_fit() -> None:
     assert fit_power_law(sizes, losses).exponent == pytest.approx(0.34, rel=0.1)
 
 
-def test_fewer_sizes_than_parameters_are_refused() -> None:
+def test_fewer_sizes_than_parameters_are_rejected() -> None:
     with pytest.raises(ValueError, match="clean runs of at least 3 sizes, found 2"):
         fit_power_law([1e5, 1e6, 1e6], [4.0, 3.0, 3.1])

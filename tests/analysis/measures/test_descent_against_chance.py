@@ -1,4 +1,4 @@
-"""Whether a rise of test loss is told from chance, on curves with known noise over test sequences."""
+"""Rises of test loss are distinguished from chance, on curves with known noise over test sequences."""
 
 import shutil
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from repeat_study.config.run import Run
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tables import read_table, write_table
 
-NOISE = 0.05  # nats, of the loss of one sequence at one evaluation
+NOISE = 0.05  # nats, standard deviation of the loss of one sequence at one evaluation
 SEQUENCES, EVALUATIONS = 48, 30
-STANDARD_ERROR = NOISE * (2 / SEQUENCES) ** 0.5  # of the mean paired difference of two evaluations
+STANDARD_ERROR = NOISE * (2 / SEQUENCES) ** 0.5  # of the mean paired difference between two evaluations
 TIME = np.arange(EVALUATIONS)
 FLAT = np.full(EVALUATIONS, 3.0)
 FALLING = 3 + 4 * np.exp(-TIME / 1.2)
@@ -28,13 +28,13 @@ BUMP = np.exp(-(((TIME - 18) / 2) ** 2) / 2)
 
 
 def losses_around(mean: np.ndarray, rng: np.random.Generator, sequences: int = SEQUENCES) -> np.ndarray:
-    """Losses of test sequences of different difficulty, the same for all curves, around a curve, [evaluations, sequences]."""
+    """Noisy losses of test sequences around a curve, [evaluations, sequences]. Each sequence has its own fixed difficulty."""
     difficulty = np.random.default_rng(sequences).normal(0, 0.5, sequences)
     return mean[:, None] + difficulty + rng.normal(0, NOISE, (len(mean), sequences))
 
 
 def rates(mean: np.ndarray, curves: int, sequences: int = SEQUENCES) -> tuple[float, float]:
-    """Share of curves around `mean` whose rise counts, and share with double descent."""
+    """The share of noisy curves around `mean` whose rise counts, and the share that has double descent."""
     rng = np.random.default_rng(0)
     judged = []
     for _ in range(curves):
@@ -56,20 +56,20 @@ def test_a_rise_of_five_standard_errors_is_found_nineteen_times_in_twenty() -> N
     assert rates(FALLING + 10 * STANDARD_ERROR * BUMP, 100) == (1.0, 1.0)
 
 
-def test_a_rise_without_recovery_is_no_double_descent() -> None:
+def test_a_rise_without_recovery_is_not_double_descent() -> None:
     stays = FALLING + 10 * STANDARD_ERROR * np.where(TIME < 18, BUMP, 1.0)
     rise, descent = rates(stays, 100)
     assert rise == 1.0 and descent <= 0.05
 
 
-def test_a_rise_within_twice_that_of_clean_runs_does_not_count() -> None:
+def test_a_rise_below_the_threshold_of_clean_runs_does_not_count() -> None:
     losses = losses_around(FALLING + 10 * STANDARD_ERROR * BUMP, np.random.default_rng(0))
     descent = double_descent(TIME, losses.mean(1))
     assert judge_descent(descent, losses, clean_rise=0.9 * min(descent.rise, descent.won_back)).counts
     assert not judge_descent(descent, losses, clean_rise=1.1 * descent.rise).rise_counts
 
 
-def test_too_few_sequences_are_no_judge() -> None:
+def test_with_too_few_sequences_the_noise_of_clean_runs_decides() -> None:
     losses = losses_around(FALLING + BUMP, np.random.default_rng(0), sequences=7)
     descent = double_descent(TIME, losses.mean(1))
     assert judge_descent(descent, losses).counts is None
@@ -79,7 +79,7 @@ def test_too_few_sequences_are_no_judge() -> None:
 
 @pytest.fixture
 def noisy(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
-    """A clean run, a repeated run that is flat with noise in the end, and one with a rise of 20 standard errors."""
+    """A clean run, a repeated run that ends flat with noise, and a repeated run with a rise of 20 standard errors."""
     rng = np.random.default_rng(1)
 
     def write(mean: np.ndarray, repeats: int) -> None:
@@ -93,7 +93,7 @@ def noisy(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
     return tmp_path
 
 
-def test_the_report_counts_the_planted_double_descent_alone_and_says_how_large_it_is(noisy: Path) -> None:
+def test_the_report_counts_only_the_planted_double_descent_and_reports_its_size(noisy: Path) -> None:
     loaded = load_runs(noisy)
     numbers = summary(loaded).set_index("repeats")
     assert numbers.double_descent.tolist() == [False, False, True] and set(numbers.rise_judged_by) == {Judge.SEQUENCES}
@@ -102,10 +102,10 @@ def test_the_report_counts_the_planted_double_descent_alone_and_says_how_large_i
     assert planted.rise_low < planted.rise < planted.rise_high and planted.won_back_low > 0
     assert planted.rise_in_standard_errors == pytest.approx(20, rel=0.4)
     assert planted.rise_share == pytest.approx(planted.rise / (4 + 0.02 * 29), rel=0.02)
-    said = findings(summary(loaded))[0]
-    assert "Double descent at f = 50%: in 1 of 2 runs" in said and "a paired t test over test sequences" in said
-    assert "standard errors, " in said and "% of the total drop in test loss of clean runs)" in said
-    assert "older versions" not in said
+    finding = findings(summary(loaded))[0]
+    assert "Double descent at f = 50%: in 1 of 2 runs" in finding and "a paired t test over test sequences" in finding
+    assert "standard errors, " in finding and "% of the total drop in test loss of clean runs)" in finding
+    assert "older versions" not in finding
     descent = next(line for line in summarize(loaded, summary(loaded)) if line.startswith("Double descent"))
     assert "in 1 of 2 runs at f = 50%" in descent and "standard errors" in descent
 
@@ -118,13 +118,16 @@ def test_the_excess_over_clean_has_a_paired_interval(noisy: Path) -> None:
     assert any("over clean, [+" in line and "over test sequences)" in line for line in findings(numbers))
 
 
-def test_runs_of_older_versions_are_judged_by_clean_noise_and_the_report_says_so(noisy: Path) -> None:
+def test_runs_of_older_versions_are_judged_by_clean_noise_and_the_report_explains_this(noisy: Path) -> None:
     rewrite(noisy, lambda path: path.unlink())
     loaded = load_runs(noisy)
     numbers = summary(loaded)
     assert set(numbers.rise_judged_by) == {Judge.CLEAN} and numbers.rise_low.isna().all()
-    for said in (findings(numbers)[0], summarize(loaded, numbers)[2]):
-        assert "No run recorded the losses of at least eight test sequences, which older versions did not save." in said
+    for sentence in (findings(numbers)[0], summarize(loaded, numbers)[2]):
+        assert (
+            "No run recorded the losses of at least eight test sequences, which older versions did not save."
+            in sentence
+        )
     shutil.rmtree(next(noisy.glob("*clean*")))
     assert "cannot be judged" in findings(summary(load_runs(noisy)))[0]
 
@@ -135,10 +138,10 @@ def test_double_descent_is_judged_without_a_clean_run(noisy: Path) -> None:
     assert numbers.double_descent.tolist() == [False, True]
 
 
-def test_a_table_that_lacks_evaluations_is_not_used_and_one_without_losses_is_one_line(noisy: Path) -> None:
+def test_an_incomplete_table_is_not_used_and_a_table_without_losses_is_an_error(noisy: Path) -> None:
     path = next(noisy.glob("*R16*/test_sequences.parquet"))
     complete = read_table(path)
-    (path.parent / "done.json").unlink()  # a finished run with such a table is refused
+    (path.parent / "done.json").unlink()  # a finished run with such a table would be rejected
     write_table(path, complete[SEQUENCES:])
     assert load_runs(noisy).test_sequences(path.parent.name) is None
     write_table(path, complete.drop_columns(["loss"]))
@@ -147,7 +150,7 @@ def test_a_table_that_lacks_evaluations_is_not_used_and_one_without_losses_is_on
 
 
 def rewrite(folder: Path, change: Callable[[Path], object]) -> None:
-    """Change every table of test sequences, as if the run had written it so."""
+    """Change every table of test sequences, and finish the runs again so that the change is not detected."""
     for path in folder.glob("*/test_sequences.parquet"):
         directory = RunDirectory(path.parent)
         change(path)

@@ -1,4 +1,4 @@
-"""The effective size of a run, by its losses and its prefix matching."""
+"""The effective size of a run, from its losses and its prefix matching."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_the_multiplier_is_never_extrapolated() -> None:
     assert (better.bound, better.value) == (Bound.AT_LEAST, pytest.approx(10))
 
 
-def test_effective_sizes_by_copying_and_prefix_matching(with_heads: Path) -> None:
+def test_planted_effective_sizes_from_copying_and_prefix_matching_are_recovered(with_heads: Path) -> None:
     numbers = (
         summary(load_runs(with_heads)).query("layers == 2 and repeats == 4").sort_values("parameters_non_embedding")
     )
@@ -47,7 +47,7 @@ def test_one_layer_controls_are_left_out_of_the_law(with_heads: Path) -> None:
     assert not control & size_multipliers(runs, PREFIX).keys()
 
 
-def test_clean_runs_that_do_not_order_a_metric_give_no_multiplier(
+def test_there_is_no_multiplier_if_the_metric_does_not_improve_with_clean_size(
     with_heads: Path, runs: list[Run], store: TokenStore
 ) -> None:
     assert not isinstance(clean_law(load_runs(with_heads), COPYING), NoLaw)

@@ -1,4 +1,4 @@
-"""Fine-tuned runs with known losses, compared with runs from scratch."""
+"""Fine-tuned runs with planted losses are compared with runs from scratch."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from analysis.measures import fine_tuning
 from analysis.measures.effective_size import PowerLaw, clean_law
 from analysis.report import collect, fine_tuning_section
 from analysis.report.build import write_report
-from analysis.report.published_comparison import table as beside
+from analysis.report.published_comparison import table as comparison_table
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Parent, Run
@@ -35,7 +35,7 @@ def parent(model: str, repeats: int, label: str = "") -> Parent:
 
 @pytest.fixture
 def tuned(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
-    """From scratch on L = 2 + 40·N^-0.3; a clean parent doubles the size, R = 30 makes it 1.6 times smaller."""
+    """Runs from scratch with L = 2 + 40·N^-0.3. A clean parent doubles the effective size; a parent with R = 30 divides it by 1.6."""
 
     def write(model: str, end: float, **fields: Any) -> None:
         write_run(tmp_path, runs[0], store, [6.0, 5.0, end + 0.1, end], NO_HEADS, model=model, repeats=1, **fields)
@@ -58,10 +58,10 @@ def loaded(tuned: Path) -> Runs:
 def test_fine_tuned_runs_are_left_out_of_the_clean_law(loaded: Runs) -> None:
     assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
     assert len(loaded.combined.table) == 8 and len(study_points(loaded)) == 4
-    assert isinstance(found := clean_law(loaded), PowerLaw) and found.points == 4
-    assert found.exponent == pytest.approx(0.3, abs=0.01)
+    assert isinstance(clean := clean_law(loaded), PowerLaw) and clean.points == 4
+    assert clean.exponent == pytest.approx(0.3, abs=0.01)
     assert [label for label, _ in loaded.variants()] == [""], (
-        "half the learning rate makes no other experiment of a child"
+        "half the learning rate does not make fine-tuned runs another experiment"
     )
 
 
@@ -76,9 +76,9 @@ def test_the_planted_effective_size_of_a_start_is_found(loaded: Runs) -> None:
 
 
 def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
-    said = fine_tuning_section.sentences(fine_tuning.table(loaded))
-    text = " ".join(said)
-    assert said[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
+    sentences = fine_tuning_section.sentences(fine_tuning.table(loaded))
+    text = " ".join(sentences)
+    assert sentences[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
     assert (
         "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch. The difference in test loss is +"
         in text
@@ -89,29 +89,30 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
         " remains" in text
     )
     assert "No run has a head whose prefix matching exceeds twice its null" in text
-    first = fine_tuning.table(loaded)
+    numbers = fine_tuning.table(loaded)
     assert (
-        "No fine-tuned run has finished yet" in fine_tuning_section.sentences(first[first.start == "from scratch"])[0]
+        "No fine-tuned run has finished yet"
+        in fine_tuning_section.sentences(numbers[numbers.start == "from scratch"])[0]
     )
 
 
 def test_only_repeated_parents_are_compared_with_the_paper(loaded: Runs) -> None:
-    found = beside(loaded)
-    found = found[found.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
-    assert found.published["2x64, parent with f = 90%"] == pytest.approx(0.625)
-    assert found.here["2x64, parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
-    assert found.published.isna().sum() == 2
+    comparison = comparison_table(loaded)
+    comparison = comparison[comparison.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
+    assert comparison.published["2x64, parent with f = 90%"] == pytest.approx(0.625)
+    assert comparison.here["2x64, parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
+    assert comparison.published.isna().sum() == 2
 
 
-def test_figures_show_the_numbers_in_their_tables_of_fine_tuning(loaded: Runs) -> None:
-    drawings = [one.plot(loaded) for one in (ossification, fine_tuning_curves, forgetting, heads_over_fine_tuning)]
-    assert all(isinstance(drawing, Plot) and len(drawing.table) for drawing in drawings)
-    left, right = drawings[0].figure.axes  # type: ignore[union-attr]
+def test_figures_of_fine_tuning_show_the_planted_numbers(loaded: Runs) -> None:
+    plots = [module.plot(loaded) for module in (ossification, fine_tuning_curves, forgetting, heads_over_fine_tuning)]
+    assert all(isinstance(plot, Plot) and len(plot.table) for plot in plots)
+    left, right = plots[0].figure.axes  # type: ignore[union-attr]
     lines = {line.get_label(): line for line in left.containers}
     assert set(lines) == {"from scratch", "clean parent", "parent with f = 90%"}
-    (measured,) = [one for one in right.containers if one.get_label() == "clean parent"]
+    (measured,) = [bars for bars in right.containers if bars.get_label() == "clean parent"]
     assert measured.lines[0].get_ydata().tolist() == pytest.approx([2.0, 2.0], rel=0.01)  # type: ignore[attr-defined]
-    pools = [line for line in drawings[2].figure.axes[2].lines if len(line.get_ydata()) == 4]  # type: ignore[union-attr]
+    pools = [line for line in plots[2].figure.axes[2].lines if len(line.get_ydata()) == 4]  # type: ignore[union-attr]
     assert [line.get_ydata().tolist() for line in pools] == [[5, 5, 4.5, 4.5], [1, 2, 3, 3.5], [4, 4, 4, 4]]
     alone = Runs(loaded.folder, loaded.table, loaded.evaluations, [], [])
     assert isinstance(ossification.plot(alone), Missing)
@@ -144,7 +145,7 @@ def test_runs_and_parents_that_differ_have_different_starts(tuned: Path, runs: l
         write_run(tuned, runs[0], store, [6.0, 5.0, 4.8, end], NO_HEADS, model="2x64", **{"repeats": 1, **fields})
 
     of_parent = [[3, 3, 3]] * 4
-    write(5.0, repeats=4, repeated_fraction=0.5)  # from scratch, and repeated: no control
+    write(5.0, repeats=4, repeated_fraction=0.5)  # a repeated run from scratch is not a control
     write(4.0, parent=parent("2x64", 30, "f0.9-R30-uniform"), of_parent=of_parent)
     write(4.1, parent=parent("2x64", 1, "from-f0.9-R30"), of_parent=of_parent)
     write(4.2, parent=parent("2x64", 1), of_parent=of_parent, repeats=4, repeated_fraction=0.5)

@@ -1,4 +1,4 @@
-"""When induction heads count as formed or lost; heads and paragraphs as they were written."""
+"""Formation and loss of induction heads; reading heads.parquet and paragraph.parquet."""
 
 from pathlib import Path
 
@@ -28,22 +28,22 @@ def curve(scores: list[float], nulls: float = 0.04, half: float | None = 0.01) -
     [
         ([0.03, 0.04, 0.2, 0.3, 0.4], 200, None),
         ([0.03, 0.3, 0.04, 0.3, 0.4], 300, None),  # a single high score is not a head
-        ([0.03, 0.3, 0.04, 0.04, 0.04], None, None),  # nor is a head lost after it
+        ([0.03, 0.3, 0.04, 0.04, 0.04], None, None),  # and no head can be lost after it
         ([0.03, 0.3, 0.4, 0.04, 0.04], 100, 300),
-        ([0.03, 0.3, 0.4, 0.04, 0.3], 100, None),  # a single low score does not lose a head
-        ([0.03, 0.3, 0.4, 0.08, 0.085], 100, None),  # around twice the null
+        ([0.03, 0.3, 0.4, 0.04, 0.3], 100, None),  # a single low score does not mean that a head is lost
+        ([0.03, 0.3, 0.4, 0.08, 0.085], 100, None),  # scores close to twice the null
         ([0.03, 0.04, 0.04, 0.04, 0.3], None, None),  # a single high score at the end is not enough
         ([0.03, 0.04, 0.05, 0.06, 0.07], None, None),
-        ([0.03, 0.04, 0.05, 0.06, 0.089], None, None),  # the lower end of the last interval is below twice the null
-        ([0.15, 0.2, 0.25, 0.28, 0.3], None, None),  # the untrained model already scores half of it
+        ([0.03, 0.04, 0.05, 0.06, 0.089], None, None),  # the last interval extends below twice the null
+        ([0.15, 0.2, 0.25, 0.28, 0.3], None, None),  # the untrained model already has half of the final score
     ],
 )
 def test_heads_have_formed_once_the_score_exceeds_twice_its_null_twice_in_a_row(
     scores: list[float], formed_at: float | None, lost_at: float | None
 ) -> None:
-    found = formation(curve(scores))
-    wanted = [float("nan") if value is None else value for value in (formed_at, lost_at)]
-    assert [found.formed_at, found.lost_at] == pytest.approx(wanted, nan_ok=True)
+    result = formation(curve(scores))
+    expected = [float("nan") if value is None else value for value in (formed_at, lost_at)]
+    assert [result.formed_at, result.lost_at] == pytest.approx(expected, nan_ok=True)
 
 
 def test_no_head_forms_if_the_null_grows_with_the_score() -> None:

@@ -1,4 +1,4 @@
-"""Peaks along R, how they move with size, and the compute lost there, on runs with known peaks."""
+"""Planted peaks along R, their power laws of size, and the compute lost at them are recovered."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from repeat_study.config.study import Study
 
 MODELS = ("2x32", "2x64", "2x128", "2x256")
 TRIED = [2**power for power in range(2, 13)]
-TOKENS = 2**26  # declared, not trained; enough for a pool at every R
+TOKENS = 2**26  # not trained on; large enough for a pool at every R
 WIDTH = 0.4  # decades
 TO_HALF = 10 ** (WIDTH * (2 * np.log(2)) ** 0.5)  # factor in R from the center of a Gaussian to half its height
 EXPONENT = -0.4
@@ -46,7 +46,7 @@ def center(model: str) -> float:
 
 
 def highest(model: str) -> float:
-    """The planted excess at the worst R tried."""
+    """The planted excess at the worst of the R tried."""
     return float(np.exp(-((np.log10(np.array(TRIED) / center(model)) / WIDTH) ** 2) / 2).max())
 
 
@@ -64,7 +64,7 @@ def plant(
     fraction: float = 0.1,
     height: float = 1.0,
 ) -> Runs:
-    """Gaussians in log R over the clean loss, 2% higher in every second seed and lower in the others."""
+    """Write runs whose excess loss is a Gaussian in log R, 2% higher for odd seeds and 2% lower for even seeds."""
     for seed in range(seeds):
         sign = 2 * (seed % 2) - 1 if seeds > 1 else 0
         fields = {"seed": seed, "tokens": TOKENS}
@@ -86,16 +86,18 @@ def planted(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFa
 
 
 def test_planted_peaks_are_found_within_their_intervals(planted: Runs) -> None:
-    found = peaks(planted)
-    assert [peak.model for peak in found] == list(MODELS)
-    for peak in found:
+    estimated = peaks(planted)
+    assert [peak.model for peak in estimated] == list(MODELS)
+    for peak in estimated:
         assert peak.interior and peak.seeds == 2
-        assert peak.height.value == pytest.approx(highest(peak.model), rel=0.01), "of the R tried, not between"
+        assert peak.height.value == pytest.approx(highest(peak.model), rel=0.01), "the height is measured at an R tried"
         assert peak.height.low < highest(peak.model) < peak.height.high
         assert peak.worst.value in TRIED and peak.worst.low < center(peak.model) < peak.worst.high
         assert peak.gaussian is not None
         assert peak.gaussian.value == pytest.approx(center(peak.model), rel=0.01) and peak.gaussian_misses < 0.01
-        assert peak.left.value == pytest.approx(center(peak.model) / TO_HALF, rel=0.07), "the height is seen at one R"
+        assert peak.left.value == pytest.approx(center(peak.model) / TO_HALF, rel=0.07), (
+            "the height is measured at a single R"
+        )
         assert peak.right.value == pytest.approx(center(peak.model) * TO_HALF, rel=0.07)
         assert peak.left.low < peak.left.value < peak.left.high
         assert peak.pool(peak.gaussian).value == pytest.approx(0.1 * TOKENS / center(peak.model), rel=0.01)
@@ -113,22 +115,24 @@ def test_edges_follow_the_planted_power_law(planted: Runs, quantity: str) -> Non
 
 
 def test_the_worst_R_and_its_pool_have_opposite_exponents(planted: Runs) -> None:
-    found = peaks(planted)
-    expected = np.polyfit(np.log([peak.total for peak in found]), np.log([center(peak.model) for peak in found]), 1)[0]
-    repeats, pool = peak_law(found, "gaussian"), peak_law(found, "pool_at_gaussian")
+    estimated = peaks(planted)
+    expected = np.polyfit(
+        np.log([peak.total for peak in estimated]), np.log([center(peak.model) for peak in estimated]), 1
+    )[0]
+    repeats, pool = peak_law(estimated, "gaussian"), peak_law(estimated, "pool_at_gaussian")
     assert isinstance(repeats, PowerLawOfSize) and isinstance(pool, PowerLawOfSize)
     assert repeats.law.exponent == pytest.approx(expected, abs=0.01)
     assert pool.law.exponent == pytest.approx(-repeats.law.exponent), "all sizes have the same tokens"
 
 
-def test_one_seed_has_no_interval_and_its_law_has_that_of_the_regression(
+def test_with_one_seed_only_the_regression_gives_an_interval(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
-    found = peaks(plant(tmp_path, runs[0], store, seeds=1))
-    for peak in found:
+    estimated = peaks(plant(tmp_path, runs[0], store, seeds=1))
+    for peak in estimated:
         assert peak.seeds == 1 and np.isnan([peak.height.low, peak.worst.high, peak.left.low, peak.right.high]).all()
         assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(center(peak.model), rel=0.001)
-    law = peak_law(found, "left")
+    law = peak_law(estimated, "left")
     assert isinstance(law, PowerLawOfSize) and law.interval == "95% of the regression"
     assert law.exponent.low < EXPONENT < law.exponent.high
 
@@ -136,24 +140,24 @@ def test_one_seed_has_no_interval_and_its_law_has_that_of_the_regression(
 @pytest.mark.parametrize(
     ("tried", "bound"), [((4, 8, 16, 32, 64), Bound.AT_LEAST), ((1024, 2048, 4096, 8192), Bound.AT_MOST)]
 )
-def test_a_peak_beyond_the_R_tried_is_a_bound_and_left_out_of_laws(
+def test_a_peak_beyond_the_R_tried_is_a_bound_and_is_left_out_of_laws(
     tmp_path: Path, runs: list[Run], store: TokenStore, tried: list[int], bound: Bound
 ) -> None:
-    found = peaks(plant(tmp_path, runs[0], store, models=MODELS[:3], tried=tried))[:1]
-    (peak,) = found
+    estimated = peaks(plant(tmp_path, runs[0], store, models=MODELS[:3], tried=tried))[:1]
+    (peak,) = estimated
     assert not peak.interior and peak.worst.value == (max(tried) if bound is Bound.AT_LEAST else min(tried))
     assert {peak.worst.bound, peak.left.bound, peak.right.bound} == {bound}
-    assert peak.gaussian is None, "no maximum, no center"
-    assert peak.pool(peak.worst).bound is not bound, "more repeats are a smaller pool"
+    assert peak.gaussian is None, "without a maximum there is no center"
+    assert peak.pool(peak.worst).bound is not bound, "a larger R means a smaller pool"
     assert peak.height.bound is Bound.AT_LEAST and np.isnan(peak.height.high)
-    assert isinstance(peak_law(found * 3, "worst"), NoLaw)
+    assert isinstance(peak_law(estimated * 3, "worst"), NoLaw)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_losses_that_rise_to_the_last_R_give_a_lower_bound_and_nothing_else(
+def test_losses_that_rise_to_the_last_R_give_only_a_lower_bound(
     tmp_path: Path, runs: list[Run], store: TokenStore, seeds: int
 ) -> None:
-    """They bend, so a Gaussian has its center inside the R tried: it is not a peak that anybody measured."""
+    """The losses flatten, so a fitted Gaussian would have its center inside the R tried, where no peak was measured."""
     tried, excess = (4, 16, 64, 256, 1024), (0.1, 0.4, 0.7, 0.85, 0.86)
     for model in MODELS[:3]:
         for seed in range(seeds):
@@ -164,14 +168,16 @@ def test_losses_that_rise_to_the_last_R_give_a_lower_bound_and_nothing_else(
                 losses = [9.0, 3.0 + harm - jitter]
                 write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.5, **fields)
     loaded = load_runs(tmp_path)
-    found = peaks(loaded)
-    assert len(found) == 3
-    for peak in found:
+    estimated = peaks(loaded)
+    assert len(estimated) == 3
+    for peak in estimated:
         assert (peak.worst.value, peak.worst.bound) == (1024, Bound.AT_LEAST) and not peak.interior
-        assert np.isnan([peak.worst.low, peak.worst.high, peak.height.low, peak.height.high]).all(), "no bars"
+        assert np.isnan([peak.worst.low, peak.worst.high, peak.height.low, peak.height.high]).all(), (
+            "bounds have no intervals"
+        )
         assert peak.gaussian is None and np.isnan(peak.gaussian_misses)
     for quantity in ESTIMATES:
-        assert isinstance(peak_law(found, quantity), NoLaw), quantity
+        assert isinstance(peak_law(estimated, quantity), NoLaw), quantity
     figure = peak_location.plot(loaded)
     assert isinstance(figure, Plot)
     assert "No maximum inside the tested R, so only a bound, in no fit: 2x32, f = 50%, 2x64" in figure.caption
@@ -181,7 +187,7 @@ def test_losses_that_rise_to_the_last_R_give_a_lower_bound_and_nothing_else(
     plt.close(figure.figure)
 
 
-def test_a_maximum_that_noise_between_seeds_may_have_moved_inside_is_a_bound(
+def test_an_interior_maximum_within_the_noise_between_seeds_is_a_bound(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     for seed, (inner, last) in enumerate([(0.80, 0.70), (0.72, 0.79), (0.79, 0.72), (0.70, 0.78)]):
@@ -241,9 +247,7 @@ def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
     assert (peak.right.bound, peak.right.value) == (Bound.AT_LEAST, pytest.approx(1024))
 
 
-def test_there_is_no_peak_without_several_R_harm_and_clean_runs(
-    tmp_path: Path, runs: list[Run], store: TokenStore
-) -> None:
+def test_a_peak_needs_several_R_harm_and_clean_runs(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     few = plant(tmp_path / "few", runs[0], store, models=["2x32"], tried=[128, 256, 512], seeds=1)
     assert peaks(few)[0].gaussian is None
     assert peaks(plant(tmp_path / "one", runs[0], store, models=["2x32"], tried=[256])) == []
@@ -266,10 +270,10 @@ def test_a_second_pool_seed_counts_as_another_run_of_the_arm(
     (peak,) = peaks(load_runs(tmp_path))
     once = np.exp(-((np.log10(256 / 350) / WIDTH) ** 2) / 2)
     assert peak.height.value == pytest.approx((once + 2) / 2)
-    assert peak.seeds == 1 and np.isnan(peak.height.low), "the other arms and the clean run have one"
+    assert peak.seeds == 1 and np.isnan(peak.height.low), "the other arms and the clean run have one seed"
 
 
-def test_the_gaussian_is_the_one_an_optimizer_finds(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+def test_the_gaussian_agrees_with_an_optimizer(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     rng = np.random.default_rng(0)
     x = np.log10(TRIED)
     y = np.exp(-((x - 2.2) ** 2) / (2 * 0.6**2)) + rng.normal(0, 0.1, len(x))
@@ -297,10 +301,10 @@ def test_a_power_law_leaves_out_bounds_and_needs_three_sizes() -> None:
     assert isinstance(short, NoLaw) and "at 2 sizes; a power law needs 3" in short.reason
 
 
-def test_the_planted_lost_compute_is_found_and_never_extrapolated(
+def test_planted_lost_compute_is_recovered_and_never_extrapolated(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
-    """Tokens grow with size, as in compute-optimal training; the worst R has the loss of half of the compute."""
+    """Tokens grow with size, as in compute-optimal training. The worst R wastes half of the compute."""
 
     def law(spent: float) -> float:
         return 1.5 + 2e3 * spent**-0.3
@@ -318,14 +322,14 @@ def test_the_planted_lost_compute_is_found_and_never_extrapolated(
     for planted_without_a_law in tmp_path.glob("*-s0-*"):
         (planted_without_a_law / "done.json").unlink()
     loaded = load_runs(tmp_path)
-    found = lost_compute(loaded)
-    assert isinstance(found, LostCompute)
+    wasted = lost_compute(loaded)
+    assert isinstance(wasted, LostCompute)
     small, *larger = peaks(loaded)
-    at_smallest = at_worst(loaded, small, found.lost)
+    at_smallest = at_worst(loaded, small, wasted.lost)
     assert at_smallest is not None and at_smallest.bound is Bound.AT_LEAST
     assert at_smallest.value == pytest.approx(0.0, abs=1e-6)
     for peak in larger:
-        lost = at_worst(loaded, peak, found.lost)
+        lost = at_worst(loaded, peak, wasted.lost)
         assert lost is not None and not lost.bound and lost.value == pytest.approx(0.5, abs=0.02)
 
 
@@ -337,10 +341,10 @@ def test_lost_compute_needs_three_clean_sizes(planted: Runs) -> None:
         not_started=[],
         undeclared=[],
     )
-    found = lost_compute(two)
+    wasted = lost_compute(two)
     assert (
-        isinstance(found, NoLaw)
-        and "clean runs of at least 3 sizes, because it has 3 parameters, found 2" in found.reason
+        isinstance(wasted, NoLaw)
+        and "clean runs of at least 3 sizes, because it has 3 parameters, found 2" in wasted.reason
     )
 
 
@@ -349,22 +353,22 @@ def test_published_numbers_are_compared_with_ours(planted: Runs) -> None:
     assert list(table) == published_comparison.COLUMNS
 
     def row(quantity: str, where: str) -> tuple[float, float, float, float, str]:
-        (found,) = table[(table.quantity == quantity) & table["where"].str.startswith(where)].itertuples()
-        return found.here, found.low, found.high, found.published, found.bound
+        (match,) = table[(table.quantity == quantity) & table["where"].str.startswith(where)].itertuples()
+        return match.here, match.low, match.high, match.published, match.bound
 
     first: Peak = peaks(planted)[0]
-    here, low, high, paper, _ = row("worst R, Gaussian", "2x32, f = 10%")
+    here, low, high, published, _ = row("worst R, Gaussian", "2x32, f = 10%")
     assert low < here < high and here == pytest.approx(350, rel=0.01)
-    assert paper == pytest.approx(C26_WORST_REPEATS.at(first.total))
-    here, low, high, paper, _ = row("left edge = k·N^a: a", "4 sizes, f = 10%")
-    assert low < here < high and here == pytest.approx(EXPONENT, abs=0.02) and paper == H22_LEFT_EDGE.exponent
-    here, *_, paper, bound = row("size multiplier at the worst R, test loss", "2x256")
+    assert published == pytest.approx(C26_WORST_REPEATS.at(first.total))
+    here, low, high, published, _ = row("left edge = k·N^a: a", "4 sizes, f = 10%")
+    assert low < here < high and here == pytest.approx(EXPONENT, abs=0.02) and published == H22_LEFT_EDGE.exponent
+    here, *_, published, bound = row("size multiplier at the worst R, test loss", "2x256")
     effective = (40 / (clean("2x256") + highest("2x256") - 2)) ** (1 / 0.3)
     assert here == pytest.approx(effective / size("2x256"), rel=0.02)
-    assert (bound, paper) == (Bound.EXACT, 370 / 800)
+    assert (bound, published) == (Bound.EXACT, 370 / 800)
     assert row("size multiplier at the worst R, test loss", "2x32")[4] == Bound.AT_MOST
-    here, *_, paper, _ = row("excess at the worst R (nats)", "2x64")
-    assert here == pytest.approx(highest("2x64"), rel=0.01) and np.isnan(paper)
+    here, *_, published, _ = row("excess at the worst R (nats)", "2x64")
+    assert here == pytest.approx(highest("2x64"), rel=0.01) and np.isnan(published)
     assert not table.quantity.str.startswith("double descent").any(), "planted curves only fall"
 
 
@@ -378,11 +382,11 @@ def test_multipliers_at_the_worst_R_are_means_over_seeds(tmp_path: Path, runs: l
                 write_run(tmp_path, runs[0], store, losses, repeats=repeats, repeated_fraction=0.9, **fields)
     loaded = load_runs(tmp_path)
     small, *larger = peaks(loaded)
-    found = size_multipliers(loaded, TEST_LOSS)
+    multipliers = size_multipliers(loaded, TEST_LOSS)
     for peak in larger:
-        mean = at_worst(loaded, peak, found)
+        mean = at_worst(loaded, peak, multipliers)
         assert mean is not None and mean.value == pytest.approx(0.6, rel=0.01)
         assert mean.high - mean.value == pytest.approx(12.706 * 0.1, rel=0.02), "the t interval of two seeds"
-    bounded = at_worst(loaded, small, found)
+    bounded = at_worst(loaded, small, multipliers)
     assert bounded is not None and bounded.bound is Bound.AT_MOST and np.isnan(bounded.low)
     assert at_worst(loaded, larger[0], size_multipliers(loaded, SIZE_METRICS[-1])) is None, "no heads were measured"
