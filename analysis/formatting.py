@@ -1,4 +1,4 @@
-"""Format numbers for figures, tables and sentences. The formats of counts come from `repeat_study.formatting`."""
+"""Format numbers for figures, tables and sentences. Counts are formatted by `repeat_study.formatting`."""
 
 import math
 from collections.abc import Callable, Iterable

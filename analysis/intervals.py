@@ -72,7 +72,7 @@ UNKNOWN = Estimate(NAN)
 
 
 def t_quantile(degrees: Any) -> Any:
-    """Half-width of a 95% t interval in standard errors. `degrees` (of freedom) can be a number or an array."""
+    """Half-width of a 95% t interval in standard errors, for one number of degrees of freedom or for an array."""
     from scipy.stats import t as student_t
 
     return student_t.ppf(TAILS[1], degrees)
@@ -167,8 +167,8 @@ def percentile_band(curves: npt.ArrayLike) -> tuple[Floats, Floats]:
 def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
     """Average `column` over the rows of each group of `by`. Returns one row per group.
 
-    Its columns are those of `by`, `mean`, `seeds` (the number of rows averaged), and `low` and `high`, the ends of the 95% t
-    interval. For a single seed, both ends equal the mean.
+    After the columns in `by` come `mean`, `seeds` (the number of rows averaged), and `low` and `high` (the ends of the 95% t
+    interval). For a single seed, both ends equal the mean.
     """
     grouped = table.groupby(by)[column].agg(["mean", "std", "count"]).reset_index()
     half = t_quantile(grouped["count"].clip(lower=2) - 1) * grouped["std"].fillna(0.0) / np.sqrt(grouped["count"])

@@ -46,7 +46,7 @@ H22_OSSIFICATION = 1.6
 # Size multipliers by f, for English models tested on Python [H22, fig. 10].
 H22_OUT_OF_DISTRIBUTION = {0.5: 0.84, 0.9: 0.75}
 
-# Chudnovsky et al. 2026 [C26]. N counts all parameters, and compute is C = 6·N·T. Their runs have f = 10% and 20·OT·N tokens, where
+# Chudnovsky et al. 2026 [C26]. N counts all parameters, and compute is C = 6·N·T. The runs have f = 10% and 20·OT·N tokens, where
 # OT is the overtraining factor.
 C26_FRACTION = 0.1
 C26_TOKENS_PER_PARAMETER = 20.0  # at overtraining 1

@@ -65,7 +65,7 @@ class Runs:
 
     @property
     def done(self) -> pd.DataFrame:
-        """The rows of finished runs, the only ones with final numbers."""
+        """The rows of finished runs. Only these have final metrics."""
         return self.table[self.table.status == Status.DONE]
 
     def variants(self) -> list[tuple[str, "Runs"]]:
@@ -197,7 +197,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
 
 
 def _split_by_parent(runs: Runs) -> Runs:
-    """Separate the runs from scratch from the fine-tuned runs, which become `fine_tuned`."""
+    """Move the fine-tuned runs into `fine_tuned`."""
 
     def chosen(rows: pd.Series) -> Runs:
         table = runs.table[rows].reset_index(drop=True)
@@ -282,7 +282,7 @@ def scaling_runs(runs: Runs) -> pd.DataFrame:
     """The finished runs that a single scaling law can describe.
 
     One-layer models cannot form induction heads. They serve as controls for deeper models and do not follow the same law, so they
-    are left out if there are deeper models; `left_out_of_laws` tells the reader.
+    are left out if there are deeper models; `left_out_of_laws` reports them.
     """
     done = runs.done
     deeper = done[done.layers > 1]

@@ -84,7 +84,7 @@ REPEATS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 96, 240, 480)
 def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, samples: int = 40) -> pd.DataFrame:
     """Mean test loss over seeds for every R, as `expected` from the closed form and as `simulated`.
 
-    `error` is the standard error of the simulated loss, and `error_given_inputs` its standard error for fixed inputs.
+    `error` is the standard error of the simulated loss, and `error_given_inputs` is its standard error for fixed inputs.
     """
     rows = []
     for value in repeats:

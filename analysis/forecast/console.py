@@ -22,7 +22,7 @@ BEYOND = "beyond the law"  # replaces numbers for which a law is not credible
 SAME_CLEAN_LOSS = 0.02  # nats; a smaller difference between laws is not worth a sentence
 NOTABLE_JUMP = 0.05  # share of the largest penalty; a smaller jump at R = 1 is not worth a note
 BLOCKS = " ▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 72  # characters, if there is room
+CURVE_WIDTH = 72  # maximum width of a curve in characters
 
 
 def table_row(forecast: Forecast, question: Question) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def curves(forecasts: list[Forecast], width: int) -> list[str]:
 
 
 def _scale(forecasts: list[Forecast]) -> float:
-    """The largest credible penalty in nats over all laws."""
+    """The largest penalty of any law in nats, capped at its `limit`."""
     return max(min(float(forecast.curve.penalty.max()), forecast.limit) for forecast in forecasts)
 
 

@@ -18,7 +18,8 @@ FADED_UP_TO = 2.0  # a law's jump at R = 1 is faded in from R = 1 to this R
 JUST_ABOVE_1 = 1.0 + 1e-9
 SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidates for the effective size, as shares of the actual size
 SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below this has no worst R
-# The loss in nats of a uniform guess over 2^18 tokens, which is as large as vocabularies get. No law was fitted on higher losses.
+# The loss in nats of a uniform guess over 2^18 tokens, which is as large as vocabularies get. No published law was fitted on higher
+# losses.
 LARGEST_LOSS = float(np.log(2**18))
 OVERFLOW = 1e6  # nats; replaces losses that are larger or not finite
 
@@ -64,7 +65,7 @@ class Curve:
         return bool(self.penalty[-1] < 0.99 * largest and largest > SMALLEST_PENALTY)
 
     def harmful(self) -> tuple[float, float]:
-        """Range of R around the worst R with at least half of the largest log size loss; the end is infinite if there is none."""
+        """Range of R around the worst R with at least half of the largest log size loss; infinite if it reaches the end of the grid."""
         loss = -np.log(self.multiplier)
         peak = int(self.penalty.argmax())
         half = loss[peak] / 2
@@ -195,7 +196,7 @@ def _finite(losses: Floats) -> Floats:
 
 
 def _continuous(loss: Loss) -> Loss:
-    """Fade in the law's jump at R = 1 from R = 1 to FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
+    """Fade in the law's jump at R = 1 between 1 and FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
 
     def continuous(points: Points) -> Floats:
         losses = _finite(loss(points))

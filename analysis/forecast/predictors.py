@@ -18,8 +18,8 @@ class Predictor:
 
     name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
     loss: in nats per token, for given points. resampled_losses: the loss with the constants of every bootstrap resample.
-    varied_tokens: whether the law was fitted on runs with different numbers of tokens, without which it cannot estimate lost compute.
-    noise: the loss difference in nats between two data seeds, as a function of R. If given, it is the interval.
+    varied_tokens: whether the runs in the fit have different numbers of tokens. Otherwise the law cannot estimate lost compute.
+    noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or minus this.
     """
 
     name: str

@@ -62,7 +62,7 @@ def published_compute_kept(points: Points) -> Floats:
 
 
 def published_loss(points: Points) -> Floats:
-    """Loss by the published clean law at the compute that repetition does not waste."""
+    """The published clean law, evaluated at the compute that repetition does not waste."""
     floor, coefficient, exponent = C26_CLEAN_LAW
     return floor + coefficient * (published_compute_kept(points) * 6 * points.params * points.tokens) ** -exponent
 

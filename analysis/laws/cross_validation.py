@@ -118,7 +118,7 @@ def measured_peak(points: Points) -> float:
 
 
 def _peak_error(predict: Predict, split: Split) -> float:
-    """Error of the predicted worst R of a held-out size, in decades. NaN if a range of R is held out, which shows no peak."""
+    """Error of the predicted worst R of a held-out size, in decades. NaN if a range of R is held out."""
     if split.held_out.startswith("R"):
         return float("nan")
     errors = []

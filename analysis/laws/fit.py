@@ -13,9 +13,9 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # number of starting points, from a grid, that are optimized for a few steps
+BEST_STARTS = 4  # how many of the starting points are optimized
 STEP = 1e-6  # step of the finite differences
-MAX_LOG_LOSS = 10.0  # replaces the log loss of a law that overflows
+MAX_LOG_LOSS = 10.0  # log loss that replaces an overflow
 NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents
 NOT_DETERMINED = "not determined: at a bound of the search"
 BOOTSTRAP_STEPS = 30
@@ -178,7 +178,7 @@ class _Search:
         return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, and the best of these to the end."""
+        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, then only the best of these."""
         grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
         starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)

@@ -43,7 +43,7 @@ COLUMNS = tuple(READ_AS)
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Parse the argument of --columns, such as `params=N,loss=test_loss`: maps our names to the names in the file's header.
+    """Parse the argument of --columns, such as `params=N,loss=test_loss`, into a map from our column names to the user's.
 
     Raises InputError if the argument is malformed, or if a name is unknown or repeated.
     """
@@ -78,7 +78,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
         where = f"{path}, line {line}"
         if any(cells[len(header) :]) or len(cells) < len(header):
             raise InputError(
-                f"{where}: {len(cells)} cells, but the header has {len(header)}; expected a cell per column"
+                f"{where}: {len(cells)} cells, but the header has {len(header)}; expected one cell per column"
             )
         row = [_value(where, name, cells[index]) for name, index in indices.items()]
         run = dict(zip(indices, row, strict=True))
@@ -119,8 +119,8 @@ def _indices(path: Path, header: list[str], names: Mapping[str, str]) -> dict[st
         if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
             raise InputError(f"{path}: columns are separated by {mark!r}; expected a comma")
         raise InputError(
-            f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header)}; required are"
-            f" {', '.join(COLUMNS)}; to use other names: --columns params=N,tokens=T"
+            f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header)}; expected"
+            f" {', '.join(COLUMNS)}, or a map from these names with --columns params=N,tokens=T"
         )
     if repeated := [name for name in wanted.values() if header.count(name) > 1]:
         raise InputError(f"{path}: column {', '.join(repeated)} appears twice; expected once")

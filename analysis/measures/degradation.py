@@ -27,7 +27,7 @@ METRIC_COLUMNS = [
 
 
 class Judge(StrEnum):
-    """The measure of chance with which a rise of test loss is compared."""
+    """The kind of noise with which a rise of test loss is compared."""
 
     SEQUENCES = "test sequences"  # the standard error of the paired difference, and the rises of clean runs
     CLEAN = "clean runs"  # noise of clean runs alone, if losses of test sequences were not recorded
@@ -60,7 +60,7 @@ def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
 
 @dataclass(frozen=True)
 class JudgedDescent:
-    """A double descent, and whether its rise and its recovery exceed chance. None means that chance cannot be estimated."""
+    """A double descent, and whether its rise and its recovery exceed chance (None if the noise is unknown)."""
 
     descent: DoubleDescent
     judge: Judge
@@ -154,7 +154,7 @@ def summary(runs: Runs) -> pd.DataFrame:
     """Summarize every finished run in one row: settings, final metrics, effective sizes, double descent and induction heads.
 
     Losses are in nats. Some of the columns:
-        rise_counts             whether the rise exceeds chance, see `judge_descent`; None if chance cannot be estimated
+        rise_counts             whether the rise exceeds chance, see `judge_descent`; None if the noise is unknown
         double_descent          whether both the rise and the recovery `won_back` exceed chance
         rise_judged_by          a `Judge`
         <name>_low, <name>_high ends of 95% intervals, paired over test sequences; NaN if their losses were not recorded

@@ -26,9 +26,10 @@ def formation(curve: pd.DataFrame) -> Formation:
 
     curve: the evaluations of the run in time order, starting with the untrained model.
 
-    The threshold is the larger of twice the untrained model's score and twice the largest null. With h half the width of the score's
-    95% interval, a head is present if score - h exceeds the threshold, and absent if score + h is below it. The head forms at the first
-    of two evaluations in a row at which it is present. Later, it is lost at the first of two evaluations in a row at which it is absent.
+    The threshold is the larger of twice the untrained model's score and twice the largest null. Let h be half the width of the
+    score's 95% interval. A head is present if score - h exceeds the threshold, and absent if score + h is below it. The head forms at
+    the first of two evaluations in a row at which it is present. Later, it is lost at the first of two evaluations in a row at which
+    it is absent.
     """
     score, half = (curve[name].to_numpy(float) for name in (SCORE.key, SCORE.interval_key))
     half = np.nan_to_num(half)

@@ -12,8 +12,8 @@ from analysis.intervals import NAN, Bound, Estimate, Floats
 from analysis.runs import Runs
 
 RESAMPLES = 500
-NOT_INTERIOR = 0.05  # if more resamples than this have their worst R at one end, the maximum is not interior
-FEWEST_REPEATS = 2  # distinct R above 1; a single R cannot have a maximum
+NOT_INTERIOR = 0.05  # share of resamples; if an end of the R tried is the worst in more of them, no maximum is interior
+FEWEST_REPEATS = 2  # distinct R above 1 that a peak needs
 FEWEST_FOR_A_GAUSSIAN = 4  # a Gaussian has three parameters
 NO_PEAK = (
     "needs finished runs of one size and fraction at two or more R above 1, a finished clean run of that size, and a higher loss"
@@ -83,9 +83,11 @@ def peaks(runs: Runs) -> list[Peak]:
 def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
     """The R with the highest mean loss, and whether it is only a bound because the true maximum may lie beyond the R tried.
 
-    repeats, losses: R and final test loss of each run of one size and fraction. The R is a bound if it is the smallest or largest
-    R tried, or if an R at one of these ends is the worst in more than 5% of the bootstrap resamples over seeds: then noise between
-    seeds can explain an interior maximum. There are no resamples if an R has a single run.
+    repeats, losses: R and final test loss of each run of one size and fraction.
+
+    The R is a bound if it is the smallest or largest R tried. It is also a bound if the smallest or the largest R is the worst in more
+    than 5% of the bootstrap resamples over seeds, because noise between seeds can then explain an interior maximum. There are no
+    resamples if an R has a single run.
     """
     arms = [(int(R), tuple(sorted(arm))) for R, arm in losses.groupby(repeats)]
     index, bound = _worst_arm(tuple(arm for _, arm in arms))
@@ -94,7 +96,7 @@ def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
 
 @lru_cache(maxsize=4096)  # figures, tables and sentences of one report need the same arms
 def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
-    """`worst_repeats` for the sorted losses at every R, as an index."""
+    """The index of the worst R and its bound, as in `worst_repeats`. arms: the sorted losses at every R."""
     worst, last = int(np.argmax([np.mean(losses) for losses in arms])), len(arms) - 1
     if worst in (0, last):
         return worst, Bound.AT_MOST if worst == 0 else Bound.AT_LEAST

@@ -12,7 +12,7 @@ from repeat_study.config.run import Run
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce bootstraps, which take seconds. The tests in tests/analysis/laws check the intervals."""
+    """Use few bootstrap resamples, because bootstraps take seconds. The tests in tests/analysis/laws check the intervals."""
     monkeypatch.setattr(study_fits, "RESAMPLES", 5)
 
 

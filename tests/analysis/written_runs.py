@@ -14,7 +14,7 @@ from repeat_study.records.evaluations import append_evaluation
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.spec_record import spec_record
 
-NULL, HALF = 0.03125, 0.0078125  # null and half-width of the interval of every score of a head; exact in binary
+NULL, HALF = 0.03125, 0.0078125  # null and interval half-width of all head scores; exact in binary
 TOKENS = ["Alice", " was", "\n", "\t<b>", " &", "tired"]
 
 

@@ -11,7 +11,7 @@ from analysis.laws.fit import CannotFit, fit
 
 
 def coverage(name: str, tables: int, resamples: int, noise: float = 0.004) -> dict[str, float]:
-    """By constant, the share of tables for which its 95% interval contains the true value."""
+    """For each constant, the share of tables in which its 95% interval contains the true value."""
     law, constants = TRUE[name]
     hits: dict[str, list[bool]] = {}
     for seed in range(tables):

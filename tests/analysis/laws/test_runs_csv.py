@@ -32,7 +32,7 @@ def refusal(path: Path, columns: dict[str, str] | None = None) -> str:
         ((REPEATED, "1e6,1e8,0,10,3.4"), "line 3: fraction is 0 but repeats is above 1"),
         ((REPEATED, "1e6,1e8,0.5,ten,3.4"), "line 3: repeats is 'ten'; expected a number from 1"),
         ((REPEATED, CLEAN), "line 3: identical to line 2; if the runs differ in their seed, add a column 'seed'"),
-        ((REPEATED, f"{REPEATED},second"), "line 3: 6 cells, but the header has 5; expected a cell per column"),
+        ((REPEATED, f"{REPEATED},second"), "line 3: 6 cells, but the header has 5; expected one cell per column"),
         ((REPEATED, "1e6,1e8,0.5,10,3,4"), "line 3: 6 cells, but the header has 5"),
         ((REPEATED, "100,000,000,1e8,0.5,10,3.4"), "line 3: 7 cells, but the header has 5"),
         ((REPEATED, "1e6,1e8,0.5,10"), "line 3: 4 cells, but the header has 5"),
