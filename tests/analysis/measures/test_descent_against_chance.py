@@ -145,7 +145,7 @@ def test_an_incomplete_table_is_not_used_and_a_table_without_losses_is_an_error(
     write_table(path, complete[SEQUENCES:])
     assert load_runs(noisy).test_sequences(path.parent.name) is None
     write_table(path, complete.drop_columns(["loss"]))
-    with pytest.raises(InputError, match=r"test_sequences.parquet: the column 'loss' is missing"):
+    with pytest.raises(InputError, match=r"test_sequences.parquet: column 'loss' is missing"):
         load_runs(noisy).test_sequences(path.parent.name)
 
 
