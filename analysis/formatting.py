@@ -36,3 +36,16 @@ def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:
     if math.isnan(low) or form(low) == form(high):
         return ""
     return f" [{form(low)}, {form(high)}]"
+
+
+def size_name(model: str, parameters: float) -> str:
+    """What figures, tables and sentences call a model size: its name and its parameters without embeddings, "2x32 (24.6k)"."""
+    return f"{model} ({short_count(parameters)})"
+
+
+def size_names(models: Iterable[str], parameters: Iterable[float]) -> dict[float, str]:
+    """Names of model sizes by their number of parameters; models with the same number share a name, "2x64, 2x64-qwen (98.3k)"."""
+    named: dict[float, set[str]] = {}
+    for model, count in zip(models, parameters, strict=True):
+        named.setdefault(count, set()).add(model)
+    return {count: size_name(", ".join(sorted(named[count])), count) for count in sorted(named)}

@@ -1,1 +1,1 @@
-"""One file per figure, each with its `NAME` and `plot(runs)`, which returns a Plot or explains what is missing."""
+"""The figures of the report, one file each. `plot(runs)` in that file returns a Plot, or a Missing with the reason."""

@@ -1,31 +1,38 @@
-"""Axes of sizes, repeats and tokens, with ticks that do not overlap."""
+"""Axes of sizes, repeats and tokens, with ticks that do not overlap; the label of every logarithmic axis contains "log scale"."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from analysis.formatting import short_count
 
 CHARACTERS = 36  # tick-label characters that fit below a panel of the standard width
+FEWEST_TICKS = 3  # on a logarithmic axis at 1, 2 and 5 times powers of ten; with fewer, ticks are evenly spaced
 
 
-def size_axis(axes: Axes, sizes: Iterable[float]) -> None:
-    """A logarithmic axis of model sizes, with a tick at every size that fits."""
-    _named_ticks(axes, sizes, "parameters without embeddings", short_count)
+def log_label(label: str) -> str:
+    """The label of a logarithmic axis: "repeats R (log scale)", "test loss (nats/token, log scale)"."""
+    return f"{label[:-1]}, log scale)" if label.endswith(")") else f"{label} (log scale)"
+
+
+def size_axis(axes: Axes, sizes: Iterable[float], label: str = "parameters without embeddings") -> None:
+    """Make the horizontal axis a logarithmic axis of model sizes, with a tick at every size that fits."""
+    _named_ticks(axes, sizes, label, short_count)
 
 
 def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
-    """A logarithmic axis of repeats, with a tick at every R that fits; 1 is the clean run."""
+    """Make the horizontal axis a logarithmic axis of repeats, with a tick at every R that fits; 1 is labeled "clean"."""
     _named_ticks(axes, repeats, "repeats R", lambda value: "clean" if value == 1 else f"{value:g}")
 
 
-def tokens_axis(axes: Axes) -> None:
-    """A linear axis of training tokens."""
-    axes.set_xlabel("training tokens")
+def tokens_axis(axes: Axes, label: str = "training tokens") -> None:
+    """Make the horizontal axis a linear axis of training tokens."""
+    axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(lambda value, _: short_count(value) if value else "0")
-    axes.xaxis.set_tick_params(labelbottom=True)  # also in upper rows, because the panel below may be empty
+    axes.xaxis.set_tick_params(labelbottom=True)  # in upper rows too, because the panel below may be empty
 
 
 def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
@@ -42,15 +49,31 @@ def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format)
 
 def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable[[float], str]) -> None:
     ticks = apart(values, name)
-    axes.set(xscale="log", xlabel=label)
+    axes.set(xscale="log", xlabel=log_label(label))
     axes.set_xticks(ticks, [name(value) for value in ticks])
     axes.minorticks_off()
     axes.xaxis.set_tick_params(labelbottom=True)
 
 
-def log_axis(axes: Axes, name: Callable[[float], str] = "{:g}".format) -> None:
-    """A logarithmic vertical axis with several ticks per decade, because values often span less than one."""
+class _Ticks(LogLocator):
+    """Ticks at 1, 2 and 5 times powers of ten, or evenly spaced ones if the axis spans too little for three of them."""
+
+    def __init__(self) -> None:
+        super().__init__(subs=(1.0, 2.0, 5.0))
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        ticks = np.asarray(super().tick_values(vmin, vmax))
+        low, high = min(vmin, vmax), max(vmin, vmax)
+        if ((low <= ticks) & (ticks <= high)).sum() < FEWEST_TICKS:
+            return list(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high))
+        return list(ticks)
+
+
+def log_axis(axes: Axes, label: str = "", name: Callable[[float], str] = "{:g}".format) -> None:
+    """Make the vertical axis logarithmic. Without a label, the panel shares the label of its row."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(_Ticks())
     axes.yaxis.set_major_formatter(lambda value, _: name(value))
     axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    if label:
+        axes.set_ylabel(log_label(label))

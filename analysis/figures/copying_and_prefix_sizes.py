@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from analysis.figures.axes import repeats_axis
+from analysis.figures.axes import log_axis, repeats_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, interval_note
-from analysis.figures.panels import grid_of_axes
+from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.figures.style import styles
+from analysis.formatting import size_names
 from analysis.intervals import Estimate, over_seeds, with_bounds
 from analysis.measures.effective_size import SIZE_METRICS, NoLaw, clean_law, size_multipliers
 from analysis.runs import ARM, Runs
@@ -18,43 +18,43 @@ NAME = "copying_and_prefix_sizes"
 def plot(runs: Runs) -> Plot | Missing:
     """A row per fraction and a column per metric that orders clean runs by size; white triangles are bounds."""
     laws = {metric: clean_law(runs, metric) for metric in SIZE_METRICS}
-    shown = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
+    with_law = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
     reasons: dict[str, list[str]] = {}
     for metric, law in laws.items():
         if isinstance(law, NoLaw):
             reasons.setdefault(law.reason, []).append(metric.name)
     why = "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items())
-    if len(shown) < 2:
+    if len(with_law) < 2:
         return Missing(NAME, f"needs two metrics with a clean law ({why})")
-    tables = [_multipliers(runs, metric.name, size_multipliers(runs, metric)) for metric in shown]
+    tables = [_multipliers(runs, metric.name, size_multipliers(runs, metric)) for metric in with_law]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
         return Missing(NAME, "no finished run with repeats > 1")
     by = ["metric", "repeated_fraction", "parameters_non_embedding", "repeats"]
     data = with_bounds(over_seeds(table, by, "multiplier"), table, by)
     fractions = sorted(table.repeated_fraction.unique(), reverse=True)
-    figure, axes = grid_of_axes(len(fractions), len(shown))
-    palette = colors(table.parameters_non_embedding)
+    figure, axes = grid_of_axes(len(fractions), len(with_law))
+    by_size = styles(table.parameters_non_embedding)
+    names = size_names(table.model, table.parameters_non_embedding)
     for row, fraction in zip(axes, fractions, strict=True):
-        for ax, metric in zip(row, shown, strict=True):
+        for ax, metric in zip(row, with_law, strict=True):
             panel = data[(data.repeated_fraction == fraction) & (data.metric == metric.name)]
-            for place, size in enumerate(sorted(palette)):
+            for number, (size, style) in enumerate(by_size.items()):
                 line = panel[panel.parameters_non_embedding == size]
-                bounded_line(ax, "repeats", line, place, len(palette), palette[size], f"N = {short_count(size)}")
+                bounded_line(ax, "repeats", line, number, len(by_size), style, names[size])
             ax.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
             ax.set_title(f"{metric.name}, f = {fraction:.0%}", fontsize=9)
             repeats_axis(ax, table.repeats)
-        row[0].set(yscale="log", ylabel="effective size / size")
-        row[0].yaxis.set_major_formatter("{x:g}")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+        log_axis(row[0], "effective size / size")
+    legend(figure, axes)
     return Plot(
         NAME,
         "Effective size by copying and prefix matching",
         "Size of the clean model with the same final value, divided by the run's own size. Each metric has its own clean law; for"
-        f" prefix matching it is fitted to 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying and prefix matching"
-        " give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R): up to 3x smaller by copying, 1.47x by"
-        f" prefix matching (the text also says 2x), but at most 1.15x by test loss."
-        f" {f'Not shown, {why}. ' if why else ''}{interval_note(data)}",
+        f" prefix matching, the law is fitted to 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying loss and prefix"
+        " matching give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R) find sizes up to 3x smaller by"
+        " copying, 1.47x by prefix matching (2x in another passage), but at most 1.15x by test loss."
+        f" {f'Metrics without a clean law: {why}. ' if why else ''}{interval_note(data)}",
         figure,
         data,
     )

@@ -2,10 +2,10 @@
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
-from analysis.figures.panels import grid_of_axes
+from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.figures.style import styles
+from analysis.formatting import size_names
 from analysis.intervals import over_seeds
 from analysis.runs import Runs
 
@@ -21,22 +21,23 @@ def plot(runs: Runs) -> Plot | Missing:
     data = over_seeds(done, ["parameters_non_embedding", "repeated_fraction", "repeats"], "final_test_loss")
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))
-    palette = colors(repeated.parameters_non_embedding)
+    by_size = styles(repeated.parameters_non_embedding)
+    names = size_names(repeated.model, repeated.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         arms = data[data.repeated_fraction.isin([0.0, fraction])]
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
-            points(ax, "repeats", line, color=palette[size], label=f"N = {short_count(size)}")
+            points(ax, "repeats", line, label=names[size], **by_size[size])
         ax.set_title(f"f = {fraction:.0%}")
         repeats_axis(ax, done.repeats)
     axes[0][0].set_ylabel("final test loss (nats/token)")
-    axes[0][0].legend()
+    legend(figure, axes)
     return Plot(
         NAME,
         "Degradation against repeats",
-        "Final test loss against R, one line per model size, with the clean run on the left. A few repeats cost little, and so do very"
-        " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right): the"
-        f" worst R becomes smaller as models grow. {interval_note(data)}",
+        "Final test loss against R, one line per model size, with the clean run on the left. A few repeats do little harm, and so do very"
+        " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right) find"
+        f" that the worst R becomes smaller as models grow. {interval_note(data)}",
         figure,
         data,
     )

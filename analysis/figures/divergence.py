@@ -1,4 +1,4 @@
-"""Test loss and pool loss against size at the worst R: harm appears where the pool is memorized [H22, fig. 2 right]."""
+"""Test loss and pool loss against size at the worst R, to show that harm appears where the pool is memorized [H22, fig. 2 right]."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from analysis.figures.axes import size_axis
 from analysis.figures.estimates import points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colors
+from analysis.figures.style import CLEAN, styles
 from analysis.intervals import interval_or_range
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import clean_law
@@ -16,7 +16,7 @@ NAME = "divergence"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction, at the R that does most harm there."""
+    """One panel per fraction, at the R that does the most harm there."""
     done = runs.done
     chosen = _chosen(done)
     if not chosen:
@@ -27,16 +27,18 @@ def plot(runs: Runs) -> Plot | Missing:
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
     test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))
     figure, axes = grid_of_axes(1, len(chosen))
-    shade = colors([0, 1, 2])
+    test_style, pool_style, _ = styles(range(3)).values()
     law = clean_law(runs)
     tables = []
     for ax, (fraction, repeats) in zip(axes[0], sorted(chosen.items(), reverse=True), strict=True):
-        for data, color, name in ((test, shade[0], "test"), (pool, shade[1], "pool")):
+        for data, style, name in ((test, test_style, "test"), (pool, pool_style, "pool")):
             line = data[(data.repeated_fraction == fraction) & (data.repeats == repeats)]
-            points(ax, "parameters_non_embedding", line, color=color, label=f"{name} loss")
+            points(ax, "parameters_non_embedding", line, label=f"{name} loss", **style)
             clean = data[data.repeats == 1]
             if name == "pool":
-                ax.plot(clean.parameters_non_embedding, clean["mean"], ":", color=color, label="pool, clean runs")
+                ax.plot(
+                    clean.parameters_non_embedding, clean["mean"], ":", color=style["color"], label="pool, clean runs"
+                )
             tables += [line.assign(loss=name), clean.assign(loss=name)]
         fitted = isinstance(law, PowerLaw)
         clean = test[test.repeats == 1]
@@ -44,13 +46,12 @@ def plot(runs: Runs) -> Plot | Missing:
             ax,
             "parameters_non_embedding",
             clean,
-            color=CLEAN,
-            linestyle="none" if fitted else "--",
+            **CLEAN | ({"linestyle": "none"} if fitted else {}),
             label="test loss, clean runs",
         )
         if isinstance(law, PowerLaw):
             sizes = clean.parameters_non_embedding[clean.parameters_non_embedding.between(law.smallest, law.largest)]
-            ax.plot(sizes, law.loss(sizes), "--", color=CLEAN, linewidth=1, label="clean law")
+            ax.plot(sizes, law.loss(sizes), linewidth=1, label="clean law", **CLEAN)
         ax.set_title(f"f = {fraction:.0%}, R = {repeats:g}")
         size_axis(ax, done.parameters_non_embedding)
         ax.set_ylim(bottom=0)
@@ -67,19 +68,19 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Where test loss leaves the clean law",
-        "Final test loss and final loss on the repeated pool against model size, at the R that does most harm on average over sizes (among"
-        " the R that were run at most sizes). The dotted line is the clean runs' loss on text sampled like the pool, which they never"
-        " trained on; pool loss below it means memorization. Hernandez et al. (fig. 2 right, f = 10%, R = 122): test loss leaves the"
-        f" clean law at the sizes where pool loss goes to 0.{reason} {range_note(table)}",
+        "Final test loss and final loss on the repeated pool against model size. R does the most harm on average over sizes, among the R"
+        " that were run at the most sizes. The dotted line is the clean runs' loss on text sampled like the pool, which they"
+        " never trained on; pool loss below it means memorization. Hernandez et al. (fig. 2 right, f = 10%, R = 122) find that test loss"
+        f" leaves the clean law at the sizes where pool loss falls to 0.{reason} {range_note(table)}",
         figure,
         table,
     )
 
 
 def _chosen(done: pd.DataFrame) -> dict[float, float]:
-    """The R with the largest mean excess of test loss over sizes, among the R run at most sizes, by fraction.
+    """For each fraction, the R with the largest excess of test loss, averaged over sizes, among the R run at the most sizes.
 
-    A fraction without two sizes at one R is left out.
+    Fractions without two sizes at one R are left out.
     """
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
     repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]

@@ -1,10 +1,10 @@
-"""Loss on the parent's own texts during fine-tuning: whether memorized text is forgotten [H22, section 5]."""
+"""Loss on the parent's own texts during fine-tuning, to show whether memorized text is forgotten [H22, section 5]."""
 
-from analysis.figures.axes import tokens_axis
+from analysis.figures.axes import log_label, tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.figures.style import along, styles
+from analysis.formatting import size_names
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
 
@@ -20,9 +20,10 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = fine_tuning.OF_PARENT
     if not set(columns) <= set(combined.evaluations):
         return Missing(NAME, "no fine-tuned run was evaluated on its parent's text")
-    kinds, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
+    kinds = fine_tuning.ordered_starts(table.start)
+    sizes = size_names(table.model, table.parameters_non_embedding)
     figure, axes = grid_of_axes(len(kinds), len(sizes))
-    shade = colors(range(len(TEXTS)))
+    of_text = styles(range(len(TEXTS)))
     for row, kind in zip(axes, kinds, strict=True):
         for ax, size in zip(row, sizes, strict=True):
             tuned = table[(table.start == kind) & (table.parameters_non_embedding == size)]
@@ -31,24 +32,24 @@ def plot(runs: Runs) -> Plot | Missing:
                 curve = combined.curve(str(run.name))
                 first = min(first, curve.tokens[curve.tokens > 0].min())
                 for place, column in enumerate(columns):
-                    ax.plot(curve.tokens, curve[column], color=shade[place], linewidth=1.3)
+                    ax.plot(curve.tokens, curve[column], linewidth=1.3, **along(of_text[place], len(curve)))
             repeats = ", ".join(f"R = {value:,}" for value in sorted(tuned.parent_repeats.unique()) if value > 1)
             ax.set_title(
-                f"{short_count(size)}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
+                f"{sizes[size]}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
             )
-            tokens_axis(ax)
+            tokens_axis(ax, log_label("training tokens"))
             if first < float("inf"):
                 ax.set_xscale("symlog", linthresh=first)  # most is forgotten in the first steps
                 ax.minorticks_off()
         row[0].set_ylabel("loss (nats/token)")
-    handles = [axes[0][0].plot([], [], color=shade[place], label=name)[0] for place, name in enumerate(TEXTS)]
+    handles = [axes[0][0].plot([], [], label=name, **of_text[place])[0] for place, name in enumerate(TEXTS)]
     figure.legend(handles=handles, loc="outside right center", title="of the parent:")
     return Plot(
         NAME,
         "Forgetting",
-        "Loss on the parent's texts while it is fine-tuned on another text. The parent trained R times on its pool, once on the unique text"
-        " and never on the test text; a clean parent never trained on its pool either. The pool is forgotten where its line meets that of"
-        " the test text. The token axis is linear up to the first evaluation and logarithmic after it.",
+        "Loss on the parent's texts while the model is fine-tuned on another text. The parent trained R times on its pool, once on the"
+        " unique text and never on the test text; a clean parent never trained on its pool either. The pool is forgotten where its line"
+        " meets the line of the test text. The token axis is linear up to the first evaluation and logarithmic after it.",
         figure,
         fine_tuning.over_training(table, runs, columns),
     )

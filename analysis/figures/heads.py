@@ -1,4 +1,6 @@
-"""Every head at the end of training: which heads match prefixes, with and without repeats [H22, figs. 6-7]."""
+"""Prefix matching of every head at the end of training, with and without repeats, and the effect of ablating it [H22, figs. 6-7]."""
+
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -7,23 +9,28 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.panels import arms
+from analysis.figures.panels import arms, limit
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colors
+from analysis.figures.style import CLEAN, Style, styles
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
 SCALE = "magma"  # differs from the colors of R
-MOST_SEEDS, MOST_ROWS = 4, 12  # at least one row per panel; the table has all seeds
-MOST_LABELED = 48  # heads side by side, up to which the cells show their values
+MOST_SEEDS, MOST_ROWS = 4, 12  # but at least one row per panel; the table has all seeds
+MOST_LABELED = 48  # with more heads side by side, there is no room for values in the cells
+LABEL_WIDTH = 34  # characters along a row of maps
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per fraction, model and seed: maps of layers by heads for every R, and the effect of ablating each head."""
+    """A row per fraction, model and seed, with a map of layers by heads for every R and the effect of ablating each head.
+
+    All rows have the same color scale and the same axes of ablation.
+    """
     last = runs.last_tables("heads")
     if last.empty:
         return Missing(
-            NAME, "no finished run has heads.parquet (runs of an older version, or a context too short for the probe)"
+            NAME,
+            "no finished run has heads.parquet (the runs are of an older version, or their context is too short for the probe)",
         )
     table = runs.done[ARM].merge(last, on="name")
     panels = arms(table)
@@ -34,7 +41,7 @@ def plot(runs: Runs) -> Plot | Missing:
         for seed in sorted(panel.runs.seed.unique())[:seeds]
     ]
     all_repeats = sorted(table.repeats.unique())
-    palette = colors([value for value in all_repeats if value > 1])
+    repeats_styles = styles([value for value in all_repeats if value > 1])
     # The scale ends at four times the null or higher, so that the maps of a study without induction heads are dark.
     norm = Normalize(0.0, max(table.prefix_matching.max(), 4 * table.prefix_matching_null.max()))
     figure = Figure(figsize=(4.6 + min(1.75 * len(all_repeats), 11), 0.9 + 2.1 * len(rows)), layout="constrained")
@@ -42,11 +49,12 @@ def plot(runs: Runs) -> Plot | Missing:
     axes = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"width_ratios": ratios})
     for row, (panel, seed, seed_heads) in zip(axes, rows, strict=True):
         _maps(row[0], seed_heads, all_repeats, norm)
-        row[0].set_ylabel(f"{panel.title.replace(' (', chr(10) + '(')}, seed {seed}\nlayer", fontsize=8)
-        _ablation(row[-1], seed_heads, palette)
+        row[0].set_ylabel(f"{_wrapped(f'{panel.title}, seed {seed}')}\nlayer", fontsize=8)
+        _ablation(row[-1], seed_heads, repeats_styles)
         row[-1].set_xlim(
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
+        limit(row[-1], *_range_of_ablation(table))
     axes[0][-1].legend(fontsize=7, ncols=1 + (len(all_repeats) > 7))
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
@@ -54,20 +62,26 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Heads at the end of training",
-        "Left: prefix matching of every head, a map per R with a row per layer. Runs with the same seed start from the same weights, so the"
-        " same place is the same head in every map; a bright cell is an induction head. Right: prefix matching of each head against the"
-        " copying gain lost when its output is set to zero with all attention patterns kept. A copying head is right of one dotted line"
-        " and above the other; the lines are the highest nulls of these heads. Bars: 95% intervals over the probe's sequences. Hernandez"
-        " et al. (figs. 6-7): at the worst R, prefix matching is that of a 1.47x smaller model, and repetition breaks the induction head"
-        " of a two-layer model.",
+        "Left: prefix matching of every head, as a map per R with a row per layer. Runs with the same seed start from the same weights, so"
+        " the same cell is the same head in every map; a bright cell is an induction head. Right: prefix matching of each head against the"
+        " copying gain lost when the head's output is set to zero and all attention patterns are kept. A copying head lies to the right of"
+        " the vertical dotted line and above the horizontal one; these lines are the highest nulls of the row's heads. All rows share their"
+        " scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the worst R, prefix matching"
+        " equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer model.",
         figure,
         table,
     )
 
 
+def _wrapped(title: str) -> str:
+    """A title in lines of at most LABEL_WIDTH characters that do not break around "="."""
+    unbroken = title.replace(" = ", "\u00a0=\u00a0")
+    return textwrap.fill(unbroken, LABEL_WIDTH).replace("\u00a0", " ")
+
+
 def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize) -> None:
-    """The maps of one row, side by side, layers from the bottom up. They share one set of axes, because dozens of axes take a
-    minute to draw."""
+    """Plot the maps of one row side by side, with the first layer at the bottom."""
+    # The maps share one set of axes, because dozens of axes take a minute to draw.
     layers, width = heads.layer.max() + 1, heads["head"].max() + 1
     cells = np.full((layers, len(all_repeats) * (width + 1) - 1), np.nan)
     starts = {repeats: place * (width + 1) for place, repeats in enumerate(all_repeats)}
@@ -90,19 +104,26 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
     ax.spines[:].set_visible(False)
 
 
-def _ablation(ax: Axes, heads: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
-    """A point per head of every run of the row."""
+def _range_of_ablation(table: pd.DataFrame) -> tuple[float, float]:
+    """The smallest and the largest loss of copying gain by ablation, with intervals and nulls."""
+    loss, half = table.ablation_copying_gain, table.ablation_copying_gain_ci
+    return min(0.0, (loss - half).min()), max((loss + half).max(), table.ablation_copying_gain_null.max())
+
+
+def _ablation(ax: Axes, heads: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
+    """Plot a point per head of every run of the row."""
     for repeats, run_heads in heads.groupby("repeats"):
+        style = CLEAN if repeats == 1 else repeats_styles[float(repeats)]
         ax.errorbar(
             run_heads.prefix_matching,
             run_heads.ablation_copying_gain,
             xerr=run_heads.prefix_matching_ci,
             yerr=run_heads.ablation_copying_gain_ci,
-            fmt="o",
-            markersize=3,
+            fmt=style.get("marker", "o"),
+            markersize=3.5,
             linewidth=0.7,
-            color=CLEAN if repeats == 1 else palette[float(repeats)],
-            markerfacecolor="white" if repeats == 1 else palette[float(repeats)],
+            color=style["color"],
+            markerfacecolor="white" if repeats == 1 else style["color"],
             label="clean" if repeats == 1 else f"R = {repeats:g}",
             zorder=3 if repeats == 1 else 2,
         )

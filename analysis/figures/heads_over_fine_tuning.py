@@ -1,10 +1,10 @@
-"""Copying and prefix matching during fine-tuning: whether induction heads form after repetition [H22, figs. 5-6]."""
+"""Copying and prefix matching during fine-tuning, to show whether induction heads form after repetition [H22, figs. 5-6]."""
 
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import UNTRAINED, start_colors
-from analysis.formatting import short_count
+from analysis.figures.style import UNTRAINED, along, start_styles
+from analysis.formatting import size_names
 from analysis.measures import fine_tuning
 from analysis.runs import Runs
 from repeat_study.records.metrics import BY_KEY
@@ -20,17 +20,19 @@ def plot(runs: Runs) -> Plot | Missing:
     combined = runs.combined
     if "prefix_matching" not in combined.evaluations:
         return Missing(NAME, "heads were not measured, because the context is too short for the probe")
-    names, sizes = fine_tuning.ordered_starts(table.start), sorted(table.parameters_non_embedding.unique())
-    palette = start_colors(names)
+    names = fine_tuning.ordered_starts(table.start)
+    sizes = size_names(table.model, table.parameters_non_embedding)
+    by_start = start_styles(names)
     figure, axes = grid_of_axes(len(ROWS), len(sizes), sharey="row", height=1.9)
     for row, measured in zip(axes, ROWS, strict=True):
         for ax, size in zip(row, sizes, strict=True):
             for run in table[table.parameters_non_embedding == size].itertuples(index=False):
                 curve = combined.curve(str(run.name))
-                ax.plot(curve.tokens, curve[measured.key], color=palette[run.start], linewidth=1.3)
-                ax.plot(curve.tokens, curve[measured.null_key], color=palette[run.start], linewidth=0.8, linestyle=":")
+                style = by_start[run.start]
+                ax.plot(curve.tokens, curve[measured.key], linewidth=1.3, **along(style, len(curve)))
+                ax.plot(curve.tokens, curve[measured.null_key], ":", color=style["color"], linewidth=0.8)
             if measured is ROWS[0]:
-                ax.set_title(f"{short_count(size)} parameters", fontsize=9)
+                ax.set_title(sizes[size], fontsize=9)
                 untrained = [
                     combined.curve(str(name)).prefix_matching.iloc[0]
                     for name in table[(table.parameters_non_embedding == size) & (table.parent == "")].name
@@ -42,7 +44,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 ax.set_xlabel("")
         row[0].set_ylabel(measured.axis_label)
     axes[0][0].set_ylim(0.0, max(axes[0][0].get_ylim()[1], 4 * combined.evaluations.prefix_matching_null.max()))
-    handles = [axes[0][0].plot([], [], color=palette[name], label=name)[0] for name in names]
+    handles = [axes[0][0].plot([], [], label=name, **by_start[name])[0] for name in names]
     handles.append(axes[0][0].plot([], [], color="black", linestyle=":", label="null of each")[0])
     handles.append(axes[0][0].plot([], [], color=UNTRAINED, label="untrained")[0])
     figure.legend(handles=handles, loc="outside right center")
@@ -51,7 +53,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Copying and prefix matching over fine-tuning",
         "From top to bottom: prefix matching of the best head, copying gain on random tokens, copying gain on a paragraph. One line per"
-        " run; at 0 tokens a fine-tuned run is its parent. Dotted: each run's null; gray: the best head of an untrained model.",
+        " run; at 0 tokens, a fine-tuned run equals its parent. Dotted: each run's null. Gray: the best head of an untrained model.",
         figure,
         fine_tuning.over_training(table, runs, measured_columns),
     )

@@ -4,40 +4,51 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis.figures.axes import tokens_axis
-from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, nulls, over_repeats, seeds_note
+from analysis.figures.panels import (
+    arms,
+    drawn,
+    grid_of_axes,
+    legend_of_repeats,
+    limit,
+    not_drawn_note,
+    nulls,
+    over_repeats,
+    seeds_note,
+)
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, UNTRAINED, colors
+from analysis.figures.style import CLEAN, UNTRAINED, styles
 from analysis.runs import ARM, Runs
 from repeat_study.records.metrics import BY_KEY
 
 NAME = "induction_over_training"
 COLUMNS = 4
-
-
 KEYS = ("prefix_matching", "copying_score", "random_copying_gain", "copying_gain", "in_context_score", "test_loss")
 ROWS = [BY_KEY[key] for key in KEYS]
-COLUMNS_SHOWN = [column for metric in ROWS for column in (metric.key, metric.null_key) if column]
-FROM_SHARE = {"test_loss": 0.02}  # of a run; the steep start of test loss would set its scale
+TABLE_COLUMNS = [column for metric in ROWS for column in (metric.key, metric.null_key) if column]
 
 
 def plot(runs: Runs) -> Plot | Missing:
     """A column per fraction and model and a row per metric, with aligned token axes."""
     if "prefix_matching" not in runs.evaluations:
-        return Missing(NAME, "heads were not measured (runs of an older version, or a context too short for the probe)")
-    columns = [name for name in COLUMNS_SHOWN if name in runs.evaluations]
+        return Missing(
+            NAME,
+            "heads were not measured (the runs are of an older version, or their context is too short for the probe)",
+        )
+    columns = [name for name in TABLE_COLUMNS if name in runs.evaluations]
     seen = runs.evaluations.loc[runs.evaluations.prefix_matching.notna(), ["name", "step", "tokens", *columns]]
     table = runs.table[ARM].merge(seen, on="name")
     panels = arms(table)
     blocks = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     figure, axes = grid_of_axes(len(blocks) * len(ROWS), min(len(panels), COLUMNS), sharey="row", height=1.75)
-    palette = colors(table.repeats[table.repeats > 1])
+    repeats_styles = styles(table.repeats[table.repeats > 1])
     for row, metric in enumerate(ROWS):
-        from_share = FROM_SHARE.get(metric.key, 0.0)
-        late = table[table.tokens >= from_share * table.tokens.max()]
+        late = drawn(table, table.tokens.max()) if metric.key == "test_loss" else table
         low, high = late[metric.key].min(), late[metric.key].max()
         if metric.null_key:
             low, high = min(low, late[metric.null_key].min()), max(high, late[metric.null_key].max())
-        if metric.key == "prefix_matching":  # if no head forms, the lines are noise and should look like it
+        if (
+            metric.key == "prefix_matching"
+        ):  # without this, the noise of a study without induction heads would fill the panel
             low, high = 0.0, max(high, 4 * late[metric.null_key].max())
         for block, block_panels in enumerate(blocks):
             line_of_axes = axes[block * len(ROWS) + row]
@@ -47,11 +58,12 @@ def plot(runs: Runs) -> Plot | Missing:
                     continue
                 panel_runs = block_panels[place].runs
                 if metric.null_key:
-                    nulls(ax, "tokens", metric.null_key, panel_runs, palette)
+                    nulls(ax, "tokens", metric.null_key, panel_runs, repeats_styles)
                 if metric.key == "prefix_matching":
                     ax.axhline(panel_runs[panel_runs.step == 0].prefix_matching.max(), color=UNTRAINED, linewidth=1)
-                panel_runs = panel_runs[panel_runs.tokens >= from_share * panel_runs.tokens.max()]
-                over_repeats(ax, "tokens", metric.key, panel_runs, palette)
+                if metric.key == "test_loss":
+                    panel_runs = drawn(panel_runs, panel_runs.tokens.max())
+                over_repeats(ax, "tokens", metric.key, panel_runs, repeats_styles)
                 if row == 0:
                     ax.set_title(block_panels[place].title, fontsize=9)
                 tokens_axis(ax)
@@ -62,22 +74,23 @@ def plot(runs: Runs) -> Plot | Missing:
     legend_of_repeats(
         figure,
         axes[0][0],
-        palette,
-        null=Line2D([], [], color=CLEAN, linestyle=":"),
+        repeats_styles,
+        null=Line2D([], [], color=CLEAN["color"], linestyle=":"),
         untrained=Line2D([], [], color=UNTRAINED),
     )
+    not_drawn = not_drawn_note(table.tokens.max())
     return Plot(
         NAME,
         "Induction heads and copying over training",
         "From top to bottom: prefix matching and copying score of the best head, copying gain on random tokens and on a paragraph,"
-        " in-context score (lower is better), test loss. Dotted: each line's null; gray: the best head of an untrained model. Induction"
-        " heads form where prefix matching rises above both, and copying and the in-context score follow (Olsson et al. 2022); a model"
-        " of one layer cannot form them. Hernandez et al. (fig. 7, two layers, attention only, f = 50%): repetition breaks the copying of"
-        f" a paragraph. {seeds_note(table)}",
+        " in-context score (lower is better), test loss. Dotted: each line's null. Gray: the best head of an untrained model. Induction"
+        " heads form where prefix matching rises above both; copying gain then rises and the in-context score falls (Olsson et al. 2022)."
+        " One-layer models cannot form induction heads. Hernandez et al. (fig. 7, two layers, attention only, f = 50%) find that repetition"
+        f" breaks the copying of a paragraph. {seeds_note(table)} In the panels of test loss, {not_drawn[0].lower()}{not_drawn[1:]}",
         figure,
         _numbers(table),
     )
 
 
 def _numbers(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[*ARM, "step", "tokens", *COLUMNS_SHOWN]]
+    return table[[*ARM, "step", "tokens", *TABLE_COLUMNS]]

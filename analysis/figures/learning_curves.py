@@ -1,10 +1,10 @@
-"""Test loss over training, one line per run: where double descent shows [H22, fig. 3]."""
+"""Test loss over training, one line per run, to show double descent [H22, fig. 3]."""
 
 from analysis.figures.axes import tokens_axis
-from analysis.figures.panels import grid_of_axes
+from analysis.figures.panels import drawn, grid_of_axes, legend_of_repeats, not_drawn_note
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import CLEAN, colors
-from analysis.formatting import short_count
+from analysis.figures.style import CLEAN, along, styles
+from analysis.formatting import size_names
 from analysis.runs import Runs
 
 NAME = "learning_curves"
@@ -24,30 +24,29 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(panels), 4)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    palette = colors(repeated.repeats)
+    repeats_styles = styles(repeated.repeats)
+    names = size_names(repeated.model, repeated.parameters_non_embedding)
     for ax, (fraction, size) in zip(flat, panels, strict=False):
         panel_runs = table[(table.parameters_non_embedding == size) & table.repeated_fraction.isin([0.0, fraction])]
         for run in panel_runs.sort_values("repeats").itertuples(index=False):
             curve = runs.curve(str(run.name))
-            style = {"color": CLEAN, "linestyle": "--"} if run.repeats == 1 else {"color": palette[run.repeats]}
-            # The steep start is the same for all runs and would set the scale.
-            late = curve[curve.tokens >= 0.02 * run.trained_tokens]
-            ax.plot(late.tokens, late.test_loss, linewidth=1.3, **style)
-        ax.set_title(f"{short_count(size)} parameters, f = {fraction:.0%}", fontsize=9)
+            style = CLEAN if run.repeats == 1 else repeats_styles[run.repeats]
+            late = drawn(curve, run.trained_tokens)
+            ax.plot(late.tokens, late.test_loss, linewidth=1.3, **along(style, len(late)))
+        ax.set_title(f"{names[size]}, f = {fraction:.0%}", fontsize=9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
     for ax in flat[: len(panels)]:
         tokens_axis(ax)
     for row in axes:
         row[0].set_ylabel("test loss (nats/token)")
-    handles = [flat[0].plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
-    handles += [flat[0].plot([], [], color=palette[value], label=f"R = {value:g}")[0] for value in sorted(palette)]
-    figure.legend(handles=handles, loc="outside right center")
+    legend_of_repeats(figure, flat[0], repeats_styles)
     return Plot(
         NAME,
         "Learning curves",
-        "Test loss during training, one line per run, colored by R; dashed lines are clean runs of the same size. A line that rises and"
-        " falls again shows double descent. Hernandez et al. (fig. 3) see it at f = 90% in an 800M model, and long plateaus at f = 50%.",
+        "Test loss during training, one line per run; black dashed lines are clean runs of the same size. A line that rises and then falls"
+        " shows double descent. Hernandez et al. (fig. 3) find it at f = 90% in an 800M model, and long plateaus at f = 50%."
+        f" {not_drawn_note(table.trained_tokens.max())}",
         figure,
         runs.evaluations.merge(table[["name", "model", "repeats", "repeated_fraction", "seed"]], on="name")[
             ["name", "model", "repeats", "repeated_fraction", "seed", "step", "tokens", "test_loss", "pool_loss"]

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from analysis.figures.axes import log_label
 from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, over_repeats, seeds_note
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
+from analysis.figures.style import styles
 from analysis.runs import ARM, Runs
 from repeat_study.probes.positions import position_bands
 
@@ -16,15 +17,15 @@ def plot(runs: Runs) -> Plot | Missing:
     """One panel per fraction and model."""
     table = _by_position(runs)
     if table.empty:
-        return Missing(NAME, "no finished run has its loss by position (runs of an older version)")
+        return Missing(NAME, "no finished run recorded its loss by position (older versions did not)")
     panels = arms(table)
     columns = min(len(panels), COLUMNS)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    palette = colors(table.repeats[table.repeats > 1])
+    repeats_styles = styles(table.repeats[table.repeats > 1])
     for ax, panel in zip(flat, panels, strict=False):
-        over_repeats(ax, "position", "loss", panel.runs, palette)
-        ax.set(xscale="log", xlabel="position in context (tokens)")
+        over_repeats(ax, "position", "loss", panel.runs, repeats_styles)
+        ax.set(xscale="log", xlabel=log_label("position in context (tokens)"))
         ax.set_title(panel.title, fontsize=9)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_tick_params(labelbottom=True)
@@ -33,13 +34,13 @@ def plot(runs: Runs) -> Plot | Missing:
     limit(flat[0], table.loss.min(), table.loss.max())
     for row in axes:
         row[0].set_ylabel("final test loss (nats/token)")
-    legend_of_repeats(figure, flat[0], palette)
+    legend_of_repeats(figure, flat[0], repeats_styles)
     return Plot(
         NAME,
         "Loss by position in context",
-        "Final test loss at each position of the context, averaged over log-spaced bands. A falling line makes use of the context: n-grams"
-        " over the first few tokens, induction heads after that. A repeated run above and parallel to the clean one has lost knowledge of"
-        " text; one that flattens where the clean run still falls has lost the use of its context."
+        "Final test loss at each position of the context, averaged over log-spaced bands. A falling line means that the model uses its"
+        " context: n-grams over the first few tokens, induction heads after that. If a repeated run lies above the clean run and parallel"
+        " to it, it knows less about the text; if it flattens where the clean run still falls, it uses less of its context."
         f" {seeds_note(table)}",
         figure,
         table,
@@ -47,7 +48,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _by_position(runs: Runs) -> pd.DataFrame:
-    """A row per finished run and band: `position` (middle of the band, in tokens) and `loss` in nats."""
+    """A row per finished run and band, with `position` (the middle of the band, in tokens) and `loss` in nats."""
     if "loss_by_position" not in runs.evaluations:
         return pd.DataFrame()
     last = runs.evaluations.sort_values("step").drop_duplicates("name", keep="last")

@@ -8,7 +8,7 @@ from analysis.figures.axes import log_axis, size_axis
 from analysis.figures.estimates import BOUNDS, bounded_line, points, range_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import start_colors
+from analysis.figures.style import CLEAN, start_styles
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.effective_size import NoLaw
@@ -18,7 +18,7 @@ NAME = "ossification"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Left: test loss against size, a line per start, and the law of runs from scratch. Right: effective size over own size."""
+    """Left: test loss against size, a line per starting point, and the law of runs from scratch. Right: effective size over size."""
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
@@ -26,46 +26,45 @@ def plot(runs: Runs) -> Plot | Missing:
     by = ["start", "parameters_non_embedding"]
     loss = interval_or_range(table, by, "test_loss")
     names = fine_tuning.ordered_starts(table.start)
-    palette = start_colors(names)
+    by_start = start_styles(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
     figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # room for a wide legend and a second vertical axis
     left = axes[0][0]
     for name in names:
-        points(left, "parameters_non_embedding", loss[loss.start == name], color=palette[name], label=name)
+        points(left, "parameters_non_embedding", loss[loss.start == name], label=name, **by_start[name])
     left.set_ylabel("final test loss (nats/token)")
     left.set_title("test loss on the new text", fontsize=9)
     data = loss.assign(quantity="test_loss", bound="")
     if not isinstance(law, NoLaw):
         sizes = np.geomspace(law.smallest, law.largest, 100)
-        left.plot(sizes, law.loss(sizes), color=palette[names[0]], linewidth=0.8, linestyle="--")
-        known = table[table.parent != ""]
-        size = with_bounds(interval_or_range(known, by, "multiplier"), known, by)
+        left.plot(sizes, law.loss(sizes), linewidth=0.8, **CLEAN)
+        fine_tuned = table[table.parent != ""]
+        size = with_bounds(interval_or_range(fine_tuned, by, "multiplier"), fine_tuned, by)
         right = axes[0][1]
-        for place, name in enumerate(names[1:]):
+        for number, name in enumerate(names[1:]):
             line = size[size.start == name]
-            bounded_line(right, "parameters_non_embedding", line, place, len(names) - 1, palette[name], name)
+            bounded_line(right, "parameters_non_embedding", line, number, len(names) - 1, by_start[name], name)
         right.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
         right.axhline(1 / published.H22_OSSIFICATION, color="gray", linewidth=0.8, linestyle="--")
-        right.set_ylabel("effective size / size")
         right.set_title("effective size, from runs from scratch", fontsize=9)
-        log_axis(right)
+        log_axis(right, "effective size / size")
         data = pd.concat([data, size.assign(quantity="multiplier")])
     for ax in axes[0]:
         size_axis(ax, table.parameters_non_embedding)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
     effective = (
-        f"There is no effective size: {law.reason}."
+        f"There is no effective size, because {law.reason}."
         if isinstance(law, NoLaw)
-        else "Right: size of the model from scratch with the same loss, divided by the run's own size (dotted: 1; dashed:"
-        f" {1 / published.H22_OSSIFICATION:.3g}, as published). {BOUNDS}"
+        else "Right: size of the model from scratch with the same loss, divided by the run's own size. Gray lines: 1 (dotted) and the"
+        f" published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
     )
     return Plot(
         NAME,
         "Fine-tuning from clean and from repeated models",
-        "Left: final test loss on the new text against model size, by what a run started from; dashed: power law of the runs from scratch."
-        f" {effective} Hernandez et al. (figs. 12, 15): fine-tuning a repeated model is worse than training from scratch, with"
-        f" {published.H22_OSSIFICATION}x fewer effective parameters, although it has seen more tokens. If a study asks for parents at the"
-        " worst R, that is the R with the highest final test loss, averaged over seeds, for each size separately."
+        "Left: final test loss on the new text against model size, by what a run started from. Thin dashed line: power law of the runs from"
+        f" scratch. {effective} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch,"
+        f" with {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study selects"
+        " parents at the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
         f" {range_note(data)}",
         figure,
         data,

@@ -1,4 +1,4 @@
-"""Panels: a grid of axes, the runs that one panel shows, and a line per number of repeats with its null."""
+"""Grids of panels, the runs that each panel shows, and lines for every number of repeats."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,15 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from analysis.figures.style import CLEAN
+from analysis.figures.style import CLEAN, Style, along
+from analysis.formatting import short_count, size_name
 from analysis.intervals import FEWEST_SEEDS, over_seeds
+
+# Curves of test loss start at this share of training: the loss falls by several nats before it, and on a scale with that fall
+# the differences between runs, often 0.01 nats, could not be seen.
+DRAWN_FROM = 0.02
 
 
 def grid_of_axes(
     rows: int, columns: int, sharey: bool | Literal["row"] = True, height: float = 2.5
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows x columns panels with shared axes, each `height` inches high. It does not use pyplot and its global
-    state."""
+    """A figure of rows x columns panels that share axes, each `height` inches high."""
+    # pyplot would keep a global reference to the figure.
     figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
     return figure, [list(row) for row in axes]
@@ -26,7 +31,7 @@ def grid_of_axes(
 
 @dataclass(frozen=True)
 class Arms:
-    """What one panel shows: the clean and repeated runs of a model at one fraction."""
+    """The runs of one panel: the clean and repeated runs of a model at one fraction."""
 
     model: str
     fraction: float  # 0 if the study has no repeated runs
@@ -34,14 +39,17 @@ class Arms:
 
     @property
     def title(self) -> str:
-        """Model and fraction; models of one layer are marked as controls."""
-        control = " (one layer: a control)" if (self.runs.layers == 1).all() else ""
-        return self.model + control + (f", f = {self.fraction:.0%}" if self.fraction else ", clean")
+        """Model and fraction; one-layer models are marked as controls."""
+        size = size_name(self.model, self.runs.parameters_non_embedding.iloc[0])
+        control = ", one-layer control" if (self.runs.layers == 1).all() else ""
+        return size + control + (f", f = {self.fraction:.0%}" if self.fraction else ", clean")
 
 
 def arms(table: pd.DataFrame) -> list[Arms]:
-    """The panels of a table of runs, largest fraction first, then by size; one-layer models without repeated runs come last, as
-    controls."""
+    """The panels of a table of runs, ordered by descending fraction, then by size.
+
+    One-layer models without repeated runs come last, as controls.
+    """
     never_repeated = table.groupby("model").repeats.transform("max") == 1
     control = never_repeated & (table.layers == 1)
     shown = table[(table.repeats > 1) | control] if (table.repeats > 1).any() else table
@@ -54,43 +62,59 @@ def arms(table: pd.DataFrame) -> list[Arms]:
     ]
 
 
-MOST_POINTS = 80  # of a band or a null: panels are 300 pixels wide, and the page should stay small
+MOST_POINTS = 80  # of a band or a null, because panels are 300 pixels wide and the page should stay small
 
 
-def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
-    """A line per R with the mean of `y` over seeds; the clean one is black and dashed.
+def drawn(curves: pd.DataFrame, trained_tokens: float) -> pd.DataFrame:
+    """The evaluations that curves of test loss show, those from DRAWN_FROM of the training tokens on."""
+    return curves[curves.tokens >= DRAWN_FROM * trained_tokens]
 
-    table: a row per run (`name`) and `x`. From five seeds on there is a 95% band; fewer seeds are thin lines. The mean is shown
-    where all seeds have a value.
+
+def not_drawn_note(trained_tokens: float) -> str:
+    """A sentence about the evaluations that `drawn` leaves out."""
+    return (
+        f"The first {DRAWN_FROM:.0%} of training (up to {short_count(DRAWN_FROM * trained_tokens)} tokens) is not drawn, because test loss"
+        " falls so steeply there that differences between runs would be too small to see; the table has every evaluation."
+    )
+
+
+def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
+    """Plot a line per R with the mean of `y` over seeds.
+
+    table: a row per run (`name`) and `x`. With five or more seeds there is a 95% band around the mean; fewer seeds are thin
+    lines. The mean is plotted only where all seeds have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
     seeds_per_arm = table.groupby("repeats").name.nunique()
     for repeats, line in means.groupby("repeats"):
         line = line[line.seeds == line.seeds.max()]
-        color = CLEAN if repeats == 1 else palette[float(repeats)]
+        style = CLEAN if repeats == 1 else repeats_styles[float(repeats)]
         seeds = seeds_per_arm[repeats]
         width = 1.6 if seeds > 1 else 1.1
-        axes.plot(line[x], line["mean"], "--" if repeats == 1 else "-", color=color, linewidth=width, zorder=3)
+        axes.plot(line[x], line["mean"], linewidth=width, zorder=3, **along(style, len(line)))
         if seeds >= FEWEST_SEEDS:
-            _band(axes, thinned(line)[[x, "low", "high"]].to_numpy(float), color)
+            _band(axes, thinned(line)[[x, "low", "high"]].to_numpy(float), style["color"])
         elif seeds > 1:
             for _, run in table[table.repeats == repeats].groupby("name"):
-                axes.plot(run[x], run[y], color=color, linewidth=0.6, alpha=0.7)
+                axes.plot(run[x], run[y], color=style["color"], linestyle=style["linestyle"], linewidth=0.6)
 
 
 def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None:
-    """Like `fill_between`, for rows of x, low and high. `fill_between` updates the limits of all shared axes for every band, which
-    takes half the time of a figure with 50 panels. Here the mean sets the limits of x, and `limit` those of y."""
+    """Like `fill_between`, for rows of x, low and high, but without updating the limits of the axes.
+
+    `fill_between` updates the limits of all shared axes for every band, which takes half the time of a figure with 50 panels.
+    """
     edges = edges[~np.isnan(edges).any(axis=1)]
     there_and_back = np.concatenate([edges[:, :2], edges[::-1, ::2]])
     axes.add_collection(PolyCollection([there_and_back], color=color, alpha=0.15, linewidth=0), autolim=False)
 
 
-def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, palette: dict[float, tuple[float, ...]]) -> None:
-    """A dotted line per R with the mean null `y` over seeds; arguments as in `over_repeats`."""
+def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
+    """Plot a dotted line per R with the mean null `y` over seeds; arguments as in `over_repeats`."""
     for repeats, line in over_seeds(table, ["repeats", x], y).groupby("repeats"):
         line = thinned(line)
-        axes.plot(line[x], line["mean"], ":", color=CLEAN if repeats == 1 else palette[float(repeats)], linewidth=1.1)
+        color = (CLEAN if repeats == 1 else repeats_styles[float(repeats)])["color"]
+        axes.plot(line[x], line["mean"], ":", color=color, linewidth=1.1)
 
 
 def thinned(line: pd.DataFrame) -> pd.DataFrame:
@@ -101,26 +125,38 @@ def thinned(line: pd.DataFrame) -> pd.DataFrame:
 
 
 def limit(axes: Axes, low: float, high: float) -> None:
-    """Set the vertical axis to `low` and `high` with a margin. Pass the range of the runs: intervals over few seeds are several times
-    wider."""
+    """Set the limits of the vertical axis to `low` and `high` with a margin.
+
+    Pass the range of the runs, because intervals over few seeds are several times wider.
+    """
     margin = 0.06 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)
 
 
 def seeds_note(table: pd.DataFrame) -> str:
-    """What a caption says about the lines of `over_repeats`."""
+    """A sentence about the lines of `over_repeats`."""
     seeds = int(table.groupby(["model", "repeated_fraction", "repeats"]).name.nunique().max())
     if seeds >= FEWEST_SEEDS:
         return f"Lines: means over up to {seeds} seeds; bands: 95% intervals, cut at the edge of the panel."
     if seeds > 1:
         return f"Thick lines: means over up to {seeds} seeds; thin lines: single seeds."
-    return "One seed, so no intervals."
+    return "There is one seed, so there are no intervals."
 
 
-def legend_of_repeats(figure: Figure, axes: Axes, palette: dict[float, tuple[float, ...]], **extra: Artist) -> None:
-    """A legend to the right of the figure: the clean line, a line per R, and `others` by label."""
-    handles: list[Artist] = [axes.plot([], [], color=CLEAN, linestyle="--", label="clean")[0]]
-    handles += [axes.plot([], [], color=palette[value], label=f"R = {value:g}")[0] for value in sorted(palette)]
+def legend(figure: Figure, axes: list[list[Axes]]) -> None:
+    """Add a legend to the right of the figure with every label of its panels, once."""
+    entries: dict[str, Artist] = {}
+    for row in axes:
+        for ax in row:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                entries.setdefault(label, handle)
+    figure.legend(entries.values(), entries.keys(), loc="outside right center")
+
+
+def legend_of_repeats(figure: Figure, axes: Axes, repeats_styles: dict[float, Style], **extra: Artist) -> None:
+    """Add a legend to the right of the figure: the clean line, a line per R, and the `extra` handles by label."""
+    handles: list[Artist] = [axes.plot([], [], **CLEAN)[0]]
+    handles += [axes.plot([], [], **style)[0] for style in repeats_styles.values()]
     handles += list(extra.values())
-    labels = ["clean", *(f"R = {value:g}" for value in sorted(palette)), *extra]
+    labels = ["clean", *(f"R = {value:g}" for value in repeats_styles), *extra]
     figure.legend(handles, labels, loc="outside right center")

@@ -9,7 +9,7 @@ from analysis.figures.estimates import BOUNDS, estimates, peak_interval_note
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.formatting import short_count, size_name
 from analysis.measures.peak_laws import PowerLawOfSize, peak_law, peak_table
 from analysis.measures.peaks import NO_PEAK, Peak, peaks
 from analysis.published import C26_FRACTION, C26_SIZES, C26_TOKENS_PER_PARAMETER, C26_WORST_POOL, C26_WORST_REPEATS
@@ -21,7 +21,7 @@ PUBLISHED = "0.3"  # gray
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction. Top: worst R; bottom: the pool's size there; by a Gaussian in log R and by the R tried."""
+    """A column per fraction. Top: the worst R; bottom: the pool's size there. Both by a Gaussian in log R and by the R tried."""
     all_peaks = peaks(runs)
     if not all_peaks:
         return Missing(NAME, NO_PEAK)
@@ -39,24 +39,22 @@ def plot(runs: Runs) -> Plot | Missing:
             law = _points(ax, fraction_peaks, is_pool)
             if isinstance(law, PowerLawOfSize):
                 fits.append(f"f = {fraction:.0%}: {symbol} = {law}")
-            # Their pools are shares of 20 tokens per parameter, so they mean nothing for other budgets.
+            # The published pools are shares of 20 tokens per parameter, so they do not apply to other budgets.
             same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in fraction_peaks)
             if overlap and fraction == C26_FRACTION and (same_budget or not is_pool):
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
                 published = C26_WORST_POOL if is_pool else C26_WORST_REPEATS
                 ax.plot(ends, [published.at(size) for size in ends], ":", color=PUBLISHED, linewidth=1.6)
-            log_axis(ax, short_count if is_pool else "{:g}".format)
-            size_axis(ax, sizes)
-            ax.set_xlabel("all parameters")
+            label = "pool $D_r$ there (tokens)" if is_pool else "worst R"
+            log_axis(ax, "" if column else label, short_count if is_pool else "{:g}".format)
+            size_axis(ax, sizes, "all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
-    axes[0][0].set_ylabel("worst R")
-    axes[1][0].set_ylabel("pool $D_r$ there (tokens)")
     _legend(figure, axes[0][0], overlap)
     return Plot(NAME, "Location of the worst R", _caption(all_peaks, fits, overlap), figure, peak_table(all_peaks))
 
 
 def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
-    """Plot the peaks of one fraction with the power law through their Gaussian centers; return the law or why there is none."""
+    """Plot the peaks of one fraction with the power law of their Gaussian centers; return the law, or a NoLaw."""
     x = [peak.total for peak in fraction_peaks]
     tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in fraction_peaks]
     centers = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in fraction_peaks]
@@ -81,7 +79,7 @@ def _legend(figure: Figure, ax: Axes, has_published: bool) -> None:
 
 
 def _named(peaks_to_name: list[Peak]) -> str:
-    return ", ".join(f"{peak.model}, f = {peak.fraction:.0%}" for peak in peaks_to_name)
+    return "; ".join(f"{size_name(peak.model, peak.size)}, f = {peak.fraction:.0%}" for peak in peaks_to_name)
 
 
 def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
@@ -90,24 +88,24 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     open_ended = _named([peak for peak in all_peaks if not peak.interior])
     too_few = _named([peak for peak in all_peaks if peak.interior and peak.gaussian is None])
     fit_quality = (
-        f" The Gaussians miss the excess by up to {misses:.0%} of its height; if this is large, the center is unreliable, however"
-        " narrow its interval."
+        f" The Gaussians miss the measured excess by up to {misses:.0%} of its height. If this is large, the center is unreliable even if"
+        " its interval is narrow."
         if any(peak.gaussian for peak in all_peaks)
         else ""
     )
     power_laws = (
         "; ".join(fits) + " (with the interval of the exponent in brackets)"
         if fits
-        else "none; they need three sizes with a Gaussian center inside the tested R"
+        else "none, because a fit needs three sizes with a Gaussian center inside the tested R"
     )
     return (
-        "Worst R and the pool's size there, D_r = f·T/R. Circles: center of a Gaussian in log R fitted to the excess of final test loss;"
-        " squares: worst of the tested R, whose interval extends half-way to the next ones."
-        f"{f' No maximum inside the tested R, so only a bound, in no fit: {open_ended}.' if open_ended else ''}"
-        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws in all parameters N:"
-        f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}):"
-        f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent},"
+        "The worst R and the pool's size there, D_r = f·T/R. Circles: the center of a Gaussian in log R, fitted to the excess of final test"
+        " loss. Squares: the worst of the tested R, whose interval extends halfway to the next ones."
+        f"{f' Without a maximum inside the tested R, there is only a bound, which fits leave out: {open_ended}.' if open_ended else ''}"
+        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws, where N counts all parameters:"
+        f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}) find"
+        f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent} and"
         f" D_r = {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"
-        f"{'' if overlap else '; not drawn, because this study has none of their sizes at their f'}."
+        f"{'' if overlap else ', which are not drawn, because this study has none of their sizes at their f'}."
         f" {peak_interval_note(min(seeds), max(seeds))}"
     )

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from data_prep.files import write_atomically
 
-matplotlib.rcParams["svg.hashsalt"] = "repeat-study"  # the same figure gives the same file
+matplotlib.rcParams["svg.hashsalt"] = "repeat-study"  # otherwise, the same figure would be saved with other identifiers
 matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: journals refuse Type 3
 UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 @dataclass(frozen=True)
 class SavedPlot:
-    """A saved figure as the page shows it, without the large matplotlib figure."""
+    """A saved figure for the page, without the large matplotlib figure."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class Plot:
 
     name: str  # file stem
     title: str
-    caption: str  # what to see, what the bars are, what the paper found
+    caption: str  # what to look for, what the bars mean, what the papers found
     figure: Figure
     table: pd.DataFrame
 
@@ -65,7 +65,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure that this study lacks the runs for, and why."""
+    """A figure that cannot be made from the runs of this study, and the reason."""
 
     name: str
     reason: str

@@ -1,13 +1,13 @@
-"""Pool loss and test loss against repeats: harm appears where the pool is memorized [H22, fig. 2 right]."""
+"""Pool loss and test loss against repeats, to show that harm appears where the pool is memorized [H22, fig. 2 right]."""
 
 import pandas as pd
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
-from analysis.figures.panels import grid_of_axes
+from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.figures.style import styles
+from analysis.formatting import size_names
 from analysis.intervals import over_seeds
 from analysis.runs import Runs
 
@@ -26,20 +26,17 @@ def plot(runs: Runs) -> Plot | Missing:
     columns = min(len(panels), 4)
     figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
     flat = [ax for row in axes for ax in row]
-    shade = colors([0, 1, 2])
+    test_style, pool_style, _ = styles(range(3)).values()
+    names = size_names(repeated.model, repeated.parameters_non_embedding)
     for ax, (negative, size) in zip(flat, panels, strict=False):
-        for data, style in ((test, {"color": shade[0], "label": "test"}), (pool, {"color": shade[1], "label": "pool"})):
+        for data, style, name in ((test, test_style, "test loss"), (pool, pool_style, "pool loss")):
             size_data = data[data.parameters_non_embedding == size]
-            points(ax, "repeats", size_data[size_data.repeated_fraction == -negative], **style)
+            points(ax, "repeats", size_data[size_data.repeated_fraction == -negative], label=name, **style)
             for clean in size_data[size_data.repeats == 1].itertuples():
                 ax.axhline(
-                    float(clean.mean),
-                    color=style["color"],
-                    linestyle=":",
-                    linewidth=1,
-                    label=f"{style['label']}, clean run",
+                    float(clean.mean), color=style["color"], linestyle=":", linewidth=1, label=f"{name}, clean run"
                 )
-        ax.set(title=f"{short_count(size)} parameters, f = {-negative:.0%}")
+        ax.set(title=f"{names[size]}, f = {-negative:.0%}")
         ax.title.set_fontsize(9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
@@ -47,14 +44,13 @@ def plot(runs: Runs) -> Plot | Missing:
         repeats_axis(ax, repeated.repeats)
     for row in axes:
         row[0].set_ylabel("final loss (nats/token)")
-    handles, labels = flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    legend(figure, axes)
     return Plot(
         NAME,
         "Pool loss and test loss",
-        "Final test loss and final loss on the repeated pool against R. Dotted: the clean run. Its pool is text sampled in the same way,"
-        " which it never trained on, so this line is the pool loss without memorization. Hernandez et al. (fig. 2 right): test loss"
-        f" leaves the clean law where pool loss goes to 0. {interval_note(pd.concat([test, pool]))}",
+        "Final test loss and final loss on the repeated pool against R. Dotted: the clean run, whose pool loss is its loss on text sampled"
+        " like the pool. It never trained on that text, so its dotted line is the pool loss without memorization. Hernandez et al."
+        f" (fig. 2 right) find that test loss leaves the clean law where pool loss falls to 0. {interval_note(pd.concat([test, pool]))}",
         figure,
         test.assign(loss="test").pipe(lambda table: pd.concat([table, pool.assign(loss="pool")])),
     )

@@ -13,7 +13,7 @@ from analysis.published import H22_BAND_FRACTION, H22_LEFT_EDGE, H22_RIGHT_EDGE,
 from analysis.runs import Runs
 
 NAME = "poor_performance_band"
-LINES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left edge", "D"))
+EDGES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left edge", "D"))
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -25,14 +25,14 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, NO_PEAK)
     if not fractions:
         return Missing(NAME, "needs peaks of at least two sizes at one fraction, but there is one size")
-    shown_peaks = [peak for peak in all_peaks if peak.fraction in fractions]
-    sizes = [peak.size for peak in shown_peaks]
+    plotted = [peak for peak in all_peaks if peak.fraction in fractions]
+    sizes = [peak.size for peak in plotted]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
-    palette = dict(zip((name for name, *_ in LINES), reversed(list(colors(range(3)).values())), strict=True))
+    palette = dict(zip((name for name, *_ in EDGES), reversed(list(colors(range(3)).values())), strict=True))
     overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
     fitted = []
     for ax, fraction in zip(axes[0], fractions, strict=True):
-        fraction_peaks = [peak for peak in shown_peaks if peak.fraction == fraction]
+        fraction_peaks = [peak for peak in plotted if peak.fraction == fraction]
         x = [peak.size for peak in fraction_peaks]
         if len(set(x)) == len(x):
             ax.fill_between(
@@ -43,7 +43,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 linewidth=0,
                 zorder=0,
             )
-        for name, label, marker in LINES:
+        for name, label, marker in EDGES:
             values = [getattr(peak, name) for peak in fraction_peaks]
             estimates(ax, x, values, palette[name], marker, join=False, label=label)
             law = peak_law(fraction_peaks, name)
@@ -57,30 +57,29 @@ def plot(runs: Runs) -> Plot | Missing:
                 ax.plot(ends, [edge.at(size) for size in ends], ":", color=palette[name], linewidth=1.6)
         ax.set_title(f"f = {fraction:.0%}")
         size_axis(ax, sizes)
-        log_axis(ax)
-    axes[0][0].set_ylabel("repeats R")
-    handles = [axes[0][0].plot([], [], color=palette[n], marker=m, linestyle="none", label=t)[0] for n, t, m in LINES]
+        log_axis(ax, "repeats R" if ax is axes[0][0] else "")
+    handles = [axes[0][0].plot([], [], color=palette[n], marker=m, linestyle="none", label=t)[0] for n, t, m in EDGES]
     handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
     if overlap:
         handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])
     figure.legend(handles=handles, loc="outside right center")
-    seeds = [peak.seeds for peak in shown_peaks]
+    seeds = [peak.seeds for peak in plotted]
     fits = (
         "; ".join(fitted) + " (with the interval of the exponent in brackets)"
         if fitted
-        else "none; they need three sizes without bounds"
+        else "none, because a fit needs three sizes without bounds"
     )
     return Plot(
         NAME,
         "The harmful range of R",
-        "Gray: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess, read off a monotone"
-        " curve through the tested R. The worst R is one of the tested R, so its interval extends half-way to the next ones."
-        f" {BOUNDS} A bound means that the range extends beyond the tested R; bounds are not used in fits. Power laws: {fits}."
-        f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}): left edge"
-        f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f}, right edge"
+        "Gray: the harmful range of R. In it, final test loss exceeds the clean run's by at least half the largest excess; its edges come"
+        " from a monotone curve through the tested R. The worst R is one of the tested R, so its interval extends halfway to the next ones."
+        f" {BOUNDS} A bound means that the range extends beyond the tested R; fits leave bounds out. Power laws: {fits}."
+        f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}) find the left edge at"
+        f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f} and the right edge at"
         f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"
-        f"{'' if overlap else '; not drawn, because this study has none of their sizes at their f'}."
+        f"{'' if overlap else ', which are not drawn, because this study has none of their sizes at their f'}."
         f" {peak_interval_note(min(seeds), max(seeds))}",
         figure,
-        peak_table(shown_peaks),
+        peak_table(plotted),
     )

@@ -1,24 +1,21 @@
-"""Harm, memorizing, copying and induction heads against R, one line per size."""
+"""Harm, memorization, copying and induction heads against R, one line per size."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import range_note
-from analysis.figures.panels import grid_of_axes, limit
+from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import colors
-from analysis.formatting import short_count
+from analysis.figures.style import Style, styles
+from analysis.formatting import size_names
 from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs
 from repeat_study.records.metric import CLEAN_RUN, NATS, Direction, Metric
 from repeat_study.records.metrics import BY_KEY
 
 NAME = "repeats_map"
-Color = tuple[float, ...]
 EXCESS = "excess_over_clean"
-
-
 KEYS = ("pool_loss", "copying_loss", "random_copying_gain", "prefix_matching")
 MEASURES = (
     Metric(
@@ -34,7 +31,7 @@ MEASURES = (
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction and a row per metric that the runs have; clean runs are at R = 1."""
+    """A column per fraction and a row per metric that the runs recorded; clean runs are at R = 1."""
     done = runs.done
     if not (done[done.repeats > 1].groupby("repeated_fraction").repeats.nunique() > 1).any():
         return Missing(NAME, "needs finished runs with two or more different R")
@@ -43,59 +40,62 @@ def plot(runs: Runs) -> Plot | Missing:
     final[EXCESS] = final.test_loss - final.model.map(clean)
     columns = [name for metric in MEASURES for name in (metric.key, metric.null_key) if name in final]
     final = final[[*ARM, *columns]].astype({name: float for name in columns})
-    shown = [metric for metric in MEASURES if metric.key in columns and final[metric.key].notna().any()]
+    recorded = [metric for metric in MEASURES if metric.key in columns and final[metric.key].notna().any()]
     repeated = final[final.repeats > 1]
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
-    figure, axes = grid_of_axes(len(shown), len(fractions), sharey="row", height=1.7)
-    palette = colors(repeated.parameters_non_embedding)
+    figure, axes = grid_of_axes(len(recorded), len(fractions), sharey="row", height=1.7)
+    by_size = styles(repeated.parameters_non_embedding)
+    names = size_names(repeated.model, repeated.parameters_non_embedding)
     tables = []
-    for measure, row in zip(shown, axes, strict=True):
+    for measure, row in zip(recorded, axes, strict=True):
         for ax, fraction in zip(row, fractions, strict=True):
             sizes = repeated[repeated.repeated_fraction == fraction].parameters_non_embedding
             for size in sorted(sizes.unique()):
                 size_runs = final[
                     (final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])
                 ]
-                line = _line(ax, size_runs, measure, palette[size], f"N = {short_count(size)}")
+                line = _line(ax, size_runs, measure, by_size[size], names[size])
                 tables.append(line.assign(measure=measure.key, repeated_fraction=fraction))
-            if measure is shown[0]:
+            if measure is recorded[0]:
                 ax.set_title(f"f = {fraction:.0%}")
             repeats_axis(ax, final.repeats)
-            if measure is not shown[-1]:
+            if measure is not recorded[-1]:
                 ax.set_xlabel("")
         values = final[measure.key]
         low, high = values.min(), values.max()
         if measure.null_key:
             low, high = min(low, final[measure.null_key].min()), max(high, final[measure.null_key].max())
-        if measure.key == "prefix_matching":  # if no head forms, the lines are noise and should look like it
+        if (
+            measure.key == "prefix_matching"
+        ):  # without this, the noise of a study without induction heads would fill the panel
             low, high = 0.0, max(high, 4 * final[measure.null_key].max())
         limit(row[0], low, high)
         row[0].set_ylabel(measure.axis_label)
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda entries: len(entries[0]))
-    handles.append(axes[0][0].plot([], [], ":", color="0.3")[0])
-    figure.legend(handles, [*labels, "clean run or null"], loc="outside right center")
+    axes[-1][-1].plot([], [], ":", color="0.3", label="clean run or null")
+    legend(figure, axes)
     table = pd.concat(tables, ignore_index=True)
-    absent = "; ".join(metric.name for metric in MEASURES if metric not in shown)
+    absent = "; ".join(metric.name for metric in MEASURES if metric not in recorded)
     left_out = f" Not measured here: {absent}." if absent else ""
     return Plot(
         NAME,
-        "Harm, memorizing, copying and heads against R",
+        "Harm, memorization, copying and heads against R",
         "Final numbers against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
         " copying loss on a paragraph, copying gain on random tokens, prefix matching of the best head. Dotted: the clean run for losses,"
-        " the null for the other two. If harm is the price of memorizing, it peaks where pool loss falls; copying and heads share this"
-        " cause if they break there and recover at larger R. Hernandez et al. (figs. 5-6, f = 3%) measure copying and prefix matching at"
-        f" the worst R only.{left_out} {range_note(table)}",
+        " the null for copying gain and prefix matching. If memorizing the pool causes the harm, harm peaks where pool loss falls. Copying"
+        " and heads have the same cause if they break there and recover at larger R. Hernandez et al. (figs. 5-6, f = 3%) measure copying"
+        f" and prefix matching only at the worst R.{left_out} {range_note(table)}",
         figure,
         table,
     )
 
 
-def _line(ax: Axes, size_runs: pd.DataFrame, measure: Metric, color: Color, label: str) -> pd.DataFrame:
+def _line(ax: Axes, size_runs: pd.DataFrame, measure: Metric, style: Style, label: str) -> pd.DataFrame:
     """Plot one size; return its means over seeds with the ends of the bars."""
+    color = style["color"]
     means = interval_or_range(size_runs, ["parameters_non_embedding", "repeats"], measure.key)
     bars = [means["mean"] - means.low, means.high - means["mean"]]
-    style = {"color": color, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "capsize": 2, "label": label}
-    ax.errorbar(means.repeats, means["mean"], yerr=bars if means.seeds.max() > 1 else None, **style)  # type: ignore[arg-type]
+    style = style | {"markersize": 4, "linewidth": 1.3, "capsize": 2, "label": label}
+    ax.errorbar(means.repeats, means["mean"], yerr=bars if means.seeds.max() > 1 else None, **style)
     if measure.null_key:
         null = over_seeds(size_runs, ["repeats"], measure.null_key)
         ax.plot(null.repeats, null["mean"], ":", color=color, linewidth=1)

@@ -1,9 +1,11 @@
-"""What all figures share: fonts, frames and colors."""
+"""Fonts, frames, colors, markers and line styles that all figures share."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 
 matplotlib.rcParams.update(
     {
@@ -15,18 +17,50 @@ matplotlib.rcParams.update(
         "legend.frameon": False,
     }
 )
-CLEAN = "black"  # clean runs, in every figure
-UNTRAINED = "0.6"  # gray, an untrained model
+UNTRAINED = "0.55"  # gray, an untrained model
+
+# From dark to light, so the order is also visible in gray. Every color has a contrast of at least 3:1 on white (WCAG 2.2,
+# criterion 1.4.11), and eight colors stay distinct with red-green color blindness.
+SCALE = LinearSegmentedColormap.from_list("dark to light", ["#2b1a6b", "#2456c8", "#0b8f8a", "#8a9a10"])
+# Triangles are left to bounds, dots to nulls and short dashes to clean runs. Seven markers and four line styles give 28 pairs.
+MARKERS = ("o", "s", "D", "X", "P", "*", "p")
+LINE_STYLES = ("-", (0, (8, 1.5)), "-.", (0, (6, 1, 1, 1, 1, 1)))
+MARKS = 6  # markers along a curve with many points
+
+Style = dict[str, Any]  # color, marker and line style, as keyword arguments of matplotlib's `plot`
+CLEAN: Style = {"color": "black", "linestyle": "--"}  # clean runs, in every figure
 
 
 def colors(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
-    """A color for each value from a color-blind-safe scale, dark for small values and light for large ones."""
+    """A color for each value, dark for small values and light for large ones."""
     ordered = sorted(set(values))
-    scale = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(len(ordered), 2)))
+    scale = SCALE(np.linspace(0.0, 1.0, max(len(ordered), 2)))
     return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
 
 
-def start_colors(names: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
-    """A color for each start of fine-tuning: black for the first one, from scratch, then as in `colors`."""
-    scale = colors(range(max(len(names) - 1, 1)))
-    return {name: CLEAN if place == 0 else scale[place - 1] for place, name in enumerate(names)}
+def styles(values: Iterable[float]) -> dict[float, Style]:
+    """Color, marker and line style for each value, so that no two lines differ in color alone."""
+    return {
+        value: {
+            "color": color,
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": LINE_STYLES[place % len(LINE_STYLES)],
+        }
+        for place, (value, color) in enumerate(colors(values).items())
+    }
+
+
+def start_styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each starting point of fine-tuning: that of clean runs for the first one, from scratch, then as in `styles`."""
+    others = styles(range(max(len(names) - 1, 1)))
+    return {name: CLEAN if place == 0 else others[place - 1] for place, name in enumerate(names)}
+
+
+def along(style: Style, points: int) -> Style:
+    """A style for a curve of many points, with a marker at only MARKS of them."""
+    if "marker" not in style:
+        return style
+    # Each marker starts at another point, so the markers of curves that coincide do not cover each other.
+    step = max(1, points // MARKS)
+    first = MARKERS.index(style["marker"]) * step // len(MARKERS)
+    return style | {"markersize": 4, "markevery": (first, step)}

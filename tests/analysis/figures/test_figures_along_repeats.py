@@ -98,7 +98,7 @@ def test_the_caption_of_the_harmful_range_has_its_law(planted: Runs) -> None:
     assert "left edge: R = " in figure.caption and "95% of the regression, 3 sizes]" in figure.caption
     assert (
         "this study has none of their sizes at their f" in figure.caption
-        and "One seed, so no intervals" in figure.caption
+        and "There is one seed, so there are no intervals" in figure.caption
     )
 
 
@@ -122,7 +122,7 @@ def test_lost_compute_of_the_smallest_size_is_a_bound(planted: Runs) -> None:
     assert worst.bound.tolist() == ["≥", "", ""] and worst["mean"].is_monotonic_increasing
     little = figure.table[figure.table.repeats == 256].sort_values("parameters_non_embedding")
     assert little.bound.tolist() == ["≥", "", ""] and (little["mean"].iloc[1:] > 0).all()
-    assert "0.33 at 344M" in figure.caption and "All sizes have the same tokens here" in figure.caption
+    assert "0.33 at 344M" in figure.caption and "All sizes are trained on the same number of tokens" in figure.caption
 
 
 def test_the_pool_at_the_peak_is_its_share_of_the_tokens(planted: Runs) -> None:

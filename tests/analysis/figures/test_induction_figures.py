@@ -15,6 +15,7 @@ from analysis.figures import (
     loss_by_position,
 )
 from analysis.figures.plot import Plot
+from analysis.formatting import short_count
 from analysis.runs import load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
@@ -28,12 +29,12 @@ def test_figures_show_the_numbers_in_their_tables(with_heads: Path) -> None:
     assert isinstance(over, Plot) and isinstance(at_end, Plot)
     assert isinstance(position, Plot) and isinstance(sizes, Plot)
     assert len(over.table) == 11 * 4 and len(over.figure.axes) == 6 * 4
-    assert "1x128 (one layer: a control), f = 50%" in [ax.get_title() for ax in over.figure.axes]
+    assert "1x128 (197k), one-layer control, f = 50%" in [ax.get_title() for ax in over.figure.axes]
     for path in with_heads.glob("1x128-f0.5*"):
         shutil.rmtree(path)
     alone = induction_over_training.plot(load_runs(with_heads))
     assert isinstance(alone, Plot), "a control that is never repeated is shown too"
-    assert "1x128 (one layer: a control), clean" in [ax.get_title() for ax in alone.figure.axes]
+    assert "1x128 (197k), one-layer control, clean" in [ax.get_title() for ax in alone.figure.axes]
     clean = over.table.query("model == '2x64' and repeats == 1")
     assert clean.prefix_matching.tolist() == [NULL, NULL, score_of(98304) / 2, score_of(98304)]
     assert len(at_end.table) == 9 * 4 + 2 * 2, "every head of every run, at the end alone"
@@ -54,9 +55,9 @@ def test_every_seed_has_a_row_of_maps(with_heads: Path, runs: list[Run], store: 
     rows = [ax.get_ylabel() for ax in found.figure.axes if "seed" in ax.get_ylabel()]
     assert sorted(rows) == sorted(
         [
-            *(f"{size}, f = 50%, seed 0\nlayer" for size in SIZES),
-            "1x128\n(one layer: a control), f = 50%, seed 0\nlayer",
-            "2x64, f = 50%, seed 3\nlayer",
+            *(f"{size} ({short_count(count)}), f = 50%, seed 0\nlayer" for size, count in SIZES.items()),
+            "1x128 (197k), one-layer control,\nf = 50%, seed 0\nlayer",
+            "2x64 (98.3k), f = 50%, seed 3\nlayer",
         ]
     )
 
