@@ -2,7 +2,7 @@
 
 from analysis.figures.axes import log_label, tokens_axis
 from analysis.figures.panels import grid_of_axes
-from analysis.figures.plot import Missing, Plot
+from analysis.figures.plot import Missing, Noise, Plot
 from analysis.figures.style import along, styles
 from analysis.formatting import size_names
 from analysis.measures import fine_tuning
@@ -52,4 +52,5 @@ def plot(runs: Runs) -> Plot | Missing:
         " meets the line of the test text. The token axis is linear up to the first evaluation and logarithmic after it.",
         figure,
         fine_tuning.over_training(table, runs, columns),
+        Noise("Forgetting: nothing to forget", sentence) if (sentence := fine_tuning.nothing_to_forget(runs)) else None,
     )

@@ -10,8 +10,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.figures.panels import arms, limit
-from analysis.figures.plot import Missing, Plot
+from analysis.figures.plot import Missing, Plot, no_heads
 from analysis.figures.style import CLEAN, Style, styles
+from analysis.measures.induction_heads import none_formed
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
@@ -70,6 +71,7 @@ def plot(runs: Runs) -> Plot | Missing:
         " equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer model.",
         figure,
         table,
+        no_heads(none_formed(runs)),
     )
 
 

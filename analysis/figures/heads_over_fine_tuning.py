@@ -1,11 +1,14 @@
 """Copying and prefix matching during fine-tuning, to show whether induction heads form after repetition [H22, figs. 5-6]."""
 
+from dataclasses import replace
+
 from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import grid_of_axes
-from analysis.figures.plot import Missing, Plot
+from analysis.figures.plot import Missing, Plot, no_heads
 from analysis.figures.style import UNTRAINED, along, start_styles
 from analysis.formatting import size_names
 from analysis.measures import fine_tuning
+from analysis.measures.induction_heads import none_before_or_after
 from analysis.runs import Runs
 from repeat_study.records.metrics import BY_KEY
 
@@ -56,4 +59,5 @@ def plot(runs: Runs) -> Plot | Missing:
         " run; at 0 tokens, a fine-tuned run equals its parent. Dotted: each run's null. Gray: the best head of an untrained model.",
         figure,
         fine_tuning.over_training(table, runs, measured_columns),
+        no_heads(none_before_or_after(replace(combined, table=table))),
     )

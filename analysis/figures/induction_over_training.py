@@ -15,8 +15,9 @@ from analysis.figures.panels import (
     over_repeats,
     seeds_note,
 )
-from analysis.figures.plot import Missing, Plot
+from analysis.figures.plot import Missing, Plot, no_heads
 from analysis.figures.style import CLEAN, UNTRAINED, styles
+from analysis.measures.induction_heads import none_formed
 from analysis.runs import ARM, Runs
 from repeat_study.records.metrics import BY_KEY
 
@@ -89,6 +90,7 @@ def plot(runs: Runs) -> Plot | Missing:
         f" breaks the copying of a paragraph. {seeds_note(table)} In the panels of test loss, {not_drawn[0].lower()}{not_drawn[1:]}",
         figure,
         _numbers(table),
+        no_heads(none_formed(runs)),
     )
 
 

@@ -155,8 +155,7 @@ def legend(figure: Figure, axes: list[list[Axes]]) -> None:
 
 def legend_of_repeats(figure: Figure, axes: Axes, repeats_styles: dict[float, Style], **extra: Artist) -> None:
     """Add a legend to the right of the figure: the clean line, a line per R, and the `extra` handles by label."""
-    handles: list[Artist] = [axes.plot([], [], **CLEAN)[0]]
-    handles += [axes.plot([], [], **style)[0] for style in repeats_styles.values()]
-    handles += list(extra.values())
-    labels = ["clean", *(f"R = {value:g}" for value in repeats_styles), *extra]
-    figure.legend(handles, labels, loc="outside right center")
+    handles: list[Artist] = [axes.plot([], [], label="clean", **CLEAN)[0]]
+    handles += [axes.plot([], [], label=f"R = {value:g}", **style)[0] for value, style in repeats_styles.items()]
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.legend([*handles, *extra.values()], [*labels, *extra], loc="outside right center")

@@ -101,7 +101,7 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     return (
         "The worst R and the pool's size there, D_r = f·T/R. Circles: the center of a Gaussian in log R, fitted to the excess of final test"
         " loss. Squares: the worst of the tested R, whose interval extends halfway to the next ones."
-        f"{f' Without a maximum inside the tested R, there is only a bound, which fits leave out: {open_ended}.' if open_ended else ''}"
+        f"{f' No maximum lies inside the tested R, so there is only a bound, which fits leave out: {open_ended}.' if open_ended else ''}"
         f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws, where N counts all parameters:"
         f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}) find"
         f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent} and"

@@ -17,6 +17,19 @@ UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationD
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Why a figure shows only noise. The page folds figures with the same reason into one section with this sentence."""
+
+    title: str  # of the section
+    sentence: str  # what was looked for, and the strongest value with its null
+
+
+def no_heads(sentence: str) -> Noise | None:
+    """The noise of a figure of induction heads in a study where none formed; None for an empty sentence."""
+    return Noise("Induction heads: none formed", sentence) if sentence else None
+
+
+@dataclass(frozen=True)
 class SavedPlot:
     """A saved figure for the page, without the large matplotlib figure."""
 
@@ -24,6 +37,7 @@ class SavedPlot:
     title: str
     caption: str
     svg: bytes
+    noise: Noise | None = None
 
     @staticmethod
     def files(name: str) -> list[str]:
@@ -40,6 +54,7 @@ class Plot:
     caption: str  # what to look for, what the bars mean, what the papers found
     figure: Figure
     table: pd.DataFrame
+    noise: Noise | None = None  # None if the figure shows more than noise
 
     def save(self, folder: Path) -> SavedPlot:
         """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. Call it once.
@@ -60,7 +75,7 @@ class Plot:
         for form, content in files.items():
             write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
-        return SavedPlot(self.name, self.title, self.caption, files["svg"])
+        return SavedPlot(self.name, self.title, self.caption, files["svg"], self.noise)
 
 
 @dataclass(frozen=True)

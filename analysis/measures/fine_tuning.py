@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.formatting import plural
 from analysis.intervals import UNKNOWN
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import NoLaw, clean_law, multiplier, test_sets
@@ -13,6 +14,7 @@ from analysis.runs import FACTORS, Runs
 from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
 
+MEMORIZED = 0.01  # nats by which the loss on a memorized pool is at least below the loss on the parent's test text
 SCRATCH, CLEAN = "from scratch", "clean parent"
 REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # the label of a repeated parent; the group captures the rest of the label
 OF_PARENT = [f"parent_{text}_loss" for text in ("test", "pool", "seen_unique")]  # losses on the parent's texts
@@ -140,6 +142,22 @@ def table(runs: Runs) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def nothing_to_forget(runs: Runs) -> str:
+    """If no repeated parent had memorized its pool: a sentence with what was looked for and the largest gap. Empty otherwise."""
+    numbers = table(runs)
+    if numbers.empty:
+        return ""
+    repeated = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_before.notna()]
+    gaps = repeated.parent_test_loss_before - repeated.parent_pool_loss_before
+    if gaps.empty or gaps.max() >= MEMORIZED:
+        return ""
+    return (
+        f"No parent had memorized its pool in any of {plural(len(gaps), 'fine-tuned run')} with a repeated parent: before fine-tuning, the"
+        f" loss on the pool is never {MEMORIZED} nats or more below the loss on the parent's test text, which the parent never trained on."
+        f" The largest difference is {gaps.max():.3f} nats, in {repeated.label[gaps.idxmax()]}."
+    )
 
 
 def paired(numbers: pd.DataFrame) -> pd.DataFrame:

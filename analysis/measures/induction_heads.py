@@ -1,11 +1,14 @@
 """Detect when induction heads form in a run and when they are lost, from the prefix matching of the best head."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.formatting import plural, short_count, three_digits
+from analysis.runs import Runs
 from repeat_study.records.metrics import BY_KEY
 
 SCORE = BY_KEY["prefix_matching"]
@@ -37,6 +40,53 @@ def formation(curve: pd.DataFrame) -> Formation:
     tokens = np.append(curve.tokens.to_numpy(float), np.nan)
     formed = _first_in_a_row(score - half > threshold, 0)
     return Formation(float(tokens[formed]), float(tokens[_first_in_a_row(score + half < threshold, formed)]))
+
+
+def none_formed(runs: Runs) -> str:
+    """If no run formed an induction head: a sentence with what was looked for and the highest score. Empty otherwise."""
+    measured = dict(_measured(runs))
+    if not measured or any(not np.isnan(formation(curve).formed_at) for curve in measured.values()):
+        return ""
+    return (
+        f"No induction head formed in any of {plural(len(measured), 'run')}: the best head's prefix matching never stays above"
+        f" twice its null and twice the untrained model's score for {IN_A_ROW} evaluations in a row."
+        f" {_highest(runs, measured)}"
+    )
+
+
+def none_before_or_after(runs: Runs) -> str:
+    """If no run has an induction head at its first or last evaluation: a sentence as in `none_formed`. Empty otherwise.
+
+    For fine-tuned runs, whose first evaluation is that of their parent.
+    """
+    measured = {name: curve.iloc[[0, -1]] for name, curve in _measured(runs)}
+    if not measured or any(
+        (curve[SCORE.key] > TIMES_THE_NULL * curve[SCORE.null_key]).any() for curve in measured.values()
+    ):
+        return ""
+    return (
+        f"No induction head exists before or after training in any of {plural(len(measured), 'run')}: the best head's prefix matching"
+        f" never exceeds twice its null. {_highest(runs, measured)}"
+    )
+
+
+def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The evaluations of each run that have a score, by name of the run."""
+    for name in runs.table.name:
+        curve = runs.curve(str(name))
+        if SCORE.key in curve and len(scored := curve[curve[SCORE.key].notna()]):
+            yield str(name), scored
+
+
+def _highest(runs: Runs, curves: Mapping[str, pd.DataFrame]) -> str:
+    """A sentence with the score that is largest relative to its null."""
+    rows = pd.concat(curves.values(), ignore_index=True)
+    best = rows.loc[(rows[SCORE.key] / rows[SCORE.null_key]).fillna(0.0).idxmax()]
+    run = runs.table[runs.table.name == best["name"]].iloc[0]
+    return (
+        f"The largest score relative to its null is {three_digits(best[SCORE.key])} (null {three_digits(best[SCORE.null_key])}), in"
+        f" {run.label} at {short_count(best.tokens)} tokens."
+    )
 
 
 def _first_in_a_row(holds: npt.NDArray[np.bool_], start: int) -> int:

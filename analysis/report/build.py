@@ -8,12 +8,12 @@ import pandas as pd
 from analysis.figures.plot import SavedPlot
 from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
-from analysis.report import digests, fine_tuning_section, html, introduction, published_comparison, tables
+from analysis.report import digests, fine_tuning_section, html, introduction, provenance, published_comparison, tables
 from analysis.report.collect import FigureCache, Variant, collect
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
 from analysis.report.progress import Progress, no_progress
-from analysis.report.section import Page, Section, missing_section
+from analysis.report.section import Page, Section, figure_sections, missing_section
 from analysis.report.summary import summarize
 from analysis.report.tensorboard_images import write_images
 from analysis.runs import Runs, load_runs
@@ -41,13 +41,15 @@ def write_report(
         return old.console_table(), folder / PAGE
     progress(f"reading {plural(len(runs_digest), 'run')}", 0.0)
     runs = load_runs(folder, names)
-    console, written = _write(runs, FigureCache(old, new, code, runs_digest), progress)
+    # A page that is only written again, because a file was deleted, keeps its date.
+    new.date = old.date if old.inputs == inputs and old.date else provenance.today()
+    console, written = _write(runs, FigureCache(old, new, code, runs_digest), new.date, progress)
     old.delete_files_not_in(written)
     new.save(inputs, written, console)
     return console, folder / PAGE
 
 
-def _write(runs: Runs, cache: FigureCache, progress: Progress) -> tuple[pd.DataFrame, list[str]]:
+def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tuple[pd.DataFrame, list[str]]:
     """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
@@ -69,7 +71,10 @@ def _write(runs: Runs, cache: FigureCache, progress: Progress) -> tuple[pd.DataF
     sections = list(_sections(variants, tuned, comparison))
     combined = runs.combined
     notes = list(introduction.notes(combined))
-    page = Page(title, introduction.introduction(combined), notes, TOKEN_PAGE if token_html else "", sections)
+    link = TOKEN_PAGE if token_html else ""
+    page = Page(
+        title, introduction.introduction(combined), notes, link, sections, provenance.sentence(folder, combined, date)
+    )
     write_atomically(folder / PAGE, html.render(page).encode())
     written.append(PAGE)
     numbers = tables.joined({variant.name: variant.numbers for variant in variants})
@@ -106,10 +111,16 @@ def _sections(variants: list[Variant], tuned: FineTuning | None, comparison: pd.
             yield Section(variant.name, level=1)
         details = findings(variant.numbers) if len(variant.numbers) else []
         yield Section("Summary", summarize(variant.runs, variant.numbers), details)
-        yield from (Section(figure.title, figure=figure) for figure in variant.figures)
+        yield from figure_sections(variant.figures)
         yield from variant.sections
         if variant.missing:
             yield missing_section(variant.missing)
         yield Section("Runs", tables=[tables.runs_table(variant)])
     if len(comparison):
-        yield Section("Comparison with the papers", tables=[tables.published_table(comparison)])
+        published = tables.published_table(comparison)
+        if len(published.rows):
+            yield Section("Comparison with the papers", tables=[published])
+        else:
+            yield Section(
+                "Comparison with the papers", ["The papers give no number for the fractions and metrics of this study."]
+            )

@@ -20,7 +20,7 @@ import pandas as pd
 import analysis
 import data_prep
 import repeat_study
-from analysis.figures.plot import Missing, SavedPlot
+from analysis.figures.plot import Missing, Noise, SavedPlot
 from data_prep.files import canonical_json, write_atomically
 from repeat_study.records.run_directory import RunDirectory
 
@@ -81,6 +81,7 @@ class ReportRecord:
         default_factory=dict
     )  # by name: digest, title and caption, or why it is missing
     console: dict[str, Any] = field(default_factory=dict)
+    date: str = ""  # of the page
 
     @classmethod
     def load(cls, folder: Path) -> "ReportRecord":
@@ -89,6 +90,7 @@ class ReportRecord:
             record = cls(folder, **json.loads((folder / RECORD).read_bytes()))
             assert all(isinstance(stamp, list) and _is_inside(path) for path, stamp in record.files.items())
             assert all("digest" in figure for figure in record.figures.values())
+            assert isinstance(record.date, str)
             return record
         except (OSError, ValueError, TypeError, AttributeError, AssertionError):
             return cls(folder)
@@ -111,22 +113,27 @@ class ReportRecord:
         if not all(map(self._is_as_written, SavedPlot.files(name))):
             return None
         svg = (self.folder / "figures" / f"{name}.svg").read_bytes()
-        return SavedPlot(name, entry["title"], entry["caption"], svg)
+        noise = Noise(entry["noise_title"], entry["noise"]) if "noise" in entry else None
+        return SavedPlot(name, entry["title"], entry["caption"], svg, noise)
 
     def add_figure(self, name: str, digest: str, figure: SavedPlot | Missing) -> None:
         """Record a figure, or the reason why it is missing."""
-        self.figures[name] = {"digest": digest} | (
-            {"name": figure.name, "reason": figure.reason}
-            if isinstance(figure, Missing)
-            else {"title": figure.title, "caption": figure.caption}
-        )
+        entry = {"digest": digest}
+        if isinstance(figure, Missing):
+            entry |= {"name": figure.name, "reason": figure.reason}
+        else:
+            entry |= {"title": figure.title, "caption": figure.caption}
+            if figure.noise:
+                entry |= {"noise_title": figure.noise.title, "noise": figure.noise.sentence}
+        self.figures[name] = entry
 
     def save(self, inputs: str, written: Iterable[str], console: pd.DataFrame) -> None:
         """Write the record of a complete report. written: the paths of its files, relative to the folder."""
         self.inputs = inputs
         self.files = {path: stamp for path in written if (stamp := _stamp(self.folder / path))}
         self.console = {"columns": list(console), "data": [[str(value) for value in row] for row in console.to_numpy()]}
-        content = {"inputs": self.inputs, "files": self.files, "figures": self.figures, "console": self.console}
+        content = {"inputs": self.inputs, "date": self.date, "files": self.files, "figures": self.figures}
+        content |= {"console": self.console}
         write_atomically(self.folder / RECORD, json.dumps(content, indent=1).encode())
 
     def delete_files_not_in(self, written: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from analysis.measures.fine_tuning import ordered_starts, paired
 from analysis.report.collect import FigureCache, save_figure
 from analysis.report.figure_list import FINE_TUNING_FIGURES
 from analysis.report.progress import Progress, report_figure
-from analysis.report.section import Section, Table, missing_section
+from analysis.report.section import Section, Table, figure_sections, missing_section
 from analysis.runs import Runs
 
 EXPLANATION = (
@@ -24,7 +24,6 @@ EXPLANATION = (
     " loss on text from the parent's data before and after fine-tuning, in nats per token. The parent was trained on its unique text"
     " once."
 )
-MEMORIZED = 0.01  # nats; a pool counts as memorized if its loss is this far below the loss on test text
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class FineTuning:
     def sections(self) -> Iterator[Section]:
         """The sections on fine-tuning, with the findings first."""
         yield Section("Summary of fine-tuning", sentences(self.numbers))
-        yield from (Section(figure.title, figure=figure) for figure in self.figures)
+        yield from figure_sections(self.figures)
         if self.missing:
             yield missing_section(self.missing)
         if len(self.numbers):
@@ -124,7 +123,7 @@ def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
         after=repeated.parent_test_loss_after - repeated.parent_pool_loss_after,
     )
     for (start, _, model), runs in repeated.groupby(["start", "parameters_non_embedding", "model"]):
-        if (runs.before < MEMORIZED).any():
+        if (runs.before < fine_tuning.MEMORIZED).any():
             yield f"{model}, {start}: the parent had not memorized its pool, so there is nothing to forget."
             continue
         share = runs.after / runs.before

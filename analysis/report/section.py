@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.figures.plot import Missing, SavedPlot
+from analysis.figures.plot import Missing, Noise, SavedPlot
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Section:
     sentences: Sequence[str] = ()
     details: Sequence[str] = ()  # more sentences, folded by default
     figure: SavedPlot | None = None
+    folded: Sequence[SavedPlot] = ()  # figures that show only noise, as the sentences tell
     tables: Sequence[Table] = ()
     level: int = 2  # heading level; 1 for a variant of the study
 
@@ -48,9 +49,27 @@ class Page:
     notes: Sequence[Note]
     token_page: str  # file name, empty if there is none
     sections: Sequence[Section]
+    provenance: str  # the last line: when and by what the page was written
+
+
+def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
+    """A section per figure. Figures that show only noise for the same reason share one, in place of the first of them."""
+    sections = []
+    folded: set[Noise] = set()
+    for figure in figures:
+        if figure.noise is None:
+            sections.append(Section(figure.title, figure=figure))
+        elif figure.noise not in folded:
+            folded.add(figure.noise)
+            same = [other for other in figures if other.noise == figure.noise]
+            sections.append(Section(figure.noise.title, [figure.noise.sentence], folded=same))
+    return sections
 
 
 def missing_section(missing: Sequence[Missing]) -> Section:
-    """A section that lists the figures and sections for which this study lacks runs, with reasons."""
-    sentences = [f"{figure.name.replace('_', ' ').capitalize()}: {figure.reason}." for figure in missing]
+    """A section that lists the figures and sections for which this study lacks runs; those with the same reason share a sentence."""
+    names: dict[str, list[str]] = {}
+    for figure in missing:
+        names.setdefault(figure.reason, []).append(figure.name.replace("_", " "))
+    sentences = [f"{', '.join(same).capitalize()}: {reason}." for reason, same in names.items()]
     return Section("Omitted figures and sections", sentences)

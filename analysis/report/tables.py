@@ -26,6 +26,7 @@ EXPLANATION = (
 PUBLISHED = (
     "Published numbers next to the corresponding numbers of this study, whose models, data and token counts differ from the papers' and"
     " are much smaller. Expect the same direction, not the same values. Intervals are 95% intervals over seeds; a single seed has none."
+    " The CSV file also has the numbers of this study that the papers do not give."
 )
 
 
@@ -75,18 +76,20 @@ def _progress(curve: pd.DataFrame, run: Any) -> str:
 
 
 def published_table(table: pd.DataFrame) -> Table:
-    """Format `published_comparison.table` for the page."""
+    """Format the rows of `published_comparison.table` for which a paper gives a number, or a finding without a number."""
+    table = table[table.source != ""]
     has_interval = table.low.notna() & (table.low < table.high)
+    finding = table.source.str.partition(": ")  # "H22, fig. 3: long plateaus"
+    has_number = table.published.notna()
+    texts = table[["here", "low", "high", "published"]].map(three_digits).astype(str)
     rows = pd.DataFrame(
         {
             "quantity": table.quantity,
             "where": table["where"],
-            "this study": table.bound + table.here.map(three_digits),
-            "95% interval": (table.low.map(three_digits) + " to " + table.high.map(three_digits)).where(
-                has_interval, NOTHING
-            ),
-            "published": table.published.map(three_digits),
-            "source": table.source.replace("", NOTHING),
+            "this study": table.bound + texts["here"],
+            "95% interval": (texts.low + " to " + texts.high).where(has_interval, NOTHING),
+            "published": texts.published.where(has_number, finding[2]),
+            "source": table.source.where(has_number, finding[0]),
         }
     )
     return Table(PUBLISHED, rows, "published_comparison")

@@ -180,7 +180,9 @@ def test_losses_that_rise_to_the_last_R_give_only_a_lower_bound(
         assert isinstance(peak_law(estimated, quantity), NoLaw), quantity
     figure = peak_location.plot(loaded)
     assert isinstance(figure, Plot)
-    assert "No maximum inside the tested R, so only a bound, in no fit: 2x32, f = 50%, 2x64" in figure.caption
+    assert (
+        "so there is only a bound, which fits leave out: 2x32 (24.6k), f = 50%; 2x64 (98.3k), f = 50%" in figure.caption
+    )
     assert "Gaussians miss" not in figure.caption and "Too few R" not in figure.caption
     table = published_comparison.table(loaded)
     assert not table.quantity.str.contains("Gaussian|= k·N").any()
