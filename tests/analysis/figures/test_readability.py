@@ -19,7 +19,7 @@ from analysis.figures.axes import log_axis
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Plot
 from analysis.figures.style import UNTRAINED, colors, styles
-from analysis.report.figure_list import FIGURES, FIGURES_OF_FINE_TUNING, plot_figure
+from analysis.report.figure_list import FIGURES, FINE_TUNING_FIGURES, plot_figure
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Parent, Run
@@ -86,7 +86,7 @@ def plots(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFact
     write_runs_with_heads(grid, template, store)
     write_fine_tuned(tuned, template, store)
     made = [plot_figure(name, load_runs(grid)) for name in FIGURES]
-    made += [plot_figure(name, load_runs(tuned)) for name in FIGURES_OF_FINE_TUNING]
+    made += [plot_figure(name, load_runs(tuned)) for name in FINE_TUNING_FIGURES]
     found = [plot for plot in made if isinstance(plot, Plot)]
     assert len(found) >= 14
     return found
