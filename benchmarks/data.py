@@ -104,7 +104,7 @@ def assembly(store: TokenStore) -> dict[str, float]:
                 batches[step]  # noqa: B023
 
         pairs = [(seconds(bare), seconds(ours)) for _ in range(4 * ROUNDS)]
-        bare_seconds, our_seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
+        bare_seconds, our_seconds = (statistics.median(times) for times in zip(*pairs, strict=True))
         ratios = [theirs / own for theirs, own in pairs]
         medians[f"assembly_{per_step}x{context}"] = ratio = statistics.median(ratios)
         print(

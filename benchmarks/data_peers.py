@@ -30,9 +30,12 @@ ROUNDS = 3  # of the cases from which ratios are computed; each round is a new p
 
 
 class Case(NamedTuple):
-    """One row of the table. `side` is ours, or the peer's repeat (Stream(repeat=R)) or proportion (Stream(proportion=f))."""
+    """One row of the table.
 
-    side: str
+    method: "ours" for RepeatMixture, "repeat" for the peer's Stream(repeat=R), "proportion" for its Stream(proportion=f).
+    """
+
+    method: str
     positions: int
     fraction: float
     repeats: int
@@ -150,7 +153,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
     from streaming.base.world import World
 
     clock = Clock()
-    if case.side == "repeat":
+    if case.method == "repeat":
         weights, epoch = ({"repeat": 1}, {"repeat": case.repeats}), {}
     else:
         # Rounded, because 1 - 0.9 < 0.1 in floating point, and the peer would leave out one sequence.
@@ -171,7 +174,7 @@ def measure_peer(case: Case, folder: Path) -> dict[str, Any]:
     clock.step()
     generate_work("random", dataset, world, 0, late(case))
     out["late"] = clock.step()
-    order = work.transpose(3, 2, 0, 1, 4).ravel()  # batches come first, which gives the training order over all ranks
+    order = work.transpose(3, 2, 0, 1, 4).ravel()  # sorted by batch, which is the training order over all ranks
     return out | counts(case, order[order >= 0])  # -1 pads the last batch
 
 
@@ -188,7 +191,7 @@ def in_own_process(case: Case, folder: Path) -> dict[str, Any]:
 def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
     """Measure the cases of one mixture on the same shards."""
     with tempfile.TemporaryDirectory() as folder:
-        if any(case.side != "ours" for case in cases):
+        if any(case.method != "ours" for case in cases):
             write_peer_data(Path(folder), cases[0])
         rounds = ROUNDS if cases[0].positions == LARGEST_COMMON else 1
         runs = [[in_own_process(case, Path(folder)) for case in cases] for _ in range(rounds)]
@@ -205,7 +208,7 @@ def measured(cases: list[Case]) -> list[tuple[Case, dict[str, Any]]]:
 
 
 def row(case: Case, result: dict[str, Any]) -> str:
-    start = f"{case.side:10} {case.positions:>13,} {case.fraction:4} {case.repeats:4} {case.nodes * case.ranks:5}"
+    start = f"{case.method:10} {case.positions:>13,} {case.fraction:4} {case.repeats:4} {case.nodes * case.ranks:5}"
     whole = f"{1e3 * result['whole']:9.2f}" if "whole" in result else f"{'-':>9}"
     cost = f"{1e3 * result['setup']:9.2f} {1e3 * result['first']:9.2f} {1e3 * result['late']:9.2f} {whole}"
     memory = f"{result['bytes'] / 1e6:8.2f}"
@@ -226,7 +229,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.case:
         case = Case(*json.loads(arguments.case))
-        print(json.dumps(measure_ours(case) if case.side == "ours" else measure_peer(case, arguments.folder)))
+        print(json.dumps(measure_ours(case) if case.method == "ours" else measure_peer(case, arguments.folder)))
         return
     if importlib.util.find_spec("streaming") is None:
         print("data_peers: mosaicml-streaming is not installed (pip install torch mosaicml-streaming)", file=sys.stderr)
@@ -235,16 +238,16 @@ def main() -> None:
     version = importlib.metadata.version("mosaicml-streaming")
     print(f"mosaicml-streaming {version} and RepeatMixture; times in ms, peak memory beyond the imports in MB")
     print(
-        f"{'side':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
+        f"{'method':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
         f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"
     )
-    sides = ("repeat", "proportion", "ours")
+    methods = ("repeat", "proportion", "ours")
     results: dict[Case, dict[str, Any]] = {}
     mixes = [
         (positions, fraction, 100, 1, 1) for fraction in (0.5, 0.9) for positions in (10**4, 10**5, LARGEST_COMMON)
     ]
     mixes += [(10**5, 0.5, 7, 1, 1), (10**4, 0.5, 100, 4, 8)]
-    groups = [[Case(side, *mix) for side in sides] for mix in mixes]
+    groups = [[Case(method, *mix) for method in methods] for mix in mixes]
     groups += [[Case("ours", 10**9, fraction, 100)] for fraction in (0.5, 0.9)]
     for cases in groups:
         for case, result in measured(cases):
@@ -261,7 +264,7 @@ def main() -> None:
     )
     ratios = {}
     for fraction in (0.5, 0.9):
-        peer, ours = (results[Case(side, LARGEST_COMMON, fraction, 100)] for side in ("repeat", "ours"))
+        peer, ours = (results[Case(method, LARGEST_COMMON, fraction, 100)] for method in ("repeat", "ours"))
         ratios |= {
             f"peer_setup_to_first_ids_f{fraction}": (peer["setup"] + peer["first"]) / (ours["setup"] + ours["first"]),
             f"peer_late_ids_f{fraction}": peer["late"] / ours["late"],

@@ -32,7 +32,7 @@ from repeat_study.probes.positions import windows
 LIMIT = 1e-4  # largest accepted absolute difference
 REPETITIONS = 3  # of each timed function in a round
 
-Parts = dict[str, Callable[[], object]]  # functions to be timed, by name and in this order
+Functions = dict[str, Callable[[], object]]  # functions to be timed, by name and in this order
 
 
 class Lens:
@@ -158,10 +158,10 @@ def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, fl
     return {name: float((own - peer).abs().max()) for name, (own, peer) in pairs.items()}
 
 
-def milliseconds(parts: Parts) -> dict[str, float]:
-    total = dict.fromkeys(parts, 0.0)
+def milliseconds(functions: Functions) -> dict[str, float]:
+    total = dict.fromkeys(functions, 0.0)
     for _ in range(REPETITIONS):
-        for name, work in parts.items():
+        for name, work in functions.items():
             start = time.process_time()  # CPU time, to exclude other processes
             work()
             total[name] += 1e3 * (time.process_time() - start) / REPETITIONS
@@ -172,12 +172,12 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
     """Print the table of times. Returns the ratios."""
     assert evaluate.heads
     heads, scores, texts = evaluate.heads, evaluate.heads(model), texts_of(evaluate)
-    ours: Parts = {
+    ours: Functions = {
         "scores": lambda: heads(model),
         "OV circuits": lambda: [eigenvalue_copying(ov_circuit(model, block)) for block in model.blocks],
         "ablation": lambda: head_table(model, scores, evaluate.copying, evaluate.texts.test),
     }
-    theirs: Parts = {
+    theirs: Functions = {
         "run_with_cache": lens.run,
         "patterns": lens.patterns,
         "attribution": lens.attribution,
@@ -193,8 +193,8 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
         else:
             peer, own = milliseconds(theirs), milliseconds(ours)
         peer["scores"] = sum(time_ms for name, time_ms in peer.items() if name != "ablation")
-        for side in (own, peer):
-            side["head suite"] = side["scores"] + side["ablation"]
+        for times in (own, peer):
+            times["head suite"] = times["scores"] + times["ablation"]
         rows.append((own, peer))
     print(f"CPU time per checkpoint in ms, and ratio TransformerLens / ours; median and range of {rounds} rounds")
     print(f"{'':16} {'ours':>8} {'TransformerLens':>16}  ratio")

@@ -41,7 +41,7 @@ STEPS = 50  # number of optimizer steps in one measurement
 EVALUATIONS = 4  # number of evaluations in one measurement
 PROBES = ("copying", "heads", "head table", "in-context")
 
-Parts = dict[str, Callable[[], object]]  # functions to be timed, by name
+Functions = dict[str, Callable[[], object]]  # functions to be timed, by name
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
@@ -51,7 +51,7 @@ def seconds(work: Callable[[], object], times: int) -> float:
     return (time.process_time() - start) / times
 
 
-def parts_of(run: Run, store: TokenStore) -> Parts:
+def timed_functions(run: Run, store: TokenStore) -> Functions:
     """An optimizer step, each probe of an evaluation, and a complete evaluation. The steps change the weights during timing."""
     module = LanguageModeling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
@@ -94,12 +94,14 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
     counts = Counter(run.model for run in runs)
     # Take the run with the largest R for each size, because a clean run has no pool.
     of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}
-    parts = {size: parts_of(run, store) for size, run in of_size.items()}
-    times: dict[str, dict[str, list[float]]] = {size: {name: [] for name in works} for size, works in parts.items()}
+    functions_by_size = {size: timed_functions(run, store) for size, run in of_size.items()}
+    times: dict[str, dict[str, list[float]]] = {
+        size: {name: [] for name in functions} for size, functions in functions_by_size.items()
+    }
     for round_ in range(-1, rounds):  # round -1 is a warm-up
-        for size, works in parts.items():
-            for name in list(works) if round_ % 2 else reversed(works):
-                elapsed = seconds(works[name], STEPS if name == "step" else EVALUATIONS)
+        for size, functions in functions_by_size.items():
+            for name in list(functions) if round_ % 2 else reversed(functions):
+                elapsed = seconds(functions[name], STEPS if name == "step" else EVALUATIONS)
                 if round_ >= 0:
                     times[size][name].append(elapsed)
     columns = ("step", *PROBES, "evaluation")
@@ -119,10 +121,10 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
     ratios = {}
     for name, (training, probes, evaluations) in spent.items():
         cells = []
-        for part, seconds_of in (("probes", probes), ("evaluations", evaluations)):
+        for activity, seconds_of in (("probes", probes), ("evaluations", evaluations)):
             share = seconds_of / training
-            ratios[f"{name} {part} / training"] = float(np.median(share))
-            cells.append(f"{part} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
+            ratios[f"{name} {activity} / training"] = float(np.median(share))
+            cells.append(f"{activity} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
         print(f"{name:8} {', '.join(cells)}")
     print(f"goal: all probes of {study.name} together take at most {GOAL:.0%} of the training time")
     return ratios

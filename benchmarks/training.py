@@ -147,13 +147,13 @@ def peer(nanogpt: Path, folder: Path, run: Run, device: str, environment: dict[s
 
 
 def in_a_process(
-    side: str, folder: Path, store: TokenStore, run: Run, device: str, environment: dict[str, str]
+    program: str, folder: Path, store: TokenStore, run: Run, device: str, environment: dict[str, str]
 ) -> float:
     arguments = [
         sys.executable,
         __file__,
-        "--side",
-        side,
+        "--program",
+        program,
         str(folder),
         str(store.folder),
         run.model_dump_json(),
@@ -161,16 +161,16 @@ def in_a_process(
     ]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{program} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.splitlines()[-1])
 
 
-def one_side(side: str, folder: str, store: str, run: str, device: str) -> None:
+def run_program(program: str, folder: str, store: str, run: str, device: str) -> None:
     import torch
 
     torch.set_num_threads(1)
     tokens, spec = TokenStore(Path(store)), Run.model_validate_json(run)
-    print(ours(Path(folder), tokens, spec, device) if side == "ours" else bare(tokens, spec, device))
+    print(ours(Path(folder), tokens, spec, device) if program == "ours" else bare(tokens, spec, device))
 
 
 def write_for_peer(store: TokenStore, vocabulary: int, folder: Path) -> None:
@@ -190,10 +190,10 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure (default: all)")
     arguments.add_argument("--peak", type=float, default=989.0, help="peak speed of the GPU in TFLOP/s")
-    arguments.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
+    arguments.add_argument("--program", nargs=5, help=argparse.SUPPRESS)
     options = arguments.parse_args()
-    if options.side:
-        one_side(*options.side)
+    if options.program:
+        run_program(*options.program)
         return
     default = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
         "OMP_NUM_THREADS": "1"
@@ -213,17 +213,17 @@ def main() -> None:
                 write_for_peer(store, shape[1], folder / shape[0])
             for round_ in range(options.rounds):
                 run = some_run(shape, store, round_)
-                sides = {
+                programs = {
                     "ours": lambda run=run: in_a_process("ours", folder / "runs", store, run, options.device, tuned),
                     "bare": lambda run=run: in_a_process("bare", folder / "runs", store, run, options.device, tuned),
                 }
                 if options.nanogpt:
                     peer_of = options.nanogpt.resolve(), folder / shape[0]
-                    sides["nanoGPT"] = lambda run=run, at=peer_of: peer(*at, run, options.device, tuned)
+                    programs["nanoGPT"] = lambda run=run, at=peer_of: peer(*at, run, options.device, tuned)
                     if options.device == "cpu":
-                        sides["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", default)
-                for side in list(sides) if round_ % 2 else reversed(sides):
-                    rows.setdefault(side, []).append(sides[side]())
+                        programs["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", default)
+                for program in list(programs) if round_ % 2 else reversed(programs):
+                    rows.setdefault(program, []).append(programs[program]())
             rate = statistics.median(rows["ours"])
             batch = f"{shape[3]} x {shape[2]}"
             precision = "float32" if options.device == "cpu" else "bfloat16"
@@ -232,12 +232,12 @@ def main() -> None:
                 flops = run_flops(run, store.vocabulary) / (run.positions * run.context) * rate
                 ratios[f"{shape[0]} utilisation"] = flops / options.peak / 1e12
                 print(f"{'':32} {flops / 1e12:.0f} TFLOP/s, {flops / options.peak / 1e12:.0%} of the peak")
-            for side, rates in rows.items():
-                if side != "ours":
+            for program, rates in rows.items():
+                if program != "ours":
                     each = [own / theirs for own, theirs in zip(rows["ours"], rates, strict=True)]
-                    ratios[f"{shape[0]} ours / {side}"] = statistics.median(each)
+                    ratios[f"{shape[0]} ours / {program}"] = statistics.median(each)
                     print(
-                        f"{'':32} / {side} ({statistics.median(rates):,.0f}):"
+                        f"{'':32} / {program} ({statistics.median(rates):,.0f}):"
                         f" {statistics.median(each):.3f} ({min(each):.3f}-{max(each):.3f})",
                         flush=True,
                     )

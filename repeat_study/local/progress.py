@@ -20,7 +20,7 @@ from repeat_study.records.outcome import Progress as RunProgress
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
 BAR_WIDTH = 20  # characters
-LONGEST_LABEL = 40  # characters on a terminal; longer labels are shortened in the middle
+MAX_LABEL = 40  # characters on a terminal; longer labels are shortened in the middle
 
 
 class ProgressDisplay:
@@ -42,7 +42,7 @@ class ProgressDisplay:
             disable=not console.is_terminal,
         )
         longest = max((len(label) for label in self.labels.values()), default=0)
-        self.note_width = console.width - min(longest, LONGEST_LABEL) - BAR_WIDTH - len("  100%   ")
+        self.note_width = console.width - min(longest, MAX_LABEL) - BAR_WIDTH - len("  100%   ")
         self.total = self.bars.add_task("all runs", total=1.0, note="")
         self.bar_of: dict[str, TaskID] = {}
 
@@ -99,7 +99,7 @@ class ProgressDisplay:
 
     def _show_bar(self, run: str, note: Sequence[str]) -> None:
         if run not in self.bar_of:
-            label = shorten_middle(self.labels[run], LONGEST_LABEL)
+            label = shorten_middle(self.labels[run], MAX_LABEL)
             self.bar_of[run] = self.bars.add_task(label, total=1.0, note="")
         self.bars.update(self.bar_of[run], completed=self.share[run], note=join_fitting(note, self.note_width))
 

@@ -149,7 +149,7 @@ class LocalScheduler:
             self._assign_next(group)
 
     def _remove(self, group: WorkerGroup) -> str:
-        """End a group's processes. Returns how the first process that failed ended, as text."""
+        """End a group's processes. Returns a description of how the first failed process ended."""
         self._groups.remove(group)
         if group.gpus:
             self._free_gpus.append(group.gpus)

@@ -35,12 +35,12 @@ class TimeLeft:
         self.clock = clock
         self.finished: set[str] = set()
         self.groups: list[Group] = []
-        self.most_running = 1
+        self.max_running = 1
 
     def started(self, runs: tuple[str, ...], new_process: bool) -> None:
         """Record that a worker group has started to train these runs."""
         self.groups.append(Group(runs, None if new_process else self.clock()))
-        self.most_running = max(self.most_running, len(self._running()))
+        self.max_running = max(self.max_running, len(self._running()))
 
     def progress(self, event: Progress) -> None:
         """Record that a run was evaluated, or that it resumed from a checkpoint."""
@@ -74,7 +74,7 @@ class TimeLeft:
         left = [self._seconds_left(group, pace) for group in running]
         begun = self.finished.union(*(group.runs for group in running))
         waiting = pace * sum(work for run, work in self.work.items() if run not in begun)
-        return max([*left, (sum(left) + waiting) / self.most_running])
+        return max([*left, (sum(left) + waiting) / self.max_running])
 
     def _running(self) -> list[Group]:
         return [group for group in self.groups if group.end is None]

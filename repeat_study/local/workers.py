@@ -97,7 +97,7 @@ class WorkerGroup:
     def end(self, kill: bool = False) -> str:
         """Close the pipes and wait until every process has exited. With `kill`, processes that are still alive after 2 s are killed.
 
-        Returns how the first process that failed ended, as readable text.
+        Returns a description of how the first failed process ended.
         """
         for pipe in self.pipes:
             pipe.close()

@@ -24,10 +24,10 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.tables import Columns
 
 COPIES = 11  # [H22, section 4]
-FEWEST_COPIES = 4  # if fewer copies fit the context, the paragraphs are cut
-FEWEST_TOKENS = 8  # minimum length of a user's paragraph
-MOST_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
-MOST_PARAGRAPHS = 64
+MIN_COPIES = 4  # if fewer copies fit the context, the paragraphs are cut
+MIN_TOKENS = 8  # minimum length of a user's paragraph
+MAX_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
+MAX_PARAGRAPHS = 64
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class CopyingProbe:
 
     def __call__(self, model: Decoder) -> CopyingLosses:
         """Losses of the first lane."""
-        return self.of_lanes(model)[0]
+        return self.measure_lanes(model)[0]
 
     @torch.no_grad()
-    def of_lanes(self, model: Decoder) -> list[CopyingLosses]:
+    def measure_lanes(self, model: Decoder) -> list[CopyingLosses]:
         """Losses of every lane."""
         sequences_lbs = self.sequences.to(model.embedding.device).expand(len(model.embedding), -1, -1)
         losses_lb = model.token_losses(sequences_lbs).unflatten(2, (self.copies, self.length))
@@ -100,11 +100,11 @@ def copying_probe(
         paragraphs = _encode_users_text(tokenizer, text)
     else:
         shipped = files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
-        paragraphs = [_encode(tokenizer, paragraph) for paragraph in paragraphs_of(shipped)]
+        paragraphs = [_encode(tokenizer, paragraph) for paragraph in split_paragraphs(shipped)]
         if not all(paragraphs):
             assert fallback is not None, "the tokenizer cannot encode the shipped text"
             paragraphs = fallback[: len(paragraphs)].tolist()
-    length = min(max(1, context // FEWEST_COPIES), MOST_TOKENS, *map(len, paragraphs))
+    length = min(max(1, context // MIN_COPIES), MAX_TOKENS, *map(len, paragraphs))
     copies = min(COPIES, context // length)
     random = np.random.default_rng(0)
     cut = [np.array(paragraph[:length]) for paragraph in paragraphs]
@@ -121,7 +121,7 @@ def copying_probe_of(subject: Subject) -> CopyingProbe:
     return copying_probe(store.tokenizer(), store.end_of_text, run.context, run.evaluation.copying_text, fallback)
 
 
-def paragraphs_of(text: str) -> list[str]:
+def split_paragraphs(text: str) -> list[str]:
     """Split text at blank lines. Line breaks and indentation within a paragraph are kept."""
     blocks = re.split(r"\n[^\S\n]*\n", text.replace("\r\n", "\n"))
     return [block.strip("\n").rstrip() for block in blocks if block.strip()]
@@ -138,17 +138,17 @@ def token_texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
     encoded = []
-    for number, paragraph in enumerate(paragraphs_of(text), start=1):
+    for number, paragraph in enumerate(split_paragraphs(text), start=1):
         ids = _encode(tokenizer, paragraph)
         where = f"copying text, paragraph {number} ({paragraph[:30]!r})"
         if not ids:
             raise InputError(f"{where}: the study's tokenizer cannot encode it")
-        if len(ids) < FEWEST_TOKENS:
-            raise InputError(f"{where}: {len(ids)} tokens; expected {FEWEST_TOKENS} or more")
+        if len(ids) < MIN_TOKENS:
+            raise InputError(f"{where}: {len(ids)} tokens; expected {MIN_TOKENS} or more")
         encoded.append(ids)
-    if not 1 <= len(encoded) <= MOST_PARAGRAPHS:
+    if not 1 <= len(encoded) <= MAX_PARAGRAPHS:
         raise InputError(
-            f"copying text: {len(encoded) or 'no'} paragraphs; expected 1 to {MOST_PARAGRAPHS}, separated by blank lines"
+            f"copying text: {len(encoded) or 'no'} paragraphs; expected 1 to {MAX_PARAGRAPHS}, separated by blank lines"
         )
     return encoded
 
@@ -192,7 +192,7 @@ def measure(inputs: Sequence[CopyingInputs | None], model: Decoder, step: int) -
     assert shared
     return [
         Evaluation(losses.row("copying"), {"paragraph": shared.paragraph_columns(losses.copied[0])})
-        for losses in shared.probe.of_lanes(model)
+        for losses in shared.probe.measure_lanes(model)
     ]
 
 

@@ -37,8 +37,8 @@ def prepare(subject: Subject) -> LossInputs:
 def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
     """Compute each lane's token losses in nats on its own sequences [n, context + 1].
 
-    Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, they are repeated to fill the
-    batch, and the losses of the repetitions are dropped.
+    Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, its sequences are
+    repeated to fill the batch, and the losses of the repetitions are dropped.
     """
     longest = max(sequences, key=len)
     if not len(longest):

@@ -90,15 +90,15 @@ def mixture_dataset(run: Run, store: TokenStore, rank: int = 0, world: int = 1) 
     return MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
-def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: int) -> Tensor | None:
+def tokens_on_device(draws: Sequence[Draw], device: torch.device, max_bytes: int) -> Tensor | None:
     """Copy the training split to a device, as a tensor of shape [sequences, context + 1] with two bytes per token.
 
     The tensor is int16, because torch cannot index uint16 on all devices; MixtureDataset converts negative values back. Returns None
-    if the split is larger than `most_bytes` or its tokens need more than two bytes. Also returns None if a pool is packed from
+    if the split is larger than `max_bytes` or its tokens need more than two bytes. Also returns None if a pool is packed from
     documents, because it then does not consist of sequences of the split.
     """
     draw, store = draws[0], draws[0].store
-    if store.train.dtype != np.uint16 or store.train.nbytes > most_bytes:
+    if store.train.dtype != np.uint16 or store.train.nbytes > max_bytes:
         return None
     if any(draw.unit is not Unit.SEQUENCE for draw in draws):
         return None
@@ -108,7 +108,7 @@ def tokens_on_device(draws: Sequence[Draw], device: torch.device, most_bytes: in
 
 
 class RemainingSteps(Sampler[int]):
-    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, because Lightning counts all batches."""
+    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, because Lightning also counts earlier batches."""
 
     def __init__(self, first: int, total: int) -> None:
         self.first, self.total = first, total

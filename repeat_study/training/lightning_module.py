@@ -32,10 +32,10 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> fl
 
 
 @torch.no_grad()
-def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | Tensor) -> Tensor:
-    """Clip each lane's gradient to a norm of at most `largest_norm`. Returns the norms before clipping, shape [lanes].
+def clip_gradients_per_lane(parameters: Sequence[Tensor], max_norm: float | Tensor) -> Tensor:
+    """Clip each lane's gradient to a norm of at most `max_norm`. Returns the norms before clipping, shape [lanes].
 
-    largest_norm: one number for all lanes, or a tensor of shape [lanes]. A lane's norm includes only its own parameters, so the
+    max_norm: one number for all lanes, or a tensor of shape [lanes]. A lane's norm includes only its own parameters, so the
     lanes stay independent.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -48,7 +48,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], largest_norm: float | 
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
     # torch computes number / tensor as reciprocal times number, and a tensor of norms must be rounded in the same way.
-    scale_l = ((norm_l + 1e-6).reciprocal() * largest_norm).clamp(max=1.0)
+    scale_l = ((norm_l + 1e-6).reciprocal() * max_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
     return norm_l
@@ -91,20 +91,20 @@ class LanguageModeling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # For each lane, the first step with a loss or gradient norm out of range, and this loss and norm. Zeros if there is none.
+        # For each lane: the first step whose loss or gradient norm was out of range, that loss, and that norm. Zeros without one.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
-        self.register_buffer("largest_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
+        self.register_buffer("max_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
         self.norm_sum_l: Tensor
         self.summed_steps: Tensor
         self.left_range: Tensor
-        self.largest_norm_l: Tensor
+        self.max_norm_l: Tensor
         # The optimizer's tensors for each lane. Empty if all lanes have the same recipe, as each parameter is then one tensor.
         self._lane_tensors: list[list[Tensor]] = []
 
     @property
     def largest_loss(self) -> float:
-        """The loss in nats above which a run has diverged."""
+        """The loss in nats above which a run counts as diverged."""
         return max_loss(self.model.vocabulary)
 
     @property
@@ -142,7 +142,7 @@ class LanguageModeling(lightning.LightningModule):
             group["lr"] = self.learning_rate(step, number // GROUPS_PER_RECIPE if self._lane_tensors else 0)
         loss_l = self._accumulate(batch)
         parameters = self._decayed_first()
-        norm_l = clip_gradients_per_lane(parameters, self.largest_norm_l)
+        norm_l = clip_gradients_per_lane(parameters, self.max_norm_l)
         for lane, tensors in enumerate(self._lane_tensors):
             for tensor, parameter in zip(tensors, parameters, strict=True):
                 assert parameter.grad is not None

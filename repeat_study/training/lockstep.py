@@ -100,8 +100,8 @@ def _dataset(runs: Sequence[Run], session: Session) -> MixtureDataset:
     mixtures = [(run.mixture(), run.draw(session.store)) for run in runs]
     if uses_cuda(session.resources) and group.world == 1:
         device = torch.device("cuda")
-        most_bytes = int(CORPUS_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
-        tokens = tokens_on_device([draw for _, draw in mixtures], device, most_bytes)
+        max_bytes = int(CORPUS_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+        tokens = tokens_on_device([draw for _, draw in mixtures], device, max_bytes)
     return MixtureDataset(mixtures, runs[0].sequences_per_step, group.rank, group.world, tokens)
 
 

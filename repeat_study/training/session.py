@@ -1,4 +1,4 @@
-"""The session of a bundle in training: what it trains on, where it reports, and how it is stopped."""
+"""The session of a bundle: its token store, resources and processes, and the callbacks that report progress and request a stop."""
 
 import threading
 from collections.abc import Callable

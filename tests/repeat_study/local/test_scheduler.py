@@ -66,7 +66,7 @@ def test_a_run_counts_as_running_while_its_process_imports_torch(
 
 
 @pytest.mark.usefixtures("preloaded_workers")
-def test_a_run_that_fails_is_named_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bad = runs[0].model_copy(update=DIVERGING)
     ended = scheduler(store, tmp_path, []).train([bad, *runs[1:4]])
     assert ended[bad.name].outcome is Outcome.FAILED and "test_loss is nan" in ended[bad.name].reason
@@ -138,7 +138,9 @@ def test_more_processes_per_run_than_available_are_refused(runs: list[Run], stor
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
-def test_a_run_whose_process_dies_every_time_is_given_up(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_a_run_whose_process_always_dies_is_marked_as_failed(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.run == runs[1].name:
             kill_worker()
@@ -203,7 +205,7 @@ def test_stopping_the_scheduler_saves_every_run(how: str, runs: list[Run], store
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
-def test_bundled_runs_end_like_single_runs_despite_a_kill_and_a_failure(
+def test_bundled_runs_have_the_results_of_single_runs_despite_a_kill_and_a_failure(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     """Six runs of two shapes train in bundles of three. One run diverges, and the process is killed at its first evaluation."""

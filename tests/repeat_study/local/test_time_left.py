@@ -64,7 +64,7 @@ def test_steps_from_before_a_resume_do_not_count_towards_the_speed() -> None:
     assert estimate.seconds() == pytest.approx(40 + 100)
 
 
-def test_the_longest_run_bounds_the_estimate_and_a_restarted_run_waits_again() -> None:
+def test_the_estimate_is_at_least_the_longest_run_and_a_restarted_run_waits_again() -> None:
     clock = Clock()
     estimate = TimeLeft({"long": 9.0, "short": 1.0}, clock)
     for name in ("long", "short"):
@@ -77,7 +77,7 @@ def test_the_longest_run_bounds_the_estimate_and_a_restarted_run_waits_again() -
     assert estimate.seconds() == pytest.approx((10 + 900) / 2)
 
 
-def test_a_bundle_takes_as_long_as_its_slowest_lane_and_diverged_lanes_are_not_waited_for() -> None:
+def test_the_estimate_leaves_out_the_remaining_steps_of_a_diverged_lane() -> None:
     clock = Clock()
     estimate = TimeLeft(dict.fromkeys("abcd", 1.0), clock)
     estimate.started(("a", "b"), new_process=False)

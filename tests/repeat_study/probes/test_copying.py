@@ -9,7 +9,7 @@ from data_prep.token_store import TokenStore
 from data_prep.tokenizer import word_tokenizer
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.model.decoder import Decoder
-from repeat_study.probes.copying import COPIES, copying_probe, paragraphs_of, token_texts
+from repeat_study.probes.copying import COPIES, copying_probe, split_paragraphs, token_texts
 
 
 class LogitModel(Decoder):
@@ -56,7 +56,7 @@ def test_the_null_shuffles_every_copy(store: TokenStore) -> None:
     assert not (shuffled == shuffled[:, :1]).all(dim=-1)[:, 1:].any()
 
 
-def test_a_copier_scores_zero_loss_on_copies_and_not_on_the_null(store: TokenStore) -> None:
+def test_a_copier_has_zero_loss_on_copies_but_not_on_the_null(store: TokenStore) -> None:
     probe = copying_probe(store.tokenizer(), store.end_of_text, 64)
     model = Copier(shape_of("1x16"), 320, 64, [0])
     model.period = probe.length
@@ -107,12 +107,12 @@ def test_fallback_sequences_are_copied_if_the_tokenizer_cannot_encode_the_paragr
 
 def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
     text = "\nThe first paragraph,\n    of two lines.\n \n\nAnd the second one, which is longer than the first.\r\n"
-    assert paragraphs_of(text)[0] == "The first paragraph,\n    of two lines.", (
+    assert split_paragraphs(text)[0] == "The first paragraph,\n    of two lines.", (
         "line breaks and indentation belong to the paragraph"
     )
     probe = copying_probe(store.tokenizer(), store.end_of_text, 1024, text)
     assert probe.copied.shape == (2, 1 + 11 * probe.length)
-    assert store.tokenizer().decode(probe.copied[0, 1 : 1 + probe.length].tolist()) == paragraphs_of(text)[0]
+    assert store.tokenizer().decode(probe.copied[0, 1 : 1 + probe.length].tolist()) == split_paragraphs(text)[0]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def run_in_process(work: Callable[[], object]) -> int | None:
 
 
 @pytest.mark.parametrize("style", ["2x16", "2x32-qwen", "1x16-attn"])
-def test_lanes_end_like_the_same_runs_alone(
+def test_lanes_have_the_same_results_as_single_runs(
     style: str, lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
     """Compare losses, head scores and optimizer state, with active clipping and with one or several optimizer recipes."""
@@ -94,7 +94,9 @@ def test_lanes_end_like_the_same_runs_alone(
     assert RunDirectory(tmp_path / runs[0].name).session_rows()[0]["lanes"] == 4
 
 
-def test_kept_weights_belong_to_each_run(lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path) -> None:
+def test_each_run_of_a_bundle_keeps_its_own_weights(
+    lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
+) -> None:
     train_bundle(lanes, store, tmp_path, resources=Resources(keep_checkpoints=Keep.LOG))
     for run in lanes:
         kept = sorted((alone / run.name / "checkpoints").glob("step-*.pt"))
@@ -107,7 +109,7 @@ def test_kept_weights_belong_to_each_run(lanes: list[Run], alone: Path, store: T
             assert path.stat().st_size * 1.1 > (tmp_path / run.name / "checkpoints" / path.name).stat().st_size
 
 
-def test_a_lane_that_diverges_is_marked_failed_and_the_others_are_unaffected(
+def test_a_lane_that_diverges_is_marked_as_failed_and_the_others_are_unaffected(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
     ruined = lanes[1].model_copy(update={"learning_rate": 1e30, "gradient_clip": 1e30})
@@ -153,7 +155,7 @@ def test_killed_runs_resume_in_other_bundles_and_alone(
     assert bundle_sizes == [1, 2, 4]
 
 
-def test_lanes_of_one_recipe_resume_in_a_bundle_with_another_recipe_and_back(
+def test_lanes_can_move_between_bundles_with_one_and_with_several_recipes(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
     """The optimizer first updates all lanes as one tensor, then each lane as its own tensor, then all as one tensor again."""
@@ -219,7 +221,7 @@ def test_an_unusable_directory_stops_only_its_own_run(
 
 
 @pytest.mark.parametrize("changes", [{"context": 31}, {"sequences_per_step": 7, "context": 37, "model": "2x64"}])
-def test_lanes_of_misaligned_tensors_end_close_to_the_same_runs_alone(
+def test_lanes_with_misaligned_tensors_have_nearly_the_same_results_as_single_runs(
     changes: dict[str, Any], lanes: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     fields = {"repeats": 1, "repeated_fraction": 0.0, "spacing": "passes", "pool_seed": 0, "tokens": 20 * 7 * 37}
@@ -262,7 +264,9 @@ def test_bundles_contain_runs_of_one_key_in_order_up_to_the_number_of_lanes(lane
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_lanes_on_a_gpu_end_close_to_the_same_runs_alone(lanes: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_lanes_on_a_gpu_have_nearly_the_same_results_as_single_runs(
+    lanes: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
     """This test uses float32, where batched kernels differ only in the order of their sums."""
     resources = Resources(accelerator=Accelerator.CUDA, precision=Precision.FLOAT32)
     together = train_bundle(lanes, store, tmp_path / "together", resources=resources)

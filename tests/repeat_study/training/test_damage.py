@@ -323,7 +323,7 @@ def test_a_full_disk_is_reported_and_the_run_can_resume(
     ["spec.json", "done.json", "failed.json", "metrics.jsonl", "timing.jsonl", "sessions.jsonl", "heads.parquet",
      "checkpoints/last.ckpt", "checkpoints/last.tmp", "checkpoints/step-000000008.pt", "events.out.tfevents.1"],
 )  # fmt: skip
-def test_a_folder_instead_of_a_file_is_named(
+def test_a_folder_in_place_of_a_file_is_reported(
     name: str, damaged: RunDirectory, runs: list[Run], store: TokenStore
 ) -> None:
     path = damaged.path / name

@@ -58,7 +58,7 @@ def test_pool_sequences_occur_R_times_unique_sequences_once_and_test_sequences_n
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_ranks_together_see_the_steps_of_a_single_process(runs: list[Run], store: TokenStore, world: int) -> None:
+def test_all_ranks_together_get_the_batches_of_a_single_process(runs: list[Run], store: TokenStore, world: int) -> None:
     run = runs[1]
     single = dataset_of(run, store)
     ranks = [dataset_of(run, store, rank, world) for rank in range(world)]
@@ -109,7 +109,7 @@ def test_batches_assembled_on_a_device_equal_batches_from_the_host(runs: list[Ru
     )
 
 
-def test_token_ids_above_32767_survive_the_device(tmp_path: Path) -> None:
+def test_token_ids_above_32767_are_preserved_on_a_device(tmp_path: Path) -> None:
     class Store:
         train = np.array([0, 1, 32_767, 32_768, 65_535, 40_000], np.uint16)
 

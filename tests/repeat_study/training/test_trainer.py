@@ -162,7 +162,9 @@ def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
 
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("preloaded_workers")  # otherwise torch is imported twenty times
-def test_twenty_kills_at_random_moments_leave_no_trace(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+def test_twenty_kills_at_random_moments_do_not_change_the_results(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
     evaluation = runs[1].evaluation.model_copy(update={"even_points": 60})
     run = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
     dice, kills = random.Random(2), list[signal.Signals]()
@@ -342,7 +344,7 @@ def test_a_run_records_its_machine_time_and_memory(undisturbed: Path, runs: list
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(
+def test_a_damaged_checkpoint_is_reported_and_no_file_is_changed(
     content: bytes | None, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, directory = runs[0], interrupted(runs[0], store, tmp_path)
@@ -405,7 +407,7 @@ def test_damaged_losses_of_sequences_are_refused(
 
 
 @pytest.mark.parametrize("which", ["test_sequences.parquet", "pool_sequences.parquet"])
-def test_a_run_of_a_version_without_a_table_resumes_without_it(
+def test_a_run_from_a_version_without_a_table_resumes_without_it(
     which: str, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     directory = interrupted(runs[1], store, tmp_path)
