@@ -45,8 +45,8 @@ class HeadScores:
     prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is the
         attention to the same positions in the null sequences, where only a head that attends by distance has a high score.
     previous_token: attention to the previous token, from 0 to 1. The null is the attention to the token before that one.
-    copying: how much the head raises the logit of the token it attends to, compared with other tokens, from -1 to 1. The null is
-        the same for another token; see `circuits.copying_scores`.
+    copying: if the head attends to a single token, that token's share of the logits that the head raises, scaled to -1 to 1. The
+        null is the share of another token; see `circuits.copying_scores`.
     attribution: the head's direct contribution to the logit of the token that induction predicts, minus its mean contribution to
         the logits of the sequence's tokens, from the second copy on. The null is the same difference in the null sequences.
 

@@ -58,7 +58,7 @@ def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) ->
     """
     parent = finished_parent(run, directory.path.parent)
     if parent and not step:
-        parent_weights(parent)  # raises here if they are damaged, so that the error stops only this run
+        parent_weights(parent)  # damaged weights cause an error here, where it stops only this run
     lane = Lane(run, directory, evaluator(run, session.store, parent.run if parent else None), parent)
     if session.process_group.is_lead:
         directory.check_precision(precision_name(session.resources))

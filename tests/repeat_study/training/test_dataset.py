@@ -94,8 +94,11 @@ def test_runs_of_one_seed_share_the_unique_stream(runs: list[Run], store: TokenS
         assert trained_unique == unique[: len(trained_unique)]
 
 
-def test_batches_assembled_on_a_device_equal_batches_from_the_host(runs: list[Run], store: TokenStore) -> None:
-    """Three lanes, with the CPU as the device. The steps leave a block of positions and return to it."""
+def test_batches_assembled_on_a_device_equal_batches_from_the_host(
+    runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three lanes, with the CPU as the device. The steps are in two blocks of positions and are not read in order."""
+    monkeypatch.setattr("repeat_study.training.dataset.BLOCK_POSITIONS", 16 * 8)
     lanes = [(run.mixture(), run.draw(store)) for run in runs[:3]]
     tokens = tokens_on_device([draw for _, draw in lanes], torch.device("cpu"), 10**9)
     assert tokens is not None and tokens.element_size() == 2
