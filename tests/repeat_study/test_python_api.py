@@ -26,11 +26,11 @@ def test_the_dataset_holds_every_sequence_of_the_pool_exactly_r_times(runs: list
     assert (counts >= 16).sum() == run.pool and counts.sum() == run.positions
 
 
-def test_two_processes_share_the_batches_of_one(runs: list[Run], store: TokenStore) -> None:
-    whole, *halves = (mixture_dataset(runs[1], store, *share) for share in ((), (0, 2), (1, 2)))
-    assert isinstance(whole, MixtureDataset)
+def test_two_processes_split_the_batches_of_one_process(runs: list[Run], store: TokenStore) -> None:
+    full, *halves = (mixture_dataset(runs[1], store, *share) for share in ((), (0, 2), (1, 2)))
+    assert isinstance(full, MixtureDataset)
     for rank, half in enumerate(halves):
-        assert all((half[step] == whole[step][:, rank::2]).all() for step in range(len(whole)))
+        assert all((half[step] == full[step][:, rank::2]).all() for step in range(len(full)))
 
 
 def test_a_study_is_prepared_from_python(study: Study, store: TokenStore, data_dir: Path, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_importing_the_package_or_loading_a_study_imports_no_large_library() -> 
         "import sys, repeat_study; repeat_study.load_study('laptop');"
         "print([name for name in ('torch', 'lightning', 'pandas', 'pyarrow', 'datasets', 'scipy') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "[]\n"
 
 
 def test_only_the_exported_names_exist() -> None:

@@ -23,12 +23,12 @@ def test_the_c26_family_is_named_after_its_total_parameters(name: str, total: fl
 @pytest.mark.parametrize(
     ("name", "by_hand"),
     [
-        # Per layer: queries, keys, values, output 4·64², and an MLP of 64·256 + 256·64.
+        # A layer has 4·64² weights for queries, keys, values and output, and 64·256 + 256·64 weights in the MLP.
         ("2x64", 2 * (4 * 64**2 + 2 * 64 * 256)),
         ("2x64-attn", 2 * 4 * 64**2),
         ("3L-attn", 3 * 4 * 384**2),
         ("2x96-qwen", 2 * (4 * 96**2 + 3 * 96 * 256)),
-        # 32 heads of 128 read and write 96 dimensions: 4·96·4096. The MLP has width 8/3·96 = 256 and three matrices.
+        # The 32 heads of size 128 have 4·96·4096 weights. The MLP has three matrices of width 8/3·96 = 256.
         ("34M", 3 * (4 * 96 * 4096 + 3 * 96 * 256)),
     ],
 )
@@ -46,10 +46,10 @@ def test_a_qwen_mlp_has_as_many_weights_as_a_gelu_mlp() -> None:
 
 
 def test_flops_match_a_hand_count() -> None:
-    # One layer, d_model 2, vocabulary 3, context 4, one sequence: forward products cost 2 per weight and token,
-    # 2·(12·2² + 3·2) = 108; attention computes 1 + 2 + 3 + 4 = 10 pairs at 2·2·2 = 8 FLOPs each: 80 for 4 tokens, 20 per token.
+    # One layer, d_model 2, vocabulary 3, context 4. The matrix products of a forward pass cost 2 FLOPs per weight and token:
+    # 2·(12·2² + 3·2) = 108. Attention has 1 + 2 + 3 + 4 = 10 pairs at 2·2·2 = 8 FLOPs each, or 20 FLOPs per token.
     assert Shape(1, 2, 1, 2, 8).training_flops_per_token(3, 4) == 3 * (108 + 20)
-    # Without the MLP's 2·2·2·8 = 64. With heads four times as wide as the residual stream, attention costs 4·(16·2·2 + 20).
+    # Without the MLP, the cost is lower by 2·2·2·8 = 64. With four heads, attention costs 4·(2·16 + 20) in total.
     assert Shape(1, 2, 1, 2, 0).training_flops_per_token(3, 4) == 3 * (108 - 64 + 20)
     assert Shape(1, 2, 4, 2, 0).training_flops_per_token(3, 4) == 3 * (4 * 16 * 2 + 2 * 3 * 2 + 4 * 20)
 

@@ -61,7 +61,7 @@ parent = ["scratch", "clean", {repeats = 30}]
 
 @pytest.fixture
 def declare(tmp_path: Path) -> Callable[..., Study]:
-    """Write and load a study and the study of its parents, with some text replaced."""
+    """A function that writes and loads a child study and its parent study, after replacing parts of the child's text."""
 
     def declared(*changes: tuple[str, str], name: str = "child", parents: str = PARENTS) -> Study:
         (tmp_path / "parents.toml").write_text(parents)
@@ -100,7 +100,7 @@ def test_identity_depends_on_the_parents_identity_and_not_on_its_folder(
     assert longer.label == clean.label and longer.identity != clean.identity, "the parent was trained for longer"
 
 
-def test_a_study_uses_the_tokenizer_of_its_parents(declare: Callable[..., Study]) -> None:
+def test_a_study_uses_the_tokenizer_of_its_parent_study(declare: Callable[..., Study]) -> None:
     study = declare(parents=PARENTS.replace("max_tokens", "vocabulary = 512\nmax_tokens"))
     assert study.data.tokenizer_of and study.parent_study and study.data.tokenizer_of == study.parent_study.data
     assert study.data.expected_vocabulary() == 512
@@ -190,12 +190,12 @@ def test_a_grandchild_selects_its_parents_by_short_label(declare: Callable[..., 
 def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'))
     assert study.parent_study
-    known = study.known_runs("", (), Parents("parents", study.parent_study.runs(), {}))
-    assert [run.label for run in known.runs] == [
+    resolved = study.known_runs("", (), Parents("parents", study.parent_study.runs(), {}))
+    assert [run.label for run in resolved.runs] == [
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]
-    assert len(known.waiting) == 2
-    assert "worst depends on 2 runs of parents, and 2 of them are unfinished" in known.waiting[0]
+    assert len(resolved.waiting) == 2
+    assert "worst depends on 2 runs of parents, and 2 of them are unfinished" in resolved.waiting[0]
 
 
 def test_parents_without_a_finetune_table_are_an_error(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_parents_without_a_finetune_table_are_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def family(study: Study, data_dir: Path) -> PreparedStudy:
-    """The tiny study and its child on other packages of the standard library, with a further test set each."""
+    """The study `tiny` and a child study. The child has other packages of the standard library and an additional test set."""
     library = Path(os.__file__).parent
     source = {"kind": "files", "paths": [str(library / name) for name in ("ctypes", "dbm", "html", "urllib", "curses")]}
     further_tests = [{"name": "other", "source": {"kind": "files", "paths": [str(library / "wsgiref")]}}]
@@ -332,7 +332,7 @@ def test_a_missing_parent_gives_one_line(family: PreparedStudy, trained: Path, t
 
 
 def copies(path: Path, package: str) -> dict[str, Any]:
-    """A file with the modules of a package of the standard library, as a further test set."""
+    """Write the modules of a standard library package to a file, and return it as an `[[evaluate]]` table."""
     modules = sorted((Path(os.__file__).parent / package).glob("*.py"))
     path.write_text("".join(json.dumps({"text": module.read_text()}) + "\n" for module in modules))
     return {"name": package, "source": {"kind": "files", "paths": [str(path)]}}
@@ -342,7 +342,7 @@ def copies(path: Path, package: str) -> dict[str, Any]:
 def test_a_test_set_that_shares_a_document_with_training_text_is_an_error(
     package: str, tested: str, family: PreparedStudy, data_dir: Path, tmp_path: Path
 ) -> None:
-    """Training text of the child or of its parent; test set of the child or of its parent."""
+    """The training text is that of the child or its parent, and so is the test set."""
     shared = (EvaluateSpec.model_validate(copies(tmp_path / "copies.jsonl", package)),)
     child, parents = family.study, family.study.parent_study
     assert parents

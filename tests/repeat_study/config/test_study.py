@@ -93,7 +93,9 @@ def test_identity_depends_on_everything_that_can_change_the_result(study: Study)
 
 
 def test_identity_is_the_same_on_every_machine() -> None:
-    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[0]  # recorded before further test sets existed
+    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[
+        0
+    ]  # the identity dates from before additional test sets
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
     assert run.identity == "44509d9ece146cbe29cef9bf12e10bf799de55d66e6961d4ae54605bd330016e"
 
@@ -153,7 +155,7 @@ def test_hernandez2022_is_the_published_grid() -> None:
     assert max(run.repeats for run in runs if run.repeated_fraction == 0.9) == 10_000
     pools = sorted({round(run.pool * run.context / 8.2e6, 1) for run in runs if run.repeats > 1})
     for run in runs:
-        if run.repeats > 1:  # all fractions share six pool sizes, half a decade apart
+        if run.repeats > 1:  # all fractions have the same six pool sizes, which differ by factors of sqrt(10)
             steps = math.log(run.pool * run.context / 8.2e6, math.sqrt(10))
             assert abs(steps - round(steps)) < 0.1 and 0 <= round(steps) <= 5, (run.label, pools)
 

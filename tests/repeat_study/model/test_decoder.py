@@ -15,16 +15,14 @@ VOCABULARY, CONTEXT = 50, 12
 def decoder(seeds: list[int], name: str = "2x32") -> Decoder:
     model = Decoder(shape_of(name), VOCABULARY, CONTEXT, seeds)
     generator = torch.Generator().manual_seed(99)
-    with (
-        torch.no_grad()
-    ):  # larger than initial weights, so that attention is far from uniform and gains are far from one
+    with torch.no_grad():  # larger weights than at initialization, so attention is not uniform and gains are not one
         for name_, parameter in model.named_parameters():
             parameter.mul_(torch.rand(parameter.shape[1:], generator=generator) + 0.5 if "gain" in name_ else 8.0)
     return model
 
 
 def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
-    """The decoder for one lane and one sequence, written out in float64 numpy, position by position and head by head."""
+    """The logits of one lane for one sequence, computed position by position and head by head in float64 numpy."""
     weights = {name: parameter.detach().double().numpy()[0] for name, parameter in model.named_parameters()}
     shape, qwen = model.shape, model.shape.style is Style.QWEN
     steps = np.arange(len(tokens))
@@ -101,16 +99,16 @@ def test_the_chunked_loss_has_the_gradients_of_plain_cross_entropy(rows: int, mo
     x = torch.randn(2, 3, CONTEXT, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 8, VOCABULARY, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, VOCABULARY, (2, 3, CONTEXT), generator=generator)
-    scale = torch.tensor([2.0, 3.0])  # different weights for the two lanes, so that mixed-up gradients would show
+    scale = torch.tensor([2.0, 3.0])  # different for the two lanes, so mixing up their gradients fails the test
     plain = torch.nn.functional.cross_entropy(
         torch.einsum("lbtd,ldv->lbtv", x, weight).flatten(0, 2), targets.flatten(), reduction="none"
     ).view_as(targets)
-    wanted = torch.autograd.grad((plain.mean(dim=(1, 2)) * scale).sum(), (x, weight))
+    expected_gradients = torch.autograd.grad((plain.mean(dim=(1, 2)) * scale).sum(), (x, weight))
     chunked = mean_loss_per_lane(x, weight, targets)
-    found = torch.autograd.grad((chunked * scale).sum(), (x, weight))
+    gradients = torch.autograd.grad((chunked * scale).sum(), (x, weight))
     assert torch.allclose(chunked.double(), plain.mean(dim=(1, 2)), atol=1e-6)
     assert torch.allclose(token_losses(x, weight, targets).double(), plain, atol=1e-6)
-    for gradient, expected in zip(found, wanted, strict=True):
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
         assert torch.allclose(gradient, expected, atol=1e-6)
 
 
@@ -141,7 +139,7 @@ def test_explicit_attention_patterns_give_the_residual_of_the_fused_kernel(name:
     assert layers == [0, 1]
 
 
-def test_no_position_sees_later_tokens() -> None:
+def test_no_position_depends_on_later_tokens() -> None:
     model = decoder([0])
     tokens = torch.randint(0, VOCABULARY, (1, 1, CONTEXT))
     changed = tokens.clone()

@@ -1,4 +1,4 @@
-"""Run directories that others made or edited: each gives one line or the right result, and runs nothing."""
+"""Run directories that somebody else made or edited give a one-line error or the correct result, and execute no code."""
 
 import json
 import pickle
@@ -35,12 +35,12 @@ def finished(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def forged(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A copy of a finished run, for a test to edit."""
+    """A copy of a finished run that a test can edit."""
     return RunDirectory(Path(shutil.copytree(finished.path, tmp_path / "tiny" / finished.path.name)))
 
 
 def sign(directory: RunDirectory) -> None:
-    """Give done.json the checksums of the forged records."""
+    """Write the checksums of the forged records to done.json."""
     done = json.loads(directory.done.read_text())
     directory.done.write_text(json.dumps(done | checksums(directory.records)))
 
@@ -61,7 +61,7 @@ def every_reader(directory: RunDirectory, runs: list[Run], data_dir: Path) -> li
 
 
 def refusals(directory: RunDirectory, runs: list[Run], data_dir: Path) -> list[str]:
-    """The messages of all readers; anything but an InputError fails the test."""
+    """The error messages of all readers. Any error other than InputError fails the test."""
     messages = []
     for read in every_reader(directory, runs, data_dir):
         try:
@@ -95,7 +95,7 @@ def test_an_edited_spec_is_refused_by_report_status_and_probe(
 def test_a_spec_that_hashes_to_another_directory_is_refused(
     forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
 ) -> None:
-    """An edited field with an identity to match: the directory's name tells."""
+    """The spec was edited together with its identity, so only the name of the directory reveals the edit."""
     from repeat_study.records.spec_record import spec_record
 
     run = Run.model_validate(runs[1].model_dump() | {"evaluation": runs[1].evaluation, "repeats": 8})
@@ -124,7 +124,7 @@ def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, 
     "content", ["", "[]", "{}", "[" * 5_000, "\0", "nan", '{"format": 3}'], ids=lambda text: text[:20]
 )
 @pytest.mark.parametrize("name", ["spec.json", "done.json", "failed.json"])
-def test_records_that_are_no_records_are_one_line(
+def test_files_that_are_not_records_give_one_line(
     content: str, name: str, forged: RunDirectory, runs: list[Run], data_dir: Path
 ) -> None:
     (forged.path / name).write_text(content)
@@ -142,7 +142,7 @@ METRICS_EDITS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("edit", METRICS_EDITS, ids=str)
-def test_forged_metrics_are_one_line(
+def test_forged_metrics_give_one_line(
     edit: dict[str, Any], everywhere: bool, forged: RunDirectory, runs: list[Run], data_dir: Path
 ) -> None:
     rows = [json.loads(line) for line in forged.metrics.read_text().splitlines()]
@@ -153,7 +153,9 @@ def test_forged_metrics_are_one_line(
 
 
 @pytest.mark.parametrize("edit", [{"train_seconds": "x"}, {"saving_seconds": None}, {"step": "x"}], ids=str)
-def test_forged_timing_is_one_line(edit: dict[str, Any], forged: RunDirectory, runs: list[Run], data_dir: Path) -> None:
+def test_forged_timing_gives_one_line(
+    edit: dict[str, Any], forged: RunDirectory, runs: list[Run], data_dir: Path
+) -> None:
     rows = [json.loads(line) | edit for line in forged.timing.read_text().splitlines()]
     forged.timing.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sign(forged)
@@ -174,7 +176,7 @@ def twice(table: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize("change", [without("step"), with_text("step"), with_text("tokens"), twice])
 @pytest.mark.parametrize("name", ["heads.parquet", "paragraph.parquet"])
-def test_forged_tables_are_one_line(
+def test_forged_tables_give_one_line(
     name: str, change: Callable[[pa.Table], pa.Table], forged: RunDirectory, runs: list[Run], data_dir: Path
 ) -> None:
     path = forged.path / name
@@ -193,18 +195,18 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("way", ["torch", "pickle", "weights", "old torch"])
-def test_a_malicious_checkpoint_runs_nothing(
-    way: str, forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("file_format", ["torch", "pickle", "weights", "old torch"])
+def test_a_malicious_checkpoint_executes_no_code(
+    file_format: str, forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path, tmp_path: Path
 ) -> None:
     proof = tmp_path / "executed"
     content = torch.load(forged.checkpoint, weights_only=True)
-    if way == "pickle":
+    if file_format == "pickle":
         forged.checkpoint.write_bytes(pickle.dumps(Malicious(proof)))
-    elif way == "weights":
+    elif file_format == "weights":
         torch.save(content | {"state_dict": Malicious(proof)}, forged.checkpoint)
     else:
-        torch.save(Malicious(proof), forged.checkpoint, _use_new_zipfile_serialization=way == "torch")
+        torch.save(Malicious(proof), forged.checkpoint, _use_new_zipfile_serialization=file_format == "torch")
     forged.done.unlink()
     with pytest.raises(InputError, match=r"last.ckpt: damaged \(.*\)"):
         load_trained(forged.path, data_dir)

@@ -1,4 +1,4 @@
-"""The list of metrics is consistent with itself. That it matches what is recorded is tested with the probes."""
+"""The list of metrics is consistent. The tests of the probes check that it matches the recorded numbers."""
 
 import subprocess
 import sys
@@ -14,11 +14,11 @@ def test_no_two_metrics_share_a_key_a_column_a_tag_or_a_title() -> None:
     assert len({metric.title for metric in METRICS}) == len(METRICS)
 
 
-def test_every_metric_is_stored_somewhere_and_says_what_to_compare_it_with() -> None:
+def test_every_metric_is_stored_and_has_a_null_or_another_comparison() -> None:
     for metric in METRICS:
         assert metric.key or metric.column
         assert metric.null.description if isinstance(metric.null, Null) else metric.null.compare_with
-        assert metric.tag or not (metric.chart or metric.result), f"{metric.name}: charts and results show a tag"
+        assert metric.tag or not (metric.chart or metric.result), f"{metric.name}: charts and results need a tag"
 
 
 def test_keys_of_nulls_and_intervals_follow_from_the_metric() -> None:
@@ -36,7 +36,7 @@ def test_axis_labels_are_short_lines() -> None:
     assert all(len(line) <= 22 for metric in METRICS if not metric.column for line in metric.axis_label.split("\n"))
 
 
-def test_the_list_imports_nothing_heavy() -> None:
+def test_the_list_imports_no_large_library() -> None:
     code = "import sys, repeat_study.records.metrics; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "pandas", "pyarrow", "tensorboard", "pydantic"} & set(modules)
