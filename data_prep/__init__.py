@@ -1,14 +1,16 @@
-"""Turn text into tokens, and tokens into a mixture of unique and repeated sequences. Knows nothing about models.
+"""Turn text into tokens, and tokens into a mixture of unique and repeated sequences.
+
+This package does not depend on any model.
 
     import data_prep
 
     store = data_prep.build_store({"source": "installed-python", "max_tokens": 1_000_000}, "data")
-    mixture = data_prep.RepeatMixture(positions=1000, pool=10, repeats=50, seed=0)  # half of the run is repeated
+    mixture = data_prep.RepeatMixture(positions=1000, pool=10, repeats=50, seed=0)  # half of the run is repeated data
     draw = data_prep.Draw(store, context=128, positions=1000, unit=data_prep.Unit.SEQUENCE, seed=0)
-    draw.require(mixture.pool)  # InputError if the store is too small
+    draw.require(mixture.pool)  # raises InputError if the store is too small
     tokens = draw.tokens(mixture.at(range(32)))  # the first 32 sequences of the run, int64, shape [32, 129]
 
-Names below are imported on first use, so `import data_prep` itself is instant.
+Names are imported on first use, so `import data_prep` itself is fast.
 """
 
 from importlib import import_module

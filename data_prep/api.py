@@ -1,4 +1,4 @@
-"""The functions that `import data_prep` offers: build a token store, or open one."""
+"""Public functions of `data_prep`: build a token store, or open an existing one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +18,13 @@ def build_store(
     data_dir: str | Path = "data",
     progress: Progress = lambda stage, share: None,
 ) -> TokenStore:
-    """Build the token store of a spec in `data_dir`, or open it if it exists.
+    """Build the token store for a spec in `data_dir`, or open it if it already exists.
 
         store = build_store({"source": "installed-python", "vocabulary": 1024, "max_tokens": 1_000_000})
         store.train  # uint16 token ids, shape [tokens]
 
-    spec: a DataSpec, or a mapping with the keys of a study's `[data]` table. progress: called with the stage and the
-    share of it that is done, 0..1.
+    spec: a DataSpec, or a mapping with the keys of a study's `[data]` table. progress: a callback that receives the
+    name of the current stage and the fraction of it that is done, 0 to 1.
     Raises InputError if the spec is invalid, the corpus cannot be used or the disk is full.
     """
     if not isinstance(spec, DataSpec):
@@ -40,7 +40,8 @@ def build_store(
 def open_store(folder: str | Path, verify: bool = False) -> TokenStore:
     """Open the token store in `folder`, e.g. "data/installed-python-1a2b3c4d".
 
-    verify: also compare every file with its checksum (reads the whole store).
-    Raises InputError if there is no store, or a file is missing, truncated or altered.
+    verify: also check every file against its checksum, which reads the whole store.
+    Raises InputError if the folder has no manifest, if a file is missing or truncated, or if the manifest (with
+    `verify`, any file) was altered.
     """
     return TokenStore(Path(folder), verify)

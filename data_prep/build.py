@@ -1,4 +1,4 @@
-"""Build a token store: read documents, assign splits, train or load the tokenizer, encode, write, seal."""
+"""Build a token store: read the documents, assign each to a split, tokenize them and write the files."""
 
 import hashlib
 import time
@@ -23,34 +23,35 @@ from data_prep.token_store import SPLITS, TOKENIZER, Split
 from data_prep.tokenizer import load_tokenizer, special_token, train_tokenizer, vocabulary_of, word_tokenizer
 from data_prep.tokenizer_audit import TextLoss, TokenizerAudit
 
-TOKENIZER_CHARACTERS = 20_000_000  # of training text; more does not change the merges of a small vocabulary
-JOURNAL_SECONDS = 10.0  # a killed build loses at most this much work
+# The tokenizer is trained on this much text. More text does not change the merges of a small vocabulary.
+TOKENIZER_CHARACTERS = 20_000_000
+JOURNAL_SECONDS = 10.0  # the journal is written this often, so a killed build loses about 10 s of work
 JOURNAL = "journal.json"
 COUNTS = ("read", "duplicates", "empty", "bad")
 _counts = attrgetter(*COUNTS)
 
-Progress = Callable[[str, float], None]  # (stage, share of it done, 0..1)
+Progress = Callable[[str, float], None]  # called with the stage and the fraction of it that is done, 0 to 1
 
 
 class StoreBuilder:
-    """One build in its scratch folder. The journal records how far the source has been read and the files written."""
+    """Builds one store in a scratch folder. A journal records the progress, so an interrupted build can resume."""
 
     def __init__(self, spec: DataSpec, folder: Path, progress: Progress) -> None:
         self.spec, self.folder, self.progress = spec, folder, progress
         self.data_dir = folder.parent
         self.inputs = spec.inputs(self.data_dir)
         self.report = SourceReport()
-        self.taken = 0  # documents written
-        self.audit: TokenizerAudit | None = None  # of a tokenizer that was not made for this store
+        self.written = 0  # documents
+        self.audit: TokenizerAudit | None = None  # only for the tokenizer of the user or of another store
         self.loss = TextLoss()
-        self.digest_of_taken = hashlib.sha256()  # of their digests in order, to detect a source that changed
-        # Documents are read ahead of being written. The manifest counts up to the last document written, so the counts
-        # at the time each document was read wait here.
+        self.digest_of_written = hashlib.sha256()  # hash of all document digests, to detect a changed source
+        # Documents are read before they are written, but the manifest counts only up to the last document written. So
+        # the queue keeps the counts as they were when each document was read.
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting_counts: deque[tuple[int, ...]] = deque()
 
     def build(self) -> None:
-        """Fill the folder and seal it with a manifest."""
+        """Write all files of the store into the scratch folder, the manifest last."""
         journal = self._journal()
         tokenizer = self._tokenizer(fresh=not journal)
         end_of_text = special_token(tokenizer, self.spec.end_of_text)
@@ -83,8 +84,8 @@ class StoreBuilder:
         if self.audit:
             record["text_loss"] = asdict(self.loss)
         write_manifest(self.folder, record)
-        dropped = "{duplicates} exact duplicates, {empty} empty and {bad} malformed dropped".format(**self.counts)
-        self.progress(f"{self.counts['read']} documents read; {dropped}", 1.0)
+        dropped = "{duplicates} exact duplicates, {empty} empty, {bad} malformed".format(**self.counts)
+        self.progress(f"documents read: {self.counts['read']}; dropped: {dropped}", 1.0)
         for row in bad_named:
             self.progress(f"malformed: {row}", 1.0)
         if skipped:
@@ -96,7 +97,7 @@ class StoreBuilder:
         path = self.folder / JOURNAL
         if path.is_file():
             return read_record(path, "taken", "seen", "splits", "inputs")
-        for leftover in self.folder.iterdir():  # from a build killed before its first journal
+        for leftover in self.folder.iterdir():  # left by a build that was killed before it wrote a journal
             leftover.unlink()
         return None
 
@@ -111,12 +112,12 @@ class StoreBuilder:
         else:
             self.progress(f"training a byte-level BPE of {self.spec.vocabulary} tokens", 0.0)
             tokenizer = train_tokenizer(self._tokenizer_text(), self.spec.vocabulary)
-        # Not Tokenizer.save: if the disk is full, it raises a plain Exception.
+        # Tokenizer.save would raise a plain Exception instead of an OSError if the disk is full.
         path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         return tokenizer
 
     def _tokenizer_text(self) -> Iterator[str]:
-        """The first TOKENIZER_CHARACTERS characters of training text."""
+        """Yield the text of training documents until it has TOKENIZER_CHARACTERS characters."""
         characters = 0
         report = SourceReport()
         for document in documents(self.spec.source, report):
@@ -129,8 +130,8 @@ class StoreBuilder:
             return
         if report.kept:
             raise InputError(self._empty_split("train", report.kept, report.kept))
-        counts = f"{report.read} documents read, {report.empty} of them empty and {report.bad} malformed"
-        raise InputError(f"data.source: no text for the training split ({counts}); give more text")
+        counts = f"{report.read} documents read, of which {report.empty} are empty and {report.bad} malformed"
+        raise InputError(f"data.source: no text for the training split ({counts}); provide more text")
 
     def _documents(self) -> Iterator[Document]:
         for document in documents(self.spec.source, self.report):
@@ -138,27 +139,27 @@ class StoreBuilder:
             yield document
 
     def _resume(self, journal: dict[str, Any], unread: Iterator[Document], writers: dict[Split, SplitWriter]) -> None:
-        """Return to the state of the journal: cut the files and skip the documents they hold.
+        """Restore the state recorded in the journal: truncate the files and skip the documents already written.
 
-        Raises InputError if the journal is damaged or the source has changed since.
+        Raises InputError if the journal is damaged or the source has changed since the interruption.
         """
         self.progress("resuming an interrupted build", 0.0)
         try:
             for split, writer in writers.items():
                 writer.rewind(journal["splits"][split])
             self.loss = TextLoss(**journal.get("text_loss", {}))
-            while self.taken < journal["taken"] and (document := next(unread, None)):
-                self._take(document)
+            while self.written < journal["taken"] and (document := next(unread, None)):
+                self._count_written(document)
         except (KeyError, TypeError) as error:
             raise InputError(f"{self.folder / JOURNAL}: malformed; delete the folder to start again") from error
-        if self.digest_of_taken.hexdigest() != journal["seen"] or self.inputs != journal["inputs"]:
+        if self.digest_of_written.hexdigest() != journal["seen"] or self.inputs != journal["inputs"]:
             raise InputError(
                 f"{self.folder}: the corpus has changed since this build was interrupted; delete the folder to start"
                 " again"
             )
 
     def _write(self, tokenizer: Tokenizer, unread: Iterator[Document], writers: dict[Split, SplitWriter]) -> None:
-        """Encode and write documents until `max_tokens` or the end of the source."""
+        """Encode and write documents until `max_tokens` is reached or the source ends."""
         tokens = sum(writer.tokens for writer in writers.values())
         last_journal = time.monotonic()
         if tokens >= self.spec.max_tokens:
@@ -173,13 +174,13 @@ class StoreBuilder:
             if time.monotonic() - last_journal > JOURNAL_SECONDS:
                 self._write_journal(writers)
                 last_journal = time.monotonic()
-        # The source has ended: also count what was dropped after the last document written.
+        # The source has ended, so also count the documents that were dropped after the last one written.
         self.counts = dict(zip(COUNTS, _counts(self.report), strict=True))
 
     def _write_journal(self, writers: dict[Split, SplitWriter]) -> None:
         splits = {split: writer.sync() for split, writer in writers.items()}
-        seen = self.digest_of_taken.hexdigest()
-        record = {"taken": self.taken, "seen": seen, "inputs": self.inputs, "splits": splits}
+        seen = self.digest_of_written.hexdigest()
+        record = {"taken": self.written, "seen": seen, "inputs": self.inputs, "splits": splits}
         record["text_loss"] = asdict(self.loss)
         write_json(self.folder / JOURNAL, record)
 
@@ -192,7 +193,7 @@ class StoreBuilder:
                 self.loss += self.audit.check(EncodedBatch(batch_documents, tokens, lengths))
                 self.loss.require_small(last=False)
         for document in batch_documents:
-            self._take(document)
+            self._count_written(document)
         split_of = np.array([self.spec.split_of(document) for document in batch_documents])
         for split, writer in writers.items():
             chosen = split_of == split
@@ -201,46 +202,50 @@ class StoreBuilder:
 
     @contextmanager
     def _no_resume(self) -> Iterator[None]:
-        """Remove the journal if the input is at fault: the user will give another one."""
+        """If the input is invalid, delete the journal, because a build with different input cannot resume from it."""
         try:
             yield
         except InputError:
             (self.folder / JOURNAL).unlink(missing_ok=True)
             raise
 
-    def _take(self, document: Document) -> None:
-        """Count a document as written."""
+    def _count_written(self, document: Document) -> None:
+        """Count a document that has been written."""
         self.counts = dict(zip(COUNTS, self._waiting_counts.popleft(), strict=True))
-        self.digest_of_taken.update(document.digest)
-        self.taken += 1
+        self.digest_of_written.update(document.digest)
+        self.written += 1
 
     def _close(self, writers: dict[Split, SplitWriter]) -> dict[str, dict[str, int]]:
-        """Close the files; returns the counts of each split. Raises InputError if a split is empty."""
+        """Close the files and return the counts of each split. Raises InputError if a split is empty."""
         counts = {str(split): writer.close() for split, writer in writers.items()}
         for split in SPLITS:
             if not counts[split]["documents"] and not (split == "train" and self.spec.test_fraction == 1):
-                raise InputError(self._empty_split(split, self.taken, self.report.kept))
+                raise InputError(self._empty_split(split, self.written, self.report.kept))
         return counts
 
-    def _empty_split(self, empty: Split, taken: int, kept: int) -> str:
-        """The error for an empty split, of which all `taken` documents are in the other; `kept` have been read so far."""
+    def _empty_split(self, empty: Split, written: int, kept: int) -> str:
+        """Error message for an empty split.
+
+        written: number of documents written, all to the other split; kept: number of distinct documents read so far.
+        """
         name, other = ("training", "test") if empty == "train" else ("test", "training")
         text = f"data: no {name} text:"
         if self.spec.test_fraction == 1:
             return (
-                f"{text} test_fraction = 1 leaves none to train a tokenizer on; set data.tokenizer or another fraction"
+                f"{text} test_fraction = 1 leaves no text to train a tokenizer on; set data.tokenizer or a smaller"
+                " test_fraction"
             )
         if kept == 1:
             return (
-                f"{text} the corpus is one document, and documents are never cut, so all of it is {other} text; give several"
-                " files, or a .jsonl file with one document per line"
+                f"{text} the corpus is a single document, and a document is never divided, so all of it is {other} text;"
+                " provide several files, or a .jsonl file with one document per line"
             )
-        if taken < kept:
+        if written < kept:
             return (
-                f"{text} data.max_tokens = {self.spec.max_tokens} is reached after {taken} documents, all of them {other}"
-                " text; set more tokens or give shorter documents"
+                f"{text} data.max_tokens = {self.spec.max_tokens} is reached after {written} documents, which are all"
+                f" {other} text; increase data.max_tokens or provide shorter documents"
             )
         return (
-            f"{text} all {taken} documents are {other} text at test_fraction = {self.spec.test_fraction}; give more documents"
-            " or another test_fraction"
+            f"{text} all {written} documents are {other} text with test_fraction = {self.spec.test_fraction}; provide more"
+            " documents or change test_fraction"
         )

@@ -1,4 +1,4 @@
-"""Show the progress of a build: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Show the progress of a build: a progress bar on a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -11,10 +11,10 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 class BuildDisplay:
-    """Progress callback of `prepare`, and a context manager around it.
+    """Progress callback for `prepare`, to be used as a context manager.
 
-    The time left assumes the speed so far and a corpus that reaches `data.max_tokens`. A smaller corpus ends sooner,
-    so it is an upper bound.
+    The time left is extrapolated from the average speed so far and assumes that the corpus reaches `data.max_tokens`.
+    With a smaller corpus the build ends earlier.
     """
 
     def __init__(self, console: Console) -> None:
@@ -34,7 +34,7 @@ class BuildDisplay:
         self.bars.stop()
 
     def __call__(self, stage: str, share: float) -> None:
-        """Report a stage and the share of it that is done, 0..1. Exactly 0 or 1 at its start: the stage has no bar."""
+        """Report a stage and the fraction of it that is done. A stage whose first report is exactly 0 or 1 has no bar."""
         now = time.monotonic()
         if stage != self.stage:
             self.stage, self.start, self.first_share, self.last_line = stage, now, share, now

@@ -1,4 +1,4 @@
-"""The data draw: a seeded choice of the text of a run's pool and unique stream from the training split."""
+"""The data draw: a seeded choice of the training text for a run's pool and its unique stream."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,24 +17,25 @@ CACHED_SLOTS = 2**20  # 8 MB
 
 
 class Unit(StrEnum):
-    """What the pool is made of: `unit` of a run."""
+    """What the pool consists of: the key `unit` of a run."""
 
-    SEQUENCE = "sequence"  # arbitrary sequences of the split [H22]
-    DOCUMENT = "document"  # whole documents, each with its end of text, concatenated and cut into sequences [C26]
+    SEQUENCE = "sequence"  # sequences of the split, regardless of document boundaries [H22]
+    DOCUMENT = "document"  # whole documents with their end-of-text tokens, concatenated and cut into sequences [C26]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Maps places of the unique stream and slots of the pool to tokens.
+    """Chooses the tokens of every sequence in the pool and in the unique stream.
 
     The draw depends on the store, the context, the length of the clean run (`positions`, in sequences) and two seeds,
-    never on R, f or spacing. So arms share the unique stream, and the pool for a larger R is a prefix of the pool for a
-    smaller one. The clean run reads the whole unique stream and never sees a pool sequence. `seed` shuffles the corpus;
-    `pool_seed` chooses another pool for the same unique stream.
+    but not on R, f or spacing. So runs that differ only in these share the unique stream, and the pool for a larger R
+    is a prefix of the pool for a smaller R. The clean run reads the whole unique stream and never sees a pool sequence.
+    `seed` shuffles the corpus. Changing only `pool_seed` changes the pool and keeps the unique stream.
 
-    Unit sequence: all sequences are shuffled; the last `positions` are the unique stream, the others are reserved for
-    pools. Unit document: the unique stream is the first half of the split (or more, if the clean run needs it), in
-    shuffled sequences; documents that start after it are reserved for pools. The corpus should be in random order.
+    If the unit is a sequence, all sequences of the split are shuffled. The last `positions` of them form the unique
+    stream, and the others are reserved for pools. If the unit is a document, the unique stream consists of the shuffled
+    sequences of the first half of the split, or of more than half if the clean run needs it. Documents that start after
+    these sequences are reserved for pools, so the corpus should be in random order.
     """
 
     store: TokenStore
@@ -50,18 +51,18 @@ class Draw:
 
     @cached_property
     def _unique_zone(self) -> int:
-        """Sequences at the start of the split that are reserved for the unique stream (unit document)."""
+        """Number of sequences at the start of the split that are reserved for the unique stream if the unit is a document."""
         return max(self.positions, self._sequences // 2)
 
     @cached_property
     def _first_document(self) -> int:
-        """First document reserved for pools (unit document)."""
+        """Index of the first document that is reserved for pools if the unit is a document."""
         start = self._unique_zone * (self.context + 1)
         return int(np.searchsorted(self.store.offsets("train"), start))
 
     @cached_property
     def pool_capacity(self) -> int:
-        """Size in sequences of the largest pool that leaves room for the clean run."""
+        """Size, in sequences, of the largest pool that leaves enough text for the clean run."""
         if self.unit is Unit.SEQUENCE:
             return max(0, self._sequences - self.positions)
         offsets = self.store.offsets("train")
@@ -69,13 +70,13 @@ class Draw:
         return int(offsets[-1] - offsets[first]) // (self.context + 1)
 
     def require(self, pool: int) -> None:
-        """Raises InputError if the split is too small for the clean run and, separately, `pool` sequences."""
+        """Raise InputError if the split cannot provide both the clean run and `pool` other sequences."""
         if self._sequences < self.positions or pool > self.pool_capacity:
             raise InputError(
                 f"tokens: the run needs {self.positions + pool} sequences ({self.positions} for the clean run and {pool}"
-                f" for the pool), the corpus has {self._sequences}"
-                + (f", {self.pool_capacity} of them reserved for pools" if self.unit is Unit.DOCUMENT else "")
-                + "; set fewer tokens or give more text (data.max_tokens)"
+                f" for the pool), but the corpus has {self._sequences}"
+                + (f", of which {self.pool_capacity} are reserved for pools" if self.unit is Unit.DOCUMENT else "")
+                + "; use fewer tokens or provide more text (data.max_tokens)"
             )
 
     def tokens(self, provenance: Provenance) -> Ints:
@@ -83,9 +84,10 @@ class Draw:
         return self.gather(self.locate(provenance))
 
     def locate(self, provenance: Provenance) -> Ints:
-        """Locate the text of each position for `gather`: int64, shape of `provenance.place`. Cheap for many positions at once.
+        """Compute which text belongs to each position, as input for `gather`; int64, same shape as `provenance.place`.
 
-        The number of a sequence of the split, or -1 - slot in a pool of documents.
+        A number is the index of a sequence in the split, or -1 - slot for a slot in a pool of documents. No tokens are
+        read, so this is fast even for many positions.
         """
         pool = provenance.stream == Stream.POOL
         located = np.empty(provenance.place.shape, np.int64)
@@ -95,7 +97,7 @@ class Draw:
         return located
 
     def gather(self, located: Ints) -> Ints:
-        """Tokens of located positions (see `locate`), int64, shape [*located.shape, context + 1]."""
+        """Tokens of the sequences that `locate` returned, int64, shape [*located.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", located, self.context)
         tokens = np.empty((*located.shape, self.context + 1), np.int64)
@@ -105,17 +107,17 @@ class Draw:
         return tokens
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
-        """Tokens at each place of the unique stream, int64, shape [*place.shape, context + 1]."""
+        """Tokens of the sequence at each place in the unique stream, int64, shape [*place.shape, context + 1]."""
         return self.store.gather("train", self._unique_sequence(place), self.context)
 
     def pool_tokens(self, slot: npt.ArrayLike) -> Ints:
-        """Tokens of each slot of the pool, slot < pool_capacity, int64, shape [*slot.shape, context + 1]."""
+        """Tokens of the sequence in each pool slot (slot < pool_capacity), int64, shape [*slot.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", self._pool_sequence(slot), self.context)
         return self.store.train[self._packed(int(np.max(slot, initial=0)) + 1).indices(slot)].astype(np.int64)
 
     def indices(self, stream: Stream, place: int) -> Ints:
-        """Position in the training split of every token of one sequence, shape [context + 1]."""
+        """Positions in the training split of the tokens of one sequence, shape [context + 1]."""
         if stream is Stream.POOL and self.unit is Unit.DOCUMENT:
             return self._packed(place + 1).indices(place)
         sequence = self._pool_sequence(place) if stream is Stream.POOL else self._unique_sequence(place)
@@ -134,7 +136,7 @@ class Draw:
 
     @cached_property
     def _first_slots(self) -> Ints:
-        """Sequence numbers of the first slots: pool sequences repeat, so a lookup saves computing them each time."""
+        """Sequence indices of the first CACHED_SLOTS slots. Pool sequences repeat, so a lookup table saves time."""
         return self._computed_pool_sequence(np.arange(min(self.pool_capacity, CACHED_SLOTS)))
 
     def _computed_pool_sequence(self, slots: Ints) -> Ints:
@@ -144,7 +146,7 @@ class Draw:
         return permute(index, self._sequences, stream_key("corpus", self.seed))
 
     def _packed(self, slots: int) -> PackedDocuments:
-        """Packed documents for at least `slots` slots. If it must grow, slots packed before keep their text."""
+        """Pack documents for at least `slots` slots. Packing more slots later does not change their text."""
         if not self._packings or self._packings[-1].sequences < slots:
             grown = 2 * self._packings[-1].sequences if self._packings else 0
             key = stream_key("pool documents", self.seed, self.pool_seed)
@@ -161,5 +163,5 @@ class Draw:
 
     @cached_property
     def _packings(self) -> list[PackedDocuments]:
-        """A list of at most one: the packing made so far."""
+        """The packing made so far, if any. It is in a list because the dataclass is frozen."""
         return []

@@ -1,4 +1,4 @@
-"""Encode documents as token ids on all cores, overlapped with reading the next batch and writing the last one."""
+"""Encode documents as token ids on all cores, while the caller reads and writes other documents."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,25 +13,26 @@ from tokenizers import Encoding, Tokenizer
 from data_prep.errors import InputError
 from data_prep.sources import Document
 
-BATCH_CHARACTERS = 2_000_000  # per call of the encoder: keeps all cores busy with about 100 MB of memory
-IN_FLIGHT = 2  # batches: one in the encoder and one queued, so that the encoder is never idle
+BATCH_CHARACTERS = 2_000_000  # encoding this much text in one call keeps all cores busy and needs about 100 MB
+IN_FLIGHT = 2  # one batch is encoded while one is queued, so the encoder is never idle
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Documents and their tokens."""
+    """A batch of documents and their tokens."""
 
     documents: list[Document]
-    tokens: npt.NDArray[np.uint32]  # ids of all documents, concatenated, without end of text, shape [sum of lengths]
-    lengths: npt.NDArray[np.int64]  # tokens of each document, shape [documents]
+    # Token ids of all documents, concatenated without end-of-text tokens, shape [sum of lengths].
+    tokens: npt.NDArray[np.uint32]
+    lengths: npt.NDArray[np.int64]  # number of tokens in each document, shape [documents]
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[EncodedBatch]:
-    """Encode documents in order, in batches. The encoder releases the interpreter lock while it works.
+    """Encode documents in batches and yield the batches in order. Encoding runs in a thread without holding the GIL.
 
     Raises InputError if the tokenizer cannot encode a document.
     """
-    # If a document quotes the end-of-text token, encode it as ordinary text.
+    # If a document contains the string of the end-of-text token, encode it as ordinary text.
     tokenizer.encode_special_tokens = True
     waiting: deque[tuple[list[Document], Future[list[Encoding]]]] = deque()
     with ThreadPoolExecutor(1, "encoder") as encoder:

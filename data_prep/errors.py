@@ -1,5 +1,5 @@
-"""The exception for bad input. The command line prints it as one line and exits with code 2."""
+"""The exception for invalid input. The command line prints its message on one line and exits with code 2."""
 
 
 class InputError(ValueError):
-    """The user's input cannot be used. The message names the place, what was found and what is accepted."""
+    """The user's input is invalid. The message names the key or file, the value found and the values accepted."""

@@ -1,4 +1,4 @@
-"""Atomic writes, JSON records, checksums and file locks."""
+"""Helper functions for files: atomic writes, JSON records, checksums and locks."""
 
 import errno
 import fcntl
@@ -17,17 +17,17 @@ from data_prep.errors import InputError
 
 
 def user_path(given: str, key: str) -> Path:
-    """The path that a user gave for `key`, with `~` expanded.
+    """Expand `~` in the path that the user gave for `key`.
 
-    Raises InputError if it contains a NUL, or if the home folder of `~` is unknown.
+    Raises InputError if the path contains a NUL character, or if the home folder of `~` is unknown.
     """
     if "\0" in given:
-        raise InputError(f"{key}: {given!r} contains a NUL character, which no path can have")
+        raise InputError(f"{key}: {given!r} contains a NUL character, which a path cannot contain")
     try:
         return Path(given).expanduser()
     except RuntimeError as error:
         raise InputError(
-            f"{given}: the home folder of {Path(given).parts[0]} is unknown ({key}); give the full path or set HOME"
+            f"{given}: the home folder of {Path(given).parts[0]} is unknown ({key}); use an absolute path or set HOME"
         ) from error
 
 
@@ -46,9 +46,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write `content` to a path that the user named: a regular file atomically, devices and pipes directly.
+    """Write `content` to a path that the user chose: atomically to a regular file, directly to a device or pipe.
 
-    A link stays, and its target is written. Raises InputError as `write_atomically`.
+    If the path is a symbolic link, the target is written and the link remains. Raises InputError if this fails.
     """
     try:
         if descriptor := _OPEN_FILE.fullmatch(str(path)):
@@ -67,7 +67,7 @@ def write_output(path: Path, content: bytes) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-# Opening one of these again would start at the beginning of a file that the shell redirected output to.
+# If the shell redirected output to a file, reopening one of these paths would overwrite the start of that file.
 _OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(out|err)")
 
 
@@ -79,12 +79,12 @@ def replace_durably(scratch: Path, path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically, with keys in the given order. Raises InputError as `write_atomically`."""
+    """Write `value` as JSON atomically and keep the order of its keys. Raises InputError as `write_atomically` does."""
     write_atomically(path, json_text(value))
 
 
 def json_text(value: Any) -> bytes:
-    """`value` as JSON to read, with keys in the given order."""
+    """Format `value` as indented JSON and keep the order of its keys."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -98,7 +98,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
         raise InputError(f"{path}: not valid JSON ({error}); restore the file or delete its folder") from error
     if not isinstance(record, dict):
         raise InputError(
-            f"{path}: {type(record).__name__} found, a JSON object expected; restore the file or delete its folder"
+            f"{path}: expected a JSON object, found {type(record).__name__}; restore the file or delete its folder"
         )
     for key in keys:
         if key not in record:
@@ -107,38 +107,38 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
-    """Read a UTF-8 text file; line breaks become "\\n".
+    """Read a UTF-8 text file and convert its line breaks to "\\n".
 
-    Raises InputError if it cannot be read, is not UTF-8 or has more than `most_bytes`.
+    Raises InputError if the file cannot be read, is not UTF-8 or is larger than `most_bytes`.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(most_bytes + 1)  # /dev/zero never ends
+            content = file.read(most_bytes + 1)  # limited, because devices such as /dev/zero never end
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a null character in the path
+    except ValueError as error:  # a NUL character in the path
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     if len(content) > most_bytes:
-        raise InputError(f"{path}: more than {most_bytes:,} bytes; expected up to that many")
+        raise InputError(f"{path}: larger than the limit of {most_bytes:,} bytes")
     try:
-        text = content.decode("utf-8-sig")  # drops the byte order mark that some editors write
+        text = content.decode("utf-8-sig")  # drops the byte-order mark that some editors write
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file as hex, read in blocks (constant memory)."""
+    """SHA-256 of a file as hexadecimal digits. The file is read in blocks, so memory use is constant."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
-    """Canonical JSON bytes of a value, for hashing: sorted keys, no spaces."""
+    """Encode a value as canonical JSON for hashing: sorted keys and no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-# `is_locked` itself holds the lock for a moment, so try for one second (20 x 0.05 s) before giving up.
+# `is_locked` holds the lock for a moment itself, so retry for one second (20 x 0.05 s) before giving up.
 LOCK_TRIES, LOCK_PAUSE = 20, 0.05
 
 
@@ -148,9 +148,10 @@ class AlreadyLocked(RuntimeError):
 
 @contextmanager
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on `path`. The system releases it when the process ends, even if it is killed.
+    """Hold an advisory lock on `path`. The operating system releases it when the process ends, even if it is killed.
 
-    Raises AlreadyLocked if another process holds it and `wait` is false, InputError if the file cannot be created.
+    Raises AlreadyLocked if another process holds the lock and `wait` is false, and InputError if the lock file cannot be
+    created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,13 +165,13 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if not tries_left:
-                    raise AlreadyLocked(f"{path.parent}: another process is working here") from error
+                    raise AlreadyLocked(f"{path.parent}: another process is using this folder") from error
                 time.sleep(LOCK_PAUSE)
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on `path`. Needs only read permission."""
+    """Whether a process holds the lock on `path`. This needs only read permission."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Natural repeats: text that occurs twice in a corpus before a study repeats anything, and test text seen in training."""
+"""Measure natural repeats: text that occurs more than once in a corpus, and test text that occurs in training text."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ import numpy.typing as npt
 from data_prep.permutation import UInts, mix64
 
 Tokens = npt.NDArray[np.unsignedinteger]
-BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-CHUNK_TOKENS = 2**18  # 2 MB per array; measured: 16 times larger chunks are no faster
+BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
+CHUNK_TOKENS = 2**18  # each array takes 2 MB; chunks 16 times as large are no faster
 LARGEST_SIEVE = 2**26  # bytes
 
 
@@ -21,30 +21,31 @@ def natural_repeats(
     most_windows: int = 20_000_000,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> dict[str, int | float]:
-    """Measure repeats within the training split, and between it and the test split.
+    """Measure the repeats within the training split, and its overlap with the test split.
 
-    train, test: unsigned token ids, shape [tokens]; read once, in chunks, so memory maps are fine. A window starts at
-    every token (stride 1) and may cross the end of a document.
+    train, test: unsigned token ids, shape [tokens]. They are read once, in chunks, so they may be memory maps. A window
+    starts at every token (stride 1) and may cross document boundaries.
 
-    Returns (shares are 0 if there is no window):
-    - repeated_window_share: share of train's windows of `window` tokens that occur more than once in train;
-    - test_overlap_share: share of test's windows of `ngram` tokens that occur in train;
+    Returns (shares are 0 if there are no windows):
+    - repeated_window_share: share of the training windows of `window` tokens that occur more than once in training text;
+    - test_overlap_share: share of the test windows of `ngram` tokens that also occur in training text;
     - test_window_overlap_share: the same for windows of `window` tokens;
-    - window, ngram, and for each share its numerator and denominator in windows (numerators are estimates if sampled);
-    - sampled_share, test_sampled_share: share of all possible window contents that was examined. 1.0 means that the
-      shares are exact, up to 64-bit hash collisions.
+    - window and ngram;
+    - the numerator and denominator of each share, in windows (numerators are estimates if the split is sampled);
+    - sampled_share, test_sampled_share: sampling rates of the training and the test windows. At 1.0 the results are
+      exact, up to 64-bit hash collisions.
 
-    A split with more than `most_windows` windows is sampled by content: either all occurrences of a window are kept or
-    none. repeated_window_share is then unbiased with a standard error below 1/sqrt(most_windows), however often the
-    most frequent window occurs; the shares of test are those of the kept windows. Memory: about 20 bytes per kept
-    training window and 80 per kept test window, for any size of train. Time on one core: about 4 s for 20M tokens, and
-    2 s for each further 20M.
-    Raises ValueError for tokens of another shape or type, and for sizes below 1.
+    If a split has more than `most_windows` windows, it is sampled by content: all occurrences of a window are kept, or
+    none. The estimate of repeated_window_share is then unbiased, with a standard error below 1/sqrt(most_windows) no
+    matter how often the most frequent window occurs. The overlap shares are computed on the kept windows. Memory: about 20
+    bytes per kept training window and 80 per kept test window, for any size of train. Time on one core: about 4 s for
+    the first 20M tokens and 2 s for every 20M after that.
+    Raises ValueError if the tokens have another shape or type, or if a size is below 1.
     """
     for name, tokens in (("train", train), ("test", test)):
         if tokens.ndim != 1 or tokens.dtype.kind != "u":
             raise ValueError(
-                f"{name}: unsigned tokens of shape [tokens] expected, found {tokens.dtype}{list(tokens.shape)}"
+                f"{name}: expected unsigned tokens of shape [tokens], found {tokens.dtype}{list(tokens.shape)}"
             )
     if min(window, ngram, most_windows, chunk_tokens) < 1:
         raise ValueError("window, ngram, most_windows and chunk_tokens must be 1 or more")
@@ -64,11 +65,11 @@ def natural_repeats(
             kept.add(_sampled(hashes, train_sampled))
         wanted[size].mark(_sampled(hashes, test_sampled))
 
-    # Estimated from the windows that occur once: each has weight one, so no frequent window dominates the estimate.
+    # Estimate from the windows that occur once. Each has weight one, so no frequent window dominates the estimate.
     unique = min(float(train_windows), kept.count_unique() / train_sampled)
     repeated = train_windows - unique
     ngrams, windows = (max(0, test.size - size + 1) for size in (ngram, window))
-    ngram_share, window_share = wanted[ngram].share_found(), wanted[window].share_found()
+    ngram_share, window_share = wanted[ngram].share_in_train(), wanted[window].share_in_train()
     return {
         "window": window,
         "ngram": ngram,
@@ -87,7 +88,7 @@ def natural_repeats(
 
 
 class _KeptWindows:
-    """Hashes of the sampled training windows. Two of each value suffice to know which occur once."""
+    """Hashes of the sampled training windows. Two copies of a hash are enough to know that its window repeats."""
 
     def __init__(self, most: int) -> None:
         self._blocks: list[UInts] = []
@@ -97,7 +98,7 @@ class _KeptWindows:
         """Add hashes, shape [windows]."""
         self._blocks.append(hashes)
         self._size += hashes.size
-        if self._size > self._limit:  # happens if the sample includes a window that fills much of the text
+        if self._size > self._limit:  # only if the sample includes a window that makes up much of the text
             ordered = np.sort(_joined(self._blocks))
             third = np.zeros(ordered.size, bool)
             third[2:] = ordered[2:] == ordered[:-2]
@@ -106,7 +107,7 @@ class _KeptWindows:
             self._limit = max(self._limit, 2 * self._size)
 
     def count_unique(self) -> int:
-        """Number of kept windows whose content occurs once; empties the store of hashes."""
+        """Number of kept windows that occur once. Discards all hashes."""
         ordered = _joined(self._blocks)
         self._blocks = []
         ordered.sort()
@@ -116,43 +117,44 @@ class _KeptWindows:
 
 
 class _WantedWindows:
-    """The test split's windows, to be looked up in a stream of training windows."""
+    """The windows of the test split, each marked once it is seen among the training windows."""
 
     def __init__(self, hashes: UInts) -> None:
         self._values, self._counts = np.unique(hashes, return_counts=True)
-        self._found = np.zeros(self._values.size, bool)
-        # One lookup here rejects nearly all training windows; a binary search takes 5 times as long.
+        self._in_train = np.zeros(self._values.size, bool)
+        # One lookup in this table rejects nearly all training windows; a binary search takes 5 times as long.
         bits = min(LARGEST_SIEVE, 16 * max(1, self._values.size)).bit_length()
         self._mask = np.uint64(2 ** (bits - 1) - 1)
         self._sieve = np.zeros(2 ** (bits - 1), bool)
         self._sieve[self._slot(self._values)] = True
 
     def mark(self, hashes: UInts) -> None:
-        """Mark the windows that occur among these training windows."""
+        """Mark the test windows that occur among these training windows."""
         hashes = hashes[self._sieve[self._slot(hashes)]]
         if hashes.size:
             place = np.searchsorted(self._values, hashes)
             place[place == self._values.size] = 0
-            self._found[place[self._values[place] == hashes]] = True
+            self._in_train[place[self._values[place] == hashes]] = True
 
-    def share_found(self) -> float:
-        """Share of test windows that were marked; each counts as often as it occurs in test."""
-        return int(self._counts[self._found].sum()) / max(1, int(self._counts.sum()))
+    def share_in_train(self) -> float:
+        """Share of the test windows that were marked. Every occurrence of a window counts."""
+        return int(self._counts[self._in_train].sum()) / max(1, int(self._counts.sum()))
 
     def _slot(self, hashes: UInts) -> npt.NDArray[np.int64]:
         return (hashes & self._mask).view(np.int64)
 
 
 def _window_hashes(tokens: Tokens, sizes: tuple[int, ...], chunk_tokens: int) -> Iterator[tuple[int, UInts]]:
-    """Yield (size, hashes of the windows of that size that start in the chunk), chunk by chunk.
+    """For each chunk and size, yield the size and the hashes of the windows of that size that start in the chunk.
 
-    The hash of a window with mixed tokens m_0 ... m_(w-1) is mix64 of the sum of m_k·BASE^k modulo 2^64: a difference
-    of prefix sums, divided by BASE^start. So it depends neither on the window's position nor on the chunk.
+    The hash of a window with mixed tokens m_0 ... m_(w-1) is mix64 of the sum of m_k·BASE^k modulo 2^64. The sum is a
+    difference of prefix sums divided by BASE^start, so the hash depends neither on the window's position nor on
+    the chunk.
     """
     span = min(chunk_tokens, max(1, tokens.size)) + max(sizes) - 1
     powers = _powers(BASE, span)
     inverses = _powers(pow(BASE, -1, 2**64), span)
-    # Token + 1: mix64 maps 0 to 0, so windows of token 0 alone would be in every sample.
+    # Hash token + 1: mix64 maps 0 to 0, so windows that consist of token 0 would be in every sample.
     mixed_16_bit = mix64(np.arange(1, 2**16 + 1, dtype=np.uint64))
     for start in range(0, tokens.size, chunk_tokens):
         chunk = np.asarray(tokens[start : start + chunk_tokens + max(sizes) - 1])
@@ -172,7 +174,7 @@ def _powers(base: int, count: int) -> UInts:
 
 
 def _sampled(hashes: UInts, share: float) -> UInts:
-    """Keep the hashes below share·2^64: all occurrences of a content or none."""
+    """Keep the hashes below share·2^64. This keeps either all occurrences of a window or none."""
     return hashes if share >= 1 else hashes[hashes < np.uint64(int(share * 2**64))]
 
 

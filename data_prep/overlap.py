@@ -9,32 +9,33 @@ from data_prep.errors import InputError
 from data_prep.files import read_record, write_json
 from data_prep.token_store import TOKENIZER, TokenStore
 
-CHECKED = "apart"  # prefix of files in a store's folder that record which stores it was compared with
+CHECKED = "apart"  # prefix of the files that record the stores with which a store was compared
 
 
 def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:
-    """Check that no test document of `tested` is a training document of `trained`; remember it in the folder of `tested`.
+    """Check that no test document of `tested` is a training document of `trained`.
 
-    Raises InputError, beginning with `where`, if they share a document or have different tokenizers.
+    A passed check is recorded in the folder of `tested` and not repeated. Raises InputError, with a message that begins
+    with `where`, if they share a document or have different tokenizers.
     """
     if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
         raise InputError(
-            f"{where}: {tested.folder} and {trained.folder} have different tokenizers; delete the first and prepare again"
+            f"{where}: {tested.folder} and {trained.folder} have different tokenizers; delete the first folder and run prepare again"
         )
     record = tested.folder / f"{CHECKED}-{trained.fingerprint}.json"
     if record.is_file() and read_record(record, "tested")["tested"] == tested.fingerprint:
         return
     if name := find_shared_document(tested, trained):
         raise InputError(
-            f"{where}: document {name} also appears in the training text ({trained.folder}); expected text that shares no"
-            " document with it"
+            f"{where}: document {name} also appears in the training text ({trained.folder}); expected test text that"
+            " shares no document with it"
         )
-    with suppress(InputError):  # a read-only store is compared again every time
+    with suppress(InputError):  # if the store is read-only, the check is repeated every time
         write_json(record, {"tested": tested.fingerprint, "trained": trained.fingerprint})
 
 
 def find_shared_document(tested: TokenStore, trained: TokenStore) -> str | None:
-    """Name of a test document of `tested` with the same tokens as a training document of `trained`; None if none."""
+    """Name of a test document of `tested` with the same tokens as a training document of `trained`; None if there is none."""
     test_offsets = tested.offsets("test")
     test_documents: dict[bytes, int] = {}
     for number, (start, end) in enumerate(zip(test_offsets[:-1].tolist(), test_offsets[1:].tolist(), strict=True)):

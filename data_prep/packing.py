@@ -12,8 +12,8 @@ BLOCK = 4096  # documents permuted at a time
 class PackedDocuments:
     """A pool of whole documents [C26]: documents `first`, `first` + 1, ... are shuffled, concatenated and cut.
 
-    Takes as many documents as fill `sequences` sequences. Sequences are cut once, so a repeated document is always cut
-    at the same tokens. Memory: 16 bytes per document taken.
+    The pool uses just enough documents to fill `sequences` sequences. It is cut once, so all copies of a document are
+    cut at the same tokens. Memory: 24 bytes per document used.
     """
 
     def __init__(self, offsets: npt.NDArray[np.int64], first: int, key: int, sequences: int, width: int) -> None:
@@ -28,8 +28,8 @@ class PackedDocuments:
         while tokens < sequences * width:
             if place >= documents:
                 raise InputError(
-                    f"tokens: the pool needs {sequences * width} tokens of whole documents, the part of the corpus"
-                    f" reserved for it has {tokens}; set fewer tokens or give more text (data.max_tokens)"
+                    f"tokens: the pool needs {sequences * width} tokens of whole documents, but only {tokens} are"
+                    " reserved for it; use fewer tokens or provide more text (data.max_tokens)"
                 )
             block = first + permute(np.arange(place, min(place + BLOCK, documents)), documents, key)
             blocks.append(block)
@@ -40,10 +40,10 @@ class PackedDocuments:
         needed = int(np.searchsorted(np.cumsum(lengths), sequences * width)) + 1
         self.documents = order[:needed]
         self._end = np.cumsum(lengths[:needed])
-        # Token p of the packed stream, if it belongs to the d-th document taken, is token p + shift[d] of the split.
+        # If token p of the packed text belongs to the d-th document used, it is token p + shift[d] of the split.
         self._shift = offsets[self.documents] - (self._end - lengths[:needed])
 
     def indices(self, sequence: npt.ArrayLike) -> Ints:
-        """Position in the split of every token of each sequence, shape [*sequence.shape, width]."""
+        """Positions in the split of the tokens of each sequence, shape [*sequence.shape, width]."""
         packed = np.asarray(sequence, np.int64)[..., None] * self.width + np.arange(self.width)
         return packed + self._shift[np.searchsorted(self._end, packed, side="right")]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 UInts = npt.NDArray[np.uint64]
 _Bijection = Callable[[UInts, np.uint64, np.uint64, UInts], UInts]
-ROUNDS = 4  # of two additions each, so eight Feistel rounds; four give a pseudorandom permutation [LR88]
+ROUNDS = 4  # of two additions each, which is eight Feistel rounds; four give a pseudorandom permutation [LR88]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -27,26 +27,27 @@ def mix64(x: UInts) -> UInts:
 
 
 def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """Place of each `index` under the permutation of range(n) given by (key, stream).
+    """Map each `index` to its place in the permutation of range(n) that (key, stream) determines.
 
-    index, stream: integers, broadcast together, 0 <= index < n < 2^62. Each stream (e.g. each pass over a pool) has its
-    own permutation. O(1) memory in n and O(1) time per index. Raises ValueError for an index outside range(n).
+    index, stream: integers, broadcast against each other, 0 <= index < n < 2^62. Each stream, e.g. each pass over a
+    pool, has its own permutation. Time per index and memory do not grow with n. Raises ValueError if an index is outside
+    range(n).
 
     Method: a Feistel network on a grid a x b >= n with additions modulo a and b, which is a bijection for any round
-    function. Places outside range(n) are mapped again until they land inside (cycle walking). The grid exceeds n by
-    less than a = ceil(sqrt(n)), so a second step is rare.
+    function. A place outside range(n) is mapped again until it is inside (cycle walking). The grid has fewer than
+    a = ceil(sqrt(n)) excess cells, so a second step is rare.
     """
     return _walk(_grid_bijection, index, n, key, stream)
 
 
 def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """Inverse of `permute`: the index that is mapped to each `place`. Same arguments, same cost."""
+    """Inverse of `permute`: the index that it maps to each `place`. Arguments and cost are the same."""
     return _walk(_grid_bijection_back, place, n, key, stream)
 
 
 def _walk(bijection: _Bijection, index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike) -> Ints:
     place, stream = np.asarray(index, np.int64), np.asarray(stream, np.int64)
-    if stream.size > 1:  # a single stream needs a single key
+    if stream.size > 1:  # a single stream needs only one key
         place, stream = np.broadcast_arrays(place, stream)
     if place.size and (place.min() < 0 or place.max() >= n):
         raise ValueError(f"permute: index outside range({n})")
@@ -81,7 +82,7 @@ def _grid_bijection_back(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> U
 
 
 def _add_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
-    """Reduce a random word to a number below `bound` and add it modulo `bound`, which must be below 2^32. Avoids slow division."""
+    """Scale a random word to a number below `bound` (itself below 2^32) and add it modulo `bound`, without slow division."""
     total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
     return total - bound * (total >= bound)
 

@@ -1,4 +1,4 @@
-"""Open the token store of a spec, and build it first if necessary."""
+"""Open the token store for a spec, and build it first if necessary."""
 
 import shutil
 import time
@@ -12,10 +12,10 @@ from data_prep.token_store import MANIFEST, TokenStore
 
 
 def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> TokenStore:
-    """Open the store of `spec` in `data_dir`, and build it first if it does not exist.
+    """Open the store for `spec` in `data_dir`, and build it first if it does not exist.
 
-    If another process is building the same store, wait for it. The store gets its final name only when it is complete;
-    an interrupted build resumes from its journal.
+    If another process is building the same store, wait for it. A store gets its final name only when it is complete,
+    and an interrupted build resumes from its journal.
     Raises InputError if the corpus cannot be used, the disk is full, the store is damaged or its input has changed.
     """
     if spec.tokenizer_of is not None:
@@ -32,7 +32,7 @@ def _open_or_build(spec: DataSpec, data_dir: Path, progress: Progress) -> TokenS
         data_dir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         reason = getattr(error, "strerror", error)
-        raise InputError(f"{str(data_dir)!r}: cannot hold token stores: {reason}") from error
+        raise InputError(f"{str(data_dir)!r}: cannot be used as the data folder: {reason}") from error
     if (folder / MANIFEST).is_file():
         return TokenStore(folder, verify=True)
     lock = data_dir / f".{spec.store_name}.lock"
@@ -48,14 +48,15 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
     start = time.monotonic()
     scratch = folder.with_name(f".{folder.name}.building")
     if folder.exists():
-        raise InputError(f"{folder}: exists but is not a token store (no {MANIFEST}); move it away or delete it")
+        raise InputError(f"{folder}: exists but is not a token store (no {MANIFEST}); move or delete it")
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         StoreBuilder(spec, scratch, progress).build()
         scratch.replace(folder)
-        (folder / JOURNAL).unlink(missing_ok=True)  # only now: until here a killed build resumes from it
+        # A build that is killed before this line can resume from the journal.
+        (folder / JOURNAL).unlink(missing_ok=True)
     except InputError:
-        if not (scratch / JOURNAL).is_file():  # nothing to resume from: the input is at fault, not the disk
+        if not (scratch / JOURNAL).is_file():  # there is nothing to resume
             shutil.rmtree(scratch, ignore_errors=True)
         raise
     except OSError as error:
@@ -66,21 +67,21 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
 
 
 def _check_bad_rows(store: TokenStore, spec: DataSpec) -> None:
-    """An existing store may have been built with a larger limit than `spec` accepts."""
+    """Raise InputError if more malformed rows were skipped when the store was built than `spec` accepts."""
     corpus, limit = store.manifest["corpus"], spec.source.bad_row_limit
     if limit is not None and corpus["bad"] > limit:
         raise InputError(
-            f"{store.folder}: built with {corpus['bad']} malformed rows skipped, the first {corpus['bad_named'][0]};"
-            f" accepted by data.source.max_bad_rows: {limit}"
+            f"{store.folder}: built with {corpus['bad']} malformed rows skipped (the first: {corpus['bad_named'][0]}),"
+            f" but data.source.max_bad_rows is {limit}"
         )
 
 
 def _check_inputs(store: TokenStore, now: dict[str, str]) -> None:
     before: dict[str, str] = store.manifest["inputs"]
-    # No input on this machine is fine: the store may have been copied from another one.
+    # The input may be missing on this machine: the store may have been copied from another one.
     if now and (changed := [name for name in sorted(before.keys() | now) if before.get(name) != now.get(name)]):
         name = changed[0]
         raise InputError(
-            f"{store.folder}: its input has changed: {name} was {before.get(name, 'absent')}, is"
-            f" {now.get(name, 'absent')}; delete the folder and prepare again"
+            f"{store.folder}: its input has changed: {name} was {before.get(name, 'absent')} and is"
+            f" now {now.get(name, 'absent')}; delete the folder and run prepare again"
         )

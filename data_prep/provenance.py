@@ -1,4 +1,4 @@
-"""Describe the sequence at a position of a run for people: its text, which copy it is, the distance to other copies."""
+"""Describe sequences of a run in readable form: text, documents, copy number and distance to the other copies."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class DescribedSequence:
 
     position: int  # in the run, in sequences from 0
     stream: Stream
-    place: int  # slot in the pool, or place in the unique stream
-    copy: int | None  # 1 at the slot's first occurrence, R at its last; None in the unique stream
+    place: int  # slot in the pool, or index in the unique stream
+    copy: int | None  # 1 for the first occurrence of the slot, R for the last; None in the unique stream
     since_last: int | None  # sequences since the previous copy; None if there is none
     until_next: int | None  # sequences until the next copy; None if there is none
-    documents: list[str]  # their names, in the order of the text
+    documents: list[str]  # names of the documents that the text comes from, in order
     text: str  # the decoded tokens
 
 
 def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[DescribedSequence]:
-    """Describe the sequences at `positions`. Copies are numbered in the order of the run, under every spacing."""
+    """Describe the sequences at `positions`. Copies are numbered in the order in which they appear."""
     offsets = draw.store.offsets("train")
     names = draw.store.document_names("train")
     tokenizer = draw.store.tokenizer()

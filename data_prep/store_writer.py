@@ -1,4 +1,4 @@
-"""Write the files of a token store: append documents to its splits, then seal it with a manifest."""
+"""Write the files of a token store: append documents to its splits, then write its manifest."""
 
 import os
 from pathlib import Path
@@ -19,8 +19,8 @@ FILES = ("tokens", "offsets", "names")
 class SplitWriter:
     """Appends documents to one split.
 
-    `<split>.tokens`: token ids; `<split>.offsets`: int64 start of each document, then the end of the split;
-    `<split>.names`: one line per document.
+    `<split>.tokens` contains the token ids, `<split>.offsets` the start of each document and then the end of the split
+    (int64), and `<split>.names` one document name per line.
     """
 
     def __init__(self, folder: Path, split: Split, dtype: np.dtype[Any], end_of_text: int) -> None:
@@ -34,19 +34,19 @@ class SplitWriter:
 
     @property
     def documents(self) -> int:
-        """Documents written."""
+        """Number of documents written."""
         return self._offsets.tell() // 8 - 1
 
     @property
     def tokens(self) -> int:
-        """Tokens written, including one end-of-text token per document."""
+        """Number of tokens written, including one end-of-text token per document."""
         return self._tokens.tell() // self._dtype.itemsize
 
     def append(self, documents: list[Document], tokens: npt.NDArray[np.uint32], lengths: Ints) -> None:
-        """Append documents and close each with the end-of-text token.
+        """Append documents, each followed by the end-of-text token.
 
-        tokens: ids of all documents, concatenated, without end of text, shape [sum of lengths]; lengths: tokens of each
-        document, shape [documents].
+        tokens: ids of all documents, concatenated without end-of-text tokens, shape [sum of lengths]; lengths: number of
+        tokens in each document, shape [documents].
         """
         ends = np.cumsum(lengths)
         offsets = self.tokens + ends + np.arange(1, len(ends) + 1)
@@ -57,7 +57,7 @@ class SplitWriter:
         self.text_bytes += sum(len(document.text.encode()) for document in documents)
 
     def sync(self) -> dict[str, int]:
-        """Flush everything to disk; returns the file sizes, for `rewind`."""
+        """Flush everything to disk and return the file sizes for `rewind`."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
@@ -65,16 +65,16 @@ class SplitWriter:
         return sizes | {"text_bytes": self.text_bytes}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Cut the files to the sizes that `sync` returned. Raises InputError if a file is shorter."""
+        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is shorter."""
         for kind, file in zip(FILES, (self._tokens, self._offsets, self._names), strict=True):
             if os.fstat(file.fileno()).st_size < sizes[kind]:
-                raise InputError(f"{file.name}: shorter than its journal records; delete the folder to start again")
+                raise InputError(f"{file.name}: shorter than the journal records; delete the folder to start again")
             file.truncate(sizes[kind])
             file.seek(0, os.SEEK_END)
         self.text_bytes = sizes["text_bytes"]
 
     def close(self) -> dict[str, int]:
-        """Flush and close the files; returns counts of documents, tokens and text_bytes (UTF-8)."""
+        """Flush and close the files, and return the numbers of documents, tokens and text bytes (UTF-8)."""
         counts = {"documents": self.documents, "tokens": self.tokens, "text_bytes": self.text_bytes}
         self.sync()
         for file in (self._tokens, self._offsets, self._names):
@@ -88,7 +88,7 @@ def token_dtype(vocabulary: int) -> np.dtype[Any]:
 
 
 def write_manifest(folder: Path, record: dict[str, Any]) -> None:
-    """Seal a store: write `record` with the sizes and checksums of its files. Only then is the folder a store."""
+    """Complete a store: write a manifest with `record` and the sizes and checksums of all files."""
     names = [TOKENIZER, *(f"{split}.{kind}" for split in SPLITS for kind in FILES)]
     files = [folder / name for name in sorted(names)]
     sha256 = {path.name: sha256_file(path) for path in files}

@@ -1,4 +1,4 @@
-"""A token store: memory-mapped tokens of two splits, document offsets and names, the tokenizer and a sealed manifest."""
+"""Open a token store: a folder with the tokens, document offsets and names of two splits, a tokenizer and a manifest."""
 
 import hashlib
 from contextlib import suppress
@@ -20,17 +20,18 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-NATURAL_REPEATS = "natural_repeats.json"  # a cache, written after the store is sealed
-REBUILD = "delete the folder and prepare it again"
+NATURAL_REPEATS = "natural_repeats.json"  # a cache that the manifest does not list
+REBUILD = "delete the folder and run prepare again"
 
 
 class TokenStore:
-    """An open store. `train` and `test` are read-only memory maps of uint16 or uint32 token ids, shape [tokens]."""
+    """An open token store. `train` and `test` are read-only memory maps of uint16 or uint32 token ids, shape [tokens]."""
 
     def __init__(self, folder: Path, verify: bool = False) -> None:
-        """Open `folder`; `verify` also compares every file with its checksum.
+        """Open the store in `folder`. With `verify`, also check every file against its checksum.
 
-        Raises InputError if the folder holds no manifest, or a file is missing, truncated or altered.
+        Raises InputError if the folder has no manifest, if a file is missing or truncated, or if the manifest (with
+        `verify`, any file) was altered.
         """
         self.folder = folder
         path = folder / MANIFEST
@@ -38,7 +39,7 @@ class TokenStore:
             raise InputError(f"{folder}: no token store here (no {MANIFEST}); run `repeat-study prepare` first")
         self.manifest = read_record(path)
         if self.manifest.get("format") != FORMAT:
-            raise InputError(f"{path}: not the manifest of a token store of format {FORMAT}; {REBUILD}")
+            raise InputError(f"{path}: not the manifest of a token store in format {FORMAT}; {REBUILD}")
         try:
             self._check_files(verify)
             dtype = np.dtype(self.manifest["dtype"])
@@ -55,7 +56,7 @@ class TokenStore:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {REBUILD}") from error
-        # Plain arrays over the maps: slicing np.memmap itself costs some microseconds more.
+        # Use plain arrays over the maps: slicing an np.memmap takes a few microseconds longer.
         self.train, self.test = (
             np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
             for path in (folder / f"{split}.tokens" for split in SPLITS)
@@ -68,7 +69,7 @@ class TokenStore:
             if not path.is_file():
                 raise InputError(f"{path}: missing, but the manifest lists it; {REBUILD}")
             if path.stat().st_size != size:
-                raise InputError(f"{path}: {path.stat().st_size} bytes found, {size} in the manifest; {REBUILD}")
+                raise InputError(f"{path}: has {path.stat().st_size} bytes, but {size} in the manifest; {REBUILD}")
             if verify and sha256_file(path) != self.manifest["sha256"][name]:
                 raise InputError(f"{path}: does not match its checksum in the manifest; {REBUILD}")
 
@@ -78,10 +79,10 @@ class TokenStore:
         return tokens // (context + 1)
 
     def gather(self, split: Split, sequence: Ints, context: int) -> Ints:
-        """Tokens of sequences by number, int64, shape [*sequence.shape, context + 1].
+        """Tokens of the sequences with these indices, int64, shape [*sequence.shape, context + 1].
 
-        Sequence k is tokens k·(context + 1) up to (k + 1)·(context + 1). Sequences share no token, so repeating one
-        repeats exactly its tokens.
+        Sequence k starts at token k·(context + 1) and ends before token (k + 1)·(context + 1). Sequences do not
+        overlap, so repeating a sequence repeats only its own tokens.
         """
         rows = self._sequences.get((split, context))
         if rows is None:
@@ -91,9 +92,9 @@ class TokenStore:
         return rows[sequence].astype(np.int64)
 
     def natural_repeats(self) -> dict[str, int | float]:
-        """Statistics of text that repeats in the corpus itself, see `data_prep.natural_repeats`.
+        """Statistics of text that repeats within the corpus; see `data_prep.natural_repeats`.
 
-        Computed at the first call (seconds per 20M tokens) and cached in the store's folder if it is writable.
+        They are computed at the first call (2 to 4 s per 20M tokens) and cached in the folder if it is writable.
         """
         path = self.folder / NATURAL_REPEATS
         if path.is_file():
@@ -101,12 +102,12 @@ class TokenStore:
             if record.pop("fingerprint") == self.fingerprint:
                 return record
         statistics = natural_repeats(self.train, self.test)
-        with suppress(InputError):  # a read-only store is examined again every time
+        with suppress(InputError):  # if the store is read-only, the statistics are computed again every time
             write_json(path, {"fingerprint": self.fingerprint, **statistics})
         return statistics
 
     def offsets(self, split: Split) -> npt.NDArray[np.int64]:
-        """Start of every document in the split's tokens, then the end of the split, shape [documents + 1]; memory map."""
+        """Token offsets of the start of every document and of the end of the split: a memory map, shape [documents + 1]."""
         return np.memmap(self.folder / f"{split}.offsets", np.int64, "r")
 
     def document_names(self, split: Split) -> list[str]:
@@ -114,7 +115,7 @@ class TokenStore:
         return (self.folder / f"{split}.names").read_bytes().decode().split("\n")[:-1]
 
     def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer that made the tokens."""
+        """Load the tokenizer with which the store was built."""
         return load_tokenizer(self.folder / TOKENIZER)
 
 
@@ -124,16 +125,16 @@ def find_store(data_dir: Path, fingerprint: str) -> TokenStore:
     for folder, candidate in stores.items():
         if candidate == fingerprint:
             return TokenStore(folder)
-    known = ", ".join(f"{folder.name} ({candidate})" for folder, candidate in stores.items()) or "none"
-    raise InputError(f"{data_dir}: no token store {fingerprint}, which the run needs; stores here: {known}")
+    listed = ", ".join(f"{folder.name} ({candidate})" for folder, candidate in stores.items()) or "none"
+    raise InputError(f"{data_dir}: no token store {fingerprint}, which the run needs; stores in this folder: {listed}")
 
 
 def fingerprint_of(sha256: dict[str, str]) -> str:
-    """Identify a store by the checksums of its tokens, offsets and tokenizer, not of its document names: 16 hex digits."""
+    """Identify a store by 16 hex digits that depend on its tokens, offsets and tokenizer, but not on document names."""
     content = {name: digest for name, digest in sha256.items() if not name.endswith(".names")}
     return hashlib.sha256(canonical_json(content)).hexdigest()[:16]
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
-    """Checksum of a manifest's own content."""
+    """Checksum of the manifest without its seal."""
     return hashlib.sha256(canonical_json({key: value for key, value in manifest.items() if key != "seal"})).hexdigest()

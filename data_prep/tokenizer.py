@@ -1,4 +1,4 @@
-"""Tokenizers: train a byte-level BPE on the corpus, or load a tokenizer.json."""
+"""Train a byte-level BPE tokenizer on the corpus, or load a tokenizer.json."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Train a byte-level BPE with GPT-2's pre-tokenization. End of text is token 0; every text round-trips.
+    """Train a byte-level BPE with GPT-2's pre-tokenization. The end of text is token 0. Any text is encoded without loss.
 
     Raises InputError if there is too little text to fill the vocabulary.
     """
@@ -29,14 +29,14 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != vocabulary:
         raise InputError(
-            f"data.vocabulary: {vocabulary} tokens requested, but the corpus has enough pairs for only"
-            f" {tokenizer.get_vocab_size()}; request that many or give more text"
+            f"data.vocabulary: {vocabulary} tokens requested, but the corpus yields only"
+            f" {tokenizer.get_vocab_size()}; request that many or provide more text"
         )
     return tokenizer
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load a tokenizer.json, without truncation, padding and BPE dropout. Raises InputError if it is missing or malformed."""
+    """Load a tokenizer.json and disable truncation, padding and BPE dropout. Raises InputError if it cannot be loaded."""
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:
@@ -45,33 +45,33 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a tokenizer.json ({error})") from error
-    # A saved tokenizer may truncate or pad; a store holds whole documents, unpadded.
+    # The file may enable truncation or padding, but a store contains whole documents without padding.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if getattr(tokenizer.model, "dropout", None) is not None:
-        tokenizer.model.dropout = None  # it makes every encoding of a text a different one
+        tokenizer.model.dropout = None  # with dropout, the encoding of a text is random
     return tokenizer
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> int:
-    """Rows a model needs: the largest token id + 1. It exceeds the number of tokens if the ids have gaps."""
+    """Number of embedding rows that a model needs: the largest token id + 1, even if some ids are unused."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def special_token(tokenizer: Tokenizer, token: str) -> int:
-    """Id of a special token. Raises InputError if `token` is not in the vocabulary or not special (plain text may hold it)."""
+    """Id of a special token. Raises InputError if `token` is not in the vocabulary or is an ordinary token."""
     number = tokenizer.token_to_id(token)
     added = tokenizer.get_added_tokens_decoder()
     if number is None or number not in added or not added[number].special:
-        known = ", ".join(repr(entry.content) for entry in added.values() if entry.special) or "none"
+        special = ", ".join(repr(entry.content) for entry in added.values() if entry.special) or "none"
         raise InputError(
-            f"data.end_of_text: {token!r} is not a special token of the tokenizer; its special tokens: {known}"
+            f"data.end_of_text: {token!r} is not a special token of the tokenizer; its special tokens: {special}"
         )
     return int(number)
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
-    """A tokenizer with one token per space-separated word, for synthetic languages. End of text is token 0."""
+    """Make a tokenizer with one token per space-separated word, for synthetic languages. The end of text is token 0."""
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate([END_OF_TEXT, *words])}))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([END_OF_TEXT])

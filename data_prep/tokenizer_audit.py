@@ -1,4 +1,4 @@
-"""Check what a tokenizer that the user brought does to the text: special tokens, lost and unknown text, determinism."""
+"""Check how an existing tokenizer encodes the corpus: special tokens in text, lost text and random encodings."""
 
 import json
 import unicodedata
@@ -12,21 +12,21 @@ from data_prep.encoding import EncodedBatch
 from data_prep.errors import InputError
 from data_prep.sources import Document
 
-LARGEST_LOSS = 0.01  # share of the visible characters
-ENOUGH_CHARACTERS = 1_000_000  # seen before a build is stopped early for too large a loss
-TWICE_CHARACTERS = 100_000  # encoded twice to test determinism
-QUOTED = 20  # characters of a lost document in an error
+LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
+ENOUGH_CHARACTERS = 1_000_000  # a large loss stops the build early, but only after this much text
+TWICE_CHARACTERS = 100_000  # this much text is encoded twice to check that the result is the same
+QUOTED = 20  # characters of a document quoted in an error
 
 
 @dataclass(frozen=True)
 class TextLoss:
-    """How much of the text is not in its tokens. Visible characters: neither spaces, marks nor control characters."""
+    """How much text is lost when it is encoded. All characters except spaces, marks and control characters are visible."""
 
-    characters: int = 0  # visible ones in all documents
-    lost: int = 0  # of them, dropped or unknown to the tokenizer
-    unknown: int = 0  # unknown tokens
-    documents: int = 0  # that lost text
-    first: str = ""  # name of the first of them
+    characters: int = 0  # visible characters in all documents
+    lost: int = 0  # visible characters that were dropped or unknown to the tokenizer
+    unknown: int = 0  # number of unknown tokens
+    documents: int = 0  # number of documents that lost text
+    first: str = ""  # name of the first document that lost text
 
     def __add__(self, more: "TextLoss") -> "TextLoss":
         return TextLoss(
@@ -47,22 +47,25 @@ class TextLoss:
         )
 
     def require_small(self, last: bool) -> None:
-        """Raise InputError if more than LARGEST_LOSS is lost; before the `last` document only if enough text was seen."""
+        """Raise InputError if more than LARGEST_LOSS of the text is lost.
+
+        last: whether all documents have been checked. Before that, at least ENOUGH_CHARACTERS must have been checked.
+        """
         enough = last or self.characters >= ENOUGH_CHARACTERS
         if enough and self.lost > LARGEST_LOSS * self.characters:
             raise InputError(
-                f"data.{self}; at most {LARGEST_LOSS:.0%} accepted; use a tokenizer that was trained on such text"
+                f"data.{self}; at most {LARGEST_LOSS:.0%} is accepted; use a tokenizer that was trained on similar text"
             )
 
 
 class TokenizerAudit:
-    """Checks batches of documents and their tokens."""
+    """Checks a tokenizer on batches of documents and their tokens."""
 
     def __init__(self, tokenizer: Tokenizer, end_of_text: int) -> None:
         content = json.loads(tokenizer.to_str())
         self._tokenizer = self._decoder = tokenizer
         self._unknown = _unknown_token(content["model"], tokenizer)
-        if self._unknown == end_of_text:  # unknown text would end a document
+        if self._unknown == end_of_text:  # treat it as a special token, which no text may contain
             self._unknown = None
         special = (number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special)
         self._special = np.array([number for number in special if number != self._unknown], np.int64)
@@ -72,9 +75,9 @@ class TokenizerAudit:
         self._tested_twice = False
 
     def check(self, batch: EncodedBatch) -> TextLoss:
-        """The text that a batch lost.
+        """Measure how much text a batch lost.
 
-        Raises InputError if a document contains a special token or comes out empty, or if the tokenizer is random.
+        Raises InputError if a document is encoded with a special token or without any token, or if the tokenizer is random.
         """
         if not self._tested_twice:
             self._require_deterministic(batch.documents[0])
@@ -99,9 +102,8 @@ class TokenizerAudit:
         token = int(batch.tokens[places[0]])
         document = batch.documents[int(np.searchsorted(ends, places[0], side="right"))]
         raise InputError(
-            f"data.tokenizer: {document.name}: its text becomes the special token {self._tokenizer.id_to_token(token)!r}"
-            " inside the document, because the tokenizer's model knows it as a piece of text; remove it from the text or"
-            " use another tokenizer"
+            f"data.tokenizer: {document.name}: part of its text is encoded as the special token"
+            f" {self._tokenizer.id_to_token(token)!r}; remove it from the text or use another tokenizer"
         )
 
     def _require_deterministic(self, document: Document) -> None:
@@ -109,12 +111,12 @@ class TokenizerAudit:
         first, second = (self._tokenizer.encode(text, add_special_tokens=False).ids for _ in range(2))
         if first != second:
             raise InputError(
-                f"data.tokenizer: encodes the same text ({document.name}) differently each time; switch its sampling off"
+                f"data.tokenizer: encodes the same text ({document.name}) differently each time; disable its random sampling"
             )
 
 
 def _unknown_token(model: dict[str, object], tokenizer: Tokenizer) -> int | None:
-    """Id of the model's token for unknown text; None if it has none."""
+    """Id of the model's token for unknown text, or None if it has no such token."""
     if isinstance(number := model.get("unk_id"), int):
         return number
     name = model.get("unk_token")
@@ -122,24 +124,24 @@ def _unknown_token(model: dict[str, object], tokenizer: Tokenizer) -> int | None
 
 
 def _loss_of(document: Document, decoded: str, tokens: int) -> TextLoss:
-    """The text that one document lost."""
+    """Measure how much text one document lost."""
     before = _visible(document.text)
     characters = before.total()
     if decoded == document.text:
         return TextLoss(characters)
     if characters and not tokens:
         raise InputError(
-            f"data.tokenizer: {document.name}: nothing is left of the document, which begins"
-            f" {document.text.strip()[:QUOTED]!r}; use a tokenizer that was trained on such text"
+            f"data.tokenizer: {document.name}: the tokenizer drops all of its text, which begins with"
+            f" {document.text.strip()[:QUOTED]!r}; use a tokenizer that was trained on similar text"
         )
     lost = (before - _visible(decoded)).total()
     return TextLoss(characters, lost, 0, int(lost > 0), document.name if lost else "")
 
 
 def _visible(text: str) -> Counter[str]:
-    """How often each visible character occurs, without regard to case, accents and compatibility forms.
+    """Count each visible character, ignoring case, accents and compatibility forms.
 
-    Many tokenizers normalize these, which is no loss of text.
+    Many tokenizers normalize these, which does not count as lost text.
     """
     counts = Counter(unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()))
     for character in list(counts):

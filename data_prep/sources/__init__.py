@@ -1,4 +1,4 @@
-"""Sources of documents, one class per file. To add one, see `data_prep.sources.source` and add its import below."""
+"""Sources of documents, one class per file. To add a source, see `data_prep.sources.source`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -15,9 +15,9 @@ from data_prep.sources.source import Source
 from data_prep.sources.synthetic import Synthetic as Synthetic
 from data_prep.sources.text_files import TextFiles as TextFiles
 
-DIGEST_PREFIX = 16  # bytes compared to find duplicates: 10^12 documents collide with probability 10^-15
+DIGEST_PREFIX = 16  # bytes compared to find duplicates; with 10^12 documents the probability of a collision is 10^-15
 
-MOST_CHARACTERS = 10_000_000  # of a document: encoding takes about 170 bytes per character
+MOST_CHARACTERS = 10_000_000  # limit for a document, because encoding needs about 170 bytes of memory per character
 
 
 def _expand_kind(value: Any) -> Any:
@@ -27,7 +27,7 @@ def _expand_kind(value: Any) -> Any:
 
 if TYPE_CHECKING:
     SourceSpec = Source
-else:  # the imported subclass whose `kind` the table names
+else:  # the imported subclass whose `kind` matches the table
     SourceSpec = Annotated[
         Union[tuple(Source.__subclasses__())],  # noqa: UP007
         Field(discriminator="kind"),
@@ -36,12 +36,12 @@ else:  # the imported subclass whose `kind` the table names
 
 
 def documents(source: Source, report: SourceReport) -> Iterator[Document]:
-    """Yield the documents of a source in its order, without blank texts and exact copies of an earlier one.
+    """Yield the documents of a source in order, except blank texts and exact copies of an earlier document.
 
-    A document that is too long to encode is a bad row. `report` counts what has been read so far. Raises InputError if
-    the source cannot be read or holds more bad rows than it accepts.
+    A document that is too long to encode counts as a bad row. `report` is updated while the source is read. Raises
+    InputError if the source cannot be read or has more bad rows than it accepts.
     """
-    seen: set[bytes] = set()  # measured: 82 bytes per document at 10^6 documents, so 1 GB for 12 million
+    seen: set[bytes] = set()  # 82 bytes per document (measured with 10^6 documents), so 1 GB for 12 million
     for document in source.read():
         if isinstance(document, Document) and len(document.text) > MOST_CHARACTERS:
             document = _too_long(document)
@@ -60,5 +60,5 @@ def documents(source: Source, report: SourceReport) -> Iterator[Document]:
 
 
 def _too_long(document: Document) -> BadRow:
-    reason = f"{len(document.text)} characters in one document, at most {MOST_CHARACTERS} accepted; split it"
+    reason = f"the document has {len(document.text)} characters; at most {MOST_CHARACTERS} are accepted; split it"
     return BadRow(document.name, reason)

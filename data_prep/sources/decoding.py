@@ -1,4 +1,4 @@
-"""Decode the bytes of text files: UTF-8 without byte-order mark, and Python files in the encoding that they declare."""
+"""Decode text files: UTF-8 with or without a byte-order mark, and Python files in the encoding that they declare."""
 
 import codecs
 import io
@@ -8,12 +8,12 @@ from data_prep.sources.document import BadText
 
 
 def decode_utf8(content: bytes) -> str:
-    """Decode UTF-8; raises BadText for any other bytes."""
+    """Decode UTF-8. Raises BadText if the bytes are not UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise BadText("UTF-16 found (by its byte-order mark), UTF-8 expected") from error
+            raise BadText("expected UTF-8, found the byte-order mark of UTF-16") from error
         raise BadText(f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})") from error
 
 
@@ -23,7 +23,7 @@ def decode_text(content: bytes) -> str:
 
 
 def decode_python(content: bytes) -> str:
-    """Decode a Python file in the encoding that it declares (PEP 263), by default UTF-8. Raises BadText."""
+    """Decode a Python file with the encoding that it declares (PEP 263), or as UTF-8 by default. Raises BadText."""
     if content.startswith(codecs.BOM_UTF8):
         return decode_text(content)
     try:
@@ -31,5 +31,5 @@ def decode_python(content: bytes) -> str:
         if b"coding".decode(encoding) != "coding":
             raise LookupError(encoding)  # e.g. UTF-16, which PEP 263 excludes
         return content.decode(encoding)
-    except (SyntaxError, LookupError, ValueError):  # no such encoding, or not the one of the text
+    except (SyntaxError, LookupError, ValueError):  # the encoding does not exist or does not match the text
         return decode_text(content)

@@ -1,4 +1,4 @@
-"""A document, how it is assigned to a split, and the counts of what a source yielded."""
+"""The output of a source: documents, bad rows and their counts."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,28 +6,28 @@ from typing import Self
 
 from data_prep.errors import InputError
 
-NAMED_ROWS = 20  # bad rows listed by name; the rest are only counted
-LONGEST_REASON = 200  # characters, so that a reason stays on one line
+NAMED_ROWS = 20  # number of bad rows that are listed by name; the rest are only counted
+LONGEST_REASON = 200  # characters; longer reasons are shortened to stay on one line
 
 
 class BadText(ValueError):
-    """A text that cannot become a document; the message gives the reason."""
+    """Raised for a text that cannot become a document. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text and its name. The name affects no order, no split and no fingerprint."""
+    """One text and its name. The name affects neither the split of the document nor the fingerprint of the store."""
 
     name: str
     text: str
     digest: bytes  # SHA-256 of the UTF-8 text
-    origin: bytes  # SHA-256 of the file the text was taken from; it decides the split. Equals `digest` for a whole file
+    origin: bytes  # decides the split: `digest`, or the SHA-256 of the file from which the text was extracted
 
     @classmethod
     def of(cls, name: str, text: object, origin: bytes | None = None) -> Self:
-        """Make a document. Raises BadText if `text` is not a string or contains a lone surrogate (not valid UTF-8)."""
+        """Make a document. Raises BadText if `text` is not a string or contains a lone surrogate, which UTF-8 cannot encode."""
         if not isinstance(text, str):
-            raise BadText(f"{'null' if text is None else type(text).__name__} found, a string expected")
+            raise BadText(f"expected a string, found {'null' if text is None else type(text).__name__}")
         try:
             digest = hashlib.sha256(text.encode()).digest()
         except UnicodeEncodeError as error:
@@ -37,45 +37,45 @@ class Document:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row or file that gave no document."""
+    """A row or file that could not be read as a document."""
 
     place: str  # "file" or "file:row"
     reason: str
 
 
 def split_hash(origin: bytes) -> int:
-    """Hash of a text's origin, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
+    """Hash of the origin of a text, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
 
-    It depends on content alone: adding or renaming a document never moves another one to the other split, and every
-    text taken from one file is in the same split.
+    The hash depends only on content. Adding or renaming a document never moves another document to the other split, and
+    all texts with the same origin are in the same split.
     """
     return int.from_bytes(hashlib.sha256(b"split" + origin).digest()[:8], "little")
 
 
 @dataclass
 class SourceReport:
-    """Counts of what a source yielded so far: `read` = documents kept + `duplicates` + `empty` + `bad`."""
+    """Counts of the rows read from a source so far: `read` = documents kept + `duplicates` + `empty` + `bad`."""
 
     read: int = 0
     duplicates: int = 0
     empty: int = 0
     bad: int = 0
-    bad_named: list[str] = field(default_factory=list)  # the first NAMED_ROWS, each "file:row: reason"
+    bad_named: list[str] = field(default_factory=list)  # the first NAMED_ROWS bad rows, each "file:row: reason"
 
     @property
     def kept(self) -> int:
-        """Documents kept."""
+        """Number of documents kept."""
         return self.read - self.duplicates - self.empty - self.bad
 
     def add_bad(self, row: BadRow, limit: int | None) -> None:
-        """Count a bad row. Raises InputError if there are now more than `limit` (None: no limit)."""
+        """Count a bad row. Raises InputError if there are now more than `limit` bad rows (None: no limit)."""
         self.read += 1
         self.bad += 1
         line = f"{row.place}: {one_line(row.reason)}"
         if self.bad <= NAMED_ROWS:
             self.bad_named.append(line)
         if limit is not None and self.bad > limit:
-            raise InputError(f"{line}; bad rows so far: {self.bad}, accepted by data.source.max_bad_rows: {limit}")
+            raise InputError(f"{line}; bad rows so far: {self.bad}, but data.source.max_bad_rows is {limit}")
 
 
 def one_line(message: object) -> str:

@@ -1,11 +1,12 @@
-"""Which files the paths of a source name: files, folders and globs.
+"""Find the files that the paths of a source refer to: files, folders and globs.
 
-One rule for every spelling, so that `corpus`, `corpus/**` and a link to `corpus` give the same documents:
+The rules do not depend on how a path is written, so `corpus`, `corpus/**` and a link to `corpus` give the same documents:
 
-- A name that begins with a dot is skipped below a folder, and no wildcard matches it. A path may name it itself.
-- A link to a folder is followed, unless it leads back to a folder that contains it. Each folder is read once.
-- The type of a file is its suffix, in any case. Files of other types are skipped.
-- A file that is found twice is read once, under its first name.
+- Files and folders whose names begin with a dot are skipped, and wildcards do not match them. A path can name one
+  explicitly.
+- A link to a folder is followed, unless the folder contains the link. Each folder is read once.
+- The suffix of a file determines its type; case does not matter. Files of other types are skipped.
+- A file that several paths match is read once, under the name that was found first.
 """
 
 from collections import Counter
@@ -18,22 +19,22 @@ from data_prep.errors import InputError
 from data_prep.files import user_path
 
 PLAIN, PARQUET = (".txt", ".md", ".py"), (".parquet",)
-# Web corpora call compressed JSON lines .json.gz. A plain .json is mostly one value, such as a configuration.
+# Web corpora use .json.gz for compressed JSON lines. A plain .json file usually contains one value, e.g. a configuration.
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 SUFFIXES = (*PLAIN, *JSON_LINES, *PARQUET)
-MOST_SUFFIXES = 5  # listed in the line on skipped files
+MOST_SUFFIXES = 5  # listed in the summary of skipped files
 
 
 @dataclass
 class FoundFiles:
-    """The files that paths name, and how many were skipped."""
+    """The files that were found, and how many others were skipped."""
 
-    files: list[tuple[str, Path]]  # in order: name relative to the given path, and path
-    hidden: int  # files and folders
-    other_types: Counter[str]  # files by suffix
+    files: list[tuple[str, Path]]  # in reading order: (name relative to the given path, path)
+    hidden: int  # number of files and folders
+    other_types: Counter[str]  # number of files by suffix
 
     def skipped(self) -> str:
-        """One line on what was skipped; empty if nothing was."""
+        """Summarize the skipped files in one line; empty if there are none."""
         kinds = [f"{self.hidden} hidden (name begins with a dot)"] if self.hidden else []
         if self.other_types:
             by_count = sorted(self.other_types.items(), key=lambda item: (-item[1], item[0]))
@@ -45,17 +46,18 @@ class FoundFiles:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder, and its entries that are not folders."""
+    """A folder, its visible files and its hidden entries."""
 
     path: Path
     files: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)  # folders too
+    hidden: list[Path] = field(default_factory=list)  # files and folders
 
 
 def find_files(paths: tuple[str, ...]) -> FoundFiles:
-    """Find every file that the paths name, each once.
+    """Find the files that the paths match. Each file is listed once.
 
-    Raises InputError if a path matches no file with a known suffix, names a file with another one, or cannot be read.
+    Raises InputError if a path matches no file with an accepted suffix, names a file with another suffix, or cannot be
+    read.
     """
     names: dict[Path, tuple[str, Path]] = {}
     hidden: set[Path] = set()
@@ -66,23 +68,23 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
             root, matches = _matches(path)
             folders = list(_walk([match for match in matches if match.is_dir()]))
             below = {match for match in matches if not match.is_dir()}.union(*(folder.files for folder in folders))
-            known = sorted(file for file in below if has_suffix(file, SUFFIXES) and file.is_file())
-            for file in known:
+            accepted = sorted(file for file in below if has_suffix(file, SUFFIXES) and file.is_file())
+            for file in accepted:
                 names.setdefault(file.resolve(), (file.relative_to(root).as_posix(), file))
-        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that points to itself
             place, reason = getattr(error, "filename", None) or path, getattr(error, "strerror", None) or error
             raise InputError(f"{place}: cannot be read: {reason}") from error
         hidden_here = {file for folder in folders for file in folder.hidden}
-        if not known:
+        if not accepted:
             note = f"; hidden files and folders skipped: {len(hidden_here)}" if hidden_here else ""
             raise InputError(f"{given}: data.source.paths matches no file that ends in {' '.join(SUFFIXES)}{note}")
         hidden |= hidden_here
-        other_types |= below - set(known)
+        other_types |= below - set(accepted)
     return FoundFiles(list(names.values()), len(hidden), Counter(map(_type_of, other_types)))
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether the file's name ends in one of the (lower-case) suffixes, in any case."""
+    """Whether the file name ends in one of the lower-case suffixes, ignoring case."""
     return path.name.lower().endswith(suffixes)
 
 
@@ -91,7 +93,7 @@ def _type_of(file: Path) -> str:
 
 
 def _matches(path: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the files and folders that a path names."""
+    """Find the base folder for document names, and the files and folders that a path matches."""
     if path.is_dir():
         return path, [path]
     if path.exists():
@@ -99,19 +101,19 @@ def _matches(path: Path) -> tuple[Path, list[Path]]:
             raise InputError(f"{path}: unknown file type; accepted suffixes: {' '.join(SUFFIXES)}")
         return path.parent, [path]
     parts = path.parts
-    first = next((place for place, part in enumerate(parts) if _has_wildcard(part)), len(parts) - 1)
+    first = next((index for index, name in enumerate(parts) if _has_wildcard(name)), len(parts) - 1)
     root = Path(*parts[:first])
     return root, list(_glob(root, parts[first:]))
 
 
-def _has_wildcard(part: str) -> bool:
-    return not set(part).isdisjoint("*?[")
+def _has_wildcard(name: str) -> bool:
+    return not set(name).isdisjoint("*?[")
 
 
 def _glob(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """Files and folders below `folder` that match the parts of a glob; `**` is any number of folders.
+    """Files and folders below `folder` that match the components of a glob; `**` matches any number of folders.
 
-    Not glob.glob, which follows links in circles: with two such links it does not end.
+    `glob.glob` is unsuitable: it follows circular links and does not terminate if there are two of them.
     """
     if not parts or parts == ("**",):
         yield folder
@@ -129,7 +131,7 @@ def _glob(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _leads_back(entry: Path) -> bool:
-    """Whether a path is a link to a folder that contains it, perhaps through other links."""
+    """Whether a path is a link to a folder that contains it, directly or through other links."""
     if not (entry.is_symlink() and entry.is_dir()):
         return False
     target = entry.resolve()
@@ -137,9 +139,9 @@ def _leads_back(entry: Path) -> bool:
 
 
 def _walk(folders: list[Path]) -> Iterator[_Folder]:
-    """The folders and all folders below them, each once.
+    """Yield the folders and all folders below them, each once.
 
-    Links come last, so that a folder which is also reached without a link is found under its own name.
+    Links are followed last, so a folder that can also be reached without a link is found under its own name.
     """
     read: set[Path] = set()
     later = sorted(folders, key=lambda folder: (folder.is_symlink(), folder))

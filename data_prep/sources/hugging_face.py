@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, streamed, and folders written by `save_to_disk`."""
+"""Read datasets from the Hugging Face hub (streamed) or from folders written by `save_to_disk`."""
 
 import importlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from data_prep.sources.source import Source
 
 
 class HuggingFace(Source):
-    """A dataset on the hub, a local copy of one, or a folder written by `save_to_disk`."""
+    """A dataset on the hub, a local copy of such a dataset, or a folder written by `save_to_disk`."""
 
     kind: Literal["huggingface"] = "huggingface"
     dataset: str
@@ -25,14 +25,14 @@ class HuggingFace(Source):
     max_bad_rows: int = Field(0, ge=0)
 
     def read(self) -> Iterator[Document | BadRow]:
-        """One document per row, in the dataset's order. Streaming: downloads only the rows that are read.
+        """Yield one document per row, in the order of the dataset. Streaming downloads only the rows that are read.
 
-        Raises InputError if the `datasets` library is missing, the dataset cannot be opened, or it has no such split or
-        column.
+        Raises InputError if the `datasets` library is missing, or if the dataset, its split or its column cannot be
+        opened.
         """
         with self._one_line_errors():
             rows = self._open()
-            columns = rows.column_names  # None if a stream does not know them before it is read
+            columns = rows.column_names  # None if a streamed dataset does not declare them
             if columns is not None:
                 if self.text_field not in columns:
                     raise InputError(
@@ -72,5 +72,5 @@ class HuggingFace(Source):
             yield
         except InputError:
             raise
-        except Exception as error:  # the library passes on errors of the hub, the network and pyarrow
+        except Exception as error:  # the library raises errors of many types, from the hub, the network and pyarrow
             raise InputError(f"{self.dataset}: cannot be read: {type(error).__name__}: {one_line(error)}") from error

@@ -1,7 +1,7 @@
-"""The English on this machine: docstrings, READMEs and licenses of the installed packages, without their code.
+"""Read English text from the installation: docstrings, READMEs and licenses of Python packages, without code.
 
-It is a second language in the same installation, to test transfer. A text taken from a Python file has that file as its
-origin. So the docstrings of a file that `installed-python` uses for training are training text here too.
+It is a second language, next to Python code, for transfer experiments. Docstrings have the same origin as their Python
+file, so if a file is training text for `installed-python`, its docstrings are training text here too.
 """
 
 import ast
@@ -21,25 +21,25 @@ from data_prep.sources.document import BadRow, BadText, Document, split_hash
 from data_prep.sources.installed_python import installed_files, installed_python_roots
 from data_prep.sources.source import Source
 
-# Files written for people to read. Their suffix can be anything, e.g. LICENSE.APACHE.
+# Files written for people. They may have any suffix, e.g. LICENSE.APACHE.
 TEXTS = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|authors|contributing|history|changes|changelog)|.*\.(md|rst)$"
 )
-METADATA = "METADATA"  # of an installed package: headers, a blank line, then its README
+METADATA = "METADATA"  # of an installed package; contains headers, a blank line and the README
 CODE = (".py", ".pyi", ".pyc", ".json", ".so", ".h", ".hpp")
-FEWEST_CHARACTERS = 200  # of a document; shorter ones are stubs that many files share
+FEWEST_CHARACTERS = 200  # shorter documents are mostly stubs that many files share
 
 
 class InstalledProse(Source):
-    """English text in the running interpreter's installation."""
+    """The English text in the installation of the running interpreter."""
 
     kind: Literal["installed-prose"] = "installed-prose"
 
     def read(self) -> Iterator[Document | BadRow]:
-        """One document per Python file (its docstrings in order) and per text file, ordered by the hash of the text.
+        """Yield a document for each Python file (its docstrings) and each text file, ordered by the hash of the text.
 
-        If several files have the same text, its origin is the file with the largest split hash: the text is test text
-        only if all of these files are in the test split. That needs all texts in memory, about 60 MB.
+        If several files contain the same text, its origin is the file with the largest split hash, so it is test text
+        only if all of these files are in the test split. All texts are in memory at the same time, about 60 MB.
         Raises InputError if there is no text.
         """
         roots = installed_python_roots()
@@ -63,20 +63,20 @@ class InstalledProse(Source):
         if not documents:
             raise InputError(f"installed-prose: no text found below {', '.join(map(str, roots))}")
         for digest in sorted(documents):
-            for _ in range(copies[digest]):  # copies are counted and dropped by the reader of the source
+            for _ in range(copies[digest]):  # `documents` counts and drops the copies
                 yield documents[digest]
 
 
 def docstrings(source: str | bytes) -> list[str]:
-    """Docstrings of a module, its classes and functions, in order, dedented. Raises SyntaxError or ValueError."""
+    """Docstrings of a module and its classes and functions, in order and dedented. Raises SyntaxError or ValueError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes and the like in other people's code
+        warnings.simplefilter("ignore")  # e.g. about invalid escapes in other people's code
         tree = ast.parse(source)
     return [text for node in _documented([tree]) if (text := ast.get_docstring(node))]
 
 
 def without_code(text: str) -> str:
-    """Remove fenced blocks, interactive examples and the indented blocks introduced by `::`."""
+    """Remove fenced code, interactive examples, and the indented blocks after a line that ends in `::`."""
     kept: list[str] = []
     fence, session, literal = "", False, None
     for line in text.splitlines():
@@ -98,7 +98,7 @@ def without_code(text: str) -> str:
 
 
 def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
-    """Name, text and origin of every text; files with equal content are read once."""
+    """Yield the name, text and origin of every text. Files with the same content are read once."""
     seen: set[bytes] = set()
     for name, path in installed_files(roots):
         python = path.suffix == ".py"
@@ -141,7 +141,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
-    """Nodes that may have a docstring. Skips expressions, which contain none and make up most of a tree."""
+    """Yield the nodes that may have a docstring. Expressions have none and make up most of a tree, so they are skipped."""
     for node in nodes:
         if isinstance(node, Documented):
             yield node
@@ -152,7 +152,7 @@ def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Syntax trees have no reference cycles, and searching for cycles takes half of the time."""
+    """Disable garbage collection. Syntax trees have no reference cycles, and searching for cycles takes half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

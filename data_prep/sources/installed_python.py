@@ -1,4 +1,4 @@
-"""The Python source files on this machine: real text that needs no download."""
+"""Read the Python source files of the installation: real text that needs no download."""
 
 import hashlib
 import sysconfig
@@ -13,17 +13,16 @@ from data_prep.sources.source import Source
 
 
 class InstalledPython(Source):
-    """The standard library and installed packages of the running interpreter."""
+    """The standard library and the installed packages of the running interpreter."""
 
     kind: Literal["installed-python"] = "installed-python"
 
     def read(self) -> Iterator[Document | BadRow]:
-        """Every .py file, ordered by the hash of its content.
+        """Yield every .py file, ordered by the hash of its content.
 
-        A file that is neither UTF-8 nor in the encoding it declares is a bad row.
-
-        Hash order makes the corpus a function of the set of texts: folder names and file dates do not matter, and any
-        prefix is a random sample. Files are read twice, so memory holds one digest and one path per file.
+        This order does not depend on folder names or file dates, and any prefix is a random sample of the files. Each
+        file is read twice, so that only digests and paths are kept in memory. A file that is neither UTF-8 nor in the
+        encoding that it declares is a bad row.
         Raises InputError if there is no Python file.
         """
         roots = installed_python_roots()
@@ -45,18 +44,18 @@ class InstalledPython(Source):
 
 
 def installed_python_roots() -> list[Path]:
-    """Folders of the standard library (first) and of the installed packages."""
+    """The folders of the standard library (first) and of the installed packages."""
     paths = sysconfig.get_paths()
     return [Path(root) for root in dict.fromkeys(paths[key] for key in ("stdlib", "purelib", "platlib"))]
 
 
 def installed_files(roots: list[Path], pattern: str = "*") -> Iterator[tuple[str, Path]]:
-    """Name relative to its root, and path, of every installed file; `roots` as from `installed_python_roots`."""
+    """Yield the name (relative to its root) and the path of every installed file below `roots`."""
     for root in roots:
         for path in root.rglob(pattern):
             name = path.relative_to(root)
-            # The standard library's folder often contains another environment's packages, and editable installs
-            # write files that contain this machine's paths.
+            # The folder of the standard library often contains the packages of another environment, and editable
+            # installs write files with paths of this machine. Skip both.
             foreign = root == roots[0] and {"site-packages", "dist-packages"} & set(name.parts)
             if not foreign and not name.name.startswith("__editable__") and path.is_file():
                 yield str(name), path

@@ -1,4 +1,7 @@
-"""Rows of JSONL and Parquet files, as bytes. Apart from text_files.py because importing pyarrow takes 0.1 s."""
+"""Read the rows of JSONL and Parquet files as bytes.
+
+This code is not part of text_files.py because importing pyarrow takes 0.1 s.
+"""
 
 import codecs
 import importlib
@@ -19,23 +22,23 @@ from data_prep.sources.decoding import decode_utf8
 from data_prep.sources.document import BadText, one_line
 
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
-PARQUET_ROWS = 256  # decoded at once: a few MB of web text
-BLOCK_BYTES = 1 << 20  # read at once
-COLUMNS_LISTED = 20  # in an error
-WINDOW_TOO_LARGE = "requires too much memory"  # in pyarrow's error for a Zstandard window above 128 MB
-LARGEST_WINDOW = 2**31  # bytes; `zstd --long=31` writes it
+PARQUET_ROWS = 256  # per batch: a few MB of web text
+BLOCK_BYTES = 1 << 20  # per read
+COLUMNS_LISTED = 20  # in an error message
+WINDOW_TOO_LARGE = "requires too much memory"  # part of pyarrow's error message for a Zstandard window above 128 MB
+LARGEST_WINDOW = 2**31  # bytes, the window of `zstd --long=31`
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-COMPRESSED_BYTES = 1 << 16  # decompressed at once; more would need much memory where text compresses well
+COMPRESSED_BYTES = 1 << 16  # decompressed per step; larger steps need much memory if the text compresses well
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line number, from 1, and bytes of every line that is not blank; decompressed according to the suffix.
+    """Yield the number (from 1) and the bytes of every line that is not blank. The suffix determines the compression.
 
-    A line may begin with a byte-order mark: files that were joined have one in the middle.
+    A byte-order mark at the start of any line is dropped, because concatenated files have such marks in the middle.
     """
     number = 0
     try:
-        # pyarrow's streams detect a truncated file, which zstandard's do not, and are six times as fast as gzip's.
+        # The streams of pyarrow detect truncated files, unlike those of zstandard, and are six times as fast as gzip.
         with pa.input_stream(os.fspath(path), COMPRESSION.get(path.suffix.lower())) as stream:
             for number, line in _numbered_lines(stream):
                 yield number, line
@@ -54,17 +57,17 @@ def _numbered_lines(stream: Any) -> Iterator[tuple[int, bytes]]:
 
 
 class LongWindowStream(io.RawIOBase):
-    """The decompressed bytes of a Zstandard file whose window pyarrow does not accept; needs the zstandard package."""
+    """The decompressed bytes of a Zstandard file whose window is too large for pyarrow. Needs the zstandard package."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError if the package is missing."""
+        """Open the file. Raises InputError if the zstandard package is missing."""
         super().__init__()
         try:
             zstandard: Any = importlib.import_module("zstandard")
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{path}: cannot be read: its Zstandard window is above 128 MB; pip install zstandard, or compress it"
-                " again without --long (zstd -d --long=31, then zstd)"
+                f"{path}: cannot be read: its Zstandard window is larger than 128 MB; run pip install zstandard, or"
+                " compress the file again without --long (zstd -d --long=31, then zstd)"
             ) from error
         self._error = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
@@ -73,11 +76,11 @@ class LongWindowStream(io.RawIOBase):
         self._compressed = self._decompressed = b""
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; 0 at the end of the file. Raises OSError if the file is truncated or damaged."""
+        """Fill the buffer and return the number of bytes, 0 at the end. Raises OSError if the file is truncated or damaged."""
         while not self._decompressed:
             self._compressed = self._compressed or self._file.read(COMPRESSED_BYTES)
             if not self._compressed:
@@ -103,36 +106,36 @@ class LongWindowStream(io.RawIOBase):
 
 
 def json_field(line: bytes, field: str) -> object:
-    """Value of one field of a JSON object; raises BadText if the line has none."""
+    """Value of one field of the JSON object in a line. Raises BadText if there is no such object or field."""
     text = decode_utf8(line)
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadText(f"not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise BadText(f"a JSON {type(row).__name__} found, an object expected")
+        raise BadText(f"expected a JSON object, found {type(row).__name__}")
     if field not in row:
         raise BadText(f"no field {field!r} (data.source.text_field); fields: {_listed(row)}")
     return row[field]
 
 
 def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]]:
-    """Row number, from 1, and bytes (None: null) of every row of one text column; reads no other column."""
-    # Buffered: otherwise the first row loads a whole row group (measured: 410 MB instead of 20 MB).
+    """Yield the number (from 1) and the bytes (None for null) of every row. Reads only the given text column."""
+    # Without a buffer, reading the first row loads a whole row group (measured: 410 MB instead of 20 MB).
     with pq.ParquetFile(path, buffer_size=BLOCK_BYTES, pre_buffer=False) as file:
         schema = file.schema_arrow
         if column not in schema.names:
             raise InputError(f"{path}: no column {column!r} (data.source.text_field); columns: {_listed(schema.names)}")
         if (count := schema.names.count(column)) > 1:
             raise InputError(
-                f"{path}: {count} columns are called {column!r} (data.source.text_field), one expected; columns:"
+                f"{path}: {count} columns have the name {column!r} (data.source.text_field), expected one; columns:"
                 f" {_listed(schema.names)}"
             )
         kind = schema.field(column).type
         if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in TEXT_TYPES:
-            raise InputError(f"{path}: column {column!r} (data.source.text_field) holds {kind}, text expected")
+            raise InputError(f"{path}: column {column!r} (data.source.text_field) has type {kind}, expected text")
         batches = file.iter_batches(PARQUET_ROWS, columns=[column])
-        # As bytes, so that a row that is not UTF-8 is one bad row instead of the end of the file.
+        # Read bytes, because a single row that is not UTF-8 would otherwise stop the reading of the file.
         values = (value for batch in batches for value in batch.column(column).cast(pa.large_binary()))
         for number, value in enumerate(values, 1):
             yield number, value.as_py()
@@ -140,7 +143,7 @@ def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the file system and of pyarrow into an InputError that names the file."""
+    """Convert errors of the file system and of pyarrow to an InputError that names the file."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:

@@ -1,6 +1,6 @@
 """The base class of all sources of documents.
 
-To add a source, write one file in this folder with one subclass of `Source`, and import it in `__init__.py`:
+To add a source, create a file in this folder with a subclass of `Source`, and import the class in `__init__.py`:
 
     class Poems(Source):
         kind: Literal["poems"] = "poems"  # the name used in TOML: source = {kind = "poems", folder = "..."}
@@ -22,8 +22,8 @@ from data_prep.sources.document import BadRow, Document
 class Source(BaseModel, ABC):
     """A deterministic stream of documents: the same input gives the same documents in the same order.
 
-    Fields are the keys of the TOML table `data.source`; together they name the store. A source whose rows may be
-    malformed has a field `max_bad_rows: int`; without it, bad rows are skipped without limit.
+    The fields of a subclass are the keys of the TOML table `data.source`. A store is identified by all of them except
+    `max_bad_rows`. Add a field `max_bad_rows: int` if rows may be malformed; without it, there is no limit on bad rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -32,31 +32,31 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def read(self) -> Iterator[Document | BadRow]:
-        """Yield every document, and a BadRow for every row that gives none. Duplicates and empty texts are dropped later.
+        """Yield a Document or a BadRow for every row. Duplicates and empty texts are allowed and are dropped later.
 
         Raises InputError if the source cannot be read.
         """
 
     def input_sizes(self) -> dict[str, str]:
-        """Name and size of every input file on this machine, e.g. {"a.txt": "12 bytes"}; {} if none can be named.
+        """Name and size of every input file on this machine, e.g. {"a.txt": "12 bytes"}; empty if there are none.
 
-        A store records them, so that changed input under the same names is detected.
+        The store records them, so a later change to the size of a file is detected.
         """
         return {}
 
     def skipped_input(self) -> str:
-        """One line on the files that are not read; empty if there are none. Shown once the store is built."""
+        """Summarize the files that are skipped in one line; empty if there are none. `prepare` and `inspect` print it."""
         return ""
 
     def fixed_vocabulary(self) -> list[str] | None:
-        """All words of the language, if every text is these words separated by single spaces; each becomes one token.
+        """All words of the language, if every text consists of these words separated by single spaces.
 
-        None: a byte-level BPE is trained on the texts.
+        Each word becomes one token. If this is None, a byte-level BPE is trained on the texts.
         """
         return None
 
     @property
     def bad_row_limit(self) -> int | None:
-        """Bad rows accepted before reading stops with an InputError; None: no limit."""
+        """Number of bad rows that may be skipped before an InputError is raised; None means no limit."""
         limit: int | None = getattr(self, "max_bad_rows", None)
         return limit

@@ -1,7 +1,7 @@
-"""A synthetic language of known entropy: Zipf-Markov words, and passages copied in context.
+"""A synthetic language of known entropy: words from a Zipf-Markov process, and passages that are copied in context.
 
-The lowest possible loss has a closed form, and so does the share of the loss that only copying can remove. So damage to
-copying can be told apart from damage to memorized statistics.
+There are closed forms for the lowest possible loss and for the share of the loss that only copying can remove. They make
+it possible to distinguish damage to copying from damage to memorized statistics.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,18 @@ from data_prep.sources.source import Source
 
 COPY, END = "=", ";"
 Floats = npt.NDArray[np.float64]
-# The probability that two documents are equal must be below 2^-64: then none repeats in practice, and the stream never ends.
+# The probability that two documents are equal may be at most 2^-64, so no document repeats in practice.
 FEWEST_BITS = 64.0
 
 
 class Synthetic(Source):
-    """The language and its documents. Lengths are in words, without markers.
+    """An endless series of documents in a synthetic language. Lengths are in words and exclude the markers `=` and `;`.
 
-    A document is `passages` passages. A passage has l fresh words, l uniform over shortest..longest, and ends with `;`.
-    With `copy_probability`, `=` and a copy of these l words come before the `;`. Each word w has its own permutation of
-    all words; the fresh word after w is the one at rank r of it, with P(r) proportional to r^-zipf_exponent. The last
-    fresh word of a passage determines the first of the next; a start state begins the document.
+    A document consists of `passages` passages. A passage has l fresh words and ends with `;`, where l is uniform over
+    shortest..longest. With probability `copy_probability`, `=` and a copy of the l words are inserted before the `;`.
+    Each word has its own ranking of all words. The next fresh word has rank r in this ranking with a probability
+    proportional to r^-zipf_exponent. The first fresh word of a passage depends in the same way on the last fresh word of
+    the previous passage, or on a start state at the start of the document.
     """
 
     kind: Literal["synthetic"] = "synthetic"
@@ -46,13 +47,13 @@ class Synthetic(Source):
             raise ValueError(f"longest = {self.longest} is less than shortest = {self.shortest}")
         if (bits := _collision_bits(self)) < FEWEST_BITS:
             raise ValueError(
-                f"documents this short repeat by chance (two are equal with probability 2^-{bits:.0f}, at most 2^-64 is"
-                " accepted); set more passages, longer ones or more words"
+                f"documents this short repeat by chance (two are equal with probability 2^-{bits:.0f}; the limit is 2^-64);"
+                " set more passages, longer passages or more words"
             )
         return self
 
     def read(self) -> Iterator[Document]:
-        """Documents synthetic:0, synthetic:1, ... without end; document i is a function of the fields and i alone."""
+        """Yield the documents synthetic:0, synthetic:1, ... without end. Document i depends only on the fields and i."""
         words = words_of(self)[: self.words]
         after = transitions(self).ravel().data
         cumulative = np.cumsum(zipf(self))
@@ -62,7 +63,7 @@ class Synthetic(Source):
 
     @property
     def bad_row_limit(self) -> int:
-        """No document may be too long: all have about the same length, so skipping them would not end."""
+        """Zero, because all documents have about the same length: if they are too long, skipping them would never end."""
         return 0
 
     def fixed_vocabulary(self) -> list[str]:
@@ -71,44 +72,45 @@ class Synthetic(Source):
 
 
 def words_of(spec: Synthetic) -> list[str]:
-    """All words of the language, markers last. Texts are these words separated by single spaces."""
+    """All words of the language, then the markers. A text consists of these, separated by single spaces."""
     return [*(f"w{number}" for number in range(spec.words)), COPY, END]
 
 
 def zipf(spec: Synthetic) -> Floats:
-    """Probability of each rank of a fresh word, most frequent first, shape [words]."""
+    """Probability of each rank of a fresh word, shape [words]."""
     weight = np.arange(1, spec.words + 1, dtype=np.float64) ** -spec.zipf_exponent
     return weight / weight.sum()
 
 
 def transitions(spec: Synthetic) -> npt.NDArray[np.uint16]:
-    """Fresh word at each rank after each word, shape [words + 1, words]; the last row is the start of a document."""
+    """The fresh word at each rank after each word, shape [words + 1, words]. The last row is for the start of a document."""
     key = stream_key("synthetic language", spec.seed)
     rows = np.empty((spec.words + 1, spec.words), np.uint16)
     ranks = np.arange(spec.words)
-    for word in range(spec.words + 1):  # row by row: permute needs many times the memory of its output
+    for word in range(spec.words + 1):  # row by row, because permute needs many times the memory of its output
         rows[word] = permute(ranks, spec.words, key, stream=word)
     return rows
 
 
 def tokens_per_document(spec: Synthetic) -> float:
-    """Expected words of a document, including markers and one end-of-text token."""
+    """Expected number of tokens in a document, including markers and one end-of-text token."""
     length = (spec.shortest + spec.longest) / 2
     return spec.passages * (length + 1 + spec.copy_probability * (length + 1)) + 1
 
 
 def entropy_per_word(spec: Synthetic) -> float:
-    """Lowest possible mean loss, nats per word: that of a predictor that knows the language and its seed.
+    """Lowest possible mean loss in nats per word: the loss of a predictor that knows the language and its seed.
 
-    Each passage makes three random choices, and everything else follows from them. The number of fresh words costs
-    log(longest - shortest + 1) nats. Each fresh word costs H nats, the entropy of `zipf`, because its rank is
-    independent of all others. Copying or not costs h(copy_probability) nats. Copied words, the `;` after them and the
-    end of text (the number of passages is known) cost nothing. So
+    Each passage involves three random choices, and everything else follows from them:
+    - the number of fresh words, with an entropy of log(longest - shortest + 1) nats;
+    - the fresh words, with an entropy of H nats each, the entropy of `zipf`, because their ranks are independent;
+    - whether they are copied, with an entropy of h(copy_probability) nats.
+    Copied words, the `;` after them and the end of text can be predicted with certainty. Therefore
 
         entropy_per_word = passages·(E[l]·H + log(longest - shortest + 1) + h) / tokens_per_document
 
     where the end of text counts as one word of each document. This assumes one token per word and a context that
-    reaches back to the start of the document; with a shorter context the loss is higher.
+    includes the start of the document. With a shorter context the loss is higher.
     """
     length = (spec.shortest + spec.longest) / 2
     choices = spec.longest - spec.shortest + 1
@@ -118,7 +120,7 @@ def entropy_per_word(spec: Synthetic) -> float:
 
 
 def _text(spec: Synthetic, number: int, words: list[str], after: memoryview, cumulative: Floats) -> str:
-    # A counter-based generator starts any document directly, and numpy keeps its raw output stable across versions.
+    # A counter-based generator can start at any document. Its raw output is the same in all versions of numpy.
     key = stream_key("synthetic documents", spec.seed)
     generator = np.random.Philox(key=key + (number << 64))
     shape = _uniform(generator, 2 * spec.passages)
@@ -144,7 +146,7 @@ def _uniform(generator: np.random.Philox, size: int) -> Floats:
 
 
 def _entropy(probability: Floats) -> float:
-    """Entropy in nats."""
+    """Entropy of a distribution, in nats."""
     positive = probability[probability > 0]
     return float(-(positive * np.log(positive)).sum())
 

@@ -1,4 +1,4 @@
-"""Your own text: plain files, JSON lines (plain, gzip or Zstandard) and Parquet."""
+"""Read the user's text files: plain text, JSON lines (uncompressed, gzip or Zstandard) and Parquet."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,20 +16,21 @@ from data_prep.sources.source import Source
 
 
 class TextFiles(Source):
-    """Files, folders and globs (`~` and relative paths as in a shell). One document per plain file, line or row."""
+    """Files, folders and globs; `~` and relative paths work as in a shell. Each plain file, line or row is a document."""
 
     kind: Literal["files"] = "files"
-    paths: tuple[str, ...] = Field(strict=False, min_length=1)  # not strict: TOML has only lists
+    paths: tuple[str, ...] = Field(strict=False, min_length=1)  # not strict, because TOML has lists but no tuples
     text_field: str = "text"  # JSON key or Parquet column
-    max_bad_rows: int = Field(0, ge=0)  # over all files
+    max_bad_rows: int = Field(0, ge=0)  # in all files together
 
     def read(self) -> Iterator[Document | BadRow]:
-        """Documents of all files, in the order of `paths`, then by name within a folder or glob.
+        """Yield the documents of all files, in the order of `paths` and, within a folder or glob, sorted by name.
 
-        A document is named after its path relative to the given folder; in a file of many documents, `:row` follows
-        (the line number in JSONL). Memory holds one plain file, one JSONL line or one batch of one Parquet column.
-        Raises InputError for a path without files, an unreadable or truncated file, or a Parquet file without the
-        column. Bad rows: not UTF-8, not a JSON object, no such field, or a field that is not a string.
+        The name of a document is its path relative to the given folder, followed by `:row` in files with many documents
+        (`:line` in JSONL). At any time, only one plain file, one JSONL line or one batch of a Parquet column is in
+        memory. A row is bad if it is not UTF-8, not a JSON object, lacks the field or has a field that is not a string.
+        Raises InputError if a path matches no files, a file is unreadable or truncated, or a Parquet file lacks the
+        column.
         """
         from data_prep.sources.record_files import read_errors
 
@@ -56,13 +57,13 @@ class TextFiles(Source):
                 yield BadRow(f"{path}:{number}", str(error))
 
     def input_sizes(self) -> dict[str, str]:
-        """Size of every file; {} if a path has no files, since the store may have been copied from another machine."""
+        """Size of every file; empty if a path matches no files, because the store may come from another machine."""
         with suppress(InputError):
             return {name: f"{path.stat().st_size} bytes" for name, path in find_files(self.paths).files}
         return {}
 
     def skipped_input(self) -> str:
-        """How many hidden files and files of other types were skipped; empty if none."""
+        """Summary of the hidden files and files of other types that were skipped; empty if there are none."""
         with suppress(InputError):
             return find_files(self.paths).skipped()
         return ""

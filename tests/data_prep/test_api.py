@@ -1,4 +1,4 @@
-"""The names that `import data_prep` offers to Python users."""
+"""The public names of `data_prep`."""
 
 import subprocess
 import sys

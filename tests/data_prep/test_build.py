@@ -1,4 +1,4 @@
-"""Whole builds in real processes: killed, started twice, out of disk space, with a changed corpus."""
+"""Complete builds in real processes that are killed, started twice, short of disk space or given a changed corpus."""
 
 import json
 import multiprocessing
@@ -34,14 +34,14 @@ def spec_of(root: Path, **fields: Any) -> DataSpec:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some of the standard library, so that a build takes a second."""
+    """Some packages of the standard library. A build of them takes about a second."""
     root = tmp_path_factory.mktemp("corpus")
     for package in ("email", "json", "http", "asyncio", "xml"):
         shutil.copytree(Path(os.__file__).parent / package, root / package, ignore=shutil.ignore_patterns("*.pyc"))
     return root
 
 
-def test_the_same_corpus_gives_the_same_fingerprint_and_one_more_document_another(corpus: Path, tmp_path: Path) -> None:
+def test_one_more_document_changes_the_fingerprint_and_the_same_corpus_keeps_it(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     first = prepare(spec_of(mine), tmp_path / "first").fingerprint
     assert prepare(spec_of(mine), tmp_path / "second").fingerprint == first
@@ -50,20 +50,20 @@ def test_the_same_corpus_gives_the_same_fingerprint_and_one_more_document_anothe
 
 
 def test_the_document_that_reaches_max_tokens_is_the_last(corpus: Path, tmp_path: Path) -> None:
-    full, cut = prepare(spec_of(corpus), tmp_path), prepare(spec_of(corpus, max_tokens=60_000), tmp_path)
-    total = cut.train.size + cut.test.size
-    longest = max(int(np.diff(cut.offsets(split)).max()) for split in ("train", "test"))
+    full, limited = prepare(spec_of(corpus), tmp_path), prepare(spec_of(corpus, max_tokens=60_000), tmp_path)
+    total = limited.train.size + limited.test.size
+    longest = max(int(np.diff(limited.offsets(split)).max()) for split in ("train", "test"))
     assert 60_000 <= total < 60_000 + longest
     for split in ("train", "test"):
-        names = cut.document_names(split)
+        names = limited.document_names(split)
         assert names == full.document_names(split)[: len(names)]
-    counts = cut.manifest["corpus"]
+    counts = limited.manifest["corpus"]
     assert counts["read"] - counts["duplicates"] - counts["empty"] == sum(
-        split["documents"] for split in cut.manifest["splits"].values()
+        split["documents"] for split in limited.manifest["splits"].values()
     )
 
 
-def test_a_document_that_quotes_the_end_of_text_token_does_not_end_there(corpus: Path, tmp_path: Path) -> None:
+def test_an_end_of_text_token_quoted_in_a_document_does_not_end_it(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     (mine / "quote.py").write_text("mark = '<|endoftext|>'\n" * 50)
     store = prepare(spec_of(mine), tmp_path / "data")
@@ -71,7 +71,7 @@ def test_a_document_that_quotes_the_end_of_text_token_does_not_end_there(corpus:
     assert ends == sum(split["documents"] for split in store.manifest["splits"].values())
 
 
-def test_a_given_tokenizer_is_used_as_it_is(corpus: Path, tmp_path: Path) -> None:
+def test_an_existing_tokenizer_is_used_unchanged(corpus: Path, tmp_path: Path) -> None:
     first = prepare(spec_of(corpus / "json"), tmp_path)
     given = str(first.folder / "tokenizer.json")
     second = prepare(spec_of(corpus / "http", tokenizer=given), tmp_path)
@@ -122,11 +122,11 @@ def test_changed_input_under_the_same_names_is_detected(corpus: Path, tmp_path: 
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     first = prepare(spec_of(mine), tmp_path / "data")
     (mine / "decoder.py").write_text("changed = True\n")
-    with pytest.raises(InputError, match=r"its input has changed: decoder.py was \d+ bytes, is 15 bytes"):
+    with pytest.raises(InputError, match=r"its input has changed: decoder.py was \d+ bytes and is now 15 bytes"):
         prepare(spec_of(mine), tmp_path / "data")
     shutil.rmtree(mine)
     assert prepare(spec_of(mine), tmp_path / "data").fingerprint == first.fingerprint, (
-        "a store copied from another machine"
+        "the store may have been copied from another machine"
     )
     tokenizer = tmp_path / "tokenizer.json"
     shutil.copy(first.folder / "tokenizer.json", tokenizer)
@@ -139,7 +139,7 @@ def test_changed_input_under_the_same_names_is_detected(corpus: Path, tmp_path: 
 MODULES = ("decoder.py", "encoder.py", "scanner.py", "tool.py", "__init__.py")
 
 
-def test_names_with_line_breaks_and_undecodable_bytes_stay_one_line_each(tmp_path: Path) -> None:
+def test_document_names_with_line_breaks_and_undecodable_bytes_are_stored_on_one_line(tmp_path: Path) -> None:
     rows = tmp_path / "corpus"
     rows.mkdir()
     for number, name in enumerate(["a\rb", "a\u2028b", "a\x85b", "a\nb", os.fsdecode(b"caf\xe9")]):
@@ -159,50 +159,54 @@ def test_a_document_that_is_too_long_to_encode_counts_as_malformed(
     (tmp_path / "corpus" / "long.txt").write_text("x" * 1001)
     source = {"kind": "files", "paths": [str(tmp_path / "corpus")]}
     fields = {"vocabulary": 257, "test_fraction": 0.5}
-    with pytest.raises(InputError, match=r"long\.txt: 1001 characters in one document, at most 1000 .*max_bad_rows: 0"):
+    with pytest.raises(
+        InputError, match=r"long\.txt: the document has 1001 characters; at most 1000 .*max_bad_rows is 0"
+    ):
         prepare(spec_of(tmp_path, source=source, **fields), tmp_path / "data")
     store = prepare(spec_of(tmp_path, source=source | {"max_bad_rows": 1}, **fields), tmp_path / "data")
     assert sum(split["documents"] for split in store.manifest["splits"].values()) == 30
     assert store.manifest["corpus"]["bad_named"] == [
-        "long.txt: 1001 characters in one document, at most 1000 accepted; split it"
+        "long.txt: the document has 1001 characters; at most 1000 are accepted; split it"
     ]
 
 
-def test_a_synthetic_language_of_too_long_documents_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_synthetic_language_with_documents_that_are_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("data_prep.sources.MOST_CHARACTERS", 100)
-    with pytest.raises(InputError, match=r"synthetic:0: \d+ characters in one document, at most 100 accepted"):
+    with pytest.raises(InputError, match=r"synthetic:0: the document has \d+ characters; at most 100 are accepted"):
         prepare(DataSpec.model_validate({"source": "synthetic", "max_tokens": 1000}), tmp_path)
 
 
 @pytest.mark.parametrize("text", ["to be or not to be\n" * 500, "whether it is nobler\n" * 500, "in the mind\n" * 500])
 @pytest.mark.parametrize("max_tokens", [100, 10**9])
-def test_a_corpus_of_one_document_is_named_as_such(tmp_path: Path, text: str, max_tokens: int) -> None:
+def test_the_error_for_a_corpus_of_one_document_gives_the_reason(tmp_path: Path, text: str, max_tokens: int) -> None:
     (tmp_path / "input.txt").write_text(text)
     (tmp_path / "copy.txt").write_text(text)
     spec = spec_of(tmp_path, vocabulary=257, test_fraction=0.5, max_tokens=max_tokens)
     with pytest.raises(
-        InputError, match=r"data: no (test|training) text: the corpus is one document, .*\.jsonl file with"
+        InputError, match=r"data: no (test|training) text: the corpus is a single document, .*\.jsonl file with"
     ):
         prepare(spec, tmp_path / "data")
 
 
-def test_an_empty_split_names_its_reason(corpus: Path, tmp_path: Path) -> None:
+def test_the_error_for_an_empty_split_gives_the_reason(corpus: Path, tmp_path: Path) -> None:
     for fraction, empty, other in ((1e-9, "test", "training"), (1 - 1e-9, "training", "test")):
         with pytest.raises(
-            InputError, match=rf"data: no {empty} text: all \d documents are {other} text at test_fraction ="
+            InputError, match=rf"data: no {empty} text: all \d documents are {other} text with test_fraction ="
         ):
             prepare(spec_of(corpus / "json", test_fraction=fraction), tmp_path)
     with pytest.raises(
-        InputError, match=r"data: no test text: data\.max_tokens = 10 is reached after 1 documents, all of"
+        InputError, match=r"data: no test text: data\.max_tokens = 10 is reached after 1 documents, which are all"
     ):
         prepare(spec_of(corpus / "json", max_tokens=10, test_fraction=1e-9), tmp_path)
     with pytest.raises(
-        InputError, match=r"data: no training text: test_fraction = 1 leaves none to train a tokenizer on"
+        InputError, match=r"data: no training text: test_fraction = 1 leaves no text to train a tokenizer on"
     ):
         prepare(spec_of(corpus / "json", test_fraction=1), tmp_path)
 
 
-def test_a_build_killed_after_sealing_is_resumed(
+def test_a_build_killed_after_it_wrote_the_manifest_is_resumed(
     corpus: Path, tmp_path: Path, uninterrupted: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = interrupted_build(corpus, tmp_path)
@@ -249,7 +253,7 @@ def test_an_existing_store_is_not_built_again(corpus: Path, tmp_path: Path, monk
 def _prepare_in_child(root: Path, data_dir: Path, result: Path) -> None:
     build.JOURNAL_SECONDS = 0.0
     stages: list[str] = []
-    # Small batches, so that a small corpus takes many of them and can be killed between any two.
+    # With small batches, a small corpus takes many of them, and the build can be killed between any two.
     import data_prep.encoding
 
     data_prep.encoding.BATCH_CHARACTERS = 20_000
@@ -291,12 +295,12 @@ def test_a_build_killed_repeatedly_gives_the_same_store(
     rng = random.Random(0)
     scratch = tmp_path / f".{uninterrupted.folder.name}.building"
     journal = scratch / JOURNAL
-    kills, progress = 0, []
+    kills, written = 0, []
     for _ in range(8):
         before = journal.stat().st_mtime_ns if journal.exists() else None
         child = child_of(corpus, tmp_path)
         while child.is_alive() and not (journal.exists() and journal.stat().st_mtime_ns != before):
-            time.sleep(0.001)  # until it has written another journal
+            time.sleep(0.001)  # wait until it has written another journal
         time.sleep(rng.random() * 0.05)
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
@@ -305,10 +309,8 @@ def test_a_build_killed_repeatedly_gives_the_same_store(
         if (tmp_path / uninterrupted.folder.name).exists():
             break
         assert not (scratch / MANIFEST).exists() or (scratch / JOURNAL).exists()
-        progress.append(json.loads((scratch / JOURNAL).read_text())["taken"])
-    assert kills >= 2 and progress == sorted(progress) and progress[-1] > progress[0], (
-        "it resumes, it does not start again"
-    )
+        written.append(json.loads((scratch / JOURNAL).read_text())["taken"])
+    assert kills >= 2 and written == sorted(written) and written[-1] > written[0], "each build resumes the previous one"
     store = prepare(spec_of(corpus), tmp_path)
     assert store.fingerprint == uninterrupted.fingerprint
     assert {key: value for key, value in store.manifest.items()} == uninterrupted.manifest
@@ -351,7 +353,7 @@ def test_a_full_disk_gives_a_one_line_error_and_the_build_can_be_resumed(
     corpus: Path, tmp_path: Path, uninterrupted: TokenStore, limit: int
 ) -> None:
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing past the limit raises an error
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit raises an error
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
         with pytest.raises(
@@ -384,7 +386,7 @@ def test_dropped_documents_are_counted_even_after_the_last_one_kept(corpus: Path
     counts = prepare(spec, tmp_path / "data").manifest["corpus"]
     assert (counts["duplicates"], counts["empty"], counts["bad"]) == (1, 1, 1)
     strict = spec_of(mine, source={"kind": "files", "paths": [str(mine)], "max_bad_rows": 0})
-    with pytest.raises(InputError, match=r"1 malformed rows skipped, the first .*zz_latin.txt: not UTF-8"):
+    with pytest.raises(InputError, match=r"1 malformed rows skipped \(the first: .*zz_latin.txt: not UTF-8"):
         prepare(strict, tmp_path / "data")
     assert counts["bad_named"] == [f"{mine}/zz_latin.txt: not UTF-8 (byte 0xe9 at 3)"]
 
@@ -392,18 +394,20 @@ def test_dropped_documents_are_counted_even_after_the_last_one_kept(corpus: Path
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "empty.txt").touch()
-    with pytest.raises(InputError, match=r"no text for the training split \(1 documents read, 1 of them empty"):
+    with pytest.raises(InputError, match=r"no text for the training split \(1 documents read, of which 1 are empty"):
         prepare(spec_of(tmp_path / "corpus"), tmp_path / "data")
 
 
 def test_a_data_folder_that_cannot_exist_is_refused(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "a\0b", tmp_path / "file" / "data"):
-        with pytest.raises(InputError, match=r"cannot hold token stores: (embedded null byte|Not a directory)"):
+        with pytest.raises(
+            InputError, match=r"cannot be used as the data folder: (embedded null byte|Not a directory)"
+        ):
             prepare(spec_of(corpus), folder)
 
 
-def test_a_folder_in_place_of_the_store_is_left_untouched(corpus: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_that_is_not_a_store_is_left_untouched(corpus: Path, tmp_path: Path) -> None:
     mine = tmp_path / spec_of(corpus).store_name / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")

@@ -1,4 +1,4 @@
-"""What a user sees on the command line: the lines of `prepare` and `inspect`, and one line for bad input."""
+"""Output of `prepare` and `inspect` on the command line, and their one-line errors for invalid input."""
 
 import json
 from pathlib import Path
@@ -34,16 +34,16 @@ def test_prepare_and_inspect_show_skipped_files_and_lost_text(tmp_path: Path) ->
         assert skipped in done.stdout and "tokenizer: no text is lost or unknown\n" in done.stdout
 
 
-@pytest.mark.parametrize("fault", ["special token", "lost text", "one document", "no text with NUL"])
-def test_a_fault_of_the_data_ends_in_one_line(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["special token", "lost text", "one document", "path with NUL"])
+def test_invalid_data_gives_a_one_line_error(tmp_path: Path, fault: str) -> None:
     texts, message = {
         "special token": (
             [*ENGLISH, "a </s> b"],
-            "data.tokenizer: a.jsonl:201: its text becomes the special token '</s>'",
+            "data.tokenizer: a.jsonl:201: part of its text is encoded as the special token '</s>'",
         ),
         "lost text": ([*ENGLISH, *RUSSIAN], "visible characters lost or unknown"),
-        "one document": (ENGLISH[:1], "the corpus is one document, and documents are never cut"),
-        "no text with NUL": (ENGLISH, "data.source.paths: 'a\\x00b' contains a NUL character"),
+        "one document": (ENGLISH[:1], "the corpus is a single document, and a document is never divided"),
+        "path with NUL": (ENGLISH, "data.source.paths: 'a\\x00b' contains a NUL character"),
     }[fault]
     source = write_corpus(tmp_path, texts)
     if "NUL" in fault:

@@ -1,4 +1,4 @@
-"""The data draw over stores in which every training token has a different id, so that text can be counted."""
+"""The data draw on stores in which every training token has a different id, so tokens can be counted."""
 
 from collections import Counter
 from itertools import pairwise
@@ -23,7 +23,7 @@ CONTEXT = 7
 
 
 def write_store(folder: Path, lengths: list[int]) -> TokenStore:
-    """A store whose documents have these lengths (without end of text) and no token in common."""
+    """Write a store of documents with these lengths (without end of text) that share no token."""
     folder.mkdir(parents=True, exist_ok=True)
     word_tokenizer(["a"]).save(str(folder / "tokenizer.json"))
     counts = {}
@@ -67,7 +67,7 @@ def arm_of(store: TokenStore, arm: dict) -> tuple[RepeatMixture, Draw]:
 
 def count(tokens: np.ndarray) -> Counter[int]:
     counts = Counter(tokens.ravel().tolist())
-    del counts[0]  # the end of text
+    del counts[0]  # the end-of-text token
     return counts
 
 
@@ -98,7 +98,7 @@ def test_the_pool_for_a_larger_R_is_a_prefix_and_the_unique_stream_is_shared(
     places = np.arange(arm["positions"])
     assert (draw.unique_tokens(places) == larger_draw.unique_tokens(places)).all()
     other_pool = Draw(numbered, CONTEXT, arm["positions"], arm["unit"], arm["seed"], arm["pool_seed"] + 1)
-    assert (draw.unique_tokens(places) == other_pool.unique_tokens(places)).all(), "pool_seed changes the pool alone"
+    assert (draw.unique_tokens(places) == other_pool.unique_tokens(places)).all(), "pool_seed changes only the pool"
 
 
 @given(arms)
@@ -121,31 +121,31 @@ def test_each_seed_chooses_different_text(numbered: TokenStore, unit: Unit) -> N
 def test_a_pool_of_documents_contains_whole_documents(numbered: TokenStore) -> None:
     draw = Draw(numbered, CONTEXT, 300, Unit.DOCUMENT, seed=0)
     packed = draw.pool_tokens(np.arange(200)).ravel()
-    documents = np.split(packed, np.flatnonzero(packed == 0) + 1)[:-1]  # the last document is cut
+    documents = np.split(packed, np.flatnonzero(packed == 0) + 1)[:-1]  # drop the last document, which is cut
     offsets = numbered.offsets("train")
     complete = {tuple(numbered.train[start:end].tolist()) for start, end in pairwise(offsets)}
     assert len(documents) > 20
     assert all(tuple(document.tolist()) in complete for document in documents)
 
 
-def test_a_pool_of_documents_needs_memory_only_for_its_own_documents(numbered: TokenStore) -> None:
+def test_a_pool_of_documents_keeps_only_its_own_documents_in_memory(numbered: TokenStore) -> None:
     draw = Draw(numbered, CONTEXT, 300, Unit.DOCUMENT, seed=0)
     first = draw.pool_tokens(np.arange(3))
     packed = draw._packed(3)
     assert len(packed.documents) < 30
     draw.pool_tokens(np.arange(300))
-    assert (draw.pool_tokens(np.arange(3)) == first).all(), "growing the pool keeps its first sequences"
+    assert (draw.pool_tokens(np.arange(3)) == first).all(), "a larger packing keeps the first sequences"
 
 
 @pytest.mark.parametrize("unit", Unit)
 def test_a_corpus_that_is_too_small_is_refused(numbered: TokenStore, unit: Unit) -> None:
     sequences = numbered.sequences_in("train", CONTEXT)
-    with pytest.raises(InputError, match=rf"the run needs {sequences + 1} sequences .*the corpus has {sequences}"):
+    with pytest.raises(InputError, match=rf"the run needs {sequences + 1} sequences .*but the corpus has {sequences}"):
         Draw(numbered, CONTEXT, sequences, unit, seed=0).require(1)
     fits = Draw(numbered, CONTEXT, sequences // 2, unit, seed=0)
     fits.require(fits.pool_capacity)
     fits.pool_tokens(fits.pool_capacity - 1)
-    with pytest.raises(InputError, match="set fewer tokens or give more text"):
+    with pytest.raises(InputError, match="use fewer tokens or provide more text"):
         fits.require(fits.pool_capacity + 1)
 
 
@@ -158,7 +158,7 @@ def test_indices_are_the_positions_of_the_tokens_in_the_split(numbered: TokenSto
 
 
 @given(arms, st.sampled_from([1, 2, 3, 4, 6]), st.data())
-def test_any_number_of_ranks_sees_the_steps_of_one_process_from_any_step_on(
+def test_from_any_step_on_any_number_of_ranks_together_reads_the_steps_of_one_process(
     numbered: TokenStore, arm: dict, world: int, data: st.DataObject
 ) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}
@@ -173,7 +173,7 @@ def test_any_number_of_ranks_sees_the_steps_of_one_process_from_any_step_on(
 
 @settings(max_examples=8, deadline=None)
 @given(arms, st.integers(1, 2))
-def test_any_number_of_loader_workers_serves_the_same_order(numbered: TokenStore, arm: dict, workers: int) -> None:
+def test_any_number_of_loader_workers_gives_the_same_order(numbered: TokenStore, arm: dict, workers: int) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}
     mixture, draw = arm_of(numbered, arm)
     batches = MixtureDataset([(mixture, draw)], 12)

@@ -33,24 +33,26 @@ def test_every_pool_sequence_is_seen_exactly_R_times_and_every_unique_sequence_o
 
 
 @given(mixtures())
-def test_the_first_n_positions_hold_n_times_the_repeated_fraction_rounded_down(mixture: RepeatMixture) -> None:
+def test_the_first_n_positions_contain_n_times_the_repeated_fraction_of_pool_sequences_rounded_down(
+    mixture: RepeatMixture,
+) -> None:
     stream = mixture.at(np.arange(mixture.positions)).stream
     share = [int(mixture.exact_fraction * n) for n in range(1, mixture.positions + 1)]
     assert np.cumsum(stream).tolist() == share
 
 
 @given(mixtures(), st.data())
-def test_the_sequences_from_any_position_on_do_not_depend_on_what_was_read_before(
+def test_the_sequence_at_a_position_does_not_depend_on_earlier_reads(
     mixture: RepeatMixture, data: st.DataObject
 ) -> None:
-    everything = mixture.at(np.arange(mixture.positions))
+    sequences = mixture.at(np.arange(mixture.positions))
     start = data.draw(st.integers(0, mixture.positions - 1))
     tail = mixture.at(np.arange(start, mixture.positions))
-    assert all((expected[start:] == values).all() for expected, values in zip(everything, tail, strict=True))
+    assert all((expected[start:] == values).all() for expected, values in zip(sequences, tail, strict=True))
 
 
 @given(mixtures(), st.data())
-def test_occurrences_are_the_positions_that_show_the_slot(mixture: RepeatMixture, data: st.DataObject) -> None:
+def test_occurrences_are_the_positions_of_the_slot(mixture: RepeatMixture, data: st.DataObject) -> None:
     assume(mixture.pool)
     slot = data.draw(st.integers(0, mixture.pool - 1))
     sequences = mixture.at(np.arange(mixture.positions))
@@ -59,13 +61,13 @@ def test_occurrences_are_the_positions_that_show_the_slot(mixture: RepeatMixture
 
 
 @given(mixtures())
-def test_the_position_of_a_unique_sequence_is_where_it_is_shown(mixture: RepeatMixture) -> None:
+def test_unique_position_is_the_position_of_the_unique_sequence(mixture: RepeatMixture) -> None:
     expected = np.flatnonzero(mixture.at(np.arange(mixture.positions)).stream == Stream.UNIQUE)
     assert [mixture.unique_position(place) for place in range(mixture.unique_positions)] == expected.tolist()
 
 
 @given(mixtures(spacings=(Spacing.PASSES,)))
-def test_a_pass_shows_the_whole_pool_before_any_sequence_repeats(mixture: RepeatMixture) -> None:
+def test_a_pass_goes_through_the_whole_pool_before_any_sequence_repeats(mixture: RepeatMixture) -> None:
     assume(mixture.pool)
     sequences = mixture.at(np.arange(mixture.positions))
     passes = sequences.place[sequences.stream == Stream.POOL].reshape(mixture.repeats, mixture.pool)
@@ -80,7 +82,7 @@ def test_each_pass_has_its_own_order() -> None:
 
 
 @given(mixtures(spacings=(Spacing.BURSTS,)))
-def test_bursts_put_copies_the_given_number_of_pool_positions_apart(mixture: RepeatMixture) -> None:
+def test_copies_in_a_burst_are_the_given_number_of_pool_positions_apart(mixture: RepeatMixture) -> None:
     assume(mixture.pool and mixture.repeats > 1)
     sequences = mixture.at(np.arange(mixture.positions))
     slots = sequences.place[sequences.stream == Stream.POOL]
@@ -95,7 +97,7 @@ def test_uniform_spacing_has_the_gaps_of_a_uniform_shuffle() -> None:
     sequences = mixture.at(np.arange(mixture.positions))
     slots = sequences.place[sequences.stream == Stream.POOL]
     gaps = np.concatenate([np.diff(np.flatnonzero(slots == slot)) for slot in range(200)])
-    # R copies among R·P places: gaps are nearly geometric with mean P and standard deviation P. Passes have no gap above 2P.
+    # R copies among R·P positions: gaps are nearly geometric, with mean and standard deviation P. In passes no gap exceeds 2P.
     assert abs(gaps.mean() / 200 - 1) < 0.05 and abs(gaps.std() / 200 - 1) < 0.05
     assert gaps.max() > 5 * 200
 
@@ -120,8 +122,8 @@ def test_a_run_of_a_hundred_billion_tokens_needs_no_index(context: int, pool_tok
     sequences = mixture.at([0, positions // 2, positions - 1])
     assert (sequences.place >= 0).all() and (sequences.place[sequences.stream == Stream.POOL] < pool).all()
     slot = pool - 1
-    seen = mixture.occurrences(slot)
-    assert len(seen) == mixture.repeats and (mixture.at(seen).place == slot).all()
+    occurrences = mixture.occurrences(slot)
+    assert len(occurrences) == mixture.repeats and (mixture.at(occurrences).place == slot).all()
 
 
 @given(st.integers(10, 10**6), st.floats(0.01, 1.0), st.integers(2, 1000))
@@ -136,7 +138,7 @@ def test_rounding_the_pool_keeps_the_repeated_fraction_within_tolerance_or_is_re
     assert abs(pool * repeats / positions / fraction - 1) <= FRACTION_TOLERANCE + 1e-9
 
 
-def test_a_fraction_that_whole_sequences_allow_stays_exact() -> None:
+def test_a_fraction_that_needs_no_rounding_stays_exact() -> None:
     assert pool_size(12_000, 0.9, 30) == 360
     assert RepeatMixture(12_000, 360, 30, seed=0).exact_fraction == Fraction(9, 10)
 

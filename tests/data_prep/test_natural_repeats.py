@@ -17,20 +17,20 @@ def windows_of(tokens: npt.NDArray[np.uint16], size: int) -> list[tuple[int, ...
 
 def brute_force(train: npt.NDArray[np.uint16], test: npt.NDArray[np.uint16], window: int, ngram: int) -> dict[str, int]:
     in_train = Counter(windows_of(train, window))
-    known = {size: set(windows_of(train, size)) for size in (window, ngram)}
+    train_windows = {size: set(windows_of(train, size)) for size in (window, ngram)}
     return {
         "repeated_windows": sum(count for count in in_train.values() if count > 1),
         "train_windows": sum(in_train.values()),
-        "test_ngrams_in_train": sum(content in known[ngram] for content in windows_of(test, ngram)),
+        "test_ngrams_in_train": sum(content in train_windows[ngram] for content in windows_of(test, ngram)),
         "test_ngrams": len(windows_of(test, ngram)),
-        "test_windows_in_train": sum(content in known[window] for content in windows_of(test, window)),
+        "test_windows_in_train": sum(content in train_windows[window] for content in windows_of(test, window)),
         "test_windows": len(windows_of(test, window)),
     }
 
 
 @st.composite
 def texts(draw: st.DrawFn) -> npt.NDArray[np.uint16]:
-    """Up to 120 tokens of a small alphabet, so that short windows repeat. It may include the largest uint16."""
+    """Up to 120 tokens from a small alphabet, so short windows repeat. The alphabet may include the largest uint16."""
     alphabet = draw(st.sampled_from([[0], [0, 1], [0, 7, 65535]]))
     return np.array(draw(st.lists(st.sampled_from(alphabet), max_size=120)), np.uint16)
 
@@ -39,7 +39,7 @@ sizes = st.integers(1, 12)
 
 
 @given(texts(), texts(), sizes, sizes, st.integers(1, 130))
-def test_counts_equal_a_brute_force_count_for_every_chunk_size(
+def test_counts_equal_brute_force_counts_for_every_chunk_size(
     train: npt.NDArray[np.uint16], test: npt.NDArray[np.uint16], window: int, ngram: int, chunk_tokens: int
 ) -> None:
     statistics = natural_repeats(train, test, window, ngram, chunk_tokens=chunk_tokens)
@@ -80,7 +80,7 @@ def test_tokens_that_differ_only_above_16_bits_are_different() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 12, 13, 49, 50, 51])
-def test_texts_just_shorter_and_longer_than_a_window(size: int) -> None:
+def test_texts_slightly_shorter_and_longer_than_a_window(size: int) -> None:
     text = np.arange(size, dtype=np.uint16)
     statistics = natural_repeats(text, text)
     assert (statistics["train_windows"], statistics["test_windows"]) == (max(0, size - 49), max(0, size - 49))
@@ -89,7 +89,9 @@ def test_texts_just_shorter_and_longer_than_a_window(size: int) -> None:
 
 
 def planted() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], int]:
-    """Training text of 300,000 random tokens, 60,000 of them twice; test text, a quarter of it in training; repeated windows."""
+    """Training text, test text, and the number of repeated windows.
+
+    The training text is 300,000 random tokens, and its last 60,000 repeat its first. A quarter of the test text occurs in it."""
     tokens = np.random.default_rng(1).integers(0, 60_000, 440_000, dtype=np.uint16)
     train = np.concatenate([tokens[:240_000], tokens[:60_000]])
     return train, np.concatenate([tokens[100_000:140_000], tokens[240_000:360_000]]), 2 * (60_000 - 49)
@@ -115,7 +117,7 @@ def test_the_sampled_share_is_unbiased_even_if_four_windows_fill_half_of_the_tex
     text = np.concatenate([rng.integers(0, 60_000, 20_000), np.repeat(rng.integers(0, 60_000, 4), 5_000)])
     truth = natural_repeats(text.astype(np.uint16), text[:0].astype(np.uint16))["repeated_window_share"]
     most, estimates = 2_000, []
-    for _ in range(60):  # renaming the tokens gives another sample of the same text
+    for _ in range(60):  # renaming the tokens leads to another sample of the same text
         renamed = rng.permutation(2**16)[text].astype(np.uint16)
         estimates.append(natural_repeats(renamed, renamed[:0], most_windows=most)["repeated_window_share"])
     assert np.std(estimates) < 1 / most**0.5
@@ -123,7 +125,7 @@ def test_the_sampled_share_is_unbiased_even_if_four_windows_fill_half_of_the_tex
 
 
 def test_text_of_one_repeated_window_is_fully_repeated_in_any_sample() -> None:
-    for token in range(64):  # a tenth is sampled, so the sample of some tokens includes the window
+    for token in range(64):  # a tenth of the windows is sampled, so the window is in the sample for some tokens
         text = np.full(2_000, token, np.uint16)
         statistics = natural_repeats(text, text, most_windows=195, chunk_tokens=100)
         assert statistics["repeated_window_share"] == 1
@@ -136,7 +138,7 @@ def test_test_text_equal_to_training_text_overlaps_completely(most_windows: int)
     assert statistics["test_overlap_share"] == statistics["test_window_overlap_share"] == 1.0
 
 
-def test_test_text_in_shuffled_pieces_overlaps_only_in_windows_that_fit_in_a_piece() -> None:
+def test_shuffled_pieces_of_text_overlap_only_in_windows_that_fit_in_a_piece() -> None:
     pieces = np.arange(6_000, dtype=np.uint16).reshape(-1, 30)
     train = pieces[np.random.default_rng(0).permutation(len(pieces))].ravel()
     statistics = natural_repeats(train, pieces.ravel(), window=31, ngram=13)
@@ -147,7 +149,7 @@ def test_test_text_in_shuffled_pieces_overlaps_only_in_windows_that_fit_in_a_pie
 
 def test_wrong_shapes_types_and_sizes_are_refused() -> None:
     tokens = np.zeros(9, np.uint16)
-    with pytest.raises(ValueError, match=r"test: unsigned tokens.*int64\[9\]"):
+    with pytest.raises(ValueError, match=r"test: expected unsigned tokens.*int64\[9\]"):
         natural_repeats(tokens, tokens.astype(np.int64))
     with pytest.raises(ValueError, match=r"train: .*uint16\[3, 3\]"):
         natural_repeats(tokens.reshape(3, 3), tokens)

@@ -1,4 +1,4 @@
-"""Test text of one store against training text of another, in real stores."""
+"""Overlap of the test text of one store with the training text of another, in real stores."""
 
 import json
 from pathlib import Path
@@ -31,9 +31,9 @@ def test_one_shared_document_among_many_is_found_and_named(tmp_path: Path) -> No
     trained = spec(lines(tmp_path / "trained.jsonl", TEXTS), test_fraction=0.2)
     store = prepare(trained, tmp_path)
     in_training = {name: TEXTS[int(name.split(":")[1]) - 1] for name in store.document_names("train")}
-    of_training, of_test = next(iter(in_training.values())), (set(TEXTS) - set(in_training.values())).pop()
+    train_text, test_text = next(iter(in_training.values())), (set(TEXTS) - set(in_training.values())).pop()
     fields = {"tokenizer_of": trained, "test_fraction": 1.0}
-    disjoint = prepare(spec(lines(tmp_path / "disjoint.jsonl", ["Something else.", of_test]), **fields), tmp_path)
+    disjoint = prepare(spec(lines(tmp_path / "disjoint.jsonl", ["Something else.", test_text]), **fields), tmp_path)
     assert disjoint.train.size == 0 and disjoint.manifest["splits"]["test"]["documents"] == 2
     assert disjoint.manifest["sha256"][TOKENIZER] == store.manifest["sha256"][TOKENIZER]
     assert find_shared_document(disjoint, store) is None, (
@@ -41,7 +41,7 @@ def test_one_shared_document_among_many_is_found_and_named(tmp_path: Path) -> No
     )
     require_disjoint(disjoint, store, "evaluate, disjoint")
     overlapping = prepare(
-        spec(lines(tmp_path / "overlapping.jsonl", ["Something else.", of_training]), **fields), tmp_path
+        spec(lines(tmp_path / "overlapping.jsonl", ["Something else.", train_text]), **fields), tmp_path
     )
     assert find_shared_document(overlapping, store) == "overlapping.jsonl:2"
     with pytest.raises(
@@ -50,9 +50,7 @@ def test_one_shared_document_among_many_is_found_and_named(tmp_path: Path) -> No
         require_disjoint(overlapping, store, "evaluate, overlapping")
 
 
-def test_a_passed_check_is_remembered_for_these_two_stores_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_passed_check_is_recorded_for_these_two_stores_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = spec(lines(tmp_path / "trained.jsonl", TEXTS))
     stores = [prepare(trained, tmp_path), prepare(trained.model_copy(update={"max_tokens": 800}), tmp_path)]
     fields = {"tokenizer_of": trained, "test_fraction": 1.0}

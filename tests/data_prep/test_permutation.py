@@ -11,15 +11,15 @@ from data_prep.permutation import permute, stream_key
 
 
 @given(n=st.integers(1, 3000), key=st.integers(0, 2**64 - 1), stream=st.integers(0, 2**40))
-def test_every_place_is_taken_exactly_once(n: int, key: int, stream: int) -> None:
+def test_every_place_is_used_exactly_once(n: int, key: int, stream: int) -> None:
     assert sorted(permute(np.arange(n), n, key, stream)) == list(range(n))
 
 
 @given(n=st.integers(1, 500), key=st.integers(0, 2**64 - 1), passes=st.integers(1, 5))
-def test_permuting_several_streams_in_one_call_equals_permuting_each_alone(n: int, key: int, passes: int) -> None:
-    together = permute(np.arange(n)[None], n, key, np.arange(passes)[:, None])
-    alone = np.stack([permute(np.arange(n), n, key, number) for number in range(passes)])
-    assert (together == alone).all()
+def test_permuting_several_streams_in_one_call_equals_separate_calls(n: int, key: int, passes: int) -> None:
+    in_one_call = permute(np.arange(n)[None], n, key, np.arange(passes)[:, None])
+    separately = np.stack([permute(np.arange(n), n, key, number) for number in range(passes)])
+    assert (in_one_call == separately).all()
 
 
 def test_all_orders_of_four_are_equally_likely() -> None:
@@ -30,7 +30,7 @@ def test_all_orders_of_four_are_equally_likely() -> None:
     assert chisquare(list(counts.values())).pvalue > 1e-4
 
 
-def test_neighboring_indices_are_sent_to_unrelated_places() -> None:
+def test_neighboring_indices_are_mapped_to_unrelated_places() -> None:
     n = 10_007
     steps = np.diff(permute(np.arange(n), n, stream_key("test", 1)))
     # Under a uniform permutation |step| has mean n/3 and is 1 about twice.
@@ -38,12 +38,12 @@ def test_neighboring_indices_are_sent_to_unrelated_places() -> None:
     assert (np.abs(steps) == 1).sum() < 12
 
 
-def test_an_index_into_ten_billion_costs_no_more_than_one_into_ten_thousand() -> None:
+def test_permuting_ten_thousand_of_ten_billion_indices_takes_seconds() -> None:
     n = 10**10
     index = np.arange(n - 10_000, n)
     start = time.perf_counter()
     places = permute(index, n, 7)
-    assert time.perf_counter() - start < 5  # an array of n entries would take minutes and 80 GB
+    assert time.perf_counter() - start < 5  # an array of n entries would need minutes and 80 GB
     assert len(set(places.tolist())) == 10_000
     assert places.min() >= 0 and places.max() < n
 

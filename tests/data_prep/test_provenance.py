@@ -6,13 +6,13 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 
-def test_the_description_of_a_position_agrees_with_the_sequences_of_the_run(runs: list[Run], store: TokenStore) -> None:
+def test_descriptions_agree_with_the_positions_of_all_copies(runs: list[Run], store: TokenStore) -> None:
     for spacing, distance in ((Spacing.PASSES, 0), (Spacing.UNIFORM, 0), (Spacing.BURSTS, 3)):
         run = runs[2].model_copy(update={"spacing": spacing, "burst_distance": distance})
         mixture, draw = run.mixture(), run.draw(store)
-        everything = mixture.at(np.arange(run.positions))
+        sequences = mixture.at(np.arange(run.positions))
         for sequence in describe_sequences(mixture, draw, [0, 1, 100, 101, run.positions - 1]):
-            same = np.flatnonzero((everything.stream == sequence.stream) & (everything.place == sequence.place))
+            same = np.flatnonzero((sequences.stream == sequence.stream) & (sequences.place == sequence.place))
             earlier, later = same[same < sequence.position], same[same > sequence.position]
             assert (sequence.since_last, sequence.until_next) == (
                 sequence.position - earlier[-1] if len(earlier) else None,

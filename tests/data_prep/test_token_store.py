@@ -29,7 +29,7 @@ def test_tokens_decode_to_the_documents(store: TokenStore) -> None:
         assert store.train[end - 1] == store.end_of_text
         assert store.end_of_text not in store.train[start : end - 1]
         text_bytes += len(tokenizer.decode(store.train[start : end - 1].tolist()).encode())
-    assert text_bytes == store.manifest["splits"]["train"]["text_bytes"], "byte-level BPE must be lossless"
+    assert text_bytes == store.manifest["splits"]["train"]["text_bytes"], "byte-level BPE is lossless"
 
 
 def test_sequences_are_disjoint_and_cover_the_split(store: TokenStore) -> None:
@@ -41,9 +41,7 @@ def test_sequences_are_disjoint_and_cover_the_split(store: TokenStore) -> None:
     assert store.train.size - rows.size <= context
 
 
-def test_each_document_is_in_the_split_that_its_content_decides_and_in_no_other(
-    store: TokenStore, data_spec: DataSpec
-) -> None:
+def test_the_content_of_a_document_decides_its_split(store: TokenStore, data_spec: DataSpec) -> None:
     tokenizer = store.tokenizer()
     digests = {}
     for split in SPLITS:
@@ -58,11 +56,11 @@ def test_each_document_is_in_the_split_that_its_content_decides_and_in_no_other(
     assert digests == expected
 
 
-def test_natural_repeats_need_no_writable_store(store: TokenStore, copy: Path) -> None:
+def test_natural_repeats_of_a_read_only_store(store: TokenStore, copy: Path) -> None:
     expected = store.natural_repeats()
     (copy / NATURAL_REPEATS).unlink(missing_ok=True)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing past the limit raises an error
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit raises an error
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, old[1]))
         assert TokenStore(copy).natural_repeats() == expected
@@ -92,7 +90,7 @@ def edit(folder: Path, key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"train.tokens: \d+ bytes found, \d+ in the manifest"),
+        (truncate, r"train.tokens: has \d+ bytes, but \d+ in the manifest"),
         (alter, "test.tokens: does not match its checksum in the manifest"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "missing, but the manifest lists it"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "not valid JSON"),

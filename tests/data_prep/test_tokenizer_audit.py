@@ -1,4 +1,4 @@
-"""A tokenizer that the user brought: what it may do to the text, and what `prepare` says and refuses."""
+"""Stores built with an existing tokenizer: special tokens in text, lost text and random encodings."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def unigram(texts: Iterable[str]) -> Tokenizer:
 
 
 def character_bpe(texts: Iterable[str]) -> Tokenizer:
-    """Without a token for unknown text: what it does not know, it drops."""
+    """A BPE without a token for unknown text: it drops the characters that it does not know."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.train_from_iterator(
@@ -38,7 +38,7 @@ def character_bpe(texts: Iterable[str]) -> Tokenizer:
 
 
 def word_piece(texts: Iterable[str]) -> Tokenizer:
-    """As BERT's: lower case, no accents, unknown words become one token, and no decoder."""
+    """A tokenizer like BERT's: it removes case and accents, maps unknown words to one token and has no decoder."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -61,7 +61,7 @@ def byte_bpe(texts: Iterable[str]) -> Tokenizer:
 
 
 class Build:
-    """Builds a store of texts with a tokenizer; keeps the lines that `prepare` shows."""
+    """Builds a store of texts with a tokenizer, and keeps the lines that `prepare` prints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,8 +74,8 @@ class Build:
         content = tokenizer if isinstance(tokenizer, str) else tokenizer.to_str()
         path = self.folder / "tokenizer.json"
         path.write_text(content, encoding="utf-8")
-        given = {"tokenizer": str(path), "end_of_text": "</s>"} | fields
-        spec = spec_of(self.folder / "corpus", **given)
+        tokenizer_fields = {"tokenizer": str(path), "end_of_text": "</s>"} | fields
+        spec = spec_of(self.folder / "corpus", **tokenizer_fields)
         return prepare(spec, self.folder / data, lambda stage, share: self.lines.append(stage))
 
 
@@ -93,14 +93,14 @@ def ends_and_documents(store: TokenStore) -> tuple[int, int]:
 def test_a_special_token_inside_a_document_is_refused(build: Build, token: str) -> None:
     texts = [*ENGLISH, f"<s>500{token} watchers"]
     with pytest.raises(
-        InputError, match=rf"data\.tokenizer: a\.jsonl:201: .* special token '{token}' inside"
+        InputError, match=rf"data\.tokenizer: a\.jsonl:201: .* special token '{token}'; remove"
     ) as refused:
         build(unigram(texts), texts)
     assert "\n" not in str(refused.value)
     assert not list(build.folder.glob("data/*files*/"))
 
 
-def test_a_byte_level_tokenizer_spells_a_quoted_end_of_text(build: Build) -> None:
+def test_a_byte_level_tokenizer_encodes_a_quoted_end_of_text_as_ordinary_text(build: Build) -> None:
     store = build(byte_bpe(ENGLISH), [*ENGLISH, "a </s> b"])
     ends, documents = ends_and_documents(store)
     assert ends == documents == 201
@@ -108,8 +108,10 @@ def test_a_byte_level_tokenizer_spells_a_quoted_end_of_text(build: Build) -> Non
     assert "tokenizer: no text is lost or unknown" in build.lines
 
 
-def test_a_document_of_which_nothing_is_left_is_refused(build: Build) -> None:
-    with pytest.raises(InputError, match=r"a\.jsonl:201: nothing is left of the document, which begins 'съешь ещё"):
+def test_a_document_that_the_tokenizer_drops_entirely_is_refused(build: Build) -> None:
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:201: the tokenizer drops all of its text, which begins with 'съешь ещё"
+    ):
         build(character_bpe(ENGLISH), [*ENGLISH, RUSSIAN[0].replace("0", "")])
 
 
@@ -133,7 +135,7 @@ def test_unknown_text_is_counted_and_refused_above_one_percent(build: Build, mak
     loss = build(tokenizer, [*ENGLISH, "the мир"]).manifest["text_loss"]
     assert (loss["lost"], loss["documents"], loss["first"]) == (3, 1, "a.jsonl:201") and loss["unknown"] >= 1
     with pytest.raises(
-        InputError, match=r"unknown tokens, in 200 documents, the first a\.jsonl:201; at most 1% accepted"
+        InputError, match=r"unknown tokens, in 200 documents, the first a\.jsonl:201; at most 1% is accepted"
     ):
         build(tokenizer, [*ENGLISH, *RUSSIAN], data="other")
 
@@ -141,11 +143,11 @@ def test_unknown_text_is_counted_and_refused_above_one_percent(build: Build, mak
 def test_a_large_loss_stops_the_build_before_its_end(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_prep.tokenizer_audit.ENOUGH_CHARACTERS", 1000)
     monkeypatch.setattr("data_prep.encoding.BATCH_CHARACTERS", 1000)
-    with pytest.raises(InputError, match=r"of 1,\d\d\d visible characters lost .* at most 1% accepted"):
+    with pytest.raises(InputError, match=r"of 1,\d\d\d visible characters lost .* at most 1% is accepted"):
         build(unigram(ENGLISH), [*RUSSIAN, *ENGLISH])
 
 
-def test_case_accents_and_spaces_are_no_loss(build: Build) -> None:
+def test_changes_of_case_accents_and_spaces_do_not_count_as_loss(build: Build) -> None:
     texts = [*ENGLISH, "The  Café\tis naïve", "e\u0301te\u0301", "\u200bquick\u00ad"]
     accented = [*ENGLISH, "cafe naive ete"]
     assert build(word_piece(accented), texts).manifest["text_loss"]["lost"] == 0
@@ -189,7 +191,7 @@ def test_a_random_tokenizer_is_refused(build: Build, monkeypatch: pytest.MonkeyP
 def test_unknown_text_that_would_become_the_end_of_text_is_refused(build: Build) -> None:
     content = json.loads(character_bpe(ENGLISH).to_str())
     content["model"]["unk_token"] = "</s>"
-    with pytest.raises(InputError, match=r"a\.jsonl:201: its text becomes the special token '</s>'"):
+    with pytest.raises(InputError, match=r"a\.jsonl:201: part of its text is encoded as the special token '</s>'"):
         build(json.dumps(content), [*ENGLISH, "the мир"])
 
 
@@ -203,7 +205,7 @@ def test_the_tokenizer_of_another_store_is_checked_too(build: Build, tmp_path: P
     for number, text in enumerate(RUSSIAN):
         (tmp_path / "russian" / f"{number}.txt").write_text(text)
     other = {"tokenizer_of": first.manifest["built_from"], "end_of_text": "</s>"}
-    with pytest.raises(InputError, match=r"lost or unknown .* at most 1% accepted"):
+    with pytest.raises(InputError, match=r"lost or unknown .* at most 1% is accepted"):
         prepare(spec_of(tmp_path / "russian", **other), tmp_path / "data")
 
 

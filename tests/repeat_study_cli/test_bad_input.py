@@ -64,7 +64,7 @@ from tests.repeat_study_cli.conftest import Invoke
             ("provenance", "tiny", "none", "--step", "0"),
             "none: no run of study 'tiny' has this label, name or folder; there are 1x16-clean-s0",
         ),
-        (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot hold token stores: Not a directory"),
+        (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot be used as the data folder: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
         (["run", "tiny", "--set", "resources.processes_per_run=3"], "sequences per step of"),
         (["plan", "tiny", "--set", "resources.processes_per_run=3"], "cannot be split evenly among 3 processes"),

@@ -302,7 +302,7 @@ def test_findings_are_means_over_seeds(planted: Path, runs: list[Run], store: To
 def test_malformed_records_are_refused(planted: Path) -> None:
     spec = next(planted.glob("*/spec.json"))
     for content, message in (
-        ("[]", "list found, a JSON object expected"),
+        ("[]", "expected a JSON object, found list"),
         ("{}", "the key 'format' is missing"),
         ("{", "not valid"),
     ):

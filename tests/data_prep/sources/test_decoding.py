@@ -1,4 +1,4 @@
-"""How the bytes of a file become text: byte-order marks and declared encodings."""
+"""Decoding of files: byte-order marks and declared encodings."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ def test_a_byte_order_mark_before_json_lines_is_dropped(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("suffix", ["txt", "md", "py"])
-def test_a_byte_order_mark_is_no_part_of_a_document(tmp_path: Path, suffix: str) -> None:
+def test_a_byte_order_mark_at_the_start_of_a_file_is_dropped(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a.{suffix}").write_bytes(MARK + "café".encode())
     (tmp_path / f"b.{suffix}").write_bytes("café".encode())
     (tmp_path / f"empty.{suffix}").write_bytes(MARK)
@@ -46,17 +46,17 @@ def test_a_byte_order_mark_is_no_part_of_a_document(tmp_path: Path, suffix: str)
     assert report == SourceReport(read=3, duplicates=1, empty=1)
 
 
-def test_a_mark_inside_a_row_is_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_inside_a_row_is_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(rows("\ufeffone"))
     pq.write_table(pa.table({"text": ["\ufefftwo"]}), tmp_path / "b.parquet")
     assert [document.text for document in read(tmp_path)[0]] == ["\ufeffone", "\ufefftwo"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
-def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
+def test_the_error_for_utf16_names_it(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_bytes(("" if encoding == "utf-16" else "\ufeff").encode(encoding) + "é".encode(encoding))
     _, report = read(tmp_path, max_bad_rows=1)
-    assert report.bad_named[0].endswith("a.txt: UTF-16 found (by its byte-order mark), UTF-8 expected")
+    assert report.bad_named[0].endswith("a.txt: expected UTF-8, found the byte-order mark of UTF-16")
 
 
 PYTHON = {
@@ -65,7 +65,7 @@ PYTHON = {
     "plain.py": ("name = 'naïve'\n", "utf-8"),
     "unknown.py": ("# coding: uft-8\nname = 'œuvre'\n", "utf-8"),
     "wide.py": ("# coding: utf-16\nname = 'ascii'\n", "utf-8"),
-    "third.py": ("\n\n# coding: latin-1\nname = 'Ł'\n", "utf-8"),  # PEP 263: in the first two lines only
+    "third.py": ("\n\n# coding: latin-1\nname = 'Ł'\n", "utf-8"),  # PEP 263 allows it only in the first two lines
 }
 
 
@@ -78,7 +78,7 @@ def test_python_files_are_read_in_the_encoding_they_declare(tmp_path: Path, monk
     assert {document.text for document in documents(InstalledPython(), SourceReport())} == expected
 
 
-def test_a_declared_encoding_is_for_python_files_only(tmp_path: Path) -> None:
+def test_a_declared_encoding_is_used_only_for_python_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("# coding: latin-1\ncafé".encode("latin-1"))
     (tmp_path / "b.py").write_bytes(b"# coding: ascii\ncaf\xe9")
     _, report = read(tmp_path, max_bad_rows=2)
@@ -88,7 +88,9 @@ def test_a_declared_encoding_is_for_python_files_only(tmp_path: Path) -> None:
     ]
 
 
-def test_the_prose_of_a_python_file_has_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prose_of_a_python_file_has_the_same_origin_as_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docstring = '"""' + "Ein langer Satz über Bücher. " * 20 + '"""\n'
     (tmp_path / "a.py").write_bytes(("# coding: latin-1\n" + docstring).encode("latin-1"))
     (tmp_path / "b.py").write_bytes(MARK + (docstring + "x = 1\n").encode())

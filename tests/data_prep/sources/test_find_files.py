@@ -1,4 +1,4 @@
-"""Which files a path names. The rule is the same however the path is written."""
+"""Which files a path matches. The rules are the same however the path is written."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from tests.data_prep.test_build import spec_of
 
 
 def put(root: Path, *names: str) -> Path:
-    """Write a file of its own content for every name."""
+    """Write a file with different content for every name."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"text of {name}\n")
@@ -29,7 +29,7 @@ HIDDEN = (".ipynb_checkpoints/a.txt", "sub/._b.txt", "sub/.git/deep/c.txt", ".d.
 
 
 @pytest.mark.parametrize("spelling", ["corpus", "corpus/", "corpus/*", "corpus/**", "corpus/**/*.txt", "link", "c*"])
-def test_hidden_files_and_folders_are_skipped_in_every_spelling(
+def test_hidden_files_and_folders_are_skipped_however_the_path_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     put(tmp_path / "corpus", "a.txt", "sub/b.txt", *HIDDEN)
@@ -51,13 +51,13 @@ def test_a_hidden_file_or_folder_that_the_path_names_is_read(tmp_path: Path) -> 
     assert names(root / "sub/.git/**/*.txt") == ["deep/c.txt"]
 
 
-def test_a_folder_with_hidden_files_only_says_so(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_with_only_hidden_files_mentions_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"matches no file that ends in .*; hidden files and folders skipped: 1$"):
         names(put(tmp_path, ".a.txt"))
 
 
 @pytest.mark.parametrize("spelling", ["corpus", "corpus/*", "corpus/**", "corpus/**/*.txt"])
-def test_links_to_folders_are_followed_in_every_spelling(
+def test_links_to_folders_are_followed_however_the_path_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     put(tmp_path, "corpus/own.txt", "corpus/z/inner.txt", "elsewhere/far/outer.txt")
@@ -70,7 +70,7 @@ def test_links_to_folders_are_followed_in_every_spelling(
     assert names(spelling) == ["linked/far/outer.txt", "own.txt", "z/inner.txt"]
 
 
-def test_a_link_that_leads_to_itself_is_not_read(tmp_path: Path) -> None:
+def test_a_link_that_points_to_itself_is_not_read(tmp_path: Path) -> None:
     root = put(tmp_path, "a.txt")
     (root / "self").symlink_to("self")
     (root / "broken.txt").symlink_to("nowhere.txt")
@@ -78,7 +78,7 @@ def test_a_link_that_leads_to_itself_is_not_read(tmp_path: Path) -> None:
     assert find_files((str(root),)).skipped() == "files skipped: 2 of other types (broken links and devices 2)"
 
 
-def test_the_suffix_counts_in_any_case_and_json_lines_have_three_names(tmp_path: Path) -> None:
+def test_the_case_of_a_suffix_does_not_matter_and_json_lines_have_three_suffixes(tmp_path: Path) -> None:
     for number, name in enumerate(["A.JSONL", "b.ndjson", "c.Json.gz", "d.NDJSON.GZ", "e.json.zst", "f.ndjson.zst"]):
         content = json.dumps({"text": f"text {number}"}).encode()
         if name.lower().endswith(".gz"):
@@ -100,7 +100,7 @@ def test_files_of_other_types_are_counted_by_suffix(tmp_path: Path) -> None:
     assert find_files((str(root / "*.txt"),)).skipped() == ""
 
 
-def test_prepare_and_the_manifest_say_what_was_skipped(tmp_path: Path) -> None:
+def test_prepare_and_the_manifest_report_the_skipped_files(tmp_path: Path) -> None:
     root = put(tmp_path / "corpus", *(f"{number}.txt" for number in range(40)), "image.png", ".hidden.txt")
     lines: list[str] = []
     spec = spec_of(root, vocabulary=257, test_fraction=0.5)
@@ -115,7 +115,7 @@ def test_a_path_with_a_nul_is_refused(tmp_path: Path) -> None:
             names(path)
 
 
-def test_a_home_folder_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_with_an_unknown_home_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda _: {}["no such user"])
     with pytest.raises(InputError, match=r"^~/a\.txt: the home folder of ~ is unknown .*set HOME$"):

@@ -22,7 +22,7 @@ def read(dataset: Path | str, **fields: Any) -> tuple[list[Document], SourceRepo
     return list(documents(HuggingFace(dataset=str(dataset), **fields), report)), report
 
 
-def test_a_saved_dataset_gives_its_rows_in_order(library: Any, tmp_path: Path) -> None:
+def test_the_rows_of_a_saved_dataset_are_read_in_order(library: Any, tmp_path: Path) -> None:
     library.Dataset.from_dict({"text": TEXTS, "id": range(5)}).save_to_disk(str(tmp_path / "saved"))
     kept, report = read(tmp_path / "saved")
     assert [(document.name, document.text) for document in kept] == [
@@ -34,7 +34,7 @@ def test_a_saved_dataset_gives_its_rows_in_order(library: Any, tmp_path: Path) -
     assert read(tmp_path / "saved")[0] == kept
 
 
-def test_a_saved_dict_of_datasets_gives_the_requested_split(library: Any, tmp_path: Path) -> None:
+def test_the_requested_split_of_a_saved_dataset_dict_is_read(library: Any, tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     splits = {name: library.Dataset.from_dict({"text": [f"{name} text"]}) for name in ("train", "validation")}
     library.DatasetDict(splits).save_to_disk(str(folder))
@@ -54,8 +54,8 @@ def test_rows_without_text_are_skipped_up_to_the_limit(library: Any, tmp_path: P
     library.Dataset.from_dict({"text": ["one", None, "two"]}).save_to_disk(str(tmp_path / "saved"))
     kept, report = read(tmp_path / "saved", max_bad_rows=1)
     assert len(kept) == 2
-    assert report.bad_named == ["saved/train:2: null found, a string expected"]
-    with pytest.raises(InputError, match=r"saved/train:2: null found.*so far: 1, .*max_bad_rows: 0$"):
+    assert report.bad_named == ["saved/train:2: expected a string, found null"]
+    with pytest.raises(InputError, match=r"saved/train:2: .*found null; bad rows so far: 1, .*max_bad_rows is 0$"):
         read(tmp_path / "saved")
 
 

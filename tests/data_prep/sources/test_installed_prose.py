@@ -1,4 +1,4 @@
-"""English text in small installations that the tests write."""
+"""English text from small installations that the tests create."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Use these folders as the installation, the standard library first."""
+    """Use these folders as the installation; the first is the standard library."""
 
     def roots(*folders: Path) -> None:
         for module in ("installed_python", "installed_prose"):
@@ -80,7 +80,7 @@ Last."""
     assert without_code(text) == "Before.\n\nKept::\nAfter it.\n\nLast."
 
 
-def test_only_files_written_for_people_are_read(tmp_path: Path, install: Install) -> None:
+def test_only_docstrings_and_files_written_for_people_are_read(tmp_path: Path, install: Install) -> None:
     install(tmp_path)
     python(tmp_path / "package" / "a.py", LONG + "Of a.", "secret_code = 1")
     python(tmp_path / "package" / "short.py", "Too short.")
@@ -119,7 +119,7 @@ def test_a_text_shared_by_several_files_is_test_text_only_if_all_of_them_are(tmp
 
 
 def test_prose_and_python_from_one_file_are_always_in_the_same_split(tmp_path: Path, install: Install) -> None:
-    """On real files, both ways: a Python model tested on prose, and a prose model tested on Python."""
+    """Tests a Python model on prose and a prose model on Python, with real files."""
     library = tmp_path / "library"
     for package in ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib"):
         shutil.copytree(Path(os.__file__).parent / package, library / package)
@@ -131,7 +131,7 @@ def test_prose_and_python_from_one_file_are_always_in_the_same_split(tmp_path: P
     names = [{split: set(store.document_names(split)) for split in ("train", "test")} for store in stores]  # type: ignore[arg-type]
     for tested, trained in (names, names[::-1]):
         assert tested["test"] and trained["train"] and not tested["test"] & trained["train"]
-    assert len(names[1]["test"] & names[0]["test"]) > 5, "docstrings of test files are test text"
+    assert len(names[1]["test"] & names[0]["test"]) > 5, "the docstrings of test files are test text"
     assert all(find_shared_document(tested, trained) is None for tested in stores for trained in stores)
 
 

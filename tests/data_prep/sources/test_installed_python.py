@@ -17,7 +17,7 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def corpus(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A function that reads the corpus below given roots and returns its documents and the report."""
+    """A function that reads the corpus in the given roots and returns its documents and the report."""
 
     def read(*roots: Path) -> tuple[list[Document], SourceReport]:
         monkeypatch.setattr("data_prep.sources.installed_python.installed_python_roots", lambda: list(roots))

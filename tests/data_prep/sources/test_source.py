@@ -1,4 +1,4 @@
-"""What a new source has to provide."""
+"""The requirements for a new source."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -24,14 +24,14 @@ class StrictCountdown(Countdown):
     max_bad_rows: int = 0
 
 
-def test_a_source_needs_only_a_kind_its_fields_and_read() -> None:
+def test_a_source_needs_only_a_kind_fields_and_a_read_method() -> None:
     report = SourceReport()
     texts = [document.text for document in documents(Countdown(start=3), report)]
     assert texts == ["3 to go", "2 to go", "1 to go"]
     assert report == SourceReport(read=4, bad=1, bad_named=["countdown:0: too late"])
 
 
-def test_a_source_with_a_field_max_bad_rows_stops_at_that_limit() -> None:
-    with pytest.raises(InputError, match=r"countdown:0: too late; bad rows so far: 1, .*max_bad_rows: 0$"):
+def test_a_source_with_a_field_max_bad_rows_stops_above_that_limit() -> None:
+    with pytest.raises(InputError, match=r"countdown:0: too late; bad rows so far: 1, .*max_bad_rows is 0$"):
         list(documents(StrictCountdown(start=1), SourceReport()))
     assert len(list(documents(StrictCountdown(start=1, max_bad_rows=1), SourceReport()))) == 1

@@ -19,7 +19,7 @@ def texts(spec: Synthetic, count: int) -> list[str]:
 
 
 def passages_of(text: str) -> list[Passage]:
-    """Passages of a text; asserts that every copy is exact."""
+    """Split a text into passages, and assert that every copy is exact."""
     assert text.endswith(" ;")
     passages = []
     for passage in text.removesuffix(" ;").split(" ; "):
@@ -31,7 +31,7 @@ def passages_of(text: str) -> list[Passage]:
 
 @cache
 def rank_after(spec: Synthetic) -> list[list[int]]:
-    """Rank (from 0) of word w after word v as [v][w]; the last v is the start of a document."""
+    """Rank (from 0) of word w after word v, at [v][w]. The last row is for the start of a document."""
     return np.argsort(transitions(spec), axis=1).tolist()
 
 
@@ -58,7 +58,7 @@ specs = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(spec=specs)
-def test_a_document_consists_of_passages_some_of_them_copied_exactly(spec: Synthetic) -> None:
+def test_a_document_consists_of_passages_and_every_copy_is_exact(spec: Synthetic) -> None:
     for text in texts(spec, 5):
         passages = passages_of(text)
         assert len(passages) == spec.passages
@@ -118,23 +118,22 @@ def test_documents_are_independent_of_each_other() -> None:
     rows = np.array([ranks_of(spec, text) for text in texts(spec, 1000)])  # [documents, fresh words]
     surprise = -np.log(zipf(spec))[rows]
     surprise = (surprise - surprise.mean()) / surprise.std()
-    for lag in (1, 2, 3):  # correlation of documents i and i + lag at the same place; standard error 1/sqrt(119,000)
+    for lag in (1, 2, 3):  # correlation of documents i and i + lag at the same position; standard error 1/sqrt(119,000)
         assert abs((surprise[lag:] * surprise[:-lag]).mean()) < 4 / np.sqrt(surprise[lag:].size)
     copies = np.array([[copied for _, copied in passages_of(text)] for text in texts(spec, 1000)]) - 0.5
     assert abs((copies[1:] * copies[:-1]).mean() * 4) < 4 / np.sqrt(copies[1:].size)
-    # The sum over a document has the variance of a sum of independent words: words within it are independent too.
+    # The variance of the sum over a document is that of independent words, so words in a document are independent too.
     assert surprise.sum(axis=1).var() == pytest.approx(surprise.shape[1], rel=4 * np.sqrt(2 / 1000))
 
 
 def surprise_of_each_word(spec: Synthetic, text: str) -> list[float]:
-    """-log p in nats of every word and of the end of text, for a predictor that knows the language and sees only the
-    words before."""
+    """-log p, in nats, of every word and of the end of text, for a predictor that knows the language."""
     log_p, rank = np.log(zipf(spec)), rank_after(spec)
     with np.errstate(divide="ignore"):
         copy, no_copy = np.log(spec.copy_probability), np.log1p(-spec.copy_probability)
     state, fresh, copying, left, nats = spec.words, list[str](), list[str](), spec.passages, list[float]()
     for word in text.split(" "):
-        # Probability that the passage ends here given that it has not ended before; its length is uniform.
+        # Probability that the passage ends here if it has not ended before. Its length is uniform.
         stop = 0.0 if len(fresh) < spec.shortest else 1 / (spec.longest - len(fresh) + 1)
         if copying:
             expected = copying.pop(0)
@@ -151,7 +150,7 @@ def surprise_of_each_word(spec: Synthetic, text: str) -> list[float]:
             nats.append(float(-np.log1p(-stop) - log_p[rank[state][number]]))
             state = number
             fresh.append(word)
-    nats.append(0.0 if left == 0 else np.inf)  # the end of text follows the last passage, and only that
+    nats.append(0.0 if left == 0 else np.inf)  # the end of text follows only the last passage
     return nats
 
 

@@ -118,7 +118,7 @@ def test_bad_rows_up_to_the_limit_are_skipped_and_named(tmp_path: Path) -> None:
     assert [row.removeprefix(f"{path}:") for row in report.bad_named] == [
         "3: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
         "6: no field 'text' (data.source.text_field); fields: id, body",
-        "7: null found, a string expected",
+        "7: expected a string, found null",
     ]
 
 
@@ -128,17 +128,17 @@ def test_one_bad_row_too_many_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read(path, max_bad_rows=2)
     assert str(refused.value) == (
-        f"{path}:7: null found, a string expected; bad rows so far: 3, accepted by data.source.max_bad_rows: 2"
+        f"{path}:7: expected a string, found null; bad rows so far: 3, but data.source.max_bad_rows is 2"
     )
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"[1, 2]\n", "a JSON list found, an object expected"),
-        (b'"text"\n', "a JSON str found, an object expected"),
-        (b'{"text": 5}\n', "int found, a string expected"),
-        (b'{"text": ["a"]}\n', "list found, a string expected"),
+        (b"[1, 2]\n", "expected a JSON object, found list"),
+        (b'"text"\n', "expected a JSON object, found str"),
+        (b'{"text": 5}\n', "expected a string, found int"),
+        (b'{"text": ["a"]}\n', "expected a string, found list"),
         (b'{"text": "caf\xe9"}\n', "not UTF-8 (byte 0xe9 at 13)"),
         (b'{"text": "half \\ud800"}\n', "lone surrogate at character 5"),
         (b"[" * 100_000 + b"\n", "not JSON (maximum recursion depth"),
@@ -154,12 +154,12 @@ def test_every_kind_of_bad_line_is_reported_with_its_reason(tmp_path: Path, row:
     assert report.bad_named[0].startswith(f"{path}:2: {reason}")
 
 
-def test_the_limit_is_over_all_files_and_twenty_rows_are_named(tmp_path: Path) -> None:
+def test_the_limit_applies_to_all_files_together_and_twenty_rows_are_named(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_bytes(b"bad\n" * 15)
     _, report = read(tmp_path, max_bad_rows=30)
     assert report.bad == 30 and len(report.bad_named) == 20
-    with pytest.raises(InputError, match=r"b\.jsonl:15: .*bad rows so far: 30, accepted by .*: 29"):
+    with pytest.raises(InputError, match=r"b\.jsonl:15: .*bad rows so far: 30, but .* is 29"):
         read(tmp_path, max_bad_rows=29)
 
 
@@ -171,12 +171,12 @@ def test_a_text_file_that_is_not_utf8_is_bad_and_an_empty_one_is_an_empty_docume
     kept, report = read(tmp_path, max_bad_rows=1)
     assert kept == []
     assert report == SourceReport(2, 0, 1, 1, [f"{tmp_path}/latin.txt: not UTF-8 (byte 0xe9 at 3)"])
-    with pytest.raises(InputError, match=r"latin\.txt: not UTF-8 .*max_bad_rows: 0"):
+    with pytest.raises(InputError, match=r"latin\.txt: not UTF-8 .*max_bad_rows is 0"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_all_parts_of_a_concatenated_compressed_file_are_read(tmp_path: Path, suffix: str) -> None:
+def test_all_members_of_a_concatenated_compressed_file_are_read(tmp_path: Path, suffix: str) -> None:
     compress = gzip.compress if suffix == "gz" else zstandard.compress
     path = tmp_path / f"parts.jsonl.{suffix}"
     path.write_bytes(compress(lines(texts(2))) + compress(lines(texts(2, 2))))
@@ -201,7 +201,7 @@ def with_long_window(content: bytes) -> bytes:
 
 def test_a_zstandard_file_with_a_long_window_is_read(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl.zst"
-    for compress in (with_long_window, zstandard.compress):  # the first part of a joined file
+    for compress in (with_long_window, zstandard.compress):  # the first frame of a concatenated file
         path.write_bytes(compress(lines(texts(2000))) + with_long_window(lines(texts(2, 2000))))
         kept, _ = read(path)
         assert [document.text for document in kept] == [f"text {number}" for number in range(2002)]
@@ -210,26 +210,26 @@ def test_a_zstandard_file_with_a_long_window_is_read(tmp_path: Path) -> None:
 
 def test_a_damaged_zstandard_file_with_a_long_window_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl.zst"
-    whole = with_long_window(lines({"text": os.urandom(500).hex()} for _ in range(2000)))
-    path.write_bytes(whole[: len(whole) // 2])
+    compressed = with_long_window(lines({"text": os.urandom(500).hex()} for _ in range(2000)))
+    path.write_bytes(compressed[: len(compressed) // 2])
     with pytest.raises(InputError, match=r"long\.jsonl\.zst: cannot be read: Truncated compressed stream"):
         read(path)
-    path.write_bytes(whole[: len(whole) // 2] + b"\xff" * 1000)
+    path.write_bytes(compressed[: len(compressed) // 2] + b"\xff" * 1000)
     with pytest.raises(InputError, match=r"long\.jsonl\.zst: cannot be read: "):
         read(path)
 
 
-def test_a_long_window_without_zstandard_gives_a_line_with_the_remedy(
+def test_without_zstandard_the_error_for_a_long_window_gives_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, joined = tmp_path / "long.jsonl.zst", tmp_path / "joined.jsonl.zst"
-    first.write_bytes(with_long_window(lines(texts(1))))
-    # Only the second part has a long window, so pyarrow has begun to read.
+    single, joined = tmp_path / "long.jsonl.zst", tmp_path / "joined.jsonl.zst"
+    single.write_bytes(with_long_window(lines(texts(1))))
+    # Only the second frame has a long window, so pyarrow fails after it has begun to read.
     joined.write_bytes(zstandard.compress(lines(texts(1))) + with_long_window(lines(texts(1, 1))))
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    for path in (first, joined):
+    for path in (single, joined):
         with pytest.raises(
-            InputError, match=r"window is above 128 MB; pip install zstandard, or .* -d --long=31"
+            InputError, match=r"window is larger than 128 MB; run pip install zstandard, or .* -d --long=31"
         ) as refused:
             read(path)
         assert str(refused.value).startswith(str(path))
@@ -243,11 +243,13 @@ def test_a_file_whose_content_does_not_match_its_suffix_is_refused_and_named(tmp
     assert "\n" not in str(refused.value)
 
 
-def test_two_parquet_columns_of_one_name_are_refused_only_if_they_hold_the_text(tmp_path: Path) -> None:
+def test_two_parquet_columns_with_the_same_name_are_refused_only_if_they_contain_the_text(tmp_path: Path) -> None:
     path = tmp_path / "twins.parquet"
     columns = [pa.array(values) for values in (["one"], ["two"], ["three"])]
     pq.write_table(pa.Table.from_arrays(columns, names=["id", "text", "text"]), path)
-    with pytest.raises(InputError, match=r"twins\.parquet: 2 columns are called 'text' \(data\.source\.text_field\)"):
+    with pytest.raises(
+        InputError, match=r"twins\.parquet: 2 columns have the name 'text' \(data\.source\.text_field\)"
+    ):
         read(path)
     pq.write_table(pa.Table.from_arrays(columns, names=["id", "id", "text"]), path)
     assert [document.text for document in read(path)[0]] == ["three"]
@@ -258,7 +260,7 @@ def test_a_missing_parquet_column_is_refused_and_the_existing_ones_are_listed(tm
     pq.write_table(pa.table({"id": [1], "body": ["b"]}), path)
     with pytest.raises(InputError, match=r"no column 'text' \(data\.source\.text_field\); columns: id, body$"):
         read(path)
-    with pytest.raises(InputError, match=r"column 'id' \(data\.source\.text_field\) holds int64, text expected"):
+    with pytest.raises(InputError, match=r"column 'id' \(data\.source\.text_field\) has type int64, expected text"):
         read(path, text_field="id")
     assert read(path, text_field="body")[0][0].text == "b"
 
@@ -269,12 +271,12 @@ def test_a_null_or_undecodable_parquet_row_is_one_bad_row(tmp_path: Path, kind: 
     values = pa.array([b"one", None, b"caf\xe9", b"two"], pa.binary())
     if pa.types.is_dictionary(kind):
         values = pa.array(["one", None, None, "two"]).dictionary_encode()
-    elif not pa.types.is_binary(kind):  # bytes wrongly declared as text, as some writers leave them
+    elif not pa.types.is_binary(kind):  # bytes wrongly declared as text, as by some writers
         values = pa.Array.from_buffers(pa.string(), 4, values.buffers()).cast(kind)
     pq.write_table(pa.table({"text": values}), path)
     kept, report = read(path, max_bad_rows=2)
     assert [document.name for document in kept] == ["table.parquet:1", "table.parquet:4"]
-    assert report.bad_named[0] == f"{path}:2: null found, a string expected"
+    assert report.bad_named[0] == f"{path}:2: expected a string, found null"
     with pytest.raises(InputError, match=r"table\.parquet:3: "):
         read(path, max_bad_rows=1)
 
@@ -287,9 +289,9 @@ def bytes_read() -> int:
 
 @pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="only Linux counts reads")
 @pytest.mark.parametrize("name", ["large.jsonl", "large.jsonl.gz", "large.jsonl.zst", "large.parquet"])
-def test_reading_the_first_document_of_a_large_file_reads_only_a_small_part_of_it(tmp_path: Path, name: str) -> None:
+def test_only_a_small_part_of_a_large_file_is_read_for_the_first_document(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    # Hex digits of random bytes compress to half their size, so the file stays large.
+    # Random hex digits compress only to half their size, so the file stays large.
     rows = [{"text": os.urandom(2000).hex()} for _ in range(10_000)]
     if name.endswith("parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=len(rows), use_dictionary=False)
@@ -299,13 +301,13 @@ def test_reading_the_first_document_of_a_large_file_reads_only_a_small_part_of_i
         path.write_bytes(compress(content) if compress else content)
     size = path.stat().st_size
     assert size > 15_000_000
-    next(documents(TextFiles(paths=(str(path),)), SourceReport()))  # imports on first use are not counted
+    next(documents(TextFiles(paths=(str(path),)), SourceReport()))  # so that imports on first use are not counted
 
-    before, held = bytes_read(), pa.total_allocated_bytes()
+    read_before, allocated_before = bytes_read(), pa.total_allocated_bytes()
     stream = documents(TextFiles(paths=(str(path),)), SourceReport())
     first = next(stream)
     assert first.text == rows[0]["text"]
-    assert bytes_read() - before < size / 4
-    assert pa.total_allocated_bytes() - held < size / 4
-    peak = max(pa.total_allocated_bytes() - held for _ in stream)
+    assert bytes_read() - read_before < size / 4
+    assert pa.total_allocated_bytes() - allocated_before < size / 4
+    peak = max(pa.total_allocated_bytes() - allocated_before for _ in stream)
     assert peak < size / 4

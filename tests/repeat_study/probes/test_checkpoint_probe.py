@@ -99,7 +99,7 @@ def test_a_spec_of_another_version_or_edited_by_hand_is_refused(
 
 
 def test_a_missing_store_is_reported(copy_of_run: RunDirectory, store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"no token store {store.fingerprint}, .* stores here: none"):
+    with pytest.raises(InputError, match=rf"no token store {store.fingerprint}, .* stores in this folder: none"):
         load_trained(copy_of_run.path, tmp_path)
 
 
