@@ -25,8 +25,8 @@ import numpy as np
 BATCH = 16
 SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, like 64 MB shards of 2,000-token sequences
 LARGEST_COMMON = 10**6
-COUNT_ALL = 10**7  # in longer runs, only a sample of the pool's slots is counted
-ROUNDS = 3  # of the cases from which ratios are computed; each round is a new process, and medians are reported
+COUNT_ALL = 10**7  # longer runs are checked only for a sample of pool slots
+ROUNDS = 3  # repetitions, in new processes, of the cases from which ratios are computed
 
 
 class Case(NamedTuple):

@@ -30,7 +30,7 @@ from repeat_study.probes.heads import SEQUENCES, HeadProbe, attention_patterns
 from repeat_study.probes.positions import windows
 
 LIMIT = 1e-4  # largest accepted absolute difference
-REPETITIONS = 3  # of each timed function in a round
+REPETITIONS = 3  # repetitions of each timed function in a round
 
 Functions = dict[str, Callable[[], object]]  # functions to be timed, by name and in this order
 
@@ -201,7 +201,7 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
     ratios = {}
     for name in (*(name for name in theirs if name != "ablation"), "scores", "ablation", "head suite"):
         peer_median = statistics.median(peer[name] for _, peer in rows)
-        if name not in rows[0][0]:  # only the peer, because our probe computes all scores in one pass
+        if name not in rows[0][0]:  # our probe computes all scores in one pass, so only the peer has this time
             print(f"  {name:14} {'':8} {peer_median:16.1f}")
             continue
         each = [peer[name] / own[name] for own, peer in rows]

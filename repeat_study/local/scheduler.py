@@ -138,7 +138,7 @@ class LocalScheduler:
         for end in ended:
             if end.run not in stopped:
                 self._record(end)
-        if stopped:  # by a signal that this scheduler did not send
+        if stopped:  # another process sent the group a signal
             self._remove(group)
             runs = tuple(run for run in group.runs if run.name in stopped)
             self._restart(runs, "stopped from outside, state saved")

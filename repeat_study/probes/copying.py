@@ -24,7 +24,7 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.tables import Columns
 
 COPIES = 11  # [H22, section 4]
-MIN_COPIES = 4  # if fewer copies fit the context, the paragraphs are cut
+MIN_COPIES = 4  # paragraphs are cut if fewer copies fit the context
 MIN_TOKENS = 8  # minimum length of a user's paragraph
 MAX_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
 MAX_PARAGRAPHS = 64

@@ -103,7 +103,7 @@ class HeadProbe:
         target_qp = self.target().to(device)
         queries = target_qp.any(dim=1)
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
-        directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus their mean
+        directions: dict[str, Tensor] = {}  # for the sample's tokens, and for the next token relative to their mean
 
         # Weights are read during the forward pass because, at other times, a process of a sharded model has only its own shard.
         def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
         return None
     random = np.random.default_rng(0)
     copied = [np.tile(random.choice(middle, length, replace=False), COPIES) for _ in range(SEQUENCES)]
-    # The null sequences are rotations of each other, so every copy has the same tokens over all of them and is equally hard.
+    # The null sequences are rotations of each other, so on average no copy is harder than another.
     if len(middle) >= COPIES * length:
         fresh = random.choice(middle, (COPIES, length), replace=False)
     else:  # the vocabulary is too small, so some tokens occur twice

@@ -22,7 +22,7 @@ class LossInputs:
     """All texts on which the losses of one run are measured."""
 
     texts: Texts
-    extra_tests: dict[str, Tensor]  # by name, each shaped like the test set
+    extra_tests: dict[str, Tensor]  # sequences of each extra test set, by its name
 
 
 def prepare(subject: Subject) -> LossInputs:

@@ -40,7 +40,7 @@ class RunCallback(lightning.Callback):
         self.lanes, self.step, self.until = lanes, start, until
         self.session, self.checkpoint_io = session, checkpoint_io
         self.is_lead = session.process_group.is_lead
-        self.run = lanes[0].run  # for the fields that all runs of a bundle share
+        self.run = lanes[0].run  # represents the fields that all runs of a bundle share
         schedule = self.run.evaluation
         self.evaluation_steps = schedule.steps(self.run.steps)
         keep = session.resources.keep_checkpoints

@@ -17,7 +17,7 @@ class ProcessGroup:
 
     rank: int = 0
     world: int = 1
-    local_world: int = 1  # on this machine
+    local_world: int = 1  # number of processes on this machine
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":

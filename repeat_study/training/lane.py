@@ -36,12 +36,12 @@ class Lane:
     directory: RunDirectory
     evaluator: Evaluator
     parent: FinishedParent | None = None
-    parent_sha256: str | None = None  # of the parent's weights, if this session started from them
+    parent_sha256: str | None = None  # checksum of the parent's weights if this session started from them
     previous_rows: list[dict[str, Any]] = field(default_factory=list)  # evaluations before this session
     clock: Clock = field(default_factory=Clock)
-    tensorboard: TensorBoardWriter | None = None  # on the lead process only
-    watch: RecordWatch | None = None  # detects altered records; on the lead process only
-    failure: Diverged | AlteredRecord | None = None  # once set, nothing more is written about the run
+    tensorboard: TensorBoardWriter | None = None  # None except on the lead process
+    watch: RecordWatch | None = None  # detects altered records; None except on the lead process
+    failure: Diverged | AlteredRecord | None = None  # if set, nothing more is written about the run
 
     def open_tensorboard(self) -> None:
         """Start a new TensorBoard event file, and write the points of the previous rows to it."""

@@ -78,7 +78,7 @@ class LanguageModeling(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run`: for the fields that all runs share
+        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run` represents the fields that all runs share
         self.resources, self.process_group = resources or Resources(), process_group or ProcessGroup()
         self.model = Decoder(
             self.run.shape,
@@ -154,7 +154,7 @@ class LanguageModeling(lightning.LightningModule):
         self.loss_sum_l.add_(loss_l)
         self.norm_sum_l.add_(norm_l)
         self.summed_steps.add_(1)
-        # The condition is negated so that NaN counts as out of range, because every comparison with NaN is false.
+        # Every comparison with NaN is false, so this negated condition treats NaN as out of range.
         out_l = torch.logical_not((loss_l <= self.largest_loss) & (norm_l < math.inf))
         now = torch.stack([torch.full_like(loss_l, step + 1), loss_l, norm_l], dim=1)
         first_l = out_l & (self.left_range[:, 0] == 0)

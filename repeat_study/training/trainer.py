@@ -138,7 +138,7 @@ def _train_claimed(directories: dict[Run, RunDirectory], session: Session) -> di
             if Outcome.INTERRUPTED in endings.values() or session.terminated.is_set():
                 return dict.fromkeys((run.name for run in directories), Outcome.INTERRUPTED) | endings
     except InputError:
-        raise  # not a failure of the runs
+        raise  # does not mark the runs as failed
     except Exception as error:
         if group.is_lead:
             _mark_failed([directories[run] for run in directories if run.name not in endings], error)

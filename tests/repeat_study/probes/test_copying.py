@@ -69,7 +69,7 @@ def test_a_copier_has_zero_loss_on_copies_but_not_on_the_null(store: TokenStore)
 
 
 class Cache(LogitModel):
-    """Predicts tokens in proportion to their counts so far, and so gains from repetition without copying."""
+    """Predicts tokens in proportion to their counts so far. This gains from repetition without copying."""
 
     def forward(self, tokens_lbt: torch.Tensor) -> torch.Tensor:
         seen = torch.nn.functional.one_hot(tokens_lbt, self.vocabulary).cumsum(dim=2)

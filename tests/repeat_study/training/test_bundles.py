@@ -134,9 +134,10 @@ def test_a_lane_that_diverges_is_marked_as_failed_and_the_others_are_unaffected(
 def test_killed_runs_resume_in_other_bundles_and_alone(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
-    """Three lanes are killed when only some of them have recorded an evaluation, so that they end at different steps.
+    """A bundle of three runs is killed when only two of them have recorded their evaluation.
 
-    Two of the runs then resume together. Finally, all of them train in a bundle with a run that was never started.
+    Two of the runs resume as a bundle, which is killed too. Finally, all three runs train in a
+    bundle with a run that was never started.
     """
     first, second, third, fourth = lanes
     code = run_in_process(lambda: train_bundle([first, second, third], store, tmp_path, kill_at({second.name: 24})))
