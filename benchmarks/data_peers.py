@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BATCH = 16
-SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, like 64 MB shards of 2,000-token sequences
+SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, as many as 2,000-token sequences in a shard of 64 MB
 LARGEST_COMMON = 10**6
 COUNT_ALL = 10**7  # longer runs are checked only for a sample of pool slots
 ROUNDS = 3  # repetitions, in new processes, of the cases from which ratios are computed

@@ -19,7 +19,7 @@ class Group:
 
     runs: tuple[str, ...]
     start: float | None  # time at which training began, in seconds; None while a new process is still importing
-    # Share of each run's steps that was complete at this start, and that is complete now.
+    # The share of each run's steps that was completed before this start, and the share that is completed by now.
     first_share: dict[str, float] = field(default_factory=dict)
     share: dict[str, float] = field(default_factory=dict)
     reported: tuple[float, float] | None = None  # time of the last report, and the seconds left that it contained

@@ -27,7 +27,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
 }
-PROCESSES = multiprocessing.get_context("spawn")  # fork is unsafe once torch has used CUDA
+PROCESSES = multiprocessing.get_context("spawn")  # fork is unsafe after torch has used CUDA
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The estimate of the remaining time, for schedules whose true times are given."""
+"""The estimate of the remaining time, tested on schedules with known times."""
 
 from dataclasses import dataclass
 

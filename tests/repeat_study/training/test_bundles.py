@@ -244,7 +244,7 @@ def test_bundles_are_split_until_every_worker_has_one(lanes: list[Run]) -> None:
     assert [len(bundle) for bundle in pack_bundles(lanes, Resources(lanes=8), 320, gpu=False, workers=9)] == [1] * 4
 
 
-def test_bundles_contain_runs_of_one_key_in_order_up_to_the_number_of_lanes(lanes: list[Run]) -> None:
+def test_bundles_contain_runs_with_equal_keys_in_order_and_at_most_one_run_per_lane(lanes: list[Run]) -> None:
     larger = [run.model_copy(update={"model": "2x32"}) for run in lanes]
     longer = lanes[0].model_copy(update={"tokens": 2 * lanes[0].tokens})
     packed = pack_bundles([*lanes, *larger, longer], Resources(lanes=3), 320, gpu=False)

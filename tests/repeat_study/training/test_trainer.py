@@ -333,7 +333,7 @@ def test_weights_are_kept_at_the_requested_evaluations(
         ] == losses[step]
 
 
-def test_a_run_records_its_machine_time_and_memory(undisturbed: Path, runs: list[Run]) -> None:
+def test_a_run_records_its_machine_its_time_and_its_memory(undisturbed: Path, runs: list[Run]) -> None:
     directory = RunDirectory(undisturbed / runs[0].name)
     (session,) = map(json.loads, (directory.path / "sessions.jsonl").read_text().splitlines())
     assert (session["step"], session["precision"], session["processes"]) == (0, "float32", 1)
