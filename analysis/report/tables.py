@@ -79,7 +79,7 @@ def published_table(table: pd.DataFrame) -> Table:
     """Format the rows of `published_comparison.table` for which a paper gives a number, or a finding without a number."""
     table = table[table.source != ""]
     has_interval = table.low.notna() & (table.low < table.high)
-    finding = table.source.str.partition(": ")  # "H22, fig. 3: long plateaus"
+    sources = [source.partition(": ") for source in table.source]  # "H22, fig. 3: long plateaus"
     has_number = table.published.notna()
     texts = table[["here", "low", "high", "published"]].map(three_digits).astype(str)
     rows = pd.DataFrame(
@@ -88,8 +88,8 @@ def published_table(table: pd.DataFrame) -> Table:
             "where": table["where"],
             "this study": table.bound + texts["here"],
             "95% interval": (texts.low + " to " + texts.high).where(has_interval, NOTHING),
-            "published": texts.published.where(has_number, finding[2]),
-            "source": table.source.where(has_number, finding[0]),
+            "published": texts.published.where(has_number, [finding for _, _, finding in sources]),
+            "source": table.source.where(has_number, [source for source, _, _ in sources]),
         }
     )
     return Table(PUBLISHED, rows, "published_comparison")
