@@ -1,7 +1,7 @@
-# Every target first installs the project into a virtual environment, .venv.
+# All targets except clean first install the project into a virtual environment, .venv.
 
 PYTHON ?= python3
-# The tested version; use TORCH='torch>=2.11' for the latest.
+# The tested version. To install the latest one, use TORCH='torch>=2.11'.
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
 	$(BIN)/repeat-study report laptop
 
-# Three workers on two cores, because one of them mostly waits for SLURM.
+# Three workers suit two cores, because one worker mostly waits for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +35,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch is installed first and alone, so that no other package determines its version.
+# Install torch first and separately, so that no other package determines its version.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "repeat-study needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv

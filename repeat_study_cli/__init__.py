@@ -1,4 +1,4 @@
-"""The repeat-study command. Each verb has a file of its own, imported only when the verb is called."""
+"""The `repeat-study` command line. Each command has its own module, which is imported only when the command is called."""
 
 import importlib
 import sys
@@ -11,55 +11,55 @@ from data_prep.errors import InputError
 from repeat_study import __version__
 from repeat_study_cli.streams import print_in_any_encoding
 
-# Verb -> its line in `repeat-study --help`, which is also the first sentence of the verb's own help.
-VERBS = {
-    "plan": "Show the runs of a study, how often each repeats its data, and what they cost.",
+# Maps each command to its line in `repeat-study --help`, which is also the first sentence of the command's own help page.
+COMMANDS = {
+    "plan": "Show the runs of a study with their exact repeats and their cost.",
     "prepare": "Build the token store of a study, or check the existing one.",
     "inspect": "Show what the token store of a study contains.",
-    "provenance": "Show which text a run sees at one step.",
+    "provenance": "Show the text that a run trains on at one step.",
     "run": "Train all unfinished runs of a study on this machine.",
     "sweep": "Submit all unfinished runs of a study to SLURM.",
     "status": "Show the state of every run of a study.",
-    "resume": "Submit unfinished runs to SLURM again, with the options of the last submission.",
-    "cancel": "Take runs of a study out of the SLURM queue.",
+    "resume": "Submit unfinished runs to SLURM again with the options of the last submission.",
+    "cancel": "Remove runs of a study from the SLURM queue.",
     "probe": "Measure copying, induction and every attention head of a trained model.",
     "report": "Write the report of a study: tables, figures and report.html.",
-    "predict": "Predict what repeating data costs, for a run that you plan.",
-    "fit": "Fit the laws to your own runs.",
-    "dev-cluster": "Start or stop a small SLURM cluster on this machine, to try out sweeps.",
+    "predict": "Predict the cost of repeating data in a planned training run.",
+    "fit": "Fit the laws of repetition to your own runs.",
+    "dev-cluster": "Start or stop a small SLURM cluster on this machine for testing.",
 }
 
 
 class LazyGroup(TyperGroup):
-    """Replaces the placeholder of a verb by the real command once the verb is called."""
+    """A group that replaces the placeholder of a command with the real command when it is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Name, command and remaining arguments."""
+        """Return the name, the command and the remaining arguments."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load_verb(str(name)), rest
+        return name, command and load_command(str(name)), rest
 
 
-def load_verb(name: str) -> Any:
-    """The command of a verb, from the module of the same name."""
+def load_command(name: str) -> Any:
+    """Import a command from the module with the same name."""
     module_name = name.replace("-", "_")
     function = getattr(importlib.import_module(f"{__name__}.{module_name}"), module_name)
-    verb = typer.Typer(add_completion=False, rich_markup_mode=None)
-    verb.command(name)(function)
-    return typer.main.get_command(verb)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(function)
+    return typer.main.get_command(single)
 
 
 def _placeholder() -> None:
-    """Stands for a verb until it is loaded."""
+    """Registered for every command until its module is loaded."""
 
 
 app = typer.Typer(
     cls=LazyGroup,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help needs no import of rich
+    rich_markup_mode=None,  # plain help pages do not import rich
     help="Train and analyze language models on partly repeated data.",
 )
-for verb_name, line in VERBS.items():
-    app.command(verb_name, short_help=line)(_placeholder)
+for command_name, line in COMMANDS.items():
+    app.command(command_name, short_help=line)(_placeholder)
 
 
 def _print_version(requested: bool) -> None:
@@ -78,23 +78,23 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; bad input ends in one line on standard error and exit code 2."""
+    """Run the command line. For bad input, print one line to standard error and exit with code 2."""
     print_in_any_encoding()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
-        _refuse(str(error))
+        _exit_with_message(str(error))
     except typer.Abort:
         sys.exit(130)
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _exit_with_message(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except Exception as error:
-        if message := getattr(error, "format_message", None):  # a usage error, from click or typer's copy of it
-            _refuse(message())
+        if message := getattr(error, "format_message", None):  # a usage error from click, or from typer's copy of click
+            _exit_with_message(message())
         raise
 
 
-def _refuse(message: str) -> None:
+def _exit_with_message(message: str) -> None:
     line = " ".join(message.split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     print(f"repeat-study: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Arguments that verbs share, and how they find a study, its token stores and its runs."""
+"""Arguments that several commands share, and functions to load a study, open its token stores and select a run."""
 
 import errno
 import math
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from repeat_study.config.study import Study
     from repeat_study.preparation import PreparedStudy
 
-# Output to pipes and files gets wide lines, so that programs find one record per line.
+# Lines in pipes and files are wide, so that each record stays on one line.
 PIPE_WIDTH = 1_000
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-# Progress goes to standard error: standard output holds results only.
+# Progress goes to standard error, so that standard output contains only results.
 progress_console = Console(
     highlight=False, markup=False, stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH
 )
@@ -31,37 +31,41 @@ StudyArgument = Annotated[
     str,
     typer.Argument(
         metavar="STUDY",
-        help="TOML file of a study, or its name if it is in studies/ or comes with this package.",
+        help="Study file (.toml), or name of a study in studies/ or in the installed package.",
     ),
 ]
 
 
 def finite(value: float | None) -> float | None:
-    """Checks an option: infinity and NaN pass the limits of typer."""
+    """Raise a usage error for infinity and NaN, which typer's range checks accept."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
-RUN_HELP = "A run's label, name or folder, as `repeat-study status` shows them."
+RUN_HELP = "Label, name or folder of a run. `repeat-study status` lists them."
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study, e.g. training.tokens=1000000."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the study, e.g. training.tokens=1000000; can be repeated."
+    ),
 ]
 DataOption = Annotated[Path, typer.Option("--data-dir", help="Folder of the token stores.")]
 RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Folder of the run directories.")]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="Number of processes, one thread each. [default: one per core]")
+    int | None, typer.Option(min=1, help="Number of worker processes with one thread each. [default: one per core]")
 ]
 LanesOption = Annotated[
     str | None,
-    typer.Option("--lanes", metavar="N|auto", help="Number of same-shape runs that one process trains in lockstep."),
+    typer.Option(
+        "--lanes",
+        metavar="N|auto",
+        help="Number of runs with the same shape that one process trains in lockstep.",
+    ),
 ]
 ColumnsOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="OURS=YOURS,...", help="Names of the columns in your header, e.g. params=N,tokens=T,loss=test_loss."
-    ),
+    typer.Option(metavar="OURS=YOURS,...", help="Column names in your file, e.g. params=N,tokens=T,loss=test_loss."),
 ]
 
 
@@ -80,7 +84,7 @@ def cores() -> int:
 
 
 def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
-    """Open the study's token stores, and build those that are missing."""
+    """Open the study's token stores. Build missing ones and show the progress."""
     from data_prep.build_progress import BuildDisplay
     from repeat_study.preparation import prepare_study
 
@@ -89,28 +93,30 @@ def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
 
 
 def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
-    """The run with this label, name or folder; InputError if there is none or more than one.
+    """Find the run with this label, name or folder. Raises InputError if there is none or more than one.
 
-    study_dir: the folder that holds the directories of `runs`.
+    study_dir: the folder that contains the run directories.
     """
-    folder = Path(os.path.realpath(given))  # Path.resolve raises RuntimeError for links in a circle
+    folder = Path(os.path.realpath(given))  # Path.resolve raises RuntimeError for circular links
     name = folder.name if str(folder.parent) == os.path.realpath(study_dir) else given
     matches = [run for run in runs if name in (run.name, run.label)]
     if len(matches) == 1:
         return matches[0]
     if matches:
         names = ", ".join(run.name for run in matches)
-        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; expected {names}")
+        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; expected one of {names}")
     labels = ", ".join(run.label for run in runs)
-    raise InputError(f"{given}: no run of study {study_dir.name!r} has this label, name or folder; there are {labels}")
+    raise InputError(
+        f"{given}: no run of study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
+    )
 
 
 def require_writable(path: Path | None) -> None:
-    """Raise InputError if a file cannot be written here; None is accepted."""
+    """Raise InputError if this file cannot be written. None is accepted."""
     if path is None:
         return
     if path.is_dir():  # an empty path is the working directory
-        raise InputError(f"{path}: a folder; expected a file in an existing folder")
+        raise InputError(f"{path}: is a folder; expected a file in an existing folder")
     if path.exists() and not path.is_file():  # a device or a pipe
         if not os.access(path, os.W_OK):
             raise InputError(f"{path}: cannot be written: {os.strerror(errno.EACCES)}")

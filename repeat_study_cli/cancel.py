@@ -1,4 +1,4 @@
-"""The verb `cancel`: take runs out of the queue."""
+"""`repeat-study cancel`: remove runs from the SLURM queue."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,22 +26,22 @@ def cancel(
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Take runs of a study out of the SLURM queue.
+    """Remove runs of a study from the SLURM queue.
 
-    Runs in training save their state first. `repeat-study resume` submits cancelled runs again.
+    Runs that are training save their state first. Use `repeat-study resume` to submit cancelled runs again.
     """
     declared = load(study, set_)
     study_dir = runs_dir / declared.name
     if bool(runs) == all_:
-        raise InputError("cancel: name the runs to cancel, or give --all")
+        raise InputError("cancel: give either the runs to cancel or --all")
     from repeat_study.preparation import open_study
     from slurm.cancel import cancel as cancel_runs
     from slurm.cancel import runs_sharing_jobs
 
     chosen = None
     if runs:
-        known = open_study(declared, data_dir).known_runs(runs_dir).runs
-        chosen = {choose_run(run, known, study_dir).name for run in runs}
+        candidates = open_study(declared, data_dir).known_runs(runs_dir).runs
+        chosen = {choose_run(run, candidates, study_dir).name for run in runs}
     sharing = runs_sharing_jobs(chosen or set(), study_dir)
     jobs = cancel_runs(chosen, study_dir)
     listed = f": {', '.join(jobs)}" if 0 < len(jobs) <= 10 else ""
@@ -51,5 +51,5 @@ def cancel(
     )
     if sharing:
         console.print(
-            f"{len(sharing)} other runs were in the same jobs and are cancelled too; `repeat-study resume` submits them again"
+            f"{len(sharing)} other runs were in the same jobs and are cancelled too; submit them again with `repeat-study resume`"
         )

@@ -1,4 +1,4 @@
-"""The verb `dev-cluster`: a small SLURM cluster on this machine."""
+"""`repeat-study dev-cluster`: start or stop a small SLURM cluster on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from repeat_study_cli.arguments import console
 
 
 def dev_cluster(
-    action: Annotated[str, typer.Argument(metavar="start|stop")],
+    action: Annotated[str, typer.Argument(metavar="start|stop", help="What to do with the cluster.")],
     folder: Annotated[Path, typer.Option(help="Folder for the cluster's files.")] = Path("dev-cluster"),
 ) -> None:
-    """Start or stop a small SLURM cluster on this machine, to try out sweeps.
+    """Start or stop a small SLURM cluster on this machine for testing.
 
-    It has two nodes with 2 cores and 2 simulated GPUs each, and the partitions main and urgent; urgent preempts main.
+    The cluster has two nodes with 2 cores and 2 simulated GPUs each. Jobs in partition urgent preempt jobs in partition main.
     """
     from slurm.dev_cluster import DevCluster
 
@@ -29,4 +29,4 @@ def dev_cluster(
         cluster.stop()
         console.print("stopped")
     else:
-        raise InputError(f"dev-cluster: {action!r} found; expected start and stop")
+        raise InputError(f"dev-cluster: unknown action {action!r}; expected start or stop")

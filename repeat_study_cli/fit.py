@@ -1,4 +1,4 @@
-"""The verb `fit`: fit the laws to runs of your own."""
+"""`repeat-study fit`: fit the laws of repetition to your own runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,18 +21,18 @@ def fit(
         Path,
         typer.Argument(
             metavar="RUNS.csv",
-            help="File with the columns params, tokens, fraction, repeats and loss, and perhaps seed.",
+            help="File with the columns params, tokens, fraction, repeats, loss and, optionally, seed.",
         ),
     ],
     columns: ColumnsOption = None,
-    law: Annotated[list[str] | None, typer.Option(help="Fit only this law; can be repeated.")] = None,
+    law: Annotated[list[str] | None, typer.Option(metavar="LAW", help="Fit only this law; can be repeated.")] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Write constants, intervals and bootstrap resamples to this file.")
     ] = None,
 ) -> None:
-    """Fit the laws to your own runs.
+    """Fit the laws of repetition to your own runs.
 
-    Prints the constants with 95% intervals, and how well each law predicts runs that were left out of the fit.
+    Prints the constants with 95% intervals and the errors of each law on runs that were left out of the fit.
     """
     from analysis.laws.cross_validation import cross_validate, verdict
     from analysis.laws.registry import NAMES
@@ -57,9 +57,9 @@ def fit(
     with show_progress() as report:
         compared = cross_validate(points, lambda share: report("cross-validation", share))
     if compared.empty:
-        console.print("no cross-validation: it needs four sizes or five R")
+        console.print("cross-validation skipped: it needs at least four sizes or five values of R")
     else:
-        console.print("cross-validation, predictions of runs that were left out:")
+        console.print("cross-validation on runs that were left out of the fit:")
         console.print(_cross_validation_table(compared))
         console.print("\n" + verdict(compared))
     if json_:

@@ -1,4 +1,4 @@
-"""What `predict` and `fit` share: runs as points, and the laws fitted to them."""
+"""Functions that `predict` and `fit` share: read a study's runs as data points and fit the laws to them."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
-    """The finished runs of a study; InputError if there are none, or if they belong to several experiments."""
+    """The finished runs of a study as data points. Raises InputError if there are none or they come from several experiments."""
     from analysis.declared_runs import declared_names
     from analysis.laws.study_fits import study_points
     from analysis.runs import left_out_of_laws, load_runs
@@ -25,7 +25,7 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
     if len(variants := runs.variants()) > 1:
         names = "; ".join(name for name, _ in variants)
         raise InputError(
-            f"{folder}: the runs belong to {len(variants)} experiments ({names}); one law cannot describe all"
+            f"{folder}: the runs belong to {len(variants)} experiments ({names}); a law describes only one"
         )
     if runs.done.empty:
         raise InputError(f"{folder}: no run is finished yet")
@@ -35,9 +35,9 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
 
 
 def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[FittedLaw]":
-    """Fit every law, or those of `names`, and print why a law cannot be fitted; InputError if none can.
+    """Fit every law, or only the laws in `names`, and print why a law cannot be fitted. Raises InputError if none can.
 
-    of_repetition: leave out laws of clean runs.
+    of_repetition: skip the laws that describe only clean runs.
     """
     from analysis.laws.fit import CannotFit, fit
     from analysis.laws.registry import LAWS

@@ -1,4 +1,4 @@
-"""The verb `inspect`: what a study's token store contains."""
+"""`repeat-study inspect`: show what a study's token store contains."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from repeat_study_cli.tables import WrappedTable
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Show what the token store of a study contains.
 
-    Its source, its size, and how much of the text repeats naturally, before the study repeats any.
+    Prints the source, the size, and how much of the text occurs more than once before the study repeats any of it.
     """
     from data_prep.token_store import TokenStore
     from data_prep.tokenizer_audit import TextLoss
@@ -23,23 +23,23 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     source = dict(manifest["built_from"]["source"])
     console.print(f"source: {source.pop('kind')}")
     for key, value in source.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        console.print(f"  {key.replace('_', ' ')}: {shown}")
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        console.print(f"  {key.replace('_', ' ')}: {text}")
     table = WrappedTable("split", "documents", "tokens", "bytes of text", "bytes per token")
     for name, split in manifest["splits"].items():
         counts = (split["documents"], split["tokens"], split["text_bytes"])
         table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
     console.print(table)
-    if "text_loss" in manifest:  # its tokenizer was given
+    if "text_loss" in manifest:  # only if the study names a tokenizer
         console.print(str(TextLoss(**manifest["text_loss"])))
     for line in [*_corpus_lines(manifest["corpus"]), *_natural_repeats_lines(store.natural_repeats())]:
         console.print(line)
 
 
 def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
-    """What happened to the documents of the source."""
+    """Lines with the number of documents that were read and dropped."""
     yield (
-        f"documents read: {corpus['read']:,}, of which dropped: {corpus['duplicates']:,} exact duplicates,"
+        f"documents read: {corpus['read']:,}; dropped: {corpus['duplicates']:,} exact duplicates,"
         f" {corpus['empty']:,} empty, {corpus['bad']:,} malformed"
     )
     for row in corpus["bad_named"]:
@@ -48,9 +48,9 @@ def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
         yield skipped
 
 
-def _natural_repeats_lines(found: dict[str, Any]) -> Iterator[str]:
-    """How much of the text repeats naturally."""
-    window, ngram = found["window"], found["ngram"]
+def _natural_repeats_lines(repeats: dict[str, Any]) -> Iterator[str]:
+    """Lines that tell how much of the source text occurs more than once."""
+    window, ngram = repeats["window"], repeats["ngram"]
     lines = (
         (f"training windows of {window} tokens that occur more than once", "repeated_window_share",
          "repeated_windows", "train_windows"),
@@ -59,8 +59,8 @@ def _natural_repeats_lines(found: dict[str, Any]) -> Iterator[str]:
         (f"test windows of {window} tokens that occur in the training split", "test_window_overlap_share",
          "test_windows_in_train", "test_windows"),
     )  # fmt: skip
-    for words, share, count, total in lines:
-        yield f"{words}: {found[share]:.4%} ({found[count]:,} of {found[total]:,})"
+    for label, share, count, total in lines:
+        yield f"{label}: {repeats[share]:.4%} ({repeats[count]:,} of {repeats[total]:,})"
     for split, key in (("training", "sampled_share"), ("test", "test_sampled_share")):
-        if found[key] < 1:
-            yield f"estimated from a sample of {found[key]:.2%} of all {split} windows"
+        if repeats[key] < 1:
+            yield f"estimated from a sample of {repeats[key]:.2%} of all {split} windows"

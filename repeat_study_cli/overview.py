@@ -1,4 +1,4 @@
-"""The state of a study, for `status`: its runs, its token stores and its place in the queue."""
+"""Collect the state of a study for `status`: its runs, its token stores and its queued jobs."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,21 +18,21 @@ from slurm.submissions import jobs_by_run, read_submissions
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of a study. Before its token stores are built, run names are provisional and not shown."""
+    """The state of a study. Until its token stores are built, run names are provisional and are not printed."""
 
     study: str
-    folder: Path  # of the study's runs
+    folder: Path  # contains the run directories
     missing_stores: list[Path]
     names_are_final: bool
     states: list[RunState]
-    waiting: list[str] = field(default_factory=list)  # points of the grid whose parent is not known yet, a line each
-    submitted: bool = False  # to SLURM, now or before
+    waiting: list[str] = field(default_factory=list)  # grid points whose parent is not known yet, one line each
+    submitted: bool = False  # whether runs were ever submitted to SLURM
     queue_error: str = ""
     undeclared: list[str] = field(default_factory=list)  # runs in the queue that the study does not declare
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of runs by state, for states that occur."""
+        """Number of runs in each state that occurs."""
         counts = Counter(state.state for state in self.states)
         return {state.value: counts[state] for state in State if counts[state]}
 
@@ -43,7 +43,7 @@ class Overview:
         return any(state.state in busy or (state.state is State.PENDING and state.job_id) for state in self.states)
 
     def record(self) -> dict[str, Any]:
-        """What --json prints. Units are in the keys; tokens, steps and counts have none."""
+        """The record printed by --json. Keys end with their unit, except for tokens, steps and counts."""
         return {
             "study": self.study,
             "folder": str(self.folder),
@@ -82,12 +82,12 @@ class Overview:
 
 
 def evaluation_share_of(timing: dict[str, Any]) -> float | None:
-    """Evaluation's share of a run's seconds so far; None before the first step."""
+    """Share of a run's time spent on evaluation so far; None before the first step."""
     return evaluation_share(timing) if timing.get("tokens_per_second") else None
 
 
 def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: float) -> Overview:
-    """Look at the run directories of a study, and at the queue if runs were submitted. stuck_after: in seconds."""
+    """Read the run directories of a study, and the queue if runs were submitted. `stuck_after` is in seconds."""
     folder = runs_dir / declared.name
     missing = _missing_stores(declared, data_dir)
     runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
@@ -97,7 +97,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
         try:
             queue = client.queued_jobs()
         except InputError as error:
-            queue_error = f"{error}; states are those of the run directories alone"
+            queue_error = f"{error}; states come from the run directories only"
     return Overview(
         declared.name,
         folder,
@@ -112,7 +112,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
 
 
 def _missing_stores(declared: Study, data_dir: Path) -> list[Path]:
-    """Folders of the token stores that the study needs and that are not built."""
+    """Folders of token stores that the study needs but that have not been built."""
     specs = [
         spec for study in declared.lineage for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
     ]
@@ -121,9 +121,9 @@ def _missing_stores(declared: Study, data_dir: Path) -> list[Path]:
 
 
 def _runs_of(declared: Study, data_dir: Path, runs_dir: Path, prepared: bool) -> tuple[list[Run], list[str], bool]:
-    """The runs, the points that wait for their parent, and whether the names are final.
+    """The runs, the grid points that wait for a parent, and whether the run names are final.
 
-    Without token stores, the names come from existing run directories, if any.
+    Without token stores, the names come from the existing run directories, if there are any.
     """
     if prepared:
         known = open_study(declared, data_dir).known_runs(runs_dir)

@@ -1,4 +1,4 @@
-"""The verb `plan`: what a study will train, repeat and cost, before anything is built."""
+"""`repeat-study plan`: show what a study trains, repeats and costs before anything is built."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,16 +34,18 @@ def plan(
     ] = 50.0,
     peak: Annotated[
         float,
-        typer.Option(min=1e-3, callback=finite, help="Peak speed of a GPU in TFLOP/s; an H100 has 989 in bfloat16."),
+        typer.Option(min=1e-3, callback=finite, help="GPU peak speed in TFLOP/s, by default for an H100 in bfloat16."),
     ] = 989.0,
     utilisation: Annotated[
         float,
-        typer.Option(min=1e-3, max=1, callback=finite, help="Assumed share of the GPU's peak that training reaches."),
+        typer.Option(
+            min=1e-3, max=1, callback=finite, help="Assumed share of the GPU's peak speed that training reaches."
+        ),
     ] = 0.4,
 ) -> None:
-    """Show the runs of a study, how often each repeats its data, and what they cost.
+    """Show the runs of a study with their exact repeats and their cost.
 
-    Nothing is built or trained. Times are estimates: they count training, evaluation and start-up at the assumed speeds.
+    Nothing is built or trained. Times are estimates that include training, evaluation and startup at the assumed speeds.
     """
     declared = load(study, set_, lanes)
     speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
@@ -64,35 +66,35 @@ class Speeds:
 
 
 def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
-    """The grid with its exact repeat accounting, the sizes with their cost, and the totals."""
+    """Yield a table of runs with exact repeat counts, a table of model sizes with costs, and the totals."""
     from repeat_study.cost import local_seconds, run_flops
 
     runs, vocabulary = study.runs(), study.data.expected_vocabulary()
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
-        f"\n{study.name}: {plural(len(runs), 'run')}. N: parameters without embeddings. Unique, pool: tokens. Eval: evaluation's"
-        " share of the FLOPs. Every unique token is seen once, every pool token exactly R times. Token counts are"
-        " rounded to whole steps.\n"
+        f"\n{study.name}: {plural(len(runs), 'run')}. N is the number of parameters without embeddings. The columns unique and pool"
+        " count tokens: each unique token is seen once, and each pool token exactly R times. Token counts are rounded to whole"
+        " steps. The column eval is the share of FLOPs spent on evaluation.\n"
     )
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
-    at_once = f"{sequences} sequences" if sequences else "all sequences of a step"
+    batch = f"{sequences} sequences" if sequences else "all sequences of a step"
     yield (
-        "\nN all: all parameters, embeddings included. Jobs: each trains one run, or a bundle of the shown lanes. Memory: lower bound for a"
-        f" process on a GPU in bfloat16 with {at_once} at a time.\n"
+        "\nN all includes the embeddings. The column lanes is the largest number of runs that one job trains together. Memory is a lower"
+        f" bound for a GPU process that trains in bfloat16 on {batch} at a time.\n"
     )
     if study.parent_study and (parents := _parents(study)):
         flops = sum(run_flops(run, vocabulary) for run in parents)
         yield (
-            f"{plural(len(parents), 'run')} of {study.parent_study.name} will be trained first unless done:"
+            f"{plural(len(parents), 'run')} of {study.parent_study.name} will be trained first, unless already done:"
             f" {flops:.2e} FLOPs\n"
         )
     flops = sum(run_flops(run, vocabulary) for run in runs)
     here = local_seconds(runs, vocabulary, speeds.process, speeds.processes)
     yield (
         f"total {flops:.2e} FLOPs: {duration(flops / speeds.gpu)} on one GPU, or about {duration(here)} on this machine's"
-        f" CPU with {plural(speeds.processes, 'process')} (an estimate; includes start-up and evaluation)"
+        f" CPU with {plural(speeds.processes, 'process')} (estimated, including startup and evaluation)"
     )
 
 
@@ -131,17 +133,17 @@ def _sizes(study: "Study", runs: "list[Run]", vocabulary: int, speeds: Speeds) -
     table = WrappedTable(*headings)
     resources = study.resources
     for model in dict.fromkeys(run.model for run in runs):
-        of_size = [run for run in runs if run.model == model]
-        rows = max(run.model_vocabulary(vocabulary) for run in of_size)
-        flops = sum(run_flops(run, vocabulary) for run in of_size)
-        packed = pack_bundles(of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
+        runs_of_size = [run for run in runs if run.model == model]
+        rows = max(run.model_vocabulary(vocabulary) for run in runs_of_size)
+        flops = sum(run_flops(run, vocabulary) for run in runs_of_size)
+        packed = pack_bundles(runs_of_size, resources, vocabulary, resources.accelerator is not Accelerator.CPU)
         memory = max(bundle_memory(bundle[0], len(bundle), resources, vocabulary) for bundle in packed)
-        shape = of_size[0].shape
+        shape = runs_of_size[0].shape
         table.add_row(
             model,
             *map(_count, (shape.parameters_non_embedding, shape.parameters_total(rows))),
-            *(f"{count:,}" for count in (len(of_size), len(packed), max(map(len, packed)))),
-            _count(sum(run.positions * run.context for run in of_size)),
+            *(f"{count:,}" for count in (len(runs_of_size), len(packed), max(map(len, packed)))),
+            _count(sum(run.positions * run.context for run in runs_of_size)),
             f"{flops:.2e}",
             duration(flops / speeds.gpu),
             byte_size(memory),

@@ -1,4 +1,4 @@
-"""The verb `predict`: what repeating data costs, before you train."""
+"""`repeat-study predict`: predict the cost of repeating data before training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ SUFFIXES = (".pdf", ".png", ".svg")
 
 
 def count(text: str) -> float:
-    """The number in an argument such as 800M. Raises a usage error if it is not a count."""
+    """Parse an argument such as 800M. Raises a usage error if it is not a count."""
     value = parse_count(text)
     if value is None:
         raise typer.BadParameter(f"{text!r} is not a count; expected {ACCEPTED_COUNTS}")
@@ -29,37 +29,37 @@ def count(text: str) -> float:
 def predict(
     params: Annotated[
         float,
-        typer.Option(parser=count, metavar="COUNT", help="Model size in parameters without embeddings, e.g. 800M."),
+        typer.Option(parser=count, metavar="COUNT", help="Number of model parameters without embeddings, e.g. 800M."),
     ],
-    tokens: Annotated[
-        float, typer.Option(parser=count, metavar="COUNT", help="Training tokens of the run, e.g. 100B.")
-    ],
+    tokens: Annotated[float, typer.Option(parser=count, metavar="COUNT", help="Number of training tokens, e.g. 100B.")],
     fraction: Annotated[
         float, typer.Option(help="Share of the tokens that comes from the repeated subset, above 0 and up to 1.")
     ],
     repeats: Annotated[
         float | None,
-        typer.Option(help="How often each token of the subset is seen. [default: the worst R of each law]"),
+        typer.Option(
+            help="R, the number of times each token of the subset is seen. [default: the worst R of each law]"
+        ),
     ] = None,
     subset_tokens: Annotated[
         float | None,
         typer.Option(
-            parser=count, metavar="COUNT", help="Size of the subset, instead of --repeats: fraction · tokens / R."
+            parser=count, metavar="COUNT", help="Number of tokens in the subset, as an alternative to --repeats."
         ),
     ] = None,
-    law: Annotated[list[str] | None, typer.Option(help="Ask only this law; can be repeated.")] = None,
+    law: Annotated[list[str] | None, typer.Option(metavar="LAW", help="Use only this law; can be repeated.")] = None,
     study: Annotated[str | None, typer.Option(help="Also fit the laws to the finished runs of this study.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also fit the laws to the runs in this file, as `fit` does.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also fit the laws to the runs in this file, like `fit`.")] = None,
     columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Write every number to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     set_: SetOption = None,
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Predict what repeating data costs, for a run that you plan.
+    """Predict the cost of repeating data in a planned training run.
 
-    Each law predicts the loss that repetition adds, the smaller model that it amounts to, and the R to avoid. R is the
-    number of times each token of the repeated subset is seen.
+    Each law predicts how much repetition increases the test loss, how much model size is lost, and which R to avoid. R is
+    the number of times each token of the repeated subset is seen.
     """
     from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
     from analysis.forecast.forecast import Question, forecast
@@ -83,12 +83,14 @@ def predict(
     for line in curves(forecasts, console.width):
         console.print(line)
     console.print()
-    for one in forecasts:
-        for note in notes(one):
+    for prediction in forecasts:
+        for note in notes(prediction):
             console.print(f"- {note}.")
     if json_:
-        asked = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
-        write_output(json_, json_text({"question": asked, "forecasts": [as_record(one) for one in forecasts]}))
+        inputs = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
+        write_output(
+            json_, json_text({"question": inputs, "forecasts": [as_record(prediction) for prediction in forecasts]})
+        )
         console.print(f"written: {json_}")
     if figure:
         from analysis.forecast.figure import plot
@@ -98,13 +100,13 @@ def predict(
 
 
 def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset_tokens: float | None) -> float | None:
-    """R, given or computed from the size of the subset; None for the worst R of each law. Raises InputError."""
+    """R, given directly or computed from the subset size. None if neither is given. Raises InputError for a bad value."""
     from analysis.forecast.forecast import MOST_REPEATS
 
     if not 0 < fraction <= 1:
         raise InputError(f"--fraction {fraction:g}: expected a share above 0 and up to 1")
     if repeats is not None and subset_tokens is not None:
-        raise InputError("--repeats and --subset-tokens: one follows from the other; give one")
+        raise InputError("--repeats and --subset-tokens: give only one of them")
     if subset_tokens is not None:
         repeats = fraction * tokens / subset_tokens
     if repeats is not None and not repeats <= MOST_REPEATS:
@@ -118,13 +120,13 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
 def _points_to_fit(
     study: str | None, csv: Path | None, columns: str | None, set_: list[str] | None, runs_dir: Path
 ) -> "Points | None":
-    """The runs of a study or of a file that laws are fitted to; None if neither is given."""
+    """Runs from a study or a file, to which laws are fitted. None if neither is given."""
     from repeat_study_cli.fitting import points_of_study
 
     if study and csv:
         raise InputError("--study and --csv: give only one of them")
     if columns is not None and not csv:
-        raise InputError("--columns: names the columns of a file; give the file with --csv")
+        raise InputError("--columns: requires --csv")
     if csv:
         from analysis.laws.runs_csv import parse_columns, read_points
 
@@ -133,7 +135,7 @@ def _points_to_fit(
 
 
 def _predictors(names: list[str] | None, points: "Points | None") -> "list[Predictor]":
-    """Published laws and laws fitted to these runs; only those of `names`, if given."""
+    """The published laws and the laws fitted to `points`. If `names` is given, only these laws are included."""
     from analysis.forecast.predictors import fitted_predictor, published_predictors
 
     predictors = published_predictors()
@@ -141,15 +143,15 @@ def _predictors(names: list[str] | None, points: "Points | None") -> "list[Predi
         from repeat_study_cli.fitting import fit_laws
 
         predictors += map(fitted_predictor, fit_laws(points, names, of_repetition=True))
-    known = list(dict.fromkeys(predictor.name for predictor in predictors))
-    if unknown := sorted(set(names or ()) - set(known)):
-        hint = "" if points is not None else "; partial and lovelace must be fitted first, with --study or --csv"
-        raise InputError(f"--law {', '.join(unknown)}: unknown law; expected {', '.join(known)}{hint}")
+    available = list(dict.fromkeys(predictor.name for predictor in predictors))
+    if unknown := sorted(set(names or ()) - set(available)):
+        hint = "" if points is not None else "; partial and lovelace require --study or --csv"
+        raise InputError(f"--law {', '.join(unknown)}: unknown law; expected {', '.join(available)}{hint}")
     return [predictor for predictor in predictors if not names or predictor.name in names]
 
 
 def _description(question: "Question") -> str:
-    """The planned run in one line."""
+    """Describe the planned run in one line."""
     from analysis.formatting import short_count
 
     share = f"{100 * question.fraction:.6g}% of them from a repeated subset"
@@ -164,6 +166,6 @@ def _table(forecasts: "list[Forecast]", question: "Question") -> WrappedTable:
     from analysis.forecast.console import HEADINGS, table_row
 
     table = WrappedTable(*HEADINGS, left=2)
-    for one in forecasts:
-        table.add_row(*table_row(one, question))
+    for prediction in forecasts:
+        table.add_row(*table_row(prediction, question))
     return table

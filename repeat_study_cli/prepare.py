@@ -1,4 +1,4 @@
-"""The verb `prepare`: build a study's token stores."""
+"""`repeat-study prepare`: build a study's token stores."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from repeat_study_cli.arguments import (
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Build the token store of a study, or check the existing one.
 
-    Further test sets ([[evaluate]]) have token stores too, and so do the studies whose runs this one starts from.
+    Also prepares the additional test sets ([[evaluate]]) and the studies whose runs this study starts from.
     """
     from data_prep.token_store import TokenStore
 

@@ -1,4 +1,4 @@
-"""The verb `probe`: measure a trained model."""
+"""`repeat-study probe`: measure a trained model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,24 +20,26 @@ from repeat_study_cli.arguments import (
 
 def probe(
     study_or_folder: Annotated[
-        str, typer.Argument(metavar="STUDY|FOLDER", help="The study of the run, or the run's folder and no RUN.")
+        str,
+        typer.Argument(metavar="STUDY|FOLDER", help="Study of the run, or the folder of the run if RUN is omitted."),
     ],
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
-        typer.Option(min=1, help="Step whose weights to load, if they were kept. [default: the last checkpoint]"),
+        typer.Option(min=1, help="Load the weights of this step, if they were kept. [default: the last checkpoint]"),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="File of paragraphs to copy, separated by blank lines. [default: the study's]")
+        Path | None,
+        typer.Option(help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's]"),
     ] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Also write every number to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Measure copying, induction and every attention head of a trained model.
 
-    Every number comes with its null and the value of the untrained model. Name the run as STUDY RUN, or give its folder.
+    Prints each measurement with its null and its value for the untrained model. Specify the run as STUDY RUN or by its folder.
     """
     from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes import checkpoint_probe
@@ -60,9 +62,9 @@ def _folder_of(study: str, run: str | None, set_: list[str] | None, data_dir: Pa
 
     if run is None:
         if not Path(study).is_dir():
-            raise InputError(f"{study}: no such folder; name a run as STUDY RUN or by its folder")
+            raise InputError(f"{study}: no such folder; specify a run as STUDY RUN or by its folder")
         return Path(study)
     declared = load(study, set_)
-    known = open_study(declared, data_dir).known_runs(runs_dir).runs
+    candidates = open_study(declared, data_dir).known_runs(runs_dir).runs
     study_dir = runs_dir / declared.name
-    return study_dir / choose_run(run, known, study_dir).name
+    return study_dir / choose_run(run, candidates, study_dir).name

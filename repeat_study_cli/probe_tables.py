@@ -1,4 +1,4 @@
-"""Tables of `probe`: measured numbers with their nulls, and a row per attention head."""
+"""Tables that `probe` prints: all measurements with their nulls, and one row per attention head."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from repeat_study_cli.tables import WrappedTable
 
 
 def tables_of(probed: ProbedCheckpoint) -> Iterator[WrappedTable | str]:
-    """What was measured, a table of numbers, and a table of heads."""
+    """Yield a description of the measurement, a table of numbers, and a table of attention heads."""
     run, copying = probed.run, probed.evaluator.copying
     assert probed.evaluator.heads
     yield f"{run.name}, step {probed.step} of {run.steps}, {probed.step * run.tokens_per_step:,} tokens"
@@ -32,8 +32,8 @@ def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
         if isinstance(value, float) and not name.endswith(("_ci", "_null")):
             numbers = (value, row.get(f"{name}_ci"), row.get(f"{name}_null"), untrained.get(name))
             metric = BY_KEY.get(name)
-            words = (metric.name, metric.unit) if metric else (name.replace("_", " "), "")
-            table.add_row(*words, *map(_cell, numbers))
+            name_and_unit = (metric.name, metric.unit) if metric else (name.replace("_", " "), "")
+            table.add_row(*name_and_unit, *map(_cell, numbers))
     return table
 
 
@@ -41,14 +41,14 @@ def _heads(probed: ProbedCheckpoint) -> WrappedTable:
     names = [metric.column for metric in METRICS if metric.column]
     heads = probed.trained.tables["heads"]
     table = WrappedTable("head", *(name.replace("_", " ") for name in names))
-    for place, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):
+    for index, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):
         cells = []
         for name in names:
-            half, null = (heads.get(f"{name}_{kind}") for kind in ("ci", "null"))
+            half_width, null = (heads.get(f"{name}_{kind}") for kind in ("ci", "null"))
             cells.append(
-                _cell(heads[name][place])
-                + (f"±{interval}" if half and (interval := _cell(half[place])) else "")
-                + (f" ({_cell(null[place])})" if null else "")
+                _cell(heads[name][index])
+                + (f"±{interval}" if half_width and (interval := _cell(half_width[index])) else "")
+                + (f" ({_cell(null[index])})" if null else "")
             )
         table.add_row(f"L{layer}H{head}", *cells)
     return table

@@ -1,4 +1,4 @@
-"""Progress of long computations: a bar on a terminal, plain lines elsewhere; always on standard error."""
+"""Show the progress of long computations on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from repeat_study_cli.arguments import progress_console
 
 SECONDS_PER_LINE = 5.0
-Report = Callable[[str, float], None]  # takes what is being done, and the share that is done, 0 to 1
+Report = Callable[[str, float], None]  # arguments: the current stage, and the completed share from 0 to 1
 
 
 @contextmanager
 def show_progress() -> Iterator[Report]:
-    """Yield a function to report progress with. Nothing is shown for computations of under SECONDS_PER_LINE in a pipe."""
+    """Yield a function that reports progress. Without a terminal, it prints at most one line every SECONDS_PER_LINE."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     bars = Progress(*columns, console=progress_console, disable=not progress_console.is_terminal, transient=True)
     task = bars.add_task("", total=1.0)

@@ -1,4 +1,4 @@
-"""The verb `provenance`: which text a run sees at one step."""
+"""`repeat-study provenance`: show the text that a run trains on at one step."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,10 +28,10 @@ def provenance(
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Show which text a run sees at one step.
+    """Show the text that a run trains on at one step.
 
-    For each sequence: whether it comes from the repeated pool or the unique stream, which copy it is, how many
-    sequences lie between it and its neighboring copies, and which documents it is cut from.
+    For each sequence, prints whether it comes from the repeated pool or the unique stream, which copy it is, the distance
+    in sequences to the previous and the next copy, and the documents that it comes from.
     """
     from data_prep.provenance import describe_sequences
     from repeat_study.preparation import open_study
@@ -40,7 +40,7 @@ def provenance(
     ready = open_study(declared, data_dir)
     chosen = choose_run(run, ready.known_runs(runs_dir).runs, runs_dir / declared.name)
     if step >= chosen.steps:
-        raise InputError(f"--step {step}: the run has steps 0 to {chosen.steps - 1}")
+        raise InputError(f"--step {step}: expected a step from 0 to {chosen.steps - 1}")
     first = step * chosen.sequences_per_step
     positions = range(first, first + chosen.sequences_per_step)
     sequences = list(describe_sequences(chosen.mixture(), chosen.draw(ready.store), positions))
@@ -50,7 +50,7 @@ def provenance(
         gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since_last, sequence.until_next))
         cells = (f"{sequence.position:,}", sequence.stream.name.lower(), f"{sequence.place:,}", copy, *gaps)
         table.add_row(*cells, note=", ".join(sequence.documents))
-    console.print(f"{chosen.label}, step {step}: each sequence with the documents it is cut from")
+    console.print(f"{chosen.label}, step {step}: sequences and the documents they come from")
     console.print(table)
     for sequence in sequences if text else []:
         console.print(f"\n--- position {sequence.position}\n{sequence.text}")

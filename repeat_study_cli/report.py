@@ -1,4 +1,4 @@
-"""The verb `report`: write the report of a study."""
+"""`repeat-study report`: write the report of a study."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from repeat_study_cli.tables import WrappedTable
 def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = Path("runs")) -> None:
     """Write the report of a study: tables, figures and report.html.
 
-    Only the run directories are read; the token store is not needed.
+    Reads only the run directories. The token store is not needed.
     """
     from analysis.declared_runs import declared_names
     from analysis.report.build import write_report

@@ -1,4 +1,4 @@
-"""The verb `resume`: submit unfinished runs again."""
+"""`repeat-study resume`: submit unfinished runs again."""
 
 from pathlib import Path
 
@@ -38,16 +38,16 @@ def resume(
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Submit unfinished runs to SLURM again, with the options of the last submission.
+    """Submit unfinished runs to SLURM again with the options of the last submission.
 
-    Runs in the queue are skipped. Options given here replace those of the last submission. Safe to repeat at any time.
+    Runs in the queue are skipped, so the command can be repeated at any time. New options override earlier ones.
     """
     from slurm.submissions import read_submissions
 
     declared = load(study, set_, lanes)
     earlier = read_submissions(runs_dir / declared.name)
     if not earlier:
-        raise InputError(f"{runs_dir / declared.name}: nothing was submitted from here; use `repeat-study sweep` first")
+        raise InputError(f"{runs_dir / declared.name}: no submission found; use `repeat-study sweep` first")
     last = earlier[-1]
     if lanes is None and not any(override.startswith("resources.lanes") for override in set_ or []):
         same_lanes = {"lanes": last.resources.get("lanes", declared.resources.lanes)}

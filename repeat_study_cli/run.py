@@ -1,4 +1,4 @@
-"""The verb `run`: train a study on this machine."""
+"""`repeat-study run`: train a study on this machine."""
 
 import os
 import shlex
@@ -42,14 +42,14 @@ def run(
     keep_checkpoints: Annotated[
         Keep | None,
         typer.Option(
-            help="Weights to keep besides the last checkpoint: last (none), log (log-spaced evaluations) or all."
+            help="Weights to keep besides the last checkpoint: last (none), log (at log-spaced evaluations) or all."
         ),
     ] = None,
 ) -> None:
     """Train all unfinished runs of a study on this machine.
 
-    Finished runs are skipped and stopped runs continue from their last checkpoint, so the same command can be repeated.
-    Ctrl-C saves every run first.
+    Finished runs are skipped and interrupted runs resume from their last checkpoint, so the command can be repeated at any
+    time. Ctrl-C saves all runs before exiting.
     """
     declared = load(study, set_, lanes)
     if keep_checkpoints:
@@ -59,9 +59,9 @@ def run(
 
 
 def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None, argument: str) -> None:
-    """Train a study's runs in worker processes, and before them the runs of other studies that they start from.
+    """Train a study's runs in worker processes. Parent runs from other studies are trained first.
 
-    Runs of other studies use the resources that those studies declare. `argument` is the study as the user named it.
+    Parent runs use the resources that their own study declares. `argument` is the study as given on the command line.
     Raises typer.Exit if training was stopped or a run failed.
     """
     console.print(f"{declared.name}: loading torch and checking the token store")  # takes seconds
@@ -72,37 +72,37 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
     for study in declared.lineage:
         gpus_for(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: every run is saved
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves every run, like Ctrl-C
     ready = prepare_with_progress(declared, data_dir)
     all_done = True
     for stage, runs in ready.ancestors(runs_dir):
         folder = runs_dir / stage.study.name
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
             console.print(
-                f"first {plural(len(todo), 'run')} of {stage.study.name}: runs of {declared.name} start from them"
+                f"training {plural(len(todo), 'run')} of {stage.study.name} first, because runs of {declared.name} start from them"
             )
             all_done &= _train_here(todo, stage, runs_dir, processes)
-    known = ready.known_runs(runs_dir)
-    all_done &= _train_here(known.runs, ready, runs_dir, processes)
-    if known.waiting:  # because a parent has failed
-        console.print(f"not trained: {plural(len(known.waiting), 'more run')}: {known.waiting[0]}")
-    if known.waiting or not all_done:
+    resolved = ready.known_runs(runs_dir)
+    all_done &= _train_here(resolved.runs, ready, runs_dir, processes)
+    if resolved.waiting:  # because a parent has failed
+        console.print(f"{plural(len(resolved.waiting), 'more run')} not trained: {resolved.waiting[0]}")
+    if resolved.waiting or not all_done:
         raise typer.Exit(1)
     elsewhere = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
     console.print(f"next: repeat-study report {shlex.quote(argument)}{elsewhere}")
 
 
 def _train_on() -> None:
-    """Called once nobody reads standard output any more, as in `repeat-study run STUDY | head -1`: print to nowhere."""
+    """Discard further output. Called when standard output was closed, as in `repeat-study run STUDY | head -1`."""
     console.quiet = True
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    line = "repeat-study: standard output was closed; training continues, and `repeat-study status` shows it"
+    line = "repeat-study: standard output was closed; training continues (see `repeat-study status`)"
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:
-    """Train these runs of a study; returns whether all are done. Raises typer.Exit if training was stopped."""
+    """Train runs of one study. Returns whether all are done. Raises typer.Exit if training was stopped."""
     from repeat_study.local.progress import ProgressDisplay, summary_lines
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for
@@ -117,14 +117,14 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     if all(RunDirectory(folder / run.name).status() is Status.DONE for run in runs):
         console.print(f"{ready.study.name}: {plural(len(runs), 'run')}, all done")
         return True
-    place = plural(gpus, "GPU") if gpus else plural(processes, "process")
-    console.print(f"training {plural(len(runs), 'run')} on {place}; to watch: tensorboard --logdir {folder}")
+    workers = plural(gpus, "GPU") if gpus else plural(processes, "process")
+    console.print(f"training {plural(len(runs), 'run')} on {workers}; watch with: tensorboard --logdir {folder}")
     start = time.monotonic()
     with ProgressDisplay(runs, console) as display:
         try:
             ended = LocalScheduler(ready.store, folder, processes, display, resources, gpus).train(runs)
         except KeyboardInterrupt:
-            console.print("stopped; every run has saved its state, and the same command continues from there")
+            console.print("stopped; every run has saved its state and resumes when you repeat the command")
             raise typer.Exit(130) from None
     failures = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
     for end in failures:
@@ -135,7 +135,7 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
 
 
 def _warn_of_missing_weights(runs: "list[Run]", ready: "PreparedStudy", folder: Path) -> None:
-    """Say in one line if finished runs lack weights that `keep_checkpoints` asks for."""
+    """Print a warning if finished runs did not keep the weights that `keep_checkpoints` requests."""
     from repeat_study.records.run_directory import RunDirectory, Status
 
     keep = ready.study.resources.keep_checkpoints
@@ -147,6 +147,6 @@ def _warn_of_missing_weights(runs: "list[Run]", ready: "PreparedStudy", folder: 
             missing += not all(directory.weights_at(step).is_file() for step in steps)
     if missing:
         console.print(
-            f"{plural(missing, 'run')} finished without keeping intermediate weights, which --keep-checkpoints {keep} cannot"
-            " bring back; delete their folders to train them again"
+            f"{plural(missing, 'run')} finished without keeping intermediate weights, so --keep-checkpoints {keep} does not"
+            " affect them; delete their folders to train them again"
         )

@@ -1,4 +1,4 @@
-"""The verb `status`: the state of every run of a study."""
+"""`repeat-study status`: show the state of every run of a study."""
 
 import json
 import time
@@ -17,13 +17,16 @@ def status(
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
-    json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh until no run is training or waiting.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until no run is training or in the queue.")] = False,
     every: Annotated[
         float, typer.Option(min=1, callback=finite, help="Seconds between refreshes with --watch.")
     ] = 15.0,
     stuck_after: Annotated[
-        float, typer.Option(min=0, callback=finite, help="Minutes without output after which a run counts as stuck.")
+        float,
+        typer.Option(
+            min=0, callback=finite, help="A run counts as stuck if its next evaluation is overdue by this many minutes."
+        ),
     ] = 10.0,
 ) -> None:
     """Show the state of every run of a study.
@@ -43,19 +46,19 @@ def status(
     from repeat_study_cli.status_tables import tables_of
 
     if not watch:
-        found = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
-        console.print(Group(*tables_of(found)))
+        overview = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
+        console.print(Group(*tables_of(overview)))
         return
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, vertical_overflow="visible", transient=False) as live:
         while True:
-            found = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
-            shown = Group(*tables_of(found, console.height - 8 if console.is_terminal else None))
+            overview = overview_of(declared, data_dir, runs_dir, stuck_after * 60)
+            screen = Group(*tables_of(overview, console.height - 8 if console.is_terminal else None))
             if console.is_terminal:
-                live.update(shown, refresh=True)
+                live.update(screen, refresh=True)
             else:
-                console.print(shown)
-            if not found.active:
+                console.print(screen)
+            if not overview.active:
                 return
             time.sleep(every)

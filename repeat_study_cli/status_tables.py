@@ -1,4 +1,4 @@
-"""What `status` prints: a row per run, error logs of failed jobs, and the number of runs in each state."""
+"""Format the output of `status`: one row per run, error logs of failed jobs, and the number of runs in each state."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from slurm.status import RunState, State
 SPEED_HEADINGS = ("left", "tokens/s", "of peak", "memory", "eval")
 
 
-def tables_of(overview: Overview, most_rows: int | None = None) -> Iterator[WrappedTable | Text]:
-    """The table of runs and what to know about it. With more than `most_rows` runs, done and pending ones get no row."""
+def tables_of(overview: Overview, max_rows: int | None = None) -> Iterator[WrappedTable | Text]:
+    """Yield the table of runs, error logs, counts and warnings. Omits done and pending runs if there are over `max_rows` runs."""
     if overview.missing_stores:
         yield Text(_not_prepared(overview) + "\n")
-    quiet = {State.DONE, State.PENDING} if most_rows is not None and len(overview.states) > most_rows else set()
-    shown = [state for state in overview.states if state.state not in quiet]
+    omitted = {State.DONE, State.PENDING} if max_rows is not None and len(overview.states) > max_rows else set()
+    listed = [state for state in overview.states if state.state not in omitted]
     job_heading = ("job",) if overview.submitted else ()
     table = WrappedTable("run", "state", "step", "test loss", *job_heading, *SPEED_HEADINGS, left=2,
                          optional=SPEED_HEADINGS)  # fmt: skip
     labels = Counter(state.run.label for state in overview.states)
-    for state in shown:
+    for state in listed:
         table.add_row(
             _name_cell(state, overview, labels[state.run.label] == 1),
             state.state.value,
@@ -35,14 +35,14 @@ def tables_of(overview: Overview, most_rows: int | None = None) -> Iterator[Wrap
             note=state.note,
         )
     yield table
-    for state in shown:
+    for state in listed:
         if state.log:
             yield Text(f"\n{state.run.name}, end of its error log:\n  " + "\n  ".join(state.log))
     yield Text(", ".join(f"{count} {state}" for state, count in overview.counts.items()))
     if overview.queue_error:
         yield Text(overview.queue_error)
     if overview.waiting:
-        yield Text(f"not known yet: {plural(len(overview.waiting), 'more run')}: {overview.waiting[0]}")
+        yield Text(f"{plural(len(overview.waiting), 'more run')} not known yet: {overview.waiting[0]}")
     if overview.undeclared:
         more = ", ..." * (len(overview.undeclared) > 3)
         yield Text(
@@ -56,20 +56,20 @@ def _not_prepared(overview: Overview) -> str:
     if overview.names_are_final:
         return f"token store not found: {stores}; runs are read from {overview.folder}"
     return (
-        f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are shown by label;"
-        f" their names are final after `repeat-study prepare {overview.study}`."
+        f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are listed by label;"
+        f" `repeat-study prepare {overview.study}` makes their names final."
     )
 
 
 def _name_cell(state: RunState, overview: Overview, label_is_unique: bool) -> Cell:
-    """The run's name, or its label where space is short or the name is not final."""
+    """The run's name, or its label if the terminal is narrow or the name is not final."""
     if not overview.names_are_final:
         return state.run.label
     return (state.run.name, state.run.label) if label_is_unique else state.run.name
 
 
 def _speed_cells(timing: dict[str, Any] | None) -> tuple[str, ...]:
-    """Time left, speed, share of the peak, memory, and evaluation's share of the time; empty before the first step."""
+    """Time left, speed, share of the peak speed, memory, and share of time spent on evaluation. Empty before the first step."""
     if not timing or timing["tokens_per_second"] is None:
         return ("",) * len(SPEED_HEADINGS)
     return (

@@ -1,11 +1,11 @@
-"""Output on terminals and in pipes whose encoding lacks some of the characters that verbs print."""
+"""Replace characters that the encoding of a terminal or a pipe does not support."""
 
 import codecs
 import io
 import sys
 
-# Plain spellings, one character where a table or a curve has to stay aligned.
-PLAIN = {
+# ASCII replacements. Each character of a plotted curve maps to one character, so that curves stay aligned.
+REPLACEMENTS = {
     "≥": ">=",
     "≤": "<=",
     "×": "x",
@@ -22,17 +22,17 @@ PLAIN = {
 HANDLER = "repeat_study_plain"
 
 
-def _plainly(error: UnicodeError) -> tuple[str, int]:
+def _replace_unsupported(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+    return "".join(REPLACEMENTS.get(character, "?") for character in error.object[error.start : error.end]), error.end
 
 
-codecs.register_error(HANDLER, _plainly)
+codecs.register_error(HANDLER, _replace_unsupported)
 
 
 def print_in_any_encoding() -> None:
-    """Let standard output and standard error print characters plainly that their encoding lacks, instead of failing."""
+    """Make standard output and standard error replace unsupported characters instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)

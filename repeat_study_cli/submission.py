@@ -1,4 +1,4 @@
-"""What `sweep` and `resume` share: the options of an allocation, and the submission of a study's runs."""
+"""Options and functions that `sweep` and `resume` share to submit the runs of a study."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,26 +19,28 @@ PartitionOption = Annotated[str | None, typer.Option(help="SLURM partition.")]
 AccountOption = Annotated[str | None, typer.Option(help="SLURM account to charge.")]
 QosOption = Annotated[str | None, typer.Option(help="SLURM quality of service.")]
 TimeOption = Annotated[
-    str | None, typer.Option(help="Time limit of a job, e.g. 8:00:00; longer runs are requeued and continue.")
+    str | None, typer.Option(help="Time limit of a job, e.g. 8:00:00. Longer runs are requeued and resume.")
 ]
-NodesOption = Annotated[int | None, typer.Option(min=1, help="Nodes per run.")]
-GpusOption = Annotated[int | None, typer.Option("--gpus-per-node", min=0, help="GPUs per node, one per process.")]
-CpusOption = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores per process.")]
+NodesOption = Annotated[int | None, typer.Option(min=1, help="Number of nodes per run.")]
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus-per-node", min=0, help="Number of GPUs per node, one per process.")
+]
+CpusOption = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Number of cores per process.")]
 MemoryOption = Annotated[float | None, typer.Option("--mem-gb", help="Memory per node, in GB.")]
 ParallelismOption = Annotated[
-    int | None, typer.Option("--array-parallelism", min=1, help="Largest number of jobs that run at the same time.")
+    int | None, typer.Option("--array-parallelism", min=1, help="Maximum number of jobs that run at the same time.")
 ]
 
 
 def allocation_options(context: typer.Context) -> dict[str, Any]:
-    """The options of the command line that describe the allocation; options and keys have the same names."""
+    """The allocation options given on the command line. They have the same names as the keys of the `[slurm]` table."""
     from slurm.allocation import Allocation
 
     return {key: context.params[key] for key in Allocation.model_fields if context.params.get(key) is not None}
 
 
 def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
-    """Submit all unfinished runs of a study, and before them the runs of other studies that they start from."""
+    """Submit all unfinished runs of a study. Parent runs from other studies are submitted first."""
     from repeat_study.records.run_directory import RunDirectory, Status
     from slurm import client
     from slurm.allocation import merge_allocation
@@ -48,7 +50,7 @@ def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, run
         allocation = allocations[study.name] = merge_allocation(study.slurm, options, USER_FILE)
         allocation.tasks_per_node(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
-    client.max_array_size()  # raises InputError without a cluster, before a token store is built
+    client.max_array_size()  # fail without a cluster before building token stores
     for partition in {allocation.partition for allocation in allocations.values() if allocation.partition}:
         client.check_partition(partition)
     ready = prepare_with_progress(declared, data_dir)
@@ -62,17 +64,17 @@ def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, run
         submitted = submit(sweep, console.print)
         if submitted:
             console.print(
-                f"logs: {submitted.logs}; `repeat-study status` shows the runs, `repeat-study resume` submits what is"
-                " left over"
+                f"logs: {submitted.logs}; use `repeat-study status` to follow the runs and `repeat-study resume` to submit"
+                " unfinished ones again"
             )
 
     for stage, runs in ready.ancestors(runs_dir):
         if any(RunDirectory(runs_dir / stage.study.name / run.name).status() is not Status.DONE for run in runs):
-            console.print(f"runs of {stage.study.name}, from which runs of {declared.name} start:")
+            console.print(f"parent runs in study {stage.study.name}:")
             submit_runs(stage, runs)
-    known = ready.known_runs(runs_dir)
-    submit_runs(ready, known.runs)
-    if known.waiting:
+    resolved = ready.known_runs(runs_dir)
+    submit_runs(ready, resolved.runs)
+    if resolved.waiting:
         console.print(
-            f"not known yet: {plural(len(known.waiting), 'more run')}: {known.waiting[0]}; repeat the command later to submit"
+            f"{plural(len(resolved.waiting), 'more run')} not known yet: {resolved.waiting[0]}; repeat the command later to submit"
         )

@@ -1,4 +1,4 @@
-"""The verb `sweep`: submit a study to SLURM, or train it without one."""
+"""`repeat-study sweep`: submit a study to SLURM, or train it without SLURM."""
 
 import os
 from enum import StrEnum
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from repeat_study.preparation import PreparedStudy
 
 
-# What torchrun and jobs tell the processes that share a run.
+# Environment variables that torchrun and SLURM jobs set for processes that train a run together.
 PROCESS_GROUP = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -46,7 +46,7 @@ class Cluster(StrEnum):
     """Where the runs of a sweep are trained."""
 
     SLURM = "slurm"
-    LOCAL = "local"  # by worker processes on this machine, like `run`
+    LOCAL = "local"  # in worker processes on this machine, like `run`
     DEBUG = "debug"  # one after another in this process
 
 
@@ -56,7 +56,7 @@ def sweep(
     set_: SetOption = None,
     cluster: Annotated[
         Cluster,
-        typer.Option(help="slurm, local (worker processes on this machine) or debug (everything in this process)."),
+        typer.Option(help="Where to train: slurm, local (worker processes on this machine) or debug (this process)."),
     ] = Cluster.SLURM,
     partition: PartitionOption = None,
     account: AccountOption = None,
@@ -74,8 +74,8 @@ def sweep(
 ) -> None:
     """Submit all unfinished runs of a study to SLURM.
 
-    Runs that are done or in the queue are skipped. Options that are not given come from the study's [slurm] table, then
-    from slurm.toml in your configuration folder. Without SLURM, use --cluster local.
+    Runs that are done or in the queue are skipped. Options that are not given come from the study's [slurm] table or, if
+    they are not there, from ~/.config/repeat-study/slurm.toml. Without SLURM, use --cluster local.
     """
     declared = load(study, set_, lanes)
     if cluster is Cluster.SLURM:
@@ -93,14 +93,14 @@ def sweep(
 
 
 def _leave_process_group() -> None:
-    """Drop torchrun's variables, perhaps left from another command: this process would wait for others for ever."""
-    found = [name for name in PROCESS_GROUP if os.environ.pop(name, None) is not None]
-    if found:
-        console.print(f"{', '.join(found)}: ignored, because --cluster debug trains in this process alone")
+    """Unset torchrun's variables, which another command may have set. They would make this process wait forever."""
+    leftover = [name for name in PROCESS_GROUP if os.environ.pop(name, None) is not None]
+    if leftover:
+        console.print(f"{', '.join(leftover)}: ignored, because --cluster debug trains in this process alone")
 
 
 def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: Path) -> None:
-    """Train runs one bundle after another; raises what a failed run raised."""
+    """Train runs in this process, one bundle after another. If a run fails, its exception is raised."""
     import torch
 
     from repeat_study.model.hardware import uses_cuda
@@ -112,7 +112,7 @@ def _train_in_this_process(ready: "PreparedStudy", runs: "list[Run]", runs_dir: 
     from slurm.preemption import StopSignal
 
     _leave_process_group()
-    torch.set_num_threads(1)  # like worker processes: other thread counts round differently
+    torch.set_num_threads(1)  # like worker processes, because rounding depends on the number of threads
     folder = runs_dir / ready.study.name
     write_study_page(folder, ready.known_runs(runs_dir).runs)
     leave = StopSignal("INT", "TERM")

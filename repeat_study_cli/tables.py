@@ -1,4 +1,4 @@
-"""Tables that fit the width of the terminal without cutting a cell."""
+"""Tables that fit the width of the terminal without truncating any cell."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -12,11 +12,11 @@ Cell = str | tuple[str, str]  # a pair: the exact text, and a shorter one for na
 
 
 class WrappedTable:
-    """A table without lines. The first `left` columns are aligned left, the others right.
+    """A table without borders. The first `left` columns are left-aligned, the others right-aligned.
 
-    On a narrow terminal, in this order: headings wrap, cells take their shorter text, columns named in `optional` are
-    left out from the last to the first, and the remaining columns are split into blocks that repeat the first column.
-    Notes have a column of their own, headed `notes`, if it fits; otherwise each is printed below its row.
+    A table that is too wide for the terminal is narrowed in this order: headings are wrapped, cells switch to their shorter
+    text, the columns in `optional` are dropped from the last to the first, and the remaining columns are split into blocks
+    that repeat the first column. Notes are printed in their own column, headed `notes`, if it fits, otherwise below the rows.
     """
 
     def __init__(self, *headings: str, left: int = 1, optional: Sequence[str] = (), notes: str = "note") -> None:
@@ -28,15 +28,15 @@ class WrappedTable:
         self.notes: list[str] = []
 
     def add_row(self, *cells: Cell, note: str = "") -> None:
-        """Add one cell per column."""
+        """Add a row, with one cell per column."""
         if len(cells) != len(self.headings):
             raise ValueError(f"{len(cells)} cells for {len(self.headings)} columns")
         self.rows.append(cells)
         self.notes.append(note)
 
     def lines(self, width: int) -> list[Text]:
-        """The table as text, no line wider than `width` unless a single cell is."""
-        exact, short = ([[_text(cell, place) for cell in row] for row in self.rows] for place in (0, 1))
+        """The lines of the table. A line is wider than `width` only if a single cell is."""
+        exact, short = ([[_text(cell, version) for cell in row] for row in self.rows] for version in (0, 1))
         layouts = (
             ([[heading] for heading in self.headings], exact),
             (self._wrapped_headings(exact), exact),
@@ -44,11 +44,11 @@ class WrappedTable:
         )
         columns = list(range(len(self.headings)))
         notes_width = max(map(cell_len, (self.notes_heading, *self.notes))) + len(GAP) if any(self.notes) else 0
-        for beside in (True, False) if notes_width else (False,):
+        for notes_fit in (True, False) if notes_width else (False,):
             for headings, rows in layouts:
                 widths = _widths(headings, rows)
-                if _total(widths, columns) + notes_width * beside <= width:
-                    return self._block(headings, rows, widths, columns, "beside" if beside else "below")
+                if _total(widths, columns) + notes_width * notes_fit <= width:
+                    return self._block(headings, rows, widths, columns, "beside" if notes_fit else "below")
         for heading in reversed(self.optional):
             if _total(widths, columns) > width:
                 columns.remove(self.headings.index(heading))
@@ -59,11 +59,11 @@ class WrappedTable:
         return lines + self._block(headings, rows, widths, last, "below")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """Print the lines; a cell wider than the terminal continues on the next line."""
+        """Print the lines. A cell that is wider than the terminal continues on the next line."""
         yield from self.lines(options.max_width)
 
     def _wrapped_headings(self, rows: list[list[str]]) -> list[list[str]]:
-        """Each heading in lines no longer than its longest word or cell."""
+        """Wrap each heading to the width of its longest word or cell."""
         wrapped = []
         for column, heading in enumerate(self.headings):
             widest = max([len(word) for word in heading.split()] + [cell_len(row[column]) for row in rows], default=0)
@@ -104,8 +104,8 @@ class WrappedTable:
         return GAP.join(padded)
 
 
-def _text(cell: Cell, place: int) -> str:
-    return cell if isinstance(cell, str) else cell[place]
+def _text(cell: Cell, version: int) -> str:
+    return cell if isinstance(cell, str) else cell[version]
 
 
 def _as_line(line: str, style: str = "") -> Text:
@@ -122,7 +122,7 @@ def _total(widths: list[int], columns: list[int]) -> int:
 
 
 def _split(widths: list[int], columns: list[int], width: int) -> list[list[int]]:
-    """The columns in blocks that fit `width`, each with the first column in front."""
+    """Split the columns into blocks that fit `width`. Every block starts with the first column."""
     first, *others = columns
     blocks = [[first]]
     for column in others:

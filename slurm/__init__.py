@@ -1,1 +1,1 @@
-"""Trains the runs of a study on a SLURM cluster: submit, watch, cancel, and a small cluster on this machine for trials."""
+"""Submit runs to a SLURM cluster, track and cancel them, and start a small test cluster on this machine."""

@@ -1,4 +1,4 @@
-"""The `[slurm]` table of a study: what each job requests from the cluster. It is not part of a run's identity."""
+"""The `[slurm]` table of a study: the resources that each job requests. Changing them does not change a run's identity."""
 
 import math
 import re
@@ -17,32 +17,32 @@ _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<fields>\d+(?::\d+){0,2})")
 
 
 class Allocation(Spec):
-    """What one job requests; the job trains one run or one bundle. Names and units follow submitit and sbatch.
+    """Resources requested for one job, which trains one run or one bundle. Names and units follow submitit and sbatch.
 
-    None means the cluster's default.
+    None selects the cluster's default.
     """
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    time: str = "4:00:00"  # time limit; a run that needs longer is requeued and continues from its checkpoint
+    time: str = "4:00:00"  # time limit of a job; a longer run is requeued and resumes from its checkpoint
     nodes: int = Field(1, ge=1)
     gpus_per_node: int = Field(0, ge=0)
     cpus_per_task: int = Field(1, ge=1)
     mem_gb: float | None = Field(None, gt=0)  # per node
     constraint: str | None = None
     exclude: str | None = None
-    array_parallelism: int | None = Field(None, ge=1)  # jobs at a time, each with a run or a bundle
-    signal_delay_s: int = Field(90, ge=1)  # seconds before the time limit when the job gets the signal to save
-    setup: list[str] = Field(default_factory=list)  # shell lines before training, e.g. "module load cuda"
-    # any other option of sbatch, e.g. {reservation = "maintenance"}
+    array_parallelism: int | None = Field(None, ge=1)  # maximum number of jobs that run simultaneously
+    signal_delay_s: int = Field(90, ge=1)  # the job is told to save this many seconds before its time limit
+    setup: list[str] = Field(default_factory=list)  # shell commands to run before training, e.g. "module load cuda"
+    # any other sbatch options, e.g. {reservation = "maintenance"}
     extra: dict[str, str | int | bool] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _leaves_time_to_train(self) -> Self:
         if self.minutes * 60 <= self.signal_delay_s:
             raise InputError(
-                f"time: {self.time} is no longer than signal_delay_s ({self.signal_delay_s} s), the time a run has to save"
+                f"time: {self.time} must be longer than signal_delay_s ({self.signal_delay_s} s), the time reserved for saving"
             )
         return self
 
@@ -60,7 +60,7 @@ class Allocation(Spec):
         return math.ceil((int(match["days"] or 0) * 24 + hours) * 60 + minutes + seconds / 60)
 
     def tasks_per_node(self, resources: Resources) -> int:
-        """Processes of a run on each node. Raises InputError if they do not match the requested nodes and GPUs."""
+        """Number of processes per node. Raises InputError if it does not match the requested nodes and GPUs."""
         world = resources.processes_per_run
         if world % self.nodes:
             raise InputError(f"slurm.nodes: processes_per_run={world} does not divide evenly among {self.nodes} nodes")
@@ -68,19 +68,19 @@ class Allocation(Spec):
         if self.gpus_per_node not in (0, tasks):
             raise InputError(
                 f"slurm.gpus_per_node: {self.gpus_per_node} GPUs on each of {self.nodes} nodes for {world} processes;"
-                f" each process needs exactly one: --set resources.processes_per_run={self.gpus_per_node * self.nodes}"
+                f" each process needs exactly one GPU; try --set resources.processes_per_run={self.gpus_per_node * self.nodes}"
             )
         return tasks
 
     def parameters(self, resources: Resources) -> dict[str, Any]:
-        """Arguments of submitit's SlurmExecutor.update_parameters."""
+        """Arguments for submitit's `SlurmExecutor.update_parameters`."""
         renamed = {"time", "mem_gb", "extra", "array_parallelism"}
         parameters = self.model_dump(exclude=renamed, exclude_none=True)
         if not self.gpus_per_node:
             del parameters["gpus_per_node"]
         if self.mem_gb:
             parameters["mem"] = f"{math.ceil(self.mem_gb * 1024)}MB"
-        # Requeueing is safe whatever the cluster's JobRequeue setting: the run continues from its checkpoint.
+        # Always allow requeueing, whatever the cluster's default, because a requeued run resumes from its checkpoint.
         additional = {"requeue": True} | {key.replace("-", "_"): value for key, value in self.extra.items()}
         return parameters | {
             "time": self.minutes,
@@ -90,9 +90,9 @@ class Allocation(Spec):
 
 
 def merge_allocation(study_table: dict[str, Any], options: dict[str, Any], user_file: Path) -> Allocation:
-    """Command-line `options` override the study's `[slurm]` table, which overrides the user's file, then the defaults.
+    """Merge, from highest to lowest priority, command-line `options`, the study's `[slurm]` table and the user's file.
 
-    Raises InputError naming the file or table, the key, what was found and what is accepted.
+    Raises InputError with the file or table, the key, the value found and the values accepted.
     """
     user_table = _read(user_file)
     if user_table:

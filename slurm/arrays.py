@@ -1,4 +1,4 @@
-"""Divides the runs to submit into job arrays: bundles, dependencies on parents, and the cluster's largest array size."""
+"""Divide runs into job arrays, taking into account bundles, parents and the cluster's maximum array size."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from slurm.submissions import jobs_by_run, read_submissions
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """An array to submit: one bundle per job, and the jobs of their parents, which have to leave the queue first."""
+    """A job array to submit. Each job trains one bundle after all jobs in `after` have left the queue."""
 
     bundles: Sequence[Sequence[Run]]
-    after: Sequence[str]  # job ids
+    after: Sequence[str]  # ids of the jobs that train the parents
 
 
 def plan_arrays(
-    runs: Sequence[Run], study_dir: Path, largest: int, pack: Callable[[Iterable[Run]], list[list[Run]]]
+    runs: Sequence[Run], study_dir: Path, max_array_size: int, pack: Callable[[Iterable[Run]], list[list[Run]]]
 ) -> list[ArrayPlan]:
-    """Arrays of at most `largest` bundles; `pack` divides runs into bundles.
+    """Pack runs into bundles with `pack`, and divide the bundles into arrays of at most `max_array_size` jobs.
 
-    The first arrays hold runs that can start at once. Runs whose parents are still in the queue follow in one array per
-    model, so that small models do not wait for the parents of large ones.
+    The first arrays contain the runs that can start immediately. The others contain runs whose parents are still in the
+    queue. They are separate for each model, so that small models do not wait for the parents of large ones.
     Raises InputError if a parent is neither finished nor in the queue.
     """
     queue = client.queued_jobs()
@@ -35,7 +35,7 @@ def plan_arrays(
     }
     ready: list[Run] = []
     waiting: dict[str, list[Run]] = {}
-    parent_jobs: dict[str, dict[str, None]] = {}  # by model; a dict keeps the order and drops duplicates
+    parent_jobs: dict[str, dict[str, None]] = {}  # keys: models; each inner dict is an ordered set of job ids
     for run in runs:
         parent = run.parent
         if not parent or RunDirectory(study_dir.parent / parent.study / parent.name).status() is Status.DONE:
@@ -49,14 +49,14 @@ def plan_arrays(
     groups = [ArrayPlan(pack(ready), [])]
     groups += [ArrayPlan(pack(waiting[model]), list(parent_jobs[model])) for model in waiting]
     return [
-        ArrayPlan(group.bundles[start : start + largest], group.after)
+        ArrayPlan(group.bundles[start : start + max_array_size], group.after)
         for group in groups
-        for start in range(0, len(group.bundles), largest)
+        for start in range(0, len(group.bundles), max_array_size)
     ]
 
 
 def split_parallelism(limit: int | None, sizes: Sequence[int]) -> list[int]:
-    """How many jobs of each array may run at a time, given the limit for all arrays together; at least one each."""
+    """Divide the limit on simultaneous jobs among the arrays. Each array gets at least one job."""
     if limit is None:
         return list(sizes)
     count = len(sizes)

@@ -1,4 +1,4 @@
-"""Takes the runs of a study out of the queue."""
+"""Cancel the queued jobs of a study."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,9 +8,9 @@ from slurm.submissions import jobs_by_run, read_submissions, submission_lock
 
 
 def cancel(names: Collection[str] | None, study_dir: Path) -> list[str]:
-    """Cancel the jobs of these runs, or of all runs of the study if None; returns the ids of the cancelled jobs.
+    """Cancel the jobs of the named runs, or of all runs if `names` is None. Returns the ids of the cancelled jobs.
 
-    Runs in training save their state first. Other runs in the same jobs stop too, but are not marked as cancelled.
+    Runs that are training save their state first. Other runs in the same jobs also stop but are not marked as cancelled.
     """
     with submission_lock(study_dir):
         submissions = read_submissions(study_dir)
@@ -26,7 +26,7 @@ def cancel(names: Collection[str] | None, study_dir: Path) -> list[str]:
 
 
 def runs_sharing_jobs(names: Collection[str], study_dir: Path) -> list[str]:
-    """Other runs in the queue that share a job with one of these."""
+    """Names of other queued runs that share a job with any of the named runs."""
     jobs_of = jobs_by_run(read_submissions(study_dir), client.queued_jobs())
     job_ids = {job.job_id for name in names for job in jobs_of.get(name, [])}
     return sorted(run for run, jobs in jobs_of.items() if run not in names and job_ids & {job.job_id for job in jobs})

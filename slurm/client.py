@@ -1,6 +1,7 @@
-"""Calls SLURM's client programs: squeue, scontrol and scancel. Each call has a time limit.
+"""Call SLURM's client programs squeue, scontrol and scancel.
 
-Without one, they wait for minutes when no slurmctld answers. sacct is not used: clusters without accounting do not have it.
+Each call has a timeout, because the programs wait for minutes if slurmctld does not respond. sacct is never called, since
+some clusters have no accounting.
 """
 
 import os
@@ -13,38 +14,38 @@ from datetime import datetime
 
 from data_prep.errors import InputError
 
-CLIENT_TIMEOUT = 8.0  # seconds; a busy slurmctld answers within a few
-# These environment variables filter or reformat what the programs list. A job missing from the list would be submitted twice.
+CLIENT_TIMEOUT = 8.0  # seconds; a busy slurmctld responds within a few
+# Prefixes of environment variables that filter or reformat the output. If a filter hid a job, its runs would be submitted twice.
 _FILTER_VARIABLES = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in the queue: waiting, running or ending."""
+    """A job that is waiting, running or ending."""
 
     job_id: str  # as SLURM prints it: 17, or 17_3 in an array
-    state: str  # SLURM's name for it: PENDING, RUNNING, COMPLETING, ...
-    reason: str  # why it waits
-    started: float | None  # when it last started, in seconds since the epoch
+    state: str  # SLURM's job state: PENDING, RUNNING, COMPLETING, ...
+    reason: str  # why the job is waiting
+    started: float | None  # time of the last start, in seconds since the epoch
 
     @property
     def ending(self) -> bool:
-        """Whether SLURM is ending its processes. It may still be requeued."""
+        """Whether SLURM is terminating the job's processes. The job may still be requeued."""
         return self.state == "COMPLETING"
 
     @property
     def has_nodes(self) -> bool:
-        """Whether nodes are allocated to it."""
+        """Whether nodes are allocated to the job."""
         return self.state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 
 
-Queue = dict[tuple[str, int], QueuedJob]  # by job name and array index
+Queue = dict[tuple[str, int], QueuedJob]  # keys: job name and array index
 
 
 def run_client(*command: str) -> str:
-    """Run one of SLURM's programs and return its output.
+    """Run a SLURM program and return its output.
 
-    Raises InputError if it is not installed, does not answer in time, or returns an error.
+    Raises InputError if the program is not installed, times out or fails.
     """
     program = command[0]
     if not shutil.which(program):
@@ -55,43 +56,45 @@ def run_client(*command: str) -> str:
             command, capture_output=True, text=True, errors="replace", timeout=CLIENT_TIMEOUT, env=unfiltered
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"{program}: the cluster does not answer (waited {CLIENT_TIMEOUT:g} s)") from error
+        raise InputError(f"{program}: the cluster did not respond within {CLIENT_TIMEOUT:g} s") from error
     if completed.returncode:
         raise InputError(f"{program}: {main_error(completed.stderr)}")
     return completed.stdout
 
 
 def main_error(stderr: str) -> str:
-    """The most telling line of a SLURM error message: the fatal one, else the first. The program's name is removed."""
+    """The fatal line of a SLURM error message, or the first line if none is fatal, without the program's name."""
     lines = [line for line in stderr.splitlines() if line.strip()] or ["failed without an error message"]
     line = next((line for line in lines if ": fatal: " in line), lines[0])
     return re.sub(r"^\w+: (error|fatal): ", "", line)
 
 
 def max_array_size() -> int:
-    """The cluster's MaxArraySize. Raises InputError if SLURM is missing, does not answer or allows no arrays."""
+    """The cluster's MaxArraySize. Raises InputError if SLURM is missing or does not respond, or if arrays are disabled."""
     try:
-        answer = run_client("scontrol", "show", "config")
+        config = run_client("scontrol", "show", "config")
     except InputError as error:
         raise InputError(
             f"{error}; to train on this machine, use `sweep --cluster local` or `repeat-study run`"
         ) from error
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     if not match or int(match[1]) < 1:
-        raise InputError("scontrol: this cluster's MaxArraySize allows no job arrays")
+        raise InputError("scontrol: this cluster does not allow job arrays (MaxArraySize)")
     return int(match[1])
 
 
 def check_partition(names: str) -> None:
-    """Raises InputError if the cluster lacks one of these partitions (comma-separated)."""
-    known = re.findall(r"PartitionName=(\S+)", run_client("scontrol", "show", "partition", "--all", "--oneliner"))
+    """Raise InputError if a partition in this comma-separated list does not exist."""
+    partitions = re.findall(r"PartitionName=(\S+)", run_client("scontrol", "show", "partition", "--all", "--oneliner"))
     for name in names.split(","):
-        if name not in known:
-            raise InputError(f"slurm.partition: no {name!r} on this cluster; expected {', '.join(sorted(known))}")
+        if name not in partitions:
+            raise InputError(
+                f"slurm.partition: no partition {name!r} on this cluster; expected {', '.join(sorted(partitions))}"
+            )
 
 
 def queued_jobs() -> Queue:
-    """This user's jobs in the queue. A job outside an array has index 0."""
+    """The current user's jobs in the queue. A job that is not in an array has index 0."""
     jobs = {}
     output = run_client(
         "squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%r|%S|%j"

@@ -1,4 +1,4 @@
-"""A SLURM cluster of two nodes on this machine, for trials and tests. All its files are in one folder; it needs no root."""
+"""A SLURM cluster with two nodes on this machine, for testing. It does not need root and keeps all its files in one folder."""
 
 import os
 import shutil
@@ -19,23 +19,24 @@ from slurm.dev_cluster_processes import daemon_processes, end_processes, job_pro
 DAEMONS = (*NODES, "slurmctld", "munged")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
-CLIENT_TIMEOUT = 5.0  # seconds; a client otherwise tries for 9 s to reach a slurmctld that is down
-START_TIMEOUT = 20.0  # seconds; measured: 0.2 s
-# Looks, 0.05 s apart, that must miss a daemon before it counts as dead: while it forks into the background, one look can.
-LOOKS_UNTIL_DEAD = 10
+CLIENT_TIMEOUT = 5.0  # seconds; by default, clients retry for 9 s if slurmctld is down
+START_TIMEOUT = 20.0  # seconds; starting normally takes 0.2 s
+# A daemon is considered dead if this many consecutive checks, 0.05 s apart, do not find it. A single check can miss a daemon
+# that is forking into the background.
+CHECKS_UNTIL_DEAD = 10
 
 
 def missing_programs() -> list[str]:
-    """SLURM and munge programs that are neither on the PATH nor in the sbin folders, which a user's PATH may lack."""
+    """Names of the SLURM and munge programs that are neither on the PATH nor in an sbin folder."""
     return [name for name in PROGRAMS if not _find_program(name)]
 
 
 @dataclass(frozen=True)
 class DevCluster:
-    """A cluster in a folder: slurmctld, nodes n1 and n2, partitions main and urgent, two pretended GPUs per node.
+    """A cluster with nodes n1 and n2, two simulated GPUs per node, and partitions main and urgent.
 
-    Jobs in `urgent` preempt jobs in `main`, which are requeued. The folder belongs to one user, and only that user can
-    submit jobs. Stopping cancels the jobs but keeps them listed, so that job ids never repeat.
+    Jobs in `urgent` preempt jobs in `main`, which are then requeued. The folder belongs to one user, and only that user
+    can submit jobs. Stopping the cluster cancels all jobs but keeps their records, so that job ids are never reused.
     """
 
     folder: Path
@@ -45,7 +46,7 @@ class DevCluster:
 
     @property
     def conf(self) -> Path:
-        """The slurm.conf of clients and daemons."""
+        """The configuration file that clients and daemons use."""
         return self.folder / "slurm.conf"
 
     @property
@@ -56,12 +57,12 @@ class DevCluster:
     def start(self, max_array_size: int = 1001, cpus_per_node: int = 2) -> None:
         """Start all daemons and return when both nodes are idle.
 
-        Each node offers `cpus_per_node` CPUs and half of the machine's memory; nothing enforces these limits.
-        Raises InputError, and leaves no process behind, if programs are missing, the folder cannot be used, the cluster is
-        already running or a daemon does not start.
+        Each node has `cpus_per_node` CPUs and half of the machine's memory, but these limits are not enforced.
+        Raises InputError if programs are missing, the folder cannot be used, the cluster is already running or a daemon
+        does not start. A failed start leaves no processes behind.
         """
         if missing := missing_programs():
-            raise InputError(f"SLURM is incomplete on this machine, without {', '.join(missing)}; on Debian: {INSTALL}")
+            raise InputError(f"SLURM programs are missing: {', '.join(missing)}; to install them on Debian: {INSTALL}")
         make_folder(self.folder)
         with exclusive_lock(self.folder / "lock", wait=True):
             if self.running():
@@ -71,7 +72,7 @@ class DevCluster:
             try:
                 self.start_daemon("munged")
                 self.start_daemon("slurmctld")
-                self._cancel_jobs()  # a stop cannot do this if slurmctld was killed before
+                self._cancel_jobs()  # a previous `stop` could not cancel them if slurmctld was down
                 for name in NODES:
                     self.start_daemon(name)
                 states = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
@@ -81,9 +82,9 @@ class DevCluster:
                 raise
 
     def stop(self) -> None:
-        """Cancel all jobs and end every process of the cluster and its jobs; does nothing if it is already stopped.
+        """Cancel all jobs and end all processes of the cluster and its jobs. Does nothing if the cluster is stopped.
 
-        Jobs get no time to save anything. Logs and the list of jobs remain. Raises InputError if a process does not end.
+        Jobs get no time to save. Logs and job records are kept. Raises InputError if a process does not exit.
         """
         if not self.running() and not job_processes(self.folder):
             return
@@ -97,22 +98,22 @@ class DevCluster:
         return any(self._daemon(name) for name in DAEMONS)
 
     def kill_daemon(self, name: str) -> None:
-        """Kill slurmctld, n1 or n2 (the slurmd of that node) with SIGKILL, like a crash. Jobs keep running.
+        """Kill slurmctld, munged, or the slurmd of n1 or n2 with SIGKILL, to simulate a crash. Jobs keep running.
 
-        slurmctld saves its jobs every 5 s, as on any cluster. After a crash it has forgotten a job that was submitted just
-        before, believes for two more minutes that a requeued job still runs, and holds a job that it had just started and
-        drains its node.
+        slurmctld saves its state every 5 s, as on any cluster, so a crash loses the most recent changes. A job submitted just
+        before a crash is lost. A job requeued just before a crash is considered running for two more minutes. A job started
+        just before a crash is held, and its node is drained.
         """
         end_processes(partial(self._daemon, name), signal.SIGKILL)
 
     def stop_daemon(self, name: str) -> None:
-        """Stop slurmctld, n1 or n2 with SIGTERM, as for an upgrade: slurmctld saves its state, jobs keep running."""
+        """Stop a daemon with SIGTERM, as for an upgrade. slurmctld saves its state, and jobs keep running."""
         end_processes(partial(self._daemon, name), signal.SIGTERM)
 
     def start_daemon(self, name: str) -> None:
-        """Start slurmctld, n1 or n2 again; returns once slurmctld answers, or slurmd is in the background.
+        """Start a daemon. Returns when the daemon runs in the background and, if it is slurmctld, responds to clients.
 
-        A killed and restarted slurmctld takes up to 5 s longer to use its nodes again.
+        If slurmctld was killed, the new one may take up to 5 s to start using its nodes.
         """
         if self._daemon(name):
             raise InputError(f"{self.folder}: {name} is already running")
@@ -123,10 +124,9 @@ class DevCluster:
         return daemon_processes(self.folder, name)
 
     def _run(self, program: str, *arguments: str, log: str = "") -> str:
-        """A client's output, empty if it takes too long. With `log`, start a daemon that writes there."""
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("SLURM")
-        }  # of an outer job
+        """Run a client and return its output, or "" after a timeout. With `log`, start a daemon that writes to that log."""
+        # Ignore the variables of an enclosing SLURM job.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
         with (self.folder / f"{log or 'clients'}.log").open("a") as errors, suppress(subprocess.TimeoutExpired):
             return subprocess.run(
                 [_find_program(program), *arguments],
@@ -151,7 +151,7 @@ class DevCluster:
             misses = {name: 0 if self._daemon(name) else misses[name] + 1 for name in daemons}
             if not any(misses.values()) and ready():
                 return
-            dead = [name for name in daemons if misses[name] >= LOOKS_UNTIL_DEAD]
+            dead = [name for name in daemons if misses[name] >= CHECKS_UNTIL_DEAD]
             if dead or time.monotonic() > deadline:
                 name = (dead or daemons)[0]
                 log = self.folder / f"{name}.log"
@@ -160,7 +160,7 @@ class DevCluster:
             time.sleep(0.05)
 
     def _end_everything(self) -> None:
-        for name in NODES:  # slurmd would first wait for jobs that ignore SIGTERM
+        for name in NODES:  # SIGTERM would make slurmd wait for jobs that ignore SIGTERM
             end_processes(partial(self._daemon, name), signal.SIGKILL)
         end_processes(partial(job_processes, self.folder), signal.SIGKILL)
         for name in ("slurmctld", "munged"):

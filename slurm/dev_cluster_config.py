@@ -1,4 +1,4 @@
-"""The configuration files of the development cluster: slurm.conf, gres.conf and munge's key."""
+"""Write the configuration of the development cluster: slurm.conf, gres.conf and a key for munge."""
 
 import os
 import random
@@ -13,8 +13,9 @@ from data_prep.files import write_atomically
 
 NODES = ("n1", "n2")
 PARTITIONS = ("main", "urgent")
-PORTS = range(20000, 32768)  # below the ports that the kernel gives to clients, so that a daemon gets its port again
-# Bytes of a folder's path: Linux allows 107 for a socket, and this is the longest one, of a job step.
+PORTS = range(20000, 32768)  # below the kernel's ephemeral ports, so that a restarted daemon finds its port free
+# Maximum length of the folder's path in bytes. Linux limits the path of a socket to 107 bytes. The longest path in the folder
+# is the socket of a job step.
 MAX_FOLDER_LENGTH = 107 - len("/n1/n1_67043328.4294967294")
 
 SLURM_CONF = """\
@@ -24,7 +25,7 @@ SlurmctldPort={ports[0]}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser={user}
 SlurmdUser={user}
-# A requeued job waits until its old credential has expired: 121 s by default. 5 s is the smallest value accepted.
+# A requeued job waits until its old credential has expired, by default for 121 s. The minimum is 5 s.
 AuthInfo=socket={folder}/munged.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -32,25 +33,26 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdSpoolDir={folder}/%n
 SlurmdPidFile={folder}/%n.pid
 SlurmdLogFile={folder}/%n.log
-# Containers may lack cgroups.
+# Containers may not have cgroups.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MailProg=/bin/true
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-# Seconds; with the defaults a job waits up to 60. slurmctld does not save at once what backfill starts, so backfill is rarer.
+# In seconds; with the defaults, a job waits up to 60 s. Backfill runs less often than the main scheduler, because slurmctld
+# does not immediately save the jobs that backfill starts.
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=10
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# A preempted job gets the signal that it requested with --signal, as it would at its time limit.
+# A preempted job receives the signal that it requested with --signal, as it would before its time limit.
 SlurmctldParameters=preempt_send_user_signal
 KillWait=10
 SlurmdTimeout=20
 ReturnToService=2
-# Finished jobs stay listed for a day, because there is no accounting.
+# Without accounting, finished jobs are listed only until they are purged. Keep them for a day.
 MinJobAge=86400
 MaxArraySize={max_array_size}
-# From the clock: a new cluster that started at 1 would find the files of an old cluster's jobs.
+# Derived from the clock. If every cluster started at 1, new jobs would find the files of old jobs with the same ids.
 FirstJobId={first_job}
 SlurmdParameters=config_overrides
 GresTypes=gpu
@@ -62,12 +64,12 @@ PartitionName=urgent PriorityTier=10
 
 
 def make_folder(folder: Path) -> None:
-    """Create the cluster's folder. Raises InputError if it cannot be created or SLURM cannot use its name."""
+    """Create the cluster's folder. Raises InputError if it cannot be created or SLURM does not support its path."""
     if not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
-        raise InputError(f"{folder}: slurm.conf accepts only letters, digits and . _ + - / in a folder's name")
+        raise InputError(f"{folder}: slurm.conf accepts only letters, digits and . _ + - / in a path")
     if len(str(folder)) > MAX_FOLDER_LENGTH:
         raise InputError(
-            f"{folder}: too long for the sockets in it; at most {MAX_FOLDER_LENGTH} characters are accepted"
+            f"{folder}: the path is too long for SLURM's sockets; expected at most {MAX_FOLDER_LENGTH} characters"
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,13 +78,13 @@ def make_folder(folder: Path) -> None:
 
 
 def write_configuration(folder: Path, max_array_size: int, cpus_per_node: int) -> None:
-    """Write slurm.conf, gres.conf, the files that stand for GPUs, and a new munge key."""
+    """Write slurm.conf, gres.conf, a new munge key, and the files that represent GPUs."""
     key = folder / "munged.key"
     write_atomically(key, b"")
     key.chmod(0o600)
     key.write_bytes(os.urandom(1024))
     (folder / "state").mkdir(exist_ok=True)
-    for gpu in ("gpu0", "gpu1"):  # SLURM counts and grants any file as a GPU
+    for gpu in ("gpu0", "gpu1"):  # SLURM accepts any file as a GPU device
         (folder / gpu).touch()
     write_atomically(folder / "gres.conf", f"AutoDetect=off\nName=gpu File={folder}/gpu[0-1]\n".encode())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 // len(NODES)
@@ -104,7 +106,7 @@ def daemon_command(folder: Path, name: str) -> list[str]:
     """The command line of munged, slurmctld or the slurmd of node n1 or n2."""
     if name == "munged":
         options = ("key-file", "socket", "pid-file", "log-file", "seed-file")
-        # --force: root's munged otherwise refuses a folder whose parent is writable by others.
+        # Without --force, munged started by root rejects a folder whose parent is writable by others.
         return [name, "--force", *(f"--{o}={folder}/munged.{o.removesuffix('-file')}" for o in options)]
     conf = ["-f", str(folder / "slurm.conf")]
     return ["slurmctld", *conf] if name == "slurmctld" else ["slurmd", *conf, "-N", name]

@@ -1,4 +1,4 @@
-"""Finds and ends the processes of the development cluster: its daemons, its jobs, and everything that those started."""
+"""Find and end the processes of the development cluster: its daemons, its jobs and their child processes."""
 
 import os
 import signal
@@ -10,17 +10,17 @@ from pathlib import Path
 from data_prep.errors import InputError
 from slurm.dev_cluster_config import NODES, daemon_command
 
-END_TIMEOUT = 5.0  # seconds until a daemon that ignores SIGTERM is killed
+END_TIMEOUT = 5.0  # seconds before a process that ignores SIGTERM is killed
 
 
 def daemon_processes(folder: Path, name: str) -> list[int]:
-    """Process ids of a daemon, found by its command line: the id in an old pid file may belong to another process now."""
+    """Process ids of a daemon, found by its command line because the id in an old pid file may have been reused."""
     expected = daemon_command(folder, name)
     return [pid for pid, (program, *rest) in _command_lines() if [Path(program).name, *rest] == expected]
 
 
 def job_processes(folder: Path) -> list[int]:
-    """Process ids of all jobs and job steps, and of everything that these started."""
+    """Process ids of all jobs and job steps, and of all their descendants."""
     jobs: set[int] = set()
     parents: dict[int, int] = {}
     for pid, _ in _command_lines():
@@ -34,15 +34,15 @@ def job_processes(folder: Path) -> list[int]:
 
 
 def end_processes(find: Callable[[], list[int]], number: signal.Signals) -> None:
-    """Send a signal until `find` returns nothing; SIGKILL after END_TIMEOUT.
+    """Send a signal to the processes that `find` returns until none are left. Switch to SIGKILL after END_TIMEOUT.
 
-    Raises InputError if a process survives for twice that time.
+    Raises InputError if processes remain after twice that time.
     """
     start = time.monotonic()
     while processes := find():
         waited = time.monotonic() - start
         if waited > 2 * END_TIMEOUT:
-            raise InputError(f"processes {processes} of the cluster do not end")
+            raise InputError(f"processes {processes} of the cluster did not exit")
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, number if waited < END_TIMEOUT else signal.SIGKILL)
@@ -53,7 +53,7 @@ def _belongs_to_a_job(process: Path, folder: Path) -> bool:
     environment = (process / "environ").read_bytes().split(b"\0")
     uses_cluster = f"SLURM_CONF={folder / 'slurm.conf'}".encode() in environment
     if (process / "exe").readlink().name.startswith("slurmstepd"):
-        # A slurmstepd's title soon overwrites its environment, but it keeps the log of its node open.
+        # slurmstepd soon overwrites its environment with its process title, but it keeps the log of its node open.
         logs = [folder / f"{name}.log" for name in NODES]
         return uses_cluster or any(file.resolve() in logs for file in (process / "fd").iterdir())
     return uses_cluster and any(variable.startswith(b"SLURMD_NODENAME=") for variable in environment)

@@ -1,4 +1,4 @@
-"""A SLURM job: trains a run, or a bundle of runs, from their last checkpoints. It holds specs and no state."""
+"""The code that a SLURM job runs: train a run, or a bundle of runs, from the last checkpoint."""
 
 import os
 import socket
@@ -21,13 +21,13 @@ from slurm.preemption import SAVED_MESSAGE, StopSignal, exit_for_requeue
 from slurm.start_log import StartLog
 
 # Seconds to wait for another process to release the run. If SLURM loses contact with a node, it restarts the job on another
-# node while the old process may still be training.
+# node although the old process may still be training.
 BUSY_TIMEOUT = 900.0
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What submitit pickles at submission and calls in the job, again after every requeue."""
+    """A callable without state. submitit pickles it at submission and calls it whenever the job starts."""
 
     runs: tuple[Run, ...]
     store: Path
@@ -35,8 +35,8 @@ class TrainJob:
     resources: Resources
 
     def __call__(self) -> str:
-        """Train the runs to their end, or exit so that the job is requeued. All tasks of the job share a run."""
-        stop = StopSignal("TERM", JobEnvironment.USR_SIG)  # before importing torch, which takes seconds
+        """Train the runs to completion, or exit with the code that requeues the job. All tasks of the job train together."""
+        stop = StopSignal("TERM", JobEnvironment.USR_SIG)  # before torch is imported, which takes seconds
         job = JobEnvironment()
         set_process_group_environment(job)
         directories = [RunDirectory(self.study_dir / run.name) for run in self.runs]
@@ -55,21 +55,23 @@ class TrainJob:
             todo = [run for run in self.runs if outcomes[run.name] is Outcome.BUSY]
             outcomes |= train_bundle(todo, TokenStore(self.store), self.study_dir, report, stop, self.resources)
             if Outcome.INTERRUPTED in outcomes.values():
-                print(f"{stop.received}: {SAVED_MESSAGE}", flush=True)
+                print(f"{stop.received} received: training stopped and {SAVED_MESSAGE}", flush=True)
                 break
             if Outcome.BUSY not in outcomes.values():
                 return self._finish(outcomes)
             if waited >= BUSY_TIMEOUT:
-                print(f"another process still trains this run after {waited:.0f} s; requeueing the job", flush=True)
+                print(
+                    f"another process is still training this run after {waited:.0f} s; requeueing the job", flush=True
+                )
                 break
-            print("another process trains this run; waiting until it exits", flush=True)
+            print("another process is training this run; waiting for it to exit", flush=True)
             stop.wait(5.0)
             waited += 5.0
         starts.clear()
         return exit_for_requeue()
 
     def _finish(self, outcomes: Mapping[str, Outcome | Exception]) -> str:
-        """Print the outcome of every run, then raise the first failure, if any."""
+        """Print the outcome of every run, then raise the first exception, if any."""
         failures = []
         for run in self.runs:
             outcome = outcomes[run.name]
@@ -83,14 +85,14 @@ class TrainJob:
         return str(outcomes[self.runs[0].name])
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit if a signal arrives before `__call__` has replaced its handlers: requeue the same call."""
+        """Requeue the same call. submitit calls this if a signal arrives before `__call__` has replaced its handlers."""
         return DelayedSubmission(self)
 
 
 def set_process_group_environment(job: JobEnvironment) -> None:
-    """Set torchrun's environment variables for this task. Together, the tasks of a job train one run."""
+    """Set the environment variables that torchrun would set for this task."""
     start = f"{job.raw_job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}"
-    # The same port in all tasks, another one after a requeue, below the ports that kernels give to clients.
+    # All tasks use the same port. It changes after a requeue, and it is below the kernel's ephemeral ports.
     port = 20_000 + zlib.crc32(start.encode()) % 12_000
     variables = {
         "RANK": job.global_rank,
@@ -105,16 +107,16 @@ def set_process_group_environment(job: JobEnvironment) -> None:
 
 
 def _first_node(job: JobEnvironment) -> str:
-    """Address of the node of the first task: its name, or the address of the batch script, which runs on that node."""
+    """Host name of the first task's node, or its IP address if the name cannot be resolved."""
     try:
         socket.getaddrinfo(name := job.hostnames[0], None)
-    except OSError:  # the node's name is known to SLURM only
+    except OSError:  # only SLURM can resolve the name; the batch script runs on this node
         return os.environ["SLURM_LAUNCH_NODE_IPADDR"]
     return name
 
 
 def print_progress(progress: Progress, with_run_name: bool = False) -> None:
-    """Print one line for an evaluation; the run's name tells the lines of a bundle apart."""
+    """Print one line for an evaluation. For bundles, `with_run_name` adds the run's name."""
     line = f"{progress.run}: " if with_run_name else ""
     line += f"step {progress.step}/{progress.steps}  test loss {progress.test_loss:.4f}"
     if progress.tokens_per_second and progress.seconds_left is not None:

@@ -1,10 +1,10 @@
-"""How a job leaves its node: a signal sets a flag, training saves at the next step boundary, the batch script requeues the job.
+"""Stop a job on a signal: set a flag, save at the next step boundary, and let the batch script requeue the job.
 
-SLURM sends TERM to every process of a job when it preempts, cancels or requeues the job. Before the time limit it sends the
-signal that submitit requests (USR2). The default handlers do not fit: submitit would requeue in the middle of a step, and
-Lightning would exit at TERM with nothing saved and an exit code that SLURM takes for success. So both are replaced, and
-the batch script requeues the job (requeue.sh). By then the processes are gone and the run's lock is free, and a process
-that was killed is handled in the same way.
+SLURM sends SIGTERM to every process of a job when it preempts, cancels or requeues the job. Before the time limit, it sends
+the signal that submitit requests (SIGUSR2). The default handlers are unsuitable: submitit would requeue the job in the
+middle of a step, and Lightning would exit on SIGTERM without saving and with an exit code that SLURM considers a success.
+This module replaces both handlers. The batch script (requeue.sh) requeues the job after all processes have exited and the
+run is unlocked. It also requeues a job whose process was killed.
 """
 
 import signal
@@ -13,22 +13,22 @@ import threading
 from importlib.resources import files
 from typing import NoReturn
 
-SAVED_MESSAGE = "its state is saved"  # ends the output of a job that was told to leave
-REQUEUE_EXIT_CODE = 75  # of a job that was told to leave and saved its state: EX_TEMPFAIL in sysexits.h
+SAVED_MESSAGE = "its state is saved"  # the last words that a job prints if it saves its state after a signal
+REQUEUE_EXIT_CODE = 75  # of a job that saved its state after a signal; EX_TEMPFAIL in sysexits.h
 
 
 class StopSignal:
-    """Call it to ask whether one of the given signals has arrived; `received` names the signal."""
+    """A callable that returns whether one of the given signals has arrived. `received` is the name of that signal."""
 
     def __init__(self, *names: str) -> None:
-        """Install handlers for signals, named without SIG. Only the main thread can do this."""
+        """Install handlers for the named signals. Omit the prefix SIG. Only the main thread can install handlers."""
         self._event = threading.Event()
         self.received = ""
         for name in names:
             signal.signal(signal.Signals[f"SIG{name}"], self._handle)
 
     def __call__(self) -> bool:
-        """Whether a signal has arrived. Asked after every training step."""
+        """Whether a signal has arrived. Called after every training step."""
         return self._event.is_set()
 
     def _handle(self, number: int, frame: object) -> None:
@@ -36,7 +36,7 @@ class StopSignal:
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until a signal arrives, but no longer than `seconds`; returns whether one has arrived."""
+        """Sleep until a signal arrives, for at most `seconds`. Returns whether a signal has arrived."""
         return self._event.wait(seconds)
 
 
@@ -47,5 +47,5 @@ def exit_for_requeue() -> NoReturn:
 
 
 def requeue_lines() -> list[str]:
-    """requeue.sh, the end of every batch script, line by line."""
+    """The lines of requeue.sh, which are appended to every batch script."""
     return files("slurm").joinpath("requeue.sh").read_text(encoding="utf-8").splitlines()

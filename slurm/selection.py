@@ -1,4 +1,4 @@
-"""Which runs of a study still have to be submitted, judged by their directories and the queue."""
+"""Select the runs of a study that still need to be submitted, based on their directories and the queue."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +23,9 @@ class RunsByState:
 
     done: list[Run] = field(default_factory=list)
     queued: list[Run] = field(default_factory=list)
-    ending: list[Run] = field(default_factory=list)  # in the queue, but their processes are being ended
-    outside: list[Run] = field(default_factory=list)  # training in a process that no job of the queue started
-    failed: list[Run] = field(default_factory=list)  # will be tried again
+    ending: list[Run] = field(default_factory=list)  # in the queue, but SLURM is terminating their processes
+    outside: list[Run] = field(default_factory=list)  # being trained by a process that does not belong to a queued job
+    failed: list[Run] = field(default_factory=list)  # will be retried
     unfinished: list[Run] = field(default_factory=list)  # never started, or interrupted
 
     @property
@@ -34,25 +34,25 @@ class RunsByState:
         return sorted([*self.unfinished, *self.failed], key=relative_time, reverse=True)
 
     def summary(self) -> str:
-        """One line for the console: how many runs are in each state."""
+        """One line for the console with the number of runs in each state."""
         counts = {
             "done": self.done,
             "already in the queue": self.queued,
-            "still leaving the queue (submit again later)": self.ending,
+            "still stopping (submit again later)": self.ending,
             "training outside the queue": self.outside,
-            "that failed before, retried from the last checkpoint": self.failed,
+            "of them failed before and will be retried from the last checkpoint": self.failed,
         }
         others = "".join(f"; {len(runs)} {state}" for state, runs in counts.items() if runs)
         return f"{count_runs(self.todo)} to submit{others}"
 
 
 def count_runs(runs: Sequence[object]) -> str:
-    """`1 run` or `2 runs`."""
+    """The number of runs in words, such as `1 run` or `2 runs`."""
     return f"{len(runs)} run" + "s" * (len(runs) != 1)
 
 
 def group_by_state(runs: Iterable[Run], study_dir: Path) -> RunsByState:
-    """Group runs by the state of their directories and of the queue."""
+    """Group runs by state, based on their directories and the queue."""
     jobs_of, groups = jobs_by_run(read_submissions(study_dir), client.queued_jobs()), RunsByState()
     for run in runs:
         status, jobs = RunDirectory(study_dir / run.name).status(), jobs_of.get(run.name, [])
@@ -70,9 +70,9 @@ def group_by_state(runs: Iterable[Run], study_dir: Path) -> RunsByState:
 
 
 def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[str], None]) -> RunsByState:
-    """Group runs by state once their ending jobs are gone, because such a job may still requeue itself.
+    """Wait until ending jobs, which may still requeue themselves, have left the queue. Then group runs by state.
 
-    Returns after ENDING_TIMEOUT in any case.
+    The wait ends after ENDING_TIMEOUT at the latest.
     """
     _reconcile(read_submissions(study_dir))
     deadline, groups = time.monotonic() + ENDING_TIMEOUT, group_by_state(runs, study_dir)
@@ -85,9 +85,9 @@ def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[s
 
 
 def _reconcile(submissions: Sequence[Submission]) -> None:
-    """Repair submissions that were interrupted between sbatch's answer and its record.
+    """Repair submissions that were interrupted after sbatch had accepted a job but before its id was recorded.
 
-    A job that has its pickle can run and is recorded; one without cannot run and is cancelled.
+    A job whose pickle exists can run, and its id is recorded. A job without a pickle cannot run and is cancelled.
     """
     queue = client.queued_jobs()
     for submission in submissions:

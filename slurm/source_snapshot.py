@@ -1,4 +1,4 @@
-"""A copy of the source code for queued runs, so that editing the checkout does not change how they train."""
+"""Copy the source code for queued runs, so that later edits to the checkout do not affect them."""
 
 import hashlib
 import shutil
@@ -11,14 +11,14 @@ import repeat_study
 import slurm
 from data_prep.errors import InputError
 
-PACKAGES = (data_prep, repeat_study, slurm)  # everything of this project that a job imports
+PACKAGES = (data_prep, repeat_study, slurm)  # all packages of this project that a job imports
 SUFFIXES = (".py", ".txt", ".sh")
 
 
 def keep_source(folder: Path) -> Path:
-    """Copy the packages to `folder`/source-<digest of their content>, unless they are there already; returns that folder.
+    """Copy the packages to `folder`/source-<digest of the code>, unless that copy exists. Returns its path.
 
-    Raises InputError if it cannot be written.
+    Raises InputError if the copy cannot be written.
     """
     sources = {}
     for package in PACKAGES:
@@ -47,7 +47,7 @@ def keep_source(folder: Path) -> Path:
 
 
 def commit() -> str | None:
-    """The checkout's commit, followed by "+" if files differ from it; None outside a checkout."""
+    """The current commit, followed by "+" if tracked files were modified. None outside a git checkout."""
     root = Path(str(repeat_study.__file__)).parent
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:

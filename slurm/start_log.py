@@ -1,4 +1,4 @@
-"""Gives up on jobs that are killed again and again without making progress, for example because memory runs out."""
+"""Give up on jobs that are repeatedly killed without making progress, for example because they run out of memory."""
 
 import json
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from data_prep.errors import InputError
 from repeat_study.records.json_lines import last_row
 from repeat_study.records.run_directory import RunDirectory, Status
 
-# A job is given up after this many starts in a row that saved nothing and did not leave in order.
+# Give up on a job that was killed this many times in a row without making progress.
 MAX_STARTS = 5
 
 
 @dataclass(frozen=True)
 class StartLog:
-    """A file beside a job's logs with one line per start: how far its runs were. Cleared when the job leaves in order."""
+    """A file next to a job's logs with the progress of its runs at each start. Deleted when a signal stops the job."""
 
     path: Path
     directories: Sequence[RunDirectory]
 
     def record_start(self) -> None:
-        """Add a line for this start.
+        """Append a line with the current progress.
 
-        Raises InputError, and marks the unfinished runs as failed, after MAX_STARTS starts without progress.
+        After MAX_STARTS starts without progress, marks all unfinished runs as failed and raises InputError.
         """
         previous = self.path.read_text().splitlines() if self.path.is_file() else []
         now = json.dumps(self._progress())
-        in_vain = len(list(takewhile(lambda line: line == now, reversed(previous))))
+        without_progress = len(list(takewhile(lambda line: line == now, reversed(previous))))
         unfinished = [directory for directory in self.directories if directory.status() is not Status.DONE]
-        if in_vain >= MAX_STARTS and unfinished:
-            reason = f"killed {in_vain} times in a row without progress (out of memory?); see the job's log"
+        if without_progress >= MAX_STARTS and unfinished:
+            reason = f"killed {without_progress} times in a row without progress (out of memory?); see the job's log"
             for directory in unfinished:
                 directory.make()
                 directory.fail(reason)
@@ -40,7 +40,7 @@ class StartLog:
             file.write(now + "\n")
 
     def clear(self) -> None:
-        """Forget all starts, because the job leaves in order."""
+        """Delete the file, because the job was stopped by a signal and saved its state."""
         self.path.unlink(missing_ok=True)
 
     def _progress(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The state of every run of a study, from its directory and from the queue."""
+"""Determine the state of every run of a study from its directory and the queue."""
 
 import re
 import time
@@ -17,30 +17,30 @@ from slurm.client import Queue, QueuedJob
 from slurm.preemption import SAVED_MESSAGE
 from slurm.submissions import Submission, jobs_by_run, latest_submission_by_run
 
-LOG_LINES = 8  # shown of an error log
+LOG_LINES = 8  # number of lines to show from an error log
 INPUT_ERROR = (
-    f"{InputError.__module__}.{InputError.__qualname__}: "  # starts the last line of an InputError's traceback
+    f"{InputError.__module__}.{InputError.__qualname__}: "  # prefix of the last line of an InputError's traceback
 )
-FIRST_EVALUATION_SECONDS = 600.0  # assumed for a run without a measured speed
+FIRST_EVALUATION_SECONDS = 600.0  # assumed until the speed of a run has been measured
 
 
 class State(StrEnum):
-    """The state of a run, as `status` shows it."""
+    """The state of a run, as printed by `status`."""
 
     DONE = "done"
     RUNNING = "running"
-    STARTING = "starting"  # has a process or a node, but no evaluation yet
-    STUCK = "stuck"  # has a node, and has written nothing for far longer than it should take
+    STARTING = "starting"  # has a process or a node, but has not been evaluated yet
+    STUCK = "stuck"  # has a node, but has written nothing for much longer than expected
     PENDING = "pending"  # never started
-    PREEMPTED = "preempted"  # started before, and waits in the queue to continue
-    INTERRUPTED = "interrupted"  # started before, and neither running nor in the queue
-    CANCELLED = "cancelled"  # by `cancel`
-    FAILED = "failed"  # training failed, or its job left the queue without finishing it
+    PREEMPTED = "preempted"  # started before and is waiting in the queue to resume
+    INTERRUPTED = "interrupted"  # started before, but is neither running nor in the queue
+    CANCELLED = "cancelled"  # stopped with `cancel`
+    FAILED = "failed"  # training failed, or the job left the queue without finishing the run
 
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of one run and what `status` shows about it."""
+    """The state of a run and the details that `status` prints."""
 
     run: Run
     state: State
@@ -49,7 +49,7 @@ class RunState:
     timing: dict[str, Any] | None = None  # the last line of timing.jsonl
     job_id: str = ""
     note: str = ""
-    log: tuple[str, ...] = ()  # the end of a failed job's error log
+    log: tuple[str, ...] = ()  # the last lines of a failed job's error log
 
 
 def run_states(
@@ -59,10 +59,10 @@ def run_states(
     queue: Queue | None,
     stuck_after: float,
 ) -> Iterator[RunState]:
-    """The state of each run. If the queue is unknown (None), only the directories are used.
+    """Yield the state of each run. If the queue is unknown (None), only the run directories are used.
 
-    A run with a node is stuck if it has been silent for `stuck_after` seconds plus three times the time to its next
-    evaluation at the speed of the last.
+    A run on a node is stuck if it has written nothing for `stuck_after` seconds plus three times the expected time between
+    evaluations.
     """
     jobs_of = jobs_by_run(submissions, queue or {})
     submission_of = latest_submission_by_run(submissions)
@@ -81,10 +81,10 @@ def _run_state(
     queue_known: bool,
     stuck_after: float,
 ) -> RunState | None:
-    """None for a run that was neither started nor accepted by sbatch."""
+    """The state of a run; None if it was neither started nor accepted by sbatch."""
     directory = RunDirectory(study_dir / run.name)
     if directory.spec.is_file():
-        recorded_run(directory)  # InputError if it is another run's
+        recorded_run(directory)  # raises InputError if the spec belongs to another run
     status = directory.status()
     accepted = submission is not None and bool(submission.job_id_of(run.name))
     if status is Status.PENDING and not job and not accepted:
@@ -106,17 +106,17 @@ def _run_state(
         log = error_log(submission, run) if submission else ()
     elif submission and run.name in submission.cancelled:
         state = State.CANCELLED
-    elif submission and accepted and queue_known and not saved_and_left(submission, run):
+    elif submission and accepted and queue_known and not saved_before_leaving(submission, run):
         state, log = State.FAILED, error_log(submission, run)
         note = log[-1] if log else "its job left the queue without an error message"
     elif submission and accepted and queue_known:
-        note = "its state is saved and its job has left the queue; `resume` submits it again"
+        note = "the run saved its state and its job left the queue; submit it again with `resume`"
     step, loss = (row["step"], row["test_loss"]) if row else (0, None)
     return RunState(run, state, step, loss, timing, job.job_id if job else "", note, log)
 
 
 def _activity(run: Run, directory: RunDirectory, job: QueuedJob | None, stuck_after: float) -> tuple[State, str]:
-    """Whether a run that holds a node or a process is running, starting or stuck; with a note for `status`."""
+    """The state (running, starting or stuck) and a note for a run that has a node or a process."""
     row, timing = last_row(directory.metrics), last_row(directory.timing)
     step = row["step"] if row else 0
     silent = time.time() - _last_activity(directory, job)
@@ -126,14 +126,14 @@ def _activity(run: Run, directory: RunDirectory, job: QueuedJob | None, stuck_af
     return State.RUNNING if row else State.STARTING, note
 
 
-def saved_and_left(submission: Submission, run: Run) -> bool:
-    """Whether the run's job saved its state before it ended, according to its output."""
+def saved_before_leaving(submission: Submission, run: Run) -> bool:
+    """Whether the output of the run's job ends with the message that its state is saved."""
     outputs = [path.with_suffix(".out") for path in submission.error_logs(run.name)[:1]]
     return any(path.is_file() and path.read_text(errors="replace").rstrip().endswith(SAVED_MESSAGE) for path in outputs)
 
 
 def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
-    """The end of the job's standard error, from the first task that raised an exception, if any did."""
+    """The last lines of the job's standard error, taken from the first task that raised an exception, if any."""
     texts = [path.read_text(errors="replace") for path in submission.error_logs(run.name)]
     text = next((text for text in texts if "Traceback" in text), texts[0] if texts else "")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -149,7 +149,7 @@ def _last_start(directory: RunDirectory) -> float:
 
 
 def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
-    """When the run last wrote something or its job started, in seconds since the epoch."""
+    """The last time the run wrote a file or its job started, in seconds since the epoch."""
     times = [job.started] if job and job.started else []
     for path in (directory.timing, directory.sessions, directory.checkpoint):
         if path.exists():
@@ -158,7 +158,7 @@ def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
 
 
 def _seconds_to_next_evaluation(run: Run, step: int, timing: dict[str, Any] | None) -> float:
-    """Expected seconds from one evaluation to the next, at the speed of the last one if it is known."""
+    """Expected seconds from the last evaluation to the next, at the last measured speed if there is one."""
     if not timing or not timing["tokens_per_second"]:
         return FIRST_EVALUATION_SECONDS
     due = run.evaluation.steps(run.steps)

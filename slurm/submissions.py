@@ -1,11 +1,11 @@
-"""Records of what was submitted for a study, one folder per submission under `sweeps/`, and which job trains which run.
+"""Record the submissions of a study, one folder per submission under `sweeps/`, and look up the jobs of runs.
 
-sweeps/<id>/sweep.json      the request, the arrays with their runs in order, and the cancelled runs
-sweeps/<id>/logs/           written by submitit: the output of each job, and its pickles
-sweeps/source-<digest>/     the source code that jobs run, shared by submissions of the same source
+sweeps/<id>/sweep.json      the requested resources, the arrays with their runs in order, and the cancelled runs
+sweeps/<id>/logs/           the output and the pickles of the jobs, written by submitit
+sweeps/source-<digest>/     the source code that jobs run, shared by all submissions with the same code
 
-An array is recorded before it is submitted, under a job name that is unique in the queue. Jobs are found by that name, so an
-interrupted submission leaves no untracked job.
+Each array is recorded under a unique job name before it is submitted. Jobs are looked up by that name, so that an interrupted
+submission leaves no untracked jobs.
 """
 
 import json
@@ -27,16 +27,16 @@ class Array:
     """A job array; each job trains one bundle of runs."""
 
     name: str  # the job name in the queue
-    bundles: list[list[str]]  # run names of each job, in the order of array indices
-    job_id: str | None = None  # None until sbatch has answered
+    bundles: list[list[str]]  # names of the runs in each job, in the order of array indices
+    job_id: str | None = None  # None until sbatch has accepted the array
 
     @property
     def runs(self) -> list[str]:
-        """Names of all its runs."""
+        """Names of all runs in the array."""
         return [run for bundle in self.bundles for run in bundle]
 
     def job_id_of(self, run: str) -> str | None:
-        """The job id of a run's bundle, as SLURM prints it."""
+        """Id of the job that trains a run, as SLURM prints it; None if the array was not accepted."""
         index = next(index for index, bundle in enumerate(self.bundles) if run in bundle)
         return self.job_id if self.job_id is None or len(self.bundles) == 1 else f"{self.job_id}_{index}"
 
@@ -47,8 +47,8 @@ class Submission:
 
     folder: Path
     time: float  # seconds since the epoch
-    allocation: dict[str, Any]  # the complete allocation
-    options: dict[str, Any]  # the part of it that was given on the command line
+    allocation: dict[str, Any]  # the allocation after merging all sources
+    options: dict[str, Any]  # the options given on the command line
     resources: dict[str, Any]
     store: str
     source: str
@@ -58,19 +58,19 @@ class Submission:
 
     @classmethod
     def new(cls, study_dir: Path, **fields: Any) -> "Submission":
-        """A submission with a new id. Nothing is written yet."""
+        """Create a submission with a new id, without writing it to disk."""
         now = datetime.now(UTC)
         folder = sweeps_dir(study_dir) / f"{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         return cls(folder, now.timestamp(), **fields)
 
     @property
     def logs(self) -> Path:
-        """The folder of the jobs' output."""
+        """The folder for the output of the jobs."""
         return self.folder / "logs"
 
     @property
     def runs(self) -> list[str]:
-        """Names of all its runs."""
+        """Names of all runs in the submission."""
         return [run for array in self.arrays for run in array.runs]
 
     def write(self) -> None:
@@ -80,14 +80,14 @@ class Submission:
         write_json(self.folder / "sweep.json", record)
 
     def job_id_of(self, run: str) -> str | None:
-        """The run's job id; None if sbatch is not known to have accepted the job."""
+        """Id of the job that trains a run; None if the submission does not record one."""
         return next(array for array in self.arrays if run in array.runs).job_id_of(run)
 
     def error_logs(self, run: str) -> list[Path]:
-        """Standard error of each task of the run's job, the first task first."""
+        """Files with the standard error of the run's job, one per task, starting with the first task."""
         if not (job_id := self.job_id_of(run)):
             return []
-        from submitit.core.utils import JobPaths  # takes 0.05 s, which `status` can do without
+        from submitit.core.utils import JobPaths  # imported here because it takes 0.05 s and `status` rarely needs it
 
         first = JobPaths(self.logs, job_id=job_id, task_id=0).stderr
         return sorted(first.parent.glob(first.name.replace("_0_log", "_*_log")))
@@ -100,7 +100,7 @@ def sweeps_dir(study_dir: Path) -> Path:
 
 @contextmanager
 def submission_lock(study_dir: Path) -> Iterator[None]:
-    """Held while jobs are submitted or cancelled. Raises InputError if another process holds it."""
+    """Lock the study while jobs are submitted or cancelled. Raises InputError if another process has locked it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive_lock(sweeps_dir(study_dir) / ".lock"))
@@ -118,12 +118,12 @@ def read_submissions(study_dir: Path) -> list[Submission]:
 
 
 def latest_submission_by_run(submissions: Sequence[Submission]) -> dict[str, Submission]:
-    """The last submission of each run; `submissions` are ordered oldest first."""
+    """The latest submission of each run. `submissions` must be sorted from oldest to newest."""
     return {run: submission for submission in submissions for run in submission.runs}
 
 
 def jobs_by_run(submissions: Sequence[Submission], queue: Queue) -> dict[str, list[QueuedJob]]:
-    """The queued jobs of each run that has any."""
+    """Map the name of each queued run to its jobs."""
     bundles = {
         (array.name, index): bundle
         for submission in submissions

@@ -1,4 +1,4 @@
-"""Submits the unfinished runs of a study to SLURM as job arrays. A run is never in the queue twice."""
+"""Submit the unfinished runs of a study to SLURM as job arrays. A run is never in the queue twice."""
 
 import io
 import os
@@ -31,38 +31,36 @@ from slurm.selection import count_runs, group_after_ending
 from slurm.source_snapshot import commit, keep_source
 from slurm.submissions import Array, Submission, submission_lock, sweeps_dir
 
-# submitit counts every preemption and time limit towards this; runs are requeued as often as they need.
+# submitit limits how often a job may be requeued after preemptions and timeouts. Runs need no such limit.
 NO_LIMIT = 10**6
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs of one study, and how to train them on a cluster."""
+    """The runs of one study and the resources for training them on a cluster."""
 
     runs: Sequence[Run]
     store: TokenStore
     study_dir: Path
     allocation: Allocation
     resources: Resources = field(default_factory=Resources)
-    options: dict[str, Any] = field(
-        default_factory=dict
-    )  # the part of `allocation` from the command line, for `resume`
+    options: dict[str, Any] = field(default_factory=dict)  # from the command line, recorded for `resume`
 
 
 def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
-    """Submit every run that is neither done nor in the queue; returns the submission, or None if there was nothing to do.
+    """Submit every run that is neither done nor in the queue. Returns the submission, or None if there is nothing to submit.
 
-    `report` receives lines for the console. Raises InputError, with nothing submitted, if the cluster does not answer,
-    another process is submitting, or a run's directory was made by another spec. Raises it too if sbatch refuses an array;
-    arrays accepted before that one are recorded.
+    `report` is called with each line for the console. Raises InputError without submitting anything if the cluster does not
+    respond, another process is submitting, or a run directory belongs to a different spec. Also raises InputError if sbatch
+    rejects an array; the arrays accepted before it are recorded.
     """
     study_dir, allocation = sweep.study_dir, sweep.allocation
     _check_path(study_dir.resolve())
     resources = sweep.resources
     if allocation.gpus_per_node and resources.accelerator is Accelerator.AUTO:
-        # If the node's GPU cannot be used, the job has to fail: on the CPU it would train for weeks, and in float32.
+        # If the GPU cannot be used, the job must fail. Otherwise it would train on the CPU for weeks, and in float32.
         resources = resources.model_copy(update={"accelerator": Accelerator.CUDA})
-    largest = client.max_array_size()
+    max_array_size = client.max_array_size()
     with submission_lock(study_dir):
         groups = group_after_ending(sweep.runs, study_dir, report)
         for run in groups.todo:
@@ -72,7 +70,7 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
             return None
         on_gpu = bool(allocation.gpus_per_node)
         pack = partial(pack_bundles, resources=resources, vocabulary=sweep.store.vocabulary, gpu=on_gpu)
-        plans = plan_arrays(groups.todo, study_dir, largest, pack)
+        plans = plan_arrays(groups.todo, study_dir, max_array_size, pack)
         submission = Submission.new(
             study_dir,
             allocation=allocation.model_dump(),
@@ -93,12 +91,14 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
 
 
 def _check_path(folder: Path) -> None:
-    """Raise InputError if SLURM would write the output of jobs elsewhere, which loses them."""
-    for mark, meaning in (("%", "a pattern"), ("\\", "an escape, which turns patterns off")):
+    """Raise InputError if SLURM would misread this path and write the output of jobs to a different folder."""
+    for mark, meaning in (("%", "a pattern"), ("\\", "an escape character")):
         if mark in str(folder):
-            raise InputError(f"{folder}: SLURM reads {mark} in a path as {meaning}; use a folder without {mark}")
+            raise InputError(f"{folder}: SLURM interprets {mark} in a path as {meaning}; use a folder without {mark}")
     if not str(folder).isprintable():
-        raise InputError(f"{str(folder)!r}: a batch script cannot name this folder; use one without control characters")
+        raise InputError(
+            f"{str(folder)!r}: a path in a batch script cannot contain control characters; use another folder"
+        )
 
 
 def _describe(array: Array, plan: ArrayPlan) -> str:
@@ -113,7 +113,7 @@ def _describe(array: Array, plan: ArrayPlan) -> str:
 def _submit_arrays(
     submission: Submission, plans: Sequence[ArrayPlan], sweep: Sweep, resources: Resources
 ) -> Iterator[Array]:
-    """Submit the arrays in order, yielding each once it is in the queue."""
+    """Submit the arrays in order, yielding each one after sbatch has accepted it."""
     limit = sweep.allocation.array_parallelism
     slots = split_parallelism(limit, [len(plan.bundles) for plan in plans])
     try:
@@ -124,10 +124,10 @@ def _submit_arrays(
             executor = submitit.SlurmExecutor(submission.logs, max_num_timeout=NO_LIMIT)
             executor.update_parameters(**parameters, job_name=array.name, array_parallelism=slots[number])
             after = list(plan.after)
-            if limit and number >= limit:  # more arrays than jobs may run at a time: each waits for an earlier one
+            if limit and number >= limit:  # more arrays than jobs allowed, so wait for an earlier array
                 after.append(str(submission.arrays[number - limit].job_id))
             if after:
-                # afterany: if a parent failed, the run says so itself. With afterok, SLURM would hold it forever.
+                # With afterok, SLURM would hold the run forever if a parent failed. With afterany, the run starts and reports it.
                 executor.update_parameters(dependency=":".join(["afterany", *after]))
             store, study_dir = Path(submission.store), sweep.study_dir.resolve()
             calls = [TrainJob(tuple(bundle), store, study_dir, resources) for bundle in plan.bundles]
@@ -137,55 +137,55 @@ def _submit_arrays(
             submission.write()
             yield array
     except (FailedJobError, FailedSubmissionError) as error:
-        _discard_refused(submission)
+        _discard_rejected(submission)
         accepted = sum(len(array.runs) for array in submission.arrays if array.job_id)
         total = sum(len(bundle) for plan in plans for bundle in plan.bundles)
-        rest = f"; {accepted} of {total} runs are in the queue, `resume` submits the rest" if accepted else ""
+        rest = f"; {accepted} of {total} runs are in the queue; submit the rest with `resume`" if accepted else ""
         raise InputError(f"sbatch: {client.main_error(str(error))}{rest}") from error
     except OSError as error:
         raise InputError(f"{error.filename or submission.folder}: cannot be written: {error.strerror}") from error
 
 
 def _sbatch_parameters(submission: Submission, sweep: Sweep, resources: Resources) -> dict[str, Any]:
-    """What all arrays of a submission pass to sbatch through submitit."""
+    """The sbatch parameters that all arrays of a submission share, as arguments for submitit."""
     parameters = sweep.allocation.parameters(resources)
     source = sweeps_dir(sweep.study_dir).resolve() / submission.source
     parameters["additional_parameters"]["chdir"] = str(source)
     parameters["setup"] += [
-        "set +e",  # a site's modules may leave `set -e` on; the lines after training would then be skipped
-        f"cd {shlex.quote(str(source))}",  # python -m looks for packages here first
+        "set +e",  # modules may leave `set -e` on, which would skip the lines after training
+        f"cd {shlex.quote(str(source))}",  # python -m imports packages from here first
         *(f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()),
     ]
     parameters["teardown"] = requeue_lines()
-    # Tasks that share a run cannot continue if one of them dies; and srun does not inherit sbatch's cores per task.
+    # If one task dies, the others cannot continue. srun does not inherit --cpus-per-task from sbatch.
     parameters["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={sweep.allocation.cpus_per_task}"]
     return parameters
 
 
 @contextmanager
 def _outside_allocation() -> Iterator[None]:
-    """Hide the environment of a surrounding SLURM job, whose settings the new job would otherwise inherit."""
+    """Hide the environment variables of an enclosing SLURM job, because new jobs would inherit its settings."""
     if "SLURM_JOB_ID" not in os.environ:
         yield
         return
-    cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # still the same cluster
+    cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # keep using the same cluster
     with clean_env():
         os.environ |= cluster
         yield
 
 
-def _discard_refused(submission: Submission) -> None:
-    """Remove every trace of arrays that are not in the queue. sbatch can fail after its job was accepted."""
+def _discard_rejected(submission: Submission) -> None:
+    """Delete the records of arrays that are not in the queue. An array may be there although sbatch reported an error."""
     try:
         queued_names = {name for name, _ in client.queued_jobs()}
     except InputError:
-        return  # a recorded array that is not in the queue does no harm
+        return  # the record of an array that is not in the queue is harmless
     submission.arrays = [array for array in submission.arrays if array.job_id or array.name in queued_names]
     if not submission.arrays:
         shutil.rmtree(submission.folder, ignore_errors=True)
         return
     submission.write()
     for path in submission.logs.iterdir():
-        # submitit's files that are not named after a job id yet; a link belongs to a script that was accepted
+        # Delete the files that submitit has not yet renamed after a job. A link belongs to an accepted script.
         if len(path.stem) == 32 or (path.name.startswith(".submission_file") and not path.is_symlink()):
             path.unlink()

@@ -1,5 +1,6 @@
 """What `pip install .` puts on a machine."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,14 @@ def test_the_wheel_holds_every_file_of_every_package_and_the_studies(wheel: Path
     assert expected <= packaged, f"missing: {expected - packaged}"
     assert {f"{package}/py.typed" for package in PACKAGES} | {"repeat_study/probes/paragraphs.txt"} <= packaged
     assert not {name.split("/")[0] for name in packaged if ".dist-info/" not in name} - set(PACKAGES)
+
+
+def test_the_description_on_a_package_index_has_no_relative_links(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    _, _, description = archive.read(metadata).decode().partition("\n\n")
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    assert links and all(link.startswith("https://") for link in links), links
 
 
 def test_the_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) -> None:

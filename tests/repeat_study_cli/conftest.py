@@ -1,4 +1,4 @@
-"""The command called in the test process, and a study trained once."""
+"""Fixtures to call commands in the test process, and a study that is trained once."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ Invoke = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Invoke]:
-    """As tests.command.call, but without a process: `invoke("plan", "tiny", cwd=folder)`."""
-    handler = signal.getsignal(signal.SIGTERM)  # verbs that train replace it
+    """Like tests.command.call, but in this process: `invoke("plan", "tiny", cwd=folder)`."""
+    handler = signal.getsignal(signal.SIGTERM)  # commands that train replace it
 
     def run(*arguments: object, cwd: Path) -> CompletedProcess[str]:
         monkeypatch.chdir(cwd)
@@ -40,7 +40,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, store: TokenStore, study: Study) -> Path:
-    """A folder with the study `tiny`, all of whose runs are done; tests must not change it."""
+    """A folder in which all runs of the study `tiny` are done. Tests must not change it."""
     folder = make_workplace(tmp_path_factory.mktemp("trained"), store, study)
     run = call("run", "tiny", "--processes", "2", cwd=folder)
     assert run.returncode == 0, run.stderr
@@ -50,13 +50,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, store: TokenStore, study: 
 
 def on_a_terminal(command: list[str], cwd: Path) -> tuple[int, str]:
     """Exit code and output of a real process on a real terminal of 80 columns."""
-    ours, theirs = os.openpty()
+    our_end, child_end = os.openpty()
     environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
-    process = subprocess.Popen(command, cwd=cwd, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
+    process = subprocess.Popen(command, cwd=cwd, stdout=child_end, stderr=child_end, env=environment)
+    os.close(child_end)
     output = b""
     with suppress(OSError):  # Linux reports the end of a terminal as an error
-        while part := os.read(ours, 4096):
-            output += part
-    os.close(ours)
+        while chunk := os.read(our_end, 4096):
+            output += chunk
+    os.close(our_end)
     return process.wait(), output.decode()

@@ -1,4 +1,4 @@
-"""Bad input: one line that says where, what was found and what is accepted; exit code 2; nothing written."""
+"""For bad input, commands exit with code 2 and print one line: where it is, what was found, and what is accepted."""
 
 import subprocess
 import sys
@@ -59,10 +59,10 @@ from tests.repeat_study_cli.conftest import Invoke
             "studies/no.txt: cannot be read: No such file",
         ),
         (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
-        (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: the run has steps 0 to 63"),
+        (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: expected a step from 0 to 63"),
         (
             ("provenance", "tiny", "none", "--step", "0"),
-            "none: no run of study 'tiny' has this label, name or folder; there are 1x16-clean-s0",
+            "none: no run of study 'tiny' has this label, name or folder; expected one of 1x16-clean-s0",
         ),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot be used as the data folder: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
@@ -78,30 +78,30 @@ from tests.repeat_study_cli.conftest import Invoke
         (["sweep", "tiny", "--time", "soon"], "slurm.time: expected minutes, hours:minutes:seconds"),
         (
             ["sweep", "tiny", "--gpus-per-node", "4"],
-            "each process needs exactly one: --set resources.processes_per_run=4",
+            "each process needs exactly one GPU; try --set resources.processes_per_run=4",
         ),
         (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
-        (["resume", "tiny"], "runs/tiny: nothing was submitted from here"),
-        (["cancel", "tiny"], "cancel: name the runs to cancel, or give --all"),
-        (["dev-cluster", "restart"], "dev-cluster: 'restart' found; expected start and stop"),
+        (["resume", "tiny"], "runs/tiny: no submission found"),
+        (["cancel", "tiny"], "cancel: give either the runs to cancel or --all"),
+        (["dev-cluster", "restart"], "dev-cluster: unknown action 'restart'; expected start or stop"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(
+def test_bad_input_prints_one_line_and_exits_with_code_2(
     workplace: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
     before = sorted(path for path in workplace.rglob("*") if path.is_file())
-    found = invoke(*arguments, cwd=workplace)
-    assert found.returncode == 2
-    assert message in found.stderr and found.stderr.count("\n") == 1, found.stderr
+    ended = invoke(*arguments, cwd=workplace)
+    assert ended.returncode == 2
+    assert message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
     assert sorted(path for path in workplace.rglob("*") if path.is_file()) == before
 
 
-def test_a_real_process_ends_in_one_line_and_exit_code_2(workplace: Path) -> None:
-    found = call("plan", "nothing", cwd=workplace)
-    assert found.returncode == 2 and not found.stdout
+def test_a_real_process_prints_one_line_and_exits_with_code_2(workplace: Path) -> None:
+    ended = call("plan", "nothing", cwd=workplace)
+    assert ended.returncode == 2 and not ended.stdout
     assert (
-        found.stderr.startswith("repeat-study: studies/nothing.toml: no such study") and found.stderr.count("\n") == 1
+        ended.stderr.startswith("repeat-study: studies/nothing.toml: no such study") and ended.stderr.count("\n") == 1
     )
 
 
@@ -110,16 +110,16 @@ def test_a_study_nested_a_thousand_deep_is_refused(workplace: Path, invoke: Invo
         ("x = " + "[" * 1000 + "]" * 1000, "[" + "a." * 1000 + "a]", "x = " + "{a=" * 20 + "1" + "}" * 20)
     ):
         (workplace / f"deep{number}.toml").write_text(text)
-        found = invoke("plan", f"deep{number}.toml", cwd=workplace)
-        assert found.returncode == 2 and found.stderr.count("\n") == 1
-        assert f"deep{number}.toml: tables or lists are nested too deeply; expected at most 12" in found.stderr
+        ended = invoke("plan", f"deep{number}.toml", cwd=workplace)
+        assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+        assert f"deep{number}.toml: tables or lists are nested too deeply; expected at most 12" in ended.stderr
 
 
-def test_a_grid_of_millions_of_points_is_refused_at_once(workplace: Path, invoke: Invoke) -> None:
+def test_a_grid_of_millions_of_points_is_refused_quickly(workplace: Path, invoke: Invoke) -> None:
     many = str(list(range(2000)))
     start = time.monotonic()
-    found = invoke("plan", "tiny", "--set", f"grid.0.seed={many}", "--set", f"grid.0.pool_seed={many}", cwd=workplace)
-    assert found.returncode == 2 and "grid: 8,000,000 points found; expected at most 10,000" in found.stderr
+    ended = invoke("plan", "tiny", "--set", f"grid.0.seed={many}", "--set", f"grid.0.pool_seed={many}", cwd=workplace)
+    assert ended.returncode == 2 and "grid: 8,000,000 points found; expected at most 10,000" in ended.stderr
     assert time.monotonic() - start < 2
 
 
@@ -129,12 +129,12 @@ def test_without_a_home_folder_a_path_in_it_is_refused(workplace: Path) -> None:
         " sys.argv = ['repeat-study', 'plan', 'tiny', '--set', 'data.tokenizer=~/t.json'];"
         " import repeat_study_cli; repeat_study_cli.main()"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
-    assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stderr
-    assert "~/t.json: the home folder of ~ is unknown (data.tokenizer)" in found.stderr
+    ended = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
+    assert "~/t.json: the home folder of ~ is unknown (data.tokenizer)" in ended.stderr
 
 
-def test_an_unknown_verb_or_option_is_bad_input(workplace: Path, invoke: Invoke) -> None:
+def test_an_unknown_command_or_option_is_bad_input(workplace: Path, invoke: Invoke) -> None:
     for arguments, message in ((["plann"], "No such command 'plann'. Did you mean 'plan'?"), (["plan", "--x"], "--x")):
-        found = invoke(*arguments, cwd=workplace)
-        assert found.returncode == 2 and message in found.stderr and found.stderr.count("\n") == 1
+        ended = invoke(*arguments, cwd=workplace)
+        assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1

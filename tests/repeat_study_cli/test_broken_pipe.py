@@ -1,4 +1,4 @@
-"""Training does not depend on anybody reading what it prints."""
+"""Training continues even if nobody reads its output."""
 
 import subprocess
 import sys

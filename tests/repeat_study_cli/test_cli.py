@@ -1,4 +1,4 @@
-"""The verbs as a user meets them, from plan to report."""
+"""The commands as a user calls them, from plan to report."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repeat_study_cli import VERBS, arguments, load_verb
+from repeat_study_cli import COMMANDS, arguments, load_command
 from tests.command import call
 from tests.repeat_study_cli.conftest import Invoke, on_a_terminal
 
@@ -34,7 +34,7 @@ def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Inv
     assert (trained / "runs/tiny/report.html").exists()
 
 
-def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_child: Path, invoke: Invoke) -> None:
+def test_one_command_trains_parents_and_children_and_the_report_includes_both(with_child: Path, invoke: Invoke) -> None:
     few = ("--set", "grid.0.parent=['scratch', 'clean', 'worst']")
     plan = invoke("plan", "child", *few, cwd=with_child)
     assert plan.returncode == 0 and "1x16-from-f0.5-worst-s0" in plan.stdout, plan.stderr
@@ -44,7 +44,7 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
         and "worst matches no run of tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
-    assert run.returncode == 0 and "first 2 runs of tiny" in run.stdout, run.stderr
+    assert run.returncode == 0 and "training 2 runs of tiny first" in run.stdout, run.stderr
     assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = invoke("run", "child", *few, cwd=with_child)
     assert "first" not in again.stdout and "3 runs, all done" in again.stdout
@@ -62,20 +62,20 @@ def test_one_command_trains_parents_and_children_and_says_what_came_of_it(with_c
     )
 
 
-def test_the_data_of_a_study_can_be_looked_at(workplace: Path, invoke: Invoke) -> None:
+def test_the_data_of_a_study_can_be_inspected(workplace: Path, invoke: Invoke) -> None:
     inspected = invoke("inspect", "tiny", cwd=workplace)
     assert inspected.returncode == 0, inspected.stderr
     assert (
         "fingerprint" in inspected.stdout
         and "training windows of 50 tokens that occur more than once: " in inspected.stdout
     )
-    shown = invoke("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.count("--- position") == 8
-    assert "of 4" in shown.stdout and ".py" in shown.stdout
+    output = invoke("provenance", "tiny", "1x16-f0.5-R4-s0", "--step", "3", "--text", cwd=workplace)
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.count("--- position") == 8
+    assert "of 4" in output.stdout and ".py" in output.stdout
 
 
-def test_a_report_needs_the_run_directories_alone(workplace: Path, invoke: Invoke) -> None:
+def test_a_report_needs_only_the_run_directories(workplace: Path, invoke: Invoke) -> None:
     assert call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace).returncode == 0
     (workplace / "data").unlink()
     report = invoke("report", "tiny", cwd=workplace)
@@ -84,18 +84,18 @@ def test_a_report_needs_the_run_directories_alone(workplace: Path, invoke: Invok
 
 
 def test_status_before_prepare_lists_labels_and_says_that_names_are_not_final(workplace: Path, invoke: Invoke) -> None:
-    shown = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=workplace)
-    assert shown.returncode == 0 and "not prepared yet: elsewhere/files-" in shown.stdout
-    assert "names are final after `repeat-study prepare tiny`" in shown.stdout
-    assert "\n1x16-f0.5-R4-s0  pending" in shown.stdout and "2 pending" in shown.stdout
+    output = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=workplace)
+    assert output.returncode == 0 and "not prepared yet: elsewhere/files-" in output.stdout
+    assert "`repeat-study prepare tiny` makes their names final" in output.stdout
+    assert "\n1x16-f0.5-R4-s0  pending" in output.stdout and "2 pending" in output.stdout
     record = json.loads(invoke("status", "tiny", "--data-dir", "elsewhere", "--json", cwd=workplace).stdout)
     assert not record["prepared"] and [run["label"] for run in record["runs"]] == ["1x16-clean-s0", "1x16-f0.5-R4-s0"]
     assert {run["name"] for run in record["runs"]} == {None}
 
 
 def test_status_without_the_token_store_reads_the_run_directories(trained: Path, invoke: Invoke) -> None:
-    shown = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=trained)
-    assert "token store not found: elsewhere/files-" in shown.stdout and "2 done" in shown.stdout
+    output = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=trained)
+    assert "token store not found: elsewhere/files-" in output.stdout and "2 done" in output.stdout
 
 
 def test_status_as_json_has_every_number_with_its_unit(trained: Path, invoke: Invoke) -> None:
@@ -113,11 +113,11 @@ def test_status_as_json_has_every_number_with_its_unit(trained: Path, invoke: In
     assert both.returncode == 2 and "--json and --watch: give only one of them" in both.stderr
 
 
-def test_a_run_is_named_by_label_name_or_folder(trained: Path, invoke: Invoke) -> None:
+def test_a_run_is_selected_by_label_name_or_folder(trained: Path, invoke: Invoke) -> None:
     folder = next((trained / "runs/tiny").glob("*R4*"))
     named = ["1x16-f0.5-R4-s0", folder.name, folder, f"runs/tiny/{folder.name}", f"runs/tiny/{folder.name}/"]
-    shown = {invoke("provenance", "tiny", run, "--step", 3, cwd=trained).stdout for run in named}
-    assert len(shown) == 1 and "1x16-f0.5-R4-s0, step 3" in shown.pop()
+    output = {invoke("provenance", "tiny", run, "--step", 3, cwd=trained).stdout for run in named}
+    assert len(output) == 1 and "1x16-f0.5-R4-s0, step 3" in output.pop()
     for run in named[:3]:
         probed = invoke("probe", "tiny", run, cwd=trained)
         assert probed.returncode == 0 and f"{folder.name}, step 64 of 64" in probed.stdout
@@ -128,7 +128,7 @@ def test_a_run_is_named_by_label_name_or_folder(trained: Path, invoke: Invoke) -
     assert other.returncode == 2 and "no run of study 'tiny' has this label, name or folder" in other.stderr
 
 
-def test_weights_that_were_not_kept_do_not_come_back(trained: Path, invoke: Invoke) -> None:
+def test_weights_that_were_not_kept_are_reported_as_missing(trained: Path, invoke: Invoke) -> None:
     again = invoke("run", "tiny", "--keep-checkpoints", "all", cwd=trained)
     (line,) = [line for line in again.stdout.splitlines() if "keep-checkpoints" in line]
     assert (
@@ -138,14 +138,14 @@ def test_weights_that_were_not_kept_do_not_come_back(trained: Path, invoke: Invo
     assert "keep-checkpoints" not in invoke("run", "tiny", cwd=trained).stdout
 
 
-def test_a_plan_counts_start_up_and_evaluation_in_its_time(workplace: Path, invoke: Invoke) -> None:
+def test_a_plan_includes_startup_and_evaluation_in_its_time(workplace: Path, invoke: Invoke) -> None:
     plan = invoke("plan", "tiny", "--processes", 1, cwd=workplace).stdout
     (total,) = [line for line in plan.splitlines() if line.startswith("total")]
     seconds = int(total.split("or about ")[1].split(" s on")[0])
-    assert 8 < seconds < 30 and "an estimate; includes start-up and evaluation" in total
+    assert 8 < seconds < 30 and "estimated, including startup and evaluation" in total
 
 
-VERBS_THAT_PRINT = [
+COMMANDS_THAT_PRINT = [
     ("plan", "tiny"),
     ("plan", "hernandez2022"),
     ("status", "tiny"),
@@ -158,37 +158,37 @@ VERBS_THAT_PRINT = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS_THAT_PRINT, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS_THAT_PRINT, ids=" ".join)
 def test_nothing_is_cut_at_80_columns(
-    trained: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+    trained: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    wide = invoke(*verb, cwd=trained)
+    wide = invoke(*command, cwd=trained)
     monkeypatch.setattr(arguments.console, "width", 80)
-    narrow = invoke(*verb, cwd=trained)
+    narrow = invoke(*command, cwd=trained)
     assert narrow.returncode == 0, narrow.stderr
     assert "…" not in wide.stdout + narrow.stdout
     assert max(map(len, narrow.stdout.splitlines())) <= 80
-    first_words = {line.split()[0] for line in wide.stdout.splitlines() if line.strip() and verb[0] != "status"}
-    assert first_words <= set(narrow.stdout.split()), "names are whole"
+    first_words = {line.split()[0] for line in wide.stdout.splitlines() if line.strip() and command[0] != "status"}
+    assert first_words <= set(narrow.stdout.split()), "names are not split"
 
 
-def test_a_terminal_of_80_columns_shows_whole_cells(trained: Path) -> None:
-    code, shown = on_a_terminal([sys.executable, "-m", "repeat_study_cli", "status", "tiny"], trained)
-    assert code == 0 and "1x16-f0.5-R4-s0" in shown and "64/64" in shown and "…" not in shown
+def test_no_cell_is_cut_on_a_terminal_of_80_columns(trained: Path) -> None:
+    code, output = on_a_terminal([sys.executable, "-m", "repeat_study_cli", "status", "tiny"], trained)
+    assert code == 0 and "1x16-f0.5-R4-s0" in output and "64/64" in output and "…" not in output
 
 
-def test_every_verb_says_in_its_help_what_the_list_of_verbs_says() -> None:
-    for name, line in VERBS.items():
-        assert load_verb(name).help.split("\n\n")[0] == line, name
+def test_the_help_of_a_command_starts_with_its_line_in_the_list_of_commands() -> None:
+    for name, line in COMMANDS.items():
+        assert load_command(name).help.split("\n\n")[0] == line, name
 
 
-def test_quick_verbs_import_nothing_slow(workplace: Path) -> None:
+def test_quick_commands_import_nothing_slow(workplace: Path) -> None:
     slow = ("torch", "lightning", "pandas", "scipy", "matplotlib", "submitit", "datasets", "tensorboard")
     code = (
         "import sys, repeat_study_cli\n"
         "try: repeat_study_cli.main()\n"
         "finally: print([name for name in {slow} if name in sys.modules], file=sys.stderr)"
     ).replace("{slow}", str(slow))
-    for verb in (["--help"], ["plan", "tiny"], ["status", "tiny"], list(VERBS_THAT_PRINT[-1])):
-        found = subprocess.run([sys.executable, "-c", code, *verb], cwd=workplace, capture_output=True, text=True)
-        assert found.returncode == 0 and found.stderr.strip() == "[]", (verb, found.stderr)
+    for command in (["--help"], ["plan", "tiny"], ["status", "tiny"], list(COMMANDS_THAT_PRINT[-1])):
+        ended = subprocess.run([sys.executable, "-c", code, *command], cwd=workplace, capture_output=True, text=True)
+        assert ended.returncode == 0 and ended.stderr.strip() == "[]", (command, ended.stderr)

@@ -1,4 +1,4 @@
-"""Whatever is typed or written into a file ends well, or in one line with exit code 2: no traceback and no hang."""
+"""Commands succeed or print one line and exit with code 2, whatever the arguments and files. They never crash or hang."""
 
 import io
 import json
@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeat_study_cli import VERBS, main
+from repeat_study_cli import COMMANDS, main
 from tests.command import STUDY
 
 settings.register_profile(
     "fuzz",
-    deadline=timedelta(seconds=30),  # the first call of a verb imports torch
+    deadline=timedelta(seconds=30),  # the first call of a command may import torch
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
     database=None,
@@ -28,7 +28,7 @@ fuzz = settings.get_profile("fuzz")
 
 DATA = {"source": {"kind": "files", "paths": ["texts"]}, "vocabulary": 320, "max_tokens": 10**6, "test_fraction": 0.1}
 TABLE = tomllib.loads(STUDY) | {"data": DATA}
-ODD = [
+ODD_TEXTS = [
     *("", " ", "-", "--", "-1", "..", "~", "~nobody/x", "nan", "inf", "1e999", "0x", "[]", "{}", "[[1]]", "a=b", "tiny"),
     *("/dev/null", "/dev/full", "/dev/zero", "/proc/self/mem", "no/such", "x" * 300, "1" * 5000, "\udcff", "\x1b[31m", "a\nb"),
     *("[" * 3000, "a." * 600 + "a=1", "grid.0.model=[[1]]", 'grid.0.model=[["2x16"], {a=1}]', "grid=[]", "grid.0=1"),
@@ -36,7 +36,8 @@ ODD = [
     *('evaluation.copying_text={file="\\u0000"}', "finetune={from='tiny'}", "finetune.from='\\u0000'", "data=1", "=", "models.x=1"),
     *("evaluate=[{name='a',source={kind='files',paths=['~nobody']}}]", "slurm.partition=[[1]]", "resources.lanes={a=[1]}"),
 ]  # fmt: skip
-texts = st.sampled_from(ODD) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+texts = st.sampled_from(ODD_TEXTS) | st.text(characters, max_size=20)
 numbers = st.sampled_from(["0", "1", "3", "-5", "nan", "inf", "1e400", "1.5B", "0.1", "800M"]) | texts
 studies = st.just("tiny") | texts
 OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
@@ -62,13 +63,13 @@ WITH_STUDY = OPTIONS.keys() - {"predict", "fit", "dev-cluster"}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory: the study `tiny`, and a file where token stores would be built, so that nothing is."""
+    """A working directory with the study `tiny`. `data` is a file, so that no token store can be built."""
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "tiny.toml").write_text(as_toml(TABLE))
     (tmp_path / "data").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")  # no SLURM
-    assert_ends_well("plan", "tiny", code=0)
+    assert_exits_cleanly("plan", "tiny", code=0)
     yield tmp_path
 
 
@@ -77,14 +78,14 @@ def as_toml(table: dict[str, Any]) -> str:
 
 
 def inline(value: object) -> str:
-    """A value in TOML syntax, on one line."""
+    """Write a value in TOML syntax on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
     return "[" + ", ".join(map(inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
-def assert_ends_well(*arguments: str, code: int | None = None) -> None:
-    """Call the command in this process; it succeeds, or prints one line and exits with code 2."""
+def assert_exits_cleanly(*arguments: str, code: int | None = None) -> None:
+    """Check that a command, called in this process, succeeds or prints one line and exits with code 2."""
     output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     before = sys.argv
     sys.argv = ["repeat-study", *arguments]
@@ -102,31 +103,31 @@ def assert_ends_well(*arguments: str, code: int | None = None) -> None:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    verb = draw(st.sampled_from(sorted(VERBS)) | texts)
-    if verb == "dev-cluster":
+    command = draw(st.sampled_from(sorted(COMMANDS)) | texts)
+    if command == "dev-cluster":
         action = draw(texts.filter(lambda text: text.strip() not in ("start", "stop")))
-        return [verb, "--", action]
-    options = OPTIONS.get(verb, {}) | ({"--set": texts} if verb in WITH_STUDY else {})
+        return [command, "--", action]
+    options = OPTIONS.get(command, {}) | ({"--set": texts} if command in WITH_STUDY else {})
     chosen = draw(st.lists(st.sampled_from(sorted(options)), max_size=4)) if options else []
-    if verb == "predict" and draw(st.booleans()):
+    if command == "predict" and draw(st.booleans()):
         chosen = ["--params", "--tokens", "--fraction", *chosen]
     values = [f"{name}={draw(options[name])}" for name in chosen]
-    places = [draw(studies)] if verb != "predict" and draw(st.integers(0, 9)) else []
-    return [verb, *places, *draw(st.lists(texts, max_size=1)), *values]
+    positional = [draw(studies)] if command != "predict" and draw(st.integers(0, 9)) else []
+    return [command, *positional, *draw(st.lists(texts, max_size=1)), *values]
 
 
 @settings(fuzz, max_examples=200)
 @given(arguments=command_lines())
-def test_any_command_line_ends_well(folder: Path, arguments: list[str]) -> None:
-    assert_ends_well(*arguments)
+def test_any_command_line_exits_cleanly(folder: Path, arguments: list[str]) -> None:
+    assert_exits_cleanly(*arguments)
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 @settings(fuzz, max_examples=5)
 @given(text=texts)
-def test_every_verb_is_fuzzed(folder: Path, verb: str, text: str) -> None:
-    assert verb in OPTIONS
-    assert_ends_well(verb, "--", text)
+def test_every_command_is_fuzzed(folder: Path, command: str, text: str) -> None:
+    assert command in OPTIONS
+    assert_exits_cleanly(command, "--", text)
 
 
 toml_values = st.recursive(
@@ -138,16 +139,16 @@ toml_values = st.recursive(
 
 @st.composite
 def study_files(draw: st.DrawFn) -> str:
-    """A study with some of its values replaced, or with some of its characters."""
+    """A study file in which some values or some characters are replaced."""
     table: dict[str, Any] = tomllib.loads(as_toml(TABLE))
     for _ in range(draw(st.integers(1, 3))):
-        place: Any = table
-        while isinstance(place, dict | list) and place:
-            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-            if not isinstance(place[key], dict | list) or not place[key] or draw(st.booleans()):
-                place[key] = draw(toml_values)
+        node: Any = table
+        while isinstance(node, dict | list) and node:
+            key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+            if not isinstance(node[key], dict | list) or not node[key] or draw(st.booleans()):
+                node[key] = draw(toml_values)
                 break
-            place = place[key]
+            node = node[key]
     table |= draw(
         st.dictionaries(st.sampled_from(["models", "evaluate", "finetune", "resources", "slurm", "x"]), toml_values)
     )
@@ -160,9 +161,9 @@ def study_files(draw: st.DrawFn) -> str:
 
 @settings(fuzz, max_examples=200)
 @given(text=study_files())
-def test_any_study_file_ends_well(folder: Path, text: str) -> None:
+def test_any_study_file_exits_cleanly(folder: Path, text: str) -> None:
     (folder / "odd.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert_ends_well("plan", "odd.toml")
+    assert_exits_cleanly("plan", "odd.toml")
 
 
 cells = st.sampled_from(["1e6", "1M", "0.5", "1", "10", "3.2", "", '"', '"3,5"', "nan", ";", "\x00", "1e999"]) | texts
@@ -175,7 +176,7 @@ rows = st.lists(cells, max_size=7).map(",".join)
     header=st.booleans(),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_any_table_of_runs_ends_well(folder: Path, lines: list[str], header: bool, end: str) -> None:
+def test_any_table_of_runs_exits_cleanly(folder: Path, lines: list[str], header: bool, end: str) -> None:
     text = end.join(["params,tokens,fraction,repeats,loss"] * header + lines)
     (folder / "runs.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert_ends_well("fit", "runs.csv")
+    assert_exits_cleanly("fit", "runs.csv")

@@ -1,4 +1,4 @@
-"""Where output goes: encodings without our characters, and files that are devices, pipes, links or folders."""
+"""Output in encodings that lack some characters, and to devices, pipes, links and folders."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 
 
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "ascii", "utf-8", "cp1252"])
-def test_output_is_spelled_plainly_where_the_encoding_lacks_a_character(tmp_path: Path, encoding: str) -> None:
+def test_characters_that_the_encoding_lacks_are_replaced(tmp_path: Path, encoding: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "repeat_study_cli", *PLAN],
         cwd=tmp_path,
@@ -43,19 +43,19 @@ def test_a_message_with_characters_that_cannot_be_printed_is_one_line(tmp_path: 
 
 
 def test_a_device_is_written_to_and_never_replaced(tmp_path: Path, invoke: Invoke) -> None:
-    """A device of our own, because a fault would replace the real one, as root."""
+    """The test makes its own device, because a bug could replace the real one if root runs the test."""
     full = tmp_path / "full"
     try:
-        os.mknod(full, 0o666 | 0o020000, os.makedev(1, 7))  # as /dev/full
+        os.mknod(full, 0o666 | 0o020000, os.makedev(1, 7))  # like /dev/full
         full.open("wb").close()
     except PermissionError:
-        pytest.skip("only root makes devices, and not on every file system")
+        pytest.skip("only root can make devices, and not on every file system")
     ended = invoke(*PLAN, "--json", "full", cwd=tmp_path)
     assert ended.returncode == 2 and ended.stderr == "repeat-study: full: cannot be written: No space left on device\n"
     assert full.is_char_device() and names(tmp_path) == ["full"]
 
 
-def test_dev_null_takes_everything(tmp_path: Path, invoke: Invoke) -> None:
+def test_dev_null_can_be_written_to(tmp_path: Path, invoke: Invoke) -> None:
     assert invoke(*PLAN, "--json", "/dev/null", cwd=tmp_path).returncode == 0
     assert Path("/dev/null").is_char_device() and not names(tmp_path)
 
@@ -88,7 +88,7 @@ def test_standard_output_is_written_where_the_shell_sends_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("given", ["", ".", "/dev", "circle"])
-def test_a_folder_or_a_circle_of_links_is_no_output_file(tmp_path: Path, invoke: Invoke, given: str) -> None:
+def test_a_folder_or_a_circular_link_is_refused_as_output_file(tmp_path: Path, invoke: Invoke, given: str) -> None:
     (tmp_path / "circle").symlink_to("circle")
     ended = invoke(*PLAN, "--json", given, cwd=tmp_path)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1

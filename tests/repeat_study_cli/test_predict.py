@@ -1,4 +1,4 @@
-"""The verbs predict and fit, as a user calls them."""
+"""The commands predict and fit, as a user calls them."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ PLAN = ("predict", "--params", "800M", "--tokens", "100B", "--fraction", "0.1")
 
 @pytest.fixture
 def runs_csv(tmp_path: Path) -> Path:
-    """Runs of four sizes by a law of ours, with a little noise."""
+    """Runs of four model sizes that follow the partial law, with a little noise."""
     constants = partial.FIXED | {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3, "P": 100.0, "eta": -0.1}
     constants |= {"gamma": 1.5, "s": 2.0, "k": 3e7, "b": -0.3, "c": 0.0}
     grid = [(n, 1e8, 0.9, r) for n in (2e5, 1e6, 5e6, 3e7) for r in (1, 4, 12, 40, 120, 400)]
@@ -29,25 +29,25 @@ def runs_csv(tmp_path: Path) -> Path:
     return path
 
 
-def test_predict_tells_what_the_published_laws_say(tmp_path: Path, invoke: Invoke) -> None:
-    told = call(*PLAN, "--repeats", 100, "--json", "told.json", "--figure", "told.svg", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "R = 100, a subset of 100M tokens" in told.stdout
-    assert "R = 100 is in the harmful range of 2 of 2 laws" in told.stdout
-    written = json.loads((tmp_path / "told.json").read_text())
+def test_predict_prints_what_the_published_laws_predict(tmp_path: Path, invoke: Invoke) -> None:
+    predicted = call(*PLAN, "--repeats", 100, "--json", "predicted.json", "--figure", "predicted.svg", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    assert "R = 100, a subset of 100M tokens" in predicted.stdout
+    assert "R = 100 is in the harmful range of 2 of 2 laws" in predicted.stdout
+    written = json.loads((tmp_path / "predicted.json").read_text())
     assert written["question"] == {"params": 8e8, "tokens": 1e11, "fraction": 0.1, "repeats": 100.0}
-    laws = {one["law"]: one for one in written["forecasts"]}
+    laws = {forecast["law"]: forecast for forecast in written["forecasts"]}
     assert set(laws) == {"hernandez", "chudnovsky", "muennighoff"}
     assert laws["hernandez"]["harmful_from"]["value"] < 100 < laws["hernandez"]["harmful_up_to"]["value"]
     assert laws["chudnovsky"]["worst_repeats"]["value"] < laws["hernandez"]["worst_repeats"]["value"]
     assert "tokens 100B" in " ".join(laws["chudnovsky"]["outside_fitted_range"])
     assert laws["muennighoff"]["worst_repeats"]["value"] is None
-    assert (tmp_path / "told.svg").read_text().lstrip().startswith("<?xml")
+    assert (tmp_path / "predicted.svg").read_text().lstrip().startswith("<?xml")
     same = invoke(*PLAN, "--subset-tokens", "100M", cwd=tmp_path)
-    assert same.stdout.splitlines()[:5] == told.stdout.splitlines()[:5]
+    assert same.stdout.splitlines()[:5] == predicted.stdout.splitlines()[:5]
 
 
-def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
+def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
     fitted = invoke("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
     assert "24 runs, 4 clean" in fitted.stdout and "With a model size held out, prediction errors are" in fitted.stdout
@@ -57,11 +57,11 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
     assert "partial repetition (all constants free)" in fitted.stdout and "partial_free" not in fitted.stdout
     assert {"partial", "partial_free"} <= {row["law"] for row in record["left_out"]}, "files have keys, not titles"
     plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)
-    told = invoke(*plan, "--law", "partial", "--json", "told.json", cwd=runs_csv.parent)
-    assert told.returncode == 0 and "fitted on 24 runs" in told.stdout, told.stderr
-    (answer,) = json.loads((runs_csv.parent / "told.json").read_text())["forecasts"]
+    predicted = invoke(*plan, "--law", "partial", "--json", "predicted.json", cwd=runs_csv.parent)
+    assert predicted.returncode == 0 and "fitted on 24 runs" in predicted.stdout, predicted.stderr
+    (answer,) = json.loads((runs_csv.parent / "predicted.json").read_text())["forecasts"]
     assert answer["penalty_nats"]["low"] < answer["penalty_nats"]["value"] < answer["penalty_nats"]["high"]
-    assert answer["lost_compute"] is None, "all runs have the same tokens"
+    assert answer["lost_compute"] is None, "all runs have the same number of tokens"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
     [
         ((*PLAN, "--repeats", "0.5"), "--repeats 0.5: the subset would be seen 0.5 times; expected 1 or more"),
         ((*PLAN, "--subset-tokens", "20B"), "--subset-tokens 20,000,000,000: the subset would be seen 0.5 times"),
-        ((*PLAN, "--repeats", "5", "--subset-tokens", "1B"), "give one"),
+        ((*PLAN, "--repeats", "5", "--subset-tokens", "1B"), "give only one of them"),
         ((*PLAN, "--law", "mine"), "--law mine: unknown law; expected hernandez, chudnovsky, muennighoff"),
         ((*PLAN, "--figure", "a.gif"), "a.gif: unknown figure format; expected .pdf, .png, .svg"),
         ((*PLAN, "--json", "no/such.json"), "no/such.json: no such folder"),
@@ -84,7 +84,7 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
             "--law ours: unknown law; expected clean_size, clean_compute, partial",
         ),
         (("fit", "mine.csv", "--columns", "size=N"), "--columns size=N: unknown column 'size'; expected params"),
-        ((*PLAN, "--columns", "params=N"), "--columns: names the columns of a file; give the file with --csv"),
+        ((*PLAN, "--columns", "params=N"), "--columns: requires --csv"),
         ((*PLAN, "--subset-tokens", "100"), "'100' is not a count; expected a count of at least 1,000"),
         (
             ("fit", "one.csv"),
@@ -92,10 +92,10 @@ def test_fit_gives_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path,
         ),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(
+def test_bad_input_prints_one_line_and_exits_with_code_2(
     runs_csv: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
     (runs_csv.parent / "one.csv").write_text(f"{','.join(COLUMNS)}\n1e6,1e8,0,1,3.5\n")
-    found = invoke(*arguments, cwd=runs_csv.parent)
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1 and message in found.stderr, found.stderr
+    ended = invoke(*arguments, cwd=runs_csv.parent)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1 and message in ended.stderr, ended.stderr

@@ -1,4 +1,4 @@
-"""Progress of long computations goes to standard error, and standard output stays for results."""
+"""Progress of long computations goes to standard error, so that standard output contains only results."""
 
 import sys
 from pathlib import Path
@@ -18,8 +18,8 @@ def test_a_pipe_gets_a_line_every_few_seconds(
         for second in range(12):
             now = float(second)
             report("fitting partial", second / 12)
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err == "fitting partial: 42%\nfitting partial: 83%\n"
+    output = capsys.readouterr()
+    assert output.out == "" and output.err == "fitting partial: 42%\nfitting partial: 83%\n"
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
@@ -27,5 +27,5 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
         "import time\nfrom repeat_study_cli.progress import show_progress\n"
         "with show_progress() as report:\n    report('fitting partial', 0.5)\n    time.sleep(0.5)"
     )
-    status, shown = on_a_terminal([sys.executable, "-c", code], tmp_path)
-    assert status == 0 and "fitting partial" in shown and "━" in shown and "50%" in shown
+    status, output = on_a_terminal([sys.executable, "-c", code], tmp_path)
+    assert status == 0 and "fitting partial" in output and "━" in output and "50%" in output

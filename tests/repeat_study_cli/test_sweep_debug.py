@@ -1,4 +1,4 @@
-"""`sweep --cluster debug` trains in the process that the user called, whatever another command left behind."""
+"""`sweep --cluster debug` trains in its own process and ignores variables that other commands have set."""
 
 import signal
 import subprocess

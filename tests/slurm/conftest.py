@@ -37,7 +37,7 @@ def require_slurm() -> None:
 
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
-    """A folder with a short name: pytest's own are too long for SLURM's sockets."""
+    """A folder with a short path, because the paths of pytest are too long for SLURM's sockets."""
     require_slurm()
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     try:
@@ -48,11 +48,11 @@ def cluster_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def session_cluster() -> Iterator[DevCluster]:
-    """Two nodes, shared by all tests of a process; started once."""
+    """A cluster of two nodes that all tests of a process share."""
     with cluster_folder() as folder:
         cluster = DevCluster(folder)
         try:
-            # Small arrays, so that a sweep of 20 runs needs three; room on one node for the jobs that the other one loses.
+            # Arrays are small, so that a sweep of 20 runs needs three. One node has room for the jobs of both.
             cluster.start(max_array_size=8, cpus_per_node=3)
             yield cluster
         finally:
@@ -61,7 +61,7 @@ def session_cluster() -> Iterator[DevCluster]:
 
 @pytest.fixture
 def cluster(session_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> DevCluster:
-    """The shared cluster with an empty queue; every SLURM command of the test uses it."""
+    """The shared cluster, with an empty queue. All SLURM commands of the test use it."""
     monkeypatch.setenv("SLURM_CONF", str(session_cluster.conf))
     client.run_client("scancel", f"--user={os.getuid()}")
     wait_until(lambda: not client.queued_jobs())
@@ -69,7 +69,7 @@ def cluster(session_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> Dev
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 150.0) -> None:
-    """Poll a condition; fails if it is not true in time. The limit leaves room for a busy machine."""
+    """Wait until a condition is true; fail after `seconds`. The default allows for a busy machine."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not true within {seconds:g} s"
@@ -79,7 +79,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 150.0) -> None:
 def submit(
     runs: list[Run], store: TokenStore, folder: Path, **allocation: object
 ) -> tuple[Submission | None, list[str]]:
-    """Submit runs with these keys of the [slurm] table; returns the submission and the console lines."""
+    """Submit runs with these keys of the [slurm] table. Returns the submission and the console lines."""
     lines: list[str] = []
     resources = Resources(processes_per_run=int(str(allocation.get("nodes", 1))))
     table = Allocation.model_validate({"time": "10", **allocation})
@@ -88,8 +88,8 @@ def submit(
 
 def states(runs: list[Run], folder: Path) -> dict[str, RunState]:
     """The state of each run, by name."""
-    found = run_states(runs, folder, read_submissions(folder), client.queued_jobs(), 600)
-    return {state.run.name: state for state in found}
+    submissions, queue = read_submissions(folder), client.queued_jobs()
+    return {state.run.name: state for state in run_states(runs, folder, submissions, queue, 600)}
 
 
 def metrics(folder: Path, run: Run) -> bytes:
@@ -97,13 +97,13 @@ def metrics(folder: Path, run: Run) -> bytes:
 
 
 def train_in_this_process(runs: list[Run], store: TokenStore, folder: Path) -> None:
-    """Train runs without SLURM, as a reference; torch is imported here already."""
+    """Train reference runs without SLURM, in this process because it has already imported torch."""
     for run in runs:
         assert train(run, store, folder) is Outcome.DONE
 
 
 def training_processes(directory: RunDirectory) -> Iterator[psutil.Process]:
-    """Processes that hold a run directory's lock file open."""
+    """Processes that have the lock file of a run directory open."""
     for process in psutil.process_iter():
         try:
             if str(directory.lock) in (file.path for file in process.open_files()):

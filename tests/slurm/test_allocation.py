@@ -1,4 +1,4 @@
-"""The [slurm] table, command-line options and the user's file."""
+"""Options from the [slurm] table, the command line and the user's file."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
 def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Path) -> None:
     user = tmp_path / "slurm.toml"
     user.write_text('partition = "theirs"\naccount = "lab"\nmem_gb = 8.0\n')
-    found = merge_allocation({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
-    assert (found.account, found.partition, found.mem_gb) == ("lab", "study", 32.0)
+    merged = merge_allocation({"partition": "study", "mem_gb": 16.0}, {"mem_gb": 32.0, "time": None}, user)
+    assert (merged.account, merged.partition, merged.mem_gb) == ("lab", "study", 32.0)
     assert merge_allocation({}, {}, tmp_path / "none.toml") == Allocation()
 
 
@@ -39,12 +39,12 @@ def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Pat
     [
         ({"partion": "a"}, "slurm.partion: unknown key; did you mean 'partition'?"),
         ({"time": "soon"}, "time: expected minutes, hours:minutes:seconds or days-hours, found 'soon'"),
-        ({"time": "1", "signal_delay_s": 60}, "time: 1 is no longer than signal_delay_s (60 s)"),
+        ({"time": "1", "signal_delay_s": 60}, "time: 1 must be longer than signal_delay_s (60 s)"),
         ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
         ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),
     ],
 )
-def test_a_wrong_key_or_value_is_named(study: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_wrong_key_or_value_is_reported(study: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         merge_allocation(study, {}, tmp_path / "none.toml")
     assert message in str(caught.value)
@@ -74,6 +74,6 @@ def test_processes_gpus_and_nodes_have_to_match() -> None:
 
 
 def test_any_sbatch_option_can_be_given() -> None:
-    given = Allocation(extra={"reservation": "tonight", "gpu-bind": "none"}, mem_gb=1.5).parameters(Resources())
-    assert given["additional_parameters"] == {"requeue": True, "reservation": "tonight", "gpu_bind": "none"}
-    assert given["mem"] == "1536MB"
+    parameters = Allocation(extra={"reservation": "tonight", "gpu-bind": "none"}, mem_gb=1.5).parameters(Resources())
+    assert parameters["additional_parameters"] == {"requeue": True, "reservation": "tonight", "gpu_bind": "none"}
+    assert parameters["mem"] == "1536MB"

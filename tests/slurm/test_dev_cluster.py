@@ -1,4 +1,4 @@
-"""The development cluster with a real SLURM: it runs, requeues, remembers its jobs, and leaves nothing behind."""
+"""The development cluster runs, requeues and remembers jobs, and leaves nothing behind."""
 
 import os
 import shlex
@@ -28,7 +28,7 @@ def module_cluster() -> Iterator[DevCluster]:
 
 @pytest.fixture
 def cluster(module_cluster: DevCluster) -> DevCluster:
-    """This module's cluster, running, whatever the previous test did to it."""
+    """This module's cluster, started again if a test has stopped it."""
     if not module_cluster.running():
         module_cluster.start()
     return module_cluster
@@ -40,7 +40,7 @@ def client(cluster: DevCluster, command: str) -> subprocess.CompletedProcess[str
 
 
 def submit(cluster: DevCluster, script: str, options: str = "") -> tuple[str, Path]:
-    """A job's id and the file it prints to, also after a requeue."""
+    """Submit a job. Returns its id and its output file, to which the job also appends after a requeue."""
     path = cluster.folder / "job.sh"
     path.write_text(f"#!/bin/bash\n{script}\n")
     output = cluster.folder / "job-%j.out"
@@ -60,15 +60,15 @@ def text(path: Path) -> str:
 
 def processes_of(cluster: DevCluster) -> list[str]:
     """Command lines of the cluster's daemons and of all processes of its jobs."""
-    found = []
+    lines = []
     for process in psutil.process_iter():
         try:
             line = " ".join(process.cmdline())
             if str(cluster.folder) in line or process.environ().get("SLURM_CONF") == str(cluster.conf):
-                found.append(line)
+                lines.append(line)
         except psutil.Error:
             continue
-    return found
+    return lines
 
 
 def test_a_job_runs_to_its_end_and_submits_another(cluster: DevCluster) -> None:
@@ -93,7 +93,7 @@ def test_two_gpus_of_a_node_are_granted_and_three_refused(cluster: DevCluster) -
 
 @pytest.mark.slow
 def test_an_urgent_job_preempts_a_main_job_which_is_requeued(cluster: DevCluster) -> None:
-    # Without a signal that makes it leave, a preempted job is killed only after its grace time: measured 20 s.
+    # If a preempted job ignores the signal, SLURM kills it only after the grace time, which took 20 s.
     script = "trap 'scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 60 & wait; wait"
     preempted, output = submit(cluster, script, "-p main -w n1 -c 2 --signal=B:USR1@60")
     wait_until(lambda: "start 0" in text(output))
@@ -132,19 +132,20 @@ def test_two_clusters_run_side_by_side(cluster: DevCluster) -> None:
             other.start(max_array_size=11, cpus_per_node=3)
             assert client(other, "sbatch --array=0-11 --wrap=true").returncode != 0
             assert client(other, "srun --nodes=1 --ntasks=3 hostname").stdout.count("\n") == 3
-            assert client(cluster, "srun --nodes=1 --ntasks=3 true").returncode != 0  # it has two cores per node
+            assert client(cluster, "srun --nodes=1 --ntasks=3 true").returncode != 0, "two cores per node"
         finally:
             other.stop()
     assert cluster.running() and not processes_of(other)
 
 
 @pytest.mark.slow
-def test_a_restarted_slurmctld_knows_its_jobs(cluster: DevCluster) -> None:
+def test_a_restarted_slurmctld_remembers_its_jobs(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo started; exec sleep 60")
     wait_until(lambda: "started" in text(output))
     saved = cluster.folder / "state/job_state"
     before = saved.stat().st_mtime_ns if saved.exists() else 0
-    assert client(cluster, f"scontrol update JobId={job} Comment=running").returncode == 0  # so that a save is due
+    # The update makes slurmctld save its state again.
+    assert client(cluster, f"scontrol update JobId={job} Comment=running").returncode == 0
     wait_until(lambda: saved.exists() and saved.stat().st_mtime_ns > before)  # slurmctld saves within 5 s
     cluster.kill_daemon("slurmctld")
     assert cluster.running()
@@ -152,7 +153,7 @@ def test_a_restarted_slurmctld_knows_its_jobs(cluster: DevCluster) -> None:
     assert state(cluster, job) == "RUNNING"
 
 
-def test_a_daemon_that_does_not_start_is_named_with_the_reason() -> None:
+def test_a_daemon_that_does_not_start_is_reported_with_the_reason() -> None:
     with (
         cluster_folder() as folder,
         pytest.raises(InputError, match=r"slurmctld did not start; .*slurmctld\.log ends with: .*fatal"),
@@ -169,11 +170,11 @@ def test_folders_that_slurm_cannot_use_are_refused(tmp_path: Path) -> None:
             DevCluster(tmp_path / name).start()
 
 
-def test_missing_programs_are_named_with_the_command_that_installs_them(
+def test_missing_programs_are_reported_with_the_command_that_installs_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", "")
     assert "sbatch" in missing_programs()
-    with pytest.raises(InputError, match=r"without .*sbatch.*apt-get install .*slurm-client munge$"):
+    with pytest.raises(InputError, match=r"missing: .*sbatch.*apt-get install .*slurm-client munge$"):
         DevCluster(tmp_path / "cluster").start()
     assert not (tmp_path / "cluster").exists()

@@ -1,4 +1,4 @@
-"""Runs on a real SLURM that are killed, preempted, requeued and lose their node end as if nothing had happened."""
+"""Runs on a real SLURM that are killed, preempted, requeued or lose their node end with the same metrics as undisturbed runs."""
 
 import os
 import signal
@@ -28,12 +28,12 @@ from tests.slurm.conftest import train_in_this_process, training_processes, wait
 
 pytestmark = [pytest.mark.xdist_group("slurm jobs"), pytest.mark.slow]
 
-# Applied to one run each, in order. Restarting the controller disturbs the other runs too.
+# Each tuple is applied to one run, in order. Restarting the controller also disturbs the other runs.
 DISTURBANCES = (("node lost",), ("requeued", "killed", "preempted"), ("terminated", "controller restarted"))
 
 
 def longer(runs: list[Run]) -> list[Run]:
-    """A run of several seconds for each series of disturbances."""
+    """One run per series of disturbances, each long enough to be disturbed."""
     changes = {
         "model": "2x64",
         "tokens": 1200 * 32 * 8,
@@ -43,17 +43,17 @@ def longer(runs: list[Run]) -> list[Run]:
 
 
 @dataclass
-class Watched:
-    """What a run's directory showed while the run was disturbed."""
+class RunWatch:
+    """Progress and restarts of a run, as observed in its directory."""
 
     directory: RunDirectory
     due: list[int]  # the steps of its evaluations
     reached: int = 0  # the last evaluation seen so far
     sessions: int = 0
-    lost: list[int] = field(default_factory=list)  # at each start: the number of evaluations to repeat
+    lost: list[int] = field(default_factory=list)  # for each restart, the number of evaluations to repeat
 
-    def look(self) -> None:
-        """Record the last evaluation and new starts."""
+    def observe(self) -> None:
+        """Record the last evaluation and new sessions."""
         starts = self.directory.session_rows()
         for session in starts[self.sessions :]:
             if self.sessions:
@@ -68,20 +68,20 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     disturbed, undisturbed = longer(runs), tmp_path_factory.mktemp("undisturbed")
-    asked = Allocation(time="30", signal_delay_s=20)
-    submission = submit(Sweep(disturbed[:1], store, tmp_path, asked), print)
+    allocation = Allocation(time="30", signal_delay_s=20)
+    submission = submit(Sweep(disturbed[:1], store, tmp_path, allocation), print)
     assert submission
-    # These start on the other node, so that losing the first node disturbs one run only.
-    submit(Sweep(disturbed, store, tmp_path, asked.model_copy(update={"exclude": "n1"})), print)
+    # These start on the other node, so that losing the first node disturbs only one run.
+    submit(Sweep(disturbed, store, tmp_path, allocation.model_copy(update={"exclude": "n1"})), print)
     watched = {
-        run.name: Watched(RunDirectory(tmp_path / run.name), run.evaluation.steps(run.steps)) for run in disturbed
+        run.name: RunWatch(RunDirectory(tmp_path / run.name), run.evaluation.steps(run.steps)) for run in disturbed
     }
-    over = threading.Event()
+    finished = threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
+        while not finished.is_set():
             for run_watch in watched.values():
-                run_watch.look()
+                run_watch.observe()
             time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
@@ -98,20 +98,20 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         subprocess.run([*command, "--output=/dev/null", "--wrap", "sleep 1"], check=True, capture_output=True)
 
     def lose_node(run: Run) -> None:
-        """The node stops answering while the run trains on it. SLURM restarts the job on the other node, then the node returns."""
+        """The node stops responding while the run trains on it. SLURM restarts the job on the other node, then the node returns."""
         (process,) = training_processes(RunDirectory(tmp_path / run.name))
         node = node_of(run)
         process.suspend()
         cluster.kill_daemon(node)
         log = Path(str(submission.error_logs(run.name)[0]).replace(".err", ".out"))
-        wait_until(lambda: "another process trains this run" in log.read_text())
-        assert process.is_running(), "the silent process still holds the run"
+        wait_until(lambda: "another process is training this run" in log.read_text())
+        assert process.is_running(), "the suspended process still locks the run"
         cluster.start_daemon(node)
 
     def restart_controller(run: Run) -> None:
         cluster.stop_daemon("slurmctld")
         (process,) = training_processes(RunDirectory(tmp_path / run.name))
-        process.send_signal(signal.SIGTERM)  # a job that leaves meanwhile waits for the controller
+        process.send_signal(signal.SIGTERM)  # a job that stops now has to wait for the controller
         wait_until(lambda: not psutil.pid_exists(process.pid))
         time.sleep(1)
         cluster.start_daemon("slurmctld")
@@ -136,7 +136,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
         watch_of_run = watched[run.name]
         wait_until(lambda: watch_of_run.reached > reached)
         before, start, done = watch_of_run.sessions, time.monotonic(), False
-        while not done:  # the controller may be down, or the job ending, because of another disturbance
+        while not done:  # another disturbance may have stopped the controller or the job
             with suppress(InputError, KeyError, ValueError):
                 actions[name](run)
                 done = True
@@ -147,11 +147,11 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     with ThreadPoolExecutor() as executor:
         try:
             disturbing = executor.map(disturb, DISTURBANCES, disturbed)
-            train_in_this_process(disturbed, store, undisturbed)  # meanwhile, as SLURM takes its time
-            list(disturbing)  # raises what went wrong
+            train_in_this_process(disturbed, store, undisturbed)  # train the reference runs in the meantime
+            list(disturbing)  # raises the exceptions of the threads
             wait_until(lambda: all(run_watch.directory.status() is Status.DONE for run_watch in watched.values()), 180)
         finally:
-            over.set()
+            finished.set()
             watcher.join()
     for names, run in zip(DISTURBANCES, disturbed, strict=True):
         end = watched[run.name]

@@ -1,4 +1,4 @@
-"""Jobs of a sweep on a real SLURM: they train, stop, restart, and end like runs on one machine."""
+"""Jobs on a real SLURM train, stop, restart, and end with the same metrics as local runs."""
 
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from tests.slurm.conftest import HELD, metrics, states, submit, train_in_this_pr
 
 pytestmark = [pytest.mark.xdist_group("slurm jobs"), pytest.mark.slow]
 
-DIVERGING = {"learning_rate": 0.9, "gradient_clip": 1e30, "weight_decay": 1e38}  # decay makes the weights overflow
+# The huge weight decay makes the weights overflow.
+DIVERGING = {"learning_rate": 0.9, "gradient_clip": 1e30, "weight_decay": 1e38}
 
 
 @pytest.mark.usefixtures("preloaded_workers")
-def test_an_array_ends_like_local_training_and_no_run_is_submitted_twice(
+def test_an_array_has_the_results_of_local_training_and_no_run_is_submitted_twice(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     diverging, swept = runs[0].model_copy(update=DIVERGING), tmp_path / "swept"
@@ -63,7 +64,7 @@ def test_a_cancelled_run_keeps_its_state_and_continues_when_submitted_again(
     source = tmp_path / "sweeps" / submission.source
     (source / "slurm" / "job.py").open("a").write("\nprint('imported from the copy')\n")
     jobs = {name: state.job_id for name, state in states([run, runs[0]], tmp_path).items()}
-    assert cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "a waiting job is cancelled at once"
+    assert cancel([runs[0].name], tmp_path) == [jobs[runs[0].name]], "a waiting job is cancelled immediately"
     client.run_client("scontrol", "release", jobs[run.name])
     wait_until(lambda: (row := last_row(directory.metrics)) and row["step"] > 1)
     (process,) = training_processes(directory)
@@ -74,14 +75,14 @@ def test_a_cancelled_run_keeps_its_state_and_continues_when_submitted_again(
     assert again and lines[:2] == ["waiting for the jobs of 1 run to leave the queue", "1 run to submit"]
     log = submission.error_logs(run.name)[0]
     assert "imported from the copy" in log.with_suffix(".out").read_text()
-    assert log.with_suffix(".out").read_text().endswith("SIGTERM: its state is saved\n")
+    assert log.with_suffix(".out").read_text().endswith("SIGTERM received: training stopped and its state is saved\n")
     wait_until(lambda: directory.status() is Status.DONE)
     assert len(directory.session_rows()) == 2 and directory.session_rows()[1]["step"] > 0
 
 
 def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
-    """SLURM's shortest limit is a minute and it checks limits every 30 s. The process is suspended until then; SLURM's
-    signal wakes it."""
+    """SLURM's shortest time limit is one minute, and SLURM checks it every 30 s. The process is suspended until SLURM's
+    signal resumes it."""
     run = runs[1].model_copy(update={"model": "2x64", "tokens": 600 * 32 * 8})
     directory = RunDirectory(tmp_path / "swept" / run.name)
     submission, _ = submit([run], store, tmp_path / "swept", time="1", signal_delay_s=50)
@@ -92,7 +93,10 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
     wait_until(lambda: directory.status() is Status.DONE, 180)
     starts = [session["step"] for session in directory.session_rows()]
     assert len(starts) > 1 and starts == sorted(set(starts)), starts
-    assert "SIGUSR2: its state is saved" in submission.error_logs(run.name)[0].with_suffix(".out").read_text()
+    assert (
+        "SIGUSR2 received: training stopped and its state is saved"
+        in submission.error_logs(run.name)[0].with_suffix(".out").read_text()
+    )
     train_in_this_process([run], store, tmp_path / "alone")
     assert metrics(tmp_path / "swept", run) == metrics(tmp_path / "alone", run)
 
@@ -115,7 +119,7 @@ def test_tasks_of_a_job_share_its_run(
         assert session["processes"] == 2
 
 
-def test_a_job_that_cannot_start_is_shown_with_the_end_of_its_log(
+def test_status_prints_the_end_of_the_log_of_a_job_that_cannot_start(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     submission, _ = submit(runs[:1], store, tmp_path, setup=["export PYTHONHOME=/nowhere"])
@@ -126,10 +130,10 @@ def test_a_job_that_cannot_start_is_shown_with_the_end_of_its_log(
     assert any("ModuleNotFoundError" in line or "init_fs_encoding" in line for line in state.log), state.log
 
 
-def test_cancelling_or_killing_one_element_of_an_array_leaves_the_others_alone(
+def test_cancelling_or_killing_one_job_of_an_array_does_not_affect_the_others(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    """The element that started last has the same plain job id as the whole array."""
+    """The job that started last has the same plain id as the entire array."""
     array = [runs[1].model_copy(update={"model": "2x64", "tokens": 1500 * 32 * 8, "seed": seed}) for seed in range(3)]
     submission, _ = submit(array, store, tmp_path, setup=["set -e"])
     assert submission
@@ -138,7 +142,7 @@ def test_cancelling_or_killing_one_element_of_an_array_leaves_the_others_alone(
     cancel([array[0].name], tmp_path)
     jobs = [directory.session_rows()[0]["job"] for directory in directories]
     assert jobs.count(submission.arrays[0].job_id) == 1
-    assert jobs.index(submission.arrays[0].job_id) == 2, "the last element has the job id of the array"
+    assert jobs.index(submission.arrays[0].job_id) == 2, "the last job has the id of the array"
     (process,) = training_processes(directories[2])
     process.kill()
     wait_until(lambda: directories[1].done.is_file() and directories[2].done.is_file())
@@ -160,14 +164,14 @@ def test_a_bundle_that_is_requeued_ends_like_single_runs(
     assert submit_sweep(sweep, lines.append) is None
     directories = [RunDirectory(folder / run.name) for run in grid]
     wait_until(lambda: (row := last_row(directories[0].metrics)) and row["step"] > 30)
-    shown = states(everything, folder)
-    assert {shown[run.name].state for run in grid} == {State.RUNNING}
-    assert len({state.job_id for state in shown.values()}) == 1
-    client.run_client("scontrol", "requeue", shown[grid[0].name].job_id)
+    run_states = states(everything, folder)
+    assert {run_states[run.name].state for run in grid} == {State.RUNNING}
+    assert len({state.job_id for state in run_states.values()}) == 1
+    client.run_client("scontrol", "requeue", run_states[grid[0].name].job_id)
     wait_until(lambda: all(directory.done.is_file() for directory in directories) and not client.queued_jobs(), 180)
     assert all(len(directory.session_rows()) > 1 for directory in directories)
-    shown = states(everything, folder)
-    assert shown[diverging.name].state is State.FAILED and "Diverged" in shown[diverging.name].note
+    run_states = states(everything, folder)
+    assert run_states[diverging.name].state is State.FAILED and "Diverged" in run_states[diverging.name].note
     train_in_this_process(grid, store, tmp_path / "alone")
     for run in grid:
         assert metrics(folder, run) == metrics(tmp_path / "alone", run), run.label

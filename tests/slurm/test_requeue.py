@@ -1,4 +1,4 @@
-"""requeue.sh, the end of every batch script, run by itself with a scontrol that is written for the test."""
+"""requeue.sh, run without SLURM and with a fake scontrol."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ RUNNING = "JobId=9 ArrayJobId=7 ArrayTaskId=2 JobState=RUNNING Reason=None Reque
 def end_batch_script(
     folder: Path, exit_code: int, record: str = RUNNING, show: str = "true", requeue: str = "true", **variables: str
 ) -> tuple[int, str, list[str]]:
-    """Exit code and output of the script after a command with this exit code, and the calls of scontrol and sleep."""
+    """Run the script after a command with this exit code. Returns its exit code, its output and its calls of scontrol and sleep."""
     fake = f'echo "scontrol $*" >> {folder}/calls\ncase "$1" in\n show) echo "{record}"; {show} ;;\n requeue) {requeue} ;;\nesac\n'
     for name, body in (("scontrol", fake), ("sleep", f"echo sleep >> {folder}/calls\n")):
         (folder / name).write_text(f"#!/bin/bash\n{body}")
@@ -56,12 +56,12 @@ def test_a_job_that_slurm_has_taken_over_is_left_alone(record: str, tmp_path: Pa
     assert end_batch_script(tmp_path, 75, record)[1:] == ("", ["scontrol show job --oneliner 9"])
 
 
-def test_a_restarted_job_knows_how_often_it_was_restarted(tmp_path: Path) -> None:
+def test_a_job_that_slurm_restarted_before_is_requeued(tmp_path: Path) -> None:
     record = RUNNING.replace("Restarts=0", "Restarts=3")
     assert end_batch_script(tmp_path, 75, record, SLURM_RESTART_COUNT="3")[1] == "exit code 75: requeued\n"
 
 
-def test_a_missing_controller_is_waited_for_and_three_refusals_are_final(tmp_path: Path) -> None:
+def test_the_script_waits_for_a_missing_controller_and_gives_up_after_three_refusals(tmp_path: Path) -> None:
     _, output, calls = end_batch_script(tmp_path, 75, show="false")
     assert output == "" and calls == ["scontrol show job --oneliner 9", "sleep"] * 60
     (tmp_path / "calls").unlink()

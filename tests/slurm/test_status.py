@@ -1,4 +1,4 @@
-"""The state of runs, from directories and queues that are made for the test."""
+"""The states of runs, given run directories and queues made for each test."""
 
 import os
 import time
@@ -28,47 +28,53 @@ def submitted(folder: Path, run: Run, time_: float, **more: Any) -> list[Submiss
         "source": "",
         "commit": None,
     }
-    made = Submission.new(folder, **fields)
-    made.time, made.arrays = time_, [Array("sweep.0", [[run.name]], "7")]
-    made.cancelled = more.get("cancelled", [])
-    made.logs.mkdir(parents=True)
-    made.write()
-    assert read_submissions(folder) == [made], "the record is read back"
-    return [made]
+    submission = Submission.new(folder, **fields)
+    submission.time, submission.arrays = time_, [Array("sweep.0", [[run.name]], "7")]
+    submission.cancelled = more.get("cancelled", [])
+    submission.logs.mkdir(parents=True)
+    submission.write()
+    assert read_submissions(folder) == [submission], "the record can be read"
+    return [submission]
 
 
-def state(run: Run, folder: Path, made: list[Submission], job: QueuedJob | None, stuck_after: float = 60) -> State:
+def state(
+    run: Run, folder: Path, submissions: list[Submission], job: QueuedJob | None, stuck_after: float = 60
+) -> State:
     queue = {("sweep.0", 0): job} if job else {}
-    (found,) = run_states([run], folder, made, queue, stuck_after)
-    return found.state
+    (run_state,) = run_states([run], folder, submissions, queue, stuck_after)
+    return run_state.state
 
 
 def test_the_queue_decides_the_state_of_an_unfinished_run(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     run, now = runs[0], time.time()
-    waiting, on = QueuedJob("7", "PENDING", "Priority", None), QueuedJob("7", "RUNNING", "None", now)
-    made = submitted(tmp_path, run, now)
-    assert state(run, tmp_path, made, waiting) is State.PENDING
-    assert state(run, tmp_path, made, on) is State.STARTING, "no evaluation yet"
-    assert state(run, tmp_path, made, None) is State.FAILED, "its job is gone and wrote nothing"
+    waiting, running = QueuedJob("7", "PENDING", "Priority", None), QueuedJob("7", "RUNNING", "None", now)
+    submissions = submitted(tmp_path, run, now)
+    assert state(run, tmp_path, submissions, waiting) is State.PENDING
+    assert state(run, tmp_path, submissions, running) is State.STARTING, "no evaluation yet"
+    assert state(run, tmp_path, submissions, None) is State.FAILED, "its job left the queue without writing anything"
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
-    assert state(run, tmp_path, made, waiting) is State.PREEMPTED
-    made[0].cancelled.append(run.name)
-    assert state(run, tmp_path, made, None) is State.CANCELLED
-    assert next(run_states([run], tmp_path, made, None, 60)).state is State.CANCELLED, "also if the queue is not known"
+    assert state(run, tmp_path, submissions, waiting) is State.PREEMPTED
+    submissions[0].cancelled.append(run.name)
+    assert state(run, tmp_path, submissions, None) is State.CANCELLED
+    assert next(run_states([run], tmp_path, submissions, None, 60)).state is State.CANCELLED, (
+        "even if the queue is unknown"
+    )
     later = submitted(tmp_path / "later", run, time.time() + 1)
     assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not started since it was submitted again"
 
 
-def test_a_job_trains_all_runs_of_its_bundle_and_its_record_is_read_back(runs: list[Run], tmp_path: Path) -> None:
-    (made,) = submitted(tmp_path, runs[0], 1.0)
-    made.arrays = [Array("sweep.0", [[run.name for run in runs[:2]], [runs[2].name]], "7")]
-    assert [made.job_id_of(run.name) for run in runs[:3]] == ["7_0", "7_0", "7_1"]
-    on = QueuedJob("7_0", "RUNNING", "None", time.time())
-    found = [one.state for one in run_states(runs[:3], tmp_path, [made], {("sweep.0", 0): on}, 60)]
-    assert found == [State.STARTING, State.STARTING, State.FAILED]
-    made.write()
-    assert read_submissions(tmp_path)[0].arrays == made.arrays
+def test_a_job_trains_all_runs_of_its_bundle_and_its_record_can_be_read(runs: list[Run], tmp_path: Path) -> None:
+    (submission,) = submitted(tmp_path, runs[0], 1.0)
+    submission.arrays = [Array("sweep.0", [[run.name for run in runs[:2]], [runs[2].name]], "7")]
+    assert [submission.job_id_of(run.name) for run in runs[:3]] == ["7_0", "7_0", "7_1"]
+    running = QueuedJob("7_0", "RUNNING", "None", time.time())
+    bundle_states = [
+        run_state.state for run_state in run_states(runs[:3], tmp_path, [submission], {("sweep.0", 0): running}, 60)
+    ]
+    assert bundle_states == [State.STARTING, State.STARTING, State.FAILED]
+    submission.write()
+    assert read_submissions(tmp_path)[0].arrays == submission.arrays
 
 
 def test_a_run_that_writes_nothing_for_a_long_time_is_stuck(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
@@ -76,14 +82,14 @@ def test_a_run_that_writes_nothing_for_a_long_time_is_stuck(runs: list[Run], sto
     steps = iter(range(30))
     train(run, store, tmp_path, should_stop=lambda: next(steps, None) is None)
     long_ago = time.time() - 1000
-    on = QueuedJob("7", "RUNNING", "None", long_ago)
-    made = submitted(tmp_path, run, long_ago)
-    assert state(run, tmp_path, made, on, 600) is State.RUNNING
+    running = QueuedJob("7", "RUNNING", "None", long_ago)
+    submissions = submitted(tmp_path, run, long_ago)
+    assert state(run, tmp_path, submissions, running, 600) is State.RUNNING
     directory = RunDirectory(tmp_path / run.name)
     for path in (directory.timing, directory.sessions, directory.checkpoint):
         os.utime(path, (long_ago, long_ago))
-    assert state(run, tmp_path, made, on, 600) is State.STUCK
-    assert state(run, tmp_path, made, on, 1200) is State.RUNNING
+    assert state(run, tmp_path, submissions, running, 600) is State.STUCK
+    assert state(run, tmp_path, submissions, running, 1200) is State.RUNNING
 
 
 def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
@@ -93,13 +99,13 @@ def test_the_last_line_is_read_without_the_others(tmp_path: Path) -> None:
         lines = [
             f'{{"step": {step}, "tokens": 0, "test_loss": 1.0, "long": "{"x" * 20_000}"}}\n' for step in range(count)
         ]
-        directory.metrics.write_text("".join(lines) + '{"step": 9')  # the last one cut short by a crash
+        directory.metrics.write_text("".join(lines) + '{"step": 9')  # a crash truncated the last line
         assert (last_row(directory.metrics) or {})["step"] == count - 1
     directory.metrics.write_text('{"step": 4')
     assert last_row(directory.metrics) is None
 
 
-def test_a_run_that_is_killed_again_and_again_without_progress_is_given_up(tmp_path: Path) -> None:
+def test_a_run_that_is_repeatedly_killed_without_progress_is_marked_as_failed(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.make()
     starts = StartLog(tmp_path / "7_starts.jsonl", [directory])
@@ -108,15 +114,15 @@ def test_a_run_that_is_killed_again_and_again_without_progress_is_given_up(tmp_p
     directory.metrics.write_text('{"step": 10, "tokens": 0, "test_loss": 1.0}\n')  # it made progress
     for _ in range(MAX_STARTS):
         starts.record_start()
-    starts.clear()  # it was told to leave, and left in order
+    starts.clear()  # a signal stopped the job
     for _ in range(MAX_STARTS):
         starts.record_start()
     with pytest.raises(InputError, match="killed 5 times in a row without progress"):
         starts.record_start()
     assert directory.status() is Status.FAILED and "killed 5 times" in directory.failure()
-    StartLog(tmp_path / "8_starts.jsonl", [directory]).record_start()  # a new submission is tried again
+    StartLog(tmp_path / "8_starts.jsonl", [directory]).record_start()  # a new submission may start again
 
 
-def test_the_first_line_of_a_slurm_error_is_shown() -> None:
+def test_the_first_line_of_a_slurm_error_is_reported() -> None:
     stderr = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid name\n"
     assert main_error(stderr) == "invalid partition specified: x"

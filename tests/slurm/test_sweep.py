@@ -1,4 +1,4 @@
-"""What `sweep` submits to a real SLURM and what it does not. No job of these tests trains anything."""
+"""Submissions to a real SLURM. No job in these tests trains anything."""
 
 import os
 import shutil
@@ -31,24 +31,24 @@ from tests.slurm.conftest import (
 pytestmark = pytest.mark.xdist_group("slurm sweeps")
 
 
-def many(runs: list[Run]) -> list[Run]:
+def twenty(runs: list[Run]) -> list[Run]:
     return [run.model_copy(update={"seed": seed}) for run in runs for seed in range(4)][:20]
 
 
 def test_arrays_have_at_most_as_many_jobs_as_the_cluster_allows(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    submission, lines = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=4)
+    submission, lines = submit(twenty(runs), store, tmp_path, extra=HELD, array_parallelism=4)
     assert submission and [len(array.runs) for array in submission.arrays] == [8, 8, 4]
     assert len(client.queued_jobs()) == 20
-    assert submit(many(runs), store, tmp_path)[1] == ["0 runs to submit; 20 already in the queue"]
+    assert submit(twenty(runs), store, tmp_path)[1] == ["0 runs to submit; 20 already in the queue"]
     limits = [
         client.run_client("scontrol", "show", "job", "--oneliner", f"{array.job_id}_0") for array in submission.arrays
     ]
     assert ["ArrayTaskThrottle=2" in limits[0], *("ArrayTaskThrottle=1" in limit for limit in limits[1:])] == [True] * 3
-    assert len(cancel([run.name for run in many(runs)[3:]], tmp_path)) == 17
+    assert len(cancel([run.name for run in twenty(runs)[3:]], tmp_path)) == 17
     wait_until(lambda: len(client.queued_jobs()) == 3)
-    again, lines = submit(many(runs), store, tmp_path, extra=HELD)
+    again, lines = submit(twenty(runs), store, tmp_path, extra=HELD)
     assert again and lines[0] == "17 runs to submit; 3 already in the queue"
     assert len(client.queued_jobs()) == 20
     cancel(None, tmp_path)
@@ -63,10 +63,10 @@ def test_the_limit_on_parallel_jobs_is_split_among_arrays() -> None:
 def test_with_a_limit_of_two_jobs_the_third_array_waits_for_the_first(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    submission, _ = submit(many(runs), store, tmp_path, extra=HELD, array_parallelism=2)
+    submission, _ = submit(twenty(runs), store, tmp_path, extra=HELD, array_parallelism=2)
     assert submission
-    shown = client.run_client("scontrol", "show", "job", "--oneliner", f"{submission.arrays[2].job_id}_0")
-    assert f"Dependency=afterany:{submission.arrays[0].job_id}" in shown
+    job_record = client.run_client("scontrol", "show", "job", "--oneliner", f"{submission.arrays[2].job_id}_0")
+    assert f"Dependency=afterany:{submission.arrays[0].job_id}" in job_record
     cancel(None, tmp_path)
 
 
@@ -79,8 +79,8 @@ def test_a_sweep_can_be_submitted_from_inside_a_job(
         "from repeat_study.config.resources import Resources; from repeat_study.config.run import Run\n"
         "from slurm.allocation import Allocation; from slurm.sweep import Sweep, submit\n"
         "run = Run.model_validate_json(sys.argv[1], strict=True)\n"
-        "asked = Allocation(time='10', extra={'hold': True})\n"
-        "submit(Sweep([run], TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), asked, Resources()), print)\n"
+        "allocation = Allocation(time='10', extra={'hold': True})\n"
+        "submit(Sweep([run], TokenStore(Path(sys.argv[2])), Path(sys.argv[3]), allocation, Resources()), print)\n"
     )
     arguments = [runs[0].model_dump_json(), str(store.folder), str(tmp_path / "swept")]
     outer = ["sbatch", "--wait", "--ntasks=2", "--gpus-per-node=2", "--time=3", f"--output={tmp_path}/outer.log"]
@@ -88,8 +88,8 @@ def test_a_sweep_can_be_submitted_from_inside_a_job(
     subprocess.run([*outer, tmp_path / "outer.sh", *arguments], check=True, timeout=60, env={**os.environ})
     (state,) = states([runs[0]], tmp_path / "swept").values()
     assert state.state is State.PENDING, (tmp_path / "outer.log").read_text()
-    shown = client.run_client("scontrol", "show", "job", "--oneliner", state.job_id)
-    assert " NumTasks=1 " in shown and "gpu" not in shown and "TimeLimit=00:10:00" in shown
+    job_record = client.run_client("scontrol", "show", "job", "--oneliner", state.job_id)
+    assert " NumTasks=1 " in job_record and "gpu" not in job_record and "TimeLimit=00:10:00" in job_record
     cancel([runs[0].name], tmp_path / "swept")
 
 
@@ -97,9 +97,9 @@ def test_gpus_are_requested_per_node(cluster: DevCluster, runs: list[Run], store
     allocation = Allocation(time="10", gpus_per_node=2, mem_gb=0.5, extra=HELD)
     submission = submit_sweep(Sweep(runs[:1], store, tmp_path, allocation, Resources(processes_per_run=2)), print)
     assert submission
-    shown = client.run_client("scontrol", "show", "job", "--oneliner", str(submission.arrays[0].job_id))
-    assert submission.resources["accelerator"] == "cuda", "a job that cannot use its GPU has to fail"
-    assert "TresPerNode=gres:gpu:2" in shown and "MinMemoryNode=512M" in shown and "NumTasks=2" in shown
+    job_record = client.run_client("scontrol", "show", "job", "--oneliner", str(submission.arrays[0].job_id))
+    assert submission.resources["accelerator"] == "cuda", "a job that cannot use its GPU must fail"
+    assert "TresPerNode=gres:gpu:2" in job_record and "MinMemoryNode=512M" in job_record and "NumTasks=2" in job_record
     cancel(None, tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_a_submission_that_sbatch_refuses_leaves_nothing_behind(
 
 
 def fake_sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An sbatch that submits the job and then fails."""
+    """Install an sbatch that submits the job and then fails."""
     real = shutil.which("sbatch")
     (folder / "sbatch").write_text(
         f"#!/bin/sh\n{real} \"$@\" >/dev/null\necho 'sbatch: error: Batch job submission failed: Socket timed out' >&2\nexit 1\n"
@@ -122,7 +122,7 @@ def fake_sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_jobs_are_not_submitted_twice_after_sbatchs_answer_was_lost(
+def test_jobs_are_not_submitted_twice_after_sbatch_failed(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -144,7 +144,7 @@ def test_jobs_are_not_submitted_twice_after_sbatchs_answer_was_lost(
     again.arrays[0].job_id = None  # as if killed before it recorded sbatch's answer
     again.write()
     assert submit(runs[:4], store, tmp_path)[1] == ["0 runs to submit; 4 already in the queue"]
-    assert read_submissions(tmp_path)[-1].arrays[0].job_id, "and now it is recorded"
+    assert read_submissions(tmp_path)[-1].arrays[0].job_id, "now it is recorded"
     assert len(cancel(None, tmp_path)) == 4
 
 
@@ -165,11 +165,11 @@ def test_a_folder_that_slurm_would_read_as_a_pattern_is_refused(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     for name, message in (
-        ("a%j", "SLURM reads % in a path as a pattern"),
-        ("a\\b", r"SLURM reads \\ in a path as an escape"),
+        ("a%j", "SLURM interprets % in a path as a pattern"),
+        ("a\\b", r"SLURM interprets \\ in a path as an escape"),
     ):
         with pytest.raises(InputError, match=message):
             submit(runs, store, tmp_path / name)
-    with pytest.raises(InputError, match="without control characters"):
+    with pytest.raises(InputError, match="cannot contain control characters"):
         submit(runs, store, tmp_path / "a\nb")
     assert not client.queued_jobs()

@@ -1,4 +1,4 @@
-"""The verbs for sweeps from the command line, with a real SLURM."""
+"""The commands for sweeps, with a real SLURM."""
 
 import os
 import time
@@ -15,58 +15,60 @@ pytestmark = pytest.mark.xdist_group("slurm sweeps")
 
 
 def ten_seconds(folder: Path) -> float:
-    """Ten seconds of an idle machine: longer on a busy one, measured by a command that takes half a second."""
+    """Ten seconds, or longer on a busy machine, where a command that normally takes half a second is slower."""
     start = time.monotonic()
     call("--help", cwd=folder)
     return 10 * max(1.0, (time.monotonic() - start) / 0.5)
 
 
-def test_a_sweep_is_submitted_shown_cancelled_and_resumed(cluster: DevCluster, workplace: Path) -> None:
-    """Nothing is trained: the jobs are held."""
+def test_a_sweep_is_submitted_listed_cancelled_and_resumed(cluster: DevCluster, workplace: Path) -> None:
+    """Nothing is trained, because all jobs are held."""
     held = ("--set", "slurm.extra={hold=true}")
     swept = call("sweep", "tiny", *held, "--time", "20", "--partition", "main", cwd=workplace)
     assert swept.returncode == 0 and "2 runs to submit" in swept.stdout and "logs: " in swept.stdout, swept.stderr
     again = call("sweep", "tiny", *held, cwd=workplace)
     assert again.returncode == 0 and "0 runs to submit; 2 already in the queue" in again.stdout
-    shown = call("status", "tiny", cwd=workplace).stdout
-    assert "2 pending" in shown and shown.count("JobHeldUser") == 2, shown
+    status = call("status", "tiny", cwd=workplace).stdout
+    assert "2 pending" in status and status.count("JobHeldUser") == 2, status
     edited = call("status", "tiny", "--set", "training.learning_rate=1e-3", cwd=workplace).stdout
     assert "2 runs in the queue that the study no longer declares" in edited, edited
-    gone = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
-    assert "cancelled jobs: 1" in gone.stdout, gone.stderr
+    cancelled = call("cancel", "tiny", "1x16-clean-s0", cwd=workplace)
+    assert "cancelled jobs: 1" in cancelled.stdout, cancelled.stderr
     assert "1 pending, 1 cancelled" in call("status", "tiny", cwd=workplace).stdout
     resumed = call("resume", "tiny", *held, "--set", "slurm.account=lab", cwd=workplace)
     assert "1 run to submit; 1 already in the queue" in resumed.stdout, resumed.stderr
     jobs = [client.run_client("scontrol", "show", "job", "-o", job.job_id) for job in client.queued_jobs().values()]
-    assert all("TimeLimit=00:20:00" in job and "Partition=main" in job for job in jobs), "as requested first"
-    assert sum("Account=lab" in job for job in jobs) == 1, "and what was added now"
+    assert all("TimeLimit=00:20:00" in job and "Partition=main" in job for job in jobs), (
+        "options of the first submission"
+    )
+    assert sum("Account=lab" in job for job in jobs) == 1, "option of the second submission"
     assert "cancelled jobs: 2" in call("cancel", "tiny", "--all", cwd=workplace).stdout
     wait_until(lambda: not client.queued_jobs())
 
 
 @pytest.mark.slow
-def test_a_sweep_on_this_machine_needs_no_cluster_and_gives_the_same_results(workplace: Path) -> None:
+def test_a_sweep_on_this_machine_needs_no_cluster_and_has_the_same_results(workplace: Path) -> None:
     for cluster in ("local", "debug"):
         done = call("sweep", "tiny", "--cluster", cluster, "--runs-dir", cluster, "--processes", 1, cwd=workplace)
         assert done.returncode == 0 and done.stdout.count(": done\n") == 2, done.stdout
-    for found in (workplace / "local/tiny").glob("*/metrics.jsonl"):
-        assert found.read_bytes() == (workplace / "debug/tiny" / found.parent.name / "metrics.jsonl").read_bytes()
+    for path in (workplace / "local/tiny").glob("*/metrics.jsonl"):
+        assert path.read_bytes() == (workplace / "debug/tiny" / path.parent.name / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.slow
-def test_children_wait_for_their_parents_and_name_a_missing_one(cluster: DevCluster, with_child: Path) -> None:
+def test_children_wait_for_their_parents_and_report_a_missing_one(cluster: DevCluster, with_child: Path) -> None:
     def jobs() -> dict[str, str]:
         return {job.job_id: job.reason for job in client.queued_jobs().values()}
 
     held = ("--set", "parent.slurm.extra={hold=true}")
     swept = call("sweep", "child", *held, cwd=with_child)
-    assert "runs of tiny, from which runs of child start:\n2 runs to submit" in swept.stdout, swept.stderr
+    assert "parent runs in study tiny:\n2 runs to submit" in swept.stdout, swept.stderr
     assert "2 runs, waiting for 2 parent jobs" in swept.stdout
     again = call("sweep", "child", *held, cwd=with_child).stdout
     assert again.count("0 runs to submit") == 2, again
     worst = call("sweep", "child", *held, "--set", "grid.0.parent='worst'", cwd=with_child)
-    assert worst.returncode == 0 and "not known yet: 1 more run: grid.0.parent: worst depends on" in worst.stdout
-    wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # from scratch
+    assert worst.returncode == 0 and "1 more run not known yet: grid.0.parent: worst depends on" in worst.stdout
+    wait_until(lambda: len(list(with_child.glob("runs/child/*/done.json"))) == 1)  # the run that starts from scratch
     wait_until(lambda: len(jobs()) == 4)
     assert sorted(jobs().values()) == ["Dependency"] * 2 + ["JobHeldUser"] * 2
     assert "cancelled jobs: 1" in call("cancel", "tiny", "1x16-clean-s0", cwd=with_child).stdout
@@ -76,7 +78,7 @@ def test_children_wait_for_their_parents_and_name_a_missing_one(cluster: DevClus
     assert "2 done, 1 failed" in status and "the parent of 1x16-from-clean-s0 is not finished (pending)" in status, (
         status
     )
-    assert "Traceback" not in status, "bad input is one line in a job too"
+    assert "Traceback" not in status, "a job also reports bad input in one line"
     resumed = call("resume", "child", cwd=with_child)
     assert resumed.stdout.count("1 run to submit") == 2, resumed.stderr
     assert "1 run, waiting for 1 parent job" in resumed.stdout
@@ -84,19 +86,19 @@ def test_children_wait_for_their_parents_and_name_a_missing_one(cluster: DevClus
     assert "3 done" in call("status", "child", cwd=with_child).stdout
     local = call("run", "child", "--runs-dir", "local", "--processes", 1, cwd=with_child)
     assert local.returncode == 0, local.stderr
-    for found in (with_child / "runs").glob("*/*/metrics.jsonl"):
-        assert found.read_bytes() == (with_child / "local" / found.relative_to(with_child / "runs")).read_bytes()
+    for path in (with_child / "runs").glob("*/*/metrics.jsonl"):
+        assert path.read_bytes() == (with_child / "local" / path.relative_to(with_child / "runs")).read_bytes()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--partition", "gpu"), "slurm.partition: no 'gpu' on this cluster; expected main, urgent"),
+        (("--partition", "gpu"), "slurm.partition: no partition 'gpu' on this cluster; expected main, urgent"),
         (("--set", "slurm.extra={nodelist='n9'}"), "sbatch: Batch job submission failed: Invalid node name specified"),
         (("--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),
     ],
 )
-def test_what_the_cluster_refuses_is_reported_in_one_line(
+def test_a_rejected_submission_is_reported_in_one_line(
     arguments: tuple[str, ...], message: str, cluster: DevCluster, workplace: Path
 ) -> None:
     refused = call("sweep", "tiny", *arguments, cwd=workplace, timeout=ten_seconds(workplace))
@@ -109,15 +111,15 @@ def test_a_missing_or_silent_slurm_is_reported_in_one_line_within_ten_seconds(
     cluster: DevCluster, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("sweep", "tiny", "--set", "slurm.extra={hold=true}", cwd=workplace)
-    time.sleep(6.0)  # slurmctld saves its state up to 5 s after a change, and would forget the jobs
+    time.sleep(6.0)  # slurmctld saves its state within 5 s; if killed before, it would forget the jobs
     cluster.kill_daemon("slurmctld")
     try:
         silent = call("resume", "tiny", cwd=workplace, timeout=ten_seconds(workplace))
         assert silent.returncode == 2 and silent.stderr.count("\n") == 1, silent.stderr
-        assert "the cluster does not answer" in silent.stderr, silent.stderr
-        shown = call("status", "tiny", cwd=workplace, timeout=ten_seconds(workplace))
-        assert shown.returncode == 0 and "2 pending" in shown.stdout, shown.stderr
-        assert "states are those of the run directories alone" in shown.stdout
+        assert "the cluster did not respond" in silent.stderr, silent.stderr
+        status = call("status", "tiny", cwd=workplace, timeout=ten_seconds(workplace))
+        assert status.returncode == 0 and "2 pending" in status.stdout, status.stderr
+        assert "states come from the run directories only" in status.stdout
     finally:
         cluster.start_daemon("slurmctld")
     assert "cancelled jobs: 2" in call("cancel", "tiny", "--all", cwd=workplace).stdout
