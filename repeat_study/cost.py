@@ -10,10 +10,10 @@ from repeat_study.records.metrics import METRICS
 PROBE_CONTEXT = 1_600  # maximum length of a probe sequence in tokens: 11 copies of a paragraph
 CHUNK_LOGITS = (
     1 << 27
-)  # logits per chunk of the loss on a GPU; a copy of loss.CHUNK_LOGITS_CUDA that does not import torch
+)  # logits per chunk of the loss on a GPU; equals loss.CHUNK_LOGITS_CUDA, which needs torch to import
 
-# Overhead per token on a CPU, converted to FLOPs. Fitted to 2x32, 2x64 and 2x96: with it, the predicted ratios of their
-# training times are within 2% of the measured ones.
+# CPU overhead per token, expressed in FLOPs. It was fitted to 2x32, 2x64 and 2x96, and predicts the ratios of their training
+# times to within 2%.
 OVERHEAD_FLOPS_PER_TOKEN = 6e5
 PROCESS_START_SECONDS = 8.0  # measured: importing torch and Lightning takes 6 s of CPU time
 RUN_START_SECONDS = 0.5  # measured: 0.1 to 0.4 s from the start of a run to its first evaluation
@@ -72,7 +72,7 @@ def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak device memory of training in bytes, excluding the workspaces of kernels."""
+    """Peak device memory of training in bytes, excluding kernel workspaces."""
 
     state: int
     activations: int
@@ -104,7 +104,7 @@ def training_memory(
 
 
 def relative_time(run: Run) -> float:
-    """Training time of a run on one CPU core, in units of FLOPs; used to order runs and to estimate the time left."""
+    """Relative training time of a run on one CPU core, in FLOPs; used to order runs and to estimate the time left."""
     per_token = run.shape.training_flops_per_token(vocabulary=1024, context=run.context) + OVERHEAD_FLOPS_PER_TOKEN
     return per_token * run.positions * run.context
 

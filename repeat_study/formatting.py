@@ -4,7 +4,7 @@ UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def short_count(value: float) -> str:
-    """Format a count with three significant digits and the letter of its unit: 24.6k, 1.57M, 100B."""
+    """Format a count with three significant digits and a unit suffix: 24.6k, 1.57M, 100B."""
     for unit, letter in UNITS:
         if value >= 0.9995 * unit:  # 999,600 is 1M, not 1e+03k
             return f"{value / unit:.3g}{letter}"

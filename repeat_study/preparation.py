@@ -35,7 +35,7 @@ class PreparedStudy:
         return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def known_runs(self, runs_dir: Path) -> KnownRuns:
-        """Like `runs`, but points whose parent is not known yet are listed in `waiting` instead of raising an error."""
+        """Like `runs`, but lists points whose parent is not known yet in `waiting` instead of raising ParentNotKnown."""
         return self.study.known_runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
 
     def check(self) -> None:

@@ -31,7 +31,7 @@ from repeat_study.records.run_directory import RunDirectory
 Checkpoint = dict[str, Any]
 Weights = dict[str, Tensor]
 MIN_FREE_BYTES = 1 << 20  # a disk with less free space counts as full
-MODEL_PREFIX = "model."  # of the keys of the decoder's weights in the Lightning module's state_dict
+MODEL_PREFIX = "model."  # prefix of the decoder's weights in the state_dict of the Lightning module
 
 
 def checkpointed_step(run: Run, directory: RunDirectory) -> int:

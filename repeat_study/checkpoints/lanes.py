@@ -1,4 +1,4 @@
-"""Split the checkpoint of a bundle into one checkpoint per run, and merge the checkpoints of runs into that of a bundle.
+"""Split the checkpoint of a bundle into one checkpoint per run, and merge checkpoints of runs into one for a bundle.
 
 A checkpoint file always belongs to one run, so a run that was started in one bundle can resume in another bundle or alone.
 """
@@ -121,7 +121,7 @@ def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
 
 
 def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """The state of one optimizer that stores all lanes of a parameter in one tensor."""
+    """Merge optimizer states into one that stores all lanes of a parameter in one tensor."""
 
     def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]
@@ -135,7 +135,7 @@ def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _list_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """The state of one optimizer that stores separate tensors for each lane, lane after lane."""
+    """Merge optimizer states into one that stores separate tensors for each lane, lane after lane."""
     per_lane = len(optimizers[0]["state"])
     return {
         "state": {

@@ -1,4 +1,4 @@
-"""The base class of all specs, and one-line error messages for invalid ones."""
+"""The base class of all specs, and a validation function with one-line error messages."""
 
 import difflib
 from typing import Any, ClassVar, TypeVar, get_args

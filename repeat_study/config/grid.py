@@ -18,12 +18,12 @@ MAX_POINTS = 10_000  # per study; listing more takes seconds, and nobody reads s
 class Point:
     """One point of the grid: a value for each axis of its table. The parent is stored separately."""
 
-    prefix: str  # of error messages, e.g. `grid.0.`
+    prefix: str  # start of error messages about this point, e.g. `grid.0.`
     values: dict[str, Any]
     parent: Any = SCRATCH  # selects the run to start from
 
     def located(self, error: InputError) -> InputError:
-        """A copy of an error about the parent whose message starts with the location of this point."""
+        """Copy an error about the parent, and add the location of this point to its message."""
         return type(error)(f"{self.prefix}parent: {error}")
 
 
@@ -36,7 +36,7 @@ class KnownRuns:
 
 
 def axis_values(value: Any) -> list[Any]:
-    """The values of one axis of a `[[grid]]` table, where a single value stands for a list with one element."""
+    """The values of one axis of a `[[grid]]` table. A single value is treated as a list with one element."""
     return value if isinstance(value, list) else [value]
 
 

@@ -8,7 +8,7 @@ from data_prep.errors import InputError
 
 
 class Style(StrEnum):
-    """The architecture of a block. There is one style for each of the two papers' model families.
+    """The architecture of a block. The models of [H22] have one style and those of [C26] the other.
 
     SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22, section 2; P21].
     QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Q25].

@@ -1,4 +1,4 @@
-"""Select parents for fine-tuning: finished runs of another study whose weights the runs of a study start from."""
+"""Select the parents of fine-tuned runs from the runs of another study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class FineTune(Spec):
     """The `[finetune]` table: the parent study, and training settings for runs that have a parent."""
 
     study: str = Field(alias="from")  # name or path of the parent study
-    learning_rate_share: float = Field(0.5, gt=0, le=1)  # times the learning rate from scratch [H22, figs. 12, 15]
+    learning_rate_share: float = Field(0.5, gt=0, le=1)  # multiplies the learning rate [H22, figs. 12, 15]
     warmup_fraction: float = Field(0.01, ge=0, lt=1)  # replaces training.warmup_fraction
 
 
@@ -33,7 +33,7 @@ class ParentNotKnown(InputError):
 
 @dataclass(frozen=True)
 class ChosenParent:
-    """The parent selected for a run: the record that the run's spec contains, and the parent's own spec."""
+    """The parent selected for a run. `record` becomes part of the child's spec, and `run` is the parent's own spec."""
 
     record: Parent
     run: Run
@@ -43,7 +43,7 @@ class ChosenParent:
 class Parents:
     """The candidate parents: the runs of another study.
 
-    losses: final test loss in nats of each finished run, by name. None in a plan, which does not require any training.
+    losses: final test loss in nats of each finished run, by name. None in a plan, which can be made before any training.
     """
 
     study: str
@@ -118,9 +118,9 @@ class Parents:
         return matching
 
     def _worst(self, candidates: Sequence[Run], selector: Any, seed: int) -> Run:
-        """The run with this seed at the worst R, which has the highest final test loss averaged over all seeds.
+        """The run with this seed at the worst R: the R with the highest final test loss, averaged over all seeds.
 
-        Only those values of R are compared for which there is a run with this seed.
+        Values of R without a run of this seed are ignored.
         """
         losses = self.losses or {}
         if unfinished := [run.name for run in candidates if run.name not in losses]:

@@ -37,7 +37,7 @@ class EvaluationSpec(Spec):
         return sorted({0, total, *(int(step) for step in np.round(even)), *self.log_steps(total)})
 
     def log_steps(self, total: int) -> list[int]:
-        """The log-spaced steps, which are a subset of `steps`."""
+        """Optimizer steps of the log-spaced evaluations."""
         return sorted({int(step) for step in np.round(np.geomspace(1, total, self.log_points))})
 
 
@@ -48,10 +48,10 @@ class TrainingSpec(Spec):
     context: int = Field(ge=2, le=2**24)
     sequences_per_step: int = Field(ge=1, le=2**24)
     vocabulary_multiple: int = Field(1, ge=1, le=2**16)  # the model's vocabulary is rounded up to a multiple of this
-    learning_rate: float = Field(gt=0, lt=1)  # at the peak
+    learning_rate: float = Field(gt=0, lt=1)  # peak value
     weight_decay: float = Field(0.1, ge=0)
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
-    final_learning_rate_fraction: float = Field(0.1, ge=0, le=1)  # of the peak, at the end of the cosine
+    final_learning_rate_fraction: float = Field(0.1, ge=0, le=1)  # final value, relative to the peak
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)  # maximum gradient norm, separately for each lane
@@ -61,7 +61,7 @@ class FurtherTest(Spec):
     """An additional test set, which is evaluated whenever the run's own test set is evaluated."""
 
     name: str
-    fingerprint: str  # of the token store whose test split it is; empty until the store is prepared
+    fingerprint: str  # of the token store that contains the test set; empty until the store is prepared
 
 
 class Parent(Spec):
@@ -105,7 +105,7 @@ class Run(TrainingSpec):
     @model_validator(mode="before")
     @classmethod
     def _clear_pool_of_clean_control(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Reset the pool's fields in clean runs, so that points that differ only in these give one clean control."""
+        """Reset pool settings in clean runs, so that grid points that differ only in these share one clean control."""
         if values.get("repeats") != 1:
             return values
         cleared = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
@@ -186,7 +186,7 @@ class Run(TrainingSpec):
         return hashlib.sha256(canonical_json([RESULT_FORMAT, spec])).hexdigest()
 
     def model_vocabulary(self, vocabulary: int) -> int:
-        """The tokenizer's vocabulary rounded up to a multiple of `vocabulary_multiple`: the rows of the embedding."""
+        """Number of embedding rows: the tokenizer's vocabulary, rounded up to a multiple of `vocabulary_multiple`."""
         return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
     def mixture(self) -> RepeatMixture:

@@ -26,12 +26,13 @@ class EvaluateSpec(Spec):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: SourceSpec
-    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # to read; the test set is the share `test_fraction` of them
-    # None: 1 or, for an installed-* source, data.test_fraction, because the study may train on the rest of these files.
+    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # to read; a share of `test_fraction` becomes the test set
+    # Defaults to 1. For an installed-* source, it defaults to data.test_fraction, because the study may train on the rest of
+    # the installed files.
     test_fraction: float | None = Field(None, gt=0, le=1)
 
     def data(self, training: DataSpec) -> DataSpec:
-        """The data spec whose test split is this test set, tokenized like the training data."""
+        """The data spec whose test split is this test set. It uses the tokenizer of the training data."""
         default = training.test_fraction if self.source.kind in INSTALLED else 1.0
         return DataSpec(
             source=self.source,
@@ -83,7 +84,7 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> KnownRuns:
-        """Like `runs`, but points whose parent is not known yet are listed in `waiting` instead of raising an error."""
+        """Like `runs`, but lists points whose parent is not known yet in `waiting` instead of raising ParentNotKnown."""
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
         if parents is None and self.parent_study:
@@ -156,7 +157,9 @@ class Study(Spec):
                 " different fractions, test text of one study could be training text of the other"
             )
         if not any(table.get("parent", SCRATCH) not in (SCRATCH, [SCRATCH]) for table in self.grid):
-            raise InputError('finetune: no [[grid]] table has a parent, e.g. parent = ["scratch", "clean", "worst"]')
+            raise InputError(
+                'finetune: no [[grid]] table has a parent; add one, e.g. parent = ["scratch", "clean", "worst"]'
+            )
         return self
 
 

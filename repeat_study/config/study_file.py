@@ -12,13 +12,13 @@ from data_prep.files import read_text
 LOCAL_STUDIES = Path("studies")  # in the working directory
 INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to the top-level folder
 
-MAX_BYTES = 1_000_000  # size of a study file; the shipped ones have a few thousand bytes
-MAX_DEPTH = 12  # levels of nested tables and lists; the shipped studies have up to five
+MAX_BYTES = 1_000_000  # maximum size of a study file; the shipped studies have a few thousand bytes
+MAX_DEPTH = 12  # maximum nesting depth of tables and lists; the shipped studies have a depth of up to five
 TOO_DEEP = f"tables or lists are nested too deeply; expected at most {MAX_DEPTH} levels"
 
 
 def find_study(study: str | Path) -> Path:
-    """The path of a study file, given by path or by name. A path ends in `.toml` or contains a separator."""
+    """The path of a study file, given its path or name. A string that ends in `.toml` or has a separator is a path."""
     if isinstance(study, Path) or study.endswith(".toml") or os.sep in study:
         return Path(study)
     return named_study(study, LOCAL_STUDIES)

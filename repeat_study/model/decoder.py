@@ -92,7 +92,7 @@ class Norm(nn.Module):
         """Call the fused kernel, which accepts the gain of one lane only."""
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
-        # The kernel requires that the gain has the dtype of the input.
+        # The kernel requires the gain to have the same dtype as the input.
         return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
 
 

@@ -49,7 +49,7 @@ def precision_name(resources: Resources) -> str:
 
 
 def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The FLOP/s of a GPU according to Lightning's table; None for a CPU and for a GPU that is not in the table."""
+    """Peak FLOP/s of a GPU according to Lightning's table; None for a CPU and for a GPU that is not in the table."""
     flops = get_available_flops(device, dtype) if device.type == "cuda" else None
     return float(flops) if flops else None
 
@@ -58,7 +58,7 @@ def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """Peak FLOP/s of one process: the published number or, if there is none, the measured speed of a large matrix product.
 
-    `threads` is only part of the cache key.
+    `threads` is used only as part of the cache key.
     """
     if published := published_flops(device, dtype):
         return published

@@ -77,9 +77,10 @@ class _MeanLoss(torch.autograd.Function):
 
 
 def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and the gradient of the summed loss with respect to the logits, in the same dtype.
+    """Log-probability of each target in float32, and the gradient of the summed loss with respect to the logits.
 
-    Both are computed from one softmax, which underflows in float32 if a loss is above 87 nats. Such a loss becomes infinite.
+    The gradient has the dtype of the logits. Both are computed from one softmax in float32, which underflows if a loss is
+    above 87 nats. Such a loss becomes infinite.
     """
     p_lnv = F.softmax(logits_lnv, dim=2, dtype=torch.float32)
     chosen_ln1 = p_lnv.gather(2, targets_ln1)

@@ -22,7 +22,7 @@ class AlteredRecord(FileFault):
 
 
 def stamp(path: Path) -> Stamp:
-    """The size of a file and the time of its last change, which show whether it was written again."""
+    """Size and modification time of a file, for detecting that the file was written again."""
     try:
         stat = path.stat()
     except OSError:

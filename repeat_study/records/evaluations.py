@@ -12,8 +12,8 @@ def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Ma
     """Append one evaluation; it is on disk when this function returns.
 
     tables: the columns of every Parquet table, by table name. The line in metrics.jsonl is written after the tables, so the
-    tables are complete for every evaluation listed there. If an earlier version that did not write one of the newer tables
-    started the run, the table is not written after the run resumes either, because it would lack the earlier evaluations.
+    tables are complete for every evaluation listed there. Runs started by an earlier version may lack some of the newer tables.
+    These tables are not started when such a run resumes, because they would lack the first evaluations.
     """
     first = not directory.rows()
     for path in directory.tables:
@@ -32,8 +32,7 @@ def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
 def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]:
     """Remove all evaluations after the checkpoint at `step`, and return the remaining lines of metrics.jsonl.
 
-    expected: steps of the evaluations that must remain. If one of them is missing, InputError is raised and nothing is
-    removed.
+    expected: steps of the evaluations that must remain. Raises InputError, without removing anything, if one is missing.
     """
     rows = [row for row in directory.rows() if row["step"] <= step]
     timings = [row for row in directory.timings() if row["step"] <= step]

@@ -1,4 +1,4 @@
-"""Read and write JSON Lines files with one training step per line. A crash can only truncate the last line."""
+"""Read and write JSON Lines files in which every line has a training step. A crash can only truncate the last line."""
 
 import json
 import math

@@ -22,14 +22,12 @@ class Null:
     """The same measurement on input that lacks the effect, recorded as `<key>_null` and `<column>_null`."""
 
     description: str
-    name: str = (
-        ""  # in TensorBoard, where its tag is the metric's tag with the suffix "_null"; empty: not in TensorBoard
-    )
+    name: str = ""  # display name in TensorBoard, under the metric's tag plus "_null"; empty: not in TensorBoard
 
 
 @dataclass(frozen=True)
 class NoNull:
-    """Stands for the null of a metric that has none, and describes what to compare the metric with instead."""
+    """Marks a metric without a null, and describes what to compare the metric with instead."""
 
     compare_with: str
 
@@ -41,7 +39,10 @@ OTHER_RUNS = NoNull("other runs; it describes the training and not the model")
 
 @dataclass(frozen=True)
 class Cost:
-    """Forward passes per evaluation for a metric. Other metrics computed from the same passes have no cost."""
+    """Number of sequences that an evaluation runs through the model for a metric.
+
+    Other metrics that are computed from the same forward passes have no cost.
+    """
 
     sequences: int = 0  # including those of the null
     sequences_per_head: int = 0  # for every head, through the head's layer and all later layers
@@ -61,13 +62,13 @@ class Metric:
     is_loss: bool = False
     has_interval: bool = False  # if true, the half-width of its 95% interval is recorded as `<key>_ci`
     column: str = ""  # in heads.parquet, with one value per head; the value of `key` is then that of the best head
-    tag: str = ""  # in TensorBoard; empty: not in TensorBoard
+    tag: str = ""  # TensorBoard tag; empty: not in TensorBoard
     chart: bool = False  # whether it is among TensorBoard's side-by-side charts
     result: bool = False  # whether it is a result column in TensorBoard's table of runs (HParams)
     scale: float = 1.0  # converts the recorded value to `unit` in TensorBoard
     in_summary: bool = False  # whether it is a column of the study's summary table
     compared: bool = False  # whether the report's findings compare it with the clean run
-    multiplier: str = ""  # the column of the summary table for the effective size that it implies [H22, figs. 4-6]
+    multiplier: str = ""  # the summary column for the effective size implied by the metric [H22, figs. 4-6]
     cost: Cost | None = None
 
     @property

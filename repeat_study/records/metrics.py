@@ -1,6 +1,6 @@
 """The list of all metrics that an evaluation records.
 
-TensorBoard, tables, figures, effective sizes and cost estimates get all names, units, nulls and intervals from this list. To
+Tables, figures, TensorBoard and cost estimates take names, units, nulls and intervals from this list. To
 add a metric, add an entry to METRICS and measure the metric in the module of repeat_study.probes that `probe` refers to. This
 module imports no large library. Examples:
 
@@ -16,7 +16,7 @@ module imports no large library. Examples:
     [metric for metric in METRICS if metric.column]                   # columns of heads.parquet: BY_COLUMN["ov_copying"]
     sum(metric.cost.sequences for metric in METRICS if metric.cost)   # probe sequences per evaluation
 
-Figures and tables with selected metrics list only the keys of these metrics and look up everything else here.
+A figure or table of selected metrics lists only their keys and looks up everything else here.
 """
 
 from repeat_study.records.metric import (

@@ -48,7 +48,7 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
 
 
 def check_names(run: Run, path: Path) -> None:
-    """Raise InputError if a name in the spec at `path` is not usable as a file name, so that paths with it stay safe."""
+    """Raise InputError if a name in the spec at `path` could be used to build a path outside the data and run folders."""
     names = [run.corpus, *(test.name for test in run.further_tests), *(test.fingerprint for test in run.further_tests)]
     if run.parent:
         names += [run.parent.study, run.parent.name]

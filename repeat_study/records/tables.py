@@ -1,7 +1,4 @@
-"""Read, check and write the Parquet tables of a run, which `records.run_directory` lists.
-
-Every evaluation appends a group of rows.
-"""
+"""Read, check and write the Parquet tables of a run. Every evaluation appends a group of rows."""
 
 import io
 from pathlib import Path
@@ -75,7 +72,10 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def append_columns(path: Path, step: int, tokens: int, columns: Columns) -> None:
-    """Append the rows of one evaluation to a table, with its step and trained tokens. Does nothing without columns."""
+    """Append the rows of one evaluation to a table, with its step and its number of trained tokens.
+
+    Does nothing if `columns` is empty.
+    """
     if not columns:
         return
     rows = len(next(iter(columns.values())))

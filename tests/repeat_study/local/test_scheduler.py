@@ -157,7 +157,7 @@ def test_a_directory_of_another_spec_is_refused_before_anything_starts(
     foreign = tmp_path / runs[3].name / "spec.json"
     foreign.parent.mkdir()
     foreign.write_text("{}")
-    with pytest.raises(InputError, match="belongs to another spec"):
+    with pytest.raises(InputError, match="contains another spec"):
         scheduler(store, tmp_path, []).train(runs)
     assert [path.name for path in tmp_path.iterdir()] == [runs[3].name]
 

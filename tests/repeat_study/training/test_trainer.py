@@ -240,7 +240,7 @@ def test_a_directory_made_by_another_spec_is_refused_and_left_alone(
     spec = json.loads(directory.spec.read_text())
     directory.spec.write_text(json.dumps(spec | {"learning_rate": 0.5}))
     before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"belongs to another spec \(learning_rate: found 0.5, expected 0.003\)"):
+    with pytest.raises(InputError, match=r"contains another spec \(learning_rate: found 0.5, expected 0.003\)"):
         train(runs[0], store, tmp_path)
     assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
     directory.spec.unlink()
