@@ -40,7 +40,7 @@ H22_ACTS_LIKE_MIDDLE = sum(H22_ACTS_LIKE) / 2
 H22_ACTS_LIKE_REPEATS = 100.0
 H22_COPYING_MULTIPLIER = 1 / 3  # "up to" 3x smaller, at f = 3% and the worst R [H22, fig. 5]
 H22_PREFIX_MATCHING_MULTIPLIER = 1 / 1.47  # at f = 3% and the worst R [H22, fig. 6]; the text also mentions 2x
-# How many times smaller the effective size is after fine-tuning a repeated model than after training from scratch
+# The factor by which the effective size is smaller after fine-tuning a repeated model than after training from scratch
 # [H22, figs. 12, 15].
 H22_OSSIFICATION = 1.6
 # Size multipliers by f, for English models tested on Python [H22, fig. 10].

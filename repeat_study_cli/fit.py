@@ -49,8 +49,8 @@ def fit(
     fits = fit_laws(points, law)
     for fitted in fits:
         console.print(
-            f"{fitted.law.title} (--law {fitted.law.name}), {fitted.law.idea}: {fitted.points} runs, root mean square error"
-            f" {fitted.error:.3g} nats"
+            f"{fitted.law.title} (--law {fitted.law.name}): {fitted.law.idea}. {fitted.points} runs, root mean square error"
+            f" {fitted.error:.3g} nats."
         )
         console.print(_constants_table(fitted))
         console.print()

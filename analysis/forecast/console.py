@@ -18,7 +18,7 @@ HEADINGS = (
     "harmful R",
     f"R with ≥ {SAFE:.0%} of the size",
 )
-BEYOND = "beyond the law"  # replaces numbers for which a law is not credible
+BEYOND = "beyond the law"  # printed instead of numbers that are not credible
 SAME_CLEAN_LOSS = 0.02  # nats; a smaller difference between laws is not worth a sentence
 NOTABLE_JUMP = 0.05  # share of the largest penalty; a smaller jump at R = 1 is not worth a note
 BLOCKS = " ▁▂▃▄▅▆▇█"

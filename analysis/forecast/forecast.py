@@ -120,7 +120,7 @@ class Forecast:
         return max(0.0, LARGEST_LOSS - self.clean_loss)
 
     def is_beyond(self, penalty: float) -> bool:
-        """Whether a penalty is larger than `limit`, or NaN."""
+        """Whether a penalty exceeds `limit` or is NaN."""
         return not self.clean_loss + penalty <= LARGEST_LOSS
 
 
@@ -186,7 +186,7 @@ def _band(curve: Curve, resampled: list[Curve]) -> tuple[Floats, Floats] | None:
 
 
 def _worst_repeats(curve: Curve) -> float:
-    """The worst R, or infinity if there is none. The interval then has an infinite end if many resamples have none."""
+    """The worst R, or infinity if there is none. If many resamples have none, the interval has no finite upper end."""
     return float("inf") if curve.worst is None else float(curve.repeats[curve.worst])
 
 
@@ -227,7 +227,7 @@ def _at(loss: Loss, question: Question, repeats: float) -> tuple[float, float]:
 
 
 def _shifted(loss: Loss, nats: float) -> Loss:
-    """The law with `nats` added to the loss of repeated runs."""
+    """A law that adds `nats` to the loss of repeated runs."""
     return lambda points: loss(points) + nats * (points.repeats > 1)
 
 

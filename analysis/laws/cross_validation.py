@@ -50,8 +50,8 @@ def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataF
         row = {"held_out": split.held_out, "law": name, "runs": len(split.test)}
         try:
             predict = fitter(split.train)
-            off = predict(split.test) - split.test.loss
-            row |= {"error": float(np.sqrt(np.mean(off**2))), "median": float(np.median(np.abs(off)))}
+            differences = predict(split.test) - split.test.loss
+            row |= {"error": float(np.sqrt(np.mean(differences**2))), "median": float(np.median(np.abs(differences)))}
             row |= {"peak": _peak_error(predict, split) if name != NO_HARM else float("nan"), "reason": ""}
         except CannotFit as error:
             row |= {"error": np.nan, "median": np.nan, "peak": np.nan, "reason": str(error)}

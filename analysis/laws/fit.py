@@ -178,7 +178,7 @@ class _Search:
         return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, then only the best of these."""
+        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, then finish with the best of these."""
         grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
         starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)

@@ -19,7 +19,7 @@ SHARE_OF_FITS = 0.43  # share of the time: 4.8 of 11.2 s for the 104 runs of rep
 
 @dataclass(frozen=True)
 class StudyFits:
-    """The laws that were fitted on a study.
+    """All laws that were fitted on the runs of one study.
 
     points: the runs in the fits. fits: the fitted laws by name. reasons: why the other laws could not be fitted, by name.
     cross_validation: the table of `cross_validate`; empty if no law of repetition was fitted.

@@ -48,7 +48,7 @@ class Peak:
 
     @property
     def interior(self) -> bool:
-        """Whether smaller and larger R were tried and do less harm, beyond the noise between seeds; see `worst_repeats`.
+        """Whether smaller and larger R were tried and clearly do less harm; see `worst_repeats`.
 
         Without an interior maximum, the worst R is a bound, and there is no Gaussian center.
         """

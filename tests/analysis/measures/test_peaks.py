@@ -220,7 +220,7 @@ def test_peaks_findings_and_the_summary_agree_on_interior_maxima(planted: Runs) 
     assert all(peak.interior for peak in peaks(planted))
     numbers = summary(planted)
     assert worst_arms(numbers).interior.all()
-    assert " ".join(findings(numbers)).count("; fewer and more repeats both do less harm.") == len(MODELS)
+    assert " ".join(findings(numbers)).count(". Fewer and more repeats both do less harm.") == len(MODELS)
     assert (
         f"({len(MODELS)} of {len(MODELS)} sizes; fewer and more repeats do less harm)" in summarize(planted, numbers)[1]
     )
