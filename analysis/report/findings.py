@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.formatting import bracketed, plural, span
-from analysis.intervals import t_half_width
+from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
 from repeat_study.records.metrics import METRICS
@@ -58,8 +58,9 @@ def _worst(model: str, fraction: float, runs: pd.DataFrame) -> str:
             )
         text += f" ({at_worst.excess_over_clean:+.3f} over clean{interval})"
     if pd.notna(at_worst.size_multiplier):
-        bounds = "".join(sorted(set(worst_runs.size_multiplier_bound)))
-        text += f", matching a clean model of {bounds}{at_worst.size_multiplier:.3g} times its size"
+        bounds = set(worst_runs.size_multiplier_bound)
+        at_most = "at most " if Bound.AT_MOST in bounds else "at least " if Bound.AT_LEAST in bounds else ""
+        text += f", matching a clean model of {at_most}{at_worst.size_multiplier:.3g} times its size"
     if len(worst_runs) > 1:
         text += f" (means over {len(worst_runs)} seeds)"
     if worst in (means.index.min(), means.index.max()):

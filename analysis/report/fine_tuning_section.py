@@ -130,8 +130,8 @@ def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
         seeds = f" ({share.min():.0%} to {share.max():.0%} in {len(runs)} seeds)" if len(runs) > 1 else ""
         yield (
             f"{model}, {start}: fine-tuning changes the loss on the parent's pool from {runs.parent_pool_loss_before.mean():.2f} to"
-            f" {runs.parent_pool_loss_after.mean():.2f}. It is {runs.before.mean():.2f} nats below the loss on the parent's test text"
-            f" before fine-tuning and {runs.after.mean():.2f} nats below it afterwards, so {share.mean():.0%} of the gap remains{seeds}."
+            f" {runs.parent_pool_loss_after.mean():.2f}. The gap to the loss on the parent's test text changes from"
+            f" {runs.before.mean():.2f} to {runs.after.mean():.2f} nats, so {share.mean():.0%} of it remains{seeds}."
         )
 
 

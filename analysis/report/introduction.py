@@ -10,21 +10,22 @@ from analysis.runs import Runs
 from repeat_study.records.run_directory import Status
 
 SHARED = {
-    "trained_tokens": "tokens per run",
-    "context": "context",
-    "sequences_per_step": "sequences per step",
-    "vocabulary": "vocabulary",
+    "trained_tokens": "{:,} tokens per run",
+    "context": "a context of {:,} tokens",
+    "sequences_per_step": "{:,} sequences per step",
+    "vocabulary": "a vocabulary of {:,}",
 }
 
 
 def introduction(runs: Runs) -> str:
     """How many runs are finished, and the settings that all of them share."""
-    shared = [f"{name} {runs.table[key].iloc[0]:,}" for key, name in SHARED.items() if runs.table[key].nunique() == 1]
+    shared = [text.format(runs.table[key].iloc[0]) for key, text in SHARED.items() if runs.table[key].nunique() == 1]
     copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
     if copies:
-        shared.append(f"{' or '.join(map(str, copies))} copies of a paragraph in the copying probe (at most 11)")
+        shared.append(f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (at most 11)")
     corpora = ", ".join(sorted(set(runs.table.corpus)))
-    return f"{len(runs.done)} finished runs; {', '.join(shared)}; corpus {corpora}. Losses are in nats per token."
+    settings = f" All runs have {', '.join(shared)}." if shared else ""
+    return f"{len(runs.done)} finished runs.{settings} Corpus: {corpora}. Losses are in nats per token."
 
 
 def notes(runs: Runs) -> Iterator[Note]:

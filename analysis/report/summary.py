@@ -1,4 +1,4 @@
-"""Summarize a study in at most five sentences, computed from the summary table. `findings` adds the details."""
+"""Summarize a study in up to five points, computed from the summary table. `findings` adds the details."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from analysis.runs import Runs, left_out_of_laws
 
 
 def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
-    """Sentences about the study, the worst R, double descent, the cost of repetition, and induction heads with copying.
+    """One or more sentences each about the study, the worst R, double descent, the cost of repetition, and induction heads with copying.
 
     Null results are reported too.
 
@@ -75,7 +75,7 @@ def _worst(worst: pd.DataFrame) -> str:
     for fraction, sizes in worst.groupby("repeated_fraction", sort=False):
         harmed = sizes[~(sizes.excess_over_clean <= sizes.noise.fillna(0.0))]
         if harmed.empty:
-            arms.append(f"f = {fraction:.0%}, none ({plural(len(sizes), 'size')})")
+            arms.append(f"at f = {fraction:.0%}, none ({plural(len(sizes), 'size')})")
             continue
         interior = int(harmed.interior.sum())
         if interior:
@@ -86,7 +86,9 @@ def _worst(worst: pd.DataFrame) -> str:
             edge = "given the noise between seeds, the true worst R may be at the edge of the tried range"
         some = f" for {interior} of them" if 0 < interior < len(harmed) else ""
         repeats = span(harmed.repeats, "{:,}".format)
-        arms.append(f"f = {fraction:.0%}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})")
+        arms.append(
+            f"at f = {fraction:.0%}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})"
+        )
     noise = ", counting only harm beyond the noise between clean seeds" if worst.noise.notna().all() else ""
     return f"Worst R by test loss among finished runs{noise}: {'; '.join(arms)}."
 
@@ -107,7 +109,7 @@ def _double_descent(numbers: pd.DataFrame) -> str:
     ]
     clearest = double_descent.clearest_case(descents)
     return (
-        f"Double descent of test loss during training: {', '.join(shares)}. In the clearest case, {clearest.label}, test loss rises"
+        f"Double descent of test loss occurs {' and '.join(shares)}. In the clearest case, {clearest.label}, test loss rises"
         f" by {double_descent.size_of(clearest)} and then falls by {double_descent.recovery_of(clearest)} nats.{note}"
     )
 
@@ -118,7 +120,7 @@ def _cost(worst: pd.DataFrame) -> str:
         return "The cost of repetition is unknown, because no clean run of these sizes has finished."
     arms = []
     for fraction, sizes in comparable.groupby("repeated_fraction", sort=False):
-        text = f"f = {fraction:.0%}, {span(sizes.excess_over_clean, '{:+.3f}'.format)} nats over clean"
+        text = f"at f = {fraction:.0%}, {span(sizes.excess_over_clean, '{:+.3f}'.format)} nats over clean runs"
         sized = sizes[sizes.size_multiplier.notna()].sort_values("size_multiplier")
         sized = sized[
             (sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)
@@ -148,7 +150,7 @@ def _heads(numbers: pd.DataFrame) -> str:
 
 
 def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """A clause about the change in copying gain at the worst R, to append to the sentence about induction heads."""
+    """How copying gain changes at the worst R, as text to append to the sentence about induction heads."""
     changes = list(_copying_changes(numbers, worst))
     if not changes:
         return ""
@@ -156,14 +158,14 @@ def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
     halves = [t_half_width(change) if len(change) > 1 else 0.0 for change in changes]
     lower = sum(mean + half < 0 for mean, half in zip(means, halves, strict=True))
     higher = sum(mean - half > 0 for mean, half in zip(means, halves, strict=True))
+    one_seed = all(len(change) == 1 for change in changes)
     judged = (
-        "one seed, no intervals"
-        if all(len(change) == 1 for change in changes)
-        else f"by 95% intervals over seeds; no clear change in {len(changes) - lower - higher}"
+        "one seed, no intervals" if one_seed else "by 95% intervals over seeds; for the others the change is unclear"
     )
     return (
-        f"; at the worst R, copying gain on English text differs from clean runs by {span(means, '{:+.3f}'.format)} nats: it is lower"
-        f" for {lower} of {plural(len(changes), 'pair')} of size and fraction and higher for {higher} ({judged})"
+        f". At the worst R, copying gain on English text is lower than in clean runs for {lower} of"
+        f" {plural(len(changes), 'combination')} of size and fraction, and higher for {higher} ({judged}). It changes by"
+        f" {span(means, '{:+.3f}'.format)} nats"
     )
 
 

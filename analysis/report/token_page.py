@@ -12,7 +12,9 @@ from analysis.figures.panels import Arms, arms
 from analysis.report.html import render_template
 from analysis.runs import Runs
 
-STEPS = 10  # of the color scale, equal in the square root of probability, because small models rarely predict with confidence
+STEPS = (
+    10  # of the color scale, evenly spaced in the square root of probability, because small models are rarely confident
+)
 DROPS = 12  # tokens in the list of largest drops
 MOST_SEEDS = 4
 CONTEXT = 6  # tokens before a listed token

@@ -37,7 +37,7 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def commands(program: str) -> list[list[str]]:
-    """The arguments of every call of a program in the pages' shell blocks."""
+    """The arguments of every call to a program in the pages' shell blocks."""
     lines = [line for _, block in blocks("sh") for line in block.splitlines()]
     split = [shlex.split(line, comments=True) for line in lines]
     return [arguments[1:] for arguments in split if arguments and arguments[0] == program]

@@ -84,10 +84,7 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
         in text
     )
     assert "(higher in 2 of 2 pairs) and makes the effective size 3.20 times smaller" in text
-    assert (
-        "4.00 nats below the loss on the parent's test text before fine-tuning and 1.00 nats below it afterwards, so 25% of the gap"
-        " remains" in text
-    )
+    assert "The gap to the loss on the parent's test text changes from 4.00 to 1.00 nats, so 25% of it remains" in text
     assert "No run has a head whose prefix matching exceeds twice its null" in text
     numbers = fine_tuning.table(loaded)
     assert (
