@@ -25,7 +25,7 @@ from data_prep.tokenizer_audit import TextLoss, TokenizerAudit
 
 # The tokenizer is trained on this much text. More text does not change the merges of a small vocabulary.
 TOKENIZER_CHARACTERS = 20_000_000
-JOURNAL_SECONDS = 10.0  # the journal is written this often, so a killed build loses about 10 s of work
+JOURNAL_SECONDS = 10.0  # time between journal writes; a killed build loses about this much work
 JOURNAL = "journal.json"
 COUNTS = ("read", "duplicates", "empty", "bad")
 _counts = attrgetter(*COUNTS)
@@ -51,7 +51,7 @@ class StoreBuilder:
         self._waiting_counts: deque[tuple[int, ...]] = deque()
 
     def build(self) -> None:
-        """Write all files of the store into the scratch folder, the manifest last."""
+        """Write the files of the store into the scratch folder. The manifest is written last."""
         journal = self._journal()
         tokenizer = self._tokenizer(fresh=not journal)
         end_of_text = special_token(tokenizer, self.spec.end_of_text)

@@ -17,7 +17,7 @@ CACHED_SLOTS = 2**20  # 8 MB
 
 
 class Unit(StrEnum):
-    """What the pool consists of: the key `unit` of a run."""
+    """The unit of the pool: arbitrary sequences or whole documents."""
 
     SEQUENCE = "sequence"  # sequences of the split, regardless of document boundaries [H22]
     DOCUMENT = "document"  # whole documents with their end-of-text tokens, concatenated and cut into sequences [C26]
@@ -70,7 +70,7 @@ class Draw:
         return int(offsets[-1] - offsets[first]) // (self.context + 1)
 
     def require(self, pool: int) -> None:
-        """Raise InputError if the split cannot provide both the clean run and `pool` other sequences."""
+        """Raise InputError if the split is too small for the clean run and `pool` other sequences."""
         if self._sequences < self.positions or pool > self.pool_capacity:
             raise InputError(
                 f"tokens: the run needs {self.positions + pool} sequences ({self.positions} for the clean run and {pool}"
@@ -117,7 +117,7 @@ class Draw:
         return self.store.train[self._packed(int(np.max(slot, initial=0)) + 1).indices(slot)].astype(np.int64)
 
     def indices(self, stream: Stream, place: int) -> Ints:
-        """Positions in the training split of the tokens of one sequence, shape [context + 1]."""
+        """Positions of the tokens of one sequence in the training split, shape [context + 1]."""
         if stream is Stream.POOL and self.unit is Unit.DOCUMENT:
             return self._packed(place + 1).indices(place)
         sequence = self._pool_sequence(place) if stream is Stream.POOL else self._unique_sequence(place)
@@ -163,5 +163,5 @@ class Draw:
 
     @cached_property
     def _packings(self) -> list[PackedDocuments]:
-        """The packing made so far, if any. It is in a list because the dataclass is frozen."""
+        """A list with the current packing, if there is one. It is a list because the dataclass is frozen."""
         return []

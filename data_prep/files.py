@@ -113,7 +113,7 @@ def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(most_bytes + 1)  # limited, because devices such as /dev/zero never end
+            content = file.read(most_bytes + 1)  # limit the size, because devices such as /dev/zero never end
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL character in the path

@@ -70,7 +70,7 @@ class RepeatMixture:
             )
         if self.pool and self.burst_distance > self.pool:
             raise InputError(
-                f"burst_distance: {self.burst_distance} with a pool of {self.pool} sequences; expected at most the size of the pool"
+                f"burst_distance: {self.burst_distance} is larger than the pool, which has {self.pool} sequences"
             )
         if self.positions > MOST_POSITIONS:
             raise InputError(f"tokens: {self.positions} sequences in one run; expected at most {MOST_POSITIONS}")

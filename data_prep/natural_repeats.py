@@ -98,7 +98,7 @@ class _KeptWindows:
         """Add hashes, shape [windows]."""
         self._blocks.append(hashes)
         self._size += hashes.size
-        if self._size > self._limit:  # only if the sample includes a window that makes up much of the text
+        if self._size > self._limit:  # happens only if one window of the sample makes up much of the text
             ordered = np.sort(_joined(self._blocks))
             third = np.zeros(ordered.size, bool)
             third[2:] = ordered[2:] == ordered[:-2]

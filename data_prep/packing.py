@@ -44,6 +44,6 @@ class PackedDocuments:
         self._shift = offsets[self.documents] - (self._end - lengths[:needed])
 
     def indices(self, sequence: npt.ArrayLike) -> Ints:
-        """Positions in the split of the tokens of each sequence, shape [*sequence.shape, width]."""
+        """Positions of the tokens of each sequence in the split, shape [*sequence.shape, width]."""
         packed = np.asarray(sequence, np.int64)[..., None] * self.width + np.arange(self.width)
         return packed + self._shift[np.searchsorted(self._end, packed, side="right")]

@@ -33,9 +33,9 @@ def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -
     pool, has its own permutation. Time per index and memory do not grow with n. Raises ValueError if an index is outside
     range(n).
 
-    Method: a Feistel network on a grid a x b >= n with additions modulo a and b, which is a bijection for any round
-    function. A place outside range(n) is mapped again until it is inside (cycle walking). The grid has fewer than
-    a = ceil(sqrt(n)) excess cells, so a second step is rare.
+    The method is a Feistel network on a grid of a x b >= n cells. Its additions modulo a and b make it a bijection for
+    any round function. A place outside range(n) is mapped again until it is inside (cycle walking). The grid has fewer
+    than a = ceil(sqrt(n)) excess cells, so a second step is rare.
     """
     return _walk(_grid_bijection, index, n, key, stream)
 
@@ -82,7 +82,7 @@ def _grid_bijection_back(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> U
 
 
 def _add_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
-    """Scale a random word to a number below `bound` (itself below 2^32) and add it modulo `bound`, without slow division."""
+    """Scale a random word to a number below `bound` < 2^32 and add it modulo `bound`, without a slow division."""
     total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
     return total - bound * (total >= bound)
 

@@ -13,7 +13,7 @@ from data_prep.mixture import RepeatMixture, Stream
 class DescribedSequence:
     """The sequence at one position of a run."""
 
-    position: int  # in the run, in sequences from 0
+    position: int  # position in the run, counted in sequences from 0
     stream: Stream
     place: int  # slot in the pool, or index in the unique stream
     copy: int | None  # 1 for the first occurrence of the slot, R for the last; None in the unique stream

@@ -65,10 +65,10 @@ class SplitWriter:
         return sizes | {"text_bytes": self.text_bytes}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is shorter."""
+        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is shorter than that."""
         for kind, file in zip(FILES, (self._tokens, self._offsets, self._names), strict=True):
             if os.fstat(file.fileno()).st_size < sizes[kind]:
-                raise InputError(f"{file.name}: shorter than the journal records; delete the folder to start again")
+                raise InputError(f"{file.name}: shorter than recorded in the journal; delete the folder to start again")
             file.truncate(sizes[kind])
             file.seek(0, os.SEEK_END)
         self.text_bytes = sizes["text_bytes"]

@@ -94,7 +94,7 @@ class TokenStore:
     def natural_repeats(self) -> dict[str, int | float]:
         """Statistics of text that repeats within the corpus; see `data_prep.natural_repeats`.
 
-        They are computed at the first call (2 to 4 s per 20M tokens) and cached in the folder if it is writable.
+        They are computed on the first call (2 to 4 s per 20M tokens) and cached in the folder if it is writable.
         """
         path = self.folder / NATURAL_REPEATS
         if path.is_file():

@@ -77,7 +77,7 @@ class TokenizerAudit:
     def check(self, batch: EncodedBatch) -> TextLoss:
         """Measure how much text a batch lost.
 
-        Raises InputError if a document is encoded with a special token or without any token, or if the tokenizer is random.
+        Raises InputError if the encoding of a document is empty or contains a special token, or if the tokenizer is random.
         """
         if not self._tested_twice:
             self._require_deterministic(batch.documents[0])

@@ -41,7 +41,7 @@ def documents(source: Source, report: SourceReport) -> Iterator[Document]:
     A document that is too long to encode counts as a bad row. `report` is updated while the source is read. Raises
     InputError if the source cannot be read or has more bad rows than it accepts.
     """
-    seen: set[bytes] = set()  # 82 bytes per document (measured with 10^6 documents), so 1 GB for 12 million
+    seen: set[bytes] = set()  # needs 82 bytes per document (measured with 10^6 documents), so 1 GB for 12 million
     for document in source.read():
         if isinstance(document, Document) and len(document.text) > MOST_CHARACTERS:
             document = _too_long(document)
@@ -60,5 +60,5 @@ def documents(source: Source, report: SourceReport) -> Iterator[Document]:
 
 
 def _too_long(document: Document) -> BadRow:
-    reason = f"the document has {len(document.text)} characters; at most {MOST_CHARACTERS} are accepted; split it"
+    reason = f"the document has {len(document.text)} characters, but at most {MOST_CHARACTERS} are accepted; split it"
     return BadRow(document.name, reason)

@@ -71,7 +71,7 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
             accepted = sorted(file for file in below if has_suffix(file, SUFFIXES) and file.is_file())
             for file in accepted:
                 names.setdefault(file.resolve(), (file.relative_to(root).as_posix(), file))
-        except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that points to itself
+        except (OSError, RuntimeError) as error:  # RuntimeError if a symbolic link points to itself
             place, reason = getattr(error, "filename", None) or path, getattr(error, "strerror", None) or error
             raise InputError(f"{place}: cannot be read: {reason}") from error
         hidden_here = {file for folder in folders for file in folder.hidden}

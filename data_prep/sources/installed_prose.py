@@ -21,11 +21,11 @@ from data_prep.sources.document import BadRow, BadText, Document, split_hash
 from data_prep.sources.installed_python import installed_files, installed_python_roots
 from data_prep.sources.source import Source
 
-# Files written for people. They may have any suffix, e.g. LICENSE.APACHE.
+# These files are written for people. They may have any suffix, e.g. LICENSE.APACHE.
 TEXTS = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|authors|contributing|history|changes|changelog)|.*\.(md|rst)$"
 )
-METADATA = "METADATA"  # of an installed package; contains headers, a blank line and the README
+METADATA = "METADATA"  # file of an installed package with headers, a blank line and the README
 CODE = (".py", ".pyi", ".pyc", ".json", ".so", ".h", ".hpp")
 FEWEST_CHARACTERS = 200  # shorter documents are mostly stubs that many files share
 
@@ -61,7 +61,7 @@ class InstalledProse(Source):
                 if split_hash(origin) > split_hash(first.origin):
                     documents[document.digest] = document
         if not documents:
-            raise InputError(f"installed-prose: no text found below {', '.join(map(str, roots))}")
+            raise InputError(f"installed-prose: no text found in {', '.join(map(str, roots))}")
         for digest in sorted(documents):
             for _ in range(copies[digest]):  # `documents` counts and drops the copies
                 yield documents[digest]

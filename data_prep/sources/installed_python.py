@@ -33,7 +33,7 @@ class InstalledPython(Source):
             except OSError as error:
                 yield BadRow(name, f"cannot be read: {error.strerror}")
         if not files:
-            raise InputError(f"installed-python: no Python source found below {', '.join(map(str, roots))}")
+            raise InputError(f"installed-python: no Python source found in {', '.join(map(str, roots))}")
         for _, name, path in sorted(files):
             try:
                 yield Document.of(name, decode_python(path.read_bytes()))

@@ -106,7 +106,7 @@ class LongWindowStream(io.RawIOBase):
 
 
 def json_field(line: bytes, field: str) -> object:
-    """Value of one field of the JSON object in a line. Raises BadText if there is no such object or field."""
+    """Value of a field in a line of JSON. Raises BadText if the line is not a JSON object or lacks the field."""
     text = decode_utf8(line)
     try:
         row = json.loads(text)

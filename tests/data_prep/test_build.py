@@ -41,7 +41,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_one_more_document_changes_the_fingerprint_and_the_same_corpus_keeps_it(corpus: Path, tmp_path: Path) -> None:
+def test_the_same_corpus_has_the_same_fingerprint_and_an_additional_document_changes_it(
+    corpus: Path, tmp_path: Path
+) -> None:
     mine = Path(shutil.copytree(corpus / "json", tmp_path / "mine"))
     first = prepare(spec_of(mine), tmp_path / "first").fingerprint
     assert prepare(spec_of(mine), tmp_path / "second").fingerprint == first
@@ -160,13 +162,13 @@ def test_a_document_that_is_too_long_to_encode_counts_as_malformed(
     source = {"kind": "files", "paths": [str(tmp_path / "corpus")]}
     fields = {"vocabulary": 257, "test_fraction": 0.5}
     with pytest.raises(
-        InputError, match=r"long\.txt: the document has 1001 characters; at most 1000 .*max_bad_rows is 0"
+        InputError, match=r"long\.txt: the document has 1001 characters, but at most 1000 .*max_bad_rows is 0"
     ):
         prepare(spec_of(tmp_path, source=source, **fields), tmp_path / "data")
     store = prepare(spec_of(tmp_path, source=source | {"max_bad_rows": 1}, **fields), tmp_path / "data")
     assert sum(split["documents"] for split in store.manifest["splits"].values()) == 30
     assert store.manifest["corpus"]["bad_named"] == [
-        "long.txt: the document has 1001 characters; at most 1000 are accepted; split it"
+        "long.txt: the document has 1001 characters, but at most 1000 are accepted; split it"
     ]
 
 
@@ -174,7 +176,7 @@ def test_a_synthetic_language_with_documents_that_are_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data_prep.sources.MOST_CHARACTERS", 100)
-    with pytest.raises(InputError, match=r"synthetic:0: the document has \d+ characters; at most 100 are accepted"):
+    with pytest.raises(InputError, match=r"synthetic:0: the document has \d+ characters, but at most 100 are accepted"):
         prepare(DataSpec.model_validate({"source": "synthetic", "max_tokens": 1000}), tmp_path)
 
 

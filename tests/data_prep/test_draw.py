@@ -158,7 +158,7 @@ def test_indices_are_the_positions_of_the_tokens_in_the_split(numbered: TokenSto
 
 
 @given(arms, st.sampled_from([1, 2, 3, 4, 6]), st.data())
-def test_from_any_step_on_any_number_of_ranks_together_reads_the_steps_of_one_process(
+def test_any_number_of_ranks_together_reads_the_batches_of_a_single_process(
     numbered: TokenStore, arm: dict, world: int, data: st.DataObject
 ) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}

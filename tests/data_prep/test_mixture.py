@@ -33,7 +33,7 @@ def test_every_pool_sequence_is_seen_exactly_R_times_and_every_unique_sequence_o
 
 
 @given(mixtures())
-def test_the_first_n_positions_contain_n_times_the_repeated_fraction_of_pool_sequences_rounded_down(
+def test_the_first_n_positions_contain_floor_of_n_times_f_pool_sequences(
     mixture: RepeatMixture,
 ) -> None:
     stream = mixture.at(np.arange(mixture.positions)).stream
@@ -150,7 +150,7 @@ def test_impossible_mixtures_are_refused() -> None:
         pool_size(1000, 0.3, 200)
     with pytest.raises(InputError, match="burst_distance: 0 with spacing bursts; expected 1 or more"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
-    with pytest.raises(InputError, match="burst_distance: 6 with a pool of 5 sequences"):
+    with pytest.raises(InputError, match="burst_distance: 6 is larger than the pool, which has 5 sequences"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS, burst_distance=6)
     with pytest.raises(InputError, match="burst_distance: 3 with spacing passes"):
         RepeatMixture(100, 5, 10, seed=0, burst_distance=3)

@@ -137,5 +137,5 @@ def test_prose_and_python_from_one_file_are_always_in_the_same_split(tmp_path: P
 
 def test_an_installation_without_text_is_refused(tmp_path: Path, install: Install) -> None:
     install(tmp_path)
-    with pytest.raises(InputError, match="installed-prose: no text found below"):
+    with pytest.raises(InputError, match="installed-prose: no text found in"):
         read()
