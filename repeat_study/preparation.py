@@ -72,12 +72,12 @@ class PreparedStudy:
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
-        """Runs of the parent study that must finish before every run of this study can start."""
+        """Runs of the parent study that the runs of this study depend on."""
         parents = self.parents(runs_dir)
         return self.study.parents_needed(parents) if parents else []
 
     def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
-        """Yield each ancestor study, oldest first, with the list of its runs that must finish before its child can start.
+        """Yield each ancestor study, oldest first, with the list of its runs that the runs of its child study depend on.
 
         This is a generator because the losses of one ancestor's runs can determine which runs of the next ancestor are
         needed.

@@ -1,8 +1,8 @@
 """Add a checksum to a checkpoint file, and verify it.
 
 torch.save writes zip files, but torch.load does not verify their CRC-32, so it does not detect flipped bits. `seal` stores the
-SHA-256 of the file in the comment of the zip file. The checksum and the weights are therefore replaced together, and torch.load
-can still read the file.
+SHA-256 of the file in the comment of the zip file, which torch.load ignores. Replacing the file replaces the weights and the
+checksum together.
 """
 
 import hashlib

@@ -62,7 +62,7 @@ def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
             return value
         if name == UNSTACKED_BUFFER:
             return value[lane].clone()
-        # Clone the slice, because torch.save would write the whole tensor that it is a view of.
+        # Clone the slice, because torch.save would write the entire underlying tensor.
         return value[lane : lane + 1].clone() if lanes > 1 else value
 
     replaced: Checkpoint = {

@@ -55,7 +55,7 @@ def parent_weights(parent: FinishedParent) -> Weights:
 def load_parent_weights(model: Decoder, parent: FinishedParent, lane: int = 0) -> str:
     """Copy the parent's final weights into one lane of an untrained model, and return their SHA-256.
 
-    Raises InputError as `parent_weights` does, and if the weights do not fit the model.
+    Raises InputError for the same reasons as `parent_weights`, and if the weights do not fit the model.
     """
     weights, state = parent_weights(parent), model.state_dict()
     if {name: value.shape[1:] for name, value in weights.items()} != {

@@ -102,7 +102,7 @@ def known_runs(
 
 
 def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
-    """Parent runs that must finish before the runs at these points can start, without duplicates.
+    """Parent runs that the runs at these points depend on, without duplicates.
 
     Raises InputError if a selector is invalid.
     """

@@ -51,7 +51,7 @@ class Parents:
     losses: Mapping[str, float] | None = None
 
     def needed(self, selector: Any, model: str, seed: int) -> list[Run]:
-        """Parent runs that must finish before a run with this model and seed can start.
+        """Parent runs that must finish before a run with this model and seed can start: the parent, or all candidates.
 
         Raises InputError unless the selector matches exactly one run or, for the worst R, one run for each R and seed.
         """
@@ -76,7 +76,7 @@ class Parents:
         """Select the parent of a run with this model and seed; None for a run from scratch.
 
         In a plan, the parent with the worst R is represented by a record with the label `worst` and an empty identity.
-        Raises InputError as `needed` does, and ParentNotKnown if the worst R depends on an unfinished run.
+        Raises InputError for the same reasons as `needed`, and ParentNotKnown if the worst R depends on an unfinished run.
         """
         needed = self.needed(selector, model, seed)
         if not needed:

@@ -55,7 +55,7 @@ class Resources(BaseModel):
     precision: Precision = Field(Precision.AUTO, strict=False)
     processes_per_run: int = Field(1, ge=1, le=4096)  # each uses one GPU, or one CPU core if there is no GPU
     sharing: Sharing = Field(Sharing.DDP, strict=False)
-    micro_sequences: int | None = Field(None, ge=1)  # per forward pass; None: the process's share of a batch
+    micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: the process's share
     checkpoint_activations: bool = False  # saves memory but takes about a third longer
     compile: bool | None = None  # None: only on CUDA
     lanes: int | Literal["auto"] = 1  # number of runs that one process trains in lockstep

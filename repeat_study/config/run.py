@@ -17,7 +17,7 @@ from repeat_study.config.model_sizes import Shape, shape_of
 
 # Fields added after the first runs were recorded. They are omitted when empty, so older runs keep their identities.
 OMITTED_WHEN_EMPTY = ("further_tests", "parent")
-RESULT_FORMAT = 3  # part of every identity; increased when the code changes in a way that changes results
+RESULT_FORMAT = 3  # part of every identity; incremented when a change to the code alters results
 
 
 class EvaluationSpec(Spec):
@@ -91,7 +91,7 @@ class Run(TrainingSpec):
     unit: Unit = Field(Unit.SEQUENCE, strict=False)  # whether the pool consists of sequences or documents
     spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence are spread over the run
     burst_distance: int = Field(0, ge=0, le=10**12)  # only for bursts: distance between copies, in pool sequences
-    pool_seed: int = Field(0, ge=0, lt=2**31)  # another value selects another pool; the unique stream stays the same
+    pool_seed: int = Field(0, ge=0, lt=2**31)  # selects a different pool for the same unique stream
     evaluation: EvaluationSpec
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
     further_tests: tuple[FurtherTest, ...] = Field((), strict=False)

@@ -26,7 +26,9 @@ class EvaluateSpec(Spec):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: SourceSpec
-    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # to read; a share of `test_fraction` becomes the test set
+    max_tokens: int = Field(
+        2_000_000, gt=0, le=10**15
+    )  # tokens to read; a share of `test_fraction` becomes the test set
     # Defaults to 1. For an installed-* source, it defaults to data.test_fraction, because the study may train on the rest of
     # the installed files.
     test_fraction: float | None = Field(None, gt=0, le=1)
@@ -94,7 +96,7 @@ class Study(Spec):
         return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
 
     def parents_needed(self, parents: Parents) -> list[Run]:
-        """Runs of the parent study that must finish before every run of this study can start, without duplicates."""
+        """Runs of the parent study that the runs of this study depend on, without duplicates."""
         return grid.parents_needed(self._points(), parents)
 
     @property

@@ -23,12 +23,12 @@ ROTARY_BASE = 10_000.0  # [S21] [C26]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-CHUNK_TOKENS = 1 << 12  # tokens per lane in a forward pass without gradient on a CPU
-CHUNK_TOKENS_CUDA = 1 << 16  # tokens of all lanes in a forward pass without gradient on a GPU
+CHUNK_TOKENS = 1 << 12  # tokens per lane in a forward pass without gradients on a CPU
+CHUNK_TOKENS_CUDA = 1 << 16  # tokens of all lanes in a forward pass without gradients on a GPU
 
 
 def sequences_per_pass(tokens_lbt: Tensor) -> int:
-    """Number of sequences per lane in one forward pass without gradient.
+    """Number of sequences per lane in one forward pass without gradients.
 
     On a CPU, this number does not depend on the number of lanes, so a lane has the same rounding as a run trained alone.
     """

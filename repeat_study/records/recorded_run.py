@@ -21,7 +21,7 @@ def recorded_run(directory: RunDirectory) -> Run:
 def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
     """The run and the content of its spec.json, including all fields derived from the run.
 
-    Raises InputError as `recorded_run` does.
+    Raises InputError for the same reasons as `recorded_run`.
     """
     path = directory.spec
     if not path.is_file():

@@ -123,7 +123,7 @@ class RunDirectory:
         return False
 
     def claim(self, run: Run, store: TokenStore) -> None:
-        """Write the spec of the run if the directory has none. Raises InputError as `check` does."""
+        """Write the spec of the run if the directory has none. Raises InputError for the same reasons as `check`."""
         if not self.check(run, store):
             write_json(self.spec, spec_record(run, store))
 

@@ -13,7 +13,7 @@ from data_prep.files import write_atomically
 
 Columns = dict[str, list[Any]]
 INTEGER_COLUMNS = ("step", "tokens", "layer", "head", "copy", "sequence")
-LIST_SUFFIXES = ("_per_copy", "loss_by_position")  # of the keys in metrics.jsonl whose value is a list of numbers
+LIST_SUFFIXES = ("_per_copy", "loss_by_position")  # suffixes of the keys in metrics.jsonl that have lists of numbers
 REQUIRED = {  # required columns in addition to step and tokens
     "metrics.jsonl": ("test_loss",),
     "heads.parquet": ("layer", "head", "prefix_matching"),

@@ -28,7 +28,7 @@ def induction_circuit() -> Decoder:
     before, induction = (block.attention for block in model.blocks)
     query, key = before.query_key.weight[0].chunk(2, dim=1)
     key[POSITION, :D_HEAD] = torch.eye(64)
-    for pair in range(32):  # rotated back by one position
+    for pair in range(32):  # rotate the query back by one position
         angle = torch.tensor(-(10_000.0 ** (-2 * pair / D)))
         dims = slice(2 * pair, 2 * pair + 2)
         query[dims, dims] = 60 * torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])

@@ -122,10 +122,10 @@ def test_processes_that_cannot_split_a_run_evenly_are_an_error(
 
 
 def test_model_values_override_training_and_the_grid_overrides_both(study: Study) -> None:
-    own = study.model_copy(update={"models": {"2x16": {"learning_rate": 0.5, "tokens": 4096}}})
-    rates = {(run.model, run.learning_rate, run.tokens) for run in own.runs()}
+    overriding = study.model_copy(update={"models": {"2x16": {"learning_rate": 0.5, "tokens": 4096}}})
+    rates = {(run.model, run.learning_rate, run.tokens) for run in overriding.runs()}
     assert rates == {("1x16", 3e-3, study.training.tokens), ("2x16", 0.5, 4096)}
-    gridded = own.model_copy(update={"grid": [{"model": "2x16", "repeats": 1, "learning_rate": [0.1, 0.2]}]})
+    gridded = overriding.model_copy(update={"grid": [{"model": "2x16", "repeats": 1, "learning_rate": [0.1, 0.2]}]})
     assert [run.learning_rate for run in gridded.runs()] == [0.1, 0.2]
 
 
