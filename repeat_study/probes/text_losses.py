@@ -55,7 +55,7 @@ def mean(losses_bt: Tensor) -> float | None:
 
 
 def per_sequence(losses_bt: Tensor) -> Columns:
-    """Number of each sequence and its mean loss in nats per token, as columns; no columns if there are no sequences."""
+    """Columns with the number of each sequence and its mean loss in nats per token; empty if there are no sequences."""
     return {"sequence": list(range(len(losses_bt))), "loss": losses_bt.mean(dim=1).tolist()} if len(losses_bt) else {}
 
 

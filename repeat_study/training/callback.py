@@ -125,7 +125,7 @@ class RunCallback(lightning.Callback):
             self._caller_handler(number, frame)
 
     def _add_time(self, account: str) -> float:
-        """Add the seconds since the last call to every lane's clock, since all lanes ran together. Returns these seconds."""
+        """Add the seconds since the last call to every lane's clock, because all lanes ran together. Returns these seconds."""
         now = time.perf_counter()
         seconds, self._clock_read = now - self._clock_read, now
         for lane in self.lanes:

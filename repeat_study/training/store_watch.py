@@ -16,7 +16,7 @@ class AlteredStore(FileFault):
 
 
 class StoreWatch:
-    """Watches the files of an open store. Only files whose size or time changed are read, because reading takes a second per GB."""
+    """Watches the files of an open store. Only files with a new size or modification time are read, which takes a second per GB."""
 
     def __init__(self, store: TokenStore) -> None:
         """Raises InputError if a file was altered after the store was built."""
