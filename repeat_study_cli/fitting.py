@@ -25,7 +25,7 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
     if len(variants := runs.variants()) > 1:
         names = "; ".join(name for name, _ in variants)
         raise InputError(
-            f"{folder}: the runs belong to {len(variants)} experiments ({names}); a law describes only one"
+            f"{folder}: the runs belong to {len(variants)} experiments ({names}); a law can be fitted to only one"
         )
     if runs.done.empty:
         raise InputError(f"{folder}: no run is finished yet")

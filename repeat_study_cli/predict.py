@@ -49,7 +49,10 @@ def predict(
     ] = None,
     law: Annotated[list[str] | None, typer.Option(metavar="LAW", help="Use only this law; can be repeated.")] = None,
     study: Annotated[str | None, typer.Option(help="Also fit the laws to the finished runs of this study.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also fit the laws to the runs in this file, like `fit`.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Also fit the laws to the runs in this file, which has the columns that `fit` expects."),
+    ] = None,
     columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,

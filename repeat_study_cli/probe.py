@@ -30,7 +30,9 @@ def probe(
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's]"),
+        typer.Option(
+            help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's text]"
+        ),
     ] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
     set_: SetOption = None,

@@ -69,7 +69,7 @@ def _name_cell(state: RunState, overview: Overview, label_is_unique: bool) -> Ce
 
 
 def _speed_cells(timing: dict[str, Any] | None) -> tuple[str, ...]:
-    """Time left, speed, share of the peak speed, memory, and share of time spent on evaluation. Empty before the first step."""
+    """One cell for each of SPEED_HEADINGS. All are empty before the first step."""
     if not timing or timing["tokens_per_second"] is None:
         return ("",) * len(SPEED_HEADINGS)
     return (

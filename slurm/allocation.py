@@ -12,7 +12,7 @@ from data_prep.errors import InputError
 from repeat_study.config.base import Spec, validated
 from repeat_study.config.resources import Resources
 
-# minutes, minutes:seconds, hours:minutes:seconds; days-hours, days-hours:minutes, days-hours:minutes:seconds
+# Formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<fields>\d+(?::\d+){0,2})")
 
 

@@ -24,8 +24,8 @@ def plan_arrays(
 ) -> list[ArrayPlan]:
     """Pack runs into bundles with `pack`, and divide the bundles into arrays of at most `max_array_size` jobs.
 
-    The first arrays contain the runs that can start immediately. The others contain runs whose parents are still in the
-    queue. They are separate for each model, so that small models do not wait for the parents of large ones.
+    The first arrays contain the runs that can start immediately. Each of the other arrays contains runs of one model whose
+    parents are still in the queue, so that small models do not wait for the parents of large ones.
     Raises InputError if a parent is neither finished nor in the queue.
     """
     queue = client.queued_jobs()

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import NoReturn
 
 SAVED_MESSAGE = "its state is saved"  # the last words that a job prints if it saves its state after a signal
-REQUEUE_EXIT_CODE = 75  # of a job that saved its state after a signal; EX_TEMPFAIL in sysexits.h
+REQUEUE_EXIT_CODE = 75  # used after a signal, once the state is saved; EX_TEMPFAIL in sysexits.h
 
 
 class StopSignal:

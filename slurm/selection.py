@@ -72,7 +72,7 @@ def group_by_state(runs: Iterable[Run], study_dir: Path) -> RunsByState:
 def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[str], None]) -> RunsByState:
     """Wait until ending jobs, which may still requeue themselves, have left the queue. Then group runs by state.
 
-    The wait ends after ENDING_TIMEOUT at the latest.
+    Waits for at most ENDING_TIMEOUT.
     """
     _reconcile(read_submissions(study_dir))
     deadline, groups = time.monotonic() + ENDING_TIMEOUT, group_by_state(runs, study_dir)

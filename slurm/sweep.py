@@ -127,7 +127,7 @@ def _submit_arrays(
             if limit and number >= limit:  # more arrays than jobs allowed, so wait for an earlier array
                 after.append(str(submission.arrays[number - limit].job_id))
             if after:
-                # With afterok, SLURM would hold the run forever if a parent failed. With afterany, the run starts and reports it.
+                # With afterok, SLURM would hold the run forever if a parent failed. With afterany, the run starts and reports the failure.
                 executor.update_parameters(dependency=":".join(["afterany", *after]))
             store, study_dir = Path(submission.store), sweep.study_dir.resolve()
             calls = [TrainJob(tuple(bundle), store, study_dir, resources) for bundle in plan.bundles]
@@ -175,7 +175,7 @@ def _outside_allocation() -> Iterator[None]:
 
 
 def _discard_rejected(submission: Submission) -> None:
-    """Delete the records of arrays that are not in the queue. An array may be there although sbatch reported an error."""
+    """Delete the records of arrays that are not in the queue. sbatch may fail after it has submitted an array."""
     try:
         queued_names = {name for name, _ in client.queued_jobs()}
     except InputError:

@@ -22,7 +22,7 @@ from slurm.allocation import Allocation, merge_allocation
         ("1-00:00:01", 1441),
     ],
 )
-def test_times_are_read_as_sbatch_reads_them(time: str, minutes: int) -> None:
+def test_time_limits_are_parsed_like_sbatch_does(time: str, minutes: int) -> None:
     assert Allocation(time=time).minutes == minutes
 
 

@@ -1,4 +1,4 @@
-"""requeue.sh, run without SLURM and with a fake scontrol."""
+"""Tests of requeue.sh without SLURM. A fake scontrol records its calls."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ RUNNING = "JobId=9 ArrayJobId=7 ArrayTaskId=2 JobState=RUNNING Reason=None Reque
 def end_batch_script(
     folder: Path, exit_code: int, record: str = RUNNING, show: str = "true", requeue: str = "true", **variables: str
 ) -> tuple[int, str, list[str]]:
-    """Run the script after a command with this exit code. Returns its exit code, its output and its calls of scontrol and sleep."""
+    """Run the script after a command that exits with this code. Returns its exit code, its output and its calls of scontrol and sleep."""
     fake = f'echo "scontrol $*" >> {folder}/calls\ncase "$1" in\n show) echo "{record}"; {show} ;;\n requeue) {requeue} ;;\nesac\n'
     for name, body in (("scontrol", fake), ("sleep", f"echo sleep >> {folder}/calls\n")):
         (folder / name).write_text(f"#!/bin/bash\n{body}")
