@@ -33,7 +33,7 @@ from tests.repeat_study_cli.conftest import Invoke
         (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deeply; expected at most 12 levels"),
         (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deeply; expected at most 12 levels"),
         (("plan", "tiny", "--set", f"training.tokens={'1' * 5000}"), "Exceeds the limit"),
-        (("plan", "/dev/zero"), "/dev/zero: more than 1,000,000 bytes"),
+        (("plan", "/dev/zero"), "/dev/zero: larger than the limit of 1,000,000 bytes"),
         (
             ("plan", "tiny", "--set", "data.tokenizer=~nobody-here/t.json"),
             "the home folder of ~nobody-here is unknown (data.tokenizer)",
