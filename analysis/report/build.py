@@ -41,7 +41,7 @@ def write_report(
         return old.console_table(), folder / PAGE
     progress(f"reading {plural(len(runs_digest), 'run')}", 0.0)
     runs = load_runs(folder, names)
-    # A page that is only written again, because a file was deleted, keeps its date.
+    # If the inputs are unchanged and the page is only written again because a file was deleted, it keeps its date.
     new.date = old.date if old.inputs == inputs and old.date else provenance.today()
     console, written = _write(runs, FigureCache(old, new, code, runs_digest), new.date, progress)
     old.delete_files_not_in(written)

@@ -28,7 +28,7 @@ EXPLANATION = (
 
 @dataclass(frozen=True)
 class FineTuning:
-    """The report's content on fine-tuned runs. numbers: from `fine_tuning.table`."""
+    """The report's content on fine-tuned runs; `numbers` is the result of `fine_tuning.table`."""
 
     numbers: pd.DataFrame
     figures: list[SavedPlot]

@@ -1,4 +1,4 @@
-"""Report progress to the caller, who displays it."""
+"""Report progress to the caller, which displays it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""When and by what a page was written: its date, the program's version and commit, and the last evaluation of its runs."""
+"""State the origin of a report: the date, the version and commit of the program, and the last evaluation of the runs."""
 
 import importlib.metadata
 import json
@@ -18,12 +18,12 @@ DISTRIBUTION = "repeat-study"
 
 
 def today() -> str:
-    """The date in UTC, "2026-11-26"."""
+    """Today's date in UTC, such as "2026-11-26"."""
     return datetime.now(UTC).date().isoformat()
 
 
 def sentence(folder: Path, runs: Runs, date: str) -> str:
-    """Date and program of a page, when its runs were last evaluated, and the torch versions that trained them, if recorded."""
+    """The date and program of a page and, if recorded, the last evaluation of its runs and the torch versions used for training."""
     revision = commit()
     program = f"repeat-study {__version__}" + (f" (commit {revision})" if revision else "")
     text = f"Written on {date} by {program}."
@@ -31,20 +31,20 @@ def sentence(folder: Path, runs: Runs, date: str) -> str:
     last_rows = [row for directory in directories if (row := last_row(directory.timing))]
     times = [time for row in last_rows if (time := row.get("time")) and _is_time(time)]
     if times:
-        text += f" Last evaluation of a run: {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC."
+        text += f" The last evaluation of a run was on {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC."
     sessions = [row for directory in directories for row in directory.session_rows()]
     versions = sorted({str(version) for row in sessions if (version := row.get("torch"))})
-    return text + (f" Trained with torch {' and '.join(versions)}." if versions else "")
+    return text + (f" The runs were trained with torch {' and '.join(versions)}." if versions else "")
 
 
 def _is_time(value: object) -> bool:
-    """Whether a recorded value is a time in seconds since 1970 that has a date."""
-    return isinstance(value, int | float) and 0 < value < 253_402_300_800  # the year 10000
+    """Whether a recorded value is a time in seconds since 1970, small enough to convert to a date."""
+    return isinstance(value, int | float) and 0 < value < 253_402_300_800  # start of the year 10000
 
 
 @cache
 def commit() -> str:
-    """The first 12 digits of the program's git commit, and whether files were changed since; empty if the commit is not known.
+    """The first 12 digits of the program's git commit, and whether files have local changes; empty if the commit is unknown.
 
     The commit comes from the record that pip writes for an installation from a repository (PEP 610), or else from `git` if the
     program runs from a checkout.
@@ -61,8 +61,10 @@ def _installed_commit() -> str:
 
 
 def _checkout_commit(root: Path) -> str:
-    """The commit of the checkout at `root`; empty if `root` is not the top folder of one, so the commit of a project that the
-    program is installed into does not count."""
+    """The commit of the checkout at `root`; empty if `root` is not the top folder of a checkout.
+
+    If the program is installed inside the checkout of another project, that project's commit is therefore not used.
+    """
     if not (root / ".git").exists():
         return ""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -56,10 +56,10 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
         where = f"{peak.model}, f = {peak.fraction:.0%}"
         worst = left = right = NOT_PUBLISHED
         if peak.fraction == published.C26_FRACTION:
-            worst = (published.C26_WORST_REPEATS.at(peak.total), "C26, its power law at this N")
+            worst = (published.C26_WORST_REPEATS.at(peak.total), "C26, power law at this N")
         if peak.fraction == published.H22_BAND_FRACTION:
             left, right = (
-                (edge.at(peak.size), "H22, fig. 4 right, its power law at this N")
+                (edge.at(peak.size), "H22, fig. 4 right, power law at this N")
                 for edge in (published.H22_LEFT_EDGE, published.H22_RIGHT_EDGE)
             )
         yield row("excess at the worst R (nats)", where, peak.height)

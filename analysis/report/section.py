@@ -27,7 +27,7 @@ class Section:
     sentences: Sequence[str] = ()
     details: Sequence[str] = ()  # more sentences, folded by default
     figure: SavedPlot | None = None
-    folded: Sequence[SavedPlot] = ()  # figures that show only noise, as the sentences tell
+    folded: Sequence[SavedPlot] = ()  # figures that show only noise; the sentences say why
     tables: Sequence[Table] = ()
     level: int = 2  # heading level; 1 for a variant of the study
 
@@ -49,11 +49,11 @@ class Page:
     notes: Sequence[Note]
     token_page: str  # file name, empty if there is none
     sections: Sequence[Section]
-    provenance: str  # the last line: when and by what the page was written
+    provenance: str  # the last line, which states when and by which version the page was written
 
 
 def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
-    """A section per figure. Figures that show only noise for the same reason share one, in place of the first of them."""
+    """One section per figure. Figures that show only noise for the same reason share the section of the first of them."""
     sections = []
     folded: set[Noise] = set()
     for figure in figures:
@@ -67,7 +67,7 @@ def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
 
 
 def missing_section(missing: Sequence[Missing]) -> Section:
-    """A section that lists the figures and sections for which this study lacks runs; those with the same reason share a sentence."""
+    """A section that lists what this study lacks the runs for. Figures that are missing for the same reason share a sentence."""
     names: dict[str, list[str]] = {}
     for figure in missing:
         names.setdefault(figure.reason, []).append(figure.name.replace("_", " "))

@@ -26,7 +26,7 @@ EXPLANATION = (
 PUBLISHED = (
     "Published numbers next to the corresponding numbers of this study, whose models, data and token counts differ from the papers' and"
     " are much smaller. Expect the same direction, not the same values. Intervals are 95% intervals over seeds; a single seed has none."
-    " The CSV file also has the numbers of this study that the papers do not give."
+    " The CSV file also contains the numbers of this study that have no published counterpart."
 )
 
 
@@ -76,7 +76,7 @@ def _progress(curve: pd.DataFrame, run: Any) -> str:
 
 
 def published_table(table: pd.DataFrame) -> Table:
-    """Format the rows of `published_comparison.table` for which a paper gives a number, or a finding without a number."""
+    """Format the rows of `published_comparison.table` for which a paper reports a number or a qualitative finding."""
     table = table[table.source != ""]
     has_interval = table.low.notna() & (table.low < table.high)
     sources = [source.partition(": ") for source in table.source]  # "H22, fig. 3: long plateaus"

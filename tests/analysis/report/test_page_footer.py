@@ -1,4 +1,4 @@
-"""Date, version and commit on the page."""
+"""The footer of the page states its date, version and commit."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from repeat_study.config.run import Run
 
 @pytest.fixture
 def on_date(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list whose only entry is today's date; a test may change it."""
+    """A list whose only entry is today's date. A test may change the entry."""
     date = ["2030-01-02"]
     monkeypatch.setattr(provenance, "today", lambda: date[0])
     monkeypatch.setattr(provenance, "commit", lambda: "0123456789ab")
@@ -47,13 +47,13 @@ def test_the_page_ends_with_its_date_version_and_commit(study_folder: Path, on_d
     (run / "sessions.jsonl").write_text('{"step": 0, "precision": "float32", "torch": "2.11.0<b>"}\n')
     write_report(study_folder)
     assert footer(study_folder) == (
-        f"Written on 2030-01-02 by repeat-study {__version__} (commit 0123456789ab). Last evaluation of a run: 2030-01-02 03:01 UTC."
-        " Trained with torch 2.11.0&lt;b&gt;."
+        f"Written on 2030-01-02 by repeat-study {__version__} (commit 0123456789ab). The last evaluation of a run was on 2030-01-02 03:01 UTC."
+        " The runs were trained with torch 2.11.0&lt;b&gt;."
     )
 
 
 @pytest.mark.parametrize("time", ["soon", -1, 1e300, None])
-def test_a_time_that_is_no_date_is_left_out(study_folder: Path, on_date: list[str], time: object) -> None:
+def test_an_invalid_time_is_left_out(study_folder: Path, on_date: list[str], time: object) -> None:
     (run, *_) = sorted(study_folder.glob("2x32-f0.5*"))
     (run / "done.json").unlink()
     rows = [json.loads(line) | {"time": time} for line in (run / "timing.jsonl").read_text().splitlines()]
@@ -62,7 +62,7 @@ def test_a_time_that_is_no_date_is_left_out(study_folder: Path, on_date: list[st
     assert footer(study_folder) == f"Written on 2030-01-02 by repeat-study {__version__} (commit 0123456789ab)."
 
 
-def test_a_new_day_alone_changes_nothing(
+def test_a_new_date_alone_changes_nothing(
     study_folder: Path, on_date: list[str], runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_report(study_folder)
@@ -87,7 +87,7 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_commit_of_a_checkout_is_known_and_whether_it_was_changed(tmp_path: Path) -> None:
+def test_the_footer_has_the_commit_of_a_checkout_and_its_local_changes(tmp_path: Path) -> None:
     assert provenance._checkout_commit(tmp_path) == "", "not a checkout"
     git(tmp_path, "init", "-q")
     assert provenance._checkout_commit(tmp_path) == "", "no commit yet"
@@ -103,7 +103,7 @@ def test_the_commit_of_a_checkout_is_known_and_whether_it_was_changed(tmp_path: 
     assert provenance._checkout_commit(inside) == "", "the commit of another project"
 
 
-def test_the_commit_of_an_installation_from_a_repository_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_footer_has_the_commit_of_an_installation_from_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     class Distribution:
         text: str | None = None
 

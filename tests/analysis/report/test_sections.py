@@ -1,4 +1,4 @@
-"""Which sections the page has: figures that show only noise are folded, and what is missing is said once."""
+"""The page folds figures that show only noise, and gives every reason for missing figures once."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_figures_of_heads_are_folded_into_one_sentence_if_none_formed(without_he
         folded.count("<figure>") == 2 and "Show Induction heads and copying over training; Heads at the end" in folded
     )
     (without_heads / "report.html").unlink()
-    assert write_report(without_heads)[1].read_text() == text, "remembered with the figures"
+    assert write_report(without_heads)[1].read_text() == text, "the record of the report includes noise"
 
 
 def test_noise_of_different_kinds_has_different_sections() -> None:
@@ -64,13 +64,13 @@ def test_figures_that_are_missing_for_the_same_reason_share_a_sentence() -> None
 
 def test_every_row_compared_with_the_papers_has_something_to_compare_with(with_heads: Path) -> None:
     table = published_comparison.table(load_runs(with_heads))
-    assert (table.source == "").any(), "the file keeps the rows without a published value"
+    assert (table.source == "").any(), "the CSV file keeps rows without a published value"
     rows = published_table(table).rows
     assert len(rows) == (table.source != "").sum() > 0
     assert not rows.isin(["–", ""])[["published", "source"]].any(axis=None)
 
 
-def test_a_published_finding_without_a_number_is_shown_in_its_place(with_heads: Path) -> None:
+def test_a_qualitative_finding_replaces_a_missing_published_number(with_heads: Path) -> None:
     table = published_comparison.table(load_runs(with_heads)).iloc[:2]
     table = table.assign(
         published=[0.5, float("nan")], source=["H22, fig. 4", published_comparison.DOUBLE_DESCENT[0.5]]
