@@ -1,4 +1,4 @@
-"""Decide whether a run has diverged. It has if a number is not finite or its loss is far above the loss of a uniform guess."""
+"""Detect divergence. A run has diverged if a number is not finite or its loss is far above the loss of a uniform guess."""
 
 import math
 from typing import Any
