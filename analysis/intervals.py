@@ -167,8 +167,8 @@ def percentile_band(curves: npt.ArrayLike) -> tuple[Floats, Floats]:
 def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
     """Average `column` over the rows of each group of `by`. Returns one row per group.
 
-    After the columns in `by` come `mean`, `seeds` (the number of rows averaged), and `low` and `high` (the ends of the 95% t
-    interval). For a single seed, both ends equal the mean.
+    The result has the columns in `by`, then `mean`, `seeds` (the number of rows averaged), and `low` and `high` (the ends of the 95%
+    t interval). For a single seed, both ends equal the mean.
     """
     grouped = table.groupby(by)[column].agg(["mean", "std", "count"]).reset_index()
     half = t_quantile(grouped["count"].clip(lower=2) - 1) * grouped["std"].fillna(0.0) / np.sqrt(grouped["count"])

@@ -74,7 +74,7 @@ class Curve:
         return low, self._crossing(loss, peak + above[0] - 1, half) if len(above) else float("inf")
 
     def safe(self) -> tuple[float, float]:
-        """The R up to which and the R from which the multiplier is at least SAFE.
+        """The largest R up to which, and the smallest R from which, the multiplier is at least SAFE.
 
         If every R is safe, these are infinity and 1. If the multiplier never recovers, the second is infinite.
         """

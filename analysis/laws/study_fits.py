@@ -14,7 +14,7 @@ from analysis.runs import Runs, scaling_runs
 
 RESAMPLES = 100
 MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
-SHARE_OF_FITS = 0.43  # share of the time: 4.8 of 11.2 s for the 104 runs of repeats_axis; the rest is cross-validation
+SHARE_OF_FITS = 0.43  # fits take 4.8 of 11.2 s for the 104 runs of repeats_axis, and cross-validation the rest
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def clean_sizes_needed(runs: Runs) -> str:
 
 
 def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
-    """Fit the law of a metric on the finished clean runs [H22, figs. 4-6].
+    """Fit the clean law of a metric to the finished clean runs [H22, figs. 4-6].
 
     Returns NoLaw if there are clean runs of fewer than three sizes, or if the metric does not clearly improve with size: the law
     falls by no more than twice its largest residual over all clean sizes, or no clean run's score exceeds twice its null.

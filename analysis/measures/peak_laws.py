@@ -67,7 +67,7 @@ def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None])
 
 
 def peak_law(peaks: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
-    """Fit the power law of one of ESTIMATES to the peaks of one fraction.
+    """Fit a power law of model size to one quantity in ESTIMATES, over the peaks of one fraction.
 
     N counts all parameters for the Gaussian and for pools, as in C26. For the other quantities it excludes embeddings, as in H22.
     Peaks are left out if the interval of their height includes 0.

@@ -81,7 +81,7 @@ def peaks(runs: Runs) -> list[Peak]:
 
 
 def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
-    """The R with the highest mean loss, and whether it is only a bound because the true maximum may lie beyond the R tried.
+    """Find the R with the highest mean loss, and whether the true maximum may lie beyond the R tried.
 
     repeats, losses: R and final test loss of each run of one size and fraction.
 
