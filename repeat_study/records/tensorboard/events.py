@@ -1,4 +1,9 @@
-"""Event files in the format that TensorBoard reads, written without TensorFlow."""
+"""Event files in the format that TensorBoard reads, written without TensorFlow.
+
+A TensorBoard that is open must be able to follow a folder that gets another file. TensorBoard's slow loader reads a file until it
+finds one with a greater name, and waits forever if its file has been deleted. So a new file has the greatest name, and older ones
+are shortened or emptied, not deleted.
+"""
 
 import hashlib
 import io
@@ -6,21 +11,27 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import Event
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.tensorflow_stub.errors import DataLossError, OutOfRangeError
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.image import metadata as images
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 PREFIX = "events.out.tfevents"
+KEPT_EMPTY_SECONDS = 86_400  # TensorBoard looks for new files every few seconds, unless its machine is suspended
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -28,9 +39,40 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX}*"))
 
 
+def read_events(path: Path) -> list[Event]:
+    """The events of a file up to the first record that is cut short or damaged, where TensorBoard stops as well."""
+    reader = PyRecordReader_New(str(path))
+    events = []
+    with suppress(OutOfRangeError, DataLossError, DecodeError):
+        while True:
+            reader.GetNext()
+            events.append(Event.FromString(reader.record()))
+    return events
+
+
+def record_bytes(event: Event) -> int:
+    """Bytes that an event takes in a file: its length, the event and two checksums."""
+    return event.ByteSize() + 16
+
+
+def later_path(folder: Path, label: str = "") -> Path:
+    """The path for a new event file: its name is greater than that of every other one in `folder`, and ends with `label`."""
+    numbers = (path.name.removeprefix(f"{PREFIX}.").partition(".")[0] for path in event_files(folder))
+    number = max(time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal()), 0)
+    return folder / f"{PREFIX}.{number}{label}"
+
+
 def file_header(wall_time: float) -> Event:
     """The first event of every file."""
     return Event(wall_time=wall_time, file_version="brain.Event:2")
+
+
+def restart(step: int) -> list[Event]:
+    """Events that make TensorBoard discard all earlier points from `step` on.
+
+    They are two, since TensorBoard takes the first START that it reads for the beginning of the run.
+    """
+    return [Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))] * 2
 
 
 def event(wall_time: float, step: int, values: Sequence[Summary.Value]) -> Event:
@@ -60,22 +102,33 @@ def hparams_value(tag: str, plugin_data: HParamsPluginData) -> Summary.Value:
 
 
 def write_events(folder: Path, values: Sequence[Summary.Value]) -> None:
-    """Replace the event files in `folder` with one that holds `values` at step 0; if it already exists, keep it.
+    """Replace the events in `folder` by `values` at step 0; if they are already there, change nothing.
 
-    The file name is a hash of the content, so processes that write the same values write the same file.
-    Raises InputError if the file cannot be written.
+    The file name ends with a hash of the content. Raises InputError if the file cannot be written.
     """
     content = b"".join(value.SerializeToString(deterministic=True) for value in values)
-    path = folder / f"{PREFIX}.{hashlib.sha256(content).hexdigest()[:16]}"
-    if values and not path.is_file():
+    label = f".{hashlib.sha256(content).hexdigest()[:16]}"
+    try:
+        old_files = event_files(folder)
+        if any(path.name.endswith(label) and path.stat().st_size for path in old_files):
+            return
         now = time.time()
         records = io.BytesIO()
         writer = RecordWriter(records)
-        writer.write(file_header(now).SerializeToString())
-        writer.write(event(now, 0, values).SerializeToString())
-        scratch = folder / f".tensorboard.{os.getpid()}"  # TensorBoard reads every file whose name contains "tfevents"
-        write_atomically(scratch, records.getvalue())
+        for record in (file_header(now), *restart(0), event(now, 0, values)):
+            writer.write(record.SerializeToString())
+        path, scratch = later_path(folder, label), folder / f".tensorboard.{os.getpid()}"
+        write_atomically(scratch, records.getvalue())  # TensorBoard reads every file whose name contains "tfevents"
+        for old_file in old_files:
+            _empty(old_file)
         scratch.replace(path)
-    for old in event_files(folder):
-        if old != path:
-            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: TensorBoard's events cannot be written: {error.strerror}") from error
+
+
+def _empty(path: Path) -> None:
+    """Empty an event file, or delete one that has been empty for a day."""
+    if path.stat().st_size:
+        os.truncate(path, 0)
+    elif time.time() - path.stat().st_mtime > KEPT_EMPTY_SECONDS:
+        path.unlink()

@@ -1,29 +1,46 @@
-"""The events of one run, in its own directory.
+"""The events of one run, in its own directory; a view of metrics.jsonl, timing.jsonl and heads.parquet.
 
-They are a view of metrics.jsonl, timing.jsonl and heads.parquet, and a resumed run writes them again from the start.
+A session that resumes a run adds a file with what the older files lack. If it evaluates a step again, because the process was
+killed before the checkpoint of that step, the evaluation is written only if it comes out differently. It then starts with a restart,
+at which TensorBoard discards the older points from that step on.
 TensorBoard names a run after its directory.
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+from tensorboard.compat.tensorflow_stub.errors import OpError
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.plugins.scalar import metadata as scalars
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from data_prep.errors import InputError
 from repeat_study.config.run import Run
 from repeat_study.records.metric import NATS, Metric, Null
 from repeat_study.records.metrics import METRICS, further_test_loss
 from repeat_study.records.tables import Columns
-from repeat_study.records.tensorboard.events import PREFIX, event, event_files, file_header, hparams_value, image
+from repeat_study.records.tensorboard.events import (
+    event,
+    event_files,
+    file_header,
+    hparams_value,
+    image,
+    later_path,
+    read_events,
+    record_bytes,
+    restart,
+)
 from repeat_study.records.tensorboard.heat_map import heat_map
 from repeat_study.records.tensorboard.study_page import run_factors
 
@@ -43,58 +60,142 @@ class TensorBoardWriter:
     """Writes one run's events; the horizontal axis is trained tokens."""
 
     def __init__(self, folder: Path, run: Run, evaluations: Iterable[tuple[dict[str, Any], Columns]]) -> None:
-        """Replace the event files in the run directory `folder` with one that holds `evaluations`, pairs as `add` takes."""
+        """Write those of `evaluations`, pairs as `add` takes, that the event files in the run directory `folder` lack.
+
+        Raises InputError if the event files cannot be read or written.
+        """
         evaluations = list(evaluations)
-        old_files = event_files(folder)
-        self._writer = RecordWriter((folder / f"{PREFIX}.{time.time_ns()}").open("xb"))
+        self._folder, self._run = folder, run
+        self._writer: RecordWriter | None = None  # opened at the first event of this session
         self._described: set[str] = set()
         self._wall_time = _wall_time(evaluations[0][0]) if evaluations else time.time()
-        self._write(file_header(self._wall_time))
-        self._write(event(self._wall_time, 0, [_session_start(run, self._wall_time)]))
+        with self._naming_folder():
+            self._older = _older_events(folder)
+        if not self._older.has_session_start:
+            self._write_session_start()
         for row, heads in evaluations:
-            self._add(row, heads)
-        self._writer.flush()
-        for path in old_files:
-            path.unlink(missing_ok=True)
+            self.add(row, heads)
+        resumed_at = evaluations[-1][0]["tokens"] if evaluations else -1
+        later = [step for step in self._older.results if step > resumed_at]
+        if len(later) > 1:  # more than a kill before a checkpoint leaves, so the checkpoint was removed
+            self._restart(min(later))
 
     def add(self, row: dict[str, Any], heads: Columns) -> None:
-        """Write one evaluation and flush it.
+        """Write one evaluation, unless older files have it. TensorBoard can read it when this returns.
 
         row: the evaluation's line of metrics.jsonl merged with its line of timing.jsonl; heads: its rows of
         heads.parquet, as columns.
         """
-        self._add(row, heads)
-        self._writer.flush()
+        self._wall_time = _wall_time(row)
+        values = [_scalar_value(scalar) for scalar in scalars_of(row)]
+        if heads:
+            png = heat_map(heads["layer"], heads["head"], heads["prefix_matching"])
+            values.append(image("heads/prefix_matching", *HEAT_MAP, png))
+        evaluation = event(self._wall_time, row["tokens"], values)
+        if self._older.results.get(evaluation.step) == _results(evaluation):
+            return
+        if max(self._older.results, default=-1) >= evaluation.step:
+            self._restart(evaluation.step)
+        self._write(evaluation)
 
     def finish(self, succeeded: bool = True) -> None:
         """Record in the table of runs how the run ended."""
         end = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=self._wall_time)
         plugin_data = HParamsPluginData(session_end_info=end)
         self._write(event(self._wall_time, 0, [hparams_value(hparams.SESSION_END_INFO_TAG, plugin_data)]))
-        self._writer.flush()
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
 
-    def _add(self, row: dict[str, Any], heads: Columns) -> None:
-        self._wall_time = _wall_time(row)
-        values = [self._value(scalar) for scalar in scalars_of(row)]
-        if heads:
-            png = heat_map(heads["layer"], heads["head"], heads["prefix_matching"])
-            values.append(image("heads/prefix_matching", *HEAT_MAP, png))
-        self._write(event(self._wall_time, row["tokens"], values))
+    def _write_session_start(self) -> None:
+        self._write(event(self._wall_time, 0, [_session_start(self._run, self._wall_time)]))
 
-    def _value(self, scalar: Scalar) -> Summary.Value:
-        value = Summary.Value(tag=scalar.tag, tensor=TensorProto(dtype=DT_FLOAT, float_val=[scalar.value]))
-        if scalar.tag not in self._described:  # TensorBoard reads only a tag's first description
-            description = f"{scalar.title}: {scalar.description}"
-            value.metadata.CopyFrom(scalars.create_summary_metadata(scalar.title, description))
-            self._described.add(scalar.tag)
-        return value
+    def _restart(self, step: int) -> None:
+        """Make TensorBoard discard what older files hold from `step` on."""
+        self._write(*restart(step))
+        self._older.discard(step)
+        if not self._older.has_session_start:
+            self._write_session_start()
 
-    def _write(self, record: Event) -> None:
-        self._writer.write(record.SerializeToString())
+    def _write(self, *events: Event) -> None:
+        """Write and flush events. A file describes each tag once, because TensorBoard reads only the first description."""
+        with self._naming_folder():
+            if not self._writer:
+                self._writer = RecordWriter(later_path(self._folder).open("xb"))
+                self._writer.write(file_header(self._wall_time).SerializeToString())
+            for record in events:
+                for value in record.summary.value:
+                    if value.tag in self._described:
+                        value.ClearField("metadata")
+                    self._described.add(value.tag)
+                self._writer.write(record.SerializeToString())
+            self._writer.flush()
+
+    @contextmanager
+    def _naming_folder(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, OpError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.message
+            raise InputError(f"{self._folder}: TensorBoard's events cannot be read or written: {reason}") from error
+
+
+Results = dict[str, bytes]  # tag: the value without its description; all tags of an evaluation but those of the machine
+
+
+@dataclass
+class OlderEvents:
+    """What TensorBoard shows of the event files that earlier sessions wrote."""
+
+    has_session_start: bool = False
+    results: dict[int, Results] = field(default_factory=dict)  # by trained tokens
+
+    def discard(self, step: int) -> None:
+        """Forget everything from `step` on, as TensorBoard does at a restart."""
+        self.results = {older: results for older, results in self.results.items() if older < step}
+        self.has_session_start &= step > 0
+
+
+def _older_events(folder: Path) -> OlderEvents:
+    """Read all event files in `folder`. If the last one ends with how a session ended, cut that off: the run goes on.
+
+    In the table of runs an end cannot be revoked, since TensorBoard takes the first one of a run.
+    """
+    older = OlderEvents()
+    for path in event_files(folder):
+        events = read_events(path)
+        if events and _has(events[-1], hparams.SESSION_END_INFO_TAG):
+            os.truncate(path, sum(map(record_bytes, events[:-1])))
+        for record in events:
+            if record.session_log.status == SessionLog.START:
+                older.discard(record.step)
+            older.has_session_start |= _has(record, hparams.SESSION_START_INFO_TAG)
+            if results := _results(record):
+                older.results[record.step] = results
+    return older
+
+
+def _has(record: Event, tag: str) -> bool:
+    return any(value.tag == tag for value in record.summary.value)
+
+
+def _results(record: Event) -> Results:
+    values = {value.tag: value for value in record.summary.value}
+    return {
+        tag: value.tensor.SerializeToString(deterministic=True)
+        for tag, value in values.items()
+        if not tag.startswith(("machine/", "_hparams_/"))
+    }
+
+
+def _scalar_value(scalar: Scalar) -> Summary.Value:
+    return Summary.Value(
+        tag=scalar.tag,
+        metadata=scalars.create_summary_metadata(scalar.title, f"{scalar.title}: {scalar.description}"),
+        tensor=TensorProto(dtype=DT_FLOAT, float_val=[scalar.value]),
+    )
 
 
 def scalars_of(row: dict[str, Any]) -> Iterator[Scalar]:

@@ -24,6 +24,7 @@ from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.records.metric import NATS, Metric, Null
 from repeat_study.records.metrics import METRICS
+from repeat_study.records.tensorboard.events import event_files, read_events
 from repeat_study.records.tensorboard.heat_map import CELL, MARGIN
 from repeat_study.records.tensorboard.run_writer import TensorBoardWriter, scalars_of
 from repeat_study.records.tensorboard.study_page import write_study_page
@@ -75,6 +76,12 @@ def points(study_dir: Path, run: Run) -> Points:
         tag: [(event.step, float(make_ndarray(event.tensor_proto))) for event in multiplexer.Tensors(run.name, tag)]
         for tag in tags
     }
+
+
+def steps_written(folder: Path) -> list[int]:
+    """The step of every evaluation in all event files of a run, in the order of the files."""
+    written = [event for path in event_files(folder) for event in read_events(path)]
+    return [event.step for event in written if "loss/test" in {value.tag for value in event.summary.value}]
 
 
 def served(study_dir: Path) -> Callable[..., Any]:
@@ -132,7 +139,7 @@ def test_an_evaluation_is_visible_as_soon_as_it_is_added(tmp_path: Path, grid: l
     writer.close()
 
 
-@pytest.mark.parametrize("resumed_at", [0, 3, 7])
+@pytest.mark.parametrize("resumed_at", [0, 3, 5, 7])
 def test_resuming_neither_duplicates_nor_loses_points(tmp_path: Path, grid: list[Run], resumed_at: int) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     rows = [row(step) for step in range(8)]
@@ -150,7 +157,35 @@ def test_resuming_neither_duplicates_nor_loses_points(tmp_path: Path, grid: list
         resumed.add(evaluation, HEADS)
     resumed.close()
     assert points(killed, grid[0]) == points(undisturbed, grid[0])
-    assert len(list((killed / grid[0].name).iterdir())) == 1
+    if resumed_at >= 5:  # a kill leaves at most one evaluation after the checkpoint
+        steps = steps_written(killed / grid[0].name)
+        assert steps == [256 * step for step in range(8)], "no evaluation is written twice"
+
+
+@pytest.mark.parametrize("changed", [2, 5])
+def test_an_evaluation_that_comes_out_differently_replaces_the_older_ones(
+    tmp_path: Path, grid: list[Run], changed: int
+) -> None:
+    """On a GPU a step that is trained again can round differently."""
+    start_writer(tmp_path, grid[0], [row(step) for step in range(6)])  # killed, never closed
+    resumed = start_writer(tmp_path, grid[0], [row(0)])
+    again = [row(step, test_loss=9.0 if step >= changed else row(step)["test_loss"]) for step in range(1, 7)]
+    for evaluation in again:
+        resumed.add(evaluation, HEADS)
+    resumed.close()
+    values = [row(0)["test_loss"], *(evaluation["test_loss"] for evaluation in again)]
+    assert points(tmp_path, grid[0])["loss/test"] == [(256 * step, value) for step, value in enumerate(values)]
+
+
+def test_evaluations_that_the_older_files_lack_are_written_again(tmp_path: Path, grid: list[Run]) -> None:
+    """After a power failure the end of an event file can be missing or hold zeros."""
+    rows = [row(step) for step in range(6)]
+    start_writer(tmp_path, grid[0], rows).close()
+    (path,) = (tmp_path / grid[0].name).glob("events*")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    start_writer(tmp_path, grid[0], rows).close()
+    assert [step for step, _ in points(tmp_path, grid[0])["loss/test"]] == [256 * step for step in range(6)]
 
 
 def test_every_evaluation_has_a_heat_map_of_its_heads(tmp_path: Path, grid: list[Run]) -> None:
@@ -291,7 +326,8 @@ def test_the_study_page_is_written_once_and_follows_the_study(tmp_path: Path, gr
     assert list(folder.iterdir()) == [page]
     assert (page.read_bytes(), page.stat().st_mtime_ns) == before
     write_study_page(folder, grid[:1])
-    assert len(list(folder.iterdir())) == 1
+    assert not page.stat().st_size, "an open TensorBoard waits forever for a file that was deleted"
+    assert len([path for path in folder.iterdir() if path.stat().st_size]) == 1
     assert columns(folder)["repeats"] == [grid[0].repeats]
 
 
