@@ -1,8 +1,8 @@
 """Write, read and verify the checkpoint files of a run.
 
 last.ckpt       Lightning's checkpoint, for resuming: `global_step`; `state_dict` with the decoder's weights under "model." and the
-                buffers of the Lightning module; `optimizer_states`; `callbacks` with the seconds spent so far; and `run`, the identity
-                of the run it belongs to
+                buffers of the Lightning module; `optimizer_states`; `callbacks` with the seconds spent so far; `run`, the identity
+                of the run it belongs to; and `records`, the checksums of the run's records up to this step
 step-*.pt       weights kept for probing: `step`, `run`, and `model`, the decoder's state_dict
 
 Tensors keep their lanes axis, which has length 1 here, because a checkpoint belongs to one run even if a bundle trained it.
@@ -52,6 +52,11 @@ def checkpointed_step(run: Run, directory: RunDirectory) -> int:
     if identity != run.identity:
         raise InputError(f"{path}: belongs to another spec ({identity[:8]}); {advice}")
     return step
+
+
+def checkpointed_digests(directory: RunDirectory) -> Any:
+    """What the run's last checkpoint, which has been checked, lists as checksums of the records; None in earlier versions."""
+    return torch.load(directory.checkpoint, map_location="cpu", weights_only=True, mmap=True).get("records")
 
 
 def read_weights(path: Path, run: Run) -> tuple[int, Weights]:

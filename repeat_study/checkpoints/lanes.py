@@ -75,6 +75,7 @@ def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
             for name, clocks in checkpoint["callbacks"].items()
         }
         replaced["run"] = checkpoint["run"][lane]
+        replaced["records"] = checkpoint["records"][lane]
     return checkpoint | replaced
 
 

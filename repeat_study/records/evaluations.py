@@ -1,8 +1,10 @@
 """Append evaluations to a run directory, and remove those after the checkpoint when a run resumes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from data_prep.errors import InputError
+from repeat_study.records.digests import check_records
 from repeat_study.records.json_lines import Row, append_row, write_rows
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.records.tables import Columns, append_columns, columns_at, read_table, steps_in, up_to, write_table
@@ -29,10 +31,11 @@ def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
     return [columns_at(table, row["step"]) if table else {} for row in rows]
 
 
-def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]:
+def rewind(directory: RunDirectory, step: int, expected: list[int], digests: Any = None) -> list[Row]:
     """Remove all evaluations after the checkpoint at `step`, and return the remaining lines of metrics.jsonl.
 
-    expected: steps of the evaluations that must remain. Raises InputError, without removing anything, if one is missing.
+    expected: steps of the evaluations that must remain. digests: the checkpoint's checksums of the records, if it has any.
+    Raises InputError, without removing anything, if an evaluation is missing or was altered.
     """
     rows = [row for row in directory.rows() if row["step"] <= step]
     timings = [row for row in directory.timings() if row["step"] <= step]
@@ -53,6 +56,7 @@ def rewind(directory: RunDirectory, step: int, expected: list[int]) -> list[Row]
                 f"{path}: lacks evaluations up to the checkpoint at step {step}; delete {directory.checkpoint} to train the"
                 " run from the beginning"
             )
+    check_records(directory, step, digests)
     for scratch in (
         *directory.path.glob(".*.tmp"),
         *directory.checkpoint.parent.glob("*.tmp"),

@@ -17,6 +17,7 @@ from repeat_study.model.hardware import describe, peak_memory
 from repeat_study.probes.evaluation import evaluate_lanes
 from repeat_study.probes.probe import Evaluation
 from repeat_study.records.completion import AlteredRecord
+from repeat_study.records.digests import record_digests
 from repeat_study.records.evaluations import append_evaluation
 from repeat_study.records.outcome import Progress, reason_of
 from repeat_study.training.divergence import Diverged, divergence_in_evaluation, divergence_in_training
@@ -65,6 +66,13 @@ class RunCallback(lightning.Callback):
         self._add_time("train")
         clocks = [vars(lane.clock) for lane in self.lanes]
         return dict(clocks[0]) if len(clocks) == 1 else {name: [clock[name] for clock in clocks] for name in clocks[0]}
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the checksums of the records, of the run or of each lane's run."""
+        digests = [lane.digests for lane in self.lanes]
+        checkpoint["records"] = digests if len(digests) > 1 else digests[0]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the clocks from the checkpoints."""
@@ -202,6 +210,7 @@ class RunCallback(lightning.Callback):
                 return
             append_evaluation(lane.directory, row, timing, evaluation.tables)
             lane.watch.remember()
+            lane.digests = record_digests(lane.directory, self.step)
             lane.tensorboard.add(row | timing, evaluation.tables.get("heads", {}))
         loss = row["test_loss"]
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))

@@ -24,10 +24,11 @@ class Session:
     terminated: threading.Event = field(default_factory=threading.Event)  # set when SIGTERM arrives
 
     def check_store(self) -> None:
-        """Raise AlteredStore on every process if the store was altered after training started."""
+        """Raise AlteredStore on every process if a watched store was altered after training started."""
         path = self.store_watch.altered()
         if self.process_group.any(path is not None):
-            raise AlteredStore(f"{path or self.store.folder}: altered while runs trained on it; {ADVICE}")
+            use = "were evaluated" if path and path.parent != self.store.folder else "trained"
+            raise AlteredStore(f"{path or self.store.folder}: altered while runs {use} on it; {ADVICE}")
 
     def stop_requested(self) -> bool:
         """Whether this process should stop because of `should_stop` or SIGTERM."""

@@ -1,4 +1,4 @@
-"""Detect changes to a token store while runs train on it."""
+"""Detect changes to token stores while runs train or are evaluated on them."""
 
 from pathlib import Path
 
@@ -16,26 +16,37 @@ class AlteredStore(FileFault):
 
 
 class StoreWatch:
-    """Watches the files of an open store. Only files with a new size or modification time are read, which takes a second per GB."""
+    """Watches the files of open stores. Only files with a new size or modification time are read, which takes a second per GB."""
 
     def __init__(self, store: TokenStore) -> None:
-        """Raises InputError if a file was altered after the store was built."""
-        self._sha256: dict[Path, str] = {store.folder / name: sha for name, sha in store.manifest["sha256"].items()}
-        self._stamps: dict[Path, Stamp] = {path: stamp(path) for path in self._sha256}
+        """Raises InputError as `add` does."""
+        self._sha256: dict[Path, str] = {}
+        self._stamps: dict[Path, Stamp] = {}
+        self.add(store)
+
+    def add(self, store: TokenStore) -> None:
+        """Watch another store. Raises InputError if a file was altered after the store was built."""
+        sha256 = {store.folder / name: digest for name, digest in store.manifest["sha256"].items()}
+        if sha256.keys() <= self._sha256.keys():
+            return
+        stamps = {path: stamp(path) for path in sha256}
         manifest = stamp(store.folder / MANIFEST)
-        newer = [path for path, first in self._stamps.items() if first and manifest and first[1] > manifest[1]]
+        newer = [path for path, first in stamps.items() if first and manifest and first[1] > manifest[1]]
         for path in newer:  # the manifest is written last, so newer files were copied or altered
-            if not self._intact(path):
+            if not _intact(path, sha256[path]):
                 raise InputError(f"{path}: does not match its checksum in the manifest; {ADVICE}")
+        self._sha256 |= sha256
+        self._stamps |= stamps
 
     def altered(self) -> Path | None:
-        """Return the first file whose content has changed since the store was opened, or None."""
+        """Return the first file whose content has changed since its store was added, or None."""
         for path, previous in self._stamps.items():
             if (current := stamp(path)) != previous:
-                if not self._intact(path):
+                if not _intact(path, self._sha256[path]):
                     return path
                 self._stamps[path] = current
         return None
 
-    def _intact(self, path: Path) -> bool:
-        return path.is_file() and sha256_file(path) == self._sha256[path]
+
+def _intact(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256

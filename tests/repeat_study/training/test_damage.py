@@ -8,19 +8,26 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
+from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
-from repeat_study.checkpoints.checksum import COMMENT_BYTES, LABEL, check_checksum
+from repeat_study.checkpoints.checksum import COMMENT_BYTES, LABEL, check_checksum, seal
 from repeat_study.checkpoints.files import read_weights
 from repeat_study.config.resources import Resources
-from repeat_study.config.run import Run
+from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.study import EvaluateSpec
 from repeat_study.probes.checkpoint_probe import load_trained
 from repeat_study.records.completion import AlteredRecord, checksums
+from repeat_study.records.json_lines import read_rows, write_rows
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.records.tables import read_table, write_table
 from repeat_study.training.store_watch import AlteredStore
 from repeat_study.training.trainer import train, train_bundle
 
@@ -229,10 +236,113 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
         train(run, store, tmp_path, alter_at(step, path.unlink))
     assert directory.status() is Status.FAILED and f"{name}: removed while" in directory.failure()
     assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
-    if name.endswith("_sequences.parquet"):
-        return  # runs of older versions lack this table and continue without it
-    with pytest.raises(InputError, match=rf"{name}: lacks evaluations up to the checkpoint at step \d+; delete"):
+    problem = r"(lacks evaluations up to the checkpoint at step \d+|removed after the run had written it)"
+    with pytest.raises(InputError, match=rf"{name}: {problem}.*delete"):
         train(run, store, tmp_path)
+
+
+def edit_number(path: Path, column: str, step: int) -> None:
+    """Add 1 to a number that the run recorded at its evaluation after `step` steps."""
+    if path.suffix == ".jsonl":
+        rows = read_rows(path)
+        write_rows(path, [row | {column: row[column] + 1} if row["step"] == step else row for row in rows])
+    else:
+        frame = read_table(path).to_pandas()  # type: ignore[union-attr]
+        frame.loc[frame.step == step, column] += 1
+        write_table(path, pa.Table.from_pandas(frame, read_table(path).schema))  # type: ignore[union-attr]
+
+
+RECORDS = [
+    ("metrics.jsonl", "test_loss"),
+    ("timing.jsonl", "train_seconds"),
+    ("heads.parquet", "prefix_matching"),
+    ("paragraph.parquet", "loss"),
+    ("test_sequences.parquet", "loss"),
+    ("pool_sequences.parquet", "loss"),
+]
+
+
+@pytest.mark.parametrize("step", [0, 32])
+@pytest.mark.parametrize(("name", "column"), RECORDS)
+def test_a_record_that_was_edited_while_its_run_was_stopped_is_refused(
+    name: str, column: str, step: int, damaged: RunDirectory, runs: list[Run], store: TokenStore
+) -> None:
+    path = damaged.path / name
+    original = path.read_bytes()
+    edit_number(path, column, step)
+    before = {record: record.read_bytes() for record in damaged.records}
+    with pytest.raises(InputError, match=rf"{name}: altered after the run had written it; restore the file") as caught:
+        train(runs[1], store, damaged.path.parent)
+    assert "\n" not in str(caught.value)
+    assert before == {record: record.read_bytes() for record in damaged.records}, "nothing is changed"
+    path.write_bytes(original)
+    assert train(runs[1], store, damaged.path.parent) is Outcome.DONE
+
+
+@pytest.mark.parametrize(("name", "column"), RECORDS)
+def test_a_failed_run_whose_record_was_edited_is_refused(
+    name: str, column: str, runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    """At the evaluation that its checkpoint belongs to, and while it trained: the next `run` does not accept it either."""
+    run, directory = runs[1], RunDirectory(tmp_path / runs[1].name)
+    path = directory.path / name
+    with pytest.raises(AlteredRecord, match=f"{name}: altered by another process while the run was training"):
+        train(run, store, tmp_path, alter_at(32, lambda: edit_number(path, column, 32)))
+    assert directory.status() is Status.FAILED
+    with pytest.raises(InputError, match=rf"{name}: altered after the run had written it"):
+        train(run, store, tmp_path)
+    directory.checkpoint.unlink()
+    assert train(run, store, tmp_path) is Outcome.DONE, "from its start"
+
+
+def test_an_edit_between_an_evaluation_and_a_stop_is_noticed_at_the_resume(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    run, path = runs[1], tmp_path / runs[1].name / "metrics.jsonl"
+    steps_left = iter(range(35))
+
+    def stop() -> bool:
+        if (step := next(steps_left, None)) == 34:
+            edit_number(path, "test_loss", 32)
+        return step is None
+
+    assert train(run, store, tmp_path, should_stop=stop) is Outcome.INTERRUPTED
+    with pytest.raises(InputError, match=r"metrics.jsonl: altered after the run had written it"):
+        train(run, store, tmp_path)
+
+
+def test_an_edited_record_of_a_stopped_run_ends_its_own_lane_only(
+    runs: list[Run], store: TokenStore, tmp_path: Path
+) -> None:
+    bundle = [run for run in runs if run.model == "1x16"]
+    steps_left = iter(range(20))
+    train_bundle(bundle, store, tmp_path, should_stop=lambda: next(steps_left, None) is None)
+    edit_number(tmp_path / bundle[2].name / "heads.parquet", "prefix_matching", 8)
+    endings = train_bundle(bundle, store, tmp_path)
+    assert [endings[run.name] for run in bundle[:2]] == [Outcome.DONE] * 2
+    assert "heads.parquet: altered after the run had written it" in str(endings[bundle[2].name])
+
+
+def test_records_that_other_programs_wrote_again_unchanged_are_right(
+    damaged: RunDirectory, runs: list[Run], store: TokenStore, finished: RunDirectory
+) -> None:
+    """The numbers count and not the bytes, which depend on the version of pyarrow."""
+    for path in damaged.tables:
+        parquet.write_table(parquet.ParquetFile(path).read(), path, compression="zstd", row_group_size=7)
+    rows = damaged.metrics.read_text().splitlines()
+    damaged.metrics.write_text("".join(line.replace(": ", ":") + "\n" for line in rows))
+    assert train(runs[1], store, damaged.path.parent) is Outcome.DONE
+    assert damaged.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+def test_a_checkpoint_of_an_earlier_version_lists_no_records(
+    damaged: RunDirectory, runs: list[Run], store: TokenStore
+) -> None:
+    content = torch.load(damaged.checkpoint, weights_only=True)
+    assert set(content.pop("records")) == {name for name, _ in RECORDS}
+    torch.save(content, damaged.checkpoint)
+    seal(damaged.checkpoint)
+    assert train(runs[1], store, damaged.path.parent) is Outcome.DONE
 
 
 def test_an_altered_record_fails_only_its_own_lane(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
@@ -278,6 +388,28 @@ def test_a_store_altered_while_runs_train_fails_them_before_anything_is_written(
         train(run, TokenStore(own_store.folder), folder)
     assert train(run, store, folder) is Outcome.DONE
     assert directory.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+def test_the_store_of_a_further_test_set_that_is_altered_while_runs_train_fails_them(
+    store: TokenStore, data_spec: DataSpec, runs: list[Run], tmp_path: Path
+) -> None:
+    data_dir, folder = tmp_path / "data", tmp_path / "runs"
+    own_store = TokenStore(Path(shutil.copytree(store.folder, data_dir / store.folder.name)))
+    source = {"kind": "files", "paths": [str(Path(os.__file__).parent / "wsgiref")]}
+    tested = prepare(EvaluateSpec.model_validate({"name": "other", "source": source}).data(data_spec), data_dir)
+    further_tests = (FurtherTest(name="other", fingerprint=tested.fingerprint),)
+    run = runs[1].model_copy(update={"further_tests": further_tests})
+    altered = tested.folder / "test.tokens"
+    intact = altered.read_bytes()
+    with pytest.raises(AlteredStore, match=r"test.tokens: altered while runs were evaluated on it; delete the store's"):
+        train(run, own_store, folder, alter_at(32, lambda: altered.write_bytes(intact[::-1])))
+    directory = RunDirectory(folder / run.name)
+    assert directory.rows()[-1]["step"] == 32 and "test.tokens: altered" in directory.failure()
+    with pytest.raises(InputError, match=r"test.tokens: does not match its checksum in the manifest"):
+        train(run, own_store, folder)
+    altered.write_bytes(intact)
+    assert train(run, own_store, folder) is Outcome.DONE
+    assert "test_loss_other" in directory.rows()[-1]
 
 
 def test_a_store_with_only_a_new_modification_time_is_accepted(
