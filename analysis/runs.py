@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
 
-from analysis.formatting import plural
+from analysis.formatting import plural, size_names
 from data_prep.errors import InputError
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
@@ -271,9 +271,9 @@ def left_out_of_laws(runs: Runs) -> str:
     table = runs.done[~runs.done.name.isin(scaling_runs(runs).name)]
     if table.empty:
         return ""
-    models = ", ".join(sorted(table.model.unique()))
+    sizes = ", ".join(size_names(table.model, table.parameters_non_embedding).values())
     return (
-        f"Scaling laws leave out {plural(len(table), 'one-layer run')} ({models}), because one-layer models cannot form induction"
+        f"Scaling laws leave out {plural(len(table), 'one-layer run')} of {sizes}, because one-layer models cannot form induction"
         " heads."
     )
 

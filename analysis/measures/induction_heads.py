@@ -48,9 +48,9 @@ def none_formed(runs: Runs) -> str:
     if not measured or any(not np.isnan(formation(curve).formed_at) for curve in measured.values()):
         return ""
     return (
-        f"No induction head formed in any of {plural(len(measured), 'run')}: the best head's prefix matching never stays above"
+        f"No induction head formed in {_any_of(measured)}: the best head's prefix matching never stays above"
         f" twice its null and twice the untrained model's score for {IN_A_ROW} evaluations in a row."
-        f" {_highest(runs, measured)}"
+        f" {_highest(runs, measured)}{' One-layer models cannot form any.' if (runs.table.layers == 1).all() else ''}"
     )
 
 
@@ -65,9 +65,13 @@ def none_before_or_after(runs: Runs) -> str:
     ):
         return ""
     return (
-        f"No induction head exists before or after training in any of {plural(len(measured), 'run')}: the best head's prefix matching"
+        f"No induction head exists before or after training in {_any_of(measured)}: the best head's prefix matching"
         f" never exceeds twice its null. {_highest(runs, measured)}"
     )
+
+
+def _any_of(measured: Mapping[str, pd.DataFrame]) -> str:
+    return f"any of {plural(len(measured), 'run')}" if len(measured) > 1 else "the only run"
 
 
 def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import bracketed, plural, span
+from analysis.formatting import bracketed, plural, size_name, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
@@ -19,7 +19,10 @@ def findings(numbers: pd.DataFrame) -> list[str]:
     sentences = []
     for fraction, arms in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
         sentences.append(_double_descent(fraction, arms))
-        sentences += [_worst(model, fraction, runs) for model, runs in arms.groupby("model")]
+        sentences += [
+            _worst(size_name(model, size), fraction, runs)
+            for (size, model), runs in arms.groupby(["parameters_non_embedding", "model"])
+        ]
     return [*(sentences or ["No repeated run has finished yet."]), *_induction(numbers)]
 
 
@@ -42,11 +45,11 @@ def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     )
 
 
-def _worst(model: str, fraction: float, runs: pd.DataFrame) -> str:
+def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
     means = runs.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
     worst, bound = worst_repeats(runs.repeats, runs.test_loss)
     at_worst, worst_runs = means.loc[worst], runs[runs.repeats == worst]
-    text = f"{model}, f = {fraction:.0%}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
+    text = f"{size}, f = {fraction:.0%}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
     text += f", with test loss {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
         interval = ""
@@ -89,28 +92,29 @@ def _induction(numbers: pd.DataFrame) -> Iterator[str]:
             " study therefore cannot show how repetition affects induction heads."
         )
         return
-    for (_, model), runs in scored.groupby(["parameters_non_embedding", "model"]):
+    for (parameters, model), runs in scored.groupby(["parameters_non_embedding", "model"]):
+        size = size_name(model, parameters)
         if (runs.layers == 1).all():
             formed_here = formed[runs.index].any()
             yield (
-                f"{model} has one layer and cannot form induction heads,"
+                f"{size} has one layer and cannot form induction heads,"
                 f" {'yet its prefix matching exceeds twice its null' if formed_here else 'and none formed'} (highest final score"
                 f" {runs.prefix_matching.max():.3f})."
             )
         else:
-            yield from _induction_of(model, runs)
+            yield from _induction_of(size, runs)
 
 
-def _induction_of(model: str, runs: pd.DataFrame) -> Iterator[str]:
+def _induction_of(size: str, runs: pd.DataFrame) -> Iterator[str]:
     clean = runs[runs.repeats == 1]
     if len(clean):
-        yield f"Induction heads in clean {model}: {_formed(clean)}."
+        yield f"Induction heads in clean {size}: {_formed(clean)}."
     for fraction, repeated in runs[runs.repeats > 1].groupby("repeated_fraction"):
         arms = "; ".join(f"R = {repeats:,}: {_formed(arm)}" for repeats, arm in repeated.groupby("repeats"))
-        yield f"Induction heads in {model}, f = {fraction:.0%}: {arms}."
+        yield f"Induction heads in {size}, f = {fraction:.0%}: {arms}."
         worst = repeated.groupby("repeats").test_loss.mean().idxmax()
         if len(clean):
-            yield _clean_and_worst(f"{model}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst])
+            yield _clean_and_worst(f"{size}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst])
 
 
 def _formed(arm: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis import published
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, short_count, span
+from analysis.formatting import NOTHING, cell, size_name, span
 from analysis.intervals import Bound
 from analysis.measures import fine_tuning
 from analysis.measures.fine_tuning import ordered_starts, paired
@@ -78,19 +78,23 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
             " have different settings."
         )
         return
-    by_size = ", ".join(f"{value:+.3f} nats ({model})" for (_, model), value in excess.items())
+    by_size = ", ".join(f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items())
     worse = (excess > 0).sum()
     verdict = "worse" if worse == len(excess) else "better" if not worse else "worse at some sizes"
     if (runs.parent_repeats > 1).all():
-        repeats = runs.groupby("model", sort=False).parent_repeats.first()
-        name += f" ({', '.join(f'R = {value:,} at {model}' for model, value in repeats.items())})"
+        repeats = runs.groupby(["parameters_non_embedding", "model"]).parent_repeats.first()
+        name += (
+            f" ({', '.join(f'R = {value:,} at {size_name(model, size)}' for (size, model), value in repeats.items())})"
+        )
     yield f"{name}: {verdict} than training from scratch. The difference in test loss is {by_size}."
     sized = runs[runs.multiplier.notna()]
     if len(sized):
         sizes = sized.groupby(["parameters_non_embedding", "model"]).agg(
             value=("multiplier", "mean"), bound=("bound", "max")
         )
-        ratios = ", ".join(f"{row.bound}{row.value:.2f} ({model})" for (_, model), row in sizes.iterrows())
+        ratios = ", ".join(
+            f"{row.bound}{row.value:.2f} at {size_name(model, size)}" for (size, model), row in sizes.iterrows()
+        )
         yield f"{start[0].upper()}{start[1:]}: effective size divided by actual size is {ratios}."
 
 
@@ -122,16 +126,17 @@ def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
         before=repeated.parent_test_loss_before - repeated.parent_pool_loss_before,
         after=repeated.parent_test_loss_after - repeated.parent_pool_loss_after,
     )
-    for (start, _, model), runs in repeated.groupby(["start", "parameters_non_embedding", "model"]):
+    for (start, size, model), runs in repeated.groupby(["start", "parameters_non_embedding", "model"]):
         if (runs.before < fine_tuning.MEMORIZED).any():
-            yield f"{model}, {start}: the parent had not memorized its pool, so there is nothing to forget."
+            yield f"{size_name(model, size)}, {start}: the parent had not memorized its pool, so there is nothing to forget."
             continue
         share = runs.after / runs.before
         seeds = f" ({share.min():.0%} to {share.max():.0%} in {len(runs)} seeds)" if len(runs) > 1 else ""
         yield (
-            f"{model}, {start}: fine-tuning changes the loss on the parent's pool from {runs.parent_pool_loss_before.mean():.2f} to"
-            f" {runs.parent_pool_loss_after.mean():.2f}. The gap to the loss on the parent's test text changes from"
-            f" {runs.before.mean():.2f} to {runs.after.mean():.2f} nats, so {share.mean():.0%} of it remains{seeds}."
+            f"{size_name(model, size)}, {start}: fine-tuning changes the loss on the parent's pool from"
+            f" {runs.parent_pool_loss_before.mean():.2f} to {runs.parent_pool_loss_after.mean():.2f}. The gap to the loss on the parent's"
+            f" test text changes from {runs.before.mean():.2f} to {runs.after.mean():.2f} nats, so {share.mean():.0%} of it"
+            f" remains{seeds}."
         )
 
 
@@ -149,10 +154,10 @@ def _heads(numbers: pd.DataFrame) -> Iterator[str]:
             " show whether fine-tuning repairs induction heads damaged by repetition."
         )
         return
-    for (_, model), runs in paired(ends).groupby(["parameters_non_embedding", "model"]):
+    for (size, model), runs in paired(ends).groupby(["parameters_non_embedding", "model"]):
         mean = runs.mean(numeric_only=True)
         yield (
-            f"{model} (means of {len(runs)} pairs): the best head's prefix matching changes from"
+            f"{size_name(model, size)}, means of {len(runs)} pairs: the best head's prefix matching changes from"
             f" {mean.prefix_matching_before_repeated:.3f} to"
             f" {mean.prefix_matching_after_repeated:.3f} with a repeated parent and from {mean.prefix_matching_before_clean:.3f} to"
             f" {mean.prefix_matching_after_clean:.3f} with a clean one. Copying gain changes from"
@@ -180,7 +185,7 @@ def short(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "run": numbers.label,
-            "N": [short_count(size) for size in numbers.parameters_non_embedding],
+            "model": list(map(size_name, numbers.model, numbers.parameters_non_embedding)),
             "start": numbers.start,
             "parent's R": [f"{value:,}" if value else NOTHING for value in numbers.parent_repeats],
             "test loss": text("test_loss"),

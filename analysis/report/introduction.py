@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import plural
+from analysis.formatting import plural, size_name
 from analysis.report.section import Note
 from analysis.runs import Runs
 from repeat_study.records.run_directory import Status
@@ -25,7 +25,11 @@ def introduction(runs: Runs) -> str:
         shared.append(f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (at most 11)")
     corpora = ", ".join(sorted(set(runs.table.corpus)))
     settings = f" All runs have {', '.join(shared)}." if shared else ""
-    return f"{len(runs.done)} finished runs.{settings} Corpus: {corpora}. Losses are in nats per token."
+    smallest = runs.table.sort_values("parameters_non_embedding").iloc[0]
+    return (
+        f"{len(runs.done)} finished runs.{settings} Corpus: {corpora}. Losses are in nats per token. Model sizes are written with N, the"
+        f" number of parameters without embeddings, in parentheses: {size_name(smallest.model, smallest.parameters_non_embedding)}."
+    )
 
 
 def notes(runs: Runs) -> Iterator[Note]:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.figures.plot import Missing
-from analysis.formatting import NOTHING, cell
+from analysis.formatting import NOTHING, cell, size_names
 from analysis.laws.fit import NOT_DETERMINED
 from analysis.laws.registry import LAWS, title_of
 from analysis.laws.study_fits import StudyFits, fit_study
@@ -38,7 +38,7 @@ def section(runs: Runs) -> Section | Missing:
     ]
     sentences += [f"{headings[name]} was not fitted: {reason}." for name, reason in laws.reasons.items()]
     cross_validation = (
-        [Table(CROSS_VALIDATION, _cross_validation(laws), "cross_validation", "Cross-validation")]
+        [Table(CROSS_VALIDATION, _cross_validation(laws, runs), "cross_validation", "Cross-validation")]
         if len(laws.cross_validation)
         else []
     )
@@ -47,11 +47,13 @@ def section(runs: Runs) -> Section | Missing:
     )
 
 
-def _cross_validation(laws: StudyFits) -> pd.DataFrame:
+def _cross_validation(laws: StudyFits, runs: Runs) -> pd.DataFrame:
     table = laws.cross_validation
+    names = size_names(runs.done.model, runs.done.parameters_non_embedding)
+    by_held_out = {f"N = {size:,.0f}": name for size, name in names.items()}
     return pd.DataFrame(
         {
-            "held out": table.held_out,
+            "held out": table.held_out.replace(by_held_out),
             "law": table.law.map(title_of),
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),

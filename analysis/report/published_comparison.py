@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import published
+from analysis.formatting import size_name
 from analysis.intervals import NAN, Estimate, over_seeds, with_bounds
 from analysis.measures import fine_tuning
 from analysis.measures.compute_equivalent_loss import lost_compute
@@ -53,7 +54,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
     sizes = {metric: size_multipliers(runs, metric) for metric in (*SIZE_METRICS, *test_sets(runs))}
     compute = lost_compute(runs)
     for peak in all_peaks:
-        where = f"{peak.model}, f = {peak.fraction:.0%}"
+        where = f"{size_name(peak.model, peak.size)}, f = {peak.fraction:.0%}"
         worst = left = right = NOT_PUBLISHED
         if peak.fraction == published.C26_FRACTION:
             worst = (published.C26_WORST_REPEATS.at(peak.total), "C26, power law at this N")
@@ -102,7 +103,7 @@ def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
         interval = (arm.low, arm.high) if several else (NAN, NAN)
         repeated = (sized.parent_repeats[sized.start == arm.start] > 1).all()
         paper = (1 / published.H22_OSSIFICATION, "H22, figs. 12, 15") if repeated else NOT_PUBLISHED
-        where = f"{arm.model}, {arm.start}"
+        where = f"{size_name(arm.model, arm.parameters_non_embedding)}, {arm.start}"
         yield (
             "size multiplier after fine-tuning, relative to runs from scratch",
             where,
@@ -119,7 +120,7 @@ def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate
     The clearest case is the one in which the smaller of rise and recovery is largest.
     """
     numbers = summary(runs)
-    by = ["model", "repeated_fraction", "repeats"]
+    by = ["model", "parameters_non_embedding", "repeated_fraction", "repeats"]
     repeated = numbers[(numbers.repeats > 1) & (numbers.double_descent == True)]  # noqa: E712  (None: not judged)
     if repeated.empty:
         return
@@ -128,7 +129,7 @@ def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate
         smaller = arms["mean"].clip(upper=recovery.loc[arms.index, "mean"])
         clearest = smaller.idxmax()
         arm = arms.loc[clearest]
-        where = f"{arm.model}, f = {fraction:.0%}, R = {arm.repeats:g}"
+        where = f"{size_name(arm.model, arm.parameters_non_embedding)}, f = {fraction:.0%}, R = {arm.repeats:g}"
         yield float(fraction), where, _over_seeds(arm), _over_seeds(recovery.loc[clearest])
 
 

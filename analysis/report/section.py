@@ -70,6 +70,6 @@ def missing_section(missing: Sequence[Missing]) -> Section:
     """A section that lists what this study lacks the runs for. Figures that are missing for the same reason share a sentence."""
     names: dict[str, list[str]] = {}
     for figure in missing:
-        names.setdefault(figure.reason, []).append(figure.name.replace("_", " "))
+        names.setdefault(figure.reason, []).append(figure.name.partition(".")[0].replace("_", " "))
     sentences = [f"{', '.join(same).capitalize()}: {reason}." for reason, same in names.items()]
     return Section("Omitted figures and sections", sentences)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.formatting import NOTHING, cell
+from analysis.formatting import NOTHING, cell, size_name
 
 HEAD_COLUMNS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # dropped if empty for all runs
 
@@ -21,7 +21,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
     short = pd.DataFrame(
         {
             "run": numbers.label,
-            "N": text(numbers.parameters_non_embedding, ",d"),
+            "model": list(map(size_name, numbers.model, numbers.parameters_non_embedding)),
             "f": [f"{value:.0%}" if value else "clean" for value in numbers.repeated_fraction],
             "R": numbers.repeats,
             "test loss": text(numbers.test_loss, ".3f"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import NOTHING, three_digits
+from analysis.formatting import NOTHING, size_name, three_digits
 from analysis.report.collect import Variant
 from analysis.report.section import Table
 from analysis.report.summary_table import short_summary
@@ -55,7 +55,7 @@ def runs_table(variant: Variant) -> Table:
             {
                 "run": run.label,
                 "status": _progress(variant.runs.curve(str(run.name)), run),
-                "N": f"{run.parameters_non_embedding:,}",
+                "model": size_name(str(run.model), run.parameters_non_embedding),
                 "f": f"{run.repeated_fraction:.0%}" if run.repeats > 1 else "clean",
                 "R": run.repeats,
             }

@@ -80,8 +80,8 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
     text = " ".join(sentences)
     assert sentences[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
     assert (
-        "Parent with f = 90% (R = 30 at 2x32, R = 30 at 2x64): worse than training from scratch. The difference in test loss is +"
-        in text
+        "Parent with f = 90% (R = 30 at 2x32 (24.6k), R = 30 at 2x64 (98.3k)): worse than training from scratch. The difference in"
+        " test loss is +" in text
     )
     assert "(higher in 2 of 2 pairs) and makes the effective size 3.20 times smaller" in text
     assert "The gap to the loss on the parent's test text changes from 4.00 to 1.00 nats, so 25% of it remains" in text
@@ -96,8 +96,8 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
 def test_only_repeated_parents_are_compared_with_the_paper(loaded: Runs) -> None:
     comparison = comparison_table(loaded)
     comparison = comparison[comparison.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
-    assert comparison.published["2x64, parent with f = 90%"] == pytest.approx(0.625)
-    assert comparison.here["2x64, parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
+    assert comparison.published["2x64 (98.3k), parent with f = 90%"] == pytest.approx(0.625)
+    assert comparison.here["2x64 (98.3k), parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
     assert comparison.published.isna().sum() == 2
 
 
@@ -117,7 +117,7 @@ def test_figures_of_fine_tuning_show_the_planted_numbers(loaded: Runs) -> None:
 
 def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     short, page = write_report(tuned)
-    assert list(short.columns[:3]) == ["run", "N", "start"] and len(short) == 8
+    assert list(short.columns[:3]) == ["run", "model", "start"] and len(short) == 8
     text = page.read_text()
     assert "Summary of fine-tuning" in text and "No repeated run" not in text and "8 finished runs" in text
     for name in ("ossification", "forgetting", "fine_tuning_curves", "heads_over_fine_tuning"):

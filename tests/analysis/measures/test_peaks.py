@@ -205,7 +205,7 @@ def test_an_interior_maximum_within_the_noise_between_seeds_is_a_bound(
     sentence = next(
         sentence
         for sentence in findings(numbers)
-        if sentence.startswith("2x32, f = 50%: the worst R is 256 (5 values tried)")
+        if sentence.startswith("2x32 (24.6k), f = 50%: the worst R is 256 (5 values tried)")
     )
     assert sentence.endswith(". Given the noise between seeds, the true worst R may be at the edge of the tried range.")
     (arm,) = worst_arms(numbers).itertuples()
@@ -359,7 +359,7 @@ def test_published_numbers_are_compared_with_ours(planted: Runs) -> None:
         return match.here, match.low, match.high, match.published, match.bound
 
     first: Peak = peaks(planted)[0]
-    here, low, high, published, _ = row("worst R, Gaussian", "2x32, f = 10%")
+    here, low, high, published, _ = row("worst R, Gaussian", "2x32 (24.6k), f = 10%")
     assert low < here < high and here == pytest.approx(350, rel=0.01)
     assert published == pytest.approx(C26_WORST_REPEATS.at(first.total))
     here, low, high, published, _ = row("left edge = k·N^a: a", "4 sizes, f = 10%")

@@ -45,12 +45,16 @@ def test_findings_report_when_heads_form_and_how_repeats_affect_them(
     curve = [5.0, 4.5, 4.0, 6.0]
     write_run(with_heads, runs[0], store, curve, formed(2 * NULL), None, {"copying_gain": 0.35}, **fields)
     sentences = findings(summary(load_runs(with_heads)))
-    assert "Induction heads in clean 2x64: formed by 11,008 tokens." in sentences
-    assert "Induction heads in 2x64, f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds." in sentences
+    assert "Induction heads in clean 2x64 (98.3k): formed by 11,008 tokens." in sentences
     assert (
-        "1x128 has one layer and cannot form induction heads, and none formed (highest final score 0.031)." in sentences
+        "Induction heads in 2x64 (98.3k), f = 50%: R = 4: formed by 11,008 tokens; R = 16: none in 2 seeds."
+        in sentences
     )
-    comparison = next(line for line in sentences if line.startswith("2x64, f = 50%, final metrics"))
+    assert (
+        "1x128 (197k) has one layer and cannot form induction heads, and none formed (highest final score 0.031)."
+        in sentences
+    )
+    comparison = next(line for line in sentences if line.startswith("2x64 (98.3k), f = 50%, final metrics"))
     expected = "final metrics without repetition and at R = 16, where test loss is highest (one seed): test loss"
     assert expected in comparison, "seed 1 has no clean run"
     score = score_of(98304)
@@ -59,7 +63,7 @@ def test_findings_report_when_heads_form_and_how_repeats_affect_them(
     clean = fields | {"repeats": 1}
     write_run(with_heads, runs[0], store, [5.0, 4.5, 4.0, 3.8], formed(score), None, {"copying_gain": 1.4}, **clean)
     sentences = findings(summary(load_runs(with_heads)))
-    comparison = next(line for line in sentences if line.startswith("2x64, f = 50%, final metrics"))
+    comparison = next(line for line in sentences if line.startswith("2x64 (98.3k), f = 50%, final metrics"))
     assert "means over 2 seeds, changes with 95% intervals" in comparison
     changes = np.array([1.35 - 1.5, 0.35 - 1.4])
     half = 12.706 * changes.std(ddof=1) / 2**0.5

@@ -15,7 +15,9 @@ from analysis.report import laws_section
 from analysis.report.summary import summarize
 from analysis.runs import left_out_of_laws, load_runs
 
-LEFT_OUT = "Scaling laws leave out 2 one-layer runs (1x128), because one-layer models cannot form induction heads."
+LEFT_OUT = (
+    "Scaling laws leave out 2 one-layer runs of 1x128 (197k), because one-layer models cannot form induction heads."
+)
 
 
 def test_the_page_names_the_runs_that_its_laws_leave_out(with_heads: Path) -> None:

@@ -39,7 +39,8 @@ def test_figures_of_heads_are_folded_into_one_sentence_if_none_formed(without_he
     sentences, folded = section.split("<details>")
     assert sentences.count("<li>") == 1 and "in any of 2 runs" in sentences and "(null 0.0312)" in sentences
     assert (
-        folded.count("<figure>") == 2 and "Show Induction heads and copying over training; Heads at the end" in folded
+        folded.count("<figure>") == 2
+        and "Figures: Induction heads and copying over training; Heads at the end" in folded
     )
     (without_heads / "report.html").unlink()
     assert write_report(without_heads)[1].read_text() == text, "the record of the report includes noise"
@@ -57,7 +58,11 @@ def test_noise_of_different_kinds_has_different_sections() -> None:
 
 def test_figures_that_are_missing_for_the_same_reason_share_a_sentence() -> None:
     section = missing_section(
-        [Missing("size_multiplier", "no law"), Missing("heads", "no probe"), Missing("laws", "no law")]
+        [
+            Missing("size_multiplier.learning_rate_=_0.001", "no law"),
+            Missing("heads", "no probe"),
+            Missing("laws", "no law"),
+        ]
     )
     assert section.sentences == ["Size multiplier, laws: no law.", "Heads: no probe."]
 
