@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.figures.axes import log_label
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Plot
 from analysis.figures.style import colors
@@ -120,7 +121,7 @@ def plot(table: pd.DataFrame, toy: Toy = TOY) -> Plot:
         label="least squares",
     )
     ax.axhline(toy.unseen_variance, color="gray", linewidth=0.8, linestyle=":", label="lowest possible loss")
-    ax.set(xscale="log", xlabel="repeats R of the pool", ylabel="expected test loss")
+    ax.set(xscale="log", xlabel=log_label("repeats R of the pool"), ylabel="expected test loss")
     ax.legend(fontsize=8)
     return Plot(
         "toy_regression",

@@ -2,31 +2,24 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 
+from analysis.figures.axes import log_axis, log_label
 from analysis.figures.panels import grid_of_axes
+from analysis.figures.style import along, styles
 from analysis.forecast.forecast import SAFE, Forecast, Question
 from analysis.formatting import short_count
 from data_prep.files import write_output
-
-LINE_STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
 
 def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     """Plot forecasts to a file. Its suffix (.svg, .pdf or .png) determines the format."""
     figure, axes = grid_of_axes(2, 1, sharey="row")
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(forecasts), 2)))
     upper, lower = axes[0][0], axes[1][0]
-    for number, forecast in enumerate(forecasts):
+    for forecast, look in zip(forecasts, styles(range(len(forecasts))).values(), strict=True):
         curve, label = forecast.curve, forecast.predictor.label
-        style: dict[str, Any] = {
-            "color": tuple(colors[number]),
-            "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-            "linewidth": 1.5,
-        }
+        style = along(look, len(curve.repeats)) | {"linewidth": 1.5}
         penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # leaves a gap beyond the law
         upper.plot(curve.repeats, penalty, label=label, **style)
         lower.plot(curve.repeats, curve.multiplier, **style)
@@ -39,9 +32,8 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
         ax.set(xscale="log")
     lower.axhline(SAFE, color="gray", linewidth=0.8, linestyle=":")
     upper.set_ylabel("penalty (nats/token)")
-    lower.set(ylabel="effective size / size", xlabel="repeats R", yscale="log")
-    lower.yaxis.set_major_formatter("{x:g}")
-    lower.yaxis.set_minor_formatter("{x:g}")
+    lower.set_xlabel(log_label("repeats R"))
+    log_axis(lower, "effective size / size")
     upper.set_title(
         f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, f = {question.fraction:.3g}",
         fontsize=9,
