@@ -14,7 +14,8 @@ from torch import Tensor
 from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, write_scratch
 from repeat_study.records.run_directory import RunDirectory
 
-GROUPS_PER_RECIPE = 2  # optimizer parameter groups: with weight decay and without
+RECIPE = ("lr", "weight_decay")  # the settings that `training.lane_optimizer` keeps for each lane
+ONLY_IN_BUNDLES = ("lanes", "steps")  # keys of a parameter group of that optimizer
 SHARED_BUFFER = "summed_steps"  # the only buffer that all lanes share
 UNSTACKED_BUFFER = "left_range"  # has no lanes axis in the checkpoint of a single run
 
@@ -28,8 +29,8 @@ class LaneCheckpointIO(TorchCheckpointIO):
     def __init__(self, directories: Sequence[RunDirectory], same_recipe: bool) -> None:
         """Create the plugin.
 
-        directories: the run directory of each lane. same_recipe: whether all lanes have the same optimizer settings, in
-        which case the optimizer stores all lanes of a parameter in one tensor.
+        directories: the run directory of each lane. same_recipe: whether all lanes have the same optimizer settings;
+            otherwise the optimizer is a `training.lane_optimizer.LaneAdamW`.
         """
         super().__init__()
         self.directories, self.same_recipe = directories, same_recipe
@@ -96,7 +97,7 @@ def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpo
     replaced: Checkpoint = {"state_dict": {name: merge(name) for name in states[0]}}
     if lanes > 1:
         optimizers = [checkpoint["optimizer_states"][0] for checkpoint in checkpoints]
-        replaced["optimizer_states"] = [(_stack_optimizers if same_recipe else _list_optimizers)(optimizers)]
+        replaced["optimizer_states"] = [_stack_optimizers(optimizers, same_recipe)]
         replaced["callbacks"] = {
             name: {account: [checkpoint["callbacks"][name][account] for checkpoint in checkpoints] for account in state}
             for name, state in first["callbacks"].items()
@@ -106,23 +107,21 @@ def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpo
 
 
 def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
-    groups, states = optimizer["param_groups"], optimizer["state"]
-    if len(groups) == GROUPS_PER_RECIPE:  # all lanes in one tensor
-        split = {
-            number: {name: value[lane : lane + 1].clone() if value.dim() else value for name, value in state.items()}
-            for number, state in states.items()
-        }
-        return {"state": split, "param_groups": groups}
-    lane_groups = groups[GROUPS_PER_RECIPE * lane : GROUPS_PER_RECIPE * (lane + 1)]
-    first = lane_groups[0]["params"][0]
-    return {
-        "state": {number - first: states[number] for group in lane_groups for number in group["params"]},
-        "param_groups": [group | {"params": [number - first for number in group["params"]]} for group in lane_groups],
+    """One lane's state in the form of an optimizer that trains a single run."""
+    split = {
+        number: {name: value[lane : lane + 1].clone() if value.dim() else value for name, value in state.items()}
+        for number, state in optimizer["state"].items()
     }
+    return {"state": split, "param_groups": [_group_of_lane(group, lane) for group in optimizer["param_groups"]]}
 
 
-def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """Merge optimizer states into one that stores all lanes of a parameter in one tensor."""
+def _group_of_lane(group: Checkpoint, lane: int) -> Checkpoint:
+    shared = {key: value for key, value in group.items() if key not in ONLY_IN_BUNDLES}
+    return shared | group["lanes"][lane] if "lanes" in group else group
+
+
+def _stack_optimizers(optimizers: Sequence[Checkpoint], same_recipe: bool) -> Checkpoint:
+    """The state of a bundle's optimizer, which stores all lanes of a parameter in one tensor."""
 
     def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]
@@ -132,21 +131,13 @@ def _stack_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
         number: {name: merge([state[number][name] for state in states]) for name in first}
         for number, first in states[0].items()
     }
-    return {"state": merged, "param_groups": optimizers[0]["param_groups"]}
-
-
-def _list_optimizers(optimizers: Sequence[Checkpoint]) -> Checkpoint:
-    """Merge optimizer states into one that stores separate tensors for each lane, lane after lane."""
-    per_lane = len(optimizers[0]["state"])
+    groups = zip(*(optimizer["param_groups"] for optimizer in optimizers), strict=True)
     return {
-        "state": {
-            lane * per_lane + number: state
-            for lane, optimizer in enumerate(optimizers)
-            for number, state in optimizer["state"].items()
-        },
-        "param_groups": [
-            group | {"params": [lane * per_lane + number for number in group["params"]]}
-            for lane, optimizer in enumerate(optimizers)
-            for group in optimizer["param_groups"]
-        ],
+        "state": merged,
+        "param_groups": [of_lanes[0] if same_recipe else _merge_groups(of_lanes) for of_lanes in groups],
     }
+
+
+def _merge_groups(groups: Sequence[Checkpoint]) -> Checkpoint:
+    recipes = [{key: group[key] for key in RECIPE} for group in groups]
+    return groups[0] | dict.fromkeys(RECIPE, 0.0) | {"lanes": recipes, "steps": 0}

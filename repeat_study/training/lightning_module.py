@@ -14,13 +14,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard
 from torch.optim import AdamW
 
-from repeat_study.checkpoints.lanes import GROUPS_PER_RECIPE
 from repeat_study.config.resources import Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.model.hardware import uses_cuda
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.divergence import max_loss
+from repeat_study.training.lane_optimizer import LaneAdamW
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final: float) -> float:
@@ -99,8 +99,6 @@ class LanguageModeling(lightning.LightningModule):
         self.summed_steps: Tensor
         self.left_range: Tensor
         self.max_norm_l: Tensor
-        # The optimizer's tensors for each lane. Empty if all lanes have the same recipe, as each parameter is then one tensor.
-        self._lane_tensors: list[list[Tensor]] = []
 
     @property
     def largest_loss(self) -> float:
@@ -138,15 +136,16 @@ class LanguageModeling(lightning.LightningModule):
         """Take one optimizer step on a batch [lanes, sequences, context + 1]."""
         step = self.trainer.global_step
         optimizer: Any = self.optimizers()
-        for number, group in enumerate(optimizer.param_groups):
-            group["lr"] = self.learning_rate(step, number // GROUPS_PER_RECIPE if self._lane_tensors else 0)
+        for group in optimizer.param_groups:
+            if "lanes" in group:
+                group["steps"] = step + 1
+                for lane, recipe in enumerate(group["lanes"]):
+                    recipe["lr"] = self.learning_rate(step, lane)
+            else:
+                group["lr"] = self.learning_rate(step)
         loss_l = self._accumulate(batch)
         parameters = self._decayed_first()
         norm_l = clip_gradients_per_lane(parameters, self.max_norm_l)
-        for lane, tensors in enumerate(self._lane_tensors):
-            for tensor, parameter in zip(tensors, parameters, strict=True):
-                assert parameter.grad is not None
-                tensor.grad = parameter.grad[lane : lane + 1]
         optimizer.step()
         for parameter in parameters:
             parameter.grad = None
@@ -204,25 +203,21 @@ class LanguageModeling(lightning.LightningModule):
         return [{"train_loss": loss, "gradient_norm": norm} for loss, norm in zip(loss_l, norm_l, strict=True)]
 
     def configure_optimizers(self) -> AdamW:
-        """Make AdamW with weight decay on matrices and embeddings only. `training_step` sets the learning rate.
-
-        If the lanes have different recipes, each lane gets its own parameter groups, which contain slices of the parameters. This is
-        slower on a GPU, which updates one group at a time.
-        """
+        """Make AdamW with weight decay on matrices and embeddings only. `training_step` sets the learning rate."""
         parameters = self._decayed_first()
+        decayed, gains = ([tensor for tensor in parameters if tensor.dim() == dim] for dim in (3, 2))
+        betas = self.run.beta1, self.run.beta2
         if same_recipe(self.runs):
-            self._lane_tensors = []
-        else:
-            self._lane_tensors = [
-                [parameter.detach()[lane : lane + 1] for parameter in parameters] for lane in range(len(self.runs))
+            groups = [
+                {"params": decayed, "weight_decay": self.run.weight_decay},
+                {"params": gains, "weight_decay": 0.0},
             ]
-        groups = []
-        tensors_by_run: list[list[Any]] = [*self._lane_tensors] or [[*parameters]]
-        for run, tensors in zip(self.runs, tensors_by_run, strict=False):
-            decayed, gains = ([tensor for tensor in tensors if tensor.dim() == dim] for dim in (3, 2))
-            groups.append({"params": decayed, "weight_decay": run.weight_decay})
-            groups.append({"params": gains, "weight_decay": 0.0})
-        return AdamW(groups, lr=self.learning_rate(0), betas=(self.run.beta1, self.run.beta2), fused=True)
+            return AdamW(groups, lr=self.learning_rate(0), betas=betas, fused=True)
+        recipes = [
+            {"lr": self.learning_rate(0, lane), "weight_decay": run.weight_decay} for lane, run in enumerate(self.runs)
+        ]
+        undecayed = [recipe | {"weight_decay": 0.0} for recipe in recipes]
+        return LaneAdamW([{"params": decayed, "lanes": recipes}, {"params": gains, "lanes": undecayed}], betas)
 
     def _decayed_first(self) -> list[nn.Parameter]:
         """All parameters in the order of the optimizer's groups: first those with weight decay, then the others."""
