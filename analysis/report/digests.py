@@ -100,7 +100,7 @@ class ReportRecord:
         return self.inputs == inputs and bool(self.files) and all(map(self._is_as_written, self.files))
 
     def console_table(self) -> pd.DataFrame:
-        """The console table of the last report; every cell is text."""
+        """The console table of the last report, with all cells as text."""
         return pd.DataFrame(self.console["data"], columns=self.console["columns"])
 
     def figure(self, name: str, digest: str) -> SavedPlot | Missing | None:

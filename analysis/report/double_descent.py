@@ -32,7 +32,7 @@ def threshold(runs: pd.DataFrame) -> str:
 
 
 def size_of(run: pd.Series) -> str:
-    """The rise of a run in nats with its paired interval, in standard errors, and relative to the drop of test loss in clean runs."""
+    """The rise of a run in nats with its paired interval, in standard errors, and relative to the drop in test loss of clean runs."""
     interval = bracketed(run.rise_low, run.rise_high, three_digits)
     relative = []
     if pd.notna(run.rise_in_standard_errors):
