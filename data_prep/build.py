@@ -45,8 +45,8 @@ class StoreBuilder:
         self.audit: TokenizerAudit | None = None  # only for the tokenizer of the user or of another store
         self.loss = TextLoss()
         self.digest_of_written = hashlib.sha256()  # hash of all document digests, to detect a changed source
-        # Documents are read before they are written, but the manifest counts only up to the last document written. So
-        # the queue keeps the counts as they were when each document was read.
+        # Reading runs ahead of writing, but the manifest counts only up to the last document written. So the queue keeps
+        # the counts as they were when each document was read.
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting_counts: deque[tuple[int, ...]] = deque()
 

@@ -9,7 +9,7 @@ from data_prep.errors import InputError
 from data_prep.files import read_record, write_json
 from data_prep.token_store import TOKENIZER, TokenStore
 
-CHECKED = "apart"  # prefix of the files that record the stores with which a store was compared
+CHECKED = "apart"  # prefix of the names of files that record passed checks
 
 
 def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:

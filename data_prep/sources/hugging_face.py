@@ -52,7 +52,7 @@ class HuggingFace(Source):
             datasets: Any = importlib.import_module("datasets")
         except ModuleNotFoundError as error:
             raise InputError(
-                "data.source: kind \"huggingface\" needs the datasets library; pip install 'repeat-study[hf]'"
+                "data.source: kind \"huggingface\" needs the datasets library; run pip install 'repeat-study[hf]'"
             ) from error
         folder = user_path(self.dataset, "data.source.dataset")
         if not any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
