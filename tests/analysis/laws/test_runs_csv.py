@@ -98,4 +98,4 @@ def test_a_bad_column_mapping_is_rejected(text: str, message: str) -> None:
 
 def test_an_endless_file_is_rejected_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.laws.runs_csv.MOST_BYTES", 10_000)
-    assert "more than 10,000 bytes" in refusal(Path("/dev/zero"))
+    assert "larger than the limit of 10,000 bytes" in refusal(Path("/dev/zero"))
