@@ -1,4 +1,7 @@
-"""Axes of sizes, repeats and tokens, with ticks that do not overlap; the label of every logarithmic axis contains "log scale"."""
+"""Axes of sizes, repeats and tokens, with ticks that do not overlap.
+
+The label of every logarithmic axis contains "log scale".
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from analysis.formatting import short_count
 
 CHARACTERS = 36  # tick-label characters that fit below a panel of the standard width
-FEWEST_TICKS = 3  # on a logarithmic axis at 1, 2 and 5 times powers of ten; with fewer, ticks are evenly spaced
+FEWEST_TICKS = 3  # at 1, 2 and 5 times powers of ten on a logarithmic axis; if fewer fit, ticks are evenly spaced
 
 
 def log_label(label: str) -> str:

@@ -14,7 +14,7 @@ NAME = "degradation_by_size"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction, with the clean runs and their law for comparison."""
+    """Plot one panel per fraction, with the clean runs and their law for comparison."""
     done = runs.done
     repeated = done[done.repeats > 1]
     sizes = repeated.groupby("repeated_fraction").parameters_non_embedding.nunique()

@@ -1,4 +1,4 @@
-"""Points with intervals, white triangles for bounds, and the sentences of captions that explain them."""
+"""Plot points with intervals and bounds, and write the caption sentences that explain them."""
 
 from collections.abc import Sequence
 
@@ -51,8 +51,8 @@ def estimates(
 def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int, style: Style, label: str) -> None:
     """Plot a line that stops at bounds, which are white triangles.
 
-    number: the line's place among the panel's `lines`. Bounds of different lines often coincide, so each line moves its triangles
-    sideways a little.
+    number, lines: the index of this line and the number of lines in the panel. Bounds of different lines often coincide, so each
+    line moves its triangles sideways a little.
     """
     exact = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))
     points(axes, x, exact, label=label, **style)
@@ -63,7 +63,7 @@ def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int
 
 
 def peak_interval_note(fewest: int, most: int) -> str:
-    """A sentence about the intervals of peaks, which need two seeds at every R.
+    """A caption sentence about the intervals of peaks, which need two seeds at every R.
 
     fewest, most: the smallest and the largest number of seeds behind a peak.
     """
@@ -75,7 +75,7 @@ def peak_interval_note(fewest: int, most: int) -> str:
 
 
 def range_note(data: pd.DataFrame) -> str:
-    """A sentence about the bars of `interval_or_range`."""
+    """A caption sentence about the bars from `interval_or_range`."""
     seeds = int(data.seeds.max())
     if seeds >= FEWEST_SEEDS:
         few = (
@@ -95,6 +95,6 @@ def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:
 
 
 def interval_note(data: pd.DataFrame) -> str:
-    """A sentence about the bars of `over_seeds`."""
+    """A caption sentence about the bars from `over_seeds`."""
     seeds = int(data["seeds"].max()) if len(data) else 0
     return f"Bars: 95% intervals over up to {seeds} seeds." if seeds > 1 else ONE_SEED

@@ -12,7 +12,7 @@ NAME = "fine_tuning_curves"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per size that has fine-tuned runs, one line per run."""
+    """Plot one panel per size that has fine-tuned runs, one line per run."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
     names = fine_tuning.ordered_starts(table.start)
@@ -39,8 +39,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Learning curves of fine-tuning",
-        "Test loss on the new text during fine-tuning, one line per run; colors and line styles show what a run started from. If a run with"
-        " a repeated parent ends above the run from scratch, what the parent learned makes the new text harder to learn."
+        "Test loss on the new text during fine-tuning, one line per run. Colors, markers and line styles show the starting point. If a run"
+        " with a repeated parent ends above the run from scratch, what the parent learned makes the new text harder to learn."
         f" {not_drawn_note(table.trained_tokens.max())}",
         figure,
         fine_tuning.over_training(table, runs, ["test_loss"]),

@@ -13,7 +13,7 @@ TEXTS = ("test text", "pool", "unique text")  # in the order of fine_tuning.OF_P
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per kind of parent and a column per size, one line per text."""
+    """Plot one row of panels per kind of parent and one column per size, with one line per text."""
     table = fine_tuning.starts(runs)
     table = table[table.parent != ""]
     combined = runs.combined
@@ -39,7 +39,7 @@ def plot(runs: Runs) -> Plot | Missing:
             )
             tokens_axis(ax, log_label("training tokens"))
             if first < float("inf"):
-                ax.set_xscale("symlog", linthresh=first)  # most is forgotten in the first steps
+                ax.set_xscale("symlog", linthresh=first)  # because most forgetting happens in the first steps
                 ax.minorticks_off()
         row[0].set_ylabel("loss (nats/token)")
     handles = [axes[0][0].plot([], [], label=name, **of_text[place])[0] for place, name in enumerate(TEXTS)]

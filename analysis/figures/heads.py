@@ -16,16 +16,16 @@ from analysis.measures.induction_heads import none_formed
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
-SCALE = "magma"  # differs from the colors of R
-MOST_SEEDS, MOST_ROWS = 4, 12  # but at least one row per panel; the table has all seeds
+SCALE = "magma"  # a colormap that no line uses
+MOST_SEEDS, MOST_ROWS = 4, 12  # every panel has at least one row; the table has all seeds
 MOST_LABELED = 48  # with more heads side by side, there is no room for values in the cells
-LABEL_WIDTH = 34  # characters along a row of maps
+LABEL_WIDTH = 34  # characters per line of a row's label
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per fraction, model and seed, with a map of layers by heads for every R and the effect of ablating each head.
+    """Plot one row per fraction, model and seed, with a map of layers by heads for every R and the effect of ablating each head.
 
-    All rows have the same color scale and the same axes of ablation.
+    All rows have the same color scale and the same limits for ablation.
     """
     last = runs.last_tables("heads")
     if last.empty:
@@ -63,12 +63,12 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Heads at the end of training",
-        "Left: prefix matching of every head, as a map per R with a row per layer. Runs with the same seed start from the same weights, so"
+        "Left: prefix matching of every head, one map per R with one row per layer. Runs with the same seed start from the same weights, so"
         " the same cell is the same head in every map; a bright cell is an induction head. Right: prefix matching of each head against the"
         " copying gain lost when the head's output is set to zero and all attention patterns are kept. A copying head lies to the right of"
-        " the vertical dotted line and above the horizontal one; these lines are the highest nulls of the row's heads. All rows share their"
-        " scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the worst R, prefix matching"
-        " equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer model.",
+        " the vertical dotted line and above the horizontal one; these lines are the highest nulls of the row's heads. All rows have the"
+        " same scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the worst R, prefix"
+        " matching equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer model.",
         figure,
         table,
         no_heads(none_formed(runs)),
@@ -76,7 +76,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _wrapped(title: str) -> str:
-    """A title in lines of at most LABEL_WIDTH characters that do not break around "="."""
+    """Break a title into lines of at most LABEL_WIDTH characters, but not around "="."""
     unbroken = title.replace(" = ", "\u00a0=\u00a0")
     return textwrap.fill(unbroken, LABEL_WIDTH).replace("\u00a0", " ")
 

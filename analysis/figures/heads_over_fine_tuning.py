@@ -17,7 +17,7 @@ ROWS = [BY_KEY[key] for key in ("prefix_matching", "random_copying_gain", "copyi
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per size and a row per measure, one line per run."""
+    """Plot one column of panels per size and one row per metric, with one line per run."""
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
     combined = runs.combined

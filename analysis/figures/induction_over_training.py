@@ -29,7 +29,7 @@ TABLE_COLUMNS = [column for metric in ROWS for column in (metric.key, metric.nul
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction and model and a row per metric, with aligned token axes."""
+    """Plot one column of panels per fraction and model and one row per metric, with aligned token axes."""
     if "prefix_matching" not in runs.evaluations:
         return Missing(
             NAME,

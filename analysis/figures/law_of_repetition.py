@@ -1,4 +1,4 @@
-"""This study's law of partial repetition and the runs it was fitted on, as harm against R."""
+"""Harm against R, from this study's law of partial repetition and from the runs that the law was fitted on."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ NAME = "law_of_repetition"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction, with runs as points and the law as one line per size with its 95% band."""
+    """Plot one panel per fraction, with runs as points and the law as one line per size with its 95% band."""
     laws = fit_study(runs)
     if partial.LAW.name not in laws.fits:
         return Missing(NAME, laws.reasons[partial.LAW.name])

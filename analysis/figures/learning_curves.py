@@ -11,7 +11,7 @@ NAME = "learning_curves"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction and size."""
+    """Plot one panel per fraction and size."""
     table = runs.table
     repeated = table[table.repeats > 1]
     if repeated.empty:

@@ -14,7 +14,7 @@ COLUMNS = 4
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction and model."""
+    """Plot one panel per fraction and model."""
     table = _by_position(runs)
     if table.empty:
         return Missing(NAME, "no finished run recorded its loss by position (older versions did not)")

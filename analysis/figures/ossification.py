@@ -1,4 +1,4 @@
-"""Final loss and effective size after fine-tuning, by what the run started from [H22, figs. 12, 15]."""
+"""Final loss and effective size after fine-tuning, for each starting point [H22, figs. 12, 15]."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ NAME = "ossification"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Left: test loss against size, a line per starting point, and the law of runs from scratch. Right: effective size over size."""
+    """Plot test loss against size with the law of runs from scratch, and effective size over size, one line per starting point."""
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
@@ -28,7 +28,7 @@ def plot(runs: Runs) -> Plot | Missing:
     names = fine_tuning.ordered_starts(table.start)
     by_start = start_styles(names)
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
-    figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # room for a wide legend and a second vertical axis
+    figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # leaves room for a wide legend and a second vertical axis
     left = axes[0][0]
     for name in names:
         points(left, "parameters_non_embedding", loss[loss.start == name], label=name, **by_start[name])
@@ -61,10 +61,10 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Fine-tuning from clean and from repeated models",
-        "Left: final test loss on the new text against model size, by what a run started from. Thin dashed line: power law of the runs from"
-        f" scratch. {effective} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch,"
-        f" with {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study selects"
-        " parents at the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
+        "Left: final test loss on the new text against model size, one line per starting point. Thin dashed line: power law of the runs"
+        f" from scratch. {effective} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from"
+        f" scratch, with {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study"
+        " selects parents at the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
         f" {range_note(data)}",
         figure,
         data,

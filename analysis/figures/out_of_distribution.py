@@ -1,4 +1,4 @@
-"""Effective size by the loss on other text, to show whether harm reaches beyond the training distribution [H22, fig. 10]."""
+"""Effective size computed from the loss on other text, to show whether harm reaches beyond the training distribution [H22, fig. 10]."""
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ NAME = "out_of_distribution"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row per fraction and a column per test set, with the study's own set first; white triangles are bounds."""
+    """Plot one row of panels per fraction and one column per test set, with the study's own set first; white triangles are bounds."""
     further_sets = test_sets(runs)
     if not further_sets:
         return Missing(

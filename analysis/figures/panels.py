@@ -14,8 +14,8 @@ from analysis.figures.style import CLEAN, Style, along
 from analysis.formatting import short_count, size_name
 from analysis.intervals import FEWEST_SEEDS, over_seeds
 
-# Curves of test loss start at this share of training: the loss falls by several nats before it, and on a scale with that fall
-# the differences between runs, often 0.01 nats, could not be seen.
+# Curves of test loss start at this share of training. Before it, the loss falls by several nats, and a scale that includes this
+# fall would hide differences between runs, which are often only 0.01 nats.
 DRAWN_FROM = 0.02
 
 
@@ -66,12 +66,12 @@ MOST_POINTS = 80  # of a band or a null, because panels are 300 pixels wide and 
 
 
 def drawn(curves: pd.DataFrame, trained_tokens: float) -> pd.DataFrame:
-    """The evaluations that curves of test loss show, those from DRAWN_FROM of the training tokens on."""
+    """The evaluations to draw in curves of test loss: those after the first DRAWN_FROM of the training tokens."""
     return curves[curves.tokens >= DRAWN_FROM * trained_tokens]
 
 
 def not_drawn_note(trained_tokens: float) -> str:
-    """A sentence about the evaluations that `drawn` leaves out."""
+    """A caption sentence about the evaluations that `drawn` leaves out."""
     return (
         f"The first {DRAWN_FROM:.0%} of training (up to {short_count(DRAWN_FROM * trained_tokens)} tokens) is not drawn, because test loss"
         " falls so steeply there that differences between runs would be too small to see; the table has every evaluation."
@@ -81,8 +81,8 @@ def not_drawn_note(trained_tokens: float) -> str:
 def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
     """Plot a line per R with the mean of `y` over seeds.
 
-    table: a row per run (`name`) and `x`. With five or more seeds there is a 95% band around the mean; fewer seeds are thin
-    lines. The mean is plotted only where all seeds have a value.
+    table: a row per run (`name`) and `x`. With five or more seeds, a 95% band surrounds the mean; with fewer, each seed is a thin
+    line. The mean is plotted only where all seeds have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
     seeds_per_arm = table.groupby("repeats").name.nunique()
@@ -134,7 +134,7 @@ def limit(axes: Axes, low: float, high: float) -> None:
 
 
 def seeds_note(table: pd.DataFrame) -> str:
-    """A sentence about the lines of `over_repeats`."""
+    """A caption sentence about the lines from `over_repeats`."""
     seeds = int(table.groupby(["model", "repeated_fraction", "repeats"]).name.nunique().max())
     if seeds >= FEWEST_SEEDS:
         return f"Lines: means over up to {seeds} seeds; bands: 95% intervals, cut at the edge of the panel."
@@ -144,7 +144,7 @@ def seeds_note(table: pd.DataFrame) -> str:
 
 
 def legend(figure: Figure, axes: list[list[Axes]]) -> None:
-    """Add a legend to the right of the figure with every label of its panels, once."""
+    """Add a legend to the right of the figure that has each label of its panels once."""
     entries: dict[str, Artist] = {}
     for row in axes:
         for ax in row:
@@ -154,7 +154,7 @@ def legend(figure: Figure, axes: list[list[Axes]]) -> None:
 
 
 def legend_of_repeats(figure: Figure, axes: Axes, repeats_styles: dict[float, Style], **extra: Artist) -> None:
-    """Add a legend to the right of the figure: the clean line, a line per R, and the `extra` handles by label."""
+    """Add a legend to the right of the figure, with the clean line, a line per R, and the `extra` handles by label."""
     handles: list[Artist] = [axes.plot([], [], label="clean", **CLEAN)[0]]
     handles += [axes.plot([], [], label=f"R = {value:g}", **style)[0] for value, style in repeats_styles.items()]
     labels = [str(handle.get_label()) for handle in handles]

@@ -21,7 +21,10 @@ PUBLISHED = "0.3"  # gray
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction. Top: the worst R; bottom: the pool's size there. Both by a Gaussian in log R and by the R tried."""
+    """Plot one column of panels per fraction. Top: the worst R; bottom: the pool's size there.
+
+    Each is estimated by the center of a Gaussian in log R and by the worst R tried.
+    """
     all_peaks = peaks(runs)
     if not all_peaks:
         return Missing(NAME, NO_PEAK)

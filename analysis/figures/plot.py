@@ -1,4 +1,4 @@
-"""A figure with its title, caption and numbers, and how it is saved."""
+"""Figures with title, caption and numbers, and how to save them."""
 
 import io
 import re
@@ -11,27 +11,29 @@ from matplotlib.figure import Figure
 
 from data_prep.files import write_atomically
 
-matplotlib.rcParams["svg.hashsalt"] = "repeat-study"  # otherwise, the same figure would be saved with other identifiers
-matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: journals refuse Type 3
+matplotlib.rcParams["svg.hashsalt"] = (
+    "repeat-study"  # without it, element ids are random and the same figure gives different files
+)
+matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType, because journals refuse Type 3 fonts
 UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Why a figure shows only noise. The page folds figures with the same reason into one section with this sentence."""
+    """Why a figure shows only noise. On the page, figures with the same reason are folded into one section with this sentence."""
 
     title: str  # of the section
     sentence: str  # what was looked for, and the strongest value with its null
 
 
 def no_heads(sentence: str) -> Noise | None:
-    """The noise of a figure of induction heads in a study where none formed; None for an empty sentence."""
+    """Why figures of induction heads show only noise; None for an empty sentence, if a head formed."""
     return Noise("Induction heads: none formed", sentence) if sentence else None
 
 
 @dataclass(frozen=True)
 class SavedPlot:
-    """A saved figure for the page, without the large matplotlib figure."""
+    """What the page needs of a saved figure, without the large matplotlib object."""
 
     name: str
     title: str
@@ -71,7 +73,9 @@ class Plot:
         for form, file in saved.items():
             self.figure.savefig(file, format=form, dpi=150, bbox_inches=box, metadata=UNDATED[form])
         files = {form: file.getvalue() for form, file in saved.items()}
-        files["svg"] = re.sub(rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", files["svg"])  # hundredths of a point are enough
+        files["svg"] = re.sub(
+            rb"(\.\d\d)\d{2,}(?=[ \n\"])", rb"\1", files["svg"]
+        )  # hundredths of a point are precise enough
         for form, content in files.items():
             write_atomically(folder / "figures" / f"{self.name}.{form}", content)
         write_atomically(folder / "tables" / f"{self.name}.csv", self.table.to_csv(index=False).encode())
@@ -80,7 +84,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure that cannot be made from the runs of this study, and the reason."""
+    """The name of a figure that cannot be made from the runs of this study, and the reason."""
 
     name: str
     reason: str

@@ -15,7 +15,7 @@ NAME = "pool_loss"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction and size, with the clean run's losses for comparison."""
+    """Plot one panel per fraction and size, with the clean run's losses for comparison."""
     done = runs.done
     repeated = done[done.repeats > 1]
     if repeated.empty:

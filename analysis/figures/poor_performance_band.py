@@ -17,7 +17,7 @@ EDGES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction with peaks at two sizes; fitted power laws are dashed, published ones dotted."""
+    """Plot one panel per fraction that has peaks at two sizes; fitted power laws are dashed, published ones dotted."""
     all_peaks = peaks(runs)
     fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     fractions = [value for value in fractions if len({p.size for p in all_peaks if p.fraction == value}) > 1]

@@ -31,7 +31,7 @@ MEASURES = (
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A column per fraction and a row per metric that the runs recorded; clean runs are at R = 1."""
+    """Plot one column of panels per fraction and one row per metric that the runs recorded; clean runs are at R = 1."""
     done = runs.done
     if not (done[done.repeats > 1].groupby("repeated_fraction").repeats.nunique() > 1).any():
         return Missing(NAME, "needs finished runs with two or more different R")
@@ -79,11 +79,11 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Harm, memorization, copying and heads against R",
-        "Final numbers against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
+        "Final values against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
         " copying loss on a paragraph, copying gain on random tokens, prefix matching of the best head. Dotted: the clean run for losses,"
-        " the null for copying gain and prefix matching. If memorizing the pool causes the harm, harm peaks where pool loss falls. Copying"
-        " and heads have the same cause if they break there and recover at larger R. Hernandez et al. (figs. 5-6, f = 3%) measure copying"
-        f" and prefix matching only at the worst R.{left_out} {range_note(table)}",
+        " the null for copying gain and prefix matching. If memorizing the pool causes the harm, harm peaks where pool loss falls. If"
+        " copying and heads break there and recover at larger R, the cause is the same. Hernandez et al. (figs. 5-6, f = 3%) measure"
+        f" copying and prefix matching only at the worst R.{left_out} {range_note(table)}",
         figure,
         table,
     )

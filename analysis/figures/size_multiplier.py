@@ -1,4 +1,4 @@
-"""Effective size over own size against model size, one line per number of repeats [H22, fig. 4 left]."""
+"""Effective size divided by own size, against model size, one line per number of repeats [H22, fig. 4 left]."""
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ NAME = "size_multiplier"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """One panel per fraction; white triangles are bounds."""
+    """Plot one panel per fraction; white triangles are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if isinstance(law, NoLaw):
         return Missing(NAME, law.reason)

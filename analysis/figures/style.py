@@ -17,15 +17,15 @@ matplotlib.rcParams.update(
         "legend.frameon": False,
     }
 )
-UNTRAINED = "0.55"  # gray, an untrained model
+UNTRAINED = "0.55"  # gray, for untrained models
 
-# From dark to light, so the order is also visible in gray. Every color has a contrast of at least 3:1 on white (WCAG 2.2,
+# From dark to light, so the order survives in grayscale. Every color has a contrast of at least 3:1 on white (WCAG 2.2,
 # criterion 1.4.11), and eight colors stay distinct with red-green color blindness.
 SCALE = LinearSegmentedColormap.from_list("dark to light", ["#2b1a6b", "#2456c8", "#0b8f8a", "#8a9a10"])
-# Triangles are left to bounds, dots to nulls and short dashes to clean runs. Seven markers and four line styles give 28 pairs.
+# Triangles are reserved for bounds, dots for nulls and short dashes for clean runs. Seven markers and four line styles give 28 pairs.
 MARKERS = ("o", "s", "D", "X", "P", "*", "p")
 LINE_STYLES = ("-", (0, (8, 1.5)), "-.", (0, (6, 1, 1, 1, 1, 1)))
-MARKS = 6  # markers along a curve with many points
+MARKS = 6  # number of markers along a curve with many points
 
 Style = dict[str, Any]  # color, marker and line style, as keyword arguments of matplotlib's `plot`
 CLEAN: Style = {"color": "black", "linestyle": "--"}  # clean runs, in every figure
@@ -51,7 +51,7 @@ def styles(values: Iterable[float]) -> dict[float, Style]:
 
 
 def start_styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each starting point of fine-tuning: that of clean runs for the first one, from scratch, then as in `styles`."""
+    """A style for each starting point of fine-tuning: that of clean runs for the first, from scratch; the others as in `styles`."""
     others = styles(range(max(len(names) - 1, 1)))
     return {name: CLEAN if place == 0 else others[place - 1] for place, name in enumerate(names)}
 
@@ -60,7 +60,7 @@ def along(style: Style, points: int) -> Style:
     """A style for a curve of many points, with a marker at only MARKS of them."""
     if "marker" not in style:
         return style
-    # Each marker starts at another point, so the markers of curves that coincide do not cover each other.
+    # Each style has its first marker at a different point, so the markers of curves that coincide do not cover each other.
     step = max(1, points // MARKS)
     first = MARKERS.index(style["marker"]) * step // len(MARKERS)
     return style | {"markersize": 4, "markevery": (first, step)}

@@ -14,7 +14,7 @@ from analysis.runs import FACTORS, Runs
 from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
 
-MEMORIZED = 0.01  # nats by which the loss on a memorized pool is at least below the loss on the parent's test text
+MEMORIZED = 0.01  # nats; a pool counts as memorized if its loss is this far below the loss on the parent's test text
 SCRATCH, CLEAN = "from scratch", "clean parent"
 REPEATED = r"f[\d.e-]+-R\d+-?(.*)"  # the label of a repeated parent; the group captures the rest of the label
 OF_PARENT = [f"parent_{text}_loss" for text in ("test", "pool", "seen_unique")]  # losses on the parent's texts
@@ -145,7 +145,7 @@ def table(runs: Runs) -> pd.DataFrame:
 
 
 def nothing_to_forget(runs: Runs) -> str:
-    """If no repeated parent had memorized its pool: a sentence with what was looked for and the largest gap. Empty otherwise."""
+    """A sentence that no repeated parent had memorized its pool, with the largest gap; empty if a parent had, or if there is none."""
     numbers = table(runs)
     if numbers.empty:
         return ""

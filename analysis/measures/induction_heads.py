@@ -43,7 +43,7 @@ def formation(curve: pd.DataFrame) -> Formation:
 
 
 def none_formed(runs: Runs) -> str:
-    """If no run formed an induction head: a sentence with what was looked for and the highest score. Empty otherwise."""
+    """A sentence that no run formed an induction head, with the highest score; empty if a run did, or if no run has scores."""
     measured = dict(_measured(runs))
     if not measured or any(not np.isnan(formation(curve).formed_at) for curve in measured.values()):
         return ""
@@ -55,9 +55,9 @@ def none_formed(runs: Runs) -> str:
 
 
 def none_before_or_after(runs: Runs) -> str:
-    """If no run has an induction head at its first or last evaluation: a sentence as in `none_formed`. Empty otherwise.
+    """Like `none_formed`, for fine-tuned runs: a sentence that no run has an induction head at its first or last evaluation.
 
-    For fine-tuned runs, whose first evaluation is that of their parent.
+    The first evaluation of a fine-tuned run is that of its parent, so a head can be there from the start.
     """
     measured = {name: curve.iloc[[0, -1]] for name, curve in _measured(runs)}
     if not measured or any(
@@ -75,7 +75,7 @@ def _any_of(measured: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The evaluations of each run that have a score, by name of the run."""
+    """The name of each run that has scores, with the evaluations that have one."""
     for name in runs.table.name:
         curve = runs.curve(str(name))
         if SCORE.key in curve and len(scored := curve[curve[SCORE.key].notna()]):
