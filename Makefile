@@ -4,10 +4,14 @@ PYTHON ?= python3
 # The tested version. To install the latest one, use TORCH='torch>=2.11'.
 TORCH ?= torch==2.13.0
 
+DEVICE ?= cuda
+MINUTES ?= 8
+OUT ?= gpu_check
+
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-fast bench format clean
+.PHONY: demo test test-fast gpu-check bench format clean
 
 demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
@@ -23,6 +27,10 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not slow'
+
+# For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=2
+gpu-check: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE) --minutes $(MINUTES) --out $(OUT)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py

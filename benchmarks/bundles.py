@@ -2,7 +2,7 @@
 
     python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
 
-Prints a table and then one JSON line of ratios, all measured in the same run of this script. Speeds count optimizer steps
+Prints a JSON line of everything measured so far after each measurement, and a table at the end. Speeds count optimizer steps
 but no evaluations. Runs in sequence have the speed of one lane. Several processes run at the same time, each on its own core
 or all on the same GPU. The column `of peak` is the share of the device's peak FLOP/s: the published peak of a GPU, or the
 measured speed of a matrix product on a CPU core. `memory/lane` is the memory that each additional lane needs.
@@ -17,7 +17,6 @@ import time
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from data_prep.data_spec import DataSpec
@@ -136,31 +135,41 @@ def main() -> None:
         import torch
 
         name = torch.cuda.get_device_name()
-    console = Console(width=160)
-    table = WrappedTable("model", "how", "tokens/s", "runs/hour of 1.5M tokens", "x one lane", "of peak", "memory/lane")
-    ratios: dict[str, float] = {}
+    rows: list[dict[str, object]] = []
+
+    def record(model: str, how: str, rate: float, alone: float, peak: float | None, memory: float | None) -> None:
+        rows.append(
+            {
+                "model": model,
+                "how": how,
+                "tokens_per_second": round(rate),
+                "runs_per_hour": rate * 3600 / runs_of(model, 1, store, chosen.device)[0].tokens,
+                "over_one_lane": rate / alone,
+                "share_of_peak": peak,
+                "bytes_per_lane": memory,
+            }
+        )
+        # Printed after every measurement, so that nothing is lost if the program is stopped.
+        print(json.dumps({"device": name, "rows": rows}), flush=True)
+
     for model in models:
         alone = in_a_process(runs_of(model, 1, store, chosen.device), store, chosen.device)
         for count in lanes:
             bundle = (
                 alone if count == 1 else in_a_process(runs_of(model, count, store, chosen.device), store, chosen.device)
             )
-            added = (bundle["memory"] - alone["memory"]) / max(count - 1, 1) if count > 1 else np.nan
-            ratio = bundle["rate"] / alone["rate"]
-            memory = "" if count == 1 else f"{added / 1e6:,.1f} MB"
-            cells = (f"{bundle['rate']:,.0f}", f"{bundle['rate'] * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}")
-            table.add_row(model, f"{count} lanes", *cells, f"{bundle['utilisation']:.1%}", memory)
-            ratios[f"{model}, {count} lanes / in sequence"] = ratio
+            added = (bundle["memory"] - alone["memory"]) / (count - 1) if count > 1 else None
+            record(model, f"{count} lanes", bundle["rate"], alone["rate"], bundle["utilisation"], added)
         for count in processes:
             rate = at_the_same_time(model, count, store, chosen.device)
-            ratio = rate / alone["rate"]
-            table.add_row(
-                model, f"{count} processes", f"{rate:,.0f}", f"{rate * 3600 / 1_536_000:,.1f}", f"{ratio:.2f}", "", ""
-            )
-            ratios[f"{model}, {count} processes / in sequence"] = ratio
-    console.print(table)
-    console.print(f"device: {name}; one thread per process")
-    print(json.dumps({"device": name, "ratios": ratios}))
+            record(model, f"{count} processes", rate, alone["rate"], None, None)
+    table = WrappedTable("model", "how", "tokens/s", "x one lane", "of peak", "memory/lane")
+    for row in rows:
+        numbers = (f"{row['tokens_per_second']:,}", f"{row['over_one_lane']:.2f}")
+        peak = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
+        memory = "" if row["bytes_per_lane"] is None else f"{row['bytes_per_lane'] / 1e6:,.1f} MB"  # type: ignore[operator]
+        table.add_row(str(row["model"]), str(row["how"]), *numbers, peak, memory)
+    Console(width=160, stderr=True).print(table)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,258 @@
+"""Run everything that has to be measured on a GPU, within a time limit: tests, lanes, training speed, and a study.
+
+    python -m benchmarks.gpu_check --minutes 8 --out gpu_check [--device cpu] [--nanogpt FOLDER] [--corpus FILE]
+
+The parts run in order. Each one is a process of its own with a time limit, so a part that fails or hangs does not affect the
+others. results.json and results.md in the output folder are replaced after every part, and contain whatever a stopped part had
+measured by then. With `--device cpu`, every part runs on a small scale, as a rehearsal.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import write_atomically
+
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL; a study saves its runs in this time
+MIN_SECONDS = 5.0  # a part with less time than this is not started
+MATMUL, COPY = 8192, 2**30  # side of the multiplied matrices; bytes copied
+# What lanes and training are to reach on a GPU with 80 GB.
+GOALS = (
+    ("runs per hour, 2x32: lanes over one at a time", "lanes 2x32", "lanes", 8.0),
+    ("runs per hour, 1.57M (2L): lanes over one at a time", "lanes 2L", "lanes", 4.0),
+    ("tokens/s at 101M (8L) over nanoGPT", "training", "8L ours / nanoGPT", 1.2),
+    ("share of the peak at 101M (8L)", "training", "8L utilisation", 0.45),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command with a time limit. The last line of its output that is a JSON object is its result."""
+
+    name: str
+    command: Sequence[str]
+    limit: float  # seconds
+    environment: Mapping[str, str] = field(default_factory=dict)
+    skipped: str = ""  # why it cannot run on this machine
+
+
+@dataclass
+class Outcome:
+    """How a part ended: "ok", "failed (exit status 1)", "stopped at its limit", or "skipped: " with the reason."""
+
+    name: str
+    state: str
+    seconds: float = 0.0
+    limit: float = 0.0
+    command: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+def run_part(part: Part, seconds: float, log: Path) -> Outcome:
+    """Run one part for at most `seconds`. Its output goes to the file `log`. No process of it remains."""
+    if part.skipped:
+        return Outcome(part.name, f"skipped: {part.skipped}")
+    start = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            part.command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **part.environment},
+            start_new_session=True,  # so that its own processes can be stopped with it
+        )
+        try:
+            status = process.wait(max(seconds - GRACE, seconds / 2))
+            state = "ok" if status == 0 else f"failed (exit status {status})"
+        except subprocess.TimeoutExpired:
+            state = "stopped at its limit"
+            _signal_group(process, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(min(GRACE, seconds / 2))
+        finally:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+    took = time.monotonic() - start
+    return Outcome(part.name, state, took, seconds, " ".join(part.command), last_json(log))
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def last_json(log: Path) -> dict[str, Any]:
+    """The last line of a log that is a JSON object; empty if there is none."""
+    for line in reversed(log.read_text(errors="replace").splitlines()):
+        if line.startswith("{"):
+            with suppress(ValueError):
+                return dict(json.loads(line))
+    return {}
+
+
+def run_parts(parts: Sequence[Part], minutes: float, out: Path) -> list[Outcome]:
+    """Run all parts that fit into the time, and write the results after each one."""
+    deadline = time.monotonic() + 60 * minutes
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    for number, part in enumerate(parts):
+        seconds = min(part.limit, deadline - time.monotonic())
+        if seconds < MIN_SECONDS and not part.skipped:
+            outcomes.append(Outcome(part.name, "skipped: no time left"))
+        else:
+            print(f"{part.name}: up to {seconds:.0f} s", flush=True)
+            outcomes.append(run_part(part, seconds, out / f"{number}-{part.name.replace(' ', '-')}.log"))
+            print(f"{part.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s", flush=True)
+        record = {"minutes": minutes, "parts": [asdict(outcome) for outcome in outcomes]}
+        write_atomically(out / "results.json", json.dumps(record, indent=1).encode())
+        write_atomically(out / "results.md", as_markdown(outcomes).encode())
+    return outcomes
+
+
+def as_markdown(outcomes: Sequence[Outcome]) -> str:
+    """Tables of the machine, the parts, the lanes and the goals."""
+    by_name = {outcome.name: outcome.result for outcome in outcomes}
+    lines = [f"- {key}: {value}" for key, value in by_name.get("machine", {}).items()]
+    lines += ["", "| part | state | seconds |", "|---|---|---|"]
+    lines += [f"| {outcome.name} | {outcome.state} | {outcome.seconds:.0f} |" for outcome in outcomes]
+    if rows := [(outcome.name, row) for outcome in outcomes for row in outcome.result.get("rows", ())]:
+        lines += ["", "| part | model | how | tokens/s | runs/hour | over one lane | of peak | MB per lane |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+    for part, row in rows:
+        peak = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
+        memory = "" if row["bytes_per_lane"] is None else f"{row['bytes_per_lane'] / 1e6:,.1f}"
+        numbers = (f"{row['tokens_per_second']:,}", f"{row['runs_per_hour']:,.0f}", f"{row['over_one_lane']:.2f}")
+        lines.append("| " + " | ".join([part, row["model"], row["how"], *numbers, peak, memory]) + " |")
+    if ratios := by_name.get("training", {}).get("ratios"):
+        lines += ["", "| training | |", "|---|---|", *(f"| {key} | {value:.3f} |" for key, value in ratios.items())]
+    lines += ["", "| goal | at least | measured | |", "|---|---|---|---|"]
+    for title, part, key, least in GOALS:
+        value = _measured(by_name.get(part, {}), key)
+        cells = ("not measured", "") if value is None else (f"{value:.2f}", "reached" if value >= least else "missed")
+        lines.append(f"| {title} | {least:g} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _measured(result: Mapping[str, Any], key: str) -> float | None:
+    if key != "lanes":
+        value = result.get("ratios", {}).get(key)
+        return None if value is None else float(value)
+    ratios = [row["over_one_lane"] for row in result.get("rows", ()) if not row["how"].startswith("1 ")]
+    return max((float(ratio) for ratio in ratios), default=None)
+
+
+def describe_machine(device: str) -> None:
+    """Print a JSON object with the machine's name, versions, and the measured speed of matrix products and copies."""
+    import lightning
+    import torch
+
+    machine: dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "cores": os.cpu_count(),
+    }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        machine |= {
+            "gpu": properties.name,
+            "memory": f"{properties.total_memory / 2**30:.1f} GiB",
+            "cuda": torch.version.cuda,
+        }
+        matrix = torch.randn(MATMUL, MATMUL, device=device, dtype=torch.bfloat16)
+        seconds = _seconds(lambda: matrix @ matrix)
+        machine["bfloat16 matrix product"] = f"{2 * MATMUL**3 / seconds / 1e12:.0f} TFLOP/s"
+        source, target = (torch.empty(COPY, dtype=torch.uint8, device=device) for _ in range(2))
+        machine["copy"] = f"{2 * COPY / _seconds(lambda: target.copy_(source)) / 1e12:.2f} TB/s"
+    print(json.dumps(machine))
+
+
+def _seconds(operation: Any, repeats: int = 20) -> float:
+    import torch
+
+    operation()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        operation()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / repeats
+
+
+def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) -> list[Part]:
+    """All parts in the order of their importance, the study last, because it can use any time that is left."""
+    python, cuda = sys.executable, device == "cuda"
+    data = ["--data-dir", str(out / "data")]
+    store = [python, "benchmarks/bundles.py", "--device", device, *data]
+    tests = ["-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    parts = [
+        Part("machine", [python, "-m", "benchmarks.gpu_check", "--describe", device], 60),
+        Part(
+            "tests",
+            [python, *tests, *([] if cuda else ["-k", "recipes"])],
+            120 if cuda else 40,
+            {"REPEAT_STUDY_GPU_TESTS": device},
+        ),
+    ]
+    if cuda:
+        parts += [
+            Part(f"lanes {model}", [*store, "--models", model, "--lanes", "1", "64", "16", "4", "--processes", "8"], 75)
+            for model in ("2x32", "2L", "3L", "4L")
+        ]
+    else:
+        parts.append(Part("lanes 2x32", [*store, "--models", "2x32", "--lanes", "1", "2", "--processes", "2"], 60))
+    parts.append(mps_part([*store, "--models", "2x32", "--lanes", "1", "--processes", "8"]))
+    speed = [python, "benchmarks/training.py", "--device", device, "--rounds", "2" if cuda else "1"]
+    speed += ["--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
+    parts.append(Part("training", speed, 90 if cuda else 40))
+    study = [python, "-m", "repeat_study_cli", "run", "gpu_minutes", *data, "--runs-dir", str(out / "runs")]
+    study += ["--lanes", "auto", "--set", f"resources.accelerator={device}"]
+    if corpus:
+        study += ["--set", f'data.source.paths=["{corpus}"]']
+    if not cuda:
+        study += ["--set", "grid.0.model=2x16", "--set", "grid.1.model=2x16", "--set", "training.tokens=65_536"]
+    has_text = corpus or Path("prose.jsonl.zst").exists()
+    parts.append(Part("study", study, 600 if cuda else 40, skipped="" if has_text else "no text; pass --corpus FILE"))
+    return parts
+
+
+def mps_part(command: Sequence[str]) -> Part:
+    """The same measurement with NVIDIA's multi-process service, if it is installed."""
+    daemon = shutil.which("nvidia-cuda-mps-control")
+    script = f"{daemon} -d; {' '.join(command)}; status=$?; echo quit | {daemon}; exit $status"
+    return Part(
+        "processes with MPS", ["bash", "-c", script], 60, skipped="" if daemon else "no nvidia-cuda-mps-control"
+    )
+
+
+def main() -> None:
+    """Parse the command line and run the parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--out", type=Path, default=Path("gpu_check"))
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT, to compare training speed with")
+    parser.add_argument("--corpus", type=Path, help="text for the study, such as a .jsonl.zst file")
+    parser.add_argument("--describe", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.describe:
+        describe_machine(options.describe)
+        return
+    out = options.out.resolve()
+    outcomes = run_parts(parts_of(options.device, out, options.nanogpt, options.corpus), options.minutes, out)
+    print(as_markdown(outcomes))
+    print(f"results: {out / 'results.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The GPU check's time limits: a part that hangs, crashes or starts processes of its own does not affect the others."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.gpu_check import Outcome, Part, as_markdown, parts_of, run_parts
+
+
+def python(name: str, code: str, limit: float = 60, skipped: str = "") -> Part:
+    return Part(name, [sys.executable, "-c", code], limit, skipped=skipped)
+
+
+def test_no_part_affects_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "GRACE", 1.0)
+    monkeypatch.setattr(gpu_check, "MIN_SECONDS", 1.0)
+    hanging = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{\"a\": 1}', flush=True);"
+        f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600) # {tmp_path}']); time.sleep(600)"
+    )
+    parts = [
+        python("crash", "import os; os.abort()"),
+        python("hang", hanging, limit=3),
+        python("error", "raise SystemExit(3)"),
+        python("absent", "", skipped="no such device"),
+        python("works", "print('{\"b\": 2}'); print('{not json')"),
+    ]
+    start = time.monotonic()
+    outcomes = run_parts(parts, 1.0, tmp_path)
+    assert time.monotonic() - start < 20
+    assert [outcome.state for outcome in outcomes] == [
+        "failed (exit status -6)",
+        "stopped at its limit",
+        "failed (exit status 3)",
+        "skipped: no such device",
+        "ok",
+    ]
+    assert outcomes[1].result == {"a": 1}, "what it had measured by then"
+    assert outcomes[4].result == {"b": 2}
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert [part["name"] for part in record["parts"]] == [part.name for part in parts]
+    assert not [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_command(process))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return [str(word) for word in process.cmdline()]
+    except psutil.Error:
+        return []
+
+
+def test_the_check_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "GRACE", 0.5)
+    monkeypatch.setattr(gpu_check, "MIN_SECONDS", 1.0)
+    start = time.monotonic()
+    outcomes = run_parts(
+        [python(f"part {number}", "import time; time.sleep(600)") for number in range(3)], 0.05, tmp_path
+    )
+    assert time.monotonic() - start < 6
+    assert outcomes[0].state == "stopped at its limit"
+    assert outcomes[2].state == "skipped: no time left"
+    assert "| part 2 | skipped: no time left | 0 |" in (tmp_path / "results.md").read_text()
+
+
+def test_goals_are_compared_with_what_was_measured() -> None:
+    row = {"share_of_peak": 0.1, "bytes_per_lane": None, "tokens_per_second": 9, "runs_per_hour": 1.0, "model": "2L"}
+    rows = [row | {"how": "1 lanes", "over_one_lane": 1.0}, row | {"how": "16 lanes", "over_one_lane": 4.5}]
+    outcomes = [
+        Outcome("lanes 2L", "ok", result={"rows": rows}),
+        Outcome("training", "ok", result={"ratios": {"8L ours / nanoGPT": 1.1}}),
+    ]
+    text = as_markdown(outcomes)
+    assert "2L): lanes over one at a time | 4 | 4.50 | reached |" in text
+    assert "over nanoGPT | 1.2 | 1.10 | missed |" in text
+    assert "2x32: lanes over one at a time | 8 | not measured |  |" in text
+
+
+def test_a_machine_without_text_skips_the_study_and_says_how(tmp_path: Path) -> None:
+    parts = parts_of("cuda", tmp_path, None, None)
+    assert [part.name for part in parts][-1] == "study" and "--corpus" in parts[-1].skipped
+    assert not parts_of("cuda", tmp_path, None, tmp_path)[-1].skipped
