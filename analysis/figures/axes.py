@@ -21,7 +21,7 @@ def log_label(label: str) -> str:
     return f"{label[:-1]}, log scale)" if label.endswith(")") else f"{label} (log scale)"
 
 
-def size_axis(axes: Axes, sizes: Iterable[float], label: str = "parameters without embeddings") -> None:
+def size_axis(axes: Axes, sizes: Iterable[float], label: str = "non-embedding parameters") -> None:
     """Make the horizontal axis a logarithmic axis of model sizes, with a tick at every size that fits."""
     _named_ticks(axes, sizes, label, short_count)
 

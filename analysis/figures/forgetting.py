@@ -31,18 +31,18 @@ def plot(runs: Runs) -> Plot | Missing:
             for run in tuned.itertuples(index=False):
                 curve = combined.curve(str(run.name))
                 first = min(first, curve.tokens[curve.tokens > 0].min())
-                for place, column in enumerate(columns):
-                    ax.plot(curve.tokens, curve[column], linewidth=1.3, **along(of_text[place], len(curve)))
+                for index, column in enumerate(columns):
+                    ax.plot(curve.tokens, curve[column], linewidth=1.3, **along(of_text[index], len(curve)))
             repeats = ", ".join(f"R = {value:,}" for value in sorted(tuned.parent_repeats.unique()) if value > 1)
             ax.set_title(
                 f"{sizes[size]}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
             )
-            tokens_axis(ax, log_label("training tokens"))
             if first < float("inf"):
                 ax.set_xscale("symlog", linthresh=first)  # because most forgetting happens in the first steps
                 ax.minorticks_off()
+            tokens_axis(ax, log_label("training tokens") if first < float("inf") else "training tokens")
         row[0].set_ylabel("loss (nats/token)")
-    handles = [axes[0][0].plot([], [], label=name, **of_text[place])[0] for place, name in enumerate(TEXTS)]
+    handles = [axes[0][0].plot([], [], label=name, **of_text[index])[0] for index, name in enumerate(TEXTS)]
     figure.legend(handles=handles, loc="outside right center", title="of the parent:")
     return Plot(
         NAME,

@@ -86,7 +86,7 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
     # The maps share one set of axes, because dozens of axes take a minute to draw.
     layers, width = heads.layer.max() + 1, heads["head"].max() + 1
     cells = np.full((layers, len(all_repeats) * (width + 1) - 1), np.nan)
-    starts = {repeats: place * (width + 1) for place, repeats in enumerate(all_repeats)}
+    starts = {repeats: index * (width + 1) for index, repeats in enumerate(all_repeats)}
     for repeats, run_heads in heads.groupby("repeats"):
         run_heads = run_heads.drop_duplicates(["layer", "head"])
         cells[run_heads.layer, starts[repeats] + run_heads["head"]] = run_heads.prefix_matching

@@ -36,8 +36,8 @@ def plot(runs: Runs) -> Plot | Missing:
             "heads were not measured (the runs are of an older version, or their context is too short for the probe)",
         )
     columns = [name for name in TABLE_COLUMNS if name in runs.evaluations]
-    seen = runs.evaluations.loc[runs.evaluations.prefix_matching.notna(), ["name", "step", "tokens", *columns]]
-    table = runs.table[ARM].merge(seen, on="name")
+    scored = runs.evaluations.loc[runs.evaluations.prefix_matching.notna(), ["name", "step", "tokens", *columns]]
+    table = runs.table[ARM].merge(scored, on="name")
     panels = arms(table)
     blocks = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     figure, axes = grid_of_axes(len(blocks) * len(ROWS), min(len(panels), COLUMNS), sharey="row", height=1.75)
@@ -53,11 +53,11 @@ def plot(runs: Runs) -> Plot | Missing:
             low, high = 0.0, max(high, 4 * late[metric.null_key].max())
         for block, block_panels in enumerate(blocks):
             line_of_axes = axes[block * len(ROWS) + row]
-            for place, ax in enumerate(line_of_axes):
-                ax.set_visible(place < len(block_panels))
-                if place >= len(block_panels):
+            for index, ax in enumerate(line_of_axes):
+                ax.set_visible(index < len(block_panels))
+                if index >= len(block_panels):
                     continue
-                panel_runs = block_panels[place].runs
+                panel_runs = block_panels[index].runs
                 if metric.null_key:
                     nulls(ax, "tokens", metric.null_key, panel_runs, repeats_styles)
                 if metric.key == "prefix_matching":
@@ -66,7 +66,7 @@ def plot(runs: Runs) -> Plot | Missing:
                     panel_runs = drawn(panel_runs, panel_runs.tokens.max())
                 over_repeats(ax, "tokens", metric.key, panel_runs, repeats_styles)
                 if row == 0:
-                    ax.set_title(block_panels[place].title, fontsize=9)
+                    ax.set_title(block_panels[index].title, fontsize=9)
                 tokens_axis(ax)
                 if row < len(ROWS) - 1:
                     ax.set_xlabel("")

@@ -46,25 +46,25 @@ def plot(runs: Runs) -> Plot | Missing:
             bounded_line(right, "parameters_non_embedding", line, number, len(names) - 1, by_start[name], name)
         right.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
         right.axhline(1 / published.H22_OSSIFICATION, color="gray", linewidth=0.8, linestyle="--")
-        right.set_title("effective size, from runs from scratch", fontsize=9)
+        right.set_title("effective size relative to runs from scratch", fontsize=9)
         log_axis(right, "effective size / size")
         data = pd.concat([data, size.assign(quantity="multiplier")])
     for ax in axes[0]:
         size_axis(ax, table.parameters_non_embedding)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
-    effective = (
-        f"There is no effective size, because {law.reason}."
+    size_caption = (
+        f"There is no effective size: {law.reason}."
         if isinstance(law, NoLaw)
-        else "Right: size of the model from scratch with the same loss, divided by the run's own size. Gray lines: 1 (dotted) and the"
-        f" published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
+        else "Thin dashed line: power law of the runs from scratch. Right: size of the model from scratch with the same loss, divided by"
+        f" the run's own size. Gray lines: 1 (dotted) and the published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
     )
     return Plot(
         NAME,
         "Fine-tuning from clean and from repeated models",
-        "Left: final test loss on the new text against model size, one line per starting point. Thin dashed line: power law of the runs"
-        f" from scratch. {effective} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from"
-        f" scratch, with {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study"
-        " selects parents at the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
+        "Final test loss on the new text against model size, one line per starting point."
+        f" {size_caption} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch, with"
+        f" {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study selects parents at"
+        " the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
         f" {range_note(data)}",
         figure,
         data,

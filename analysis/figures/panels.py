@@ -52,8 +52,8 @@ def arms(table: pd.DataFrame) -> list[Arms]:
     """
     never_repeated = table.groupby("model").repeats.transform("max") == 1
     control = never_repeated & (table.layers == 1)
-    shown = table[(table.repeats > 1) | control] if (table.repeats > 1).any() else table
-    keys = shown[["repeated_fraction", "parameters_non_embedding", "model"]].drop_duplicates()
+    to_plot = table[(table.repeats > 1) | control] if (table.repeats > 1).any() else table
+    keys = to_plot[["repeated_fraction", "parameters_non_embedding", "model"]].drop_duplicates()
     keys = keys.sort_values(list(keys), ascending=[False, True, True])
     return [
         Arms(key.model, key.repeated_fraction, table[(table.model == key.model) & same])

@@ -52,7 +52,7 @@ def plot(runs: Runs) -> Plot | Missing:
             log_axis(ax, "" if column else label, short_count if is_pool else "{:g}".format)
             size_axis(ax, sizes, "all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
-    _legend(figure, axes[0][0], overlap)
+    _legend(figure, axes[0][0], bool(fits), overlap)
     return Plot(NAME, "Location of the worst R", _caption(all_peaks, fits, overlap), figure, peak_table(all_peaks))
 
 
@@ -70,12 +70,13 @@ def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
     return law
 
 
-def _legend(figure: Figure, ax: Axes, has_published: bool) -> None:
+def _legend(figure: Figure, ax: Axes, has_fits: bool, has_published: bool) -> None:
     handles = [
         ax.plot([], [], "o", color=GAUSSIAN, label="Gaussian in log R")[0],
         ax.plot([], [], "s", color=TRIED, label="worst R tried")[0],
-        ax.plot([], [], "--", color=GAUSSIAN, label="fitted $k N^a$")[0],
     ]
+    if has_fits:
+        handles.append(ax.plot([], [], "--", color=GAUSSIAN, label="fitted $k N^a$")[0])
     if has_published:
         handles.append(ax.plot([], [], ":", color=PUBLISHED, label="published")[0])
     figure.legend(handles=handles, loc="outside right center")

@@ -59,7 +59,8 @@ def plot(runs: Runs) -> Plot | Missing:
         size_axis(ax, sizes)
         log_axis(ax, "repeats R" if ax is axes[0][0] else "")
     handles = [axes[0][0].plot([], [], color=palette[n], marker=m, linestyle="none", label=t)[0] for n, t, m in EDGES]
-    handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
+    if fitted:
+        handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
     if overlap:
         handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])
     figure.legend(handles=handles, loc="outside right center")

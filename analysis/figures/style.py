@@ -35,7 +35,7 @@ def colors(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
     """A color for each value, dark for small values and light for large ones."""
     ordered = sorted(set(values))
     scale = SCALE(np.linspace(0.0, 1.0, max(len(ordered), 2)))
-    return {value: tuple(map(float, scale[place])) for place, value in enumerate(ordered)}
+    return {value: tuple(map(float, scale[index])) for index, value in enumerate(ordered)}
 
 
 def styles(values: Iterable[float]) -> dict[float, Style]:
@@ -43,17 +43,17 @@ def styles(values: Iterable[float]) -> dict[float, Style]:
     return {
         value: {
             "color": color,
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": LINE_STYLES[place % len(LINE_STYLES)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
         }
-        for place, (value, color) in enumerate(colors(values).items())
+        for index, (value, color) in enumerate(colors(values).items())
     }
 
 
 def start_styles(names: Sequence[str]) -> dict[str, Style]:
     """A style for each starting point of fine-tuning: that of clean runs for the first, from scratch; the others as in `styles`."""
     others = styles(range(max(len(names) - 1, 1)))
-    return {name: CLEAN if place == 0 else others[place - 1] for place, name in enumerate(names)}
+    return {name: CLEAN if index == 0 else others[index - 1] for index, name in enumerate(names)}
 
 
 def along(style: Style, points: int) -> Style:

@@ -199,9 +199,9 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
     ],
 )
 def test_missing_runs_are_named(planted: Runs, keep: str, reasons: dict[str, str]) -> None:
-    part = Runs(planted.folder, planted.table.query(keep), planted.evaluations, [], [])
+    chosen = Runs(planted.folder, planted.table.query(keep), planted.evaluations, [], [])
     for module in ALWAYS:
-        figure = module.plot(part)
+        figure = module.plot(chosen)
         if reason := reasons.get(module.NAME):
             assert isinstance(figure, Missing) and reason in figure.reason, module.NAME
         else:

@@ -50,9 +50,9 @@ def test_every_seed_has_a_row_of_maps(with_heads: Path, runs: list[Run], store: 
     for repeats in (1, 4):
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "seed": 3}
         write_run(with_heads, runs[0], store, [5.0, 4.5, 4.0, 3.9], formed(0.5), **fields)
-    found = heads.plot(load_runs(with_heads))
-    assert isinstance(found, Plot)
-    rows = [ax.get_ylabel() for ax in found.figure.axes if "seed" in ax.get_ylabel()]
+    plot = heads.plot(load_runs(with_heads))
+    assert isinstance(plot, Plot)
+    rows = [ax.get_ylabel() for ax in plot.figure.axes if "seed" in ax.get_ylabel()]
     assert sorted(rows) == sorted(
         [
             *(f"{size} ({short_count(count)}), f = 50%, seed 0\nlayer" for size, count in SIZES.items()),

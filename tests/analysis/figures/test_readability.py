@@ -61,8 +61,8 @@ def test_every_color_has_enough_contrast_on_white(count: int) -> None:
 @pytest.mark.parametrize("vision", COLOR_VISION)
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 8])
 def test_colors_can_be_told_apart_with_red_green_color_blindness(vision: str, count: int) -> None:
-    seen = [lab(color, vision) for color in colors(range(count)).values()]
-    distances = [np.linalg.norm(a - b) for place, a in enumerate(seen) for b in seen[:place]]
+    perceived = [lab(color, vision) for color in colors(range(count)).values()]
+    distances = [np.linalg.norm(a - b) for index, a in enumerate(perceived) for b in perceived[:index]]
     assert min(distances) >= 10, "two colors at a distance of 2.3 are just noticeably different"
 
 
@@ -87,9 +87,9 @@ def plots(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFact
     write_fine_tuned(tuned, template, store)
     made = [plot_figure(name, load_runs(grid)) for name in FIGURES]
     made += [plot_figure(name, load_runs(tuned)) for name in FINE_TUNING_FIGURES]
-    found = [plot for plot in made if isinstance(plot, Plot)]
-    assert len(found) >= 14
-    return found
+    made_plots = [plot for plot in made if isinstance(plot, Plot)]
+    assert len(made_plots) >= 14
+    return made_plots
 
 
 def write_fine_tuned(
