@@ -1,1 +1,1 @@
-"""The figures of the report, one file each. `plot(runs)` in that file returns a Plot, or a Missing with the reason."""
+"""The figures of the report, one file each. Its function `plot(runs)` returns a Plot, or a Missing with the reason."""

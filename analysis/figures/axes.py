@@ -17,7 +17,7 @@ FEWEST_TICKS = 3  # at 1, 2 and 5 times powers of ten on a logarithmic axis; if 
 
 
 def log_label(label: str) -> str:
-    """The label of a logarithmic axis: "repeats R (log scale)", "test loss (nats/token, log scale)"."""
+    """The label of a logarithmic axis, for example "repeats R (log scale)" or "test loss (nats/token, log scale)"."""
     return f"{label[:-1]}, log scale)" if label.endswith(")") else f"{label} (log scale)"
 
 
@@ -39,7 +39,7 @@ def tokens_axis(axes: Axes, label: str = "training tokens") -> None:
 
 
 def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
-    """The values whose names do not overlap as tick labels of a logarithmic axis; the first one is always kept."""
+    """Select the values whose names do not overlap as tick labels of a logarithmic axis. The first value is always kept."""
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0]) or 1.0
     kept = ordered[:1]

@@ -107,7 +107,7 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
 
 
 def _range_of_ablation(table: pd.DataFrame) -> tuple[float, float]:
-    """The smallest and the largest loss of copying gain by ablation, with intervals and nulls."""
+    """The smallest and the largest copying gain lost by ablation, including intervals and nulls."""
     loss, half = table.ablation_copying_gain, table.ablation_copying_gain_ci
     return min(0.0, (loss - half).min()), max((loss + half).max(), table.ablation_copying_gain_null.max())
 

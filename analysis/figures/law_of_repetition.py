@@ -19,7 +19,7 @@ NAME = "law_of_repetition"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction, with runs as points and the law as one line per size with its 95% band."""
+    """Plot one panel per fraction. Points are runs; lines with 95% bands are the law, one line per size."""
     laws = fit_study(runs)
     if partial.LAW.name not in laws.fits:
         return Missing(NAME, laws.reasons[partial.LAW.name])

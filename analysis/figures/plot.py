@@ -27,13 +27,13 @@ class Noise:
 
 
 def no_heads(sentence: str) -> Noise | None:
-    """Why figures of induction heads show only noise; None for an empty sentence, if a head formed."""
+    """The reason why figures of induction heads show only noise; None if `sentence` is empty, because a head formed."""
     return Noise("Induction heads: none formed", sentence) if sentence else None
 
 
 @dataclass(frozen=True)
 class SavedPlot:
-    """What the page needs of a saved figure, without the large matplotlib object."""
+    """The parts of a saved figure that the page needs. The large matplotlib figure is not kept."""
 
     name: str
     title: str
@@ -43,7 +43,7 @@ class SavedPlot:
 
     @staticmethod
     def files(name: str) -> list[str]:
-        """Paths of the files of a figure below the study's folder."""
+        """The paths of a figure's files, relative to the study's folder."""
         return [*(f"figures/{name}.{form}" for form in UNDATED), f"tables/{name}.csv"]
 
 

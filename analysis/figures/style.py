@@ -51,16 +51,16 @@ def styles(values: Iterable[float]) -> dict[float, Style]:
 
 
 def start_styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each starting point of fine-tuning: that of clean runs for the first, from scratch; the others as in `styles`."""
+    """A style for each starting point of fine-tuning, where the first is training from scratch and has the style of clean runs."""
     others = styles(range(max(len(names) - 1, 1)))
     return {name: CLEAN if index == 0 else others[index - 1] for index, name in enumerate(names)}
 
 
 def along(style: Style, points: int) -> Style:
-    """A style for a curve of many points, with a marker at only MARKS of them."""
+    """The same style for a curve of many points, with about MARKS markers instead of one at every point."""
     if "marker" not in style:
         return style
-    # Each style has its first marker at a different point, so the markers of curves that coincide do not cover each other.
+    # Styles start their markers at different points, so the markers of curves that coincide do not cover each other.
     step = max(1, points // MARKS)
     first = MARKERS.index(style["marker"]) * step // len(MARKERS)
     return style | {"markersize": 4, "markevery": (first, step)}

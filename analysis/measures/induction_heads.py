@@ -55,7 +55,7 @@ def none_formed(runs: Runs) -> str:
 
 
 def none_before_or_after(runs: Runs) -> str:
-    """Like `none_formed`, for fine-tuned runs: a sentence that no run has an induction head at its first or last evaluation.
+    """A sentence that no run has an induction head at its first or last evaluation; empty if a run has one. For fine-tuned runs.
 
     The first evaluation of a fine-tuned run is that of its parent, so a head can be there from the start.
     """

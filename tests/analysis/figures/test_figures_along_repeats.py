@@ -1,4 +1,4 @@
-"""Figures of peaks, wasted compute, the R axis and further test sets: content, captions and missing runs."""
+"""Figures of peaks, wasted compute and other test sets show the planted numbers, or name the runs that are missing."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ FIGURES = (
     repeats_map,
     out_of_distribution,
 )
-ALWAYS = FIGURES[:5]  # of what every study measures
+ALWAYS = FIGURES[:5]  # the figures that need no other test set
 
 
 def clean(model: str) -> float:
@@ -49,7 +49,7 @@ def plant(
     elsewhere: bool = False,
     fraction: float = 0.5,
 ) -> Runs:
-    """One seed, one peak at R = 16 and f = 50%; elsewhere: on other text harm is a fifth of what it is here."""
+    """Write runs with one seed and a peak at R = 16. elsewhere: they also record the loss on other text, with a fifth of the harm."""
     for model in models:
         for repeats, excess in {1: 0.0, **EXCESS}.items():
             metrics = (

@@ -1,4 +1,4 @@
-"""What every figure keeps to: colors with contrast, lines that differ without color, marked log axes, one name per model size."""
+"""Figures have colors with contrast, lines that differ without color, marked log axes and one name per model size."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from repeat_study.config.run import Parent, Run
 from repeat_study.config.study import Study
 
 Floats = npt.NDArray[np.float64]
-LEAST_CONTRAST = 3.0  # of graphics on their background, WCAG 2.2, success criterion 1.4.11
+LEAST_CONTRAST = 3.0  # WCAG 2.2, success criterion 1.4.11, for graphics on their background
 # How red-green color blindness changes linear RGB (Machado et al. 2009, severity 1).
 COLOR_VISION = {
     "normal": np.eye(3),
@@ -46,7 +46,7 @@ def contrast_on_white(color: object) -> float:
 
 
 def lab(color: object, vision: str = "normal") -> Floats:
-    """CIELAB of a color as seen with a kind of color vision."""
+    """The CIELAB coordinates of a color, as perceived with a kind of color vision."""
     xyz = TO_XYZ @ np.clip(np.array(COLOR_VISION[vision]) @ linear(color), 0, 1) / [0.9505, 1.0, 1.089]
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
@@ -80,7 +80,7 @@ def test_28_lines_differ_without_color() -> None:
 
 @pytest.fixture(scope="module")
 def plots(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> list[Plot]:
-    """Every figure that can be made of a grid with induction heads and of fine-tuned runs."""
+    """The figures of a grid with induction heads and of fine-tuned runs."""
     grid, tuned = tmp_path_factory.mktemp("grid"), tmp_path_factory.mktemp("tuned")
     template = study.runs(store.fingerprint)[0]
     write_runs_with_heads(grid, template, store)
@@ -149,7 +149,7 @@ def legend_entries(plot: Plot) -> list[tuple[str, Artist]]:
 
 
 def look(handle: Artist) -> tuple[str, str, bool]:
-    """Line style, marker and whether the marker is hollow: what is left of a line without its color."""
+    """The line style, the marker and whether the marker is hollow: all that distinguishes a line except its color."""
     line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
     assert isinstance(line, Line2D), handle
     dashes = str(line._dash_pattern) + line.get_linestyle()  # type: ignore[attr-defined]
@@ -161,7 +161,7 @@ def test_no_two_entries_of_a_legend_differ_in_color_alone(plots: list[Plot]) -> 
         looks: dict[tuple[str, str, bool], str] = {}
         for text, handle in legend_entries(plot):
             if text.endswith(("clean run", "clean runs", "null")):
-                continue  # dotted, in the color of the line they belong to
+                continue  # these lines are dotted and have the color of their series
             if plot.name == "heads_over_fine_tuning" and text == "untrained":
                 continue  # a straight line
             assert look(handle) not in looks, f"{plot.name}: {text} and {looks.get(look(handle))}"
