@@ -88,10 +88,20 @@ def json_text(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
+def read_regular(path: Path) -> bytes:
+    """Read a file that this software wrote.
+
+    Raises OSError if the file cannot be read, or if it is not a regular file: opening a pipe would wait for a writer.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
 def read_record(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON object. Raises InputError if the file is missing or malformed, or lacks one of `keys`."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path).decode())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -153,6 +163,8 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
     Raises AlreadyLocked if another process holds the lock and `wait` is false, and InputError if the lock file cannot be
     created.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file; move it away")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
@@ -172,6 +184,8 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock on `path`. This needs only read permission."""
+    if not path.is_file():
+        return False
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

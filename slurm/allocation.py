@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from data_prep.errors import InputError
+from data_prep.files import read_text
 from repeat_study.config.base import Spec, validated
 from repeat_study.config.resources import Resources
 
@@ -103,8 +104,10 @@ def merge_allocation(study_table: dict[str, Any], options: dict[str, Any], user_
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_text(path))
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return {}
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error

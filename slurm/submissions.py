@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.files import AlreadyLocked, exclusive_lock, write_json
+from data_prep.files import AlreadyLocked, exclusive_lock, read_regular, write_json
 from slurm.client import Queue, QueuedJob
 
 
@@ -139,10 +139,10 @@ def jobs_by_run(submissions: Sequence[Submission], queue: Queue) -> dict[str, li
 
 def _read(path: Path) -> Submission:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path))
         arrays = [Array(**array) for array in record.pop("arrays")]
         return Submission(folder=path.parent, arrays=arrays, **record)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({error}); restore it, or cancel the jobs named *.{path.parent.name}.* and delete its folder"
         ) from error

@@ -21,7 +21,7 @@ import analysis
 import data_prep
 import repeat_study
 from analysis.figures.plot import Missing, Noise, SavedPlot
-from data_prep.files import canonical_json, write_atomically
+from data_prep.files import canonical_json, read_regular, write_atomically
 from repeat_study.records.run_directory import RunDirectory
 
 RECORD = Path("figures", ".digests.json")
@@ -87,7 +87,7 @@ class ReportRecord:
     def load(cls, folder: Path) -> "ReportRecord":
         """Read the record of the last report. Returns an empty record if the file is missing or damaged."""
         try:
-            record = cls(folder, **json.loads((folder / RECORD).read_bytes()))
+            record = cls(folder, **json.loads(read_regular(folder / RECORD)))
             assert all(isinstance(stamp, list) and _is_inside(path) for path, stamp in record.files.items())
             assert all("digest" in figure for figure in record.figures.values())
             assert isinstance(record.date, str)

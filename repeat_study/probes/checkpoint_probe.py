@@ -1,6 +1,7 @@
 """Run the probes of an evaluation on a checkpoint after training, and on an untrained model as the null."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from repeat_study.probes.probe import Evaluation
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
+BYTES_PER_WEIGHT = 4  # float32, also of the position embeddings
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -30,17 +33,34 @@ class TrainedModel:
 def load_trained(folder: Path, data_dir: Path, step: int | None = None) -> TrainedModel:
     """Load the model of the run in `folder` from its last checkpoint, or from the weights that were kept at `step`.
 
-    data_dir: the folder that contains the token store. Raises InputError if the run, its weights or its store are missing, or
-    if the weights belong to another run.
+    data_dir: the folder that contains the token store. Raises InputError if the run, its weights or its store are missing, if the
+    weights belong to another run, or if the model does not fit into this machine's memory.
     """
     directory = RunDirectory(folder)
     run = recorded_run(directory)
     store = find_store(data_dir, run.corpus)
     path = directory.checkpoint if step is None else directory.weights_at(step)
+    _check_size(run, run.model_vocabulary(store.vocabulary), path)
     saved_step, weights = read_weights(path, run)
     model = Decoder(run.shape, run.model_vocabulary(store.vocabulary), run.context, [run.seed])
     load_weights(model, weights, path, run.model)
     return TrainedModel(run, store, saved_step, model)
+
+
+def _check_size(run: Run, vocabulary: int, path: Path) -> None:
+    """Check the size of the model that a spec declares before memory is allocated for it.
+
+    Raises InputError, with the `path` of the checkpoint, if the trained and the untrained model do not fit into this machine's memory.
+    """
+    weights = BYTES_PER_WEIGHT * run.shape.parameters_total(vocabulary)
+    positions = BYTES_PER_WEIGHT * run.shape.layers * run.context * run.shape.d_model
+    needed = 2 * (weights + positions)
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available:
+        raise InputError(
+            f"{path}: the trained and the untrained {run.model} with a context of {run.context} need {needed / 1e9:,.1f} GB; this"
+            f" machine has {available / 1e9:,.1f} GB"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Check whether a run is done: done.json must exist, and the run's records must match the checksums in it."""
 
 import json
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.files import sha256_file
+from data_prep.files import read_regular, sha256_file
 from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import FileFault
 
@@ -22,12 +23,12 @@ class AlteredRecord(FileFault):
 
 
 def stamp(path: Path) -> Stamp:
-    """Size and modification time of a file, for detecting that the file was written again."""
+    """Size and modification time of a regular file, for detecting that the file was written again; None for anything else."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def checksums(records: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -42,8 +43,8 @@ def checksums(records: Iterable[Path]) -> dict[str, dict[str, Any]]:
 def done_record(path: Path) -> dict[str, Any] | None:
     """The content of done.json; None if the file is missing or does not fit a complete run in its folder."""
     try:
-        record = json.loads(path.read_bytes())
-        steps = json.loads((path.parent / "spec.json").read_bytes())["steps"]
+        record = json.loads(read_regular(path))
+        steps = json.loads(read_regular(path.parent / "spec.json"))["steps"]
         names = record["sha256"].keys()
         complete = record["steps"] == steps and "metrics.jsonl" in names and FINAL_VALUES.keys() <= record.keys()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

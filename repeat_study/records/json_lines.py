@@ -31,6 +31,8 @@ def last_row(path: Path) -> Row | None:
 
     Raises InputError if the line is malformed.
     """
+    if not path.is_file():  # opening a pipe would wait for a writer
+        return None
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,5 +1,6 @@
 """Read the spec.json of a run directory, and verify it: its fields must hash to the identity in the directory's name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,18 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
 
 
 def check_names(run: Run, path: Path) -> None:
-    """Raise InputError if a name in the spec at `path` could be used to build a path outside the data and run folders."""
-    names = [run.corpus, *(test.name for test in run.further_tests), *(test.fingerprint for test in run.further_tests)]
+    """Raise InputError if a name in the spec at `path` could be used to build a path outside the data and run folders.
+
+    Fingerprints of stores and the identity of the parent must consist of the hexadecimal digits that this software writes.
+    """
+    fingerprints = {"corpus": run.corpus}
+    fingerprints |= {f"further_tests.{test.name}": test.fingerprint for test in run.further_tests}
+    for key, fingerprint in fingerprints.items():
+        if not re.fullmatch(r"([0-9a-f]{16})?", fingerprint):
+            raise InputError(f"{path}: {key}: {fingerprint!r} is not a fingerprint; expected 16 hexadecimal digits")
+    if run.parent and not re.fullmatch(r"[0-9a-f]{64}", run.parent.identity):
+        raise InputError(f"{path}: parent.identity: {run.parent.identity!r} found; expected 64 hexadecimal digits")
+    names = [test.name for test in run.further_tests]
     if run.parent:
         names += [run.parent.study, run.parent.name]
     for name in names:

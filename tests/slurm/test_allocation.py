@@ -55,10 +55,17 @@ def test_an_error_in_the_users_file_names_the_file(tmp_path: Path) -> None:
     for text, message in (
         ("partition = 3", "slurm.toml: partition: input should be a valid string"),
         ("[", "cannot be read"),
+        ("x = " + "[" * 5_000, "slurm.toml: cannot be read"),
     ):
         user.write_text(text)
         with pytest.raises(InputError, match=message):
             merge_allocation({}, {}, user)
+
+
+def test_the_users_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    user = tmp_path / "slurm.toml"
+    user.write_text('partition = "gpu"\n', encoding="utf-8-sig")
+    assert merge_allocation({}, {}, user).partition == "gpu"
 
 
 def test_processes_gpus_and_nodes_have_to_match() -> None:

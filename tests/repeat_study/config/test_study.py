@@ -55,6 +55,16 @@ def test_invalid_input_gives_one_line_with_its_location(override: str, message: 
     assert "laptop.toml" in str(caught.value) or "--set" in str(caught.value)
 
 
+def test_a_study_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Some editors on Windows write one, and lines that end with a carriage return."""
+    path = tmp_path / "laptop.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + LAPTOP.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_study(path) == load_study(LAPTOP)
+    path.write_text(LAPTOP.read_text(), encoding="utf-16")
+    with pytest.raises(InputError, match=r"laptop.toml: not UTF-8"):
+        load_study(path)
+
+
 def test_errors_name_missing_and_malformed_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.toml: no such study; available in this folder: .*laptop"):
         load_study(STUDIES / "nothing.toml")

@@ -1,8 +1,11 @@
 """Run directories that somebody else made or edited give a one-line error or the correct result, and execute no code."""
 
 import json
+import os
 import pickle
+import resource
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,18 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from analysis.report.digests import ReportRecord, run_digests
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.config.run import Run
+from repeat_study.config.run import Parent, Run
 from repeat_study.config.study import Study
 from repeat_study.probes.checkpoint_probe import load_trained
 from repeat_study.records.completion import checksums
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.records.spec_record import spec_record
 from repeat_study.training.trainer import train
 from slurm.status import run_states
 
@@ -96,8 +101,6 @@ def test_a_spec_that_hashes_to_another_directory_is_refused(
     forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
 ) -> None:
     """The spec was edited together with its identity, so only the name of the directory reveals the edit."""
-    from repeat_study.records.spec_record import spec_record
-
     run = Run.model_validate(runs[1].model_dump() | {"evaluation": runs[1].evaluation, "repeats": 8})
     forged.spec.write_text(json.dumps(spec_record(run, store)))
     messages = refusals(forged, runs, data_dir)
@@ -108,9 +111,6 @@ def test_a_spec_that_hashes_to_another_directory_is_refused(
 
 @pytest.mark.parametrize("study_name", ["..", "a/b", "/etc", "a\\b", "a\0b"])
 def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, store: TokenStore) -> None:
-    from repeat_study.config.run import Parent
-    from repeat_study.records.spec_record import spec_record
-
     fields = {"label": "1x16-clean-s0", "identity": "0" * 64, "repeats": 1, "repeated_fraction": 0.0, "seed": 0}
     run = recorded_run(forged).model_copy(update={"parent": Parent(study=study_name, **fields)})  # type: ignore[arg-type]
     folder = RunDirectory(forged.path.with_name(f"x-{run.identity[:8]}"))
@@ -118,6 +118,111 @@ def test_names_cannot_leave_their_folder(study_name: str, forged: RunDirectory, 
     folder.spec.write_text(json.dumps(spec_record(run, store)))
     with pytest.raises(InputError, match="is not a valid name; expected a file name without /"):
         recorded_run(folder)
+
+
+def rehashed(directory: RunDirectory, store: TokenStore, **changes: Any) -> RunDirectory:
+    """A copy of the run with another field, whose hash and folder name agree with it."""
+    run = recorded_run(directory).model_copy(update=changes)
+    folder = RunDirectory(Path(shutil.copytree(directory.path, directory.path.with_name(run.name))))
+    shutil.rmtree(directory.path)
+    folder.spec.write_text(json.dumps(spec_record(run, store)))
+    return folder
+
+
+@pytest.mark.parametrize("corpus", ["<b>", "0" * 15, "0" * 17, "A" * 16, "0" * 15 + "\n", "corpus"])
+def test_a_corpus_that_is_no_fingerprint_is_refused(
+    corpus: str, forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
+) -> None:
+    folder = rehashed(forged, store, corpus=corpus)
+    messages = refusals(folder, runs, data_dir)
+    assert len(messages) >= 2 and all(
+        "is not a fingerprint; expected 16 hexadecimal digits" in line for line in messages
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": "99x99968"},
+            r"last.ckpt: the trained and the untrained 99x99968 .* need [\d,.]+ GB; this machine has",
+        ),
+        (
+            {"model": "99L-qwen"},
+            r"last.ckpt: the trained and the untrained 99L-qwen .* need [\d,.]+ GB; this machine has",
+        ),
+        (
+            {"model": "8L", "context": 2**24, "sequences_per_step": 1, "tokens": 2**30},
+            r"with a context of 16777216 need [\d,.]+ GB; this",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_it_is_allocated(
+    changes: dict[str, Any], message: str, forged: RunDirectory, store: TokenStore, data_dir: Path
+) -> None:
+    folder = rehashed(forged, store, **changes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=message) as caught:
+        load_trained(folder.path, data_dir)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
+
+
+OF_A_RUN = (
+    "spec.json", "done.json", "failed.json", "metrics.jsonl", "timing.jsonl", "sessions.jsonl", "heads.parquet",
+    "paragraph.parquet", "test_sequences.parquet", "pool_sequences.parquet", "checkpoints/last.ckpt", ".lock", "events.out.tfevents.1",
+)  # fmt: skip
+
+
+def put_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_socket(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # a socket's path has 107 bytes at most
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)
+    os.chdir(here)
+
+
+def put_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [put_folder, put_pipe, put_socket, put_device])
+@pytest.mark.parametrize("name", OF_A_RUN)
+@pytest.mark.timeout(60)
+def test_what_is_not_a_file_is_one_line_and_no_reader_waits_for_it(
+    name: str, put: Callable[[Path], None], forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
+) -> None:
+    """Opening a pipe waits for a writer, and /dev/zero never ends."""
+    path = forged.path / name
+    path.unlink(missing_ok=True)
+    put(path)
+    refusals(forged, runs, data_dir)
+    run_digests(forged.path.parent)
+    with pytest.raises(InputError, match=rf"{name}: not a regular file; move it away") as caught:
+        train(runs[1], store, forged.path.parent)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_does_not_wait_for_a_pipe_among_its_own_files(forged: RunDirectory) -> None:
+    folder = forged.path.parent
+    (folder / "figures").mkdir()
+    os.mkfifo(folder / "figures" / ".digests.json")
+    assert ReportRecord.load(folder).inputs == ""
+
+
+def test_a_store_whose_manifest_is_a_pipe_is_one_line(forged: RunDirectory, store: TokenStore, tmp_path: Path) -> None:
+    (tmp_path / "data" / "piped").mkdir(parents=True)
+    os.mkfifo(tmp_path / "data" / "piped" / "manifest.json")
+    with pytest.raises(InputError, match=r"manifest.json: cannot be read: not a regular file"):
+        load_trained(forged.path, tmp_path / "data")
 
 
 @pytest.mark.parametrize(
