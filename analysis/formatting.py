@@ -38,6 +38,11 @@ def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:
     return f" [{form(low)}, {form(high)}]"
 
 
+def order_name(spacing: object, burst_distance: object) -> str:
+    """What figures, tables and sentences call an order of copies: "passes", "bursts 4 apart"."""
+    return f"{spacing} {burst_distance} apart" if burst_distance else str(spacing)
+
+
 def size_name(model: str, parameters: float) -> str:
     """What figures, tables and sentences call a model size: its name and its parameters without embeddings, "2x32 (24.6k)"."""
     return f"{model} ({short_count(parameters)})"

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
 
-from analysis.formatting import plural, size_names
+from analysis.formatting import order_name, plural, size_names
 from data_prep.errors import InputError
+from data_prep.mixture import Spacing
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
 from repeat_study.records.recorded_run import run_and_record
@@ -88,8 +89,7 @@ class Runs:
                 same &= matches | (self.table.repeats == 1) if key in OF_THE_POOL else matches
             table = self.table[same]
             evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
-            label = ", ".join(f"{key} = {value}" for key, value in chosen.items())
-            variants.append((label, replace(self, table=table, evaluations=evaluations)))
+            variants.append((_variant_name(chosen), replace(self, table=table, evaluations=evaluations)))
         return variants
 
     def curve(self, name: str) -> pd.DataFrame:
@@ -124,7 +124,16 @@ class Runs:
         None unless the run recorded these losses at every evaluation; older versions did not. Every call reads the file. Raises
         InputError if it is damaged.
         """
-        table = self._columns(name, "test_sequences", last=False)
+        return self._losses_of_sequences(name, "test_sequences")
+
+    def pool_sequences(self, name: str) -> npt.NDArray[np.float64] | None:
+        """The same for the pool sequences that the run is evaluated on, in the order of their slots in the pool."""
+        return self._losses_of_sequences(name, "pool_sequences")
+
+    def _losses_of_sequences(
+        self, name: str, which: Literal["test_sequences", "pool_sequences"]
+    ) -> npt.NDArray[np.float64] | None:
+        table = self._columns(name, which, last=False)
         if table is None:
             return None
         losses = table.to_pandas().pivot_table(index="step", columns="sequence", values="loss", aggfunc="first")
@@ -147,7 +156,7 @@ class Runs:
         return pd.DataFrame() if table is None else table.to_pandas()
 
     def _columns(
-        self, name: str, which: Literal["heads", "paragraph", "test_sequences"], last: bool
+        self, name: str, which: Literal["heads", "paragraph", "test_sequences", "pool_sequences"], last: bool
     ) -> pa.Table | None:
         directory = RunDirectory(self.folder / name)
         table = read_table(getattr(directory, which))
@@ -179,7 +188,12 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     existing = {path.parent.name for path in folder.glob("*/spec.json")}
     wanted = sorted(existing) if names is None else [name for name in names if name in existing]
     if not wanted:
-        raise InputError(f"{folder}: no runs here; train some with `repeat-study run`")
+        undeclared = (
+            f"none of the {plural(len(existing), 'run')} here is declared by the study as given"
+            if existing
+            else "no runs here"
+        )
+        raise InputError(f"{folder}: {undeclared}; train some with `repeat-study run`")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:  # hashing and parsing release the GIL
         contents = list(workers.map(_read, (RunDirectory(folder / name) for name in wanted)))
     table = pd.DataFrame([record for record, _ in contents])
@@ -194,6 +208,14 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     not_started = [name for name in names or [] if name not in existing]
     runs = Runs(folder, table, evaluations, not_started, sorted(existing - set(wanted)), duplicates)
     return _split_by_parent(runs) if (table.parent != "").any() else runs
+
+
+def _variant_name(factors: dict[str, Any]) -> str:
+    """A study's factors and their values, the order of copies without its keys: "weight_decay = 1.0, passes"."""
+    words = [f"{key} = {value}" for key, value in factors.items() if key not in OF_THE_POOL]
+    if factors.keys() & set(OF_THE_POOL):
+        words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
+    return ", ".join(words)
 
 
 def _split_by_parent(runs: Runs) -> Runs:

@@ -55,13 +55,21 @@ def run(
     if keep_checkpoints:
         resources = declared.resources.model_copy(update={"keep_checkpoints": keep_checkpoints})
         declared = declared.model_copy(update={"resources": resources})
-    train_with_parents(declared, data_dir, runs_dir, processes, study)
+    train_with_parents(declared, data_dir, runs_dir, processes, report_arguments(study, set_, runs_dir))
 
 
-def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None, argument: str) -> None:
+def report_arguments(study: str, set_: "list[str] | None", runs_dir: Path) -> str:
+    """The arguments with which `report` finds the runs that this command trained."""
+    words = [study, *(word for override in set_ or () for word in ("--set", override))]
+    return shlex.join(words if runs_dir == Path("runs") else [*words, "--runs-dir", str(runs_dir)])
+
+
+def train_with_parents(
+    declared: "Study", data_dir: Path, runs_dir: Path, processes: int | None, arguments: str
+) -> None:
     """Train a study's runs in worker processes. Parent runs from other studies are trained first.
 
-    Parent runs use the resources that their own study declares. `argument` is the study as given on the command line.
+    Parent runs use the resources that their own study declares. `arguments`: those of the `report` command for these runs.
     Raises typer.Exit if training was stopped or a run failed.
     """
     console.print(f"{declared.name}: loading torch and checking the token store")  # takes seconds
@@ -88,8 +96,7 @@ def train_with_parents(declared: "Study", data_dir: Path, runs_dir: Path, proces
         console.print(f"{plural(len(resolved.waiting), 'more run')} not trained: {resolved.waiting[0]}")
     if resolved.waiting or not all_done:
         raise typer.Exit(1)
-    elsewhere = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
-    console.print(f"next: repeat-study report {shlex.quote(argument)}{elsewhere}")
+    console.print(f"next: repeat-study report {arguments}")
 
 
 def _train_on() -> None:

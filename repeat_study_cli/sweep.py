@@ -82,9 +82,9 @@ def sweep(
         submit_study(declared, allocation_options(context), data_dir, runs_dir)
         return
     if cluster is Cluster.LOCAL:
-        from repeat_study_cli.run import train_with_parents
+        from repeat_study_cli.run import report_arguments, train_with_parents
 
-        train_with_parents(declared, data_dir, runs_dir, processes, study)
+        train_with_parents(declared, data_dir, runs_dir, processes, report_arguments(study, set_, runs_dir))
         return
     ready = prepare_with_progress(declared, data_dir)
     for stage, runs in ready.ancestors(runs_dir):

@@ -8,8 +8,17 @@ import pandas as pd
 from analysis.figures.plot import SavedPlot
 from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
-from analysis.report import digests, fine_tuning_section, html, introduction, provenance, published_comparison, tables
-from analysis.report.collect import FigureCache, Variant, collect
+from analysis.report import (
+    digests,
+    fine_tuning_section,
+    html,
+    introduction,
+    provenance,
+    published_comparison,
+    tables,
+    variants_section,
+)
+from analysis.report.collect import Collected, FigureCache, Variant, collect
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
 from analysis.report.progress import Progress, no_progress
@@ -55,20 +64,28 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
     # If no run from scratch repeats data, these runs only serve as a baseline for the fine-tuned ones.
     has_grid = not tuned or (runs.table.repeats > 1).any()
-    variants, token_html = collect(runs, f"{title}, token by token", cache, progress) if has_grid else ([], None)
+    collected = collect(runs, f"{title}, token by token", cache, progress) if has_grid else Collected([], [], None)
+    variants, token_html = collected.variants, collected.token_html
+    compared = variants_section.collect(runs, collected.comparison) if collected.comparison else None
     progress("writing tables and the page", 1.0)
-    saved = [*(tuned.figures if tuned else []), *(figure for variant in variants for figure in variant.figures)]
+    saved = [
+        *(tuned.figures if tuned else []),
+        *(compared.figures if compared else []),
+        *(figure for variant in variants for figure in variant.figures),
+    ]
     written = [path for figure in saved for path in SavedPlot.files(figure.name)]
     (folder / "figures").mkdir(exist_ok=True)
     written += write_images(folder, saved)
     comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
     written += _write_tables(folder, variants, tuned, comparison)
+    if compared:
+        written += compared.write_tables(folder)
     if token_html:
         write_atomically(folder / TOKEN_PAGE, token_html.encode())
         written.append(TOKEN_PAGE)
     else:
         (folder / TOKEN_PAGE).unlink(missing_ok=True)
-    sections = list(_sections(variants, tuned, comparison))
+    sections = [*(compared.sections if compared else []), *_sections(variants, tuned, comparison)]
     combined = runs.combined
     notes = list(introduction.notes(combined))
     link = TOKEN_PAGE if token_html else ""

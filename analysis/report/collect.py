@@ -13,7 +13,7 @@ from analysis.figures.plot import Missing, SavedPlot
 from analysis.measures.degradation import summary
 from analysis.report import laws_section, token_page
 from analysis.report.digests import ReportRecord, digest_of
-from analysis.report.figure_list import FIGURES, plot_figure
+from analysis.report.figure_list import FIGURES, VARIANT_FIGURES, plot_figure
 from analysis.report.progress import Progress, report_figure
 from analysis.report.section import Section
 from analysis.report.workers import process_count, run_tasks
@@ -62,6 +62,15 @@ class FigureCache:
         self.new.add_figure(name, self.digest(name, runs), figure)
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Everything made from the runs of a study: its variants, the figures that compare them, and the HTML of the token page."""
+
+    variants: list[Variant]
+    comparison: list[SavedPlot | Missing]  # empty if there is only one variant
+    token_html: str | None
+
+
 def file_name(figure: str, variant: str) -> str:
     """The file name of a figure, without its extension. The name of a named variant is appended."""
     return figure + ("." + re.sub(r"[^\w.=]+", "_", variant) if variant else "")
@@ -78,38 +87,40 @@ def save_figure(figure: str, name: str, runs: Runs) -> SavedPlot | Missing:
     return saved
 
 
-def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> tuple[list[Variant], str | None]:
+def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> Collected:
     """Make the figures and sections of every variant, and the HTML of the token page.
 
     title: of the token page, which is None if there are no runs to compare token by token.
     Raises InputError if a file cannot be read or written.
     """
     variants = runs.variants()
+    plotted = [(name, variant, figure) for name, variant in variants for figure in FIGURES]
+    if len(variants) > 1:
+        plotted += [("", runs, figure) for figure in VARIANT_FIGURES]
     # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
-    names = {(name, figure): file_name(figure, name) for name, _ in variants for figure in FIGURES}
+    names = {(name, figure): file_name(figure, name) for name, _, figure in plotted}
     made: dict[object, object] = {}  # keys: (variant, figure or section); None for the token page
-    for name, variant in variants:
-        for figure in FIGURES:
-            if reused := cache.reused(names[name, figure], variant):
-                made[name, figure] = reused
+    for name, figure_runs, figure in plotted:
+        if reused := cache.reused(names[name, figure], figure_runs):
+            made[name, figure] = reused
     tasks: dict[object, Callable[[], object]] = {
-        (name, figure): partial(save_figure, figure, names[name, figure], variant)
-        for name, variant in variants
-        for figure in FIGURES
+        (name, figure): partial(save_figure, figure, names[name, figure], figure_runs)
+        for name, figure_runs, figure in plotted
         if (name, figure) not in made
     }
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
     tasks[None] = partial(token_page.page, title, variants)
     titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
     made |= _run(tasks, titles, len(runs.table), progress)
-    for name, variant in variants:
-        for figure in FIGURES:
-            result = made[name, figure]
-            assert isinstance(result, SavedPlot | Missing)
-            cache.keep(names[name, figure], variant, result)
+    results: dict[tuple[str, str], SavedPlot | Missing] = {}
+    for name, figure_runs, figure in plotted:
+        result = made[name, figure]
+        assert isinstance(result, SavedPlot | Missing)
+        results[name, figure] = result
+        cache.keep(names[name, figure], figure_runs, result)
     token_html = made[None]
-    return [
+    finished = [
         Variant(
             name,
             variant,
@@ -120,7 +131,9 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> t
         )
         for (name, variant), table in zip(variants, numbers, strict=True)
         for pieces in [[made[name, maker] for maker in (*FIGURES, *SECTIONS)]]
-    ], token_html if isinstance(token_html, str) else None
+    ]
+    comparison = [results["", figure] for figure in VARIANT_FIGURES] if len(variants) > 1 else []
+    return Collected(finished, comparison, token_html if isinstance(token_html, str) else None)
 
 
 def _run(

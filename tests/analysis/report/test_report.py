@@ -274,6 +274,12 @@ def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Ru
     slow = numbers[numbers.variant == "learning_rate = 0.001"]
     assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each variant has its own clean runs"
     assert page.read_text().count(">Summary</h2>") == 2
+    assert "The reference is learning_rate = 0.001." in page.read_text()
+    assert "With one seed, there is no interval." in page.read_text()
+    differences = pd.read_csv(planted / "tables" / "variant_differences.csv").query("metric == 'test_loss'")
+    excess = numbers.excess_over_clean[(numbers.model == "2x64") & (numbers.variant == "learning_rate = 0.003")]
+    expected = [2 + 40 * SIZES["2x64"] ** -0.3 - 4.5, sorted(excess)[1] - 0.1, sorted(excess)[3] - 0.4]
+    assert differences.sort_values("repeats")["mean"].tolist() == pytest.approx(expected)
     assert short.run.is_unique
 
 
@@ -283,8 +289,8 @@ def test_spacings_are_separate_variants_with_the_same_clean_runs(
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5, "spacing": "uniform"}
     write_run(planted, runs[0], store, [5.0, 4.5, 4.2, 4.0], **fields)
     variants = dict(load_runs(planted).variants())
-    assert set(variants) == {"spacing = passes", "spacing = uniform"}
-    uniform = variants["spacing = uniform"]
+    assert set(variants) == {"passes", "uniform"}
+    uniform = variants["uniform"]
     assert sorted(uniform.table.repeats) == [1, 1, 1, 4]
     repeated = summary(uniform).query("repeats == 4")
     assert repeated.excess_over_clean.item() == pytest.approx(4.0 - (2 + 40 * SIZES["2x64"] ** -0.3))

@@ -1,0 +1,56 @@
+"""What a model retains of a pool sequence against the tokens it was trained on since the last copy."""
+
+from analysis.figures.axes import log_label
+from analysis.figures.estimates import interval_note, points
+from analysis.figures.panels import grid_of_axes, legend, limit
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import styles
+from analysis.formatting import order_name, short_count, size_name
+from analysis.intervals import over_seeds
+from analysis.measures.retention import by_tokens_since, retention
+from analysis.runs import Runs
+
+NAME = "retention"
+
+
+def plot(runs: Runs) -> Plot | Missing:
+    """A row of panels per fraction and size, a column per R, and a line per order of the copies."""
+    measured = retention(runs)
+    if measured.empty:
+        return Missing(
+            NAME, "no repeated run recorded the losses of its pool sequences next to a clean run of the same seed"
+        )
+    curves = by_tokens_since(measured)
+    curves["order"] = list(map(order_name, curves.spacing, curves.burst_distance))
+    by = ["model", "repeated_fraction", "repeats", "order", "tokens_since"]
+    data = over_seeds(curves, by, "retention")
+    rows = sorted({(-arm.repeated_fraction, arm.parameters_non_embedding, arm.model) for arm in curves.itertuples()})
+    repeats = sorted(curves.repeats.unique())
+    orders = sorted(curves[["spacing", "burst_distance", "order"]].drop_duplicates().itertuples(index=False, name=None))
+    order_styles = dict(zip([order for *_, order in orders], styles(range(len(orders))).values(), strict=True))
+    figure, axes = grid_of_axes(len(rows), len(repeats))
+    for row, (negative, size, model) in zip(axes, rows, strict=True):
+        for ax, number in zip(row, repeats, strict=True):
+            panel = data[(data.model == model) & (data.repeated_fraction == -negative) & (data.repeats == number)]
+            for order, style in order_styles.items():
+                points(ax, "tokens_since", panel[panel.order == order], label=order, **style)
+            ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
+            ax.set_title(f"{size_name(model, size)}, f = {-negative:.0%}, R = {number:g}", fontsize=9)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(lambda value, _: short_count(value))
+            ax.minorticks_off()
+        row[0].set_ylabel("retention (nats/token)")
+    limit(axes[0][0], min(0.0, data["mean"].min()), data["mean"].max())  # the axes of all panels are shared
+    for ax in axes[-1]:
+        ax.set_xlabel(log_label("tokens since the last copy"))
+    legend(figure, axes)
+    return Plot(
+        NAME,
+        "What is retained of a repeated sequence",
+        "Loss of the clean run of the same seed on a pool sequence minus the repeated run's loss on it, against the tokens trained on"
+        " since the sequence's last copy, including the step that contained it. 0: nothing in particular is known about the sequence."
+        " Over all evaluations at which at least half of a sequence's copies have been trained on."
+        f" {interval_note(data)}",
+        figure,
+        data,
+    )

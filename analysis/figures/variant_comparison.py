@@ -1,0 +1,47 @@
+"""What a study's variants, such as orders of the copies, change at the same size, fraction and R."""
+
+from analysis.figures.axes import repeats_axis
+from analysis.figures.estimates import interval_note, points
+from analysis.figures.panels import grid_of_axes, legend
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.style import styles
+from analysis.formatting import size_name
+from analysis.measures.variant_comparison import COMPARED, compare_variants
+from analysis.runs import Runs
+
+NAME = "variant_comparison"
+
+
+def plot(runs: Runs) -> Plot | Missing:
+    """A row of panels per metric, a column per fraction and size, and a line per variant."""
+    comparison = compare_variants(runs)
+    if comparison is None:
+        return Missing(NAME, "no two variants of the study share finished runs of one seed")
+    data = comparison.excess
+    panels = sorted({(-row.repeated_fraction, row.parameters_non_embedding, row.model) for row in data.itertuples()})
+    metrics = [metric for metric in COMPARED if metric in set(data.metric)]
+    names = list(dict.fromkeys(data.variant))
+    variant_styles = dict(zip(names, styles(range(len(names))).values(), strict=True))
+    figure, axes = grid_of_axes(len(metrics), len(panels), sharey="row")
+    for row, metric in zip(axes, metrics, strict=True):
+        for ax, (negative, size, model) in zip(row, panels, strict=True):
+            panel = data[(data.metric == metric) & (data.model == model) & (data.repeated_fraction == -negative)]
+            for place, name in enumerate(names):
+                line = panel[panel.variant == name]
+                # Bars of several lines would hide each other, so every line is moved sideways a little.
+                line = line.assign(repeats=line.repeats * 1.06 ** (place - (len(names) - 1) / 2))
+                points(ax, "repeats", line, label=name, **variant_styles[name])
+            ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
+            repeats_axis(ax, panel.repeats)
+            if row is axes[0]:
+                ax.set_title(f"{size_name(model, size)}, f = {-negative:.0%}", fontsize=9)
+        row[0].set_ylabel(f"{COMPARED[metric]},\nexcess (nats/token)")
+    legend(figure, axes)
+    return Plot(
+        NAME,
+        "The variants compared",
+        "What repetition adds at the end of training, for each variant: the repeated run minus the clean run of the same variant and"
+        f" seed; 0 is no harm. {interval_note(data)}",
+        figure,
+        data,
+    )

@@ -1,0 +1,79 @@
+"""A study's variants compared at the same size, fraction, repeats and seed: what a factor such as the order of copies changes."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.intervals import over_seeds
+from analysis.measures.degradation import double_descent
+from analysis.runs import ARM, FACTORS, Runs
+from repeat_study.config.run import Run
+
+RISE = "rise"
+# Compared at the end of training, in nats per token; all of them losses, so a positive difference is harm.
+COMPARED = {"test_loss": "test loss", "copying_loss": "copying loss", RISE: "rise of test loss"}
+SAME_ARM = ["model", "parameters_non_embedding", "repeated_fraction", "repeats"]
+SAME_RUN = [*SAME_ARM, "seed", "pool_seed"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants side by side.
+
+    reference: the variant that the others are compared with.
+    excess: a row per arm, variant and metric: mean over seeds of the repeated run's value minus that of the variant's own clean
+        run of the same seed, with `low`, `high` and `seeds` as in `intervals.over_seeds`.
+    differences: a row per arm, other variant and metric: the variant's value minus the reference's, paired by seed, with the same
+        columns; in arms with repeats both values are excesses over the clean run.
+    """
+
+    reference: str
+    excess: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def compare_variants(runs: Runs) -> Comparison | None:
+    """Compare all variants of a study; None if it has only one, or if none shares finished runs of one seed with another."""
+    variants = runs.variants()
+    if len(variants) < 2:
+        return None
+    values = pd.concat([_values(variant).assign(variant=name) for name, variant in variants], ignore_index=True)
+    if values.empty:
+        return None
+    on = ["variant", "metric", "model", "seed"]
+    clean = values[values.repeats == 1][[*on, "value"]].rename(columns={"value": "clean"})
+    joined = values.merge(clean, on=on, how="left")
+    repeated = joined.repeats > 1
+    joined["value"] = joined.value.where(~repeated, joined.value - joined.clean)
+    joined = joined.dropna(subset="value")
+    reference = _reference(variants)
+    base = joined[joined.variant == reference][[*SAME_RUN, "metric", "value"]]
+    pairs = joined[joined.variant != reference].merge(base, on=[*SAME_RUN, "metric"], suffixes=("", "_reference"))
+    pairs["value"] -= pairs.value_reference
+    # Variants that differ in the order of copies alone share their clean runs, which do not differ at all.
+    same = pairs[pairs.repeats == 1].groupby("variant").value.transform(lambda difference: (difference == 0).all())
+    pairs = pairs.drop(index=same[same].index)
+    by = ["variant", *SAME_ARM, "metric"]
+    if pairs.empty:
+        return None
+    return Comparison(reference, over_seeds(joined[joined.repeats > 1], by, "value"), over_seeds(pairs, by, "value"))
+
+
+def _values(runs: Runs) -> pd.DataFrame:
+    """A row per finished run and metric of COMPARED, with its `value`."""
+    done = runs.done
+    rises = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, done.name)]
+    wide = done[ARM].assign(rise=rises, **{key: done[f"final_{key}"] for key in COMPARED if f"final_{key}" in done})
+    return wide.melt(ARM, var_name="metric", value_name="value")
+
+
+def _reference(variants: list[tuple[str, Runs]]) -> str:
+    """The variant with the most factors at their defaults; the first of several."""
+    defaults = {name: Run.model_fields[name].default for name in FACTORS}
+
+    def at_default(runs: Runs) -> int:
+        repeated = runs.table[runs.table.repeats > 1]
+        rows = repeated if len(repeated) else runs.table
+        return sum(bool((rows[name] == default).all()) for name, default in defaults.items())
+
+    return max(variants, key=lambda variant: at_default(variant[1]))[0]

@@ -1,0 +1,126 @@
+"""Compare the variants of a study: sentences, figures, and tables of differences paired by seed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures.plot import Missing, SavedPlot
+from analysis.formatting import NOTHING, cell, order_name, short_count, size_name
+from analysis.intervals import CHANCE
+from analysis.measures.retention import by_tokens_since, half_lives, retention
+from analysis.measures.variant_comparison import COMPARED, Comparison, compare_variants
+from analysis.report.section import Section, Table, figure_sections, missing_section
+from analysis.runs import Runs
+from data_prep.files import write_atomically
+
+DIFFERENCES, HALF_LIVES = "variant_differences", "retention_half_lives"
+LOSS = "test_loss"
+
+
+@dataclass(frozen=True)
+class VariantComparison:
+    """The sections of the page that compare variants, with the figures and tables they contain."""
+
+    sections: list[Section]
+    figures: list[SavedPlot]
+    tables: dict[str, pd.DataFrame]  # by file name
+
+    def write_tables(self, folder: Path) -> list[str]:
+        """Write tables/*.csv and return their paths relative to the folder."""
+        paths = {f"tables/{name}.csv": table for name, table in self.tables.items()}
+        for path, table in paths.items():
+            write_atomically(folder / path, table.to_csv(index=False).encode())
+        return list(paths)
+
+
+def collect(runs: Runs, figures: Sequence[SavedPlot | Missing]) -> VariantComparison:
+    """Compare the variants of a study. figures: the results of `figure_list.VARIANT_FIGURES`."""
+    saved = [figure for figure in figures if isinstance(figure, SavedPlot)]
+    missing = [figure for figure in figures if isinstance(figure, Missing)]
+    by_name, tables, sentences = {}, [], []
+    if comparison := compare_variants(runs):
+        by_name[DIFFERENCES] = comparison.differences
+        sentences = list(_sentences(comparison))
+        tables.append(_differences_table(comparison))
+    measured = retention(runs)
+    if len(measured) and len(lives := half_lives(by_tokens_since(measured))):
+        by_name[HALF_LIVES] = lives
+        tables.append(_half_lives_table(lives))
+    sections = [Section("Comparison of the variants", level=1)]
+    sections += [Section("Differences at equal size, f, R and seed", sentences, tables=tables)] if tables else []
+    sections += [*figure_sections(saved), *([missing_section(missing)] if missing else [])]
+    return VariantComparison(sections, saved, by_name)
+
+
+def _sentences(comparison: Comparison) -> Iterator[str]:
+    """What is compared, and one sentence per variant about its final test loss relative to the reference."""
+    losses = comparison.differences[comparison.differences.metric == LOSS]
+    yield (
+        f"The reference is {comparison.reference}. Every difference is paired by seed. For runs with repeats, it is the difference"
+        " between excesses: each run's loss minus that of its variant's clean run with the same seed."
+    )
+    for kind, rows in (("repeated", losses[losses.repeats > 1]), ("clean", losses[losses.repeats == 1])):
+        for variant, arms in rows.groupby("variant", sort=False):
+            low, high = (f"{end:+.3f}" for end in (arms["mean"].min(), arms["mean"].max()))
+            span = f"{low} nats" if len(arms) == 1 else f"{low} to {high} nats in {len(arms)} arms"
+            yield f"{variant}, {kind} runs: final test loss differs by {span}. {_significance(arms)}"
+
+
+def _significance(arms: pd.DataFrame) -> str:
+    several = arms[arms.seeds > 1]
+    if several.empty:
+        return "With one seed, there is no interval."
+    clear = several[(several.low > 0) | (several.high < 0)]
+    worse = int((clear["mean"] > 0).sum())
+    verdict = f" ({worse} worse, {len(clear) - worse} better)" if len(clear) else ""
+    return (
+        f"The 95% interval excludes 0 in {len(clear)} of {len(several)}{verdict}; {CHANCE * len(several):.2g} would be expected by"
+        " chance."
+    )
+
+
+def _differences_table(comparison: Comparison) -> Table:
+    rows = comparison.differences
+    known = (rows.seeds > 1) & rows.low.notna()
+    interval = rows.low.map("{:+.3f}".format) + " to " + rows.high.map("{:+.3f}".format)
+    table = pd.DataFrame(
+        {
+            "variant": rows.variant,
+            "model": map(size_name, rows.model, rows.parameters_non_embedding),
+            "f": [f"{fraction:.0%}" if fraction else "clean" for fraction in rows.repeated_fraction],
+            "R": rows.repeats,
+            "metric": rows.metric.map(COMPARED),
+            "difference": rows["mean"].map("{:+.3f}".format),
+            "95% interval": interval.where(known, NOTHING),
+            "seeds": rows.seeds,
+        }
+    )
+    explanation = (
+        f"The variant minus {comparison.reference} in nats per token at the end of training, paired by seed. Positive: the variant is"
+        " worse."
+    )
+    return Table(explanation, table, DIFFERENCES, "Differences paired by seed")
+
+
+def _half_lives_table(lives: pd.DataFrame) -> Table:
+    known = lives.low.notna()
+    interval = lives.low.fillna(0).map(short_count) + " to " + lives.high.fillna(0).map(short_count)
+    table = pd.DataFrame(
+        {
+            "order": map(order_name, lives.spacing, lives.burst_distance),
+            "model": map(size_name, lives.model, lives.parameters_non_embedding),
+            "f": lives.repeated_fraction.map("{:.0%}".format),
+            "R": lives.repeats,
+            "retention (nats)": lives.retention.map(cell),
+            "half-life (tokens)": lives.bound + lives.half_life.map(short_count),
+            "95% interval": interval.where(known, NOTHING),
+            "seeds": lives.seeds,
+        }
+    )
+    explanation = (
+        "Retention right after a copy: the clean run's loss on a pool sequence minus the repeated run's. Half-life: the tokens trained"
+        " on since the last copy after which half of it is left; ≥ if more than half is left at the end of the measured range."
+    )
+    return Table(explanation, table, HALF_LIVES, "How long a repeated sequence is retained")
