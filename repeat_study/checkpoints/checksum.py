@@ -1,8 +1,8 @@
 """Add a checksum to a checkpoint file, and verify it.
 
 torch.save writes zip files, but torch.load does not verify their CRC-32, so it does not detect flipped bits. `seal` stores the
-SHA-256 of the file in the comment of the zip file, which torch.load ignores. Replacing the file replaces the weights and the
-checksum together.
+file's SHA-256 in the zip file's comment, which torch.load ignores. Replacing the file replaces the weights and the checksum
+together.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from pathlib import Path
 
 LABEL = b"sha256:"
 COMMENT_BYTES = len(LABEL) + 64  # including the hash in hex
-EMPTY_COMMENT = b"\0\0"  # the last bytes of a zip file without a comment: the length of the comment
+EMPTY_COMMENT = b"\0\0"  # the comment length, which is the last field of a zip file without a comment
 BLOCK_BYTES = 1 << 20
 
 
 class DamagedFile(ValueError):
-    """The file does not match its checksum."""
+    """Raised if a file does not match its checksum."""
 
 
 def seal(path: Path) -> None:
@@ -35,7 +35,7 @@ def check_checksum(path: Path) -> None:
     """Verify a file against the checksum inside it.
 
     Files written by earlier versions contain no checksum; for these, the CRC-32 of every zip record is verified instead.
-    Raises DamagedFile if the verification fails, and errors of zipfile if the file is not a zip file.
+    Raises DamagedFile if the verification fails, and an error from zipfile if the file is not a zip file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

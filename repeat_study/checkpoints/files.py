@@ -1,11 +1,11 @@
-"""Write, read and verify the checkpoint files of a run.
+"""Write, read and verify a run's checkpoint files.
 
 last.ckpt       Lightning's checkpoint, for resuming: `global_step`; `state_dict` with the decoder's weights under "model." and the
                 buffers of the Lightning module; `optimizer_states`; `callbacks` with the seconds spent so far; `run`, the identity
-                of the run it belongs to; and `records`, the checksums of the run's records up to this step
+                of the run that it belongs to; and `records`, the checksums of the run's records up to this step
 step-*.pt       weights kept for probing: `step`, `run`, and `model`, the decoder's state_dict
 
-Tensors keep their lanes axis, which has length 1 here, because a checkpoint belongs to one run even if a bundle trained it.
+Tensors keep their lane axis, which has length 1 here, because a checkpoint belongs to one run even if a bundle trained it.
 Every file ends with its own checksum; see `checkpoints.checksum`.
 """
 
@@ -55,7 +55,7 @@ def checkpointed_step(run: Run, directory: RunDirectory) -> int:
 
 
 def checkpointed_digests(directory: RunDirectory) -> Any:
-    """What the run's last checkpoint, which has been checked, lists as checksums of the records; None in earlier versions."""
+    """The record checksums in the run's last checkpoint; None if an earlier version wrote it. Does not verify the checkpoint."""
     return torch.load(directory.checkpoint, map_location="cpu", weights_only=True, mmap=True).get("records")
 
 
@@ -79,12 +79,12 @@ def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
     except Exception as error:  # torch raises many types of errors for damaged files
         raise InputError(f"{path}: damaged ({_damage(error)}), or not a checkpoint of this version") from error
     if identity != run.identity:
-        raise InputError(f"{path}: belongs to another spec ({identity[:8]}) than the spec.json of its run")
+        raise InputError(f"{path}: belongs to another spec ({identity[:8]}), not to its run's spec.json")
     return step, weights
 
 
 def _damage(error: Exception) -> str:
-    """Describe briefly why a file could not be read. The messages of torch's own errors fill a page."""
+    """Describe briefly why a file could not be read. Torch's own error messages fill a page."""
     return str(error) if isinstance(error, DamagedFile) else type(error).__name__
 
 

@@ -1,6 +1,6 @@
-"""Split the checkpoint of a bundle into one checkpoint per run, and merge checkpoints of runs into one for a bundle.
+"""Split a bundle's checkpoint into one checkpoint per run, and merge several runs' checkpoints into one bundle checkpoint.
 
-A checkpoint file always belongs to one run, so a run that was started in one bundle can resume in another bundle or alone.
+A checkpoint file always belongs to one run, so a run that started in one bundle can resume in another bundle or alone.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from torch import Tensor
 from repeat_study.checkpoints.files import Checkpoint, replace_checkpoint, write_scratch
 from repeat_study.records.run_directory import RunDirectory
 
-RECIPE = ("lr", "weight_decay")  # the settings that `training.lane_optimizer` keeps for each lane
-ONLY_IN_BUNDLES = ("lanes", "steps")  # keys of a parameter group of that optimizer
+RECIPE = ("lr", "weight_decay")  # the settings that `training.lane_optimizer` stores separately for each lane
+ONLY_IN_BUNDLES = ("lanes", "steps")  # parameter-group keys that only that optimizer uses
 SHARED_BUFFER = "summed_steps"  # the only buffer that all lanes share
-UNSTACKED_BUFFER = "left_range"  # has no lanes axis in the checkpoint of a single run
+UNSTACKED_BUFFER = "left_range"  # has no lane axis in a single run's checkpoint
 
 
 class LaneCheckpointIO(TorchCheckpointIO):
@@ -37,7 +37,7 @@ class LaneCheckpointIO(TorchCheckpointIO):
         self.dropped: set[int] = set()
 
     def drop(self, lane: int) -> None:
-        """Stop writing checkpoints for a lane, which preserves its last good checkpoint."""
+        """Stop writing checkpoints for a lane, to preserve its last good checkpoint."""
         self.dropped.add(lane)
 
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any | None = None) -> None:
@@ -56,7 +56,7 @@ class LaneCheckpointIO(TorchCheckpointIO):
 
 
 def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
-    """Extract the checkpoint of one run from the checkpoint of a bundle with `lanes` lanes."""
+    """Extract one run's checkpoint from the checkpoint of a bundle with `lanes` lanes."""
 
     def select(name: str, value: Tensor) -> Tensor:
         if name == SHARED_BUFFER:
@@ -81,7 +81,7 @@ def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:
 
 
 def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpoint:
-    """Merge the checkpoints of runs at the same step into the checkpoint of a bundle.
+    """Merge several runs' checkpoints from the same step into one bundle checkpoint.
 
     same_recipe: as in LaneCheckpointIO.
     """
@@ -107,7 +107,7 @@ def merge_lanes(checkpoints: Sequence[Checkpoint], same_recipe: bool) -> Checkpo
 
 
 def _split_optimizer(optimizer: Checkpoint, lane: int) -> Checkpoint:
-    """One lane's state in the form of an optimizer that trains a single run."""
+    """Extract one lane's optimizer state, in the format of an optimizer that trains a single run."""
     split = {
         number: {name: value[lane : lane + 1].clone() if value.dim() else value for name, value in state.items()}
         for number, state in optimizer["state"].items()
@@ -121,7 +121,7 @@ def _group_of_lane(group: Checkpoint, lane: int) -> Checkpoint:
 
 
 def _stack_optimizers(optimizers: Sequence[Checkpoint], same_recipe: bool) -> Checkpoint:
-    """The state of a bundle's optimizer, which stores all lanes of a parameter in one tensor."""
+    """Merge several runs' optimizer states. A bundle's optimizer stores all lanes of a parameter in one tensor."""
 
     def merge(values: list[Tensor]) -> Tensor:
         return torch.cat(values) if values[0].dim() else values[0]

@@ -22,8 +22,8 @@ class FinishedParent:
 def finished_parent(run: Run, study_dir: Path) -> FinishedParent | None:
     """The run's parent; None if the run starts from scratch.
 
-    The parent is looked up in the folder of its study, which is next to `study_dir`. Raises InputError if the parent is not
-    finished or if its directory contains another run.
+    The parent is looked up in its study's folder, which is next to `study_dir`. Raises InputError if the parent is not finished
+    or if its directory contains another run.
     """
     if not run.parent:
         return None

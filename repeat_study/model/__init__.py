@@ -1,1 +1,1 @@
-"""The decoder and its loss, and functions that query the hardware."""
+"""The decoder, its loss function, and queries about the hardware."""

@@ -1,7 +1,7 @@
-"""The decoder-only transformer. Every weight has a leading lanes axis, so one module can train several models of one shape.
+"""The decoder-only transformer. Every weight has a leading lane axis, so one module can train several models of the same shape.
 
-The suffix of a tensor's name gives its shape: l lanes, b batch, t time, d d_model, h heads, k d_head, n lanes·batch,
-i heads·d_head, v vocabulary.
+The suffix of a tensor's name encodes its shape: l = lanes, b = batch, t = time, d = d_model, h = heads, k = d_head,
+n = lanes·batch, i = heads·d_head, v = vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from repeat_study.model import loss
 INIT_STD = 0.02  # [R19] [Q25]
 ROTARY_BASE = 10_000.0  # [S21] [C26]
 
-# A function that replaces causal attention. It maps (layer, queries, keys, values) to the outputs of the heads; all tensors
-# have shape [lanes·batch, heads, time, d_head]. Probes use it to record or change attention patterns.
+# A function that replaces causal attention. It maps (layer, queries, keys, values) to the head outputs. All tensors have
+# shape [lanes·batch, heads, time, d_head]. Probes use it to record or change attention patterns.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -30,7 +30,7 @@ CHUNK_TOKENS_CUDA = 1 << 16  # tokens of all lanes in a forward pass without gra
 def sequences_per_pass(tokens_lbt: Tensor) -> int:
     """Number of sequences per lane in one forward pass without gradients.
 
-    On a CPU, this number does not depend on the number of lanes, so a lane has the same rounding as a run trained alone.
+    On a CPU, it does not depend on the number of lanes, so a lane's losses are rounded as if its run were trained alone.
     """
     lanes, _, time = tokens_lbt.shape
     return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)
@@ -51,7 +51,7 @@ def rotation(context: int, d_head: int) -> Tensor:
 
 
 def rotate(x_nhtk: Tensor, rotation_2tc: Tensor) -> Tensor:
-    """Rotate each pair (i, i + d_head/2) of a head's dimensions by the angle of its position."""
+    """Apply rotary position embeddings: rotate each pair of a head's dimensions (i, i + d_head/2)."""
     cosine, sine = rotation_2tc.to(x_nhtk.dtype)
     first, second = x_nhtk.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
@@ -65,13 +65,13 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(lanes, inputs, outputs))
 
     def forward(self, x_lbtd: Tensor) -> Tensor:
-        """[lanes, batch, time, inputs] to [lanes, batch, time, outputs], as one batched product."""
+        """Map [lanes, batch, time, inputs] to [lanes, batch, time, outputs] with one batched matrix product."""
         lanes, batch, time, _ = x_lbtd.shape
         return torch.bmm(x_lbtd.reshape(lanes, batch * time, -1), self.weight).view(lanes, batch, time, -1)
 
 
 class Norm(nn.Module):
-    """LayerNorm, or RMSNorm in Qwen style, with one gain per lane and no bias."""
+    """LayerNorm, or RMSNorm in Qwen-style models, with one gain vector per lane and no bias."""
 
     def __init__(self, lanes: int, width: int, style: Style) -> None:
         super().__init__()
@@ -83,13 +83,13 @@ class Norm(nn.Module):
         if len(self.gain) == 1:
             return self._normalize(x, self.gain[0])
         if self.style is Style.SHORTFORMER and not x.is_cuda:
-            # Normalizing lane by lane gives the same rounding as a run trained alone. On a GPU it would need one kernel launch
-            # per lane.
+            # Normalizing each lane separately gives the same rounding as training its run alone. On a GPU, this would need
+            # one kernel launch per lane.
             return torch.cat([self._normalize(*lane) for lane in zip(x.split(1), self.gain, strict=True)])
         return self._normalize(x, None) * self.gain.view(len(self.gain), *[1] * (x.dim() - 2), -1)
 
     def _normalize(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
-        """Call the fused kernel, which accepts the gain of one lane only."""
+        """Call the fused kernel, which accepts the gain of only one lane."""
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
         # The kernel requires the gain to have the same dtype as the input.
@@ -97,14 +97,15 @@ class Norm(nn.Module):
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The outputs of the heads. All tensors have shape [lanes·batch, heads, time, d_head]."""
+    """Compute the head outputs. All tensors have shape [lanes·batch, heads, time, d_head]."""
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
 class Attention(nn.Module):
     """Causal self-attention.
 
-    Only queries and keys depend on positions, through added sinusoids [P21] [H22] or a rotation [S21] [C26].
+    Only queries and keys receive position information, either through added sinusoids [P21] [H22] or through a rotation
+    [S21] [C26].
     """
 
     position: Tensor
@@ -137,7 +138,7 @@ class Attention(nn.Module):
         return query, key, value
 
     def head_outputs(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
-        """Concatenated head outputs before W_O: [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head].
+        """Concatenate the head outputs, before W_O: [lanes, batch, time, d_model] to [lanes, batch, time, heads·d_head].
 
         Lanes are folded into the batch, so one kernel call computes the attention of all lanes.
         """
@@ -148,7 +149,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward layer with GELU, or SwiGLU in Qwen style."""
+    """Feed-forward layer with GELU, or with SwiGLU in Qwen-style models."""
 
     def __init__(self, lanes: int, shape: Shape) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class MLP(nn.Module):
         self.out = Linear(lanes, shape.mlp_width, shape.d_model)
 
     def forward(self, x_lbtd: Tensor) -> Tensor:
-        """[lanes, batch, time, d_model] to the same shape."""
+        """Map [lanes, batch, time, d_model] to the same shape."""
         hidden = self.into(x_lbtd)
         if self.style is Style.QWEN:
             gate, hidden = hidden.chunk(2, dim=-1)
@@ -166,9 +167,9 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, followed by an MLP unless the shape is attention-only.
+    """Attention, followed by an MLP unless the model is attention-only.
 
-    Both normalize their input and add their output to the residual stream.
+    Attention and MLP each normalize their input and add their output to the residual stream.
     """
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
@@ -180,7 +181,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
-        """[lanes, batch, time, d_model] to the same shape."""
+        """Map [lanes, batch, time, d_model] to the same shape."""
         return self.after_attention(x_lbtd, self.attention.head_outputs(self.attention_norm(x_lbtd), attend))
 
     def after_attention(self, x_lbtd: Tensor, head_outputs_lbti: Tensor) -> Tensor:
@@ -202,8 +203,8 @@ class Decoder(nn.Module):
     ) -> None:
         """Initialize the models.
 
-        seeds: one per lane. The initial weights of a lane depend only on its own seed.
-        checkpoint_activations: save only the input of each block for the backward pass, and recompute the rest.
+        seeds: one seed per lane. A lane's initial weights depend only on its own seed.
+        checkpoint_activations: save only each block's input for the backward pass, and recompute the rest.
         """
         super().__init__()
         lanes = len(seeds)
@@ -217,7 +218,7 @@ class Decoder(nn.Module):
         self._initialize(seeds)
 
     def compile_parts(self) -> None:
-        """Compile the loss and every block. Compiling blocks separately lets them share one graph."""
+        """Compile the loss and every block. The blocks are compiled separately so that they can share one graph."""
         self.compiled = True
         torch.compiler.reset()  # otherwise, graphs of earlier runs would count towards torch's recompile limit
         for block in self.blocks:
@@ -229,8 +230,8 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             for name, parameter in self.named_parameters():
                 if not name.endswith("gain"):
-                    # The weights of layers that write to the residual stream are divided by sqrt(2·layers) [R19], but not in
-                    # Qwen style [Q25].
+                    # The weights of layers that write to the residual stream are divided by sqrt(2·layers) [R19], except in
+                    # Qwen-style models [Q25].
                     scaled = name.endswith("out.weight") and self.shape.style is Style.SHORTFORMER
                     std = INIT_STD / (2 * self.shape.layers) ** 0.5 if scaled else INIT_STD
                     parameter[lane].normal_(0, std, generator=generator)
@@ -241,11 +242,11 @@ class Decoder(nn.Module):
         return F.embedding(tokens_lbt + offset_l11, self.embedding.flatten(0, 1))
 
     def residual(self, tokens_lbt: Tensor, attend: Attend | None = None) -> Tensor:
-        """The final normalized residual stream, shape [lanes, batch, time, d_model]: the input of the unembedding."""
+        """The input to the unembedding: the residual stream after the final norm, shape [lanes, batch, time, d_model]."""
         return self.residual_from(0, self.embedded(tokens_lbt), attend)
 
     def residual_from(self, first: int, x_lbtd: Tensor, attend: Attend | None = None) -> Tensor:
-        """The final normalized residual stream, computed from the input of block `first`."""
+        """The residual stream after the final norm, computed from the input to block `first`."""
         for layer, block in enumerate(self.blocks[first:], first):
             if attend:
                 x_lbtd = block(x_lbtd, partial(attend, layer))
@@ -257,9 +258,9 @@ class Decoder(nn.Module):
         return normalized
 
     def forward(self, tokens_lbt: Tensor, targets_lbt: Tensor | None = None) -> Tensor:
-        """Next-token logits, shape [lanes, batch, time, vocabulary], for int64 tokens [lanes, batch, time].
+        """Next-token logits, shape [lanes, batch, time, vocabulary], for int64 tokens of shape [lanes, batch, time].
 
-        If targets are given, returns the mean loss of each lane in nats instead, shape [lanes], and computes the logits in
+        If targets are given, returns each lane's mean loss in nats instead, shape [lanes]. The logits are then computed in
         chunks to save memory.
         """
         x_lbtd = self.residual(tokens_lbt)

@@ -16,9 +16,9 @@ from repeat_study.config.resources import Accelerator, Precision, Resources
 
 
 def uses_cuda(resources: Resources) -> bool:
-    """Whether a run with these resources trains on a GPU of this machine.
+    """Whether a run with these resources trains on a GPU.
 
-    Raises InputError if the resources require a GPU and there is none.
+    Raises InputError if the resources require a GPU and this machine has none.
     """
     if resources.accelerator is Accelerator.CPU:
         return False
@@ -31,12 +31,12 @@ def uses_cuda(resources: Resources) -> bool:
 
 
 def gpus_for(resources: Resources) -> int:
-    """Number of GPUs on this machine that runs with these resources can use."""
+    """Number of GPUs on this machine, or 0 if these resources rule out GPUs."""
     return torch.cuda.device_count() if uses_cuda(resources) else 0
 
 
 def matmul_dtype(resources: Resources) -> torch.dtype:
-    """The dtype in which matrix products are computed."""
+    """The dtype of matrix products."""
     bfloat16 = resources.precision is Precision.BFLOAT16
     if resources.precision is Precision.AUTO:
         bfloat16 = uses_cuda(resources) and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -44,12 +44,12 @@ def matmul_dtype(resources: Resources) -> torch.dtype:
 
 
 def precision_name(resources: Resources) -> str:
-    """The precision as recorded in sessions.jsonl: bfloat16 or float32."""
+    """The name of the precision, as recorded in sessions.jsonl: bfloat16 or float32."""
     return str(matmul_dtype(resources)).removeprefix("torch.")
 
 
 def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Peak FLOP/s of a GPU according to Lightning's table; None for a CPU and for a GPU that is not in the table."""
+    """Peak FLOP/s of a GPU according to Lightning's table; None for a CPU or for a GPU that is not in the table."""
     flops = get_available_flops(device, dtype) if device.type == "cuda" else None
     return float(flops) if flops else None
 
@@ -75,14 +75,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: memory allocated on the GPU, or the resident memory of this process on a CPU."""
+    """Peak memory in bytes: allocated GPU memory, or this process's resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe(device: torch.device, resources: Resources, processes: int) -> dict[str, Any]:
-    """Describe the machine for a line of sessions.jsonl."""
+    """Describe the machine, as recorded in sessions.jsonl."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " cpu"
     dtype = matmul_dtype(resources)
     return {

@@ -1,7 +1,7 @@
-"""Compute cross-entropy in chunks, so that the logits of all tokens never exist at the same time.
+"""Compute cross-entropy in chunks, so that the logits of all tokens are never in memory at the same time.
 
-With a context of 8,192 and a vocabulary of 50,304, the logits of a single sequence need 1.6 GB in float32, and autograd would
-keep both the logits and their gradient.
+With a context of 8,192 and a vocabulary of 50,304, the logits of a single sequence take up 1.6 GB in float32, and autograd
+would keep both the logits and their gradient.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Tokens per chunk on a CPU, few enough for its cache. Wide models use 4·d_model tokens, because every chunk reads all weights.
+# Tokens per chunk on a CPU; a chunk this small fits in the cache. Wide models use 4·d_model tokens, because every chunk reads
+# all weights.
 CHUNK_ROWS = 256
 CHUNK_LOGITS_CUDA = 1 << 27  # logits per chunk on a GPU: half a GB in float32, enough to keep the GPU busy
 
 
 def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Tensor:
-    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]. Has no gradient; used for evaluation."""
+    """Cross-entropy of every token in nats, float32, shape [lanes, batch, time]. Not differentiable; used for evaluation."""
     lanes, d_model, _ = weight_ldv.shape
     x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
     targets_ln = targets_lbt.reshape(lanes, -1)
@@ -35,8 +36,8 @@ def token_losses(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor) -> Ten
 def mean_loss_per_lane(x_lbtd: Tensor, weight_ldv: Tensor, targets_lbt: Tensor, compiled: bool = False) -> Tensor:
     """Mean cross-entropy of each lane in nats, float32, shape [lanes]; used for training.
 
-    Gradients are computed in the forward pass, while the logits of a chunk exist. `compiled` fuses the operations between the
-    matrix products, which are memory-bound on a GPU.
+    Gradients are computed in the forward pass, while a chunk's logits are in memory. If `compiled` is true, the operations
+    between the matrix products are fused, because they are memory-bound on a GPU.
     """
     lanes, d_model, _ = weight_ldv.shape
     x_lnd, weight_ldv = _cast_for_autocast(x_lbtd.reshape(lanes, -1, d_model), weight_ldv)
@@ -79,8 +80,8 @@ class _MeanLoss(torch.autograd.Function):
 def _loss_and_gradient(logits_lnv: Tensor, targets_ln1: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target in float32, and the gradient of the summed loss with respect to the logits.
 
-    The gradient has the dtype of the logits. Both are computed from one softmax in float32, which underflows if a loss is
-    above 87 nats. Such a loss becomes infinite.
+    The gradient has the same dtype as the logits. Both results are computed from one float32 softmax. If a loss exceeds 87
+    nats, the softmax underflows and the loss becomes infinite.
     """
     p_lnv = F.softmax(logits_lnv, dim=2, dtype=torch.float32)
     chosen_ln1 = p_lnv.gather(2, targets_ln1)
@@ -94,7 +95,10 @@ def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Cast both tensors to the dtype of autocast. Autograd records these casts, but not the matrix products of the chunks."""
+    """Cast both tensors to the autocast dtype, or to the weight's dtype if autocast is off.
+
+    Autograd records these casts, but not the matrix products computed for each chunk.
+    """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return x.to(dtype), weight.to(dtype)

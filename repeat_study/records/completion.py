@@ -13,17 +13,17 @@ from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import FileFault
 
 ALTERED = "altered after the run finished; delete the run's folder to train it again"
-# Keys of done.json, and the keys of the last evaluation that must have the same values.
+# Keys of done.json, mapped to the keys of the last evaluation that must have the same values.
 FINAL_VALUES = {"steps": "step", "tokens": "tokens", "test_loss": "test_loss"}
-Stamp = tuple[int, int] | None  # size in bytes and time of the last change in ns; None if the file does not exist
+Stamp = tuple[int, int] | None  # size in bytes and modification time in ns; None if there is no regular file
 
 
 class AlteredRecord(FileFault):
-    """A record of a run differs from what the training process wrote."""
+    """Raised if a run's record differs from what the training process wrote."""
 
 
 def stamp(path: Path) -> Stamp:
-    """Size and modification time of a regular file, for detecting that the file was written again; None for anything else."""
+    """Size and modification time of a regular file, used to detect that it was rewritten; None for anything else."""
     try:
         status = path.stat()
     except OSError:
@@ -32,7 +32,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def checksums(records: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """SHA-256 and stamp of every existing record by file name, in the format of done.json."""
+    """SHA-256 and stamp of every existing record, by file name, in the format of done.json."""
     existing = [path for path in records if path.is_file()]
     return {
         "sha256": {path.name: sha256_file(path) for path in existing},
@@ -41,7 +41,7 @@ def checksums(records: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def done_record(path: Path) -> dict[str, Any] | None:
-    """The content of done.json; None if the file is missing or does not fit a complete run in its folder."""
+    """The content of done.json; None if the file is missing or does not describe a complete run in its folder."""
     try:
         record = json.loads(read_regular(path))
         steps = json.loads(read_regular(path.parent / "spec.json"))["steps"]
@@ -53,7 +53,7 @@ def done_record(path: Path) -> dict[str, Any] | None:
 
 
 def altered_file(path: Path, done: dict[str, Any], hash_all: bool = False) -> Path | None:
-    """The first altered record of a finished run, or done.json itself if it does not fit the records; None if all agree.
+    """The first altered record of a finished run, or done.json itself if it does not match the records; None if everything matches.
 
     path: the path of done.json. done: its content. Records with an unchanged stamp are hashed only if `hash_all` is true.
     """
@@ -76,17 +76,17 @@ def altered_file(path: Path, done: dict[str, Any], hash_all: bool = False) -> Pa
 
 @dataclass
 class RecordWatch:
-    """Detects changes that another process makes to the records of a run while this process trains it."""
+    """Detects changes that another process makes to a run's records while this process trains the run."""
 
     records: tuple[Path, ...]
     _expected: dict[Path, tuple[Stamp, str]] = field(default_factory=dict)  # stamp and SHA-256
 
     def remember(self) -> None:
-        """Save the current state of the records as correct. Call this after writing or checking them."""
+        """Store the current state of the records as the expected state. Call this after writing or checking the records."""
         self._expected = {path: (stamp(path), sha256_file(path) if path.is_file() else "") for path in self.records}
 
     def check(self) -> None:
-        """Raise AlteredRecord if a record has changed since the last call of `remember`."""
+        """Raise AlteredRecord if a record has changed since the last call to `remember`."""
         for path, (expected, digest) in self._expected.items():
             if (current := stamp(path)) == expected:
                 continue

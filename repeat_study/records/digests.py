@@ -1,7 +1,7 @@
-"""Checksums of a run's records up to its checkpoint. The checkpoint holds them, so a resuming run notices altered records.
+"""Checksums of a run's records up to its checkpoint. They are saved in the checkpoint to detect altered records on resume.
 
-They are taken of the recorded numbers and not of the files: a session that was killed may have written one more evaluation, and
-another version of pyarrow writes other bytes.
+They are computed from the recorded numbers, not from the bytes of the files. A session that was killed may have written one more
+evaluation, and another version of pyarrow may write different bytes.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from repeat_study.records.tables import read_table, up_to
 
 
 def record_digests(directory: RunDirectory, step: int) -> dict[str, str]:
-    """SHA-256 of the evaluations up to `step` in every record that exists, by file name. Raises InputError if one is damaged."""
+    """SHA-256 of each existing record's evaluations up to `step`, by file name. Raises InputError if a record is damaged."""
     digests = {}
     for path in (directory.metrics, directory.timing):
         if path.is_file():
@@ -42,9 +42,9 @@ def _table_digest(table: pa.Table) -> str:
 
 
 def check_records(directory: RunDirectory, step: int, expected: Any) -> None:
-    """Raises InputError if a record is not the one that a checkpoint at `step` lists in `expected`, as `record_digests` gives it.
+    """Raise InputError if a record's checksum differs from the one that was saved in a checkpoint at `step`.
 
-    Checkpoints of earlier versions list none.
+    expected: the saved checksums, as returned by `record_digests`. Checkpoints written by earlier versions contain none.
     """
     expected = expected if isinstance(expected, dict) else {}
     found = record_digests(directory, step) if expected else {}
@@ -52,6 +52,6 @@ def check_records(directory: RunDirectory, step: int, expected: Any) -> None:
         if path.name in expected and found.get(path.name) != expected[path.name]:
             problem = "altered" if path.name in found else "removed"
             raise InputError(
-                f"{path}: {problem} after the run had written it; restore the file, or delete {directory.checkpoint} to train"
-                " the run from its start"
+                f"{path}: {problem} after the run wrote it; restore the file, or delete {directory.checkpoint} to train the"
+                " run from the beginning"
             )

@@ -1,4 +1,4 @@
-"""Append evaluations to a run directory, and remove those after the checkpoint when a run resumes."""
+"""Append evaluations to a run directory, and remove all evaluations after the checkpoint when a run resumes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,9 @@ from repeat_study.records.tables import Columns, append_columns, columns_at, rea
 def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Mapping[str, Columns]) -> None:
     """Append one evaluation; it is on disk when this function returns.
 
-    tables: the columns of every Parquet table, by table name. The line in metrics.jsonl is written after the tables, so the
-    tables are complete for every evaluation listed there. Runs started by an earlier version may lack some of the newer tables.
-    These tables are not started when such a run resumes, because they would lack the first evaluations.
+    tables: the columns of every Parquet table, by table name. The tables are written before the line in metrics.jsonl, so they
+    are complete for every evaluation in that file. Runs started by an earlier version may lack some of the newer tables. When
+    such a run resumes, the missing tables are not created, because they would lack the first evaluations.
     """
     first = not directory.rows()
     for path in directory.tables:
@@ -26,7 +26,7 @@ def append_evaluation(directory: RunDirectory, row: Row, timing: Row, tables: Ma
 
 
 def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
-    """The columns of heads.parquet at each of these evaluations; empty columns if the run has no such table."""
+    """The columns of heads.parquet for each of these evaluations; empty dicts if the run has no such table."""
     table = read_table(directory.heads)
     return [columns_at(table, row["step"]) if table else {} for row in rows]
 
@@ -34,7 +34,7 @@ def heads_of(directory: RunDirectory, rows: list[Row]) -> list[Columns]:
 def rewind(directory: RunDirectory, step: int, expected: list[int], digests: Any = None) -> list[Row]:
     """Remove all evaluations after the checkpoint at `step`, and return the remaining lines of metrics.jsonl.
 
-    expected: steps of the evaluations that must remain. digests: the checkpoint's checksums of the records, if it has any.
+    expected: steps of the evaluations that must remain. digests: the record checksums in the checkpoint, if it has any.
     Raises InputError, without removing anything, if an evaluation is missing or was altered.
     """
     rows = [row for row in directory.rows() if row["step"] <= step]
@@ -42,7 +42,7 @@ def rewind(directory: RunDirectory, step: int, expected: list[int], digests: Any
     tables = {path: read_table(path) for path in directory.tables}
     steps = {directory.metrics: [row["step"] for row in rows], directory.timing: [row["step"] for row in timings]}
     for path, table in tables.items():
-        # There is no table of heads if the context is too short for the head probe. Runs started by earlier versions lack the
+        # A run has no heads.parquet if the context is too short for the head probe. Runs started by earlier versions lack the
         # newer tables.
         if (
             path == directory.paragraph
@@ -53,8 +53,8 @@ def rewind(directory: RunDirectory, step: int, expected: list[int], digests: Any
     for path, recorded_steps in steps.items():
         if recorded_steps != expected:
             raise InputError(
-                f"{path}: lacks evaluations up to the checkpoint at step {step}; delete {directory.checkpoint} to train the"
-                " run from the beginning"
+                f"{path}: evaluations up to the checkpoint at step {step} are missing; delete {directory.checkpoint} to train"
+                " the run from the beginning"
             )
     check_records(directory, step, digests)
     for scratch in (

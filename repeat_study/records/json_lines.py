@@ -11,11 +11,11 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 Row = dict[str, Any]
-NUMBERS = {  # keys that must have a number in every line, by file name
+NUMBERS = {  # keys whose values must be numbers in every line, by file name
     "metrics.jsonl": ("tokens", "test_loss"),
     "timing.jsonl": ("train_seconds", "evaluation_seconds", "saving_seconds"),
 }
-TAIL_BYTES = 2**14  # usually contains the last line, because a line of metrics.jsonl has a few kilobytes
+TAIL_BYTES = 2**14  # usually enough for the last line, because a line of metrics.jsonl is a few kilobytes long
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -27,7 +27,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def last_row(path: Path) -> Row | None:
-    """The last complete line; None if there is none. Usually reads only the end of the file.
+    """The last complete line; None if there is none. In most cases, reads only the end of the file.
 
     Raises InputError if the line is malformed.
     """

@@ -19,33 +19,33 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Null:
-    """The same measurement on input that lacks the effect, recorded as `<key>_null` and `<column>_null`."""
+    """A metric's null: the same measurement on input without the effect, recorded as `<key>_null` and `<column>_null`."""
 
     description: str
-    name: str = ""  # display name in TensorBoard, under the metric's tag plus "_null"; empty: not in TensorBoard
+    name: str = ""  # display name in TensorBoard, where the tag ends with "_null"; empty if not displayed
 
 
 @dataclass(frozen=True)
 class NoNull:
-    """Marks a metric without a null, and describes what to compare the metric with instead."""
+    """Marks a metric that has no null, and describes what to compare it with instead."""
 
     compare_with: str
 
 
 CLEAN_RUN = NoNull("a clean run of the same size")
 UNTRAINED = NoNull("the untrained model")
-OTHER_RUNS = NoNull("other runs; it describes the training and not the model")
+OTHER_RUNS = NoNull("other runs; it describes the training, not the model")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Number of sequences that an evaluation runs through the model for a metric.
+    """Number of sequences that an evaluation runs through the model to measure a metric.
 
-    Other metrics that are computed from the same forward passes have no cost.
+    If several metrics are computed from the same forward passes, only one of them has a cost.
     """
 
     sequences: int = 0  # including those of the null
-    sequences_per_head: int = 0  # for every head, through the head's layer and all later layers
+    sequences_per_head: int = 0  # run once per head, through the head's layer and all later layers
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Metric:
     probe: str = ""  # the module in repeat_study.probes that measures it
     is_loss: bool = False
     has_interval: bool = False  # if true, the half-width of its 95% interval is recorded as `<key>_ci`
-    column: str = ""  # in heads.parquet, with one value per head; the value of `key` is then that of the best head
-    tag: str = ""  # TensorBoard tag; empty: not in TensorBoard
-    chart: bool = False  # whether it is among TensorBoard's side-by-side charts
-    result: bool = False  # whether it is a result column in TensorBoard's table of runs (HParams)
+    column: str = ""  # in heads.parquet, with one value per head; `key` then contains the best head's value
+    tag: str = ""  # TensorBoard tag; empty if the metric is not in TensorBoard
+    chart: bool = False  # whether TensorBoard's side-by-side charts include it
+    result: bool = False  # whether TensorBoard's table of runs (HParams) has a result column for it
     scale: float = 1.0  # converts the recorded value to `unit` in TensorBoard
-    in_summary: bool = False  # whether it is a column of the study's summary table
-    compared: bool = False  # whether the report's findings compare it with the clean run
+    in_summary: bool = False  # whether the study's summary table has a column for it
+    compared: bool = False  # whether the report's findings compare its values with the clean run
     multiplier: str = ""  # the summary column for the effective size implied by the metric [H22, figs. 4-6]
     cost: Cost | None = None
 
@@ -78,7 +78,7 @@ class Metric:
 
     @property
     def interval_key(self) -> str:
-        """The key for the half-width of the 95% interval in metrics.jsonl; empty if there is no interval."""
+        """The key of the half-width of the 95% interval in metrics.jsonl; empty if there is no interval."""
         return f"{self.key}_ci" if self.key and self.has_interval else ""
 
     @property
@@ -88,7 +88,7 @@ class Metric:
 
     @property
     def interval_column(self) -> str:
-        """The column for the half-width of the 95% interval in heads.parquet; empty if there is no interval."""
+        """The column of the half-width of the 95% interval in heads.parquet; empty if there is no interval."""
         return f"{self.column}_ci" if self.column and self.has_interval else ""
 
     @property
@@ -109,7 +109,7 @@ class Metric:
 
     @property
     def axis_label(self) -> str:
-        """A vertical axis label with short lines, e.g. "copying gain\\n(nats/token)" or "prefix matching,\\nbest head"."""
+        """A vertical axis label, wrapped into short lines, e.g. "copying gain\\n(nats/token)" or "prefix matching,\\nbest head"."""
         if self.column and self.unit != NATS:
             return f"{self.name},\nbest head"
         text = f"{self.name} (nats/token)" if self.unit == NATS else self.name

@@ -1,8 +1,8 @@
 """The list of all metrics that an evaluation records.
 
-Tables, figures, TensorBoard and cost estimates take names, units, nulls and intervals from this list. To
-add a metric, add an entry to METRICS and measure the metric in the module of repeat_study.probes that `probe` refers to. This
-module imports no large library. Examples:
+Tables, figures, TensorBoard and cost estimates all use the names, units, nulls and intervals in this list. To add a metric, add
+an entry to METRICS, and measure the metric in the repeat_study.probes module that the entry's `probe` field names. This module
+does not import any large libraries. Examples:
 
     from repeat_study.records.metrics import BY_COLUMN, BY_KEY, METRICS, further_test_loss
 
@@ -31,8 +31,8 @@ from repeat_study.records.metric import (
     Null,
 )
 
-# The order is that of metrics.jsonl and of TensorBoard's charts. If several metrics are computed from the same forward passes,
-# only the first one has a cost. The cost of losses on text depends on the spec of the run and is not listed here, but
+# The metrics are in the same order as in metrics.jsonl and in TensorBoard's charts. If several metrics are computed from the same
+# forward passes, only the first one has a cost. Text losses have no cost here, because their cost depends on the run's spec;
 # `cost.expected_evaluation_share` includes it.
 METRICS = (
     Metric(
@@ -40,7 +40,7 @@ METRICS = (
         "training loss",
         NATS,
         Direction.LOWER,
-        "mean over the steps since the previous evaluation",
+        "averaged over the steps since the previous evaluation",
         OTHER_RUNS,
         is_loss=True,
         tag="loss/train",
@@ -50,7 +50,7 @@ METRICS = (
         "gradient norm",
         "",
         Direction.NEITHER,
-        "before clipping, mean over the steps since the previous evaluation",
+        "norm before clipping, averaged over the steps since the previous evaluation",
         OTHER_RUNS,
         tag="training/gradient_norm",
     ),
@@ -246,7 +246,7 @@ METRICS = (
         "-1 to 1",
         Direction.HIGHER,
         "how much the best head raises the logit of the token it attends to, relative to other tokens",  # [O22]
-        Null("the same for another token of the sequence"),
+        Null("the same for another token in the sequence"),
         probe="head_table",
         has_interval=True,
         column="copying",
@@ -355,13 +355,13 @@ BY_COLUMN = {metric.column: metric for metric in METRICS if metric.column}
 
 
 def further_test_loss(name: str) -> Metric:
-    """The metric for the loss on an additional test set of the study, given the name of the set."""
+    """The loss metric for one of the study's additional test sets, given the test set's name."""
     return Metric(
         f"test_loss_{name}",
         f"test loss, {name}",
         NATS,
         Direction.LOWER,
-        "on the additional test set of this name",
+        "on the additional test set with this name",
         CLEAN_RUN,
         is_loss=True,
         tag=f"loss/test_{name}",

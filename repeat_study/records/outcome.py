@@ -1,6 +1,6 @@
-"""Messages from a run to the process that started it: its progress and its outcome.
+"""The messages that a run sends to the process that started it: its progress and its outcome.
 
-This module does not import torch, which takes seconds.
+This module does not import torch, because the import takes seconds.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from data_prep.errors import InputError
 
 
 class Outcome(StrEnum):
-    """How training a run ended."""
+    """How a run's training ended."""
 
     DONE = "done"
     ALREADY_DONE = "already done"
@@ -42,11 +42,11 @@ class Progress:
 
 
 class FileFault(RuntimeError):
-    """A file no longer contains what was written to it, so a run fails. The message names the file."""
+    """Raised to fail a run if a file no longer contains what was written to it. The message names the file."""
 
 
 def reason_of(error: Exception) -> str:
-    """The reason why a run failed, in one line."""
+    """Describe why a run failed, in one line."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     elif isinstance(error, InputError | FileFault):  # the message already names the file or key

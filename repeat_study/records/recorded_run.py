@@ -1,4 +1,4 @@
-"""Read the spec.json of a run directory, and verify it: its fields must hash to the identity in the directory's name."""
+"""Read and verify a run directory's spec.json: its fields must hash to the identity in the directory name."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ from repeat_study.records.spec_record import derived_fields, first_difference
 def recorded_run(directory: RunDirectory) -> Run:
     """The run declared by a directory's spec.json.
 
-    Raises InputError if the file is missing, has another format, was edited, or belongs to another directory.
+    Raises InputError if the file is missing, has a different format, was edited, or belongs to another directory.
     """
     return run_and_record(directory)[0]
 
 
 def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
-    """The run and the content of its spec.json, including all fields derived from the run.
+    """The run, and the content of its spec.json with all fields derived from the run.
 
     Raises InputError for the same reasons as `recorded_run`.
     """
@@ -51,7 +51,7 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
 def check_names(run: Run, path: Path) -> None:
     """Raise InputError if a name in the spec at `path` could be used to build a path outside the data and run folders.
 
-    Fingerprints of stores and the identity of the parent must consist of the hexadecimal digits that this software writes.
+    Store fingerprints and the parent's identity must be hexadecimal strings of the expected length.
     """
     fingerprints = {"corpus": run.corpus}
     fingerprints |= {f"further_tests.{test.name}": test.fingerprint for test in run.further_tests}

@@ -1,21 +1,21 @@
-"""Read and write the files of a run directory, and derive the status of the run from them.
+"""Read and write the files in a run directory, and derive the run's status from them.
 
-spec.json       the spec of the run, written first. A directory with the spec of another run is refused
-metrics.jsonl   one line per evaluation. It depends only on the spec and on the machine's rounding, so a resumed run writes the
-                same bytes as an uninterrupted one
+spec.json       the run's spec, written first. A directory that contains another run's spec is rejected
+metrics.jsonl   one line per evaluation. Its content depends only on the spec and on the machine's rounding, so a resumed run
+                writes the same bytes as an uninterrupted one
 heads.parquet   one row per evaluation and head, with the metrics that have a `column` in `records.metrics`
-paragraph.parquet  one row per evaluation and token of the first copied paragraph: copy, token as text, loss in nats
-test_sequences.parquet  one row per evaluation and test sequence: sequence, loss in nats per token. Runs of a study that
-                have the same context have the same test sequences, so they can be compared sequence by sequence
+paragraph.parquet  one row per evaluation and token of the first copied paragraph: index of the copy, token as text, loss in nats
+test_sequences.parquet  one row per evaluation and test sequence: index of the sequence, loss in nats per token. Runs in a study
+                with the same context length share their test sequences, so they can be compared sequence by sequence
 pool_sequences.parquet  the same for the pool sequences that the run is evaluated on. `sequence` is the slot in the pool, so the
-                mixture determines when each was trained on. A clean run never trains on its pool sequences
-timing.jsonl    one line per evaluation: seconds, tokens per second, utilisation and memory. These depend on the machine, so
-                they are not in metrics.jsonl. If one process trains several runs (lanes), tokens per second count only this
-                run; the other numbers are for all lanes together
-sessions.jsonl  one line per start: machine, device, precision, number of processes and lanes, torch version
+                mixture determines when each sequence is trained on. A clean run never trains on its pool sequences
+timing.jsonl    one line per evaluation: seconds, tokens per second, utilization and memory. These depend on the machine, so
+                they are not in metrics.jsonl. If one process trains several runs (lanes), tokens per second covers only this
+                run, and the other numbers cover all lanes together
+sessions.jsonl  one line per session: machine, device, precision, number of processes and lanes, and torch version
 checkpoints/    last.ckpt, which is replaced atomically, and step-*.pt with weights only, if the run keeps them
 events.out...   TensorBoard events with the same numbers
-failed.json     the reason and the step of a failure; removed when the run resumes
+failed.json     the reason for a failure and the step at which it occurred; removed when the run resumes
 done.json       written last, when the run is complete. It contains the checksums of the records; see `records.completion`
 """
 
@@ -67,7 +67,7 @@ class RunDirectory:
 
     @property
     def newer_tables(self) -> tuple[Path, ...]:
-        """The tables that are missing in runs started by earlier versions."""
+        """The tables that runs started by earlier versions may lack."""
         return self.test_sequences, self.pool_sequences
 
     @property
@@ -83,7 +83,7 @@ class RunDirectory:
         return self.checkpoint.with_name(f"step-{step:09d}.pt")
 
     def status(self) -> Status:
-        """The status of the run, determined only from its files.
+        """The run's status, determined only from its files.
 
         A killed process releases its lock, so its run does not count as running. A run is done if its records match
         done.json, and failed if they were altered afterwards.
@@ -128,7 +128,7 @@ class RunDirectory:
             write_json(self.spec, spec_record(run, store))
 
     def rows(self) -> list[Row]:
-        """The lines of metrics.jsonl, one per evaluation, without a line that was truncated by a crash."""
+        """The lines of metrics.jsonl, one per evaluation, except for a last line that was truncated by a crash."""
         return read_rows(self.metrics)
 
     def timings(self) -> list[Row]:
@@ -136,20 +136,20 @@ class RunDirectory:
         return read_rows(self.timing)
 
     def session_rows(self) -> list[Row]:
-        """The lines of sessions.jsonl, one per start."""
+        """The lines of sessions.jsonl, one per session."""
         return read_rows(self.sessions)
 
     def add_session(self, session: Row) -> None:
-        """Record a start of the run: the step it starts from and the machine that it runs on."""
+        """Record a new session of the run: the step that it starts from and the machine that it runs on."""
         append_row(self.sessions, session)
 
     def precision(self) -> str | None:
-        """The precision of matrix products since the last start; None before the first start."""
+        """The precision of matrix products in the most recent session; None before the first session."""
         sessions = self.session_rows()
         return str(sessions[-1].get("precision", "")) or None if sessions else None
 
     def check_precision(self, precision: str) -> None:
-        """Raise InputError if the checkpoint was trained in another precision, because no run may mix precisions."""
+        """Raise InputError if the checkpoint was trained in a different precision, because a run must not mix precisions."""
         started_in = self.precision() if self.checkpoint.is_file() else None
         if started_in and started_in != precision:
             raise InputError(
@@ -168,7 +168,7 @@ class RunDirectory:
                 steps[path] = steps_in(read_table(path))
         for path, recorded in steps.items():
             if recorded != expected:
-                raise AlteredRecord(f"{path}: lacks evaluations that the run wrote")
+                raise AlteredRecord(f"{path}: evaluations that the run wrote are missing")
         last, timing = rows[-1], timings[-1]
         record = {
             "steps": last["step"],
@@ -188,14 +188,14 @@ class RunDirectory:
             raise InputError(f"{path}: {ALTERED}")
 
     def fail(self, reason: str, step: int | None = None) -> None:
-        """Record why and at which step the run failed, by default the last evaluated step. The checkpoint is kept."""
+        """Record why and at which step the run failed. The step defaults to that of the last evaluation."""
         if step is None:
             rows = self.rows()
             step = rows[-1]["step"] if rows else 0
         write_json(self.failed, {"reason": reason, "step": step})
 
     def failure(self) -> str:
-        """The reason and the step of the run's failure."""
+        """Why the run failed, and at which step."""
         if (done := done_record(self.done)) and (path := altered_file(self.done, done)):
             return f"{path}: {ALTERED}"
         record = read_record(self.failed, "reason", "step")
@@ -210,6 +210,6 @@ def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
 
 
 def evaluation_share(timing: Row) -> float:
-    """Share of a run's time that was spent on evaluations, given a line of timing.jsonl."""
+    """Share of a run's time that was spent on evaluations, computed from a line of timing.jsonl."""
     total = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
     return float(timing["evaluation_seconds"] / total)

@@ -8,12 +8,12 @@ from repeat_study.config.run import RESULT_FORMAT, Run
 
 
 def spec_record(run: Run, store: TokenStore) -> dict[str, Any]:
-    """The record of a run on a token store, with the types that it has after a round trip through JSON."""
+    """The content of spec.json for a run on this token store, as it would be read back from JSON."""
     return derived_fields(run, run.model_vocabulary(store.vocabulary))
 
 
 def derived_fields(run: Run, vocabulary: int) -> dict[str, Any]:
-    """The record of a run whose model has `vocabulary` tokens."""
+    """The content of spec.json for a run, given the size of its model's vocabulary."""
     shape, mixture = run.shape, run.mixture()
     record = {
         "name": run.name,

@@ -1,4 +1,4 @@
-"""Read, check and write the Parquet tables of a run. Every evaluation appends a group of rows."""
+"""Read, check and write a run's Parquet tables. Every evaluation appends a group of rows."""
 
 import io
 from pathlib import Path
@@ -13,8 +13,8 @@ from data_prep.files import write_atomically
 
 Columns = dict[str, list[Any]]
 INTEGER_COLUMNS = ("step", "tokens", "layer", "head", "copy", "sequence")
-LIST_SUFFIXES = ("_per_copy", "loss_by_position")  # suffixes of the keys in metrics.jsonl that have lists of numbers
-REQUIRED = {  # required columns in addition to step and tokens
+LIST_SUFFIXES = ("_per_copy", "loss_by_position")  # suffixes of metrics.jsonl keys whose values are lists of numbers
+REQUIRED = {  # columns that are required in addition to step and tokens
     "metrics.jsonl": ("test_loss",),
     "heads.parquet": ("layer", "head", "prefix_matching"),
     "paragraph.parquet": ("copy", "token", "loss"),
@@ -72,7 +72,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def append_columns(path: Path, step: int, tokens: int, columns: Columns) -> None:
-    """Append the rows of one evaluation to a table, with its step and its number of trained tokens.
+    """Append one evaluation's rows to a table, and add the step and the number of trained tokens to every row.
 
     Does nothing if `columns` is empty.
     """
@@ -86,7 +86,7 @@ def append_columns(path: Path, step: int, tokens: int, columns: Columns) -> None
 
 
 def columns_at(table: pa.Table, step: int) -> Columns:
-    """The rows of one evaluation, by column."""
+    """The rows of one evaluation, as columns."""
     return dict(table.filter(pc.field("step") == step).to_pydict())
 
 

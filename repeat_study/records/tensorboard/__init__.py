@@ -1,1 +1,1 @@
-"""TensorBoard over a study's folder: one line per run against trained tokens, a table of runs, and side-by-side charts."""
+"""TensorBoard for a study's folder: curves over trained tokens, one per run, a table of runs, and side-by-side charts."""

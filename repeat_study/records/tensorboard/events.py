@@ -1,8 +1,8 @@
 """Event files in the format that TensorBoard reads, written without TensorFlow.
 
-A TensorBoard that is open must be able to follow a folder that gets another file. TensorBoard's slow loader reads a file until it
-finds one with a greater name, and waits forever if its file has been deleted. So a new file has the greatest name, and older ones
-are shortened or emptied, not deleted.
+A running TensorBoard must notice every new file in a folder. TensorBoard's slow loader keeps reading one file until it finds
+another whose name sorts later, and it waits forever if the file it is reading is deleted. For this reason, the name of a new file
+sorts after all others, and older files are truncated rather than deleted.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomically
 
 PREFIX = "events.out.tfevents"
-KEPT_EMPTY_SECONDS = 86_400  # TensorBoard looks for new files every few seconds, unless its machine is suspended
+KEPT_EMPTY_SECONDS = 86_400  # much longer than TensorBoard takes to notice a new file, unless its machine is suspended
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a file up to the first record that is cut short or damaged, where TensorBoard stops as well."""
+    """The events in a file up to the first truncated or damaged record, which is also where TensorBoard stops reading."""
     reader = PyRecordReader_New(str(path))
     events = []
     with suppress(OutOfRangeError, DataLossError, DecodeError):
@@ -51,12 +51,12 @@ def read_events(path: Path) -> list[Event]:
 
 
 def record_bytes(event: Event) -> int:
-    """Bytes that an event takes in a file: its length, the event and two checksums."""
+    """Size in bytes of an event in a file, including the length field and two checksums."""
     return event.ByteSize() + 16
 
 
 def later_path(folder: Path, label: str = "") -> Path:
-    """The path for a new event file: its name is greater than that of every other one in `folder`, and ends with `label`."""
+    """The path for a new event file. Its name sorts after all other event files in `folder` and ends with `label`."""
     numbers = (path.name.removeprefix(f"{PREFIX}.").partition(".")[0] for path in event_files(folder))
     number = max(time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal()), 0)
     return folder / f"{PREFIX}.{number}{label}"
@@ -70,13 +70,13 @@ def file_header(wall_time: float) -> Event:
 def restart(step: int) -> list[Event]:
     """Events that make TensorBoard discard all earlier points from `step` on.
 
-    They are two, since TensorBoard takes the first START that it reads for the beginning of the run.
+    There are two, because TensorBoard interprets the first START that it reads as the beginning of the run.
     """
     return [Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))] * 2
 
 
 def event(wall_time: float, step: int, values: Sequence[Summary.Value]) -> Event:
-    """One event with all `values` of a step."""
+    """An event with all values of one step."""
     return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
 
 
@@ -96,13 +96,13 @@ def image(tag: str, title: str, caption: str, png: bytes) -> Summary.Value:
 
 
 def hparams_value(tag: str, plugin_data: HParamsPluginData) -> Summary.Value:
-    """A value for the HParams plugin, which keeps its data in the metadata."""
+    """A value for the HParams plugin, which stores its data in the metadata."""
     metadata: SummaryMetadata = hparams.create_summary_metadata(plugin_data)
     return Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)
 
 
 def write_events(folder: Path, values: Sequence[Summary.Value]) -> None:
-    """Replace the events in `folder` by `values` at step 0; if they are already there, change nothing.
+    """Replace the events in `folder` with `values` at step 0, unless the folder already contains these values.
 
     The file name ends with a hash of the content. Raises InputError if the file cannot be written.
     """
@@ -123,7 +123,7 @@ def write_events(folder: Path, values: Sequence[Summary.Value]) -> None:
             _empty(old_file)
         scratch.replace(path)
     except OSError as error:
-        raise InputError(f"{folder}: TensorBoard's events cannot be written: {error.strerror}") from error
+        raise InputError(f"{folder}: TensorBoard events cannot be written: {error.strerror}") from error
 
 
 def _empty(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A heat map of one value per head, drawn with Pillow, because matplotlib would slow every training process's start."""
+"""Draw a heat map with one value per head. Pillow is used because matplotlib would slow down the start of training processes."""
 
 import io
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 CELL, MARGIN = 44, 30  # pixels
-DARK, LIGHT = (38, 41, 91), (253, 231, 76)  # differ in lightness, so readable without color vision
+DARK, LIGHT = (38, 41, 91), (253, 231, 76)  # they differ in lightness, so the map is readable without color vision
 
 
 def heat_map(layer: Sequence[int], head: Sequence[int], value: Sequence[float]) -> bytes:
-    """A PNG with one cell per head: layers from the bottom up, heads from left to right; 0 is dark and 1 is light.
+    """A PNG with one cell per head. Layers run from bottom to top, and heads from left to right; 0 is dark and 1 is light.
 
-    layer, head, value: one entry per head; values from 0 to 1, printed in the cells.
+    layer, head, value: one entry per head. The values, from 0 to 1, are printed in the cells.
     """
     layers, heads = max(layer) + 1, max(head) + 1
     image = Image.new("RGB", (MARGIN + heads * CELL, layers * CELL + MARGIN), "white")

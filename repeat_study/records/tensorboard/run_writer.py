@@ -1,8 +1,8 @@
-"""The events of one run, in its own directory; a view of metrics.jsonl, timing.jsonl and heads.parquet.
+"""Write one run's TensorBoard events to its run directory, based on metrics.jsonl, timing.jsonl and heads.parquet.
 
-A session that resumes a run adds a file with what the older files lack. If it evaluates a step again, because the process was
-killed before the checkpoint of that step, the evaluation is written only if it comes out differently. It then starts with a restart,
-at which TensorBoard discards the older points from that step on.
+When a run resumes, the new session adds a file with the events that the older files lack. If the last session was killed between
+an evaluation and its checkpoint, the new session repeats that evaluation. It writes the repeated evaluation only if the results
+differ, and precedes it with a restart event, which makes TensorBoard discard all older points from that step on.
 TensorBoard names a run after its directory.
 """
 
@@ -44,11 +44,11 @@ from repeat_study.records.tensorboard.events import (
 from repeat_study.records.tensorboard.heat_map import heat_map
 from repeat_study.records.tensorboard.study_page import run_factors
 
-HEAT_MAP = ("prefix matching of every head", "layers from the bottom up, heads from left to right; 0 to 1")
+HEAT_MAP = ("prefix matching of every head", "layers from bottom to top, heads from left to right; 0 to 1")
 
 
 class Scalar(NamedTuple):
-    """One point of one curve."""
+    """One point on one curve."""
 
     tag: str
     title: str
@@ -57,16 +57,17 @@ class Scalar(NamedTuple):
 
 
 class TensorBoardWriter:
-    """Writes one run's events; the horizontal axis is trained tokens."""
+    """Writes one run's events, with trained tokens on the horizontal axis."""
 
     def __init__(self, folder: Path, run: Run, evaluations: Iterable[tuple[dict[str, Any], Columns]]) -> None:
-        """Write those of `evaluations`, pairs as `add` takes, that the event files in the run directory `folder` lack.
+        """Write the evaluations that the existing event files lack.
 
+        folder: the run directory. evaluations: pairs of arguments for `add`.
         Raises InputError if the event files cannot be read or written.
         """
         evaluations = list(evaluations)
         self._folder, self._run = folder, run
-        self._writer: RecordWriter | None = None  # opened at the first event of this session
+        self._writer: RecordWriter | None = None  # opened when this session writes its first event
         self._described: set[str] = set()
         self._wall_time = _wall_time(evaluations[0][0]) if evaluations else time.time()
         with self._naming_folder():
@@ -77,14 +78,14 @@ class TensorBoardWriter:
             self.add(row, heads)
         resumed_at = evaluations[-1][0]["tokens"] if evaluations else -1
         later = [step for step in self._older.results if step > resumed_at]
-        if len(later) > 1:  # more than a kill before a checkpoint leaves, so the checkpoint was removed
+        if len(later) > 1:  # a kill leaves only one evaluation after the checkpoint, so the checkpoint was removed
             self._restart(min(later))
 
     def add(self, row: dict[str, Any], heads: Columns) -> None:
-        """Write one evaluation, unless older files have it. TensorBoard can read it when this returns.
+        """Write one evaluation, unless an older file contains it. TensorBoard can read it when this method returns.
 
-        row: the evaluation's line of metrics.jsonl merged with its line of timing.jsonl; heads: its rows of
-        heads.parquet, as columns.
+        row: the evaluation's line of metrics.jsonl merged with its line of timing.jsonl; heads: the
+        evaluation's rows of heads.parquet, as columns.
         """
         self._wall_time = _wall_time(row)
         values = [_scalar_value(scalar) for scalar in scalars_of(row)]
@@ -99,13 +100,13 @@ class TensorBoardWriter:
         self._write(evaluation)
 
     def finish(self, succeeded: bool = True) -> None:
-        """Record in the table of runs how the run ended."""
+        """Record how the run ended, for TensorBoard's table of runs."""
         end = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=self._wall_time)
         plugin_data = HParamsPluginData(session_end_info=end)
         self._write(event(self._wall_time, 0, [hparams_value(hparams.SESSION_END_INFO_TAG, plugin_data)]))
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
+        """Close the file. Can be called more than once."""
         if self._writer:
             self._writer.close()
 
@@ -113,14 +114,14 @@ class TensorBoardWriter:
         self._write(event(self._wall_time, 0, [_session_start(self._run, self._wall_time)]))
 
     def _restart(self, step: int) -> None:
-        """Make TensorBoard discard what older files hold from `step` on."""
+        """Make TensorBoard discard the older files' points from `step` on."""
         self._write(*restart(step))
         self._older.discard(step)
         if not self._older.has_session_start:
             self._write_session_start()
 
     def _write(self, *events: Event) -> None:
-        """Write and flush events. A file describes each tag once, because TensorBoard reads only the first description."""
+        """Write and flush events. A tag is described only once per file, because TensorBoard ignores later descriptions."""
         with self._naming_folder():
             if not self._writer:
                 self._writer = RecordWriter(later_path(self._folder).open("xb"))
@@ -139,15 +140,15 @@ class TensorBoardWriter:
             yield
         except (OSError, OpError) as error:
             reason = error.strerror if isinstance(error, OSError) else error.message
-            raise InputError(f"{self._folder}: TensorBoard's events cannot be read or written: {reason}") from error
+            raise InputError(f"{self._folder}: TensorBoard events cannot be read or written: {reason}") from error
 
 
-Results = dict[str, bytes]  # tag: the value without its description; all tags of an evaluation but those of the machine
+Results = dict[str, bytes]  # values without their descriptions, by tag, for all tags except machine/
 
 
 @dataclass
 class OlderEvents:
-    """What TensorBoard shows of the event files that earlier sessions wrote."""
+    """The content of earlier sessions' event files, as TensorBoard displays it."""
 
     has_session_start: bool = False
     results: dict[int, Results] = field(default_factory=dict)  # by trained tokens
@@ -159,9 +160,9 @@ class OlderEvents:
 
 
 def _older_events(folder: Path) -> OlderEvents:
-    """Read all event files in `folder`. If the last one ends with how a session ended, cut that off: the run goes on.
+    """Read all event files in `folder`. If a file ends with a session end, remove that event, because the run continues.
 
-    In the table of runs an end cannot be revoked, since TensorBoard takes the first one of a run.
+    A later session end could not replace it, because TensorBoard's table of runs uses only the first session end of a run.
     """
     older = OlderEvents()
     for path in event_files(folder):
@@ -199,14 +200,14 @@ def _scalar_value(scalar: Scalar) -> Summary.Value:
 
 
 def scalars_of(row: dict[str, Any]) -> Iterator[Scalar]:
-    """The points of one evaluation: every metric with a tag, the nulls, further test sets and the loss on each copy."""
+    """The points of one evaluation: all metrics that have a tag, nulls, additional test losses, and the loss on each copy."""
     for metric in METRICS:
         yield from _scalars(metric, row)
     for key in row:
         if (test_set := key.removeprefix("test_loss_")) != key:
             yield from _scalars(further_test_loss(test_set), row)
     for copy, loss in enumerate(row.get("copying_loss_per_copy") or [], start=1):
-        yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}, {NATS}", "of a paragraph", loss)
+        yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}, {NATS}", "averaged over paragraphs", loss)
 
 
 def _scalars(metric: Metric, row: dict[str, Any]) -> Iterator[Scalar]:

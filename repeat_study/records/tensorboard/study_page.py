@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a study as a whole: the columns of its table of runs, and which charts it puts side by side.
+"""Write the study-wide settings for TensorBoard: the columns of the table of runs, and the side-by-side charts.
 
-Written once, in the study's folder, because TensorBoard takes an experiment's definition from the first run it reads.
+They are written once, to the study's folder, because TensorBoard takes an experiment's definition from the first run it reads.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from repeat_study.config.run import Run
 from repeat_study.records.metrics import METRICS
 from repeat_study.records.tensorboard.events import hparams_value, write_events
 
-ALWAYS_SHOWN = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}  # even if all runs agree
+ALWAYS_SHOWN = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}  # even if equal in all runs
 SHORT_NAMES = {"parameters_non_embedding": "parameters"}  # the table's columns are narrow
-LABELS = {"seed", "pool_seed"}  # numbers without an order: shown as text
+LABELS = {"seed", "pool_seed"}  # shown as text, because the order of these numbers is meaningless
 
 
 def write_study_page(study_dir: Path, runs: Sequence[Run]) -> None:
-    """Write the table's columns and the charts of a study into its folder; writing the same again changes nothing.
+    """Write the columns and charts for a study to its folder. Writing the same content again changes nothing.
 
     Raises InputError if the folder cannot be written.
     """
@@ -57,7 +57,7 @@ def write_study_page(study_dir: Path, runs: Sequence[Run]) -> None:
 
 
 def run_factors(run: Run) -> dict[str, str | float]:
-    """The fields in which runs of a study can differ, with their values."""
+    """The fields that can differ between runs in a study, with this run's values."""
     fields = run.model_dump(mode="json", exclude={"evaluation", "corpus"})
     factors = {key: value for key, value in fields.items() if isinstance(value, str | int | float)}
     factors |= {key: str(factors[key]) for key in LABELS}
@@ -87,7 +87,7 @@ def _column(factor: str, values: Sequence[str | float]) -> HParamInfo:
 
 
 def _layout() -> Layout:
-    # TensorBoard matches these tags as regular expressions, from the start of a tag.
+    # TensorBoard treats each of these tags as a regular expression and matches it at the start of a tag.
     charts = [
         Chart(title=metric.title, multiline=MultilineChartContent(tag=[f"^{metric.tag}$"]))
         for metric in METRICS

@@ -72,7 +72,7 @@ def test_another_runs_weights_are_refused(copy_of_run: RunDirectory, data_dir: P
         load_trained(copy_of_run.path, data_dir, 3)
     weights = torch.load(copy_of_run.weights_at(8), weights_only=True)
     torch.save(weights | {"run": "0" * 64}, copy_of_run.weights_at(8))
-    with pytest.raises(InputError, match=r"step-000000008.pt: belongs to another spec \(00000000\) than"):
+    with pytest.raises(InputError, match=r"step-000000008.pt: belongs to another spec \(00000000\), not"):
         load_trained(copy_of_run.path, data_dir, 8)
     torch.save(weights | {"model": {"embedding": torch.zeros(1)}}, copy_of_run.weights_at(8))
     with pytest.raises(InputError, match=r"weights do not fit a 2x16 model with a vocabulary of 320"):

@@ -236,7 +236,7 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
         train(run, store, tmp_path, alter_at(step, path.unlink))
     assert directory.status() is Status.FAILED and f"{name}: removed while" in directory.failure()
     assert "AlteredRecord" not in directory.failure() and not directory.done.exists()
-    problem = r"(lacks evaluations up to the checkpoint at step \d+|removed after the run had written it)"
+    problem = r"(evaluations up to the checkpoint at step \d+ are missing|removed after the run wrote it)"
     with pytest.raises(InputError, match=rf"{name}: {problem}.*delete"):
         train(run, store, tmp_path)
 
@@ -271,7 +271,7 @@ def test_a_record_that_was_edited_while_its_run_was_stopped_is_refused(
     original = path.read_bytes()
     edit_number(path, column, step)
     before = {record: record.read_bytes() for record in damaged.records}
-    with pytest.raises(InputError, match=rf"{name}: altered after the run had written it; restore the file") as caught:
+    with pytest.raises(InputError, match=rf"{name}: altered after the run wrote it; restore the file") as caught:
         train(runs[1], store, damaged.path.parent)
     assert "\n" not in str(caught.value)
     assert before == {record: record.read_bytes() for record in damaged.records}, "nothing is changed"
@@ -289,7 +289,7 @@ def test_a_failed_run_whose_record_was_edited_is_refused(
     with pytest.raises(AlteredRecord, match=f"{name}: altered by another process while the run was training"):
         train(run, store, tmp_path, alter_at(32, lambda: edit_number(path, column, 32)))
     assert directory.status() is Status.FAILED
-    with pytest.raises(InputError, match=rf"{name}: altered after the run had written it"):
+    with pytest.raises(InputError, match=rf"{name}: altered after the run wrote it"):
         train(run, store, tmp_path)
     directory.checkpoint.unlink()
     assert train(run, store, tmp_path) is Outcome.DONE, "from its start"
@@ -307,7 +307,7 @@ def test_an_edit_between_an_evaluation_and_a_stop_is_noticed_at_the_resume(
         return step is None
 
     assert train(run, store, tmp_path, should_stop=stop) is Outcome.INTERRUPTED
-    with pytest.raises(InputError, match=r"metrics.jsonl: altered after the run had written it"):
+    with pytest.raises(InputError, match=r"metrics.jsonl: altered after the run wrote it"):
         train(run, store, tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_an_edited_record_of_a_stopped_run_ends_its_own_lane_only(
     edit_number(tmp_path / bundle[2].name / "heads.parquet", "prefix_matching", 8)
     endings = train_bundle(bundle, store, tmp_path)
     assert [endings[run.name] for run in bundle[:2]] == [Outcome.DONE] * 2
-    assert "heads.parquet: altered after the run had written it" in str(endings[bundle[2].name])
+    assert "heads.parquet: altered after the run wrote it" in str(endings[bundle[2].name])
 
 
 def test_records_that_other_programs_wrote_again_unchanged_are_right(

@@ -366,7 +366,7 @@ def test_missing_evaluations_are_refused(
     directory = interrupted(runs[0], store, tmp_path)
     lines = (directory.path / which).read_text().splitlines(keepends=True)
     (directory.path / which).write_text("".join(lines[:kept]))
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
+    with pytest.raises(InputError, match=rf"{which}: evaluations up to the checkpoint at step 40 are missing"):
         train(runs[0], store, tmp_path)
 
 
@@ -376,7 +376,7 @@ def test_missing_or_damaged_tables_are_refused(which: str, runs: list[Run], stor
     path = directory.path / which
     intact = path.read_bytes()
     path.unlink()
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
+    with pytest.raises(InputError, match=rf"{which}: evaluations up to the checkpoint at step 40 are missing"):
         train(runs[0], store, tmp_path)
     path.write_bytes(intact[:-9])
     with pytest.raises(InputError, match=rf"{which}: damaged"):
@@ -397,7 +397,7 @@ def test_damaged_losses_of_sequences_are_refused(
     path = directory.path / which
     intact = path.read_bytes()
     write_table(path, up_to(read_table(path), 10))
-    with pytest.raises(InputError, match=rf"{which}: lacks evaluations up to the checkpoint at step 40"):
+    with pytest.raises(InputError, match=rf"{which}: evaluations up to the checkpoint at step 40 are missing"):
         train(runs[1], store, tmp_path)
     path.write_bytes(intact)
     assert train(runs[1], store, tmp_path) is Outcome.DONE
