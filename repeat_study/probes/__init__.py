@@ -1,1 +1,1 @@
-"""Probes: the measurements that are made on a model at every evaluation, each with a null to compare it with."""
+"""Probes: measurements made on a model at every evaluation, each with a null for comparison."""

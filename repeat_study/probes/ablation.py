@@ -14,14 +14,14 @@ from repeat_study.probes.heads import attention_patterns
 
 @torch.no_grad()
 def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute token losses in nats at `positions` of sequences [batch, time + 1], with and without ablation.
+    """Compute token losses in nats, with and without ablation, at the given positions of sequences [batch, time + 1].
 
     Returns the losses of the intact model, [lanes, batch, positions], and the losses with each head ablated in turn,
     [lanes, layers, heads, batch, positions].
 
-    A first pass records the attention patterns, which then stay fixed: an ablation removes the output of a head but does not
-    change where later heads attend. The heads of a layer are ablated together, as one large batch that is split to fit in memory.
-    Shape suffixes in addition to the model's: n batch·ablations, a ablations, p positions, i heads·d_head.
+    A first pass records the attention patterns, which then stay fixed: an ablation removes a head's output but does not change
+    where later heads attend. All heads in a layer are ablated together in one large batch, which is split if it does not fit in
+    memory. Additional shape suffixes: n batch·ablations, a ablations, p positions, i heads·d_head.
     """
     lanes, heads, d_head = len(model.embedding), model.shape.heads, model.shape.d_head
     sequences, positions = sequences_bs.to(model.embedding.device), positions.to(model.embedding.device)
@@ -39,7 +39,7 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
         return z
 
     def with_frozen_pattern(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # All ablations use the same pattern. Moving their axis next to d_head avoids copying the pattern for each of them.
+        # All ablations use the same pattern. Moving the ablation axis next to d_head avoids one copy of the pattern per ablation.
         value_lbhtak = value.unflatten(0, (lanes, -1, len(sequences))).movedim(1, 4)
         z = (patterns[layer] @ value_lbhtak.flatten(4)).unflatten(4, value_lbhtak.shape[4:])
         return z.movedim(4, 1).flatten(0, 2)

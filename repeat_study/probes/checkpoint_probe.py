@@ -1,4 +1,4 @@
-"""Run the probes of an evaluation on a checkpoint after training, and on an untrained model as the null."""
+"""Run an evaluation's probes on a saved checkpoint, and on an untrained model as the null."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from repeat_study.probes.probe import Evaluation
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
-BYTES_PER_WEIGHT = 4  # float32, also of the position embeddings
+BYTES_PER_WEIGHT = 4  # float32, for position embeddings too
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainedModel:
 
 
 def load_trained(folder: Path, data_dir: Path, step: int | None = None) -> TrainedModel:
-    """Load the model of the run in `folder` from its last checkpoint, or from the weights that were kept at `step`.
+    """Load a run's model from the last checkpoint in `folder`, or from the weights kept at `step`.
 
     data_dir: the folder that contains the token store. Raises InputError if the run, its weights or its store are missing, if the
     weights belong to another run, or if the model does not fit into this machine's memory.
@@ -48,9 +48,10 @@ def load_trained(folder: Path, data_dir: Path, step: int | None = None) -> Train
 
 
 def _check_size(run: Run, vocabulary: int, path: Path) -> None:
-    """Check the size of the model that a spec declares before memory is allocated for it.
+    """Check the size of a declared model before allocating memory for it.
 
-    Raises InputError, with the `path` of the checkpoint, if the trained and the untrained model do not fit into this machine's memory.
+    Raises an InputError that names the checkpoint's `path` if the trained and untrained models do not fit into this machine's
+    memory.
     """
     weights = BYTES_PER_WEIGHT * run.shape.parameters_total(vocabulary)
     positions = BYTES_PER_WEIGHT * run.shape.layers * run.context * run.shape.d_model
@@ -58,14 +59,14 @@ def _check_size(run: Run, vocabulary: int, path: Path) -> None:
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
         raise InputError(
-            f"{path}: the trained and the untrained {run.model} with a context of {run.context} need {needed / 1e9:,.1f} GB; this"
+            f"{path}: a trained and an untrained {run.model} with a context of {run.context} need {needed / 1e9:,.1f} GB; this"
             f" machine has {available / 1e9:,.1f} GB"
         )
 
 
 @dataclass(frozen=True)
 class ProbedCheckpoint:
-    """An evaluation of a run's model after `step` steps and, as the null, of an untrained model of the same shape and seed."""
+    """Evaluations of a run's model after `step` steps and of its null, an untrained model with the same shape and seed."""
 
     run: Run
     step: int
@@ -74,7 +75,7 @@ class ProbedCheckpoint:
     untrained: Evaluation
 
     def record(self) -> dict[str, Any]:
-        """All numbers for a JSON file, with the same keys and columns as metrics.jsonl and the tables of a run."""
+        """All numbers for a JSON file, with the same keys and columns as a run's metrics.jsonl and tables."""
         copying, heads = self.evaluator.copying, self.evaluator.heads
         lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
         numbers = {"copies_and_tokens": lengths, **self.trained.record(), "untrained": self.untrained.record()}
@@ -82,7 +83,7 @@ class ProbedCheckpoint:
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace NaN with None, because JSON has no NaN. The interval over a single sequence is NaN."""
+    """Replace NaN with None, because JSON has no NaN. Intervals over a single sequence are NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
 """Direct paths from attention heads to the logits [E21], and the copying scores that are computed from them [O22].
 
-Shape suffixes in addition to the model's: n sequences, s distinct tokens of a sequence (its sample). The variable `z` is a
+Additional shape suffixes: n sequences, s distinct tokens in a sequence (its sample). The variable `z` is a
 head's output before W_O.
 """
 
@@ -12,7 +12,7 @@ from repeat_study.model.decoder import Attention, Block, Decoder
 
 
 def logit_directions(model: Decoder) -> Tensor:
-    """For each token, the direction whose dot product with the residual stream is the logit times `final_norm_scale`.
+    """For each token, the direction whose dot product with the residual stream is the token's logit times `final_norm_scale`.
 
     The directions are W_U with the final norm's gain folded in, shape [lanes, d_model, vocabulary]. LayerNorm's subtraction of
     the mean is folded in too, so a direct path to the logits is a single matrix product.
@@ -22,7 +22,7 @@ def logit_directions(model: Decoder) -> Tensor:
 
 
 def final_norm_scale(model: Decoder, stream_lntd: Tensor) -> Tensor:
-    """The number by which the final norm divides the residual stream at each position, [lanes, n, time]."""
+    """The divisor that the final norm applies to the residual stream at each position, [lanes, n, time]."""
     x = stream_lntd.float()
     if model.shape.style is Style.SHORTFORMER:
         return (x.var(dim=-1, correction=0) + 1e-5).sqrt()
@@ -47,11 +47,11 @@ def direct_contributions(attention: Attention, z_nhtk: Tensor, read_lntd: Tensor
 def copying_scores(
     attention: Attention, value_lnhtk: Tensor, sample_lnds: Tensor, length: int
 ) -> tuple[Tensor, Tensor]:
-    """Copying scores [O22] and their null, both from -1 to 1 and of shape [lanes, n, heads].
+    """Copying scores [O22] and their null, both between -1 and 1, shape [lanes, n, heads].
 
-    For every token of the first copy, compute how the logits of the sample's tokens would change if the head attended to that token
-    alone. The score is based on the token's own share of all changes above the mean change. The null is based on the share of the
-    token that comes next in the sample.
+    For every token in the first copy, compute how the logits of the sample's tokens would change if the head attended to that
+    token alone. Only the excess of each change over the mean change counts. The score is based on the token's own share of the
+    total excess, and the null on the share of the token that comes next in the sample.
     """
     heads, d_head = value_lnhtk.shape[2], value_lnhtk.shape[-1]
     source_lnhsk = value_lnhtk[..., 1 : 1 + length, :].float()
@@ -70,7 +70,7 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
     """Each head's OV circuit [E21], the path from the embedding through the head to the logits, reduced to d_head dimensions.
 
     The result has shape [lanes, heads, d_head, d_head] and the same nonzero eigenvalues as W_E·W_V·W_O·W_U over the vocabulary.
-    It includes the gains of the norms but not their scales.
+    It includes the norms' gains but not their scales.
     """
     heads, d_head = model.shape.heads, model.shape.d_head
     source_lvd: Tensor = model.embedding
@@ -86,7 +86,8 @@ def ov_circuit(model: Decoder, block: Block) -> Tensor:
 def eigenvalue_copying(circuit: Tensor) -> Tensor:
     """Sum of a circuit's eigenvalues divided by the sum of their absolute values [E21], [..., d_head, d_head] to [...].
 
-    The score is between -1 and 1; it is 1 if all eigenvalues are positive, as in a head that copies. The null is an untrained head.
+    The score is between -1 and 1; it is 1 if all eigenvalues are positive, as expected of a head that copies. The null is an
+    untrained head.
     """
     circuit = circuit.cpu().double()
     # The weights of a diverged run may not be finite. Divergence is reported elsewhere; here the score is just NaN.

@@ -1,6 +1,6 @@
 """Copying: the loss on each of several copies of a paragraph [H22, fig. 5].
 
-In the null, every copy is shuffled independently. The copies then have the same tokens in different orders, so a model cannot
+In the null, every copy is shuffled independently. The copies then contain the same tokens in different orders, so a model cannot
 improve from one copy to the next by copying. Only gains are compared with the null, because any model has a high loss on
 shuffled text.
 """
@@ -24,7 +24,7 @@ from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.tables import Columns
 
 COPIES = 11  # [H22, section 4]
-MIN_COPIES = 4  # paragraphs are cut if fewer copies fit the context
+MIN_COPIES = 4  # paragraphs are cut if the context is too short for this many copies
 MIN_TOKENS = 8  # minimum length of a user's paragraph
 MAX_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
 MAX_PARAGRAPHS = 64
@@ -38,7 +38,7 @@ class CopyingLosses:
     shuffled: Tensor
 
     def row(self, name: str) -> dict[str, Any]:
-        """Numbers for metrics.jsonl, with intervals over sequences, and the mean loss on every copy.
+        """Numbers for metrics.jsonl: means with intervals over sequences, and the mean loss on each copy.
 
         `_loss` is the mean loss on the second and later copies. `_gain` is the loss on the first copy minus `_loss`, and
         `_gain_null` is the same difference in the null.
@@ -59,10 +59,10 @@ def later_copies(per_copy: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CopyingProbe:
-    """The sequences on which copying is measured; all runs of a study use the same ones.
+    """The sequences on which copying is measured; all runs in a study use the same ones.
 
     sequences: one sequence per paragraph, followed by one null sequence per paragraph, shape [2·paragraphs, 1 + copies·length].
-        Each consists of the start token and `copies` copies of a paragraph of `length` tokens.
+        Each consists of the start token followed by `copies` copies of a `length`-token paragraph.
     """
 
     sequences: Tensor
@@ -71,7 +71,7 @@ class CopyingProbe:
 
     @property
     def copied(self) -> Tensor:
-        """The sequences of copied paragraphs, without the null, shape [paragraphs, 1 + copies·length]."""
+        """The sequences with copied paragraphs, without their null, shape [paragraphs, 1 + copies·length]."""
         return self.sequences[: len(self.sequences) // 2]
 
     def __call__(self, model: Decoder) -> CopyingLosses:
@@ -89,12 +89,12 @@ class CopyingProbe:
 def copying_probe(
     tokenizer: Tokenizer, end_of_text: int, context: int, text: str | None = None, fallback: Tensor | None = None
 ) -> CopyingProbe:
-    """Make the probe for a context, with 11 copies of every paragraph of `text`, or as many as fit.
+    """Make the probe for a context length, with 11 copies of every paragraph in `text`, or as many as fit.
 
-    All paragraphs are cut to the length of the shortest one, or shorter if 4 copies would not fit. Without `text`, the paragraphs
-    come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode these, for example
-    because it belongs to a synthetic language, sequences of `fallback` are copied instead, shape [paragraphs, time].
-    Raises InputError if `text` has no paragraph or too many, or if a paragraph is too short or cannot be encoded.
+    All paragraphs are cut to the length of the shortest one, or even shorter if 4 copies would not fit otherwise. Without `text`,
+    the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode them,
+    for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs, time], are copied
+    instead. Raises InputError if `text` has no paragraphs or too many, or if a paragraph is too short or cannot be encoded.
     """
     if text is not None:
         paragraphs = _encode_users_text(tokenizer, text)
@@ -128,7 +128,7 @@ def split_paragraphs(text: str) -> list[str]:
 
 
 def token_texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Text of each token within the decoded sequence, including the space that a word tokenizer inserts between two tokens."""
+    """Each token's text within the decoded sequence, including the space that a word tokenizer inserts between tokens."""
     prefixes = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
     return [
         longer[len(shorter) :] if longer.startswith(shorter) else tokenizer.decode([token])
@@ -154,10 +154,10 @@ def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a text; an empty list if the ids do not decode to the same text."""
+    """Token ids of a text; an empty list if the text cannot be encoded, or if the ids do not decode to it."""
     try:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-    except Exception:  # the library raises plain Exception for an unknown word
+    except Exception:  # the library raises a plain Exception for an unknown word
         return []
     return ids if tokenizer.decode(ids) == text else []
 
@@ -187,7 +187,7 @@ def prepare(subject: Subject) -> CopyingInputs:
 
 
 def measure(inputs: Sequence[CopyingInputs | None], model: Decoder, step: int) -> list[Evaluation]:
-    """Measure losses and gains on all paragraphs, and the loss of every token of the first paragraph."""
+    """Measure losses and gains on all paragraphs, and the loss on every token of the first paragraph."""
     shared = inputs[0]
     assert shared
     return [

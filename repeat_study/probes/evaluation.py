@@ -1,4 +1,4 @@
-"""Evaluate runs with every probe that the list of metrics names. Each probe measures all lanes of a model in one pass."""
+"""Evaluate runs with every probe that METRICS refers to. Each probe measures all lanes of a model in one pass."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,7 +25,7 @@ PROBES: dict[str, Probe[Any]] = {
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The prepared inputs of every probe for one run, by the probe's name in PROBES."""
+    """One run's prepared inputs for every probe, keyed by the probe's name in PROBES."""
 
     inputs: dict[str, Any]
 
@@ -53,19 +53,19 @@ class Evaluator:
 
 
 def evaluator(run: Run, store: TokenStore, parent: Run | None = None) -> Evaluator:
-    """Prepare all probes for a run, including the probe on its parent's texts if the run is fine-tuned.
+    """Prepare all probes for a run. A fine-tuned run is also probed on its parent's texts.
 
-    Stores of other texts are looked up in the folder that contains the run's store. Raises InputError if a store is missing, or if
-    the study's copying text is too short or cannot be encoded.
+    The stores of extra test sets and of the parent are looked up in the same folder as the run's store. Raises InputError if a
+    store is missing, or if the study's copying text is too short or cannot be encoded.
     """
     subject = Subject(run, store, parent)
     return Evaluator({name: probe.prepare(subject) for name, probe in PROBES.items()})
 
 
 def evaluate_lanes(evaluators: Sequence[Evaluator], model: Decoder, step: int) -> list[Evaluation]:
-    """Evaluate every lane of a model after `step` training steps. `evaluators`: one per lane, all for runs of one study."""
-    # Evaluations are rare and use many input shapes. If they used the graphs that were compiled for training, torch would
-    # recompile those for dynamic shapes, which are slower.
+    """Evaluate every lane of a model after `step` training steps. `evaluators`: one per lane, all for runs in the same study."""
+    # Evaluations are rare and use many input shapes. If they used the graphs compiled for training, torch would recompile those
+    # into slower graphs with dynamic shapes.
     with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
         evaluations = [Evaluation() for _ in evaluators]
         for name, probe in PROBES.items():

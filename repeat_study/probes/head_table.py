@@ -1,6 +1,6 @@
-"""The table of all attention heads at one evaluation: the scores from `heads` and the costs of ablating each head.
+"""A table of all attention heads at one evaluation, with the scores from `heads` and the costs of ablating each head.
 
-Every number has its null in the same table, except `ov_copying` and two of the ablation costs, whose null is the untrained model.
+Every number has its null in the same table, except `ov_copying` and two ablation costs: their null is the untrained model.
 """
 
 import math
@@ -21,27 +21,27 @@ from repeat_study.probes.probe import Evaluation, Probe, Subject
 from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.metrics import METRICS
 
-ABLATED_SEQUENCES = 4  # per kind of text; a few suffice, because costs are differences on the same text
-ABLATED_COPIES = 4  # 11 long copies need too much GPU memory in a model with hundreds of heads
+ABLATED_SEQUENCES = 4  # per kind of text; a few suffice, because costs are differences in loss on the same text
+ABLATED_COPIES = 4  # 11 long copies would need too much GPU memory in a model with hundreds of heads
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores that have a null
 
 
 @dataclass(frozen=True)
 class HeadTable:
-    """Numbers of one lane's heads by column name, float64, shape [layers, heads].
+    """Numbers for one lane's heads, by column name; float64, shape [layers, heads].
 
-    The columns are the fields of HeadScores and the costs of ablating the head, in nats. The suffix `_null` marks a null, and `_ci`
-    half the width of the 95% interval over sequences; `ov_copying` has neither.
-    ablation_copying_loss: rise of the loss on the second and later copies. Ablating any useful head causes a rise.
-    ablation_copying_gain: the same rise minus the rise on the first copy, which is large only for heads that copy. The null is
-        measured on shuffled copies.
-    ablation_in_context_score: rise of the in-context score. A rise means less in-context learning.
+    The columns are scores from HeadScores and the costs of ablating each head, in nats. The suffix `_null` marks a null, and
+    `_ci` marks the half-width of a 95% interval over sequences; `ov_copying` has neither.
+    ablation_copying_loss: rise in the loss on the second and later copies. Ablating any useful head causes a rise.
+    ablation_copying_gain: the same rise minus the rise on the first copy. The difference is large only for heads that copy. Its
+        null is measured on shuffled copies.
+    ablation_in_context_score: rise in the in-context score. A rise means less in-context learning.
     """
 
     columns: dict[str, Tensor]
 
     def best_heads(self) -> dict[str, Any]:
-        """Numbers for metrics.jsonl: for each metric, the best head's score with its interval, and the best score on the null."""
+        """Numbers for metrics.jsonl: for each metric, the best head's score with its interval, and the highest null score."""
         row: dict[str, Any] = {}
         for metric in METRICS:
             if metric.key and metric.column in self.columns:
@@ -67,7 +67,7 @@ def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: 
 
 
 def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> list[HeadTable]:
-    """Make the table of every lane from the model's `scores` and from ablations.
+    """Make a table for every lane from the model's `scores` and from ablations.
 
     copying, test: the texts on which heads are ablated; `test` has shape [sequences, context + 1].
     """
@@ -75,7 +75,7 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
     samples |= _ablation_costs(model, copying, test)
     tables = []
     for lane in range(len(model.embedding)):
-        # One lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
+        # Process one lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
         columns = {"ov_copying": scores.ov_copying[lane].cpu()}
         for name, by_sequence in samples.items():
             columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))
@@ -84,7 +84,7 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
 
 
 def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """Costs of ablating each head in nats, by column name, [lanes, layers, heads, sequences]."""
+    """The costs of ablating each head, in nats, by column name, [lanes, layers, heads, sequences]."""
     length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
     intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
@@ -123,7 +123,7 @@ def prepare(subject: Subject) -> HeadInputs | None:
 
 
 def measure(inputs: Sequence[HeadInputs | None], model: Decoder, step: int) -> list[Evaluation]:
-    """Measure copying of random tokens, and make the table of all heads with the best heads' numbers."""
+    """Measure copying of random tokens, make the table of all heads, and take the best heads' numbers from it."""
     shared = inputs[0]
     assert shared
     scores = shared.heads(model)

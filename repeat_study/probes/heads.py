@@ -1,7 +1,7 @@
 """Score each attention head by where it attends and whether it copies, in one forward pass over copies of random tokens.
 
 The definitions follow [O22] and [E21]. In the null sequences, no token occurs twice.
-Shape suffixes in addition to the model's: n sequences, q queries, p keys, y layers.
+Additional shape suffixes: n sequences, q queries, p keys, y layers.
 """
 
 from collections import defaultdict
@@ -28,11 +28,11 @@ LENGTH = 25  # tokens per copy [O22]
 COPIES = 4
 SEQUENCES = 10
 NULL_SEQUENCES = COPIES  # one for each rotation of the same copies
-COUNTED_TOKENS = 1_000_000  # tokens of the training split from which frequencies are counted
+COUNTED_TOKENS = 1_000_000  # number of training tokens from which token frequencies are counted
 
 
 def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
-    """Causal attention weights of queries and keys, [n, heads, time, d_head] to [n, heads, time, time]; rows sum to one."""
+    """Causal attention weights from queries and keys, [n, heads, time, d_head] to [n, heads, time, time]; rows sum to one."""
     scores = (query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
@@ -40,19 +40,21 @@ def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Scores of every head on every sequence, each of shape [lanes, layers, heads, sequences] and with a null.
+    """Scores of every head on every sequence. Each has shape [lanes, layers, heads, sequences] and a null.
 
     prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is the
         attention to the same positions in the null sequences, where only a head that attends by distance has a high score.
     previous_token: attention to the previous token, from 0 to 1. The null is the attention to the token before that one.
-    copying: if the head attends to a single token, that token's share of the logits that the head raises, scaled to -1 to 1. The
-        null is the share of another token; see `circuits.copying_scores`.
+    copying: when the head attends to a single token, that token's share of the total rise in logits, scaled to the range -1 to 1.
+        The null is the share of another token; see `circuits.copying_scores`.
     attribution: the head's direct contribution to the logit of the token that induction predicts, minus its mean contribution to
-        the logits of the sequence's tokens, from the second copy on. The null is the same difference in the null sequences.
+        the logits of the sequence's tokens, measured from the second copy on. The null is the same difference in the null
+        sequences.
 
-    Two fields have other shapes:
+    Two fields are shaped differently:
     ov_copying: a copying score that depends on the weights alone, [lanes, layers, heads]; see `circuits.eigenvalue_copying`.
-    random_losses: losses in nats on the copied sequences and then on the null sequences, [lanes, all sequences, copies, length].
+    random_losses: losses in nats on the copied sequences, followed by those on the null sequences, [lanes, all sequences, copies,
+        length].
     """
 
     prefix_matching: Tensor
@@ -73,18 +75,18 @@ class HeadScores:
 
 @dataclass(frozen=True)
 class HeadProbe:
-    """The sequences on which heads are scored; all runs of a study use the same ones.
+    """The sequences on which heads are scored; all runs in a study use the same ones.
 
-    sequences: SEQUENCES copied sequences, followed by NULL_SEQUENCES null sequences, shape [sequences, 1 + COPIES·length]. A copied
-        sequence is a start token and COPIES copies of `length` random tokens, which are sampled without replacement from tokens of
-        medium frequency. In a null sequence, no token occurs twice, unless the vocabulary is too small for that.
+    sequences: SEQUENCES copied sequences, followed by NULL_SEQUENCES null sequences, shape [sequences, 1 + COPIES·length]. A
+        copied sequence is a start token followed by COPIES copies of `length` random tokens, sampled without replacement from
+        tokens of medium frequency. In a null sequence, no token occurs twice, unless the vocabulary is too small for that.
     """
 
     sequences: Tensor
     length: int
 
     def target(self) -> Tensor:
-        """1 at the keys that follow an earlier occurrence of the query's token, otherwise 0; shape [query time, key time].
+        """A mask [query time, key time]: 1 where the key follows an earlier occurrence of the query's token, otherwise 0.
 
         The last token of a sequence is not a query, because no token follows it.
         """
@@ -103,9 +105,9 @@ class HeadProbe:
         target_qp = self.target().to(device)
         queries = target_qp.any(dim=1)
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
-        directions: dict[str, Tensor] = {}  # for the sample's tokens, and for the next token relative to their mean
+        directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus the sample's mean
 
-        # Weights are read during the forward pass because, at other times, a process of a sharded model has only its own shard.
+        # Weights are read during the forward pass because, outside it, each process holds only its own shard of a sharded model.
         def record(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             with torch.autocast(device.type, enabled=False):
                 block = model.blocks[layer]
@@ -162,7 +164,7 @@ class HeadProbe:
 
 
 def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
-    """Make the probe for a context; None if 4 copies of 2 tokens do not fit.
+    """Make the probe for a context length; None if 4 copies of 2 tokens do not fit.
 
     The copies are shorter than 25 tokens if 4 copies of that length do not fit, or if the vocabulary is very small.
     """

@@ -1,6 +1,6 @@
-"""In-context learning: how much lower the loss is late in a context than early in it [O22].
+"""In-context learning: how much lower the loss is late in the context than early on [O22].
 
-The score is computed from the test losses. Its null is the untrained model, which scores 0 up to noise.
+The score is computed from the test losses. Its null is the untrained model, whose score is 0 apart from noise.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from repeat_study.probes.positions import position_bands, windows
 
 
 def in_context_scores(losses_bt: Tensor) -> Tensor:
-    """Late loss minus early loss of every sequence in nats, [..., batch, time] to [..., batch]. Negative if the model learns in context."""
+    """Each sequence's late loss minus its early loss in nats, [..., batch, time] to [..., batch]; negative for in-context learning."""
     early, late = windows(losses_bt.shape[-1])
     return losses_bt[..., late].double().mean(dim=-1) - losses_bt[..., early].double().mean(dim=-1)
 

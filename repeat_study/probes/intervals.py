@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the last axis and half the width of its 95% t interval, both float64. The half-width is NaN for a single sample.
+    """Mean over the last axis, and the half-width of its 95% t interval, both float64. The half-width is NaN for a single sample.
 
-    The interval describes the uncertainty from the choice of the probe's sequences, but not from the choice of training seed.
+    The interval reflects the choice of the probe's sequences, but not the choice of training seed.
     """
     samples = samples.double()
     count = samples.shape[-1]
@@ -16,6 +16,6 @@ def mean_and_interval(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def numbers(key: str, samples: Tensor) -> dict[str, float | None]:
-    """Return the mean of `samples` as `key` and half its interval as `key_ci`, which is None for a single sample."""
+    """Return the mean of `samples` as `key`, and the half-width of its interval (None for a single sample) as `key_ci`."""
     mean, half = mean_and_interval(samples)
     return {key: float(mean), f"{key}_ci": None if half.isnan() else float(half)}

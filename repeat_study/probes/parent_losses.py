@@ -1,4 +1,4 @@
-"""Losses of a fine-tuned run on its parent's texts, which measure how much it forgets.
+"""Measure how much a fine-tuned run forgets, using its losses on its parent's texts.
 
 The null is the same run at step 0, before fine-tuning.
 """

@@ -1,19 +1,19 @@
-"""Early and late windows of a context for the in-context score [O22], and position bands over which losses are averaged."""
+"""The early and late windows of a context for the in-context score [O22], and position bands over which losses are averaged."""
 
 from itertools import pairwise
 
 import numpy as np
 
-# In [O22], the in-context score is the loss at token 500 minus the loss at token 50 of a context of 512 tokens.
+# In [O22], the in-context score is the loss at token 500 minus the loss at token 50, in a context of 512 tokens.
 EARLY, LATE, CONTEXT = 50, 500, 512
-WINDOW = 0.1  # share of the context; with a few dozen sequences, the loss at a single position is too noisy
+WINDOW = 0.1  # share of the context; the loss at a single position is too noisy with only a few dozen sequences
 BANDS = 16
 
 
 def windows(context: int) -> tuple[slice, slice]:
-    """The early and the late window over which losses are averaged; position t has the loss of token t + 1.
+    """The early and late windows over which losses are averaged. The loss at position t is the loss on token t + 1.
 
-    The windows surround tokens 50 and 500, or the same fractions of a context that is shorter than 512 tokens.
+    The windows are centered on tokens 50 and 500, or on the same fractions of a context that is shorter than 512 tokens.
     """
     length = min(context, CONTEXT)
     half = max(1, round(WINDOW * length / 2))

@@ -27,9 +27,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one probe, or of all probes together, on one run at one step.
+    """Results of one probe, or of all probes together, for one run at one step.
 
-    row: numbers for metrics.jsonl, by key; None if a number is not defined yet.
+    row: numbers for metrics.jsonl, by key; None for a number that is not defined yet.
     tables: columns of the Parquet tables, by table name; a table that was not measured is missing or empty. `heads` has one entry per head,
         layer by layer; `paragraph` has one per token of the first copied paragraph; `test_sequences` and `pool_sequences` have one
         per sequence.
@@ -39,7 +39,7 @@ class Evaluation:
     tables: dict[str, Columns] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """The results for a JSON file: the numbers as `row`, and every table under its name."""
+        """The results for a JSON file: the numbers under `row`, and each table under its own name."""
         return {"row": self.row, **self.tables}
 
     def __or__(self, other: "Evaluation") -> "Evaluation":

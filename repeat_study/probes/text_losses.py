@@ -1,6 +1,6 @@
-"""Losses on a run's own texts and on the study's extra test sets, and the in-context score of the test set.
+"""Measure losses on a run's own texts and on the study's extra test sets, and the in-context score on the test set.
 
-The null is a clean run, whose pool loss is measured on similar text that it never trains on.
+The null is a clean run: it never trains on the text on which its pool loss is measured.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from repeat_study.records.tables import Columns
 
 @dataclass(frozen=True)
 class LossInputs:
-    """All texts on which the losses of one run are measured."""
+    """All texts on which one run's losses are measured."""
 
     texts: Texts
-    extra_tests: dict[str, Tensor]  # sequences of each extra test set, by its name
+    extra_tests: dict[str, Tensor]  # the sequences of each extra test set, by name
 
 
 def prepare(subject: Subject) -> LossInputs:
@@ -38,7 +38,7 @@ def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
     """Compute each lane's token losses in nats on its own sequences [n, context + 1].
 
     Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, its sequences are
-    repeated to fill the batch, and the losses of the repetitions are dropped.
+    repeated to fill the batch, and the losses on the repeats are dropped.
     """
     longest = max(sequences, key=len)
     if not len(longest):
@@ -55,14 +55,14 @@ def mean(losses_bt: Tensor) -> float | None:
 
 
 def per_sequence(losses_bt: Tensor) -> Columns:
-    """Columns with the number of each sequence and its mean loss in nats per token; empty if there are no sequences."""
+    """Columns with each sequence's index and mean loss in nats per token; empty if there are no sequences."""
     return {"sequence": list(range(len(losses_bt))), "loss": losses_bt.mean(dim=1).tolist()} if len(losses_bt) else {}
 
 
 def measure(inputs: Sequence[LossInputs | None], model: Decoder, step: int) -> list[Evaluation]:
     """Measure the losses. The loss on seen text is None until the run has trained on all of that text."""
     lanes = [lane for lane in inputs if lane]
-    test = lanes[0].texts.test  # all lanes have the same test set and the same extra test sets
+    test = lanes[0].texts.test  # all lanes share the test set and the extra test sets
     test_lbt = model.token_losses(test.to(model.embedding.device).expand(len(lanes), -1, -1))
     pool = own_losses(model, [lane.texts.pool for lane in lanes])
     seen = own_losses(model, [lane.texts.seen if step >= lane.texts.seen_after else test[:0] for lane in lanes])

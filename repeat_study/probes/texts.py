@@ -14,7 +14,7 @@ from repeat_study.config.run import Run
 
 @dataclass(frozen=True)
 class Texts:
-    """Evaluation texts of one run, int64 tokens of shape [sequences, context + 1]."""
+    """One run's evaluation texts: int64 tokens of shape [sequences, context + 1]."""
 
     test: Tensor
     pool: Tensor  # a clean run never trains on these sequences, so its pool loss is the null
@@ -25,8 +25,8 @@ class Texts:
 def texts_of(run: Run, store: TokenStore) -> Texts:
     """Select a run's evaluation texts.
 
-    All runs on a store have the same test sequences. The pool and seen sequences are the first ones of the run's pool and of its
-    unique stream, so runs with the same pool or unique stream are evaluated on the same text.
+    All runs that use a store share its test sequences. The pool and seen sequences are the first sequences in the run's pool and
+    in its unique stream, so runs that share a pool or a unique stream are evaluated on the same text from it.
     """
     mixture, draw, sizes = run.mixture(), run.draw(store), run.evaluation
     available = mixture.pool or draw.pool_capacity
@@ -40,7 +40,7 @@ def texts_of(run: Run, store: TokenStore) -> Texts:
 
 
 def sample_test_split(run: Run, store: TokenStore) -> Tensor:
-    """Sample as many sequences of the store's test split as the run's spec requests, or all of them if there are fewer.
+    """Sample as many sequences from the store's test split as the run's spec requests, or take all of them if there are fewer.
 
     The result has shape [sequences, context + 1]. Raises InputError if the split is shorter than one sequence.
     """

@@ -10,19 +10,19 @@ from repeat_study.config.resources import AUTO, Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.cost import training_memory
 
-# Fields in which the runs of a bundle may differ. All other fields must be equal.
+# Fields in which runs in a bundle may differ. All other fields must be equal.
 PER_LANE_FIELDS = frozenset(
     {"repeats", "repeated_fraction", "seed", "unit", "spacing", "burst_distance", "pool_seed", "parent"}
     | {"learning_rate", "weight_decay", "warmup_fraction", "final_learning_rate_fraction", "gradient_clip"}
 )
 USABLE_MEMORY = 0.8  # share of a GPU's memory; the rest is left for kernel workspaces and the allocator
 # Number of tokens per step, over all lanes, that keeps a large GPU busy with any model. More lanes would only use more memory.
-# This is an estimate; `benchmarks/bundles.py` measures the speed of different numbers of lanes.
+# This is an estimate; `benchmarks/bundles.py` measures the speed with different numbers of lanes.
 SATURATING_TOKENS = 1 << 18
 
 
 def bundle_key(run: Run) -> tuple[Any, ...]:
-    """Return the fields that all runs of a bundle share. Runs with equal keys can be bundled."""
+    """Return the fields that all runs in a bundle share. Runs with equal keys can be bundled."""
     return tuple((key, getattr(run, key)) for key in sorted(Run.model_fields.keys() - PER_LANE_FIELDS))
 
 
@@ -33,7 +33,8 @@ def pack_bundles(
 
     vocabulary: number of tokens in the tokenizer's vocabulary.
     gpu: whether the runs train on a GPU.
-    workers: number of worker processes or GPUs. Bundles are split until there is one for each worker, or until all are single runs.
+    workers: number of worker processes or GPUs. Bundles are split until there is one for each worker, or until each holds a
+        single run.
     """
     by_key: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -50,10 +51,10 @@ def pack_bundles(
 
 
 def max_lanes(run: Run, resources: Resources, vocabulary: int, gpu: bool) -> int:
-    """Return how many runs like this one a process may train together.
+    """Return the maximum number of lanes for a process that trains runs like this one.
 
     `lanes = "auto"` means one lane on a CPU, where more lanes are not faster. On a GPU, it means as many lanes as fit into its memory,
-    up to SATURATING_TOKENS per step. Several processes that share a run train only that run.
+    up to SATURATING_TOKENS per step. Processes that share a run have one lane.
     """
     if resources.processes_per_run > 1:
         return 1
@@ -67,13 +68,13 @@ def max_lanes(run: Run, resources: Resources, vocabulary: int, gpu: bool) -> int
 
 
 def sequences_per_pass(run: Run, resources: Resources) -> int:
-    """Number of sequences per lane in one forward and backward pass of a process. A step may take several passes."""
+    """Number of sequences per lane in one of a process's forward and backward passes. A step may take several passes."""
     per_process = -(-run.sequences_per_step // resources.processes_per_run)
     return min(per_process, resources.micro_sequences or per_process)
 
 
 def bundle_memory(run: Run, lanes: int, resources: Resources, vocabulary: int) -> int:
-    """Lower bound, in bytes, of the GPU memory that a process needs for `lanes` runs like this one or for its share of one run."""
+    """Lower bound, in bytes, on the GPU memory that a process needs for `lanes` runs like this one, or for its share of one run."""
     rows, shards = run.model_vocabulary(vocabulary), 1
     if resources.sharing is Sharing.FSDP:
         shards = resources.processes_per_run

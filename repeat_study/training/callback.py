@@ -1,4 +1,4 @@
-"""The Lightning callback: between two training steps, it evaluates on schedule, saves checkpoints and stops on request."""
+"""The Lightning callback, which evaluates on schedule, saves checkpoints and stops on request, always between training steps."""
 
 import signal
 import threading
@@ -27,7 +27,7 @@ from repeat_study.training.session import Session
 
 
 class RunCallback(lightning.Callback):
-    """Evaluates runs and writes their records and checkpoints, always between two steps.
+    """Evaluates runs and writes their records and checkpoints, always between steps.
 
     Metrics are written before the checkpoint of the same step, so every checkpoint has its evaluation. All processes that share a run
     evaluate it, but only the lead process writes. If a lane diverges or another process alters its records, its run is marked as
@@ -37,11 +37,11 @@ class RunCallback(lightning.Callback):
     def __init__(
         self, lanes: Sequence[Lane], start: int, until: int, session: Session, checkpoint_io: LaneCheckpointIO
     ) -> None:
-        """`start`: the step of all lanes' checkpoints, or 0 without checkpoints. `until`: the step at which to save and stop."""
+        """`start`: the step of all lanes' checkpoints, or 0 if there are none. `until`: the step at which to save and stop."""
         self.lanes, self.step, self.until = lanes, start, until
         self.session, self.checkpoint_io = session, checkpoint_io
         self.is_lead = session.process_group.is_lead
-        self.run = lanes[0].run  # represents the fields that all runs of a bundle share
+        self.run = lanes[0].run  # used for the fields that all runs in a bundle share
         schedule = self.run.evaluation
         self.evaluation_steps = schedule.steps(self.run.steps)
         keep = session.resources.keep_checkpoints
@@ -58,11 +58,11 @@ class RunCallback(lightning.Callback):
 
     @property
     def was_stopped(self) -> bool:
-        """Whether training was asked to stop before it reached `until`."""
+        """Whether training stopped before it reached `until`."""
         return self.step < self.until
 
     def state_dict(self) -> dict[str, Any]:
-        """The clocks, for the checkpoint: the seconds of a single run, or lists with the seconds of every lane."""
+        """The clocks to save in the checkpoint. In a bundle, each entry is a list with one number of seconds per lane."""
         self._add_time("train")
         clocks = [vars(lane.clock) for lane in self.lanes]
         return dict(clocks[0]) if len(clocks) == 1 else {name: [clock[name] for clock in clocks] for name in clocks[0]}
@@ -70,7 +70,7 @@ class RunCallback(lightning.Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the checksums of the records, of the run or of each lane's run."""
+        """Add the checksums of the run's records, or of each lane's records."""
         digests = [lane.digests for lane in self.lanes]
         checkpoint["records"] = digests if len(digests) > 1 else digests[0]
 
@@ -81,9 +81,9 @@ class RunCallback(lightning.Callback):
             lane.clock = Clock(**{name: value[number] if bundled else value for name, value in state_dict.items()})
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Record the session. Then evaluate the untrained models, or report at which step the runs resume."""
+        """Record the session. Then evaluate the untrained models, or report the step at which the runs resume."""
         if threading.current_thread() is threading.main_thread():
-            # Replace the handler that Lightning has just installed: it would raise SystemExit without saving anything.
+            # Replace the handler that Lightning has just installed, because it would raise SystemExit without saving anything.
             signal.signal(signal.SIGTERM, self._on_sigterm)
         group = self.session.process_group
         machine = describe(pl_module.device, self.session.resources, group.world)
@@ -133,7 +133,7 @@ class RunCallback(lightning.Callback):
             self._caller_handler(number, frame)
 
     def _add_time(self, account: str) -> float:
-        """Add the seconds since the last call to every lane's clock, because all lanes ran together. Returns these seconds."""
+        """Add the seconds since the last call to every lane's clock, because all lanes run together. Returns these seconds."""
         now = time.perf_counter()
         seconds, self._clock_read = now - self._clock_read, now
         for lane in self.lanes:
@@ -148,7 +148,7 @@ class RunCallback(lightning.Callback):
         for lane, diverged_here, (step, loss, norm) in zip(
             self.lanes, out_of_range.tolist(), module.left_range.tolist(), strict=True
         ):
-            # If a single lane is in range on this process, it is out of range on another one.
+            # If the only lane is in range on this process, it must be out of range on another one.
             if (diverged_here or len(self.lanes) == 1) and not lane.failure:
                 self._give_up(lane, divergence_in_training(int(step) or self.step, loss, norm, module.largest_loss))
 
@@ -188,7 +188,7 @@ class RunCallback(lightning.Callback):
     def _record(
         self, lane: Lane, row: dict[str, Any], evaluation: Evaluation, rate: float | None, module: LanguageModeling
     ) -> None:
-        """Write and report one lane's evaluation. `rate`: training speed of the lane in tokens per second."""
+        """Write and report one lane's evaluation. `rate`: the lane's training speed in tokens per second."""
         seconds_left = self._seconds_left(rate, lane.clock) if rate else None
         timing = {
             "step": self.step,
@@ -225,7 +225,7 @@ class RunCallback(lightning.Callback):
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LanguageModeling)
         module.share_means()
-        trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # LaneCheckpointIO writes one for every lane
+        trainer.save_checkpoint(self.lanes[0].directory.checkpoint)  # LaneCheckpointIO writes one checkpoint per lane
         if self.step in self._kept:
             weights = decoder_weights(trainer.strategy.lightning_module_state_dict())  # gathers sharded weights
             for number, lane in enumerate(self.lanes if self.is_lead else []):

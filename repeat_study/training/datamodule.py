@@ -1,4 +1,4 @@
-"""The Lightning data module, which serves the batches of a run starting at the trainer's current step."""
+"""The Lightning data module, which serves a run's batches from the trainer's current step on."""
 
 import lightning
 from torch import Tensor
@@ -8,7 +8,7 @@ from repeat_study.training.dataset import MixtureDataset, RemainingSteps
 
 
 class MixtureDataModule(lightning.LightningDataModule):
-    """A MixtureDataset for Lightning's trainer."""
+    """Serves a MixtureDataset to Lightning's trainer."""
 
     def __init__(self, dataset: MixtureDataset, pin_memory: bool = False) -> None:
         """`pin_memory`: put batches into pinned memory, from which a GPU can copy the next batch while it computes."""
@@ -16,7 +16,7 @@ class MixtureDataModule(lightning.LightningDataModule):
         self.dataset, self.pin_memory = dataset, pin_memory
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Make a loader of the batches of all remaining steps. An item is already a whole batch."""
+        """Make a loader for the batches of all remaining steps. An item is already a whole batch."""
         assert self.trainer is not None
         steps = RemainingSteps(self.trainer.global_step, len(self.dataset))
         return DataLoader(self.dataset, batch_size=None, sampler=steps, pin_memory=self.pin_memory)

@@ -1,4 +1,4 @@
-"""The exact mixture as a torch dataset. A batch depends only on the number of its step, so resuming needs no saved state."""
+"""The exact mixture as a torch dataset. A batch depends only on its step number, so resuming needs no saved state."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,11 +13,11 @@ from data_prep.permutation import Ints
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
-BLOCK_POSITIONS = 1 << 14  # number of positions to locate in one call, because each call has a large fixed cost
+BLOCK_POSITIONS = 1 << 14  # number of positions located per call, because each call has a large fixed cost
 
 
 class MixtureDataset(Dataset[Tensor]):
-    """A map-style dataset over the optimizer steps of a run: item s is the batch of step s, counted from 0.
+    """A map-style dataset over a run's optimizer steps: item s is the batch for step s, counted from 0.
 
     A batch contains int64 token ids of shape [lanes, sequences, context + 1]. Inputs are `batch[..., :-1]` and targets are
     `batch[..., 1:]`. A single run has one lane, and a bundle has one lane per run. Over all steps, each sequence of the repeated pool
@@ -38,9 +38,9 @@ class MixtureDataset(Dataset[Tensor]):
         world: int = 1,
         tokens: Tensor | None = None,
     ) -> None:
-        """Make the dataset of one or more lanes.
+        """Make the dataset for one or more lanes.
 
-        lanes: the mixture (order) and the draw (text) of each lane. All lanes must have the same number of positions.
+        lanes: each lane's mixture (order) and draw (text). All lanes must have the same number of positions.
         sequences_per_step: batch size of each lane, counted over all processes.
         rank, world: this process gets every `world`-th sequence of a step, starting with sequence `rank`.
         tokens: the result of `tokens_on_device`. If given, batches are assembled on that device.
@@ -51,7 +51,7 @@ class MixtureDataset(Dataset[Tensor]):
             )
         self.lanes, self.sequences_per_step, self.rank, self.world = lanes, sequences_per_step, rank, world
         self._block_steps = max(1, BLOCK_POSITIONS // sequences_per_step)
-        # Number of the current block, and for each lane the located sequences of its steps, [steps, sequences].
+        # The current block's index and, for each lane, the sequences located for the block's steps, [steps, sequences].
         self._block: tuple[int, list[Ints]] | None = None
         self._tokens = tokens
         self._block_on_device: Tensor | None = None  # [lanes, steps, sequences]
@@ -81,7 +81,7 @@ class MixtureDataset(Dataset[Tensor]):
 
 
 def mixture_dataset(run: Run, store: TokenStore, rank: int = 0, world: int = 1) -> MixtureDataset:
-    """Make a dataset of one run for your own training loop: item s is the batch of optimizer step s, counted from 0.
+    """Make a dataset of one run for your own training loop: item s is the batch for optimizer step s, counted from 0.
 
     A batch contains int64 token ids of shape [1, sequences, context + 1]. With `world` processes, each gets every `world`-th sequence,
     starting with sequence `rank`. Raises InputError if the store has too few tokens, and ValueError if the number of sequences per
@@ -95,7 +95,7 @@ def tokens_on_device(draws: Sequence[Draw], device: torch.device, max_bytes: int
 
     The tensor is int16, because torch cannot index uint16 on all devices; MixtureDataset converts negative values back. Returns None
     if the split is larger than `max_bytes` or its tokens need more than two bytes. Also returns None if a pool is packed from
-    documents, because it then does not consist of sequences of the split.
+    documents, because such a pool does not consist of sequences from the split.
     """
     draw, store = draws[0], draws[0].store
     if store.train.dtype != np.uint16 or store.train.nbytes > max_bytes:
@@ -108,7 +108,7 @@ def tokens_on_device(draws: Sequence[Draw], device: torch.device, max_bytes: int
 
 
 class RemainingSteps(Sampler[int]):
-    """Sampler of the steps `first` to `total` - 1, for resuming. Its length is `total`, because Lightning also counts earlier batches."""
+    """Samples steps `first` to `total` - 1 in order, for resuming. Its length is `total`, because Lightning counts earlier batches too."""
 
     def __init__(self, first: int, total: int) -> None:
         self.first, self.total = first, total

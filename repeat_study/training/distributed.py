@@ -1,4 +1,4 @@
-"""The processes that share one run. The lead process writes, and the others only compute."""
+"""The processes that share one run. Only the lead process writes files."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Rank of this process and size of the group that shares its run, in torchrun's terms."""
+    """This process's rank and the size of the group that shares its run, as torchrun defines them."""
 
     rank: int = 0
     world: int = 1
@@ -66,7 +66,7 @@ class ProcessGroup:
         return bool(flags)
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Average a tensor over all processes. The given tensor is overwritten."""
+        """Average a tensor over all processes. The input tensor is overwritten."""
         if self.world > 1:
             dist.all_reduce(tensor)
             tensor = tensor / self.world

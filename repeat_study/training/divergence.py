@@ -1,4 +1,4 @@
-"""Detect divergence. A run has diverged if a number is not finite or its loss is far above the loss of a uniform guess."""
+"""Detect divergence. A run has diverged if one of its metrics is not finite or its loss is far above that of a uniform guess."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ MAX_LOSS_RATIO = 2.0
 
 
 class Diverged(RuntimeError):
-    """A run cannot continue because a number is not finite or its loss is too large."""
+    """A run cannot continue because one of its metrics is not finite or its loss is too large."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ def max_loss(vocabulary: int) -> float:
 
 
 def divergence_in_training(step: int, loss: float, gradient_norm: float, largest_loss: float) -> Diverged:
-    """Make the error for a run whose loss or gradient norm went out of range in training step `step`."""
+    """Make the error for a run whose loss or gradient norm went out of range at training step `step`."""
     return Diverged(
         f"training loss {loss:.4g} nats, gradient norm {gradient_norm:.3g}; expected a loss up to {largest_loss:.4g}",
         step,

@@ -1,4 +1,4 @@
-"""A run in training, alone or as a lane of a bundle, with its directory, evaluation sets, clock and TensorBoard events."""
+"""A run in training, alone or as a lane in a bundle, with its directory, evaluation sets, clock and TensorBoard events."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +27,13 @@ class Clock:
     saving: float = 0.0
 
     def add(self, account: str, seconds: float) -> None:
-        """Add seconds to the field that `account` names."""
+        """Add seconds to the field named by `account`."""
         setattr(self, account, getattr(self, account) + seconds)
 
 
 @dataclass
 class Lane:
-    """A run in training, with everything that is needed to evaluate and record it."""
+    """A run in training, with everything needed to evaluate and record it."""
 
     run: Run
     directory: RunDirectory
@@ -49,7 +49,7 @@ class Lane:
     failure: Diverged | AlteredRecord | None = None  # if set, nothing more is written about the run
 
     def open_tensorboard(self) -> None:
-        """Start to write TensorBoard events. Points of the previous rows are written if the existing event files lack them."""
+        """Start writing TensorBoard events, including earlier evaluations that the existing event files lack."""
         rows = [row | timing for row, timing in zip(self.previous_rows, self.directory.timings(), strict=True)]
         heads = heads_of(self.directory, self.previous_rows)
         self.tensorboard = TensorBoardWriter(self.directory.path, self.run, zip(rows, heads, strict=True))
@@ -59,7 +59,7 @@ def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) ->
     """Prepare a run to continue after `step` steps: find its parent, prepare its evaluation sets, and rewind its records to that step.
 
     Raises InputError if the parent is not finished or its weights are damaged, if an evaluation set cannot be built or its token
-    store was altered, if the run was started in another precision, or if records are missing or altered.
+    store was altered, if the run was started with a different precision, or if records are missing or altered.
     """
     parent = finished_parent(run, directory.path.parent)
     if parent and not step:

@@ -11,14 +11,15 @@ from torch.optim import AdamW
 
 
 class LaneAdamW(AdamW):
-    """AdamW for parameters with a lanes axis, [lanes, ...], whose lanes differ in learning rate or weight decay.
+    """AdamW for parameters with a lane axis, [lanes, ...], where lanes differ in learning rate or weight decay.
 
-    torch's fused kernel takes one learning rate. With a rate of 0 it updates the two moments and leaves the parameters as they
-    are. So the moments of all lanes are updated by one call of that kernel, and then the parameters by tensors of shape [lanes]. The
-    order of operations is the kernel's. Therefore, on a CPU, every lane equals bit for bit a run that trains alone.
+    torch's fused kernel accepts a single learning rate. With a rate of 0, it updates the two moments and leaves the parameters
+    unchanged. One call of that kernel therefore updates all lanes' moments, and the parameters are then updated using per-lane
+    factors of shape [lanes]. The operations are in the same order as in the kernel, so on a CPU, every lane is bit-for-bit
+    identical to a run that trains alone.
 
     In every parameter group, `lanes` lists each lane's `lr` and `weight_decay`, and `steps` is the number of the next step,
-    counted from 1. Whoever calls `step` sets them first.
+    counted from 1. The caller updates both before calling `step`.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], betas: tuple[float, float]) -> None:
@@ -26,7 +27,7 @@ class LaneAdamW(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update all lanes. Returns the closure's value, as every optimizer of torch."""
+        """Update all lanes. Returns the closure's value, as all torch optimizers do."""
         loss = super().step(closure)
         for group in self.param_groups:
             device = group["params"][0].device
@@ -44,7 +45,7 @@ class LaneAdamW(AdamW):
 
 
 def _on(device: torch.device, numbers: list[float]) -> Tensor:
-    """A float32 tensor on the device, without waiting for the device."""
+    """Copy numbers into a float32 tensor on the device, without waiting for the device."""
     values = torch.tensor(numbers, dtype=torch.float64).float()
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
@@ -52,9 +53,9 @@ def _on(device: torch.device, numbers: list[float]) -> Tensor:
 def _update(
     parameter: Tensor, mean: Tensor, square: Tensor, kept_l: Tensor, rate_l: Tensor, root_correction: float, eps: float
 ) -> None:
-    """parameter · kept + rate · mean / (√square / root_correction + eps), rounded after every operation like the fused kernel."""
+    """parameter · kept + rate · mean / (√square / root_correction + eps), rounded after every operation as in the fused kernel."""
     lanes = (-1, *[1] * (parameter.dim() - 1))
-    # On a CPU, torch's square root is off by one unit in the last place for a sixth of all values; NumPy's and the kernel's is exact.
+    # On a CPU, torch's square root is off by one unit in the last place for a sixth of all values. NumPy and the kernel are exact.
     root = torch.from_numpy(np.sqrt(square.numpy())) if square.device.type == "cpu" else square.sqrt()
     change = (mean * rate_l.view(lanes)).div_(root.div_(root_correction).add_(eps))
     parameter.mul_(kept_l.view(lanes)).add_(change)

@@ -1,4 +1,4 @@
-"""The Lightning module: loss, gradient accumulation, clipping per lane, optimizer and learning rate."""
+"""The Lightning module, which computes losses, accumulates and clips gradients, and sets up the optimizer and learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], max_norm: float | Tens
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    # torch computes number / tensor as reciprocal times number, and a tensor of norms must be rounded in the same way.
+    # torch computes number / tensor as reciprocal · number. A tensor `max_norm` must be rounded in the same way.
     scale_l = ((norm_l + 1e-6).reciprocal() * max_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
@@ -63,10 +63,10 @@ def same_recipe(runs: Sequence[Run]) -> bool:
 
 
 class LanguageModeling(lightning.LightningModule):
-    """Next-token prediction for a bundle of runs with one lane each. The loss is the mean over tokens, summed over lanes.
+    """Next-token prediction for a bundle of runs, with one lane each. The loss is the mean over tokens, summed over lanes.
 
-    Lightning's manual optimization is used, so one training step is one optimizer step, no matter how many passes are accumulated. The
-    trainer's step count therefore equals the step count of the runs on every machine.
+    The module uses Lightning's manual optimization, so one training step is one optimizer step, however many passes are
+    accumulated. The trainer's step count therefore equals the runs' step count on every machine.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LanguageModeling(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run` represents the fields that all runs share
+        self.runs, self.run, lanes = runs, runs[0], len(runs)  # `run` is used for the fields that all runs share
         self.resources, self.process_group = resources or Resources(), process_group or ProcessGroup()
         self.model = Decoder(
             self.run.shape,
@@ -91,7 +91,7 @@ class LanguageModeling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # For each lane: the first step whose loss or gradient norm was out of range, that loss, and that norm. Zeros without one.
+        # For each lane, the first step whose loss or gradient norm was out of range, and both values at that step, or zeros.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("max_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
@@ -107,11 +107,11 @@ class LanguageModeling(lightning.LightningModule):
 
     @property
     def flops_per_token(self) -> int:
-        """FLOPs of the forward and backward pass per token of one lane."""
+        """FLOPs per token for the forward and backward pass of one lane."""
         return self.run.shape.training_flops_per_token(self.model.vocabulary, self.run.context)
 
     def configure_model(self) -> None:
-        """Shard and compile the model. Lightning calls this method when the device is known."""
+        """Shard and compile the model. Lightning calls this method once the device is known."""
         if (
             self.resources.sharing is Sharing.FSDP
             and self.process_group.world > 1
@@ -120,7 +120,7 @@ class LanguageModeling(lightning.LightningModule):
             assert self.device_mesh is not None
             mesh = self.device_mesh["data_parallel"]
             for module in (*self.model.blocks, self.model):
-                # Split along the second axis, because the first one is the lanes axis and may have length 1.
+                # Split along the second axis, because the first one is the lane axis and may have length 1.
                 fully_shard(module, mesh=mesh, shard_placement_fn=lambda parameter: Shard(1))
             register_fsdp_forward_method(self.model, "residual")
             for block in self.model.blocks:
@@ -129,7 +129,7 @@ class LanguageModeling(lightning.LightningModule):
             self.model.compile_parts()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the identity of the run to the checkpoint, or the identities of all runs of a bundle."""
+        """Add the identity of the run, or of every run in the bundle, to the checkpoint."""
         checkpoint["run"] = [run.identity for run in self.runs] if len(self.runs) > 1 else self.run.identity
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -190,7 +190,7 @@ class LanguageModeling(lightning.LightningModule):
         self.loss_sum_l.copy_(self.process_group.mean(self.loss_sum_l.clone()))
 
     def pop_means(self) -> list[dict[str, float | None]]:
-        """Mean training loss in nats and mean gradient norm of every lane since the last call; None if there was no step.
+        """Mean training loss in nats and mean gradient norm of every lane since the last call; None if no step was taken.
 
         All processes that share the run must call this method together.
         """

@@ -1,4 +1,4 @@
-"""Train the runs of a bundle in lockstep, one lane each, from one step to another with Lightning's trainer."""
+"""Train a bundle's runs in lockstep, one lane each, from one step to another with Lightning's trainer."""
 
 import logging
 import warnings
@@ -28,13 +28,13 @@ from repeat_study.training.lane import Lane
 from repeat_study.training.lightning_module import LanguageModeling, same_recipe
 from repeat_study.training.session import Session
 
-CORPUS_MEMORY_SHARE = 1 / 8  # maximum share of a GPU's free memory for the training split
+CORPUS_MEMORY_SHARE = 1 / 8  # maximum share of a GPU's free memory that the training split may use
 
 Ending = Outcome | Exception
 
 
 def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session) -> dict[str, Ending]:
-    """Train lanes that are all at step `start` up to step `until`. Returns the outcomes of the runs that have ended, by name.
+    """Train lanes, all of which are at step `start`, up to step `until`. Returns the outcomes of runs that have ended, by name.
 
     A run that reaches `until` before its own last step has not ended. It is saved and will continue together with other runs.
     """
@@ -95,7 +95,7 @@ def _finish(lane: Lane, evaluated: list[int]) -> Ending:
 
 
 def _dataset(runs: Sequence[Run], session: Session) -> MixtureDataset:
-    """Make the dataset of all lanes. If the tokens fit on the GPU, batches are assembled there and no step waits for the host."""
+    """Make the dataset for all lanes. If the tokens fit on the GPU, batches are assembled there and no step waits for the host."""
     group, tokens = session.process_group, None
     mixtures = [(run.mixture(), run.draw(session.store)) for run in runs]
     if uses_cuda(session.resources) and group.world == 1:
@@ -121,14 +121,14 @@ def _lightning_trainer(lane: Lane, callback: RunCallback, session: Session) -> l
         num_sanity_val_steps=0,
         limit_val_batches=0,
         use_distributed_sampler=False,
-        # Without an explicit environment, Lightning would detect a SLURM job, and requeue and resume it by itself.
+        # Without an explicit environment, Lightning would detect a SLURM job and requeue and resume it on its own.
         plugins=[callback.checkpoint_io, TorchElasticEnvironment() if group.world > 1 else LightningEnvironment()],
         **_placement(resources, group),
     )
 
 
 def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, Any]:
-    """Arguments of Lightning's trainer for the processes that share a run."""
+    """Arguments that describe the processes that share a run to Lightning's trainer."""
     if process_group.world == 1:
         return {"devices": 1}
     if resources.sharing is Sharing.FSDP:
@@ -136,7 +136,7 @@ def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, A
             data_parallel_size=process_group.world, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
     else:
-        # gradient_as_bucket_view: gradients are views of the communication buffers, which saves a copy of the gradients.
+        # gradient_as_bucket_view: gradients are views of the communication buffers, which avoids copying them.
         # broadcast_buffers: not needed, because buffers are constants or sums that each process keeps for itself.
         strategy = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
     return {"devices": process_group.local_world, "num_nodes": process_group.nodes, "strategy": strategy}

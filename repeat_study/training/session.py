@@ -1,4 +1,4 @@
-"""The session of a bundle: its token store, resources and processes, and the callbacks that report progress and request a stop."""
+"""A bundle's training session: its token store, resources and processes, and the callbacks that report progress and request a stop."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from repeat_study.training.store_watch import ADVICE, AlteredStore, StoreWatch
 
 @dataclass(frozen=True)
 class Session:
-    """Store, resources, processes and callbacks of one call of `train_bundle`."""
+    """The store, resources, processes and callbacks for one call to `train_bundle`."""
 
     store: TokenStore
     resources: Resources

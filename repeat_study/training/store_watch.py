@@ -16,10 +16,10 @@ class AlteredStore(FileFault):
 
 
 class StoreWatch:
-    """Watches the files of open stores. Only files with a new size or modification time are read, which takes a second per GB."""
+    """Watches the files of open stores. Only files whose size or modification time changes are reread, at about a second per GB."""
 
     def __init__(self, store: TokenStore) -> None:
-        """Raises InputError as `add` does."""
+        """Raises the same InputErrors as `add`."""
         self._sha256: dict[Path, str] = {}
         self._stamps: dict[Path, Stamp] = {}
         self.add(store)
@@ -32,7 +32,7 @@ class StoreWatch:
         stamps = {path: stamp(path) for path in sha256}
         manifest = stamp(store.folder / MANIFEST)
         newer = [path for path, first in stamps.items() if first and manifest and first[1] > manifest[1]]
-        for path in newer:  # the manifest is written last, so newer files were copied or altered
+        for path in newer:  # the manifest is written last, so newer files have been copied or altered
             if not _intact(path, sha256[path]):
                 raise InputError(f"{path}: does not match its checksum in the manifest; {ADVICE}")
         self._sha256 |= sha256

@@ -85,9 +85,9 @@ def train_bundle(
 
 @contextmanager
 def claimed(directories: dict[Run, RunDirectory], session: Session) -> Iterator[dict[str, Ending]]:
-    """Lock the directories while the context is open. Yields the outcomes of the runs that need no training or cannot be trained, by name.
+    """Lock the directories while the context is open. Yields, by name, the outcomes of runs that need no training or cannot be trained.
 
-    The lead process locks the directories and broadcasts these outcomes. If it raises an error, it broadcasts FAILED for all runs.
+    The lead process locks the directories and broadcasts these outcomes. If it fails, it broadcasts FAILED for all runs.
     """
     endings: dict[str, Ending] = dict.fromkeys((run.name for run in directories), Outcome.FAILED)
     with ExitStack() as locks:
@@ -138,7 +138,7 @@ def _train_claimed(directories: dict[Run, RunDirectory], session: Session) -> di
             if Outcome.INTERRUPTED in endings.values() or session.terminated.is_set():
                 return dict.fromkeys((run.name for run in directories), Outcome.INTERRUPTED) | endings
     except InputError:
-        raise  # does not mark the runs as failed
+        raise  # without marking the runs as failed
     except Exception as error:
         if group.is_lead:
             _mark_failed([directories[run] for run in directories if run.name not in endings], error)
@@ -164,7 +164,7 @@ def furthest_behind(steps: dict[Run, int]) -> Stage:
 
 
 def check_same_step(directory: RunDirectory, step: int, process_group: ProcessGroup) -> None:
-    """Raise InputError if the lead process sees a checkpoint of another step. A node's view of a shared folder may lag behind."""
+    """Raise InputError if the lead process sees a checkpoint from a different step. A node's view of a shared folder may lag behind."""
     lead_step = process_group.broadcast(step)
     if lead_step != step:
         raise InputError(
@@ -183,7 +183,7 @@ def _open_lanes(
 def _for_each_run(
     runs: Sequence[Run], function: Callable[[Run], Result], process_group: ProcessGroup
 ) -> tuple[dict[Run, Result], dict[str, Ending]]:
-    """Apply a function to each run. Returns its results by run, and the InputErrors that it raised by the run's name.
+    """Apply a function to each run. Returns its results, keyed by run, and the InputErrors that it raised, keyed by run name.
 
     If several processes share the run, the error is raised instead, because the other processes would wait for this one.
     """

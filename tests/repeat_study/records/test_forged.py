@@ -145,11 +145,11 @@ def test_a_corpus_that_is_no_fingerprint_is_refused(
     [
         (
             {"model": "99x99968"},
-            r"last.ckpt: the trained and the untrained 99x99968 .* need [\d,.]+ GB; this machine has",
+            r"last.ckpt: a trained and an untrained 99x99968 .* need [\d,.]+ GB; this machine has",
         ),
         (
             {"model": "99L-qwen"},
-            r"last.ckpt: the trained and the untrained 99L-qwen .* need [\d,.]+ GB; this machine has",
+            r"last.ckpt: a trained and an untrained 99L-qwen .* need [\d,.]+ GB; this machine has",
         ),
         (
             {"model": "8L", "context": 2**24, "sequences_per_step": 1, "tokens": 2**30},
