@@ -10,12 +10,12 @@ NOTHING = "–"  # the text of a table cell without a number
 
 
 def short_repeats(value: float) -> str:
-    """Format a number of repeats with two significant digits: 1.5, 12, 3,400, ∞."""
+    """Format a number of repeats to two significant digits: 1.5, 12, 3,400, ∞."""
     return "∞" if math.isinf(value) else f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def three_digits(value: float) -> str:
-    """Format a number with three significant digits and thousands separators: 0.0123, 45,600."""
+    """Format a number to three significant digits, with thousands separators: 0.0123, 45,600."""
     return NOTHING if math.isnan(value) else f"{float(f'{value:.3g}'):,.10g}"
 
 
@@ -25,14 +25,14 @@ def cell(value: float, form: str = ".3f") -> str:
 
 
 def span(values: Iterable[float], form: Callable[[float], str]) -> str:
-    """Format the smallest and largest value as "2 to 5", or as a single number if both have the same text."""
+    """Format the range of the values as "2 to 5", or as a single number if both ends look the same."""
     listed = list(values)
     low, high = form(min(listed)), form(max(listed))
     return low if low == high else f"{low} to {high}"
 
 
 def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:
-    """Format an interval to follow its number, as in " [0.1, 0.3]"; empty if it is NaN or both ends have the same text."""
+    """Format an interval to append to its number, such as " [0.1, 0.3]". Empty if it is NaN or both ends look the same."""
     if math.isnan(low) or form(low) == form(high):
         return ""
     return f" [{form(low)}, {form(high)}]"
@@ -44,12 +44,12 @@ def order_name(spacing: object, burst_distance: object) -> str:
 
 
 def size_name(model: str, parameters: float) -> str:
-    """What figures, tables and sentences call a model size: its name and its parameters without embeddings, "2x32 (24.6k)"."""
+    """The name of a model size in figures, tables and sentences, with its non-embedding parameter count: "2x32 (24.6k)"."""
     return f"{model} ({short_count(parameters)})"
 
 
 def size_names(models: Iterable[str], parameters: Iterable[float]) -> dict[float, str]:
-    """Names of model sizes by their number of parameters; models with the same number share a name, "2x64, 2x64-qwen (98.3k)"."""
+    """Map parameter counts to names of model sizes. Models with equal counts share a name: "2x64, 2x64-qwen (98.3k)"."""
     named: dict[float, set[str]] = {}
     for model, count in zip(models, parameters, strict=True):
         named.setdefault(count, set()).add(model)

@@ -33,7 +33,7 @@ class Bound(StrEnum):
 
     @property
     def flipped(self) -> "Bound":
-        """The bound on the negated or the reciprocal value."""
+        """The corresponding bound on the negated or reciprocal value."""
         return {Bound.AT_MOST: Bound.AT_LEAST, Bound.AT_LEAST: Bound.AT_MOST}.get(self, self)
 
 
@@ -41,8 +41,8 @@ class Bound(StrEnum):
 class Estimate:
     """A number with its 95% interval, or a bound.
 
-    low, high: the ends of the interval; NaN for a bound and for a single seed. resamples: the bootstrap resamples from which the
-    interval was computed, shape [resamples]; empty without a bootstrap.
+    low, high: the ends of the interval; NaN for a bound or a single seed. resamples: the bootstrap resamples that the interval was
+    computed from, shape [resamples]; empty without a bootstrap.
     """
 
     value: float
@@ -52,12 +52,12 @@ class Estimate:
     resamples: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     def __rtruediv__(self, numerator: float) -> "Estimate":
-        """numerator / estimate. The ends of the interval swap, and the bound flips."""
+        """numerator / estimate. The ends of the interval are swapped, and the bound is flipped."""
         low, high = numerator / self.high, numerator / self.low
         return Estimate(numerator / self.value, low, high, self.bound.flipped, numerator / self.resamples)
 
     def __rsub__(self, minuend: float) -> "Estimate":
-        """minuend - estimate. The ends of the interval swap, and the bound flips."""
+        """minuend - estimate. The ends of the interval are swapped, and the bound is flipped."""
         low, high = minuend - self.high, minuend - self.low
         return Estimate(minuend - self.value, low, high, self.bound.flipped, minuend - self.resamples)
 
@@ -72,14 +72,14 @@ UNKNOWN = Estimate(NAN)
 
 
 def t_quantile(degrees: Any) -> Any:
-    """Half-width of a 95% t interval in standard errors, for one number of degrees of freedom or for an array."""
+    """Half-width of a 95% t interval in standard errors. `degrees`, the degrees of freedom, can be a number or an array."""
     from scipy.stats import t as student_t
 
     return student_t.ppf(TAILS[1], degrees)
 
 
 def t_half_width(values: npt.ArrayLike) -> float:
-    """Half-width of the 95% t interval of the mean; NaN for fewer than two values."""
+    """Half-width of the 95% t interval for the mean; NaN for fewer than two values."""
     array = np.asarray(values, float)
     if len(array) < 2:
         return NAN
@@ -96,7 +96,7 @@ def t_interval(values: npt.ArrayLike) -> Estimate:
 class PairedDifference:
     """The mean difference between two sets of losses on the same sequences, with its standard error.
 
-    The standard error measures the uncertainty from the choice of sequences. It does not include the variation between seeds.
+    The standard error reflects the uncertainty due to the choice of sequences, but not the variation between seeds.
     """
 
     mean: float
@@ -113,7 +113,7 @@ class PairedDifference:
 
     @property
     def in_standard_errors(self) -> float:
-        """The mean divided by its standard error. If all differences are equal, this is 0 or infinite."""
+        """The mean divided by its standard error. If all differences are equal, the result is 0 or infinite."""
         if self.standard_error == 0:
             return float(np.copysign(np.inf, self.mean)) if self.mean else 0.0
         return self.mean / self.standard_error
@@ -121,7 +121,7 @@ class PairedDifference:
     def is_rise(self, comparisons: int = 1) -> bool:
         """Whether the mean is significantly above 0 in a one-sided t test at the 5% level. False for a single pair.
 
-        comparisons: the number of differences from which this one was selected, for a Bonferroni correction.
+        comparisons: how many differences this one was selected from, for a Bonferroni correction.
         """
         from scipy.stats import t as student_t
 
@@ -132,7 +132,7 @@ class PairedDifference:
 
 
 def paired_difference(after: npt.ArrayLike, before: npt.ArrayLike) -> PairedDifference:
-    """The mean of `after` minus `before`, which are losses of the same sequences in the same order.
+    """The mean of `after` minus `before`. Both list losses on the same sequences in the same order.
 
     They come from two evaluations of one run, or from two runs with the same test set.
     """
@@ -145,7 +145,7 @@ def paired_difference(after: npt.ArrayLike, before: npt.ArrayLike) -> PairedDiff
 def percentile_interval(values: npt.ArrayLike, keep_infinite: bool = False) -> tuple[float, float]:
     """95% percentile interval of the finite values; NaN if there are none.
 
-    With `keep_infinite`, values that are not finite count as infinitely large, so an end of the interval can be infinite.
+    With `keep_infinite`, non-finite values count as infinitely large, so either end of the interval can be infinite.
     """
     array = np.asarray(values, float)
     finite = np.isfinite(array)
@@ -159,13 +159,13 @@ def percentile_interval(values: npt.ArrayLike, keep_infinite: bool = False) -> t
 
 
 def percentile_band(curves: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Pointwise 95% percentile intervals of `curves`, which have shape [resamples, points]."""
+    """Pointwise 95% percentile intervals of `curves`, an array of shape [resamples, points]."""
     low, high = np.quantile(np.asarray(curves, float), TAILS, axis=0)
     return low, high
 
 
 def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
-    """Average `column` over the rows of each group of `by`. Returns one row per group.
+    """Average `column` within each group that the columns `by` define. Returns one row per group.
 
     The result has the columns in `by`, then `mean`, `seeds` (the number of rows averaged), and `low` and `high` (the ends of the 95%
     t interval). For a single seed, both ends equal the mean.
@@ -180,7 +180,7 @@ def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFra
 
 
 def interval_or_range(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
-    """Like `over_seeds`, but in groups with fewer than FEWEST_SEEDS seeds, `low` and `high` are the smallest and largest value."""
+    """Like `over_seeds`, but in groups with fewer than FEWEST_SEEDS seeds, `low` and `high` are the smallest and largest values."""
     means = over_seeds(table, by, column)
     ends = table.groupby(by)[column].agg(["min", "max"]).reset_index()
     few = means.seeds < FEWEST_SEEDS
@@ -188,6 +188,6 @@ def interval_or_range(table: "pd.DataFrame", by: list[str], column: str) -> "pd.
 
 
 def with_bounds(means: "pd.DataFrame", table: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
-    """Add a column `bound` to `means`, the averages over `table`. A mean is exact only if every averaged row is exact."""
+    """Add a column `bound` to `means`, which averages rows of `table`. A mean is exact only if every averaged row is exact."""
     bounds = table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index()
     return means.merge(bounds, on=by)

@@ -36,15 +36,15 @@ ARM = ["name", "model", "layers", "parameters_non_embedding", "repeated_fraction
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a study as data frames; `load_runs` describes their columns.
+    """The runs in a study as data frames; `load_runs` describes their columns.
 
     table: one row per run.
-    evaluations: one row per evaluation of every run.
+    evaluations: one row for every evaluation of every run.
     not_started: names of declared runs without a directory.
-    undeclared: names of directories that the study does not declare.
-    duplicates: maps the name of each run that repeats another run's training to the name of the run that is kept.
-    fine_tuned: the runs that start from the weights of a finished run, or None. They are separate, because they do not belong to
-        the grid of repetition.
+    undeclared: names of run directories that the study does not declare.
+    duplicates: for the name of each run that repeats another run's training, the name of the run that is kept.
+    fine_tuned: the runs that start from a finished run's weights, or None. They are kept separate because they are not part of the
+        repetition grid.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Runs:
 
     @cached_property
     def combined(self) -> "Runs":
-        """The runs from scratch and the fine-tuned runs, merged into the same tables."""
+        """The runs from scratch and the fine-tuned runs, in the same tables."""
         if not self.fine_tuned:
             return self
         table = pd.concat([self.table, self.fine_tuned.table], ignore_index=True)
@@ -72,9 +72,9 @@ class Runs:
     def variants(self) -> list[tuple[str, "Runs"]]:
         """Split the study into experiments, each with a label. A single experiment has an empty label.
 
-        Runs that differ in anything but size, fraction, repeats and seeds belong to different experiments, which share no laws,
-        averages or figures. A setting with one value per size, such as the learning rate of compute-optimal runs, does not split a
-        study. Clean runs have no pool, so they are controls for every spacing of the pool.
+        Runs that differ in anything other than size, fraction, repeats and seeds belong to different experiments. Each experiment has
+        its own laws, averages and figures. A setting that depends only on the size, such as the learning rate of compute-optimal
+        runs, does not split a study. Clean runs have no pool, so they serve as controls for every pool spacing.
         """
         factors = [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
         if not factors:
@@ -98,31 +98,33 @@ class Runs:
 
     @cached_property
     def _slices(self) -> dict[Any, slice]:
-        """The slice of `evaluations` for each run, whose rows are contiguous. Filtering by name takes minutes in a large study."""
+        """Each run's slice of `evaluations`. Slicing is fast, whereas filtering by name takes minutes in a large study."""
         names = self.evaluations.name.to_numpy()
         begins = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
         ends = np.append(begins[1:], len(names))
         return {names[begin]: slice(begin, end) for begin, end in zip(begins, ends, strict=True)}
 
     def heads(self, name: str) -> pd.DataFrame:
-        """Read heads.parquet of one run: one row per evaluation and head.
+        """Read a run's heads.parquet, which has one row per evaluation and head.
 
-        Empty if the context is too short for the probe. Every call reads the file. Raises InputError if it is damaged.
+        Empty if the model's context is too short to measure its heads. The file is read on every call. Raises InputError if the file is
+        damaged.
         """
         return self._table(name, "heads")
 
     def paragraph(self, name: str) -> pd.DataFrame:
-        """Read paragraph.parquet of one run: one row per evaluation and token of the copied paragraph, with its loss in nats.
+        """Read a run's paragraph.parquet: the loss in nats of every token of the copied paragraph at every evaluation.
 
-        Empty if the run has no such file. Every call reads the file. Raises InputError if it is damaged.
+        Returns one row per evaluation and token; empty if the run has no such file. The file is read on every call. Raises InputError if
+        the file is damaged.
         """
         return self._table(name, "paragraph")
 
     def test_sequences(self, name: str) -> npt.NDArray[np.float64] | None:
-        """Read the loss of every test sequence at every evaluation of one run, in nats per token, [evaluations, sequences].
+        """Read a run's loss on every test sequence at every evaluation, in nats per token. Shape [evaluations, sequences].
 
-        None unless the run recorded these losses at every evaluation; older versions did not. Every call reads the file. Raises
-        InputError if it is damaged.
+        None unless the run recorded these losses at every evaluation; older versions did not. The file is read on every call. Raises
+        InputError if the file is damaged.
         """
         return self._losses_of_sequences(name, "test_sequences")
 
@@ -141,11 +143,11 @@ class Runs:
         return losses.to_numpy(float) if complete else None
 
     def last_table(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """The rows of `heads` or `paragraph` for the last evaluation of one run; faster than converting all rows to pandas."""
+        """The rows of `heads` or `paragraph` from a run's last evaluation. Faster than converting all rows to pandas."""
         return self._table(name, which, last=True)
 
     def last_tables(self, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
-        """The rows of `heads` or `paragraph` for the last evaluation of every finished run, with the run's `name`."""
+        """The rows of `heads` or `paragraph` from the last evaluation of every finished run, with the run's `name`."""
         tables = {name: self._columns(name, which, last=True) for name in self.done.name}
         named = [rows.append_column("name", pa.repeat(name, len(rows))) for name, rows in tables.items() if rows]
         # For 500 runs, a single conversion to pandas is a second faster than 500 conversions.
@@ -172,16 +174,16 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         name, label, status     directory name, readable label, "done" if the run is finished
         model, layers           name of the model size, number of layers
         parameters_non_embedding, parameters_total
-        trained_tokens, reached_tokens      tokens of the full run, tokens at the last evaluation
-        repeated_fraction, repeats          f and R; f = 0 and R = 1 in a clean run
+        trained_tokens, reached_tokens      tokens in the full run, tokens at the last evaluation
+        repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run
         seed, pool_seed, learning_rate, ... every other field of the run's spec
-        final_<metric>          metrics of the last evaluation of finished runs, such as final_test_loss
+        final_<metric>          metrics from a finished run's last evaluation, such as final_test_loss
         parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction
                                 the run that a fine-tuned run starts from; empty or 0 for runs from scratch
 
-    `Runs.evaluations` has one row per evaluation: `name` of the run, `step`, `tokens` trained so far, and the metrics, such as
-    test_loss, pool_loss, copying_gain and prefix_matching. `<metric>_null` is the metric's null, `<metric>_ci` half the width of
-    its 95% interval. Losses are in nats per token; `repeat_study.records.metrics` describes every metric.
+    `Runs.evaluations` has one row per evaluation: the `name` of the run, the `step`, the `tokens` trained on so far, and metrics such
+    as test_loss, pool_loss, copying_gain and prefix_matching. `<metric>_null` is the metric's null, and `<metric>_ci` is half the
+    width of its 95% interval. Losses are in nats per token; `repeat_study.records.metrics` describes every metric.
 
     Raises InputError if there are no runs or no evaluations, or if a record is malformed or was altered after its run finished.
     """
@@ -230,7 +232,7 @@ def _split_by_parent(runs: Runs) -> Runs:
 
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
-    """Read one run: its row of `Runs.table`, and its evaluations."""
+    """Read one run. Returns its row of `Runs.table` and its evaluations."""
     status, name = directory.status(), directory.path.name
     directory.check_unaltered()
     rows = _evaluations(directory)
@@ -255,7 +257,7 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
 
 
 def _evaluations(directory: RunDirectory) -> pa.Table | None:
-    """Read metrics.jsonl into columns, which takes a tenth of the time and memory of one dict per line."""
+    """Read metrics.jsonl into columns. One dict per line would take ten times the time and memory."""
     content = directory.metrics.read_bytes() if directory.metrics.is_file() else b""
     complete = content[: content.rfind(b"\n") + 1]  # a crash can truncate the last line
     if not complete:
@@ -277,9 +279,9 @@ def _evaluations(directory: RunDirectory) -> pa.Table | None:
 
 
 def _duplicates(table: pd.DataFrame) -> dict[str, str]:
-    """Map the name of each run that repeats another run's training to the name of the run to keep.
+    """Find runs that repeat another run's training. Maps their names to the names of the runs to keep.
 
-    Finished runs are preferred to unfinished ones, then runs that were tested on more text.
+    A finished run is preferred to an unfinished one; otherwise, the run that was tested on more text is preferred.
     """
     tested = table.evaluation.map(lambda evaluation: evaluation["test_sequences"])
     order = table.assign(unfinished=table.status != Status.DONE, less=-tested)
@@ -289,7 +291,7 @@ def _duplicates(table: pd.DataFrame) -> dict[str, str]:
 
 
 def left_out_of_laws(runs: Runs) -> str:
-    """A sentence that names the finished runs that `scaling_runs` leaves out, and says why; empty if there are none."""
+    """A sentence that says how many finished runs `scaling_runs` leaves out, and why; empty if there are none."""
     table = runs.done[~runs.done.name.isin(scaling_runs(runs).name)]
     if table.empty:
         return ""

@@ -21,9 +21,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Toy:
-    """Noiseless regression of y = x·beta on the first `seen` of `inputs` coordinates, with x ~ N(0, I).
+    """Noiseless regression of y = x·beta on the first `seen` of the `inputs` coordinates of x ~ N(0, I).
 
-    A share `fraction` of the `rows` training rows comes from a repeated pool; the other rows are seen once. The unseen coordinates
+    Of the `rows` training rows, a share `fraction` comes from a repeated pool; the other rows are seen once. The unseen coordinates
     act as noise that is the same in every copy of a row. Every coordinate of beta is 1/sqrt(inputs).
     """
 
@@ -36,7 +36,7 @@ class Toy:
         """Number of distinct rows in the pool, f·rows/R. Raises ValueError if it is not an integer."""
         pool, rest = divmod(round(self.fraction * self.rows), repeats)
         if rest:
-            raise ValueError(f"{self.fraction:g} of {self.rows} rows cannot form a pool that is seen {repeats} times")
+            raise ValueError(f"{self.fraction:g} of {self.rows} rows cannot be split into {repeats} copies of a pool")
         return pool
 
     @property
@@ -45,7 +45,7 @@ class Toy:
         return (self.inputs - self.seen) / self.inputs
 
     def training_inputs(self, repeats: int, seed: int) -> tuple[Floats, Floats]:
-        """Inputs of the rows seen once, [(1-f)·rows, inputs], and of the pool, [f·rows/R, inputs].
+        """The inputs of the rows seen once, shape [(1-f)·rows, inputs], and of the pool, shape [f·rows/R, inputs].
 
         The rows seen once are the same for every R. The pool for a larger R is a prefix of the pool for a smaller R.
         """
@@ -83,7 +83,7 @@ REPEATS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 96, 240, 480)
 
 
 def study(toy: Toy = TOY, repeats: tuple[int, ...] = REPEATS, seeds: int = 8, samples: int = 40) -> pd.DataFrame:
-    """Mean test loss over seeds for every R, as `expected` from the closed form and as `simulated`.
+    """Mean test loss over seeds for every R. `expected` comes from the closed form, and `simulated` from least squares.
 
     `error` is the standard error of the simulated loss, and `error_given_inputs` is its standard error for fixed inputs.
     """
@@ -139,9 +139,7 @@ if __name__ == "__main__":
     losses = study()
     worst = losses.loc[losses.expected.idxmax()]
     print(losses.round(4).to_string(index=False))
-    print(
-        f"worst R: {worst.repeats:.0f} by the closed form, {losses.repeats[losses.simulated.idxmax()]:.0f} by simulation"
-    )
+    print(f"worst R: {worst.repeats:.0f} (closed form), {losses.repeats[losses.simulated.idxmax()]:.0f} (simulation)")
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     folder.mkdir(parents=True, exist_ok=True)
     plot(losses).save(folder)

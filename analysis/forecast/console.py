@@ -18,7 +18,7 @@ HEADINGS = (
     "harmful R",
     f"R with ≥ {SAFE:.0%} of the size",
 )
-BEYOND = "beyond the law"  # printed instead of numbers that are not credible
+NOT_CREDIBLE = "not credible"  # printed instead of a number if the predicted loss exceeds LARGEST_LOSS
 SAME_CLEAN_LOSS = 0.02  # nats; a smaller difference between laws is not worth a sentence
 NOTABLE_JUMP = 0.05  # share of the largest penalty; a smaller jump at R = 1 is not worth a note
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -26,7 +26,7 @@ CURVE_WIDTH = 72  # maximum width of a curve in characters
 
 
 def table_row(forecast: Forecast, question: Question) -> tuple[str, ...]:
-    """The cells of a forecast in the columns of HEADINGS, with intervals in brackets."""
+    """The table cells for one forecast, in the order of HEADINGS, with intervals in brackets."""
     penalty, lost = forecast.penalty.value, forecast.lost_compute
     return (
         forecast.predictor.title,
@@ -76,7 +76,7 @@ def agreement(forecasts: list[Forecast], question: Question) -> str:
     if penalties:
         sentences.append(f"{place}, the laws predict penalties of {span(penalties, lambda nats: f'{nats:.2g}')} nats.")
     if beyond:
-        sentences.append(f"The penalty is {BEYOND} of {', '.join(beyond)}.")
+        sentences.append(f"The penalty is {NOT_CREDIBLE} for {', '.join(beyond)}.")
     with_worst = [forecast for forecast in forecasts if not math.isnan(forecast.worst.value)]
     worst = [forecast.worst.value for forecast in with_worst]
     if len(worst) > 1:
@@ -98,7 +98,7 @@ def agreement(forecasts: list[Forecast], question: Question) -> str:
 
 
 def clean_losses(forecasts: list[Forecast]) -> str:
-    """Sentences that compare the clean losses of the laws if these differ; empty otherwise."""
+    """Sentences that compare the laws' clean losses; empty if these agree."""
     losses = [forecast.clean_loss for forecast in forecasts]
     if max(losses) - min(losses) < SAME_CLEAN_LOSS:
         return ""
@@ -114,13 +114,13 @@ def clean_losses(forecasts: list[Forecast]) -> str:
 
 
 def curves_title(forecasts: list[Forecast]) -> str:
-    """The title of `curves`, with the scale."""
+    """The title for `curves`, which gives the scale."""
     scale = _scale(forecasts)
-    return "penalty over R, all curves on one scale" + (f", █ = {scale:.3g} nats" if scale else "")
+    return "penalty against R, all curves on the same scale" + (f", █ = {scale:.3g} nats" if scale else "")
 
 
 def curves(forecasts: list[Forecast], width: int) -> list[str]:
-    """Plot penalty against log R as text, at most `width` characters wide: one line per law, all on one scale, and an axis."""
+    """Plot penalty against log R as text, at most `width` characters wide: one line per law, all on the same scale, and an axis."""
     titles_width = max(len(forecast.predictor.title) for forecast in forecasts)
     ends = [_end(forecast) for forecast in forecasts]
     curve_width = max(10, min(CURVE_WIDTH, width - titles_width - 1 - max(map(len, ends))))
@@ -136,7 +136,7 @@ def curves(forecasts: list[Forecast], width: int) -> list[str]:
 
 
 def _scale(forecasts: list[Forecast]) -> float:
-    """The largest penalty of any law in nats, capped at its `limit`."""
+    """The largest penalty of any law in nats, where each law's penalties are capped at its `limit`."""
     return max(min(float(forecast.curve.penalty.max()), forecast.limit) for forecast in forecasts)
 
 
@@ -147,13 +147,13 @@ def _level(height: float) -> int:
 
 
 def _end(forecast: Forecast) -> str:
-    """The text at the end of a line: the largest penalty of the curve."""
+    """The text at the end of a curve's line, which gives its largest penalty."""
     largest = float(forecast.curve.penalty.max())
-    return f" {BEYOND}" if forecast.is_beyond(largest) else f" up to {largest:.3g} nats"
+    return f" {NOT_CREDIBLE}" if forecast.is_beyond(largest) else f" up to {largest:.3g} nats"
 
 
 def _axis(top: float, width: int) -> str:
-    """Labels for the decades from 1 to `top`, without those that would overlap."""
+    """Labels for the decades from 1 to `top`, except for those that would overlap."""
     axis = ""
     for decade in range(int(math.log10(top)) + 1):
         position = round(decade / math.log10(top) * (width - 1))
@@ -164,19 +164,19 @@ def _axis(top: float, width: int) -> str:
 
 def _penalty(forecast: Forecast) -> str:
     def nats(value: float) -> str:
-        return BEYOND if forecast.is_beyond(value) else f"{value:.3g}"
+        return NOT_CREDIBLE if forecast.is_beyond(value) else f"{value:.3g}"
 
     penalty = forecast.penalty
     if forecast.is_beyond(penalty.value):
-        return f"> {forecast.limit:.3g}, {BEYOND}" if forecast.limit else BEYOND
+        return f"> {forecast.limit:.3g}, {NOT_CREDIBLE}" if forecast.limit else NOT_CREDIBLE
     return nats(penalty.value) + bracketed(penalty.low, penalty.high, nats)
 
 
 def _no_worst(forecast: Forecast) -> str:
-    """Why there is no worst R: the penalty is beyond the law, peaks where the jump at R = 1 is faded in, or never falls."""
+    """Why there is no worst R: the penalty is not credible, peaks where the jump at R = 1 is faded in, or never falls."""
     curve = forecast.curve
     if forecast.is_beyond(float(curve.penalty.max())):
-        return BEYOND
+        return NOT_CREDIBLE
     return f"≤ {FADED_UP_TO:g}" if curve.peaks_too_early else f"none up to {short_repeats(curve.repeats[-1])}"
 
 

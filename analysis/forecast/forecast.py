@@ -1,4 +1,4 @@
-"""Forecast one planned run with one law: the penalty, its equivalent in model size and compute, harmful and safe R."""
+"""Forecast one planned run with one law: the penalty, its equivalent in model size and compute, and the harmful and safe R."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ FADED_UP_TO = 2.0  # a law's jump at R = 1 is faded in from R = 1 to this R
 JUST_ABOVE_1 = 1.0 + 1e-9
 SIZE_SHARES = np.geomspace(1e-6, 1.0, 1201)  # candidates for the effective size, as shares of the actual size
 SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below this has no worst R
-# The loss in nats of a uniform guess over 2^18 tokens, which is as large as vocabularies get. No published law was fitted on higher
+# The loss in nats of a uniform guess over 2^18 tokens, which is about as large as vocabularies get. No published law was fitted on higher
 # losses.
 LARGEST_LOSS = float(np.log(2**18))
 OVERFLOW = 1e6  # nats; replaces losses that are larger or not finite
@@ -51,12 +51,12 @@ class Curve:
 
     @property
     def worst(self) -> int | None:
-        """Index of the largest penalty; None if it is negligible, comes too early, or is not followed by a fall of at least 1%."""
+        """Index of the largest penalty; None if it is negligible, comes too early, or is not followed by a fall of more than 1%."""
         return int(self.penalty.argmax()) if self._has_peak and not self.peaks_too_early else None
 
     @property
     def peaks_too_early(self) -> bool:
-        """Whether the peak is where the jump at R = 1 is faded in, which makes its location meaningless."""
+        """Whether the peak is so close to R = 1, where the jump is faded in, that its location is meaningless."""
         return self._has_peak and float(self.repeats[int(self.penalty.argmax())]) <= 1.02 * FADED_UP_TO
 
     @property
@@ -65,7 +65,10 @@ class Curve:
         return bool(self.penalty[-1] < 0.99 * largest and largest > SMALLEST_PENALTY)
 
     def harmful(self) -> tuple[float, float]:
-        """Range of R around the worst R with at least half of the largest log size loss; infinite if it reaches the end of the grid."""
+        """The range of R around the worst R in which log(1/multiplier) is at least half its value at the worst R.
+
+        If the range reaches the end of the grid, its upper end is infinite.
+        """
         loss = -np.log(self.multiplier)
         peak = int(self.penalty.argmax())
         half = loss[peak] / 2
@@ -74,9 +77,9 @@ class Curve:
         return low, self._crossing(loss, peak + above[0] - 1, half) if len(above) else float("inf")
 
     def safe(self) -> tuple[float, float]:
-        """The largest R up to which, and the smallest R from which, the multiplier is at least SAFE.
+        """Two values of R: the multiplier is at least SAFE up to the first, and again from the second on.
 
-        If every R is safe, these are infinity and 1. If the multiplier never recovers, the second is infinite.
+        If every R is safe, the values are infinity and 1. If the multiplier never recovers, the second is infinite.
         """
         loss, limit = -np.log(self.multiplier), -np.log(SAFE)
         unsafe = np.flatnonzero(loss > limit)
@@ -94,15 +97,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The forecast of one law. Penalties are in nats; `worst` and `harmful` are NaN without an interior worst R."""
+    """One law's forecast. Penalties are in nats; `worst` and `harmful` are NaN without an interior worst R."""
 
     predictor: Predictor
-    repeats: float  # from the question, or the worst R of the law
+    repeats: float  # from the question, or the law's worst R
     clean_loss: float
     penalty: Estimate
     multiplier: Estimate
     # The smallest size that the law was fitted on, as a share of the planned size. A smaller multiplier is reported as a bound. 0 if
-    # the planned size is even smaller.
+    # the planned size is no larger than that.
     smallest_multiplier: float
     lost_compute: float  # share of the compute; NaN if all runs in the fit have the same number of tokens
     worst: Estimate
@@ -111,7 +114,7 @@ class Forecast:
     safe_from: Estimate
     curve: Curve
     penalty_band: tuple[Floats, Floats] | None  # 95% interval along the curve
-    outside: list[str]  # values of the question that are outside the range of the fit
+    outside: list[str]  # values in the question that are outside the range of the fit
     jump: float  # jump of the law just above R = 1 in nats, before it is faded in
 
     @property
@@ -125,7 +128,7 @@ class Forecast:
 
 
 def forecast(predictor: Predictor, question: Question) -> Forecast:
-    """Forecast a planned run with one law. The 95% intervals come from the resamples or the noise of the law."""
+    """Forecast a planned run with one law. The 95% intervals come from the law's resamples or its noise."""
     top = question.most_repeats
     grid = np.geomspace(1.0, top, max(2, round(GRID_PER_DECADE * np.log10(top)) + 1))
     loss = _continuous(predictor.loss)
@@ -191,12 +194,12 @@ def _worst_repeats(curve: Curve) -> float:
 
 
 def _finite(losses: Floats) -> Floats:
-    """Losses with the upper limit OVERFLOW, which also replaces values that are not finite."""
+    """Losses capped at OVERFLOW, which also replaces non-finite values."""
     return np.minimum(np.nan_to_num(losses, nan=OVERFLOW, posinf=OVERFLOW), OVERFLOW)
 
 
 def _continuous(loss: Loss) -> Loss:
-    """Fade in the law's jump at R = 1 between 1 and FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
+    """Fade in the law's jump at R = 1 gradually up to FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
 
     def continuous(points: Points) -> Floats:
         losses = _finite(loss(points))
@@ -227,7 +230,7 @@ def _at(loss: Loss, question: Question, repeats: float) -> tuple[float, float]:
 
 
 def _shifted(loss: Loss, nats: float) -> Loss:
-    """A law that adds `nats` to the loss of repeated runs."""
+    """The same law with `nats` added to the loss of repeated runs."""
     return lambda points: loss(points) + nats * (points.repeats > 1)
 
 

@@ -1,4 +1,4 @@
-"""Prepare laws for forecasts: published laws, and laws fitted to runs."""
+"""Prepare laws for forecasts, both published laws and laws fitted to runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ class Predictor:
     """A published law, or a law that was fitted to runs.
 
     name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
-    loss: in nats per token, for given points. resampled_losses: the loss with the constants of every bootstrap resample.
-    varied_tokens: whether the runs in the fit have different numbers of tokens. Otherwise the law cannot estimate lost compute.
-    noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or minus this.
+    loss: in nats per token, for given points. resampled_losses: the loss with each bootstrap resample's constants.
+    varied_tokens: whether the runs in the fit have different numbers of tokens. If not, the law cannot estimate lost compute.
+    noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or
+    minus this difference.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Predictor:
 
 
 def published_predictors() -> list[Predictor]:
-    """The laws with constants that are published or that follow from published numbers."""
+    """The laws whose constants are published or follow from published numbers."""
     return [
         Predictor(
             law.name,
@@ -71,7 +72,7 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
         tuple(map(loss_with, fitted.resamples)),
         varied_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         notes=(
-            f"the root mean square error on the runs in the fit is {fitted.error:.2g} nats. The intervals cover only the uncertainty of the"
+            f"the root mean square error on the runs in the fit is {fitted.error:.2g} nats. The intervals cover only the uncertainty in the"
             " constants; if the formula is wrong, the error on other runs can be much larger",
         ),
     )

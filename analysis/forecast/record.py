@@ -7,7 +7,7 @@ from analysis.intervals import Estimate
 
 
 def as_record(forecast: Forecast) -> dict[str, object]:
-    """All numbers of a forecast for JSON. Infinite and unknown numbers and penalties beyond the law become None."""
+    """All numbers in a forecast, for JSON. Numbers that are infinite or unknown become None, and so do penalties that are not credible."""
 
     def number(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""The law of Chudnovsky et al. 2026: repetition wastes a share of the compute that is a Gaussian in log R [C26].
+"""The law of Chudnovsky et al. 2026: the share of compute that repetition wastes is a Gaussian in log R [C26].
 
-The worst R is at the center of the Gaussian and is a power law of model size.
+The worst R, at the center of the Gaussian, follows a power law in model size.
 """
 
 import numpy as np
@@ -30,9 +30,9 @@ PUBLISHED_DOMAIN = Domain(
 
 
 def compute_kept(logit_at_worst: Floats, repeats: Floats, worst: Floats, sigma: Floats | float) -> Floats:
-    """The share of the compute that repetition does not waste, which the paper calls CEG.
+    """The share of compute that repetition does not waste, called CEG in the paper.
 
-    logit_at_worst: logit of the share that is wasted at the worst R. sigma: width of the Gaussian in decades of R.
+    logit_at_worst: logit of the wasted share at the worst R. sigma: width of the Gaussian in decades of R.
     """
     height = np.exp(-0.5 * ((np.log10(repeats) - np.log10(worst)) / sigma) ** 2)
     return 1 - np.where(repeats > 1, height, 0.0) / (1 + np.exp(-logit_at_worst))
@@ -50,8 +50,8 @@ def loss(constants: Constants, points: Points) -> Floats:
 def published_compute_kept(points: Points) -> Floats:
     """CEG computed from the published numbers.
 
-    The logit of the share that is wasted at the worst R is linear in log N, fitted to the paper's six sizes. The paper does not
-    report a width, so the Gaussian is as wide as the band of H22 at the same model size.
+    The logit of the wasted share at the worst R is a linear function of log N, fitted to the paper's six sizes. The paper does not
+    report a width, so the Gaussian is as wide as the H22 band at the same model size.
     """
     sizes, lost = (np.array(values) for values in zip(*C26_LOST_COMPUTE.items(), strict=True))
     slope, level = np.polyfit(np.log(sizes), np.log(lost / (1 - lost)), 1)
@@ -62,7 +62,7 @@ def published_compute_kept(points: Points) -> Floats:
 
 
 def published_loss(points: Points) -> Floats:
-    """The published clean law, evaluated at the compute that repetition does not waste."""
+    """The published clean law, evaluated at the compute that is not wasted."""
     floor, coefficient, exponent = C26_CLEAN_LAW
     return floor + coefficient * (published_compute_kept(points) * 6 * points.params * points.tokens) ** -exponent
 
@@ -75,7 +75,7 @@ def noise(repeats: float) -> float:
 LAW = Law(
     "chudnovsky",
     "Chudnovsky et al.",
-    "repetition wastes a share of the compute that is a Gaussian in log R",
+    "the share of compute that repetition wastes is a Gaussian in log R",
     (
         FLOOR,
         *COMPUTE,
@@ -91,7 +91,7 @@ LAW = Law(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "the law counts parameters with embeddings. C26 does not publish the width of the peak, so the width comes from H22. The"
+            "the law's parameter counts include embeddings. C26 does not publish the width of the peak, so the width comes from H22. The"
             " interval is the loss difference between two data seeds, 0.006 to 0.018 nats",
         ),
         noise=noise,

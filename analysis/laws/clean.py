@@ -1,4 +1,4 @@
-"""Scaling laws of clean runs: a constant plus a power law of model size or of compute [H22, section 2; C26]."""
+"""Scaling laws for clean runs: a constant plus a power law in model size or compute [H22, section 2; C26]."""
 
 from analysis.laws.law import Constant, Constants, Law, Power
 from analysis.laws.points import Floats, Points
@@ -6,7 +6,7 @@ from analysis.laws.points import Floats, Points
 FLOOR = Constant("E", (0.3, 1.5, 3.0), 1e-6, 20.0)
 ALPHA = Constant("alpha", (0.1, 0.3), 0.01, 2.0)
 SIZE = (Constant("A", (0.3, 1.5), 1e-4, 100.0, multiplies=(Power("params", "alpha", -1),)), ALPHA)
-# Without repetition and with a single number of tokens, a fit cannot separate this term from the floor E.
+# If all runs are clean and have the same number of tokens, a fit cannot separate this term from the floor E.
 DATA = (
     Constant("B", (0.3, 1.5), 1e-6, 100.0, multiplies=(Power("tokens", "beta", -1),)),
     Constant("beta", (0.1, 0.3), 0.01, 2.0),

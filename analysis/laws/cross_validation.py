@@ -33,12 +33,12 @@ def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataF
 
     held_out, law: names of the split and of the law.
     runs: number of held-out runs.
-    error, median: root mean square and median absolute value of predicted minus measured loss, nats.
+    error, median: root mean square and median of the absolute prediction error, nats.
     peak: root mean square of log10(predicted / measured worst R), over the fractions at which the held-out size has an interior
         worst R.
     reason: why the law could not be fitted.
 
-    A law without f is fitted to each fraction separately.
+    A law that does not depend on f is fitted to each fraction separately.
     """
     fitters: list[tuple[str, Callable[[Points], Predict]]] = [(law.name, _fitter(law)) for law in CROSS_VALIDATED]
     fitters += [(NO_HARM, _no_harm), (NEAREST, _nearest)]
@@ -64,7 +64,7 @@ def cross_validate(points: Points, progress: Progress | None = None) -> pd.DataF
 def verdict(errors: pd.DataFrame) -> str:
     """Sentences that say which law predicts held-out runs best, and whether it beats the baselines.
 
-    errors: the table of `cross_validate`.
+    errors: the table returned by `cross_validate`.
     """
     sentences = []
     for kind, name in (("N", "a model size"), ("R", "a range of R")):
@@ -79,7 +79,7 @@ def verdict(errors: pd.DataFrame) -> str:
         ranking = ", ".join(f"{title_of(str(law))} {error:.3f}" for law, error in laws.items())
         winner = f"The best law, {title_of(str(laws.index[0]))}," if laws.iloc[0] < baselines.iloc[0] else "No law"
         sentences.append(
-            f"With {name} held out, prediction errors are (root mean square in nats, averaged over {number} splits): {ranking}."
+            f"With {name} held out, the root mean square prediction errors in nats, averaged over {number} splits, are: {ranking}."
             f" {winner} beats the better baseline, {str(baselines.index[0]).removeprefix('baseline: ')} ({baselines.iloc[0]:.3f})."
         )
     if not sentences:
@@ -88,7 +88,7 @@ def verdict(errors: pd.DataFrame) -> str:
 
 
 def splits(points: Points) -> Iterator[Split]:
-    """Hold out each size with its clean runs, if at least three other sizes have clean runs, then each third of the R tried."""
+    """Hold out each size and its clean runs if at least three other sizes have clean runs. Then hold out each third of the R values."""
     for size in np.unique(points.params[~points.clean]):
         of_size = points.params == size
         if len(np.unique(points.params[points.clean & ~of_size])) >= 3:
@@ -102,7 +102,7 @@ def splits(points: Points) -> Iterator[Split]:
 
 
 def measured_peak(points: Points) -> float:
-    """Worst R of the repeated runs of one size and fraction.
+    """The worst R among the repeated runs of one size and fraction.
 
     It is the peak of a parabola in log R through the largest mean loss and its two neighbors. NaN if the largest mean loss is at
     the smallest or largest R, or if there are fewer than FEWEST_FOR_A_PEAK values of R.
@@ -118,7 +118,7 @@ def measured_peak(points: Points) -> float:
 
 
 def _peak_error(predict: Predict, split: Split) -> float:
-    """Error of the predicted worst R of a held-out size, in decades. NaN if a range of R is held out."""
+    """Error in decades of the worst R predicted for a held-out size. NaN if a range of R is held out."""
     if split.held_out.startswith("R"):
         return float("nan")
     errors = []
@@ -158,7 +158,7 @@ def _no_harm(train: Points) -> Predict:
 
 
 def _nearest(train: Points) -> Predict:
-    """Predict the clean law plus the mean excess of the training runs that are nearest in f, then in N, then in R."""
+    """Predict the clean law's loss plus the mean excess of the training runs that are nearest in f, then in N, then in R."""
     clean = _no_harm(train)
     repeated = train[~train.clean]
     excess = repeated.loss - clean(repeated)

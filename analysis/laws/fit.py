@@ -1,4 +1,4 @@
-"""Fit a law to runs with a Huber loss on log loss and several starting points [M23, section 6]; bootstrap its intervals."""
+"""Fit laws to runs by minimizing a Huber loss on log loss from several starting points [M23, section 6]; bootstrap intervals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # how many of the starting points are optimized
+BEST_STARTS = 4  # how many starting points are optimized
 STEP = 1e-6  # step of the finite differences
-MAX_LOG_LOSS = 10.0  # log loss that replaces an overflow
+MAX_LOG_LOSS = 10.0  # replaces log losses that overflow
 NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents
 NOT_DETERMINED = "not determined: at a bound of the search"
 BOOTSTRAP_STEPS = 30
 RESAMPLES = 200
 
-Progress = Callable[[float], None]  # receives the share of the work that is done, 0 to 1
+Progress = Callable[[float], None]  # called with the share of the work that is done, from 0 to 1
 
 
 class CannotFit(Exception):
@@ -53,10 +53,11 @@ class FittedLaw:
 def fit(
     law: Law, points: Points, resamples: int = RESAMPLES, seed: int = 0, progress: Progress | None = None
 ) -> FittedLaw:
-    """Fit a law to these points. A clean law uses only the clean points.
+    """Fit a law to these points. A clean law is fitted to the clean points only.
 
-    The bootstrap resamples the residuals in log loss and keeps the grid of runs, which is not random. With n runs and p constants,
-    the residuals are scaled by n/(n - p), because the fit passes through about p runs exactly, as with least absolute deviations.
+    The bootstrap resamples the residuals in log loss. It keeps the grid of runs fixed, because the grid is not random. With n runs and
+    p constants, the residuals are scaled by n/(n - p), because the fit passes through about p runs exactly, as a least-absolute-deviations
+    fit does.
     Raises CannotFit if the points do not determine the law.
     """
     points = points[points.clean] if law.clean_only else points
@@ -153,7 +154,7 @@ class _Search:
         return values
 
     def predicted(self, theta: Floats) -> Floats:
-        """Predicted log loss, shape [points] or [rows, points]. ±MAX_LOG_LOSS replaces values that are not finite."""
+        """Predicted log loss, shape [points] or [rows, points]. Non-finite values are replaced with ±MAX_LOG_LOSS."""
         with np.errstate(all="ignore"):
             log_loss = np.log(self.law.loss(self.constants(theta), self.points))
         return np.nan_to_num(log_loss, nan=MAX_LOG_LOSS, posinf=MAX_LOG_LOSS, neginf=-MAX_LOG_LOSS)
@@ -178,7 +179,7 @@ class _Search:
         return result.x, float(result.cost)
 
     def best(self, measured: Floats) -> Floats:
-        """Find the best fit: evaluate a grid of starting points, optimize the best few briefly, then finish with the best of these."""
+        """Find the best fit. Evaluates a grid of starting points, optimizes the best few briefly, and continues from the best result."""
         grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
         starts = np.array(list(product(*grid)))
         cost = np.abs(self.predicted(starts) - measured).sum(axis=1)

@@ -1,6 +1,6 @@
 """The law of Hernandez et al. 2022: within a band of R, a model performs like a smaller one [H22, fig. 4].
 
-The edges of the band are power laws of model size.
+The edges of the band follow power laws in model size.
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ def bump(repeats: Floats, left: Floats, right: Floats) -> Floats:
 
 
 def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/(m·N)^alpha with -ln m = depth·f^gamma·bump(R); the edges of the band are power laws of N."""
+    """E + A/(m·N)^alpha with -ln m = depth·f^gamma·bump(R); the edges of the band follow power laws in N."""
     left = constants["k_left"] * points.params ** constants["a_left"]
     right = np.maximum(constants["k_right"] * points.params ** constants["a_right"], 1.5 * left)
     depth = constants["depth"] * np.maximum(points.fraction, 1e-9) ** constants["gamma"]
@@ -60,7 +60,8 @@ def _depth_at_10_percent(size: float) -> float:
 PUBLISHED_DEPTHS = {f: -np.log(m) for f, m in H22_WORST_MULTIPLIER.items()} | {
     H22_BAND_FRACTION: _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE)
 }
-# At f = 10%, the paper gives an effective size of 340M to 400M. These are the depths at both ends, divided by the depth in the middle.
+# At f = 10%, the paper gives an effective size of 340M to 400M. These are the depths for both ends of that range, divided by the depth
+# for its middle.
 PUBLISHED_DEPTH_RANGE = tuple(
     _depth_at_10_percent(size) / _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE) for size in H22_ACTS_LIKE
 )
@@ -70,7 +71,7 @@ def published_multiplier(points: Points, depth_factor: float = 1.0) -> Floats:
     """Effective size divided by actual size, computed from the published numbers.
 
     The depth is interpolated between the paper's fractions, linearly in log depth and log f. The paper reports depths for 800M
-    only, so all sizes use these. `depth_factor` multiplies the depth.
+    models only, so these depths are used for all sizes. `depth_factor` multiplies the depth.
     """
     fractions, depths = zip(*sorted(PUBLISHED_DEPTHS.items()), strict=True)
     log_f = np.log(np.maximum(points.fraction, 1e-3))
@@ -80,7 +81,7 @@ def published_multiplier(points: Points, depth_factor: float = 1.0) -> Floats:
 
 
 def published_loss(points: Points, depth_factor: float = 1.0) -> Floats:
-    """Loss of a clean model with the effective size. The clean law is from M23, because H22 publishes no constants."""
+    """Loss of a clean model of the effective size. The clean law comes from M23, because H22 publishes no constants."""
     smaller = replace(points, params=points.params * published_multiplier(points, depth_factor))
     return muennighoff.clean_loss(muennighoff.CONSTANTS, smaller)
 

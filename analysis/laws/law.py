@@ -14,7 +14,7 @@ class Power(NamedTuple):
     """A factor column^(sign·exponent) in a law. For example, N^-alpha is Power("params", "alpha", -1)."""
 
     column: str  # params or tokens
-    exponent: str  # name of the constant in the exponent
+    exponent: str  # name of the constant that is the exponent
     sign: int
 
 
@@ -22,15 +22,15 @@ class Power(NamedTuple):
 class Constant:
     """A constant of a law, with the range in which a fit searches for it.
 
-    A positive constant is fitted as its logarithm. If it multiplies powers of N or T, the fit searches for their product at the
-    geometric mean of the points, which hardly depends on the exponents.
+    For a positive constant, the fit searches for its logarithm. If the constant multiplies powers of N or T, the fit searches for the
+    whole product, evaluated at the geometric mean of the points, because this product hardly depends on the exponents.
 
-    needs_several: a column. If all points have the same value in it, the constant is set to `default` instead of being fitted.
+    needs_several: a column. If its value is the same for all points, the constant is set to `default` instead of being fitted.
     """
 
     name: str
-    starts: tuple[float, ...]  # starting points of the search, for the fitted value
-    low: float  # bounds of the search, for the fitted value
+    starts: tuple[float, ...]  # starting points of the search for the fitted value
+    low: float  # bounds on the fitted value
     high: float
     positive: bool = True
     multiplies: tuple[Power, ...] = ()
@@ -50,16 +50,16 @@ class Law:
     idea: str
     constants: tuple[Constant, ...]
     loss: Callable[[Constants, Points], Floats]
-    clean_only: bool = False  # the law has no R, so it is fitted on clean runs only
-    ignores_fraction: bool = False  # the law has no f, so all repeated runs in a fit must have the same fraction
+    clean_only: bool = False  # no R in the law, so it is fitted on clean runs only
+    ignores_fraction: bool = False  # no f in the law, so all repeated runs in a fit must share one fraction
     fixed: Constants = field(default_factory=dict)  # constants that are not fitted
     variants: "tuple[Law, ...]" = ()  # the same formula with other fixed constants, for cross-validation only
-    caveat: str = ""  # sentences that readers of the cross-validation need
+    caveat: str = ""  # a caution to print with cross-validation results
     published: "Published | None" = None
 
 
 def with_fixed(law: Law, name: str, title: str, **values: float) -> Law:
-    """A variant of the law in which the constants `values` are fixed."""
+    """A variant of the law with the constants in `values` held fixed."""
     free = tuple(constant for constant in law.constants if constant.name not in values)
     return replace(law, name=name, title=title, constants=free, fixed=values, variants=(), caveat="", published=None)
 
@@ -81,7 +81,7 @@ class Domain:
     tokens: tuple[float, float]
     fraction: tuple[float, float]  # of the repeated runs
     repeats: tuple[float, float]
-    tokens_per_param: tuple[float, float] | None = None  # if this range is narrower than params and tokens imply
+    tokens_per_param: tuple[float, float] | None = None  # given if this range is narrower than params and tokens imply
 
     def outside(self, params: float, tokens: float, fraction: float, repeats: float | None = None) -> list[str]:
         """One clause for every value that lies outside the domain by more than 1%."""
@@ -102,7 +102,8 @@ class Published:
     """A law with constants from its paper.
 
     loss: in nats per token. alternatives: the loss with other constants that the paper supports; the interval spans them. noise: the
-    loss difference in nats, as a function of R, between two runs that differ only in their data; it replaces the interval.
+    loss difference in nats between two runs that differ only in their data, as a function of R. If given, the interval is the loss plus
+    or minus this difference.
     """
 
     loss: Callable[[Points], Floats]
@@ -113,7 +114,7 @@ class Published:
 
 
 def domain_of(points: Points) -> Domain:
-    """The domain that these points span."""
+    """The domain spanned by these points."""
     repeated = points if points.clean.all() else points[~points.clean]
 
     def ends(values: Floats) -> tuple[float, float]:

@@ -26,7 +26,7 @@ PUBLISHED_DOMAIN = Domain((7e6, 8.7e9), (1e8, 9e11), (1.0, 1.0), (1.0, 44.0))
 
 
 def effective_tokens(points: Points, half_life: float) -> Floats:
-    """Number of unique tokens that are worth as much as all training tokens of a run.
+    """The number of unique tokens that would be worth as much as all of a run's training tokens.
 
     Tokens outside the pool are seen once and count fully. A pool of U tokens counts as U + U·R*·(1 - exp(-r/R*)), where r = R - 1 is
     the number of additional passes and R* is `half_life` [M23].
@@ -39,14 +39,14 @@ def effective_tokens(points: Points, half_life: float) -> Floats:
 def loss(constants: Constants, points: Points) -> Floats:
     """E + A/N'^alpha + B/D'^beta.
 
-    D' is `effective_tokens`, which discounts passes beyond the first. N' discounts parameters beyond the compute-optimal size for
-    the unique tokens in the same way.
+    D' is `effective_tokens`, which discounts passes beyond the first. In the same way, N' discounts parameters beyond the
+    size that is compute-optimal for the unique tokens.
     """
     a, alpha, b, beta = (constants[name] for name in ("A", "alpha", "B", "beta"))
-    # At compute 6·N·D the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
+    # At a given compute 6·N·D, the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
     optimal = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
     useful = np.minimum(points.params, optimal)
-    # Far from the best fit, `useful` can underflow to 0, and the surplus becomes infinite. It is discounted like a large surplus.
+    # Far from the best fit, `useful` can underflow to 0. The surplus is then infinite and is discounted like any large surplus.
     with np.errstate(over="ignore"):
         surplus = points.params / useful - 1
     size = useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
@@ -54,7 +54,7 @@ def loss(constants: Constants, points: Points) -> Floats:
 
 
 def clean_loss(constants: Constants, points: Points) -> Floats:
-    """The law without repetition and surplus parameters: E + A/N^alpha + B/T^beta."""
+    """The law without repetition or surplus parameters: E + A/N^alpha + B/T^beta."""
     size, data = points.params ** -constants["alpha"], points.tokens ** -constants["beta"]
     return constants["E"] + constants["A"] * size + constants["B"] * data
 

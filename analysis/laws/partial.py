@@ -1,12 +1,12 @@
-"""Our law of partial repetition. The harm peaks at an interior R and vanishes at R = 1 and for a tiny pool.
+"""Our law of partial repetition. The harm peaks at an interior R and vanishes at R = 1 and for tiny pools.
 
 Repeating a pool has two effects. First, every additional pass teaches the model less [M23], which makes the loss rise with R. Second,
 the model memorizes the pool. The cost of memorization is a product of two factors: how well the model knows the pool, which grows with
-R until it saturates, and how much there is to memorize, which falls as 1/R. The product peaks at R_m passes or somewhat more.
+R until it saturates, and how much there is to memorize, which falls as 1/R. The product peaks near R = R_m.
 
 `LAW` fixes three constants at theoretical or published values, which lie within the 95% intervals of a free fit to `repeats_axis`. With
-fewer free constants, it predicts held-out runs better. This choice was made after seeing those runs (results/LOG.md). `FREE` leaves all
-constants free.
+fewer free constants, it predicts held-out runs better. The values were chosen after seeing those runs (results/LOG.md). `FREE` leaves
+all constants free.
 """
 
 from dataclasses import replace
@@ -19,8 +19,8 @@ from analysis.laws.law import Constant, Constants, Law, Power, with_fixed
 from analysis.laws.muennighoff import effective_tokens
 from analysis.laws.points import Floats, Points
 
-# kappa = 1: the cost of memorization is proportional to the size of the pool. a = -0.5: R_m falls with model size like the band of H22,
-# whose edges fall as N^-0.56 and N^-0.50 [H22, fig. 4 right]. R_D is the half-life of M23.
+# kappa = 1: the cost of memorization is proportional to the size of the pool. a = -0.5: R_m falls with model size like the edges of
+# the H22 band, which fall as N^-0.56 and N^-0.50 [H22, fig. 4 right]. R_D is the half-life of M23.
 FIXED = {"kappa": 1.0, "a": -0.5, "R_D": muennighoff.CONSTANTS["R_D"]}
 
 
@@ -65,8 +65,8 @@ LAW = replace(
     variants=(FREE,),
     caveat=(
         "The fixed constants of the partial-repetition law were chosen after seeing the runs of repeats_axis, so a comparison on those"
-        " runs favors it. This does not apply to the variants with free or published constants. results/LOG.md reports errors on runs"
-        " made after that choice."
+        " runs favors it. This does not apply to the variants with free or published constants. results/LOG.md reports errors on"
+        " runs trained after these constants were chosen."
     ),
 )
 LAWS = (LAW,)

@@ -15,7 +15,7 @@ class Points:
 
     params: model size N, with or without embeddings, depending on the law.
     tokens: training tokens T.
-    fraction: share f of the tokens that comes from the repeated pool; 0 for clean runs.
+    fraction: share f of the tokens that come from the repeated pool; 0 for clean runs.
     repeats: R; 1 for clean runs.
     loss: final test loss in nats per token; NaN if unknown.
     """

@@ -15,12 +15,12 @@ FILES = (
 LAWS: tuple[Law, ...] = tuple(law for file in FILES for law in import_module(f"{__package__}.{file}").LAWS)
 NAMES = tuple(law.name for law in LAWS)
 OF_REPETITION = tuple(law for law in LAWS if not law.clean_only)
-# `partial` fixes constants at published values. For a fair comparison, cross-validation also includes a variant of `partial` without
-# fixed constants, and variants of the other laws with published constants.
+# `partial` fixes some constants. For a fair comparison, cross-validation also includes a variant of `partial` in which all constants
+# are free, and variants of other laws in which some constants are fixed at published values.
 CROSS_VALIDATED = (*OF_REPETITION, *(variant for law in OF_REPETITION for variant in law.variants))
 _TITLES = {law.name: law.title for law in (*LAWS, *CROSS_VALIDATED)}
 
 
 def title_of(name: str) -> str:
-    """The title of the law with this name; other names, such as those of baselines, are returned unchanged."""
+    """The title of the law with this name. Other names, such as baselines, are returned unchanged."""
     return _TITLES.get(name, name)

@@ -64,10 +64,10 @@ def parse_columns(text: str) -> dict[str, str]:
 def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
     """Read runs from a CSV file that has at least the columns in COLUMNS.
 
-    Rows that differ only in `loss`, or only in a column such as `seed`, are treated as seeds.
+    Rows that differ only in `loss`, or only in a column such as `seed`, are treated as runs with different seeds.
 
-    columns: maps our names to the names in the file's header, where these differ. Raises InputError with the line, the column, the
-    value that was found and the values that are accepted.
+    columns: maps our names to the names in the file's header, where the two differ. Raises an InputError that gives the line, the
+    column, the value found and the values accepted.
     """
     lines = _lines(path)
     header = next(lines, (0, []))[1]
@@ -98,7 +98,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of every line that is not empty, starting with the header."""
+    """Yield the line number and cells of every non-empty line, starting with the header."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     reader = csv.reader(io.StringIO(read_text(path, MOST_BYTES), newline=""), strict=True, skipinitialspace=True)
@@ -113,14 +113,14 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _indices(path: Path, header: list[str], names: Mapping[str, str]) -> dict[str, int]:
-    """The index of every column in COLUMNS within the header."""
+    """Find the position in the header of every column in COLUMNS."""
     wanted = {name: names.get(name, name) for name in COLUMNS}
     if missing := [name for name in (*wanted.values(), *names.values()) if name not in header]:
         if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
             raise InputError(f"{path}: columns are separated by {mark!r}; expected a comma")
         raise InputError(
             f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header)}; expected"
-            f" {', '.join(COLUMNS)}, or a map from these names with --columns params=N,tokens=T"
+            f" {', '.join(COLUMNS)}, or names mapped with --columns params=N,tokens=T"
         )
     if repeated := [name for name in wanted.values() if header.count(name) > 1]:
         raise InputError(f"{path}: column {', '.join(repeated)} appears twice; expected once")

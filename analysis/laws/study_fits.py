@@ -14,15 +14,15 @@ from analysis.runs import Runs, scaling_runs
 
 RESAMPLES = 100
 MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
-SHARE_OF_FITS = 0.43  # fits take 4.8 of 11.2 s for the 104 runs of repeats_axis, and cross-validation the rest
+SHARE_OF_FITS = 0.43  # fits take 4.8 of 11.2 s for the 104 runs in repeats_axis; cross-validation takes the rest
 
 
 @dataclass(frozen=True)
 class StudyFits:
-    """All laws that were fitted on the runs of one study.
+    """All laws that were fitted to the runs in one study.
 
-    points: the runs in the fits. fits: the fitted laws by name. reasons: why the other laws could not be fitted, by name.
-    cross_validation: the table of `cross_validate`; empty if no law of repetition was fitted.
+    points: the runs used in the fits. fits: the fitted laws by name. reasons: why each of the other laws could not be fitted, by name.
+    cross_validation: the table returned by `cross_validate`; empty if no law of repetition was fitted.
     """
 
     points: Points
@@ -52,14 +52,14 @@ class StudyFits:
 
 
 def study_points(runs: Runs) -> Points:
-    """The finished runs of a study, where N excludes embeddings. One-layer models are left out if there are deeper ones."""
+    """A study's finished runs, where N excludes embeddings. One-layer models are left out if there are deeper ones."""
     table = scaling_runs(runs)
     names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")
     return Points(*(table[name].to_numpy(float) for name in names))
 
 
 def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
-    """Fit and cross-validate all laws on a study."""
+    """Fit and cross-validate all laws on a study's finished runs."""
     points = study_points(runs) if len(runs.done) else None
     if points is None or not points.clean.any() or points.clean.all():
         kind = "clean" if points is None or not points.clean.any() else "repeated"
@@ -77,7 +77,7 @@ class _Job:
     progress: Progress | None = field(compare=False)
 
 
-@lru_cache(maxsize=64)  # figures, tables and the summary of one report use the same fits
+@lru_cache(maxsize=64)  # figures, tables and the summary of one report share the same fits
 def _fit_columns(job: _Job) -> StudyFits:
     points = Points(*(np.array(column) for column in job.columns))
     if len(points) > MOST_RUNS:
@@ -98,7 +98,7 @@ def _fit_columns(job: _Job) -> StudyFits:
 
 
 def means(points: Points) -> Points:
-    """Replace the seeds of each arm by a single point with their mean loss."""
+    """Replace the runs that differ only in their seed with a single point at their mean loss."""
     names = ["params", "tokens", "fraction", "repeats"]
     table = pd.DataFrame({name: getattr(points, name) for name in [*names, "loss"]})
     table = table.groupby(names, as_index=False).loss.mean()

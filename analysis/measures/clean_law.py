@@ -1,4 +1,4 @@
-"""Fit the clean scaling law: a constant plus a power law of model size or compute."""
+"""Fit the clean scaling law: a constant plus a power law in model size or compute."""
 
 from dataclasses import dataclass, replace
 
@@ -37,10 +37,10 @@ class PowerLaw:
 
 
 def fit_power_law(sizes: npt.ArrayLike, losses: npt.ArrayLike) -> PowerLaw:
-    """Fit the clean law with a Huber loss on log loss, where E and A are positive [M23, section 6].
+    """Fit the clean law by minimizing a Huber loss on log loss; E and A are positive [M23, section 6].
 
-    sizes, losses: one entry per clean run. `sizes` can also be compute. Raises ValueError if there are fewer than three distinct
-    sizes, because the law has three parameters.
+    sizes, losses: one entry per clean run. `sizes` can hold compute instead of sizes. Raises ValueError if there are fewer than three
+    distinct sizes, because the law has three parameters.
     """
     n, measured = np.asarray(sizes, float), np.asarray(losses, float)
     if len(np.unique(n)) < PARAMETERS:

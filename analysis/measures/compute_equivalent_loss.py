@@ -35,7 +35,7 @@ def _fitted(spent: tuple[float, ...], losses: tuple[float, ...]) -> PowerLaw:
 def lost_compute(runs: Runs) -> LostCompute | NoLaw:
     """Compute-equivalent loss of every finished run; a bound if the law would have to be extrapolated.
 
-    Returns NoLaw if there are clean runs of fewer than three sizes, or if their loss does not clearly fall with compute, as in
+    Returns NoLaw if fewer than three sizes have clean runs, or if the loss of clean runs does not clearly fall with compute, as in
     `effective_size.clean_law`.
     """
     table = scaling_runs(runs)

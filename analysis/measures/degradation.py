@@ -27,10 +27,10 @@ METRIC_COLUMNS = [
 
 
 class Judge(StrEnum):
-    """The kind of noise with which a rise of test loss is compared."""
+    """The kind of noise that a rise in test loss is compared with."""
 
-    SEQUENCES = "test sequences"  # the standard error of the paired difference, and the rises of clean runs
-    CLEAN = "clean runs"  # noise of clean runs alone, if losses of test sequences were not recorded
+    SEQUENCES = "test sequences"  # the standard error of the paired difference, and the rises in clean runs
+    CLEAN = "clean runs"  # only the noise of clean runs, if losses per test sequence were not recorded
     NOTHING = ""
 
 
@@ -48,7 +48,7 @@ class DoubleDescent:
 def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
     """Measure double descent in one curve [H22, fig. 3].
 
-    tokens, loss: training tokens and test loss in nats of each evaluation, in time order.
+    tokens, loss: training tokens and test loss in nats at each evaluation, in time order.
     """
     x, y = np.asarray(tokens, float), np.asarray(loss, float)
     rise = y - np.minimum.accumulate(y)
@@ -60,34 +60,34 @@ def double_descent(tokens: npt.ArrayLike, loss: npt.ArrayLike) -> DoubleDescent:
 
 @dataclass(frozen=True)
 class JudgedDescent:
-    """A double descent, and whether its rise and its recovery exceed chance (None if the noise is unknown)."""
+    """A double descent, and whether its rise and its recovery exceed the noise (None if the noise is unknown)."""
 
     descent: DoubleDescent
     judge: Judge
     rise_counts: bool | None
     recovery_counts: bool | None
-    rise: PairedDifference | None = None  # paired over test sequences; None if their losses were not recorded
+    rise: PairedDifference | None = None  # paired by test sequence; None if losses per sequence were not recorded
     won_back: PairedDifference | None = None
 
     @property
     def counts(self) -> bool | None:
-        """Whether both the rise and the recovery exceed chance."""
+        """Whether both the rise and the recovery exceed the noise."""
         return None if self.rise_counts is None else bool(self.rise_counts and self.recovery_counts)
 
 
 def judge_descent(
     descent: DoubleDescent, sequences: Floats | None, clean_rise: float = NAN, noise: float = NAN
 ) -> JudgedDescent:
-    """Decide whether the rise and the recovery of a double descent exceed chance.
+    """Decide whether the rise and the recovery of a double descent exceed the noise.
 
-    sequences: losses of test sequences, [evaluations, sequences]. With FEWEST_SEQUENCES or more, the rise and the recovery must each
-    pass a paired t test at the 5% level. The rise was selected from all pairs of evaluations, and the recovery from all later
-    evaluations, so the level is divided by the number of candidates. Both must also exceed `clean_rise`, because the loss of clean
-    runs rises a little as well.
+    sequences: losses of test sequences, [evaluations, sequences]. With FEWEST_SEQUENCES or more sequences, the rise and the recovery
+    must each pass a paired t test at the 5% level. The rise was selected from all pairs of evaluations, and the recovery from all later
+    evaluations, so the level is divided by the number of candidates. Both must also exceed `clean_rise`, because the test loss of
+    clean runs rises slightly too.
 
-    Without these losses, the rise and the recovery must exceed `noise`.
+    With fewer sequences or none, the rise and the recovery must exceed `noise`.
 
-    clean_rise, noise: in nats, see the functions `clean_rise` and `noise_of_rise`; NaN without clean runs.
+    clean_rise, noise: the results of `clean_rise` and `noise_of_rise`, in nats; NaN without clean runs.
     """
     size = min(descent.rise, descent.won_back)
     if sequences is None or sequences.shape[1] < FEWEST_SEQUENCES:
@@ -104,16 +104,17 @@ def judge_descent(
 
 
 def clean_rise(runs: Runs) -> float:
-    """Twice the largest rise of test loss in any clean run, in nats; NaN without clean runs."""
+    """Twice the largest rise in test loss in any clean run, in nats; NaN without clean runs."""
     clean = runs.done[runs.done.repeats == 1]
     rises = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, clean.name)]
     return 2 * max(rises, default=NAN)
 
 
 def noise_of_rise(runs: Runs) -> float:
-    """The largest rise in nats that counts as noise if losses of test sequences were not recorded; NaN without clean runs.
+    """The largest rise in nats that counts as noise if losses per test sequence were not recorded; NaN without clean runs.
 
-    It is the larger of `clean_rise` and twice the largest standard deviation of final test loss between clean seeds of one size.
+    It is the larger of `clean_rise` and 2·s, where s is the standard deviation of final test loss among clean runs of one size, for the
+    size with the largest s.
     """
     clean = runs.done[runs.done.repeats == 1]
     if clean.empty:
@@ -128,7 +129,7 @@ class _Clean:
 
     final_loss: float = NAN  # nats, mean
     fall: float = NAN  # nats, first minus final test loss, mean over runs
-    sequences: Floats | None = None  # mean final loss of every test sequence; None if a run did not record it
+    sequences: Floats | None = None  # mean final loss of every test sequence; None unless all runs recorded it
 
 
 def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[str, _Clean]:
@@ -144,7 +145,7 @@ def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[s
 
 
 def _over_clean(final: Floats | None, clean: _Clean) -> Estimate:
-    """Excess loss over the mean of the clean runs, paired over test sequences; UNKNOWN if their losses were not recorded."""
+    """Excess loss over the clean runs' mean, paired by test sequence; UNKNOWN if losses per sequence were not recorded."""
     if final is None or clean.sequences is None or len(final) != len(clean.sequences):
         return UNKNOWN
     return paired_difference(final, clean.sequences).estimate
@@ -154,10 +155,10 @@ def summary(runs: Runs) -> pd.DataFrame:
     """Summarize every finished run in one row: settings, final metrics, effective sizes, double descent and induction heads.
 
     Losses are in nats. Some of the columns:
-        rise_counts             whether the rise exceeds chance, see `judge_descent`; None if the noise is unknown
-        double_descent          whether both the rise and the recovery `won_back` exceed chance
+        rise_counts             whether the rise exceeds the noise, see `judge_descent`; None if the noise is unknown
+        double_descent          whether both the rise and the recovery `won_back` exceed the noise
         rise_judged_by          a `Judge`
-        <name>_low, <name>_high ends of 95% intervals, paired over test sequences; NaN if their losses were not recorded
+        <name>_low, <name>_high ends of 95% intervals, paired by test sequence; NaN if losses per sequence were not recorded
         rise_in_standard_errors, rise_share
                                 effect sizes; the share is the rise divided by the fall of test loss in clean runs of this size
         heads_formed_at, heads_lost_at

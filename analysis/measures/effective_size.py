@@ -23,7 +23,7 @@ class NoLaw:
 
 
 def falling(metric: Metric, table: pd.DataFrame) -> pd.Series:
-    """The final value of a metric for each run of a table, transformed to fall with model size.
+    """A metric's final value for each run in a table, transformed to fall with model size.
 
     A score between 0 and 1 becomes 1 - score [H22, fig. 6]. Runs without the metric get NaN.
     """
@@ -40,12 +40,12 @@ def test_sets(runs: Runs) -> list[Metric]:
 
 
 def clean_sizes_needed(runs: Runs) -> str:
-    """A clause to follow "the clean law needs", for studies with too few clean sizes. It names runs that were left out."""
+    """A clause to follow "the clean law needs", for studies with too few clean sizes. It mentions any runs left out."""
     table = scaling_runs(runs)
     sizes = table[table.repeats == 1].model.nunique()
     left_out = left_out_of_laws(runs).rstrip(".")
     return (
-        f"finished clean runs of at least {PARAMETERS} sizes, because it has {PARAMETERS} parameters, found {sizes}"
+        f"finished clean runs of at least {PARAMETERS} sizes, because it has {PARAMETERS} parameters; found {sizes}"
         f"{f' ({left_out})' if left_out else ''}"
     )
 
@@ -53,8 +53,8 @@ def clean_sizes_needed(runs: Runs) -> str:
 def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     """Fit the clean law of a metric to the finished clean runs [H22, figs. 4-6].
 
-    Returns NoLaw if there are clean runs of fewer than three sizes, or if the metric does not clearly improve with size: the law
-    falls by no more than twice its largest residual over all clean sizes, or no clean run's score exceeds twice its null.
+    Returns NoLaw if fewer than three sizes have clean runs, or if the metric does not clearly improve with size. That is the case if,
+    over all clean sizes, the law falls by no more than twice its largest residual, or if no clean run's score exceeds twice its null.
     """
     table = scaling_runs(runs)
     clean = table[(table.repeats == 1) & falling(metric, table).notna()]
@@ -94,7 +94,7 @@ def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
 
 
 def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estimate]:
-    """The multiplier of every finished run with the metric, by run name; empty without a clean law."""
+    """The multiplier of every finished run that has the metric, by run name; empty without a clean law."""
     law = clean_law(runs, metric)
     if isinstance(law, NoLaw):
         return {}

@@ -30,8 +30,8 @@ BEFORE_AND_AFTER = (
 def starts(runs: Runs) -> pd.DataFrame:
     """Every fine-tuned run and every clean run from scratch, with its `start`, ordered by size and start.
 
-    A start is "from scratch", "clean parent" or "parent with f = 90%". If runs of the study differ in other ways, it also includes the
-    parent's R, the rest of the parent's label, and settings of the run itself, such as its learning rate.
+    A start is "from scratch", "clean parent" or "parent with f = 90%". If the study's runs differ in other ways, the start also
+    includes the parent's R, the rest of the parent's label, and settings of the run itself, such as its learning rate.
     """
     table = runs.combined.table
     table = table[(table.parent != "") | (table.repeats == 1)]
@@ -69,20 +69,20 @@ def _factor_value(value: object) -> str:
 
 
 def from_scratch(table: pd.DataFrame) -> pd.DataFrame:
-    """The controls in a table of `starts`: the runs from scratch, or no rows if their settings differ."""
+    """The controls in a table from `starts`: the runs from scratch, or no rows if their settings differ."""
     scratch_starts = {start for start in table.start if start.startswith(SCRATCH)}
     return table[table.start.isin(scratch_starts)] if len(scratch_starts) == 1 else table[:0]
 
 
 def law_from_scratch(runs: Runs) -> PowerLaw | NoLaw:
-    """The law of test loss for runs from scratch, which determines the effective size of fine-tuned runs."""
+    """The test-loss law for runs from scratch, which determines the effective size of fine-tuned runs."""
     table = starts(runs)
     has_control = len(from_scratch(table[table.status == Status.DONE])) > 0
     return clean_law(runs) if has_control else NoLaw("there are no runs from scratch, or their settings differ")
 
 
 def over_training(table: pd.DataFrame, runs: Runs, columns: Sequence[str]) -> pd.DataFrame:
-    """The evaluations of the runs in a table of `starts`, with the columns that identify a run. Figures save this table."""
+    """The evaluations of the runs in a table from `starts`, with the columns that identify a run. Figures save this table."""
     identity = ["name", "model", "parameters_non_embedding", "seed", "start", "parent_fraction", "parent_repeats"]
     return table[identity].merge(runs.combined.evaluations[["name", "step", "tokens", *columns]], on="name")
 
@@ -99,7 +99,7 @@ def table(runs: Runs) -> pd.DataFrame:
         excess              final test loss minus the mean of the runs from scratch, nats
         multiplier, bound   effective size divided by actual size, from `law_from_scratch`
         <metric>_before, <metric>_after
-                            first and last value of the metrics in BEFORE_AND_AFTER and of the losses on additional test sets
+                            first and last values of the metrics in BEFORE_AND_AFTER and of the losses on additional test sets
 
     `excess` and `multiplier` are NaN if there are no runs from scratch or if their settings differ.
     """
@@ -145,7 +145,7 @@ def table(runs: Runs) -> pd.DataFrame:
 
 
 def nothing_to_forget(runs: Runs) -> str:
-    """A sentence that no repeated parent had memorized its pool, with the largest gap; empty if a parent had, or if there is none."""
+    """Say that no repeated parent had memorized its pool, and give the largest gap. Empty if one had, or if there is no such parent."""
     numbers = table(runs)
     if numbers.empty:
         return ""
@@ -163,7 +163,7 @@ def nothing_to_forget(runs: Runs) -> str:
 def paired(numbers: pd.DataFrame) -> pd.DataFrame:
     """Pair every run that has a repeated parent with the run of the same size, seed and settings that has a clean parent.
 
-    Returns one row per pair. The columns of the two runs end in `_repeated` and `_clean`.
+    Returns one row per pair. The columns taken from the two runs end in `_repeated` and `_clean`.
     """
 
     def with_factors(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Detect when induction heads form in a run and when they are lost, from the prefix matching of the best head."""
+"""Detect when induction heads form in a run and when they are lost, from the best head's prefix matching."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ IN_A_ROW = 2  # evaluations; a single high or low score does not count
 
 @dataclass(frozen=True)
 class Formation:
-    """Training tokens at which a head forms and at which it is lost again; NaN if this does not happen."""
+    """Training tokens at which a head forms and at which it is lost. Either is NaN if it never happens."""
 
     formed_at: float
     lost_at: float
@@ -31,8 +31,8 @@ def formation(curve: pd.DataFrame) -> Formation:
 
     The threshold is the larger of twice the untrained model's score and twice the largest null. Let h be half the width of the
     score's 95% interval. A head is present if score - h exceeds the threshold, and absent if score + h is below it. The head forms at
-    the first of two evaluations in a row at which it is present. Later, it is lost at the first of two evaluations in a row at which
-    it is absent.
+    the first of two consecutive evaluations at which it is present. After that, it is lost at the first of two consecutive
+    evaluations at which it is absent.
     """
     score, half = (curve[name].to_numpy(float) for name in (SCORE.key, SCORE.interval_key))
     half = np.nan_to_num(half)
@@ -43,7 +43,7 @@ def formation(curve: pd.DataFrame) -> Formation:
 
 
 def none_formed(runs: Runs) -> str:
-    """A sentence that no run formed an induction head, with the highest score; empty if a run did, or if no run has scores."""
+    """Say that no run formed an induction head, and give the highest score. Empty if a run formed one or no run has scores."""
     measured = dict(_measured(runs))
     if not measured or any(not np.isnan(formation(curve).formed_at) for curve in measured.values()):
         return ""
@@ -55,9 +55,9 @@ def none_formed(runs: Runs) -> str:
 
 
 def none_before_or_after(runs: Runs) -> str:
-    """A sentence that no run has an induction head at its first or last evaluation; empty if a run has one. For fine-tuned runs.
+    """Say that no fine-tuned run has an induction head at its first or last evaluation. Empty if a run has one.
 
-    The first evaluation of a fine-tuned run is that of its parent, so a head can be there from the start.
+    Fine-tuned runs are first evaluated with their parents' weights, so a head can be present from the start.
     """
     measured = {name: curve.iloc[[0, -1]] for name, curve in _measured(runs)}
     if not measured or any(
@@ -75,7 +75,7 @@ def _any_of(measured: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The name of each run that has scores, with the evaluations that have one."""
+    """Yield the name of each run that has scores, and the evaluations that have one."""
     for name in runs.table.name:
         curve = runs.curve(str(name))
         if SCORE.key in curve and len(scored := curve[curve[SCORE.key].notna()]):
@@ -83,7 +83,7 @@ def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _highest(runs: Runs, curves: Mapping[str, pd.DataFrame]) -> str:
-    """A sentence with the score that is largest relative to its null."""
+    """A sentence that gives the largest score relative to its null."""
     rows = pd.concat(curves.values(), ignore_index=True)
     best = rows.loc[(rows[SCORE.key] / rows[SCORE.null_key]).fillna(0.0).idxmax()]
     run = runs.table[runs.table.name == best["name"]].iloc[0]
@@ -94,7 +94,7 @@ def _highest(runs: Runs, curves: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _first_in_a_row(holds: npt.NDArray[np.bool_], start: int) -> int:
-    """The first index, not before `start`, at which a series of IN_A_ROW true values begins; len(holds) if there is none."""
+    """The first index from `start` on that begins IN_A_ROW consecutive true values; len(holds) if there is none."""
     later = holds[start:]
     if len(later) < IN_A_ROW:
         return len(holds)

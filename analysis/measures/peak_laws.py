@@ -1,4 +1,4 @@
-"""Fit power laws for how peaks move with model size [H22, fig. 4 right; C26], and average other measures at the worst R."""
+"""Fit power laws that describe how peaks move with model size [H22, fig. 4 right; C26], and average other measures at the worst R."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ class PowerLawOfSize:
 
 
 def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None]) -> PowerLawOfSize | NoLaw:
-    """Fit log value against log size by least squares, without missing values and bounds.
+    """Fit log value against log size by least squares, ignoring missing values and bounds.
 
-    Returns NoLaw if fewer than FEWEST_SIZES sizes remain. Intervals come from fits to the bootstrap resamples over seeds. If a value
-    has no resamples, they are t intervals of the regression, which measure the scatter of the sizes around the law instead of the
+    Returns NoLaw if fewer than FEWEST_SIZES sizes remain. Intervals come from fits to the bootstrap resamples over seeds. If any value
+    has no resamples, they are t intervals from the regression, which reflect the scatter of the points around the law instead of the
     scatter between seeds.
     """
     exact = [(size, value) for size, value in zip(sizes, values, strict=True) if value and not value.bound]
@@ -60,19 +60,19 @@ def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None])
         around = width * np.array([-fit.intercept_stderr, fit.intercept_stderr])
         limits_k = tuple(np.exp(np.clip(fit.intercept + around, -700, 700)))
         limits_a = (fit.slope - width * fit.stderr, fit.slope + width * fit.stderr)
-        source = "95% of the regression"
+        source = "95% from the regression"
     k = Estimate(law.coefficient, float(limits_k[0]), float(limits_k[1]))
     a = Estimate(law.exponent, float(limits_a[0]), float(limits_a[1]))
     return PowerLawOfSize(law, k, a, len(exact), source)
 
 
 def peak_law(peaks: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
-    """Fit a power law of model size to one quantity in ESTIMATES, over the peaks of one fraction.
+    """Fit a power law in model size to one of the quantities in ESTIMATES, for the peaks at one fraction.
 
     N counts all parameters for the Gaussian and for pools, as in C26. For the other quantities it excludes embeddings, as in H22.
     Peaks are left out if the interval of their height includes 0.
     """
-    peaks = [peak for peak in peaks if not peak.height.low <= 0]  # a single seed has no interval (NaN) and is kept
+    peaks = [peak for peak in peaks if not peak.height.low <= 0]  # NaN, the value for a single seed, is kept
     by_total = quantity == "gaussian" or quantity.startswith("pool")
     return power_law_of_size(
         [peak.total if by_total else peak.size for peak in peaks], [_estimate(peak, quantity) for peak in peaks]
@@ -110,9 +110,10 @@ def peak_table(peaks: Sequence[Peak]) -> pd.DataFrame:
 
 
 def at_worst(runs: Runs, peak: Peak, values: Mapping[str, Estimate], ratio: bool = False) -> Estimate | None:
-    """Average values over the seeds at the worst R of a peak, with a 95% t interval.
+    """Average values over the seeds at a peak's worst R, with a 95% t interval.
 
-    values: by run name. ratio: average the logarithms. The result is a bound if any value is a bound, and None if no run has a value.
+    values: the values by run name. ratio: whether to average logarithms. The result is a bound if any value is a bound, and None if no
+    run has a value.
     """
     done = runs.done
     here = done[(done.model == peak.model) & (done.repeated_fraction == peak.fraction)]

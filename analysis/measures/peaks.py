@@ -12,12 +12,13 @@ from analysis.intervals import NAN, Bound, Estimate, Floats
 from analysis.runs import Runs
 
 RESAMPLES = 500
-NOT_INTERIOR = 0.05  # share of resamples; if an end of the R tried is the worst in more of them, no maximum is interior
-FEWEST_REPEATS = 2  # distinct R above 1 that a peak needs
+# The maximum is not interior if the smallest or largest R is the worst in more than this share of resamples.
+NOT_INTERIOR = 0.05
+FEWEST_REPEATS = 2  # number of distinct R above 1 that a peak requires
 FEWEST_FOR_A_GAUSSIAN = 4  # a Gaussian has three parameters
 NO_PEAK = (
-    "needs finished runs of one size and fraction at two or more R above 1, a finished clean run of that size, and a higher loss"
-    " than the clean run's"
+    "needs finished runs of one size and fraction at two or more values of R above 1, a finished clean run of that size,"
+    " and a loss above the clean run's"
 )
 
 
@@ -25,9 +26,10 @@ NO_PEAK = (
 class Peak:
     """The peak of excess loss as a function of R, for one size and fraction.
 
-    The excess is final test loss minus the mean of clean runs of the same size. Between the R tried, it is interpolated with a
-    monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve has its maximum at one of the
-    R tried, so `worst` is one of them, and its interval extends halfway to the neighboring R. `gaussian` can lie between the R tried.
+    The excess is the final test loss minus the mean over clean runs of the same size. Between the tested values of R, it is interpolated
+    with a monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve peaks at one of the tested
+    values. Therefore, `worst` is a tested value, and its interval extends halfway to the neighboring ones. `gaussian` can lie between
+    tested values.
     """
 
     model: str
@@ -35,20 +37,20 @@ class Peak:
     total: float  # all parameters
     fraction: float
     tokens: float  # T
-    repeats: tuple[float, ...]  # the R > 1 tried
+    repeats: tuple[float, ...]  # tested values of R above 1
     seeds: int  # smallest number of runs at any R, including clean runs
     height: Estimate  # largest mean excess, nats
     worst: Estimate  # its R
     # Between `left` and `right`, the excess is at least half of the height [H22, fig. 4 right].
     left: Estimate
     right: Estimate
-    # Center of a Gaussian in log R [C26]; None for fewer than four R and without an interior maximum.
+    # Center of a Gaussian in log R [C26]; None if there are fewer than four R or no interior maximum.
     gaussian: Estimate | None
-    gaussian_misses: float  # largest |Gaussian - mean excess| at the R tried, nats; NaN without a Gaussian
+    gaussian_misses: float  # largest |Gaussian - mean excess| at the tested R, nats; NaN without a Gaussian
 
     @property
     def interior(self) -> bool:
-        """Whether smaller and larger R were tried and clearly do less harm; see `worst_repeats`.
+        """Whether smaller and larger values of R were tested and clearly do less harm; see `worst_repeats`.
 
         Without an interior maximum, the worst R is a bound, and there is no Gaussian center.
         """
@@ -60,7 +62,7 @@ class Peak:
 
 
 def peaks(runs: Runs) -> list[Peak]:
-    """Find the peak of every size and fraction among the finished runs, sorted by decreasing fraction, then by size."""
+    """Find the peak for every size and fraction among the finished runs, sorted by decreasing fraction, then by size."""
     done, unsorted = runs.done, []
     clean = done[done.repeats == 1]
     by = ["repeated_fraction", "parameters_non_embedding", "model"]
@@ -81,20 +83,20 @@ def peaks(runs: Runs) -> list[Peak]:
 
 
 def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
-    """Find the R with the highest mean loss, and whether the true maximum may lie beyond the R tried.
+    """Find the R with the highest mean loss, and whether the true maximum may lie outside the tested range.
 
-    repeats, losses: R and final test loss of each run of one size and fraction.
+    repeats, losses: R and final test loss of every run with one size and fraction.
 
-    The R is a bound if it is the smallest or largest R tried. It is also a bound if the smallest or the largest R is the worst in more
+    The R is a bound if it is the smallest or largest tested R. It is also a bound if the smallest or the largest R is the worst in more
     than 5% of the bootstrap resamples over seeds, because noise between seeds can then explain an interior maximum. There are no
-    resamples if an R has a single run.
+    resamples if any R has only one run.
     """
     arms = [(int(R), tuple(sorted(arm))) for R, arm in losses.groupby(repeats)]
     index, bound = _worst_arm(tuple(arm for _, arm in arms))
     return arms[index][0], bound
 
 
-@lru_cache(maxsize=4096)  # figures, tables and sentences of one report need the same arms
+@lru_cache(maxsize=4096)  # figures, tables and sentences in one report need the same arms
 def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
     """The index of the worst R and its bound, as in `worst_repeats`. arms: the sorted losses at every R."""
     worst, last = int(np.argmax([np.mean(losses) for losses in arms])), len(arms) - 1
@@ -132,7 +134,7 @@ def _shape(
         excess = np.vstack([excess, arm_means - clean[:, None]])
     worst, height, left, right = _half_height_range(log_repeats, excess)
     at = worst[0]
-    # If the peak lies beyond the R tried, its true height is larger, so the true half-height edges are closer to it than measured.
+    # If the peak lies outside the tested range, its true height is larger, so the true half-height edges are closer to it than measured.
     beyond = _worst_arm(tuple(tuple(sorted(losses)) for _, losses in arms))[1]
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
@@ -141,7 +143,7 @@ def _shape(
     lower, upper = (steps[worst] + log_repeats[worst]) / 2, (steps[worst + 2] + log_repeats[worst]) / 2
     spread = np.concatenate([log_repeats[at : at + 1], stream.uniform(lower[1:], upper[1:])])
     center, misses = None, NAN
-    if len(arms) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # losses that rise to the last R have no center to fit
+    if len(arms) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # without an interior maximum, there is no center to fit
         centers, misses = _gaussian_centers(log_repeats, excess)
         outside = Bound.AT_MOST if centers[0] <= log_repeats[0] else Bound.AT_LEAST
         inside = log_repeats[0] < centers[0] < log_repeats[-1]
@@ -158,16 +160,16 @@ def _shape(
 
 
 def _resampled_means(stream: np.random.Generator, losses: tuple[float, ...]) -> Floats:
-    """Means of RESAMPLES bootstrap resamples. Their variance is too small by a factor of (n-1)/n, which the root corrects."""
+    """Means of RESAMPLES bootstrap resamples. Their spread is scaled up, because bootstrap variance is too small by a factor of (n-1)/n."""
     values, n = np.array(losses), len(losses)
     means = values[stream.integers(n, size=(RESAMPLES, n))].mean(1)
     return values.mean() + (means - values.mean()) * (n / (n - 1)) ** 0.5
 
 
 def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray, Floats, Floats, Floats]:
-    """Index of the worst R, height, and log R of both half-height edges, for every row of `excess`, shape [rows, R].
+    """For every row of `excess`, shape [rows, R]: index of the worst R, height, and log R of both half-height edges.
 
-    Edges beyond the R tried are moved to the smallest or largest R. Height and edges are NaN in rows without harm.
+    Edges outside the tested range are moved to the smallest or largest R. Height and edges are NaN in rows without harm.
     """
     x = np.concatenate([[0.0], log_repeats])
     fine = np.union1d(np.linspace(0, x[-1], 500), x)
@@ -200,7 +202,7 @@ def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
 
     Returns the centers in log R, and the largest residual of the first row. The Gaussian is h·exp(-(log R - c)² / 2w²). The best h has
     a closed form for given c and w, so the fit repeatedly refines a grid of c and w around its best point, for all rows in parallel.
-    The grid extends beyond the R tried by half their range. A center beyond the R tried is moved to the smallest or largest R.
+    The grid extends beyond the tested range by half its width on each side. A center outside the tested range is moved to its nearest end.
     """
     low, high = log_repeats[0], log_repeats[-1]
     step_c, step_w = (high - low) / 20, 0.25
@@ -226,5 +228,5 @@ def _gaussian_centers(log_repeats: Floats, excess: Floats) -> tuple[Floats, floa
 
 
 def _first_with_interval(values: Floats, bound: Bound) -> Estimate:
-    """An estimate of the first value, with the other values as its resamples."""
+    """An estimate whose value is the first of `values` and whose resamples are the others."""
     return Estimate.from_resamples(float(values[0]), values[1:], bound)

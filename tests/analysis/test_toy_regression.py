@@ -27,5 +27,5 @@ def test_the_pool_of_more_repeats_is_a_prefix_of_the_pool_of_fewer() -> None:
     unique, large = SMALL.training_inputs(4, 0)
     same, small = SMALL.training_inputs(12, 0)
     assert (unique == same).all() and (large[: len(small)] == small).all()
-    with pytest.raises(ValueError, match="cannot form a pool that is seen 7 times"):
+    with pytest.raises(ValueError, match="cannot be split into 7 copies of a pool"):
         SMALL.pool_rows(7)

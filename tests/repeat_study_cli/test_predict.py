@@ -50,7 +50,10 @@ def test_predict_prints_what_the_published_laws_predict(tmp_path: Path, invoke: 
 def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
     fitted = invoke("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
-    assert "24 runs, 4 clean" in fitted.stdout and "With a model size held out, prediction errors are" in fitted.stdout
+    assert (
+        "24 runs, 4 clean" in fitted.stdout
+        and "With a model size held out, the root mean square prediction errors" in fitted.stdout
+    )
     record = json.loads((runs_csv.parent / "fit.json").read_text())
     low, high = record["fits"][0]["intervals"]["alpha"]
     assert low < 0.2 < high

@@ -95,7 +95,7 @@ def test_the_caption_of_the_harmful_range_has_its_law(planted: Runs) -> None:
     figure = drawn(poor_performance_band.plot(planted))
     assert figure.table.worst.tolist() == [16] * 3 and figure.table.interior.all()
     assert (figure.table.left.between(4, 16) & figure.table.right.between(16, 64)).all()
-    assert "left edge: R = " in figure.caption and "95% of the regression, 3 sizes]" in figure.caption
+    assert "left edge: R = " in figure.caption and "95% from the regression, 3 sizes]" in figure.caption
     assert (
         "this study has none of their sizes at their f" in figure.caption
         and "There is one seed, so there are no intervals" in figure.caption

@@ -74,7 +74,7 @@ def test_every_interval_contains_its_value(question: Question) -> None:
         estimates = {key: value for key, value in record.items() if isinstance(value, dict) and "low" in value}
         assert {"penalty_nats", "harmful_from", "harmful_up_to", "safe_up_to", "worst_repeats"} <= estimates.keys()
         for key, estimate in estimates.items():
-            if estimate["value"] is None:  # infinite, unknown or beyond the law
+            if estimate["value"] is None:  # infinite, unknown or not credible
                 continue
             assert estimate["low"] is None or estimate["low"] <= estimate["value"], key
             assert estimate["high"] is None or estimate["value"] <= estimate["high"], key
@@ -122,9 +122,9 @@ def test_penalties_beyond_the_law_are_not_printed_as_numbers() -> None:
     forecasts = all_forecasts(QUESTIONS[2])
     hernandez, *others = forecasts
     row = dict(zip(HEADINGS, table_row(hernandez, QUESTIONS[2]), strict=True))
-    assert row["penalty (nats)"] == "> 5.66, beyond the law" and row["worst R"] == "beyond the law"
+    assert row["penalty (nats)"] == "> 5.66, not credible" and row["worst R"] == "not credible"
     assert row["acts like"] == row["compute lost"] == row["harmful R"] == "–"
-    assert "The penalty is beyond the law of Hernandez et al. (published)." in agreement(forecasts, QUESTIONS[2])
+    assert "The penalty is not credible for Hernandez et al. (published)." in agreement(forecasts, QUESTIONS[2])
     assert "the predicted loss exceeds 12.5 nats per token" in " ".join(notes(hernandez))
     record = as_record(hernandez)
     assert record["penalty_beyond_the_law"] is True
@@ -139,7 +139,7 @@ def test_a_law_that_overflows_is_beyond_the_law() -> None:
     )
     with np.errstate(over="ignore"):
         predicted = forecast(explosive, question := Question(800e6, 100e9, 0.1, 1000))
-    assert "beyond the law" in table_row(predicted, question)[3] and math.isnan(predicted.worst.value)
+    assert "not credible" in table_row(predicted, question)[3] and math.isnan(predicted.worst.value)
     assert all(len(line) < 120 for line in curves([predicted], 119))
 
 

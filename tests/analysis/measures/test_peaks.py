@@ -133,7 +133,7 @@ def test_with_one_seed_only_the_regression_gives_an_interval(
         assert peak.seeds == 1 and np.isnan([peak.height.low, peak.worst.high, peak.left.low, peak.right.high]).all()
         assert peak.gaussian is not None and peak.gaussian.value == pytest.approx(center(peak.model), rel=0.001)
     law = peak_law(estimated, "left")
-    assert isinstance(law, PowerLawOfSize) and law.interval == "95% of the regression"
+    assert isinstance(law, PowerLawOfSize) and law.interval == "95% from the regression"
     assert law.exponent.low < EXPONENT < law.exponent.high
 
 
@@ -346,7 +346,7 @@ def test_lost_compute_needs_three_clean_sizes(planted: Runs) -> None:
     wasted = lost_compute(two)
     assert (
         isinstance(wasted, NoLaw)
-        and "clean runs of at least 3 sizes, because it has 3 parameters, found 2" in wasted.reason
+        and "clean runs of at least 3 sizes, because it has 3 parameters; found 2" in wasted.reason
     )
 
 

@@ -36,7 +36,7 @@ def test_a_law_with_too_few_sizes_names_the_runs_that_it_leaves_out(with_heads: 
     runs = load_runs(with_heads)
     for law in (clean_law(runs), lost_compute(runs)):
         assert isinstance(law, NoLaw)
-        assert "at least 3 sizes, because it has 3 parameters, found 2 (Scaling laws leave out 2 one" in law.reason
+        assert "at least 3 sizes, because it has 3 parameters; found 2 (Scaling laws leave out 2 one" in law.reason
     section = laws_section.section(runs)
     text = section.reason if hasattr(section, "reason") else " ".join(section.sentences)
     assert LEFT_OUT.rstrip(".") in text
