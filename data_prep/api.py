@@ -18,13 +18,13 @@ def build_store(
     data_dir: str | Path = "data",
     progress: Progress = lambda stage, share: None,
 ) -> TokenStore:
-    """Build the token store for a spec in `data_dir`, or open it if it already exists.
+    """Build a token store from a spec, or open it if it already exists in `data_dir`.
 
         store = build_store({"source": "installed-python", "vocabulary": 1024, "max_tokens": 1_000_000})
         store.train  # uint16 token ids, shape [tokens]
 
     spec: a DataSpec, or a mapping with the keys of a study's `[data]` table. progress: a callback that receives the
-    name of the current stage and the fraction of it that is done, 0 to 1.
+    name of the current stage and the fraction of it that is done (0 to 1).
     Raises InputError if the spec is invalid, the corpus cannot be used or the disk is full.
     """
     if not isinstance(spec, DataSpec):
@@ -41,7 +41,7 @@ def open_store(folder: str | Path, verify: bool = False) -> TokenStore:
     """Open the token store in `folder`, e.g. "data/installed-python-1a2b3c4d".
 
     verify: also check every file against its checksum, which reads the whole store.
-    Raises InputError if the folder has no manifest, if a file is missing or truncated, or if the manifest (with
-    `verify`, any file) was altered.
+    Raises InputError if the folder has no manifest, if the manifest was altered, or if a file is missing or truncated.
+    With `verify`, also raises it if a file does not match its checksum.
     """
     return TokenStore(Path(folder), verify)

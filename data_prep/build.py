@@ -30,11 +30,11 @@ JOURNAL = "journal.json"
 COUNTS = ("read", "duplicates", "empty", "bad")
 _counts = attrgetter(*COUNTS)
 
-Progress = Callable[[str, float], None]  # called with the stage and the fraction of it that is done, 0 to 1
+Progress = Callable[[str, float], None]  # called with the stage and the fraction of it that is done (0 to 1)
 
 
 class StoreBuilder:
-    """Builds one store in a scratch folder. A journal records the progress, so an interrupted build can resume."""
+    """Builds one store in a scratch folder. A journal records its progress, so an interrupted build can resume."""
 
     def __init__(self, spec: DataSpec, folder: Path, progress: Progress) -> None:
         self.spec, self.folder, self.progress = spec, folder, progress
@@ -42,11 +42,11 @@ class StoreBuilder:
         self.inputs = spec.inputs(self.data_dir)
         self.report = SourceReport()
         self.written = 0  # documents
-        self.audit: TokenizerAudit | None = None  # only for the tokenizer of the user or of another store
+        self.audit: TokenizerAudit | None = None  # only if the tokenizer comes from the user or another store
         self.loss = TextLoss()
-        self.digest_of_written = hashlib.sha256()  # hash of all document digests, to detect a changed source
-        # Reading runs ahead of writing, but the manifest counts only up to the last document written. So the queue keeps
-        # the counts as they were when each document was read.
+        self.digest_of_written = hashlib.sha256()  # hash of all document digests, used to detect a changed source
+        # Documents are read ahead, but the manifest's counts stop at the last document written. The queue therefore
+        # keeps the counts as they were when each document was read.
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting_counts: deque[tuple[int, ...]] = deque()
 
@@ -117,7 +117,7 @@ class StoreBuilder:
         return tokenizer
 
     def _tokenizer_text(self) -> Iterator[str]:
-        """Yield the text of training documents until it has TOKENIZER_CHARACTERS characters."""
+        """Yield the text of training documents until the total reaches TOKENIZER_CHARACTERS characters."""
         characters = 0
         report = SourceReport()
         for document in documents(self.spec.source, report):
@@ -174,7 +174,7 @@ class StoreBuilder:
             if time.monotonic() - last_journal > JOURNAL_SECONDS:
                 self._write_journal(writers)
                 last_journal = time.monotonic()
-        # The source has ended, so also count the documents that were dropped after the last one written.
+        # The source has ended, so the counts now include the documents dropped after the last one written.
         self.counts = dict(zip(COUNTS, _counts(self.report), strict=True))
 
     def _write_journal(self, writers: dict[Split, SplitWriter]) -> None:
@@ -185,7 +185,7 @@ class StoreBuilder:
         write_json(self.folder / JOURNAL, record)
 
     def _append(self, batch: EncodedBatch, count: int, writers: dict[Split, SplitWriter]) -> None:
-        """Write the first `count` documents of a batch, each to its split."""
+        """Write the first `count` documents in a batch, each to its own split."""
         batch_documents, lengths = batch.documents[:count], batch.lengths[:count]
         tokens = batch.tokens[: lengths.sum()]
         if self.audit:
@@ -210,13 +210,13 @@ class StoreBuilder:
             raise
 
     def _count_written(self, document: Document) -> None:
-        """Count a document that has been written."""
+        """Add a document to the counts and to the digest of written documents."""
         self.counts = dict(zip(COUNTS, self._waiting_counts.popleft(), strict=True))
         self.digest_of_written.update(document.digest)
         self.written += 1
 
     def _close(self, writers: dict[Split, SplitWriter]) -> dict[str, dict[str, int]]:
-        """Close the files and return the counts of each split. Raises InputError if a split is empty."""
+        """Close the files and return the counts for each split. Raises InputError if a split is empty."""
         counts = {str(split): writer.close() for split, writer in writers.items()}
         for split in SPLITS:
             if not counts[split]["documents"] and not (split == "train" and self.spec.test_fraction == 1):

@@ -1,4 +1,4 @@
-"""Show the progress of a build: a progress bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a build: as a bar on a terminal and as plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -11,10 +11,10 @@ LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
 class BuildDisplay:
-    """Progress callback for `prepare`, to be used as a context manager.
+    """Progress callback for `prepare`. Use it as a context manager.
 
-    The time left is extrapolated from the average speed so far and assumes that the corpus reaches `data.max_tokens`.
-    With a smaller corpus the build ends earlier.
+    The remaining time is extrapolated from the average speed so far, assuming that the corpus has `data.max_tokens`
+    tokens. If it has fewer, the build finishes sooner.
     """
 
     def __init__(self, console: Console) -> None:
@@ -34,7 +34,7 @@ class BuildDisplay:
         self.bars.stop()
 
     def __call__(self, stage: str, share: float) -> None:
-        """Report a stage and the fraction of it that is done. A stage whose first report is exactly 0 or 1 has no bar."""
+        """Report the current stage and how much of it is done (0 to 1). If its first report is exactly 0 or 1, no bar is shown."""
         now = time.monotonic()
         if stage != self.stage:
             self.stage, self.start, self.first_share, self.last_line = stage, now, share, now

@@ -1,4 +1,4 @@
-"""The specification of a token store: the `[data]` table of a study."""
+"""The specification of a token store, as given in a study's `[data]` table."""
 
 import hashlib
 from pathlib import Path
@@ -16,16 +16,16 @@ BUILD_FORMAT = 2  # incremented when a code change makes the same spec produce a
 
 
 class DataSpec(BaseModel):
-    """Specification of a token store: the `[data]` table of a study."""
+    """Specification of a token store. Its fields are the keys of a study's `[data]` table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: SourceSpec
     vocabulary: int = Field(1024, ge=SMALLEST_VOCABULARY, le=2**20)  # size of the byte-level BPE to train
-    tokenizer: str | None = None  # path of a tokenizer.json to use instead
-    tokenizer_of: "DataSpec | None" = None  # use that store's tokenizer, so that its models accept these tokens
+    tokenizer: str | None = None  # path to a tokenizer.json file to use instead
+    tokenizer_of: "DataSpec | None" = None  # reuse that store's tokenizer, so its models accept these tokens
     end_of_text: str = END_OF_TEXT
-    max_tokens: int = Field(gt=0, le=10**15)  # total of both splits; the build ends with the document that reaches it
+    max_tokens: int = Field(gt=0, le=10**15)  # in both splits; the build ends with the document that reaches it
     test_fraction: float = Field(0.05, gt=0, le=1)  # 1: everything is test text
 
     @property
@@ -42,7 +42,7 @@ class DataSpec(BaseModel):
         return f"{self.source.kind}-{hashlib.sha256(canonical_json(content)).hexdigest()[:8]}"
 
     def expected_vocabulary(self) -> int:
-        """Vocabulary size that the store will have. Raises InputError if the given tokenizer cannot be read."""
+        """Vocabulary size of the store once it is built. Raises InputError if the given tokenizer cannot be read."""
         if self.tokenizer_of is not None:
             return self.tokenizer_of.expected_vocabulary()
         if self.tokenizer is not None:
@@ -51,7 +51,7 @@ class DataSpec(BaseModel):
         return self.vocabulary if words is None else len(words) + 1  # plus the end-of-text token
 
     def tokenizer_file(self, data_dir: Path) -> Path | None:
-        """Path of the existing tokenizer.json to use; None if the build makes a new one."""
+        """Path to the existing tokenizer.json to use, or None if the build makes a new one."""
         if self.tokenizer_of is not None:
             return data_dir / self.tokenizer_of.store_name / TOKENIZER
         return None if self.tokenizer is None else user_path(self.tokenizer, "data.tokenizer")
@@ -59,7 +59,7 @@ class DataSpec(BaseModel):
     def inputs(self, data_dir: Path) -> dict[str, str]:
         """Describe the input files on this machine: the sizes of text files and the checksum of the tokenizer.
 
-        The store records them, so that later changes are detected.
+        The store's manifest records them, so later changes can be detected.
         """
         inputs = {}
         if (path := self.tokenizer_file(data_dir)) and path.is_file():
@@ -69,6 +69,6 @@ class DataSpec(BaseModel):
     def split_of(self, document: Document) -> Split:
         """Assign a document to a split by the hash of its origin.
 
-        Stores with the same `test_fraction` agree: no text is test text in one store and training text in another.
+        Stores with the same `test_fraction` always assign the same text to the same split.
         """
         return "test" if split_hash(document.origin) < self.test_fraction * 2**64 else "train"

@@ -17,9 +17,9 @@ CACHED_SLOTS = 2**20  # 8 MB
 
 
 class Unit(StrEnum):
-    """The unit of the pool: arbitrary sequences or whole documents."""
+    """What a pool consists of: arbitrary sequences or whole documents."""
 
-    SEQUENCE = "sequence"  # sequences of the split, regardless of document boundaries [H22]
+    SEQUENCE = "sequence"  # sequences from the split, regardless of document boundaries [H22]
     DOCUMENT = "document"  # whole documents with their end-of-text tokens, concatenated and cut into sequences [C26]
 
 
@@ -28,14 +28,14 @@ class Draw:
     """Chooses the tokens of every sequence in the pool and in the unique stream.
 
     The draw depends on the store, the context, the length of the clean run (`positions`, in sequences) and two seeds,
-    but not on R, f or spacing. So runs that differ only in these share the unique stream, and the pool for a larger R
-    is a prefix of the pool for a smaller R. The clean run reads the whole unique stream and never sees a pool sequence.
-    `seed` shuffles the corpus. Changing only `pool_seed` changes the pool and keeps the unique stream.
+    but not on R, f or the spacing. Runs that differ only in R, f or spacing therefore share the unique stream, and the
+    pool for a larger R is a prefix of the pool for a smaller R. The clean run reads the whole unique stream and never
+    sees a pool sequence. `seed` shuffles the corpus. Changing only `pool_seed` changes the pool but not the unique stream.
 
-    If the unit is a sequence, all sequences of the split are shuffled. The last `positions` of them form the unique
-    stream, and the others are reserved for pools. If the unit is a document, the unique stream consists of the shuffled
-    sequences of the first half of the split, or of more than half if the clean run needs it. Documents that start after
-    these sequences are reserved for pools, so the corpus should be in random order.
+    If the unit is a sequence, all sequences in the split are shuffled. The last `positions` of them form the unique
+    stream, and the others are reserved for pools. If the unit is a document, the unique stream consists of shuffled
+    sequences from the first half of the split, or from a larger part if the clean run needs more. Documents that start
+    after this part are reserved for pools, so the corpus should be in random order.
     """
 
     store: TokenStore
@@ -51,18 +51,18 @@ class Draw:
 
     @cached_property
     def _unique_zone(self) -> int:
-        """Number of sequences at the start of the split that are reserved for the unique stream if the unit is a document."""
+        """For the document unit: number of sequences at the start of the split that are reserved for the unique stream."""
         return max(self.positions, self._sequences // 2)
 
     @cached_property
     def _first_document(self) -> int:
-        """Index of the first document that is reserved for pools if the unit is a document."""
+        """For the document unit: index of the first document that is reserved for pools."""
         start = self._unique_zone * (self.context + 1)
         return int(np.searchsorted(self.store.offsets("train"), start))
 
     @cached_property
     def pool_capacity(self) -> int:
-        """Size, in sequences, of the largest pool that leaves enough text for the clean run."""
+        """Number of sequences in the largest pool that leaves enough text for the clean run."""
         if self.unit is Unit.SEQUENCE:
             return max(0, self._sequences - self.positions)
         offsets = self.store.offsets("train")
@@ -70,24 +70,24 @@ class Draw:
         return int(offsets[-1] - offsets[first]) // (self.context + 1)
 
     def require(self, pool: int) -> None:
-        """Raise InputError if the split is too small for the clean run and `pool` other sequences."""
+        """Raise InputError if the split is too small for the clean run and `pool` additional sequences."""
         if self._sequences < self.positions or pool > self.pool_capacity:
             raise InputError(
                 f"tokens: the run needs {self.positions + pool} sequences ({self.positions} for the clean run and {pool}"
                 f" for the pool), but the corpus has {self._sequences}"
                 + (f", of which {self.pool_capacity} are reserved for pools" if self.unit is Unit.DOCUMENT else "")
-                + "; use fewer tokens or provide more text (data.max_tokens)"
+                + "; use fewer tokens or provide more text (increase data.max_tokens)"
             )
 
     def tokens(self, provenance: Provenance) -> Ints:
-        """Tokens of the sequence at each position, int64, shape [*provenance.place.shape, context + 1]."""
+        """Tokens of the sequence at each position, as int64 of shape [*provenance.place.shape, context + 1]."""
         return self.gather(self.locate(provenance))
 
     def locate(self, provenance: Provenance) -> Ints:
-        """Compute which text belongs to each position, as input for `gather`; int64, same shape as `provenance.place`.
+        """Find which text belongs to each position, as input for `gather`: int64, with the shape of `provenance.place`.
 
-        A number is the index of a sequence in the split, or -1 - slot for a slot in a pool of documents. No tokens are
-        read, so this is fast even for many positions.
+        Each value is the index of a sequence in the split or, in a pool of documents, -1 - slot. This reads no tokens,
+        so it is fast even for many positions.
         """
         pool = provenance.stream == Stream.POOL
         located = np.empty(provenance.place.shape, np.int64)
@@ -97,7 +97,7 @@ class Draw:
         return located
 
     def gather(self, located: Ints) -> Ints:
-        """Tokens of the sequences that `locate` returned, int64, shape [*located.shape, context + 1]."""
+        """Tokens of the sequences that `locate` found, as int64 of shape [*located.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", located, self.context)
         tokens = np.empty((*located.shape, self.context + 1), np.int64)
@@ -107,17 +107,17 @@ class Draw:
         return tokens
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
-        """Tokens of the sequence at each place in the unique stream, int64, shape [*place.shape, context + 1]."""
+        """Tokens of the sequence at each `place` in the unique stream, as int64 of shape [*place.shape, context + 1]."""
         return self.store.gather("train", self._unique_sequence(place), self.context)
 
     def pool_tokens(self, slot: npt.ArrayLike) -> Ints:
-        """Tokens of the sequence in each pool slot (slot < pool_capacity), int64, shape [*slot.shape, context + 1]."""
+        """Tokens of the sequence in each pool slot (slot < pool_capacity), as int64 of shape [*slot.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
             return self.store.gather("train", self._pool_sequence(slot), self.context)
         return self.store.train[self._packed(int(np.max(slot, initial=0)) + 1).indices(slot)].astype(np.int64)
 
     def indices(self, stream: Stream, place: int) -> Ints:
-        """Positions of the tokens of one sequence in the training split, shape [context + 1]."""
+        """Positions of one sequence's tokens in the training split, shape [context + 1]."""
         if stream is Stream.POOL and self.unit is Unit.DOCUMENT:
             return self._packed(place + 1).indices(place)
         sequence = self._pool_sequence(place) if stream is Stream.POOL else self._unique_sequence(place)
@@ -136,7 +136,7 @@ class Draw:
 
     @cached_property
     def _first_slots(self) -> Ints:
-        """Sequence indices of the first CACHED_SLOTS slots. Pool sequences repeat, so a lookup table saves time."""
+        """Index of the sequence in each of the first CACHED_SLOTS slots. Pool sequences repeat, so this lookup table saves time."""
         return self._computed_pool_sequence(np.arange(min(self.pool_capacity, CACHED_SLOTS)))
 
     def _computed_pool_sequence(self, slots: Ints) -> Ints:
@@ -146,7 +146,7 @@ class Draw:
         return permute(index, self._sequences, stream_key("corpus", self.seed))
 
     def _packed(self, slots: int) -> PackedDocuments:
-        """Pack documents for at least `slots` slots. Packing more slots later does not change their text."""
+        """Pack enough documents to fill at least `slots` slots. Packing more later does not change the text of these slots."""
         if not self._packings or self._packings[-1].sequences < slots:
             grown = 2 * self._packings[-1].sequences if self._packings else 0
             key = stream_key("pool documents", self.seed, self.pool_seed)
@@ -163,5 +163,5 @@ class Draw:
 
     @cached_property
     def _packings(self) -> list[PackedDocuments]:
-        """A list with the current packing, if there is one. It is a list because the dataclass is frozen."""
+        """The current packing, in a list that is empty before the first call. The dataclass is frozen, but its list can change."""
         return []

@@ -1,5 +1,5 @@
-"""The exception for invalid input. The command line prints its message on one line and exits with code 2."""
+"""The exception for invalid input. Commands print its message on one line and exit with code 2."""
 
 
 class InputError(ValueError):
-    """The user's input is invalid. The message names the key or file, the value found and the values accepted."""
+    """Raised for invalid user input. The message names the key or file, the value found there, and the accepted values."""

@@ -1,4 +1,4 @@
-"""Helper functions for files: atomic writes, JSON records, checksums and locks."""
+"""File utilities: atomic writes, JSON records, checksums and locks."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ from data_prep.errors import InputError
 def user_path(given: str, key: str) -> Path:
     """Expand `~` in the path that the user gave for `key`.
 
-    Raises InputError if the path contains a NUL character, or if the home folder of `~` is unknown.
+    Raises InputError if the path contains a NUL character, or if it begins with `~` and that home folder is unknown.
     """
     if "\0" in given:
         raise InputError(f"{key}: {given!r} contains a NUL character, which a path cannot contain")
@@ -46,9 +46,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write `content` to a path that the user chose: atomically to a regular file, directly to a device or pipe.
+    """Write `content` to a path chosen by the user: atomically if it is a regular file, directly if it is a device or pipe.
 
-    If the path is a symbolic link, the target is written and the link remains. Raises InputError if this fails.
+    If the path is a symbolic link, its target is overwritten and the link is kept. Raises InputError if writing fails.
     """
     try:
         if descriptor := _OPEN_FILE.fullmatch(str(path)):
@@ -79,19 +79,19 @@ def replace_durably(scratch: Path, path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON atomically and keep the order of its keys. Raises InputError as `write_atomically` does."""
+    """Atomically write `value` as JSON, keeping the order of its keys. Raises the same errors as `write_atomically`."""
     write_atomically(path, json_text(value))
 
 
 def json_text(value: Any) -> bytes:
-    """Format `value` as indented JSON and keep the order of its keys."""
+    """Format `value` as indented JSON, keeping the order of its keys."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_regular(path: Path) -> bytes:
     """Read a file that this software wrote.
 
-    Raises OSError if the file cannot be read, or if it is not a regular file: opening a pipe would wait for a writer.
+    Raises OSError if the file cannot be read or is not a regular file, because opening a pipe would block.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -138,7 +138,7 @@ def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits. The file is read in blocks, so memory use is constant."""
+    """SHA-256 of a file in hexadecimal. The file is read in blocks, so memory use is constant."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -148,7 +148,7 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-# `is_locked` holds the lock for a moment itself, so retry for one second (20 x 0.05 s) before giving up.
+# `is_locked` itself briefly holds the lock, so retry for one second (20 x 0.05 s) before giving up.
 LOCK_TRIES, LOCK_PAUSE = 20, 0.05
 
 
@@ -158,7 +158,7 @@ class AlreadyLocked(RuntimeError):
 
 @contextmanager
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on `path`. The operating system releases it when the process ends, even if it is killed.
+    """Hold an exclusive advisory lock on `path`. The operating system releases it when the process ends, even if it is killed.
 
     Raises AlreadyLocked if another process holds the lock and `wait` is false, and InputError if the lock file cannot be
     created.
@@ -183,7 +183,7 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on `path`. This needs only read permission."""
+    """Whether a process holds the lock on `path`. Checking needs only read permission."""
     if not path.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The mixture of unique and repeated sequences in a run, computed in closed form instead of stored."""
+"""The mixture of unique and repeated sequences in a run, computed in closed form rather than stored."""
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data_prep.errors import InputError
 from data_prep.permutation import Ints, permute, permute_back, stream_key
 
-# Rounding the pool to whole sequences may change the repeated fraction by this much, relative to its value.
+# Largest accepted relative change in the repeated fraction when the pool is rounded to whole sequences.
 FRACTION_TOLERANCE = 0.05
 MOST_POSITIONS = 3_000_000_000  # its square still fits in a signed 64-bit integer
 
@@ -32,21 +32,22 @@ class Spacing(StrEnum):
 
 
 class Provenance(NamedTuple):
-    """The sequence at each position: three int64 arrays with the shape of the positions."""
+    """The sequence at each position: three int64 arrays with the same shape as the positions."""
 
     stream: Ints  # values of Stream
     place: Ints  # slot in the pool, or index in the unique stream
-    copy: Ints  # number of the copy, 0..R-1; -1 in the unique stream
+    copy: Ints  # index of the copy, 0..R-1; -1 in the unique stream
 
 
 @dataclass(frozen=True)
 class RepeatMixture:
     """A run of `positions` sequences, in which `pool` sequences appear `repeats` times each and all others appear once.
 
-    Position i has a pool sequence iff floor((i+1)·f') > floor(i·f'), where f' = repeats·pool / positions. So the first
-    n positions contain floor(f'·n) pool sequences, and the whole run contains exactly repeats·pool. `spacing` determines
-    the pool slot at each of these positions; with any spacing, each slot appears exactly `repeats` times. The other
-    positions read the unique stream in order, so runs that differ only in R or spacing share it.
+    Position i gets a pool sequence iff floor((i+1)·f') > floor(i·f'), where f' = repeats·pool / positions. The first n
+    positions therefore contain floor(f'·n) pool sequences, and the whole run contains exactly repeats·pool of them.
+    `spacing` determines which pool slot each of these positions gets. With any spacing, each slot appears exactly
+    `repeats` times. The other positions read the unique stream in order, so runs that differ only in R or spacing share
+    that stream.
 
     Raises ValueError if the copies do not fit in the run, and InputError if burst_distance is invalid or the run is
     longer than MOST_POSITIONS.
@@ -70,7 +71,7 @@ class RepeatMixture:
             )
         if self.pool and self.burst_distance > self.pool:
             raise InputError(
-                f"burst_distance: {self.burst_distance} is larger than the pool, which has {self.pool} sequences"
+                f"burst_distance: {self.burst_distance} is larger than the pool, which contains {self.pool} sequences"
             )
         if self.positions > MOST_POSITIONS:
             raise InputError(f"tokens: {self.positions} sequences in one run; expected at most {MOST_POSITIONS}")
@@ -82,7 +83,7 @@ class RepeatMixture:
 
     @property
     def unique_positions(self) -> int:
-        """Number of positions with a sequence of the unique stream."""
+        """Number of positions with a sequence from the unique stream."""
         return self.positions - self.repeated_positions
 
     @property
@@ -93,7 +94,7 @@ class RepeatMixture:
     def at(self, positions: npt.ArrayLike) -> Provenance:
         """Find the sequence at each position, 0 <= position < self.positions.
 
-        The positions may have any shape. Each takes O(1) time and memory.
+        `positions` may have any shape. Each position takes O(1) time and memory.
         """
         requested = np.asarray(positions, np.int64)
         i = np.atleast_1d(requested)
@@ -105,7 +106,7 @@ class RepeatMixture:
         return Provenance(*(array.reshape(requested.shape) for array in (repeated.astype(np.int64), place, copy)))
 
     def _slot_and_copy(self, j: Ints) -> tuple[Ints, Ints]:
-        """Slot and copy at the j-th pool position: a bijection from range(repeats·pool) to slots x copies."""
+        """Pool slot and copy index at the j-th pool position: a bijection from range(repeats·pool) to slots x copies."""
         if self.spacing is Spacing.PASSES:
             copy, place = np.divmod(j, self.pool)
             return permute(place, self.pool, stream_key("pass", self.seed), copy), copy
@@ -117,16 +118,16 @@ class RepeatMixture:
         first = group * self.burst_distance
         size = np.minimum(self.burst_distance, self.pool - first)
         copy, place = np.divmod(j - first * self.repeats, size)
-        # Shuffle the slots: pool loss is evaluated on the first ones, which should not all be at the start of the run.
+        # Shuffle the slots: pool loss is evaluated on the first few, which should not all appear at the start of the run.
         return permute(first + place, self.pool, stream_key("bursts", self.seed)), copy
 
     def unique_position(self, place: int) -> int:
-        """Position at which the sequence at `place` in the unique stream appears."""
+        """Position in the run of the sequence at `place` in the unique stream."""
         # This is the smallest i for which i + 1 - floor((i+1)·f') exceeds `place`.
         return place * self.positions // self.unique_positions
 
     def occurrences(self, slot: int) -> Ints:
-        """Positions at which a slot of the pool appears, in ascending order, shape [repeats]. The inverse of `at`."""
+        """Positions at which a pool slot appears, in ascending order, shape [repeats]. The inverse of `at`."""
         if not 0 <= slot < self.pool:
             raise ValueError(f"slot {slot} is outside the pool of {self.pool}")
         copies = np.arange(self.repeats)
@@ -146,7 +147,7 @@ class RepeatMixture:
 def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     """Number of sequences in the pool: f·positions/R, rounded to a whole number, or 0 for the clean run (R = 1).
 
-    Rounding keeps R exact and changes the repeated fraction. Raises InputError if the fraction changes by more than
+    Rounding leaves R exact but changes the repeated fraction. Raises InputError if the fraction changes by more than
     FRACTION_TOLERANCE, or if the pool would be smaller than one sequence.
     """
     if repeats == 1:
@@ -155,7 +156,7 @@ def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     pool = min(round(wanted), positions // repeats)
     if pool < 1:
         raise InputError(
-            f"repeats: with R = {repeats} and repeated_fraction {repeated_fraction} the pool would have"
+            f"repeats: with R = {repeats} and repeated_fraction {repeated_fraction} the pool would contain"
             f" {float(wanted):.2f} sequences, less than one; the largest R for {positions} sequences is"
             f" {int(Fraction(str(repeated_fraction)) * positions)}"
         )

@@ -9,7 +9,7 @@ from data_prep.permutation import UInts, mix64
 
 Tokens = npt.NDArray[np.unsignedinteger]
 BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
-CHUNK_TOKENS = 2**18  # each array takes 2 MB; chunks 16 times as large are no faster
+CHUNK_TOKENS = 2**18  # each array takes 2 MB; chunks that are 16 times larger are no faster
 LARGEST_SIEVE = 2**26  # bytes
 
 
@@ -21,26 +21,26 @@ def natural_repeats(
     most_windows: int = 20_000_000,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> dict[str, int | float]:
-    """Measure the repeats within the training split, and its overlap with the test split.
+    """Measure how much of the training split repeats, and how much of the test split also occurs in it.
 
     train, test: unsigned token ids, shape [tokens]. They are read once, in chunks, so they may be memory maps. A window
-    starts at every token (stride 1) and may cross document boundaries.
+    starts at every token (stride 1) and can cross document boundaries.
 
     Returns (shares are 0 if there are no windows):
-    - repeated_window_share: share of the training windows of `window` tokens that occur more than once in training text;
-    - test_overlap_share: share of the test windows of `ngram` tokens that also occur in training text;
-    - test_window_overlap_share: the same for windows of `window` tokens;
-    - window and ngram;
-    - the numerator and denominator of each share, in windows (numerators are estimates if the split is sampled);
-    - sampled_share, test_sampled_share: sampling rates of the training and the test windows. At 1.0 the results are
-      exact, up to 64-bit hash collisions.
+    - repeated_window_share: share of training windows, `window` tokens long, that occur more than once;
+    - test_overlap_share: share of test windows, `ngram` tokens long, that also occur in training text;
+    - test_window_overlap_share: the same for test windows that are `window` tokens long;
+    - window, ngram: the arguments;
+    - the numerator and denominator of each share, as window counts (numerators are estimates if the split is sampled);
+    - sampled_share, test_sampled_share: the fractions of training and test windows that are sampled. At 1.0 the results
+      are exact, up to 64-bit hash collisions.
 
-    If a split has more than `most_windows` windows, it is sampled by content: all occurrences of a window are kept, or
-    none. The estimate of repeated_window_share is then unbiased, with a standard error below 1/sqrt(most_windows) no
-    matter how often the most frequent window occurs. The overlap shares are computed on the kept windows. Memory: about 20
-    bytes per kept training window and 80 per kept test window, for any size of train. Time on one core: about 4 s for
-    the first 20M tokens and 2 s for every 20M after that.
-    Raises ValueError if the tokens have another shape or type, or if a size is below 1.
+    If a split has more than `most_windows` windows, it is sampled by content: either all occurrences of a window are
+    kept, or none are. The estimate of repeated_window_share is then unbiased, with a standard error below 1/sqrt(most_windows) no
+    matter how often the most frequent window occurs. The overlap shares are computed from the kept windows.
+    Memory use is about 20 bytes per kept training window and 80 per kept test window, regardless of the size of `train`.
+    On one core, this takes about 4 s for the first 20M tokens and 2 s for every 20M after that.
+    Raises ValueError if the tokens have a different shape or type, or if any other argument is below 1.
     """
     for name, tokens in (("train", train), ("test", test)):
         if tokens.ndim != 1 or tokens.dtype.kind != "u":
@@ -65,7 +65,7 @@ def natural_repeats(
             kept.add(_sampled(hashes, train_sampled))
         wanted[size].mark(_sampled(hashes, test_sampled))
 
-    # Estimate from the windows that occur once. Each has weight one, so no frequent window dominates the estimate.
+    # Base the estimate on windows that occur once. Each has a weight of one, so no frequent window can dominate it.
     unique = min(float(train_windows), kept.count_unique() / train_sampled)
     repeated = train_windows - unique
     ngrams, windows = (max(0, test.size - size + 1) for size in (ngram, window))
@@ -88,7 +88,7 @@ def natural_repeats(
 
 
 class _KeptWindows:
-    """Hashes of the sampled training windows. Two copies of a hash are enough to know that its window repeats."""
+    """The hashes of the sampled training windows. Two copies of a hash are enough to show that its window repeats."""
 
     def __init__(self, most: int) -> None:
         self._blocks: list[UInts] = []
@@ -98,7 +98,7 @@ class _KeptWindows:
         """Add hashes, shape [windows]."""
         self._blocks.append(hashes)
         self._size += hashes.size
-        if self._size > self._limit:  # happens only if one window of the sample makes up much of the text
+        if self._size > self._limit:  # happens only if a single sampled window makes up much of the text
             ordered = np.sort(_joined(self._blocks))
             third = np.zeros(ordered.size, bool)
             third[2:] = ordered[2:] == ordered[:-2]
@@ -107,7 +107,7 @@ class _KeptWindows:
             self._limit = max(self._limit, 2 * self._size)
 
     def count_unique(self) -> int:
-        """Number of kept windows that occur once. Discards all hashes."""
+        """Count the kept windows that occur only once, and discard all hashes."""
         ordered = _joined(self._blocks)
         self._blocks = []
         ordered.sort()
@@ -117,7 +117,7 @@ class _KeptWindows:
 
 
 class _WantedWindows:
-    """The windows of the test split, each marked once it is seen among the training windows."""
+    """The sampled test windows. Each is marked once it is found among the training windows."""
 
     def __init__(self, hashes: UInts) -> None:
         self._values, self._counts = np.unique(hashes, return_counts=True)
@@ -137,7 +137,7 @@ class _WantedWindows:
             self._in_train[place[self._values[place] == hashes]] = True
 
     def share_in_train(self) -> float:
-        """Share of the test windows that were marked. Every occurrence of a window counts."""
+        """Share of the test windows that are marked, counting every occurrence of a window."""
         return int(self._counts[self._in_train].sum()) / max(1, int(self._counts.sum()))
 
     def _slot(self, hashes: UInts) -> npt.NDArray[np.int64]:
@@ -145,16 +145,16 @@ class _WantedWindows:
 
 
 def _window_hashes(tokens: Tokens, sizes: tuple[int, ...], chunk_tokens: int) -> Iterator[tuple[int, UInts]]:
-    """For each chunk and size, yield the size and the hashes of the windows of that size that start in the chunk.
+    """For each chunk and window size, yield the size and the hashes of all windows of that size that start in the chunk.
 
-    The hash of a window with mixed tokens m_0 ... m_(w-1) is mix64 of the sum of m_k·BASE^k modulo 2^64. The sum is a
-    difference of prefix sums divided by BASE^start, so the hash depends neither on the window's position nor on
+    The hash of a window with mixed tokens m_0 ... m_(w-1) is mix64 of the sum of m_k·BASE^k modulo 2^64. The sum is the
+    difference between two prefix sums, divided by BASE^start, so the hash depends on neither the window's position nor
     the chunk.
     """
     span = min(chunk_tokens, max(1, tokens.size)) + max(sizes) - 1
     powers = _powers(BASE, span)
     inverses = _powers(pow(BASE, -1, 2**64), span)
-    # Hash token + 1: mix64 maps 0 to 0, so windows that consist of token 0 would be in every sample.
+    # Hash token + 1, because mix64 maps 0 to 0, and windows that contain only token 0 would be in every sample.
     mixed_16_bit = mix64(np.arange(1, 2**16 + 1, dtype=np.uint64))
     for start in range(0, tokens.size, chunk_tokens):
         chunk = np.asarray(tokens[start : start + chunk_tokens + max(sizes) - 1])

@@ -9,14 +9,14 @@ from data_prep.errors import InputError
 from data_prep.files import read_record, write_json
 from data_prep.token_store import TOKENIZER, TokenStore
 
-CHECKED = "apart"  # prefix of the names of files that record passed checks
+CHECKED = "apart"  # file-name prefix for records of passed checks
 
 
 def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:
     """Check that no test document of `tested` is a training document of `trained`.
 
-    A passed check is recorded in the folder of `tested` and not repeated. Raises InputError, with a message that begins
-    with `where`, if they share a document or have different tokenizers.
+    Once the check has passed, this is recorded in the folder of `tested`, and the check is not repeated. Raises
+    InputError if the stores share such a document or have different tokenizers. The message begins with `where`.
     """
     if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
         raise InputError(
@@ -27,15 +27,15 @@ def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> Non
         return
     if name := find_shared_document(tested, trained):
         raise InputError(
-            f"{where}: document {name} also appears in the training text ({trained.folder}); expected test text that"
-            " shares no document with it"
+            f"{where}: document {name} also appears in the training text ({trained.folder}); test and training text"
+            " must not share documents"
         )
     with suppress(InputError):  # if the store is read-only, the check is repeated every time
         write_json(record, {"tested": tested.fingerprint, "trained": trained.fingerprint})
 
 
 def find_shared_document(tested: TokenStore, trained: TokenStore) -> str | None:
-    """Name of a test document of `tested` with the same tokens as a training document of `trained`; None if there is none."""
+    """Find a test document of `tested` with the same tokens as a training document of `trained`, and return its name or None."""
     test_offsets = tested.offsets("test")
     test_documents: dict[bytes, int] = {}
     for number, (start, end) in enumerate(zip(test_offsets[:-1].tolist(), test_offsets[1:].tolist(), strict=True)):

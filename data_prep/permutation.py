@@ -1,4 +1,4 @@
-"""A seeded permutation of range(n), computed on demand instead of stored."""
+"""A seeded permutation of range(n), computed on demand rather than stored."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 UInts = npt.NDArray[np.uint64]
 _Bijection = Callable[[UInts, np.uint64, np.uint64, UInts], UInts]
-ROUNDS = 4  # of two additions each, which is eight Feistel rounds; four give a pseudorandom permutation [LR88]
+ROUNDS = 4  # two additions each, so eight Feistel rounds; four already give a pseudorandom permutation [LR88]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -20,28 +20,28 @@ def stream_key(*parts: int | str) -> int:
 
 
 def mix64(x: UInts) -> UInts:
-    """SplitMix64's finalizer, a bijection of 64-bit words in which every input bit affects every output bit [SLF14]."""
+    """SplitMix64's finalizer, a bijection on 64-bit words in which every input bit affects every output bit [SLF14]."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """Map each `index` to its place in the permutation of range(n) that (key, stream) determines.
+    """Map each `index` to its place in the permutation of range(n) that `key` and `stream` determine.
 
-    index, stream: integers, broadcast against each other, 0 <= index < n < 2^62. Each stream, e.g. each pass over a
-    pool, has its own permutation. Time per index and memory do not grow with n. Raises ValueError if an index is outside
-    range(n).
+    index, stream: integers that are broadcast against each other, with 0 <= index < n < 2^62. Each stream, e.g. each
+    pass over a pool, has its own permutation. The time and memory per index do not depend on n. Raises ValueError if an
+    index is outside range(n).
 
-    The method is a Feistel network on a grid of a x b >= n cells. Its additions modulo a and b make it a bijection for
-    any round function. A place outside range(n) is mapped again until it is inside (cycle walking). The grid has fewer
-    than a = ceil(sqrt(n)) excess cells, so a second step is rare.
+    The method is a Feistel network on a grid of a x b >= n cells. Each round adds modulo a or b, so the network is a
+    bijection for any round function. A result outside range(n) is mapped again until it is inside (cycle walking). The
+    grid has fewer than a = ceil(sqrt(n)) extra cells, so this is rarely necessary.
     """
     return _walk(_grid_bijection, index, n, key, stream)
 
 
 def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """Inverse of `permute`: the index that it maps to each `place`. Arguments and cost are the same."""
+    """Inverse of `permute`: find the index that it maps to each `place`. The arguments and the cost are the same."""
     return _walk(_grid_bijection_back, place, n, key, stream)
 
 
@@ -82,7 +82,7 @@ def _grid_bijection_back(x: UInts, a: np.uint64, b: np.uint64, keys: UInts) -> U
 
 
 def _add_below(x: UInts, word: UInts, bound: np.uint64) -> UInts:
-    """Scale a random word to a number below `bound` < 2^32 and add it modulo `bound`, without a slow division."""
+    """Scale a random word to a number below `bound` < 2^32 and add it to `x` modulo `bound`, without a slow division."""
     total = x + ((word >> np.uint64(32)) * bound >> np.uint64(32))
     return total - bound * (total >= bound)
 

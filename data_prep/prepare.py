@@ -1,4 +1,4 @@
-"""Open the token store for a spec, and build it first if necessary."""
+"""Open the token store for a spec, building it first if necessary."""
 
 import shutil
 import time
@@ -12,10 +12,10 @@ from data_prep.token_store import MANIFEST, TokenStore
 
 
 def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> TokenStore:
-    """Open the store for `spec` in `data_dir`, and build it first if it does not exist.
+    """Open the store for `spec` in `data_dir`, building it first if it does not exist.
 
-    If another process is building the same store, wait for it. A store gets its final name only when it is complete,
-    and an interrupted build resumes from its journal.
+    If another process is building the same store, wait until it finishes. A store gets its final name only once it is
+    complete, and an interrupted build resumes from its journal.
     Raises InputError if the corpus cannot be used, the disk is full, the store is damaged or its input has changed.
     """
     if spec.tokenizer_of is not None:
@@ -53,7 +53,7 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         StoreBuilder(spec, scratch, progress).build()
         scratch.replace(folder)
-        # A build that is killed before this line can resume from the journal.
+        # The journal is deleted last, so a build that is killed earlier can resume from it.
         (folder / JOURNAL).unlink(missing_ok=True)
     except InputError:
         if not (scratch / JOURNAL).is_file():  # there is nothing to resume
@@ -67,18 +67,18 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
 
 
 def _check_bad_rows(store: TokenStore, spec: DataSpec) -> None:
-    """Raise InputError if more malformed rows were skipped when the store was built than `spec` accepts."""
+    """Raise InputError if the build of the store skipped more malformed rows than `spec` accepts."""
     corpus, limit = store.manifest["corpus"], spec.source.bad_row_limit
     if limit is not None and corpus["bad"] > limit:
         raise InputError(
-            f"{store.folder}: built with {corpus['bad']} malformed rows skipped (the first: {corpus['bad_named'][0]}),"
+            f"{store.folder}: malformed rows skipped during its build: {corpus['bad']} (first: {corpus['bad_named'][0]}),"
             f" but data.source.max_bad_rows is {limit}"
         )
 
 
 def _check_inputs(store: TokenStore, now: dict[str, str]) -> None:
     before: dict[str, str] = store.manifest["inputs"]
-    # The input may be missing on this machine: the store may have been copied from another one.
+    # The input may be missing on this machine if the store was copied from another one.
     if now and (changed := [name for name in sorted(before.keys() | now) if before.get(name) != now.get(name)]):
         name = changed[0]
         raise InputError(

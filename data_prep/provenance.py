@@ -1,4 +1,4 @@
-"""Describe sequences of a run in readable form: text, documents, copy number and distance to the other copies."""
+"""Describe a run's sequences in readable form: their text, documents, copy numbers and distances to neighboring copies."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from data_prep.mixture import RepeatMixture, Stream
 
 @dataclass(frozen=True)
 class DescribedSequence:
-    """The sequence at one position of a run."""
+    """A description of the sequence at one position in a run."""
 
     position: int  # position in the run, counted in sequences from 0
     stream: Stream

@@ -20,7 +20,7 @@ class SplitWriter:
     """Appends documents to one split.
 
     `<split>.tokens` contains the token ids, `<split>.offsets` the start of each document and then the end of the split
-    (int64), and `<split>.names` one document name per line.
+    (as int64), and `<split>.names` one document name per line.
     """
 
     def __init__(self, folder: Path, split: Split, dtype: np.dtype[Any], end_of_text: int) -> None:
@@ -45,7 +45,7 @@ class SplitWriter:
     def append(self, documents: list[Document], tokens: npt.NDArray[np.uint32], lengths: Ints) -> None:
         """Append documents, each followed by the end-of-text token.
 
-        tokens: ids of all documents, concatenated without end-of-text tokens, shape [sum of lengths]; lengths: number of
+        tokens: token ids of all documents, concatenated without end-of-text tokens, shape [sum of lengths]; lengths: number of
         tokens in each document, shape [documents].
         """
         ends = np.cumsum(lengths)
@@ -57,7 +57,7 @@ class SplitWriter:
         self.text_bytes += sum(len(document.text.encode()) for document in documents)
 
     def sync(self) -> dict[str, int]:
-        """Flush everything to disk and return the file sizes for `rewind`."""
+        """Flush everything to disk and return the file sizes, which `rewind` accepts."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
@@ -65,7 +65,7 @@ class SplitWriter:
         return sizes | {"text_bytes": self.text_bytes}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is shorter than that."""
+        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is already shorter."""
         for kind, file in zip(FILES, (self._tokens, self._offsets, self._names), strict=True):
             if os.fstat(file.fileno()).st_size < sizes[kind]:
                 raise InputError(f"{file.name}: shorter than recorded in the journal; delete the folder to start again")
@@ -74,7 +74,7 @@ class SplitWriter:
         self.text_bytes = sizes["text_bytes"]
 
     def close(self) -> dict[str, int]:
-        """Flush and close the files, and return the numbers of documents, tokens and text bytes (UTF-8)."""
+        """Flush and close the files. Returns the number of documents, of tokens, and of bytes of UTF-8 text."""
         counts = {"documents": self.documents, "tokens": self.tokens, "text_bytes": self.text_bytes}
         self.sync()
         for file in (self._tokens, self._offsets, self._names):
@@ -83,12 +83,12 @@ class SplitWriter:
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
-    """uint16 if every token id fits, else uint32."""
+    """Data type for token ids: uint16 if all of them fit, else uint32."""
     return np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
 
 
 def write_manifest(folder: Path, record: dict[str, Any]) -> None:
-    """Complete a store: write a manifest with `record` and the sizes and checksums of all files."""
+    """Complete a store by writing its manifest: `record`, plus the size and checksum of every file."""
     names = [TOKENIZER, *(f"{split}.{kind}" for split in SPLITS for kind in FILES)]
     files = [folder / name for name in sorted(names)]
     sha256 = {path.name: sha256_file(path) for path in files}

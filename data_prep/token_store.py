@@ -1,4 +1,4 @@
-"""Open a token store: a folder with the tokens, document offsets and names of two splits, a tokenizer and a manifest."""
+"""Open a token store: a folder with a tokenizer, a manifest, and the tokens, document offsets and document names of each split."""
 
 import hashlib
 from contextlib import suppress
@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-NATURAL_REPEATS = "natural_repeats.json"  # a cache that the manifest does not list
+NATURAL_REPEATS = "natural_repeats.json"  # cached statistics, not listed in the manifest
 REBUILD = "delete the folder and run prepare again"
 
 
@@ -30,8 +30,8 @@ class TokenStore:
     def __init__(self, folder: Path, verify: bool = False) -> None:
         """Open the store in `folder`. With `verify`, also check every file against its checksum.
 
-        Raises InputError if the folder has no manifest, if a file is missing or truncated, or if the manifest (with
-        `verify`, any file) was altered.
+        Raises InputError if the folder has no manifest, if the manifest was altered, or if a file is missing or truncated.
+        With `verify`, also raises it if a file does not match its checksum.
         """
         self.folder = folder
         path = folder / MANIFEST
@@ -56,7 +56,7 @@ class TokenStore:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{path}: malformed ({type(error).__name__}: {error}); {REBUILD}") from error
-        # Use plain arrays over the maps: slicing an np.memmap takes a few microseconds longer.
+        # Wrap the memory maps in plain arrays, because slicing an np.memmap takes a few microseconds longer.
         self.train, self.test = (
             np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
             for path in (folder / f"{split}.tokens" for split in SPLITS)
@@ -74,12 +74,12 @@ class TokenStore:
                 raise InputError(f"{path}: does not match its checksum in the manifest; {REBUILD}")
 
     def sequences_in(self, split: Split, context: int) -> int:
-        """Number of disjoint sequences of context + 1 tokens (inputs and their targets) in the split."""
+        """Number of non-overlapping sequences of context + 1 tokens (inputs and targets) in the split."""
         tokens: int = self.manifest["splits"][split]["tokens"]
         return tokens // (context + 1)
 
     def gather(self, split: Split, sequence: Ints, context: int) -> Ints:
-        """Tokens of the sequences with these indices, int64, shape [*sequence.shape, context + 1].
+        """Tokens of the sequences with these indices, as int64 of shape [*sequence.shape, context + 1].
 
         Sequence k starts at token k·(context + 1) and ends before token (k + 1)·(context + 1). Sequences do not
         overlap, so repeating a sequence repeats only its own tokens.
@@ -92,7 +92,7 @@ class TokenStore:
         return rows[sequence].astype(np.int64)
 
     def natural_repeats(self) -> dict[str, int | float]:
-        """Statistics of text that repeats within the corpus; see `data_prep.natural_repeats`.
+        """Statistics on text that repeats within the corpus; see `data_prep.natural_repeats`.
 
         They are computed on the first call (2 to 4 s per 20M tokens) and cached in the folder if it is writable.
         """
@@ -102,25 +102,25 @@ class TokenStore:
             if record.pop("fingerprint") == self.fingerprint:
                 return record
         statistics = natural_repeats(self.train, self.test)
-        with suppress(InputError):  # if the store is read-only, the statistics are computed again every time
+        with suppress(InputError):  # if the store is read-only, the statistics are recomputed every time
             write_json(path, {"fingerprint": self.fingerprint, **statistics})
         return statistics
 
     def offsets(self, split: Split) -> npt.NDArray[np.int64]:
-        """Token offsets of the start of every document and of the end of the split: a memory map, shape [documents + 1]."""
+        """Token offset at which each document starts, then the end of the split: a memory map of shape [documents + 1]."""
         return np.memmap(self.folder / f"{split}.offsets", np.int64, "r")
 
     def document_names(self, split: Split) -> list[str]:
-        """Name of each document of the split, in order."""
+        """Names of the documents in the split, in order."""
         return (self.folder / f"{split}.names").read_bytes().decode().split("\n")[:-1]
 
     def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer with which the store was built."""
+        """Load the tokenizer that the store was built with."""
         return load_tokenizer(self.folder / TOKENIZER)
 
 
 def find_store(data_dir: Path, fingerprint: str) -> TokenStore:
-    """Open the store with this fingerprint in `data_dir`. Raises InputError if there is none."""
+    """Open the store in `data_dir` that has this fingerprint. Raises InputError if no store has it."""
     stores = {path.parent: read_record(path).get("fingerprint") for path in sorted(data_dir.glob(f"*/{MANIFEST}"))}
     for folder, candidate in stores.items():
         if candidate == fingerprint:
@@ -130,11 +130,11 @@ def find_store(data_dir: Path, fingerprint: str) -> TokenStore:
 
 
 def fingerprint_of(sha256: dict[str, str]) -> str:
-    """Identify a store by 16 hex digits that depend on its tokens, offsets and tokenizer, but not on document names."""
+    """Compute a store's fingerprint: 16 hex digits that depend on its tokens, offsets and tokenizer, but not on document names."""
     content = {name: digest for name, digest in sha256.items() if not name.endswith(".names")}
     return hashlib.sha256(canonical_json(content)).hexdigest()[:16]
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
-    """Checksum of the manifest without its seal."""
+    """Checksum of all entries in the manifest except `seal` itself."""
     return hashlib.sha256(canonical_json({key: value for key, value in manifest.items() if key != "seal"})).hexdigest()

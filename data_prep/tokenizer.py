@@ -1,4 +1,4 @@
-"""Train a byte-level BPE tokenizer on the corpus, or load a tokenizer.json."""
+"""Train a byte-level BPE tokenizer on the corpus, or load one from a tokenizer.json file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Train a byte-level BPE with GPT-2's pre-tokenization. The end of text is token 0. Any text is encoded without loss.
+    """Train a byte-level BPE tokenizer with GPT-2's pre-tokenization. Its encoding is lossless. Token 0 marks the end of text.
 
     Raises InputError if there is too little text to fill the vocabulary.
     """
@@ -36,7 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load a tokenizer.json and disable truncation, padding and BPE dropout. Raises InputError if it cannot be loaded."""
+    """Load a tokenizer.json file, and disable truncation, padding and BPE dropout. Raises InputError if loading fails."""
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:
@@ -45,21 +45,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path}: not a tokenizer.json ({error})") from error
-    # The file may enable truncation or padding, but a store contains whole documents without padding.
+    # The file may enable truncation or padding, but a store contains whole, unpadded documents.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if getattr(tokenizer.model, "dropout", None) is not None:
-        tokenizer.model.dropout = None  # with dropout, the encoding of a text is random
+        tokenizer.model.dropout = None  # with dropout, the same text is encoded differently each time
     return tokenizer
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> int:
-    """Number of embedding rows that a model needs: the largest token id + 1, even if some ids are unused."""
+    """Number of embedding rows a model needs: one more than the largest token id, even if some ids are unused."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def special_token(tokenizer: Tokenizer, token: str) -> int:
-    """Id of a special token. Raises InputError if `token` is not in the vocabulary or is an ordinary token."""
+    """Id of a special token. Raises InputError if `token` is missing from the vocabulary or is an ordinary token."""
     number = tokenizer.token_to_id(token)
     added = tokenizer.get_added_tokens_decoder()
     if number is None or number not in added or not added[number].special:
@@ -71,7 +71,7 @@ def special_token(tokenizer: Tokenizer, token: str) -> int:
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
-    """Make a tokenizer with one token per space-separated word, for synthetic languages. The end of text is token 0."""
+    """Make a synthetic language's tokenizer, with one token per space-separated word. Token 0 marks the end of text."""
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate([END_OF_TEXT, *words])}))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([END_OF_TEXT])

@@ -1,4 +1,4 @@
-"""Check how an existing tokenizer encodes the corpus: special tokens in text, lost text and random encodings."""
+"""Check an existing tokenizer on the corpus for special tokens in text, lost text and random encodings."""
 
 import json
 import unicodedata
@@ -15,18 +15,18 @@ from data_prep.sources import Document
 LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
 ENOUGH_CHARACTERS = 1_000_000  # a large loss stops the build early, but only after this much text
 TWICE_CHARACTERS = 100_000  # this much text is encoded twice to check that the result is the same
-QUOTED = 20  # characters of a document quoted in an error
+QUOTED = 20  # number of a document's characters that an error quotes
 
 
 @dataclass(frozen=True)
 class TextLoss:
-    """How much text is lost when it is encoded. All characters except spaces, marks and control characters are visible."""
+    """Amount of text lost in encoding. All characters except spaces, marks and control characters count as visible."""
 
     characters: int = 0  # visible characters in all documents
-    lost: int = 0  # visible characters that were dropped or unknown to the tokenizer
+    lost: int = 0  # visible characters that the tokenizer dropped or did not know
     unknown: int = 0  # number of unknown tokens
-    documents: int = 0  # number of documents that lost text
-    first: str = ""  # name of the first document that lost text
+    documents: int = 0  # number of documents with lost text
+    first: str = ""  # name of the first document with lost text
 
     def __add__(self, more: "TextLoss") -> "TextLoss":
         return TextLoss(
@@ -43,13 +43,13 @@ class TextLoss:
         return (
             f"tokenizer: {self.lost:,} of {self.characters:,} visible characters lost or unknown"
             f" ({self.lost / max(1, self.characters):.2%}), {self.unknown:,} unknown tokens, in {self.documents:,}"
-            f" documents, the first {self.first}"
+            f" documents (first: {self.first})"
         )
 
     def require_small(self, last: bool) -> None:
         """Raise InputError if more than LARGEST_LOSS of the text is lost.
 
-        last: whether all documents have been checked. Before that, at least ENOUGH_CHARACTERS must have been checked.
+        last: whether all documents have been checked. If not, the limit applies from ENOUGH_CHARACTERS characters on.
         """
         enough = last or self.characters >= ENOUGH_CHARACTERS
         if enough and self.lost > LARGEST_LOSS * self.characters:
@@ -75,9 +75,9 @@ class TokenizerAudit:
         self._tested_twice = False
 
     def check(self, batch: EncodedBatch) -> TextLoss:
-        """Measure how much text a batch lost.
+        """Measure how much of a batch's text was lost.
 
-        Raises InputError if the encoding of a document is empty or contains a special token, or if the tokenizer is random.
+        Raises InputError if the encoding of a document is empty or contains a special token, or if encoding is random.
         """
         if not self._tested_twice:
             self._require_deterministic(batch.documents[0])
@@ -124,7 +124,7 @@ def _unknown_token(model: dict[str, object], tokenizer: Tokenizer) -> int | None
 
 
 def _loss_of(document: Document, decoded: str, tokens: int) -> TextLoss:
-    """Measure how much text one document lost."""
+    """Measure how much of one document's text was lost."""
     before = _visible(document.text)
     characters = before.total()
     if decoded == document.text:

@@ -17,7 +17,7 @@ from data_prep.sources.text_files import TextFiles as TextFiles
 
 DIGEST_PREFIX = 16  # bytes compared to find duplicates; with 10^12 documents the probability of a collision is 10^-15
 
-MOST_CHARACTERS = 10_000_000  # limit for a document, because encoding needs about 170 bytes of memory per character
+MOST_CHARACTERS = 10_000_000  # per document, because encoding needs about 170 bytes of memory per character
 
 
 def _expand_kind(value: Any) -> Any:
@@ -36,10 +36,10 @@ else:  # the imported subclass whose `kind` matches the table
 
 
 def documents(source: Source, report: SourceReport) -> Iterator[Document]:
-    """Yield the documents of a source in order, except blank texts and exact copies of an earlier document.
+    """Yield the documents of a source in order, without blank texts or exact copies of earlier documents.
 
     A document that is too long to encode counts as a bad row. `report` is updated while the source is read. Raises
-    InputError if the source cannot be read or has more bad rows than it accepts.
+    InputError if the source cannot be read or has too many bad rows.
     """
     seen: set[bytes] = set()  # needs 82 bytes per document (measured with 10^6 documents), so 1 GB for 12 million
     for document in source.read():

@@ -1,4 +1,4 @@
-"""Decode text files: UTF-8 with or without a byte-order mark, and Python files in the encoding that they declare."""
+"""Decode text files: UTF-8 with or without a byte-order mark, and Python files in their declared encoding."""
 
 import codecs
 import io
@@ -18,12 +18,12 @@ def decode_utf8(content: bytes) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """Decode a text file: UTF-8, without the byte-order mark that some editors write. Raises BadText."""
+    """Decode a UTF-8 text file, dropping any byte-order mark. Raises BadText if it is not UTF-8."""
     return decode_utf8(content.removeprefix(codecs.BOM_UTF8))
 
 
 def decode_python(content: bytes) -> str:
-    """Decode a Python file with the encoding that it declares (PEP 263), or as UTF-8 by default. Raises BadText."""
+    """Decode a Python file in its declared encoding (PEP 263) or else as UTF-8. Raises BadText if neither works."""
     if content.startswith(codecs.BOM_UTF8):
         return decode_text(content)
     try:

@@ -11,17 +11,17 @@ LONGEST_REASON = 200  # characters; longer reasons are shortened to stay on one 
 
 
 class BadText(ValueError):
-    """Raised for a text that cannot become a document. The message is the reason."""
+    """Raised if a text cannot become a document. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text and its name. The name affects neither the split of the document nor the fingerprint of the store."""
+    """One text and its name. The name affects neither the document's split nor the store's fingerprint."""
 
     name: str
     text: str
     digest: bytes  # SHA-256 of the UTF-8 text
-    origin: bytes  # decides the split: `digest`, or the SHA-256 of the file from which the text was extracted
+    origin: bytes  # determines the split: `digest`, or the SHA-256 of the file that the text was extracted from
 
     @classmethod
     def of(cls, name: str, text: object, origin: bytes | None = None) -> Self:
@@ -44,7 +44,7 @@ class BadRow:
 
 
 def split_hash(origin: bytes) -> int:
-    """Hash of the origin of a text, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
+    """Hash of a text's origin, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
 
     The hash depends only on content. Adding or renaming a document never moves another document to the other split, and
     all texts with the same origin are in the same split.
@@ -68,7 +68,7 @@ class SourceReport:
         return self.read - self.duplicates - self.empty - self.bad
 
     def add_bad(self, row: BadRow, limit: int | None) -> None:
-        """Count a bad row. Raises InputError if there are now more than `limit` bad rows (None: no limit)."""
+        """Count a bad row. Raises InputError if the count now exceeds `limit` (None means no limit)."""
         self.read += 1
         self.bad += 1
         line = f"{row.place}: {one_line(row.reason)}"

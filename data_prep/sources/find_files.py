@@ -1,12 +1,12 @@
-"""Find the files that the paths of a source refer to: files, folders and globs.
+"""Find the files that a source's paths refer to. A path is a file, a folder or a glob.
 
 The rules do not depend on how a path is written, so `corpus`, `corpus/**` and a link to `corpus` give the same documents:
 
-- Files and folders whose names begin with a dot are skipped, and wildcards do not match them. A path can name one
-  explicitly.
-- A link to a folder is followed, unless the folder contains the link. Each folder is read once.
-- The suffix of a file determines its type; case does not matter. Files of other types are skipped.
-- A file that several paths match is read once, under the name that was found first.
+- Files and folders whose names begin with a dot are skipped, and wildcards do not match them. To read one, name
+  it explicitly in a path.
+- A link to a folder is followed, unless that folder contains the link itself. Each folder is read once.
+- A file's suffix determines its type, regardless of case. Files of other types are skipped.
+- A file that several paths match is read once, under the first name found.
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ from data_prep.errors import InputError
 from data_prep.files import user_path
 
 PLAIN, PARQUET = (".txt", ".md", ".py"), (".parquet",)
-# Web corpora use .json.gz for compressed JSON lines. A plain .json file usually contains one value, e.g. a configuration.
+# Web corpora use .json.gz for compressed JSON lines. A plain .json file usually contains a single value.
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 SUFFIXES = (*PLAIN, *JSON_LINES, *PARQUET)
-MOST_SUFFIXES = 5  # listed in the summary of skipped files
+MOST_SUFFIXES = 5  # number of suffixes listed in the summary of skipped files
 
 
 @dataclass
@@ -34,7 +34,7 @@ class FoundFiles:
     other_types: Counter[str]  # number of files by suffix
 
     def skipped(self) -> str:
-        """Summarize the skipped files in one line; empty if there are none."""
+        """One-line summary of the skipped files, or an empty string if there are none."""
         kinds = [f"{self.hidden} hidden (name begins with a dot)"] if self.hidden else []
         if self.other_types:
             by_count = sorted(self.other_types.items(), key=lambda item: (-item[1], item[0]))
@@ -111,7 +111,7 @@ def _has_wildcard(name: str) -> bool:
 
 
 def _glob(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """Files and folders below `folder` that match the components of a glob; `**` matches any number of folders.
+    """Yield the files and folders below `folder` that match the parts of a glob; `**` matches any number of folders.
 
     `glob.glob` is unsuitable: it follows circular links and does not terminate if there are two of them.
     """

@@ -25,7 +25,7 @@ class HuggingFace(Source):
     max_bad_rows: int = Field(0, ge=0)
 
     def read(self) -> Iterator[Document | BadRow]:
-        """Yield one document per row, in the order of the dataset. Streaming downloads only the rows that are read.
+        """Yield one document per row, in the dataset's order. Streaming downloads only the rows that are read.
 
         Raises InputError if the `datasets` library is missing, or if the dataset, its split or its column cannot be
         opened.
@@ -72,5 +72,5 @@ class HuggingFace(Source):
             yield
         except InputError:
             raise
-        except Exception as error:  # the library raises errors of many types, from the hub, the network and pyarrow
+        except Exception as error:  # the library raises many types of error, from the hub, the network and pyarrow
             raise InputError(f"{self.dataset}: cannot be read: {type(error).__name__}: {one_line(error)}") from error

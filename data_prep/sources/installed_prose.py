@@ -1,6 +1,6 @@
-"""Read English text from the installation: docstrings, READMEs and licenses of Python packages, without code.
+"""Read English text from the Python installation: docstrings, READMEs and licenses, without code.
 
-It is a second language, next to Python code, for transfer experiments. Docstrings have the same origin as their Python
+It serves as a second language, besides Python code, in transfer experiments. Docstrings have the same origin as their Python
 file, so if a file is training text for `installed-python`, its docstrings are training text here too.
 """
 
@@ -25,7 +25,7 @@ from data_prep.sources.source import Source
 TEXTS = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|authors|contributing|history|changes|changelog)|.*\.(md|rst)$"
 )
-METADATA = "METADATA"  # file of an installed package with headers, a blank line and the README
+METADATA = "METADATA"  # a package's metadata file: headers, a blank line and the README
 CODE = (".py", ".pyi", ".pyc", ".json", ".so", ".h", ".hpp")
 FEWEST_CHARACTERS = 200  # shorter documents are mostly stubs that many files share
 
@@ -36,11 +36,11 @@ class InstalledProse(Source):
     kind: Literal["installed-prose"] = "installed-prose"
 
     def read(self) -> Iterator[Document | BadRow]:
-        """Yield a document for each Python file (its docstrings) and each text file, ordered by the hash of the text.
+        """Yield one document per Python file (its docstrings) and one per text file, ordered by the hash of the text.
 
         If several files contain the same text, its origin is the file with the largest split hash, so it is test text
-        only if all of these files are in the test split. All texts are in memory at the same time, about 60 MB.
-        Raises InputError if there is no text.
+        only if all of these files are in the test split. All texts are kept in memory (about 60 MB).
+        Raises InputError if no text is found.
         """
         roots = installed_python_roots()
         documents: dict[bytes, Document] = {}
@@ -114,7 +114,7 @@ def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
             continue
         seen.add(file_hash)
         try:
-            # As in `installed-python` and `files`, the hash of the decoded file decides the split.
+            # As in `installed-python` and `files`, the hash of the decoded file determines the split.
             decoded = decode_python(content) if python else decode_text(content)
             origin = hashlib.sha256(decoded.encode()).digest()
             text = "\n\n".join(docstrings(content)) if python else _body(path, decoded)
@@ -128,7 +128,7 @@ def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
 
 def _is_text(path: Path) -> bool:
     if path.name == METADATA:
-        # A package installed from a local folder is work in progress, so its README changes.
+        # A package installed from a local folder is work in progress, so its README may change.
         return not (path.parent / "direct_url.json").exists()
     return path.suffix.lower() not in CODE and bool(TEXTS.match(path.name))
 
@@ -141,7 +141,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
-    """Yield the nodes that may have a docstring. Expressions have none and make up most of a tree, so they are skipped."""
+    """Yield the nodes that can have a docstring. Expressions have none and make up most of a tree, so they are skipped."""
     for node in nodes:
         if isinstance(node, Documented):
             yield node
@@ -152,7 +152,7 @@ def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection. Syntax trees have no reference cycles, and searching for cycles takes half of the time."""
+    """Disable garbage collection. Syntax trees have no reference cycles, and searching for them takes half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

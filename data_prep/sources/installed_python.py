@@ -1,4 +1,4 @@
-"""Read the Python source files of the installation: real text that needs no download."""
+"""Read the installed Python source files: real text that needs no download."""
 
 import hashlib
 import sysconfig
@@ -21,9 +21,9 @@ class InstalledPython(Source):
         """Yield every .py file, ordered by the hash of its content.
 
         This order does not depend on folder names or file dates, and any prefix is a random sample of the files. Each
-        file is read twice, so that only digests and paths are kept in memory. A file that is neither UTF-8 nor in the
-        encoding that it declares is a bad row.
-        Raises InputError if there is no Python file.
+        file is read twice, so that only digests and paths are kept in memory. A file that is neither UTF-8 nor in its
+        declared encoding is a bad row.
+        Raises InputError if no Python files are found.
         """
         roots = installed_python_roots()
         files: list[tuple[bytes, str, Path]] = []
@@ -44,18 +44,18 @@ class InstalledPython(Source):
 
 
 def installed_python_roots() -> list[Path]:
-    """The folders of the standard library (first) and of the installed packages."""
+    """The standard-library folder, followed by the folders of installed packages."""
     paths = sysconfig.get_paths()
     return [Path(root) for root in dict.fromkeys(paths[key] for key in ("stdlib", "purelib", "platlib"))]
 
 
 def installed_files(roots: list[Path], pattern: str = "*") -> Iterator[tuple[str, Path]]:
-    """Yield the name (relative to its root) and the path of every installed file below `roots`."""
+    """Yield the name (relative to its root) and path of every installed file below `roots`."""
     for root in roots:
         for path in root.rglob(pattern):
             name = path.relative_to(root)
-            # The folder of the standard library often contains the packages of another environment, and editable
-            # installs write files with paths of this machine. Skip both.
+            # The standard-library folder often contains another environment's packages, and editable installs write
+            # files that contain paths on this machine. Skip both.
             foreign = root == roots[0] and {"site-packages", "dist-packages"} & set(name.parts)
             if not foreign and not name.name.startswith("__editable__") and path.is_file():
                 yield str(name), path

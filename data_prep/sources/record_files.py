@@ -1,6 +1,6 @@
 """Read the rows of JSONL and Parquet files as bytes.
 
-This code is not part of text_files.py because importing pyarrow takes 0.1 s.
+This code is kept out of text_files.py because importing pyarrow takes 0.1 s.
 """
 
 import codecs
@@ -22,23 +22,23 @@ from data_prep.sources.decoding import decode_utf8
 from data_prep.sources.document import BadText, one_line
 
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
-PARQUET_ROWS = 256  # per batch: a few MB of web text
+PARQUET_ROWS = 256  # rows per batch, a few MB of web text
 BLOCK_BYTES = 1 << 20  # per read
 COLUMNS_LISTED = 20  # in an error message
 WINDOW_TOO_LARGE = "requires too much memory"  # part of pyarrow's error message for a Zstandard window above 128 MB
 LARGEST_WINDOW = 2**31  # bytes, the window of `zstd --long=31`
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-COMPRESSED_BYTES = 1 << 16  # decompressed per step; larger steps need much memory if the text compresses well
+COMPRESSED_BYTES = 1 << 16  # per read; larger reads would need a lot of memory if the text compresses well
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number (from 1) and the bytes of every line that is not blank. The suffix determines the compression.
+    """Yield the line number (from 1) and bytes of every line that is not blank. The file's suffix determines its compression.
 
-    A byte-order mark at the start of any line is dropped, because concatenated files have such marks in the middle.
+    A byte-order mark at the start of any line is dropped, because concatenated files can have such marks in the middle.
     """
     number = 0
     try:
-        # The streams of pyarrow detect truncated files, unlike those of zstandard, and are six times as fast as gzip.
+        # Unlike zstandard's streams, pyarrow's detect truncated files. They are also six times as fast as the gzip module.
         with pa.input_stream(os.fspath(path), COMPRESSION.get(path.suffix.lower())) as stream:
             for number, line in _numbered_lines(stream):
                 yield number, line
@@ -80,7 +80,7 @@ class LongWindowStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer and return the number of bytes, 0 at the end. Raises OSError if the file is truncated or damaged."""
+        """Read bytes into the buffer and return their number, 0 at the end. Raises OSError if the file is truncated or damaged."""
         while not self._decompressed:
             self._compressed = self._compressed or self._file.read(COMPRESSED_BYTES)
             if not self._compressed:
@@ -106,7 +106,7 @@ class LongWindowStream(io.RawIOBase):
 
 
 def json_field(line: bytes, field: str) -> object:
-    """Value of a field in a line of JSON. Raises BadText if the line is not a JSON object or lacks the field."""
+    """Value of a field in a JSON line. Raises BadText if the line is not a JSON object or lacks the field."""
     text = decode_utf8(line)
     try:
         row = json.loads(text)
@@ -120,7 +120,7 @@ def json_field(line: bytes, field: str) -> object:
 
 
 def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the number (from 1) and the bytes (None for null) of every row. Reads only the given text column."""
+    """Yield the row number (from 1) and bytes (None for null) of every value in a text column. Reads only that column."""
     # Without a buffer, reading the first row loads a whole row group (measured: 410 MB instead of 20 MB).
     with pq.ParquetFile(path, buffer_size=BLOCK_BYTES, pre_buffer=False) as file:
         schema = file.schema_arrow
@@ -128,14 +128,14 @@ def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]
             raise InputError(f"{path}: no column {column!r} (data.source.text_field); columns: {_listed(schema.names)}")
         if (count := schema.names.count(column)) > 1:
             raise InputError(
-                f"{path}: {count} columns have the name {column!r} (data.source.text_field), expected one; columns:"
+                f"{path}: {count} columns are named {column!r} (data.source.text_field), expected one; columns:"
                 f" {_listed(schema.names)}"
             )
         kind = schema.field(column).type
         if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in TEXT_TYPES:
             raise InputError(f"{path}: column {column!r} (data.source.text_field) has type {kind}, expected text")
         batches = file.iter_batches(PARQUET_ROWS, columns=[column])
-        # Read bytes, because a single row that is not UTF-8 would otherwise stop the reading of the file.
+        # Read bytes, because otherwise a single row that is not UTF-8 would make the whole file unreadable.
         values = (value for batch in batches for value in batch.column(column).cast(pa.large_binary()))
         for number, value in enumerate(values, 1):
             yield number, value.as_py()
@@ -143,7 +143,7 @@ def parquet_column(path: Path, column: str) -> Iterator[tuple[int, bytes | None]
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Convert errors of the file system and of pyarrow to an InputError that names the file."""
+    """Convert file-system and pyarrow errors to an InputError that names the file."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:

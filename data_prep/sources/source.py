@@ -1,4 +1,4 @@
-"""The base class of all sources of documents.
+"""The base class of all document sources.
 
 To add a source, create a file in this folder with a subclass of `Source`, and import the class in `__init__.py`:
 
@@ -32,7 +32,7 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def read(self) -> Iterator[Document | BadRow]:
-        """Yield a Document or a BadRow for every row. Duplicates and empty texts are allowed and are dropped later.
+        """Yield one Document or BadRow per row. Duplicates and empty texts are allowed and are dropped later.
 
         Raises InputError if the source cannot be read.
         """
@@ -40,16 +40,16 @@ class Source(BaseModel, ABC):
     def input_sizes(self) -> dict[str, str]:
         """Name and size of every input file on this machine, e.g. {"a.txt": "12 bytes"}; empty if there are none.
 
-        The store records them, so a later change to the size of a file is detected.
+        The store records them, so a later change in a file's size is detected.
         """
         return {}
 
     def skipped_input(self) -> str:
-        """Summarize the files that are skipped in one line; empty if there are none. `prepare` and `inspect` print it."""
+        """One-line summary of the skipped files, or "" if there are none. `prepare` and `inspect` print it."""
         return ""
 
     def fixed_vocabulary(self) -> list[str] | None:
-        """All words of the language, if every text consists of these words separated by single spaces.
+        """All words in the language, if every text consists of these words separated by single spaces.
 
         Each word becomes one token. If this is None, a byte-level BPE is trained on the texts.
         """

@@ -1,7 +1,7 @@
 """A synthetic language of known entropy: words from a Zipf-Markov process, and passages that are copied in context.
 
-There are closed forms for the lowest possible loss and for the share of the loss that only copying can remove. They make
-it possible to distinguish damage to copying from damage to memorized statistics.
+Closed-form expressions exist for the lowest possible loss and for the share of the loss that only copying can remove.
+With them, damage to copying can be distinguished from damage to memorized statistics.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from data_prep.sources.source import Source
 
 COPY, END = "=", ";"
 Floats = npt.NDArray[np.float64]
-# The probability that two documents are equal may be at most 2^-64, so no document repeats in practice.
+# The probability that two documents are equal must be at most 2^-64, so in practice no document repeats.
 FEWEST_BITS = 64.0
 
 
 class Synthetic(Source):
-    """An endless series of documents in a synthetic language. Lengths are in words and exclude the markers `=` and `;`.
+    """An endless series of documents in a synthetic language. Lengths are counted in words, without the markers `=` and `;`.
 
-    A document consists of `passages` passages. A passage has l fresh words and ends with `;`, where l is uniform over
-    shortest..longest. With probability `copy_probability`, `=` and a copy of the l words are inserted before the `;`.
-    Each word has its own ranking of all words. The next fresh word has rank r in this ranking with a probability
-    proportional to r^-zipf_exponent. The first fresh word of a passage depends in the same way on the last fresh word of
-    the previous passage, or on a start state at the start of the document.
+    A document consists of `passages` passages. A passage consists of l fresh words and a final `;`, where l is drawn
+    uniformly from shortest..longest. With probability `copy_probability`, `=` and a copy of the l words are inserted
+    before the `;`. Each word has its own ranking of all words. The fresh word that follows it has rank r in this ranking
+    with a probability proportional to r^-zipf_exponent. The first fresh word in a passage depends in the same way on the
+    last fresh word in the previous passage or, at the start of the document, on a start state.
     """
 
     kind: Literal["synthetic"] = "synthetic"
@@ -48,12 +48,12 @@ class Synthetic(Source):
         if (bits := _collision_bits(self)) < FEWEST_BITS:
             raise ValueError(
                 f"documents this short repeat by chance (two are equal with probability 2^-{bits:.0f}; the limit is 2^-64);"
-                " set more passages, longer passages or more words"
+                " use more passages, longer passages or more words"
             )
         return self
 
     def read(self) -> Iterator[Document]:
-        """Yield the documents synthetic:0, synthetic:1, ... without end. Document i depends only on the fields and i."""
+        """Yield the documents synthetic:0, synthetic:1, ... without end. Document i depends only on i and the spec."""
         words = words_of(self)[: self.words]
         after = transitions(self).ravel().data
         cumulative = np.cumsum(zipf(self))
@@ -63,7 +63,7 @@ class Synthetic(Source):
 
     @property
     def bad_row_limit(self) -> int:
-        """Zero, because all documents have about the same length: if they are too long, skipping them would never end."""
+        """Zero: all documents are about equally long, so if they were too long, the source would skip documents forever."""
         return 0
 
     def fixed_vocabulary(self) -> list[str]:
@@ -72,18 +72,18 @@ class Synthetic(Source):
 
 
 def words_of(spec: Synthetic) -> list[str]:
-    """All words of the language, then the markers. A text consists of these, separated by single spaces."""
+    """All words in the language, then the markers. A text consists of these, separated by single spaces."""
     return [*(f"w{number}" for number in range(spec.words)), COPY, END]
 
 
 def zipf(spec: Synthetic) -> Floats:
-    """Probability of each rank of a fresh word, shape [words]."""
+    """Probability of each rank for a fresh word, shape [words]."""
     weight = np.arange(1, spec.words + 1, dtype=np.float64) ** -spec.zipf_exponent
     return weight / weight.sum()
 
 
 def transitions(spec: Synthetic) -> npt.NDArray[np.uint16]:
-    """The fresh word at each rank after each word, shape [words + 1, words]. The last row is for the start of a document."""
+    """Each word's ranking of all words, shape [words + 1, words]. The last row is the ranking at the start of a document."""
     key = stream_key("synthetic language", spec.seed)
     rows = np.empty((spec.words + 1, spec.words), np.uint16)
     ranks = np.arange(spec.words)
@@ -141,7 +141,7 @@ def _text(spec: Synthetic, number: int, words: list[str], after: memoryview, cum
 
 
 def _uniform(generator: np.random.Philox, size: int) -> Floats:
-    """Uniform numbers in [0, 1) with 53 random bits, shape [size]."""
+    """Uniform random numbers in [0, 1) with 53 random bits, shape [size]."""
     return (generator.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -16,7 +16,7 @@ from data_prep.sources.source import Source
 
 
 class TextFiles(Source):
-    """Files, folders and globs; `~` and relative paths work as in a shell. Each plain file, line or row is a document."""
+    """Files, folders and globs; `~` and relative paths work as in a shell. Each plain file, line or row is one document."""
 
     kind: Literal["files"] = "files"
     paths: tuple[str, ...] = Field(strict=False, min_length=1)  # not strict, because TOML has lists but no tuples
@@ -26,9 +26,9 @@ class TextFiles(Source):
     def read(self) -> Iterator[Document | BadRow]:
         """Yield the documents of all files, in the order of `paths` and, within a folder or glob, sorted by name.
 
-        The name of a document is its path relative to the given folder, followed by `:row` in files with many documents
-        (`:line` in JSONL). At any time, only one plain file, one JSONL line or one batch of a Parquet column is in
-        memory. A row is bad if it is not UTF-8, not a JSON object, lacks the field or has a field that is not a string.
+        A document's name is its path relative to the given folder, followed by `:line` in JSONL files and `:row` in
+        Parquet files. Only one plain file, one JSONL line or one batch of a Parquet column is in memory at a time. A row
+        is bad if it is not UTF-8 or not a JSON object, or if its field is missing or not a string.
         Raises InputError if a path matches no files, a file is unreadable or truncated, or a Parquet file lacks the
         column.
         """
@@ -57,13 +57,13 @@ class TextFiles(Source):
                 yield BadRow(f"{path}:{number}", str(error))
 
     def input_sizes(self) -> dict[str, str]:
-        """Size of every file; empty if a path matches no files, because the store may come from another machine."""
+        """Size of every file. Empty if a path matches no files, because the store may have been built on another machine."""
         with suppress(InputError):
             return {name: f"{path.stat().st_size} bytes" for name, path in find_files(self.paths).files}
         return {}
 
     def skipped_input(self) -> str:
-        """Summary of the hidden files and files of other types that were skipped; empty if there are none."""
+        """One-line summary of skipped hidden files and files of other types, or an empty string if there are none."""
         with suppress(InputError):
             return find_files(self.paths).skipped()
         return ""

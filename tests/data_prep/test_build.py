@@ -388,7 +388,9 @@ def test_dropped_documents_are_counted_even_after_the_last_one_kept(corpus: Path
     counts = prepare(spec, tmp_path / "data").manifest["corpus"]
     assert (counts["duplicates"], counts["empty"], counts["bad"]) == (1, 1, 1)
     strict = spec_of(mine, source={"kind": "files", "paths": [str(mine)], "max_bad_rows": 0})
-    with pytest.raises(InputError, match=r"1 malformed rows skipped \(the first: .*zz_latin.txt: not UTF-8"):
+    with pytest.raises(
+        InputError, match=r"malformed rows skipped during its build: 1 \(first: .*zz_latin.txt: not UTF-8"
+    ):
         prepare(strict, tmp_path / "data")
     assert counts["bad_named"] == [f"{mine}/zz_latin.txt: not UTF-8 (byte 0xe9 at 3)"]
 

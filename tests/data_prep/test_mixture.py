@@ -150,7 +150,7 @@ def test_impossible_mixtures_are_refused() -> None:
         pool_size(1000, 0.3, 200)
     with pytest.raises(InputError, match="burst_distance: 0 with spacing bursts; expected 1 or more"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS)
-    with pytest.raises(InputError, match="burst_distance: 6 is larger than the pool, which has 5 sequences"):
+    with pytest.raises(InputError, match="burst_distance: 6 is larger than the pool, which contains 5 sequences"):
         RepeatMixture(100, 5, 10, seed=0, spacing=Spacing.BURSTS, burst_distance=6)
     with pytest.raises(InputError, match="burst_distance: 3 with spacing passes"):
         RepeatMixture(100, 5, 10, seed=0, burst_distance=3)

@@ -118,7 +118,7 @@ def test_a_document_that_the_tokenizer_drops_entirely_is_refused(build: Build) -
 def test_dropped_text_is_refused_above_one_percent(build: Build) -> None:
     texts = [text + " ещё" if number % 4 == 0 else text for number, text in enumerate(ENGLISH)]
     with pytest.raises(
-        InputError, match=r"data\.tokenizer: 150 of [\d,]+ visible .*50 documents, the first a\.jsonl:1; at most 1%"
+        InputError, match=r"data\.tokenizer: 150 of [\d,]+ visible .*50 documents \(first: a\.jsonl:1\); at most 1%"
     ):
         build(character_bpe(ENGLISH), texts)
 
@@ -126,7 +126,7 @@ def test_dropped_text_is_refused_above_one_percent(build: Build) -> None:
 def test_a_little_dropped_text_is_counted(build: Build) -> None:
     loss = build(character_bpe(ENGLISH), [*ENGLISH[:10], ENGLISH[10] + " ещё", *ENGLISH[11:]]).manifest["text_loss"]
     assert (loss["lost"], loss["unknown"], loss["documents"], loss["first"]) == (3, 0, 1, "a.jsonl:11")
-    assert any(line.startswith("tokenizer: 3 of 1") and "the first a.jsonl:11" in line for line in build.lines)
+    assert any(line.startswith("tokenizer: 3 of 1") and "(first: a.jsonl:11)" in line for line in build.lines)
 
 
 @pytest.mark.parametrize("make", [unigram, word_piece])
@@ -135,7 +135,7 @@ def test_unknown_text_is_counted_and_refused_above_one_percent(build: Build, mak
     loss = build(tokenizer, [*ENGLISH, "the мир"]).manifest["text_loss"]
     assert (loss["lost"], loss["documents"], loss["first"]) == (3, 1, "a.jsonl:201") and loss["unknown"] >= 1
     with pytest.raises(
-        InputError, match=r"unknown tokens, in 200 documents, the first a\.jsonl:201; at most 1% is accepted"
+        InputError, match=r"unknown tokens, in 200 documents \(first: a\.jsonl:201\); at most 1% is accepted"
     ):
         build(tokenizer, [*ENGLISH, *RUSSIAN], data="other")
 
