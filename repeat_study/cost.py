@@ -10,10 +10,10 @@ from repeat_study.records.metrics import METRICS
 PROBE_CONTEXT = 1_600  # maximum length of a probe sequence in tokens: 11 copies of a paragraph
 CHUNK_LOGITS = (
     1 << 27
-)  # logits per chunk of the loss on a GPU; equals loss.CHUNK_LOGITS_CUDA, which needs torch to import
+)  # logits per chunk of the loss on a GPU; equals loss.CHUNK_LOGITS_CUDA, which cannot be imported without torch
 
-# CPU overhead per token, expressed in FLOPs. It was fitted to 2x32, 2x64 and 2x96, and predicts the ratios of their training
-# times to within 2%.
+# CPU overhead per token, expressed in FLOPs. It was fitted to the models 2x32, 2x64 and 2x96, and predicts the ratios of their
+# training times to within 2%.
 OVERHEAD_FLOPS_PER_TOKEN = 6e5
 PROCESS_START_SECONDS = 8.0  # measured: importing torch and Lightning takes 6 s of CPU time
 RUN_START_SECONDS = 0.5  # measured: 0.1 to 0.4 s from the start of a run to its first evaluation
@@ -31,14 +31,14 @@ def run_flops(run: Run, vocabulary: int) -> float:
 
 
 def expected_evaluation_share(run: Run) -> float:
-    """Share of a run's FLOPs that is spent on evaluation.
+    """The share of a run's FLOPs spent on evaluation.
 
-    A forward pass costs a third of a training step on the same tokens.
+    A forward pass takes a third as many FLOPs as a training step on the same tokens.
     """
     sizes, shape = run.evaluation, run.shape
     costs = [metric.cost for metric in METRICS if metric.cost]
     probe_sequences: float = sum(cost.sequences for cost in costs)
-    # The ablation probe runs the intact model once. For each head it reruns half of the layers on average.
+    # The ablation probe runs the intact model once. For each head, it reruns half of the layers on average.
     probe_sequences += sum(cost.sequences_per_head for cost in costs) * (1 + shape.layers * shape.heads / 2)
     test_sequences = sizes.test_sequences * (1 + len(run.further_tests))
     if run.parent:  # the parent's test set, pool and unique stream are evaluated too
@@ -54,13 +54,13 @@ def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
 
     Each block saves the float32 residual stream before each norm (4·d_model), the inputs of its matrix products (2 bytes
     each), the queries, keys, values and head outputs (2 bytes each), a float32 log-sum-exp per head, and the activations
-    of the MLP. With `checkpointed`, only the residual stream before each block is saved, and the activations of one block
-    exist while it is recomputed.
+    of the MLP. With `checkpointed`, only the residual stream before each block is saved, and activations exist for one block at a
+    time, while it is recomputed.
     """
     d, inner, width = shape.d_model, shape.heads * shape.d_head, shape.mlp_width
     if shape.style is Style.QWEN:
-        # RMSNorm also saves its normalized input, in float32 for queries and keys. SwiGLU saves both branches, the
-        # activation of the gate and the product.
+        # RMSNorm also saves its normalized input, in float32 for queries and keys. SwiGLU saves both branches, the gate's
+        # activation and the product.
         attention = 8 * d + 2 * 2 * d + 4 * 4 * inner + 5 * 2 * inner + 20 * shape.heads
         mlp = 8 * d + 2 * d + 4 * 2 * width
     else:
@@ -89,7 +89,7 @@ def training_memory(
 ) -> Memory:
     """Estimate the device memory of one process that trains in bfloat16.
 
-    sequences: sequences per forward pass. sharded_over: number of processes among which FSDP shards the weights and
+    sequences: sequences per forward pass. sharded_over: number of processes across which FSDP shards the weights and
     optimizer state. The loss needs memory for one chunk of logits in bfloat16 and float32, the bfloat16 gradient of these
     logits, the float32 gradient of the unembedding, and the inputs of the loss with their gradients.
     """

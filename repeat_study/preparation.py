@@ -1,4 +1,4 @@
-"""Prepare the data of a study and of its ancestors: token stores and additional test sets."""
+"""Prepare the data for a study and its ancestors: token stores and additional test sets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class PreparedStudy:
     def check(self) -> None:
         """Check that every run has enough data and that no test document is in a training split.
 
-        The training splits of ancestors are checked too. Raises InputError if a check fails, or if
+        Ancestors' training splits are checked too. Raises InputError if a check fails, or if
         `evaluation.copying_text` is unsuitable for the copying probe.
         """
         test_stores = {test.name: find_store(self.store.folder.parent, test.fingerprint) for test in self.further_tests}
@@ -72,15 +72,14 @@ class PreparedStudy:
         return Parents(name, runs, final_test_losses(runs_dir / name, runs))
 
     def parents_needed(self, runs_dir: Path) -> list[Run]:
-        """Runs of the parent study that the runs of this study depend on."""
+        """Runs in the parent study that this study's runs depend on."""
         parents = self.parents(runs_dir)
         return self.study.parents_needed(parents) if parents else []
 
     def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
-        """Yield each ancestor study, oldest first, with the list of its runs that the runs of its child study depend on.
+        """Yield each ancestor study, oldest first, with a list of the runs in it that its child study's runs depend on.
 
-        This is a generator because the losses of one ancestor's runs can determine which runs of the next ancestor are
-        needed.
+        This is a generator because one ancestor's losses can determine which runs in the next ancestor are needed.
         """
         if self.parent:
             yield from self.parent.ancestors(runs_dir)

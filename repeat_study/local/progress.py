@@ -120,9 +120,9 @@ class ProgressDisplay:
 def summary_lines(
     runs: Sequence[Run], ended: Mapping[str, Ended], test_losses: Mapping[str, float], seconds: float
 ) -> list[str]:
-    """Summarize training: the number of runs with each outcome, the time it took, and the range of final test losses.
+    """Summarize training: the number of runs with each outcome, the total time, and the range of final test losses.
 
-    test_losses: final test loss in nats per token of each finished run, by name.
+    test_losses: each finished run's final test loss in nats per token, by name.
     """
     counts = Counter(end.outcome for end in ended.values())
     parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
@@ -136,7 +136,7 @@ def summary_lines(
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """Replace the middle of a text that is too long with …, because the end of a label contains R and the seed."""
+    """Shorten a text by replacing its middle with …, because the end of a label contains R and the seed."""
     if len(text) <= width:
         return text
     tail = 2 * width // 3
@@ -144,7 +144,7 @@ def shorten_middle(text: str, width: int) -> str:
 
 
 def join_fitting(parts: Sequence[str], width: int) -> str:
-    """Join as many parts as fit the width, separated by two spaces. No part is cut."""
+    """Join as many parts as fit in the width, separated by two spaces. No part is cut."""
     line = ""
     for part in parts:
         longer = f"{line}  {part}" if line else part

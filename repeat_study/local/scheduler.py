@@ -16,7 +16,7 @@ from repeat_study.records.outcome import Ended, Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.bundles import pack_bundles
 
-MAX_DEATHS = 2  # a run whose process dies this often in a row without progress is marked as failed
+MAX_DEATHS = 2  # a run whose process dies this many times in a row without progress is marked as failed
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class LocalScheduler:
     ended: dict[str, Ended] = field(default_factory=dict)
     _todo: deque[tuple[Run, ...]] = field(default_factory=deque)
     _groups: list[WorkerGroup] = field(default_factory=list)
-    _free_gpus: list[list[int]] = field(default_factory=list)  # GPU indices for each group that can be started
+    _free_gpus: list[list[int]] = field(default_factory=list)  # GPU indices for each group that can still be started
     _deaths: dict[str, int] = field(default_factory=dict)
 
     def train(self, runs: Iterable[Run]) -> dict[str, Ended]:
         """Train every run that is not done, starting with the most expensive one. Returns how each run ended, by name.
 
         Raises InputError before any training if the study's folder cannot be created or a run directory was made by another spec.
-        After Ctrl-C, KeyboardInterrupt is raised when all workers have saved their state.
+        After Ctrl-C, KeyboardInterrupt is raised once all workers have saved their state.
         """
         runs = list(runs)
         try:
@@ -133,7 +133,7 @@ class LocalScheduler:
                 self._handle_death(group)
 
     def _handle_ended(self, group: WorkerGroup, ended: tuple[Ended, ...]) -> None:
-        """Record how the runs of an assignment ended, and give the group its next one."""
+        """Record how an assignment's runs ended, and give the group its next assignment."""
         stopped = {end.run for end in ended if end.outcome is Outcome.INTERRUPTED}
         for end in ended:
             if end.run not in stopped:
@@ -156,7 +156,7 @@ class LocalScheduler:
         return group.end(kill=True)
 
     def _handle_death(self, group: WorkerGroup) -> None:
-        """After the death of a process, restart the unfinished runs of its group or mark them as failed."""
+        """After a process has died, restart its group's unfinished runs or mark them as failed."""
         reason = self._remove(group)
         unfinished: tuple[Run, ...] = ()
         for run in group.runs:

@@ -1,7 +1,7 @@
-"""Estimate the remaining time of all runs from the measured speed of the runs that have trained for a while.
+"""Estimate the time left for all runs from the measured speed of runs that have been training for a while.
 
-There is no estimate before one run has completed a tenth of its steps. Earlier estimates were wrong by a factor of hundreds, because
-starting the process and the frequent early evaluations take most of the time until then.
+No estimate is given until one run has completed a tenth of its steps. Before that, an estimate can be wrong by a factor of
+hundreds, because process start-up and the frequent early evaluations take most of the time.
 """
 
 import time
@@ -18,11 +18,11 @@ class Group:
     """Runs that are trained together, and their measured times."""
 
     runs: tuple[str, ...]
-    start: float | None  # time at which training began, in seconds; None while a new process is still importing
-    # The share of each run's steps that was completed before this start, and the share that is completed by now.
+    start: float | None  # time at which training began, in seconds; None while a new process is still importing modules
+    # The share of each run's steps completed before this start, and the share completed so far.
     first_share: dict[str, float] = field(default_factory=dict)
     share: dict[str, float] = field(default_factory=dict)
-    reported: tuple[float, float] | None = None  # time of the last report, and the seconds left that it contained
+    reported: tuple[float, float] | None = None  # time of the last report, and the seconds left at that time
     end: float | None = None
 
 
@@ -30,7 +30,7 @@ class TimeLeft:
     """Collects a scheduler's events; `seconds()` returns the estimate."""
 
     def __init__(self, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
-        """`work`: each run's expected training time in any unit, by name."""
+        """`work`: each run's expected training time in arbitrary units, by name."""
         self.work = work
         self.clock = clock
         self.finished: set[str] = set()
@@ -63,7 +63,7 @@ class TimeLeft:
             group.end = self.clock()
 
     def restarted(self, run: str) -> None:
-        """Record that the process of a run has stopped, and that the run waits for a new one."""
+        """Record that a run's process has stopped and the run is waiting for a new one."""
         self.groups = [group for group in self.groups if run not in group.runs or group.end is not None]
 
     def seconds(self) -> float | None:
@@ -91,7 +91,7 @@ class TimeLeft:
             when, left = group.reported
             seconds += (when + left if group.end is None else group.end) - group.start
             for run in group.runs:
-                # `left` includes the remaining steps of the runs in training, but not the missing steps of a run that failed
+                # `left` includes the remaining steps of the runs in training, but not the steps that a failed run did not take
                 share = group.share.get(run, 0.0) if run in self.finished else 1.0
                 work += self.work[run] * (share - group.first_share.get(run, 0.0))
         return seconds / work if work else None

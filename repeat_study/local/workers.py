@@ -19,9 +19,9 @@ from repeat_study.config.run import Run
 from repeat_study.records.outcome import Ended, Outcome, Progress, reason_of
 from repeat_study.records.run_directory import RunDirectory
 
-# A worker uses one thread: with several, operations on small tensors become very slow as soon as another process uses a core. The
-# malloc settings keep freed memory in the process. Otherwise, glibc returns each step's tensors to the kernel and page-faults them in
-# again, which costs 10-28% of the training speed (measured).
+# Each worker uses one thread. With several, operations on small tensors become very slow as soon as another process uses a core.
+# The malloc settings keep freed memory in the process. Otherwise, glibc returns each step's tensors to the kernel and page-faults
+# them in again, which reduces training speed by 10-28% (measured).
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -44,14 +44,14 @@ class Assignment:
 class WorkerGroup:
     """Several processes that share one run, or one process that trains a bundle. The first process reports for the group.
 
-    Any message that is sent during an assignment tells the process to stop.
+    Any message sent during an assignment tells the process to stop.
     """
 
     processes: list[BaseProcess]
     pipes: list[Connection]
     gpus: list[int]  # indices of this machine's GPUs; empty on a CPU
     runs: tuple[Run, ...] = ()
-    progressed: bool = False  # whether it has trained at least one step of its runs
+    progressed: bool = False  # whether the group has trained its runs for at least one step
 
     @classmethod
     def start(cls, resources: Resources, gpus: list[int]) -> "WorkerGroup":
@@ -59,7 +59,7 @@ class WorkerGroup:
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         group = cls([], [], gpus)
-        # Ctrl-C reaches every process of the terminal, but only the scheduler should react to it. Workers inherit this setting and
+        # Ctrl-C reaches every process in the terminal, but only the scheduler should react to it. Workers inherit this setting and
         # ignore Ctrl-C, even while they import modules.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -80,7 +80,7 @@ class WorkerGroup:
         return self.pipes[0]
 
     def assign(self, runs: tuple[Run, ...], store: TokenStore, study_dir: Path) -> None:
-        """Let the group train these runs. Without runs, it stays idle."""
+        """Assign runs to the group. Without runs, the group stays idle."""
         self.runs, self.progressed = runs, False
         if runs:
             assignment = Assignment(runs, store.folder, study_dir, _free_port())
@@ -112,7 +112,7 @@ class WorkerGroup:
 
 
 def visible_gpus(indices: Sequence[int], inherited: str | None) -> str:
-    """CUDA_VISIBLE_DEVICES for some of this process's GPUs. `inherited`: its value for this process, which SLURM may have set."""
+    """The CUDA_VISIBLE_DEVICES value for some of this process's GPUs. `inherited`: this process's own value, perhaps set by SLURM."""
     names = inherited.split(",") if inherited else None
     return ",".join(names[index].strip() if names else str(index) for index in indices)
 
