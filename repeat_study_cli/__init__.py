@@ -13,17 +13,17 @@ from repeat_study_cli.streams import print_in_any_encoding
 
 # Maps each command to its line in `repeat-study --help`, which is also the first sentence of the command's own help page.
 COMMANDS = {
-    "plan": "Show the runs of a study with their exact repeats and their cost.",
-    "prepare": "Build the token store of a study, or check the existing one.",
-    "inspect": "Show what the token store of a study contains.",
+    "plan": "Show a study's runs with their exact repeats and costs.",
+    "prepare": "Build a study's token store, or check the existing one.",
+    "inspect": "Show what a study's token store contains.",
     "provenance": "Show the text that a run trains on at one step.",
-    "run": "Train all unfinished runs of a study on this machine.",
-    "sweep": "Submit all unfinished runs of a study to SLURM.",
-    "status": "Show the state of every run of a study.",
+    "run": "Train all unfinished runs in a study on this machine.",
+    "sweep": "Submit all unfinished runs in a study to SLURM.",
+    "status": "Show the state of every run in a study.",
     "resume": "Submit unfinished runs to SLURM again with the options of the last submission.",
-    "cancel": "Remove runs of a study from the SLURM queue.",
+    "cancel": "Remove a study's runs from the SLURM queue.",
     "probe": "Measure copying, induction and every attention head of a trained model.",
-    "report": "Write the report of a study: tables, figures and report.html.",
+    "report": "Write a study's report: tables, figures and report.html.",
     "predict": "Predict the cost of repeating data in a planned training run.",
     "fit": "Fit the laws of repetition to your own runs.",
     "dev-cluster": "Start or stop a small SLURM cluster on this machine for testing.",
@@ -31,10 +31,10 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """A group that replaces the placeholder of a command with the real command when it is called."""
+    """A command group that replaces a command's placeholder with the real command when the command is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the name, the command and the remaining arguments."""
+        """Return the command's name, the command itself and the remaining arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load_command(str(name)), rest
 
@@ -49,7 +49,7 @@ def load_command(name: str) -> Any:
 
 
 def _placeholder() -> None:
-    """Registered for every command until its module is loaded."""
+    """Stands in for every command until its module is loaded."""
 
 
 app = typer.Typer(

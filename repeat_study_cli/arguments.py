@@ -84,7 +84,7 @@ def cores() -> int:
 
 
 def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
-    """Open the study's token stores. Build missing ones and show the progress."""
+    """Open the study's token stores, building missing ones and showing progress."""
     from data_prep.build_progress import BuildDisplay
     from repeat_study.preparation import prepare_study
 

@@ -21,12 +21,12 @@ from repeat_study_cli.arguments import (
 def cancel(
     study: StudyArgument,
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Cancel every run of the study.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Cancel every run in the study.")] = False,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Remove runs of a study from the SLURM queue.
+    """Remove a study's runs from the SLURM queue.
 
     Runs that are training save their state first. Use `repeat-study resume` to submit cancelled runs again.
     """

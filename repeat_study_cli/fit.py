@@ -32,7 +32,7 @@ def fit(
 ) -> None:
     """Fit the laws of repetition to your own runs.
 
-    Prints the constants with 95% intervals and the errors of each law on runs that were left out of the fit.
+    Prints the constants with 95% intervals, and each law's errors on runs that were left out of the fit.
     """
     from analysis.laws.cross_validation import cross_validate, verdict
     from analysis.laws.registry import NAMES

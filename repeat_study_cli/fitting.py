@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
-    """The finished runs of a study as data points. Raises InputError if there are none or they come from several experiments."""
+    """A study's finished runs as data points. Raises InputError if there are none or they come from several experiments."""
     from analysis.declared_runs import declared_names
     from analysis.laws.study_fits import study_points
     from analysis.runs import left_out_of_laws, load_runs
@@ -35,7 +35,8 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
 
 
 def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[FittedLaw]":
-    """Fit every law, or only the laws in `names`, and print why a law cannot be fitted. Raises InputError if none can.
+    """Fit every law, or only the laws in `names`, and print a reason for each law that cannot be fitted. Raises InputError if none
+    can.
 
     of_repetition: skip the laws that describe only clean runs.
     """

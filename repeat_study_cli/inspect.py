@@ -9,7 +9,7 @@ from repeat_study_cli.tables import WrappedTable
 
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
-    """Show what the token store of a study contains.
+    """Show what a study's token store contains.
 
     Prints the source, the size, and how much of the text occurs more than once before the study repeats any of it.
     """
@@ -37,7 +37,7 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
 
 
 def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
-    """Lines with the number of documents that were read and dropped."""
+    """Lines with the numbers of documents read and dropped."""
     yield (
         f"documents read: {corpus['read']:,}; dropped: {corpus['duplicates']:,} exact duplicates,"
         f" {corpus['empty']:,} empty, {corpus['bad']:,} malformed"
@@ -49,7 +49,7 @@ def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
 
 
 def _natural_repeats_lines(repeats: dict[str, Any]) -> Iterator[str]:
-    """Lines that tell how much of the source text occurs more than once."""
+    """Lines that report how much of the source text occurs more than once."""
     window, ngram = repeats["window"], repeats["ngram"]
     lines = (
         (f"training windows of {window} tokens that occur more than once", "repeated_window_share",

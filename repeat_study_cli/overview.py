@@ -1,4 +1,4 @@
-"""Collect the state of a study for `status`: its runs, its token stores and its queued jobs."""
+"""Collect a study's state for `status`: its runs, its token stores and its queued jobs."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Overview:
         return any(state.state in busy or (state.state is State.PENDING and state.job_id) for state in self.states)
 
     def record(self) -> dict[str, Any]:
-        """The record printed by --json. Keys end with their unit, except for tokens, steps and counts."""
+        """The record printed by --json. Each key ends with its unit, except for tokens, steps and counts."""
         return {
             "study": self.study,
             "folder": str(self.folder),
@@ -112,7 +112,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
 
 
 def _missing_stores(declared: Study, data_dir: Path) -> list[Path]:
-    """Folders of token stores that the study needs but that have not been built."""
+    """Folders of the token stores that the study needs but that have not been built yet."""
     specs = [
         spec for study in declared.lineage for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
     ]

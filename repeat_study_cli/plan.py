@@ -34,7 +34,9 @@ def plan(
     ] = 50.0,
     peak: Annotated[
         float,
-        typer.Option(min=1e-3, callback=finite, help="GPU peak speed in TFLOP/s, by default for an H100 in bfloat16."),
+        typer.Option(
+            min=1e-3, callback=finite, help="Peak speed of the GPU in TFLOP/s. The default is for an H100 in bfloat16."
+        ),
     ] = 989.0,
     utilisation: Annotated[
         float,
@@ -43,7 +45,7 @@ def plan(
         ),
     ] = 0.4,
 ) -> None:
-    """Show the runs of a study with their exact repeats and their cost.
+    """Show a study's runs with their exact repeats and costs.
 
     Nothing is built or trained. Times are estimates that include training, evaluation and startup at the assumed speeds.
     """
@@ -73,7 +75,7 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
-        f"\n{study.name}: {plural(len(runs), 'run')}. N is the number of parameters without embeddings. The columns unique and pool"
+        f"\n{study.name}: {plural(len(runs), 'run')}. N is the number of non-embedding parameters. The columns unique and pool"
         " count tokens: each unique token is seen once, and each pool token exactly R times. Token counts are rounded to whole"
         " steps. The column eval is the share of FLOPs spent on evaluation.\n"
     )

@@ -29,11 +29,11 @@ def count(text: str) -> float:
 def predict(
     params: Annotated[
         float,
-        typer.Option(parser=count, metavar="COUNT", help="Number of model parameters without embeddings, e.g. 800M."),
+        typer.Option(parser=count, metavar="COUNT", help="Number of non-embedding model parameters, e.g. 800M."),
     ],
     tokens: Annotated[float, typer.Option(parser=count, metavar="COUNT", help="Number of training tokens, e.g. 100B.")],
     fraction: Annotated[
-        float, typer.Option(help="Share of the tokens that comes from the repeated subset, above 0 and up to 1.")
+        float, typer.Option(help="Share of the tokens that come from the repeated subset, above 0 and up to 1.")
     ],
     repeats: Annotated[
         float | None,
@@ -61,8 +61,8 @@ def predict(
 ) -> None:
     """Predict the cost of repeating data in a planned training run.
 
-    Each law predicts how much repetition increases the test loss, how much model size is lost, and which R to avoid. R is
-    the number of times each token of the repeated subset is seen.
+    Each law predicts how much repetition increases the test loss, how much effective model size it costs, and which R to avoid. R
+    is the number of times each token of the repeated subset is seen.
     """
     from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
     from analysis.forecast.forecast import Question, forecast
@@ -103,7 +103,7 @@ def predict(
 
 
 def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset_tokens: float | None) -> float | None:
-    """R, given directly or computed from the subset size. None if neither is given. Raises InputError for a bad value."""
+    """The value of R, given directly or computed from the subset size. None if neither is given. Raises InputError for a bad value."""
     from analysis.forecast.forecast import MOST_REPEATS
 
     if not 0 < fraction <= 1:
@@ -123,7 +123,7 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
 def _points_to_fit(
     study: str | None, csv: Path | None, columns: str | None, set_: list[str] | None, runs_dir: Path
 ) -> "Points | None":
-    """Runs from a study or a file, to which laws are fitted. None if neither is given."""
+    """The runs from a study or a file to which laws are fitted. None if neither is given."""
     from repeat_study_cli.fitting import points_of_study
 
     if study and csv:

@@ -13,9 +13,9 @@ from repeat_study_cli.arguments import (
 
 
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
-    """Build the token store of a study, or check the existing one.
+    """Build a study's token store, or check the existing one.
 
-    Also prepares the additional test sets ([[evaluate]]) and the studies whose runs this study starts from.
+    Also prepares the additional test sets ([[evaluate]]) and the data of the studies that this study's runs start from.
     """
     from data_prep.token_store import TokenStore
 

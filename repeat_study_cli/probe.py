@@ -26,7 +26,7 @@ def probe(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
-        typer.Option(min=1, help="Load the weights of this step, if they were kept. [default: the last checkpoint]"),
+        typer.Option(min=1, help="Load the weights from this step, if they were kept. [default: the last checkpoint]"),
     ] = None,
     text: Annotated[
         Path | None,

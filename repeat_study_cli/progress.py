@@ -14,7 +14,7 @@ Report = Callable[[str, float], None]  # arguments: the current stage, and the c
 
 @contextmanager
 def show_progress() -> Iterator[Report]:
-    """Yield a function that reports progress. Without a terminal, it prints at most one line every SECONDS_PER_LINE."""
+    """Yield a function that reports progress. Without a terminal, it prints a line at most once every SECONDS_PER_LINE seconds."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     bars = Progress(*columns, console=progress_console, disable=not progress_console.is_terminal, transient=True)
     task = bars.add_task("", total=1.0)

@@ -30,8 +30,8 @@ def provenance(
 ) -> None:
     """Show the text that a run trains on at one step.
 
-    For each sequence, prints whether it comes from the repeated pool or the unique stream, which copy it is, the distance
-    in sequences to the previous and the next copy, and the documents that it comes from.
+    For each sequence, prints whether it comes from the repeated pool or the unique stream, which copy it is, the distance in
+    sequences to the previous and next copies, and the documents that it comes from.
     """
     from data_prep.provenance import describe_sequences
     from repeat_study.preparation import open_study

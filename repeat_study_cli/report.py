@@ -1,4 +1,4 @@
-"""`repeat-study report`: write the report of a study."""
+"""`repeat-study report`: write a study's report."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from repeat_study_cli.tables import WrappedTable
 
 
 def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = Path("runs")) -> None:
-    """Write the report of a study: tables, figures and report.html.
+    """Write a study's report: tables, figures and report.html.
 
     Reads only the run directories. The token store is not needed.
     """

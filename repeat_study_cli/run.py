@@ -46,7 +46,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Train all unfinished runs of a study on this machine.
+    """Train all unfinished runs in a study on this machine.
 
     Finished runs are skipped and interrupted runs resume from their last checkpoint, so the command can be repeated at any
     time. Ctrl-C saves all runs before exiting.
@@ -87,7 +87,7 @@ def train_with_parents(
         folder = runs_dir / stage.study.name
         if todo := [run for run in runs if RunDirectory(folder / run.name).status() is not Status.DONE]:
             console.print(
-                f"training {plural(len(todo), 'run')} of {stage.study.name} first, because runs of {declared.name} start from them"
+                f"training {plural(len(todo), 'run')} in {stage.study.name} first, because runs in {declared.name} start from them"
             )
             all_done &= _train_here(todo, stage, runs_dir, processes)
     resolved = ready.known_runs(runs_dir)
@@ -100,7 +100,7 @@ def train_with_parents(
 
 
 def _train_on() -> None:
-    """Discard further output. Called when standard output was closed, as in `repeat-study run STUDY | head -1`."""
+    """Discard further output. Called after standard output has been closed, as in `repeat-study run STUDY | head -1`."""
     console.quiet = True
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     line = "repeat-study: standard output was closed; training continues (see `repeat-study status`)"
@@ -109,7 +109,7 @@ def _train_on() -> None:
 
 
 def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, processes: int | None) -> bool:
-    """Train runs of one study. Returns whether all are done. Raises typer.Exit if training was stopped."""
+    """Train runs from one study. Returns whether all are done. Raises typer.Exit if training was stopped."""
     from repeat_study.local.progress import ProgressDisplay, summary_lines
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for

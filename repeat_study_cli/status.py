@@ -1,4 +1,4 @@
-"""`repeat-study status`: show the state of every run of a study."""
+"""`repeat-study status`: show the state of every run in a study."""
 
 import json
 import time
@@ -29,7 +29,7 @@ def status(
         ),
     ] = 10.0,
 ) -> None:
-    """Show the state of every run of a study.
+    """Show the state of every run in a study.
 
     States come from the run directories, and from the SLURM queue if runs were submitted there.
     """

@@ -15,7 +15,7 @@ SPEED_HEADINGS = ("left", "tokens/s", "of peak", "memory", "eval")
 
 
 def tables_of(overview: Overview, max_rows: int | None = None) -> Iterator[WrappedTable | Text]:
-    """Yield the table of runs, error logs, counts and warnings. Omits done and pending runs if there are over `max_rows` runs."""
+    """Yield the table of runs, error logs, counts and warnings. Omits done and pending runs if there are more than `max_rows`."""
     if overview.missing_stores:
         yield Text(_not_prepared(overview) + "\n")
     omitted = {State.DONE, State.PENDING} if max_rows is not None and len(overview.states) > max_rows else set()

@@ -1,10 +1,10 @@
-"""Replace characters that the encoding of a terminal or a pipe does not support."""
+"""Replace characters that the output's encoding does not support."""
 
 import codecs
 import io
 import sys
 
-# ASCII replacements. Each character of a plotted curve maps to one character, so that curves stay aligned.
+# ASCII replacements. Each character of a plotted curve maps to a single character, so that curves stay aligned.
 REPLACEMENTS = {
     "≥": ">=",
     "≤": "<=",

@@ -1,4 +1,4 @@
-"""Options and functions that `sweep` and `resume` share to submit the runs of a study."""
+"""Options and functions that `sweep` and `resume` share to submit a study's runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,7 @@ def allocation_options(context: typer.Context) -> dict[str, Any]:
 
 
 def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
-    """Submit all unfinished runs of a study. Parent runs from other studies are submitted first."""
+    """Submit all unfinished runs in a study. Parent runs from other studies are submitted first."""
     from repeat_study.records.run_directory import RunDirectory, Status
     from slurm import client
     from slurm.allocation import merge_allocation
@@ -76,5 +76,5 @@ def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, run
     submit_runs(ready, resolved.runs)
     if resolved.waiting:
         console.print(
-            f"{plural(len(resolved.waiting), 'more run')} not known yet: {resolved.waiting[0]}; repeat the command later to submit"
+            f"{plural(len(resolved.waiting), 'more run')} not known yet: {resolved.waiting[0]}; repeat the command later"
         )

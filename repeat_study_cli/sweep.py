@@ -43,7 +43,7 @@ PROCESS_GROUP = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_
 
 
 class Cluster(StrEnum):
-    """Where the runs of a sweep are trained."""
+    """Where a sweep's runs are trained."""
 
     SLURM = "slurm"
     LOCAL = "local"  # in worker processes on this machine, like `run`
@@ -72,7 +72,7 @@ def sweep(
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
-    """Submit all unfinished runs of a study to SLURM.
+    """Submit all unfinished runs in a study to SLURM.
 
     Runs that are done or in the queue are skipped. Options that are not given come from the study's [slurm] table or, if
     they are not there, from ~/.config/repeat-study/slurm.toml. Without SLURM, use --cluster local.

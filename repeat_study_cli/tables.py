@@ -1,4 +1,4 @@
-"""Tables that fit the width of the terminal without truncating any cell."""
+"""Tables that fit the terminal's width without truncating any cell."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -16,7 +16,7 @@ class WrappedTable:
 
     A table that is too wide for the terminal is narrowed in this order: headings are wrapped, cells switch to their shorter
     text, the columns in `optional` are dropped from the last to the first, and the remaining columns are split into blocks
-    that repeat the first column. Notes are printed in their own column, headed `notes`, if it fits, otherwise below the rows.
+    that repeat the first column. Notes are printed in a separate column, headed `notes`, if it fits, and otherwise below the rows.
     """
 
     def __init__(self, *headings: str, left: int = 1, optional: Sequence[str] = (), notes: str = "note") -> None:
@@ -122,7 +122,7 @@ def _total(widths: list[int], columns: list[int]) -> int:
 
 
 def _split(widths: list[int], columns: list[int], width: int) -> list[list[int]]:
-    """Split the columns into blocks that fit `width`. Every block starts with the first column."""
+    """Split the columns into blocks that fit into `width`. Every block starts with the first column."""
     first, *others = columns
     blocks = [[first]]
     for column in others:

@@ -24,9 +24,9 @@ def plan_arrays(
 ) -> list[ArrayPlan]:
     """Pack runs into bundles with `pack`, and divide the bundles into arrays of at most `max_array_size` jobs.
 
-    The first arrays contain the runs that can start immediately. Each of the other arrays contains runs of one model whose
-    parents are still in the queue, so that small models do not wait for the parents of large ones.
-    Raises InputError if a parent is neither finished nor in the queue.
+    The first arrays contain the runs that can start immediately. Each of the other arrays contains runs of a single model whose
+    parents are still in the queue, so that small models do not wait for the parents of large ones. Raises InputError if a parent is
+    neither finished nor in the queue.
     """
     queue = client.queued_jobs()
     jobs_of = {

@@ -1,4 +1,4 @@
-"""Cancel the queued jobs of a study."""
+"""Cancel a study's queued jobs."""
 
 from collections.abc import Collection
 from pathlib import Path

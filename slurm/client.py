@@ -14,7 +14,7 @@ from datetime import datetime
 
 from data_prep.errors import InputError
 
-CLIENT_TIMEOUT = 8.0  # seconds; a busy slurmctld responds within a few
+CLIENT_TIMEOUT = 8.0  # seconds; even a busy slurmctld responds within a few
 # Prefixes of environment variables that filter or reformat the output. If a filter hid a job, its runs would be submitted twice.
 _FILTER_VARIABLES = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
 

@@ -82,9 +82,9 @@ class DevCluster:
                 raise
 
     def stop(self) -> None:
-        """Cancel all jobs and end all processes of the cluster and its jobs. Does nothing if the cluster is stopped.
+        """Cancel all jobs, and end all processes that belong to the cluster or its jobs. Does nothing if the cluster is stopped.
 
-        Jobs get no time to save. Logs and job records are kept. Raises InputError if a process does not exit.
+        Jobs get no time to save their state. Logs and job records are kept. Raises InputError if a process does not exit.
         """
         if not self.running() and not job_processes(self.folder):
             return
@@ -111,7 +111,7 @@ class DevCluster:
         end_processes(partial(self._daemon, name), signal.SIGTERM)
 
     def start_daemon(self, name: str) -> None:
-        """Start a daemon. Returns when the daemon runs in the background and, if it is slurmctld, responds to clients.
+        """Start a daemon. Returns once the daemon is running in the background and, if it is slurmctld, responds to clients.
 
         If slurmctld was killed, the new one may take up to 5 s to start using its nodes.
         """

@@ -1,4 +1,4 @@
-"""Write the configuration of the development cluster: slurm.conf, gres.conf and a key for munge."""
+"""Write the development cluster's configuration: slurm.conf, gres.conf and a munge key."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Find and end the processes of the development cluster: its daemons, its jobs and their child processes."""
+"""Find and end the development cluster's processes: its daemons, its jobs and their child processes."""
 
 import os
 import signal

@@ -27,7 +27,7 @@ BUSY_TIMEOUT = 900.0
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A callable without state. submitit pickles it at submission and calls it whenever the job starts."""
+    """A stateless callable. submitit pickles it at submission and calls it whenever the job starts."""
 
     runs: tuple[Run, ...]
     store: Path

@@ -1,4 +1,4 @@
-"""Select the runs of a study that still need to be submitted, based on their directories and the queue."""
+"""Select the runs in a study that still need to be submitted, based on their directories and the queue."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +47,7 @@ class RunsByState:
 
 
 def count_runs(runs: Sequence[object]) -> str:
-    """The number of runs in words, such as `1 run` or `2 runs`."""
+    """The number of runs with its noun, such as `1 run` or `2 runs`."""
     return f"{len(runs)} run" + "s" * (len(runs) != 1)
 
 
@@ -72,7 +72,7 @@ def group_by_state(runs: Iterable[Run], study_dir: Path) -> RunsByState:
 def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[str], None]) -> RunsByState:
     """Wait until ending jobs, which may still requeue themselves, have left the queue. Then group runs by state.
 
-    Waits for at most ENDING_TIMEOUT.
+    Waits at most ENDING_TIMEOUT.
     """
     _reconcile(read_submissions(study_dir))
     deadline, groups = time.monotonic() + ENDING_TIMEOUT, group_by_state(runs, study_dir)
@@ -85,7 +85,7 @@ def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[s
 
 
 def _reconcile(submissions: Sequence[Submission]) -> None:
-    """Repair submissions that were interrupted after sbatch had accepted a job but before its id was recorded.
+    """Repair submissions that were interrupted after sbatch accepted a job but before its id was recorded.
 
     A job whose pickle exists can run, and its id is recorded. A job without a pickle cannot run and is cancelled.
     """

@@ -16,7 +16,7 @@ MAX_STARTS = 5
 
 @dataclass(frozen=True)
 class StartLog:
-    """A file next to a job's logs with the progress of its runs at each start. Deleted when a signal stops the job."""
+    """A file next to a job's logs that records the job's progress at each start. It is deleted when a signal stops the job."""
 
     path: Path
     directories: Sequence[RunDirectory]

@@ -1,4 +1,4 @@
-"""Determine the state of every run of a study from its directory and the queue."""
+"""Determine the state of every run in a study from the run directories and the queue."""
 
 import re
 import time
@@ -127,7 +127,7 @@ def _activity(run: Run, directory: RunDirectory, job: QueuedJob | None, stuck_af
 
 
 def saved_before_leaving(submission: Submission, run: Run) -> bool:
-    """Whether the output of the run's job ends with the message that its state is saved."""
+    """Whether the output of the run's job ends with the message that the state has been saved."""
     outputs = [path.with_suffix(".out") for path in submission.error_logs(run.name)[:1]]
     return any(path.is_file() and path.read_text(errors="replace").rstrip().endswith(SAVED_MESSAGE) for path in outputs)
 
@@ -149,7 +149,7 @@ def _last_start(directory: RunDirectory) -> float:
 
 
 def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
-    """The last time the run wrote a file or its job started, in seconds since the epoch."""
+    """Time at which the run last wrote a file or its job last started, in seconds since the epoch."""
     times = [job.started] if job and job.started else []
     for path in (directory.timing, directory.sessions, directory.checkpoint):
         if path.exists():

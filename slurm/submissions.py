@@ -1,4 +1,4 @@
-"""Record the submissions of a study, one folder per submission under `sweeps/`, and look up the jobs of runs.
+"""Record a study's submissions, one folder per submission under `sweeps/`, and look up the jobs that train its runs.
 
 sweeps/<id>/sweep.json      the requested resources, the arrays with their runs in order, and the cancelled runs
 sweeps/<id>/logs/           the output and the pickles of the jobs, written by submitit
@@ -43,7 +43,7 @@ class Array:
 
 @dataclass
 class Submission:
-    """One call of `sweep` or `resume` that submitted jobs."""
+    """One call to `sweep` or `resume` that submitted jobs."""
 
     folder: Path
     time: float  # seconds since the epoch
@@ -65,7 +65,7 @@ class Submission:
 
     @property
     def logs(self) -> Path:
-        """The folder for the output of the jobs."""
+        """The folder for the jobs' output."""
         return self.folder / "logs"
 
     @property
@@ -94,7 +94,7 @@ class Submission:
 
 
 def sweeps_dir(study_dir: Path) -> Path:
-    """The folder of a study's submissions."""
+    """The folder that contains a study's submissions."""
     return study_dir / "sweeps"
 
 

@@ -1,4 +1,4 @@
-"""Submit the unfinished runs of a study to SLURM as job arrays. A run is never in the queue twice."""
+"""Submit a study's unfinished runs to SLURM as job arrays. A run is never in the queue twice."""
 
 import io
 import os
@@ -37,7 +37,7 @@ NO_LIMIT = 10**6
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of one study and the resources for training them on a cluster."""
+    """A study's runs and the resources for training them on a cluster."""
 
     runs: Sequence[Run]
     store: TokenStore
@@ -91,7 +91,7 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
 
 
 def _check_path(folder: Path) -> None:
-    """Raise InputError if SLURM would misread this path and write the output of jobs to a different folder."""
+    """Raise InputError if SLURM would misread this path and write job output to a different folder."""
     for mark, meaning in (("%", "a pattern"), ("\\", "an escape character")):
         if mark in str(folder):
             raise InputError(f"{folder}: SLURM interprets {mark} in a path as {meaning}; use a folder without {mark}")
@@ -186,6 +186,6 @@ def _discard_rejected(submission: Submission) -> None:
         return
     submission.write()
     for path in submission.logs.iterdir():
-        # Delete the files that submitit has not yet renamed after a job. A link belongs to an accepted script.
+        # Delete files that submitit has not yet renamed to include a job id. A link points to an accepted script.
         if len(path.stem) == 32 or (path.name.startswith(".submission_file") and not path.is_symlink()):
             path.unlink()
