@@ -42,6 +42,6 @@ def open_store(folder: str | Path, verify: bool = False) -> TokenStore:
 
     verify: also check every file against its checksum, which reads the whole store.
     Raises InputError if the folder has no manifest, if the manifest was altered, or if a file is missing or truncated.
-    With `verify`, also raises it if a file does not match its checksum.
+    With `verify`, it is also raised if a file does not match its checksum.
     """
     return TokenStore(Path(folder), verify)

@@ -34,7 +34,7 @@ class BuildDisplay:
         self.bars.stop()
 
     def __call__(self, stage: str, share: float) -> None:
-        """Report the current stage and how much of it is done (0 to 1). If its first report is exactly 0 or 1, no bar is shown."""
+        """Report the current stage and how much of it is done (0 to 1). No bar is shown if its first report is 0 or 1."""
         now = time.monotonic()
         if stage != self.stage:
             self.stage, self.start, self.first_share, self.last_line = stage, now, share, now

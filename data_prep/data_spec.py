@@ -25,7 +25,7 @@ class DataSpec(BaseModel):
     tokenizer: str | None = None  # path to a tokenizer.json file to use instead
     tokenizer_of: "DataSpec | None" = None  # reuse that store's tokenizer, so its models accept these tokens
     end_of_text: str = END_OF_TEXT
-    max_tokens: int = Field(gt=0, le=10**15)  # in both splits; the build ends with the document that reaches it
+    max_tokens: int = Field(gt=0, le=10**15)  # total for both splits; the last document may exceed it
     test_fraction: float = Field(0.05, gt=0, le=1)  # 1: everything is test text
 
     @property

@@ -51,12 +51,12 @@ class Draw:
 
     @cached_property
     def _unique_zone(self) -> int:
-        """For the document unit: number of sequences at the start of the split that are reserved for the unique stream."""
+        """If the unit is a document: number of sequences reserved for the unique stream at the start of the split."""
         return max(self.positions, self._sequences // 2)
 
     @cached_property
     def _first_document(self) -> int:
-        """For the document unit: index of the first document that is reserved for pools."""
+        """If the unit is a document: index of the first document reserved for pools."""
         start = self._unique_zone * (self.context + 1)
         return int(np.searchsorted(self.store.offsets("train"), start))
 
@@ -146,7 +146,7 @@ class Draw:
         return permute(index, self._sequences, stream_key("corpus", self.seed))
 
     def _packed(self, slots: int) -> PackedDocuments:
-        """Pack enough documents to fill at least `slots` slots. Packing more later does not change the text of these slots."""
+        """Pack enough documents to fill at least `slots` slots. Packing more slots later does not change their text."""
         if not self._packings or self._packings[-1].sequences < slots:
             grown = 2 * self._packings[-1].sequences if self._packings else 0
             key = stream_key("pool documents", self.seed, self.pool_seed)
@@ -163,5 +163,5 @@ class Draw:
 
     @cached_property
     def _packings(self) -> list[PackedDocuments]:
-        """The current packing, in a list that is empty before the first call. The dataclass is frozen, but its list can change."""
+        """The current packing, in a list that is empty before the first call. The dataclass is frozen, but the list can change."""
         return []

@@ -28,11 +28,11 @@ class EncodedBatch:
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[EncodedBatch]:
-    """Encode documents in batches and yield the batches in order. Encoding runs in a thread without holding the GIL.
+    """Encode documents in batches and yield the batches in order. Encoding runs in a thread that releases the GIL.
 
     Raises InputError if the tokenizer cannot encode a document.
     """
-    # If a document contains the string of the end-of-text token, encode it as ordinary text.
+    # If a document contains the end-of-text token as a string, encode it as ordinary text.
     tokenizer.encode_special_tokens = True
     waiting: deque[tuple[list[Document], Future[list[Encoding]]]] = deque()
     with ThreadPoolExecutor(1, "encoder") as encoder:

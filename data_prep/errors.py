@@ -1,4 +1,4 @@
-"""The exception for invalid input. Commands print its message on one line and exit with code 2."""
+"""The exception for invalid input. A command that raises InputError prints the message on one line and exits with code 2."""
 
 
 class InputError(ValueError):

@@ -19,7 +19,7 @@ from data_prep.errors import InputError
 def user_path(given: str, key: str) -> Path:
     """Expand `~` in the path that the user gave for `key`.
 
-    Raises InputError if the path contains a NUL character, or if it begins with `~` and that home folder is unknown.
+    Raises InputError if the path contains a NUL character, or begins with a `~` that cannot be expanded.
     """
     if "\0" in given:
         raise InputError(f"{key}: {given!r} contains a NUL character, which a path cannot contain")
@@ -91,7 +91,7 @@ def json_text(value: Any) -> bytes:
 def read_regular(path: Path) -> bytes:
     """Read a file that this software wrote.
 
-    Raises OSError if the file cannot be read or is not a regular file, because opening a pipe would block.
+    Raises OSError if the file cannot be read or is not a regular file. (Opening a pipe would block.)
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -153,7 +153,7 @@ LOCK_TRIES, LOCK_PAUSE = 20, 0.05
 
 
 class AlreadyLocked(RuntimeError):
-    """Another process holds the lock."""
+    """Raised if another process holds the lock."""
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[None]:
     created.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a regular file; move it away")
+        raise InputError(f"{path}: not a regular file; move or delete it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")

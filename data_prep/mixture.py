@@ -67,7 +67,7 @@ class RepeatMixture:
             raise ValueError(f"impossible mixture: {self}")
         if (self.burst_distance > 0) != (self.spacing is Spacing.BURSTS):
             raise InputError(
-                f"burst_distance: {self.burst_distance} with spacing {self.spacing}; expected 1 or more with bursts and 0 otherwise"
+                f"burst_distance: {self.burst_distance} with spacing {self.spacing}; expected 1 or more for bursts and 0 otherwise"
             )
         if self.pool and self.burst_distance > self.pool:
             raise InputError(
@@ -122,7 +122,7 @@ class RepeatMixture:
         return permute(first + place, self.pool, stream_key("bursts", self.seed)), copy
 
     def unique_position(self, place: int) -> int:
-        """Position in the run of the sequence at `place` in the unique stream."""
+        """Position in the run at which sequence `place` of the unique stream appears."""
         # This is the smallest i for which i + 1 - floor((i+1)·f') exceeds `place`.
         return place * self.positions // self.unique_positions
 

@@ -16,7 +16,7 @@ def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> Non
     """Check that no test document of `tested` is a training document of `trained`.
 
     Once the check has passed, this is recorded in the folder of `tested`, and the check is not repeated. Raises
-    InputError if the stores share such a document or have different tokenizers. The message begins with `where`.
+    InputError if a document is in both texts or if the tokenizers differ. The message begins with `where`.
     """
     if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
         raise InputError(

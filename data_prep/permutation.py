@@ -41,7 +41,7 @@ def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -
 
 
 def permute_back(place: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -> Ints:
-    """Inverse of `permute`: find the index that it maps to each `place`. The arguments and the cost are the same."""
+    """Inverse of `permute`: find the index that it maps to each `place`, at the same cost."""
     return _walk(_grid_bijection_back, place, n, key, stream)
 
 

@@ -67,7 +67,7 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
 
 
 def _check_bad_rows(store: TokenStore, spec: DataSpec) -> None:
-    """Raise InputError if the build of the store skipped more malformed rows than `spec` accepts."""
+    """Raise InputError if building the store skipped more malformed rows than `spec` allows."""
     corpus, limit = store.manifest["corpus"], spec.source.bad_row_limit
     if limit is not None and corpus["bad"] > limit:
         raise InputError(

@@ -57,7 +57,7 @@ class SplitWriter:
         self.text_bytes += sum(len(document.text.encode()) for document in documents)
 
     def sync(self) -> dict[str, int]:
-        """Flush everything to disk and return the file sizes, which `rewind` accepts."""
+        """Flush everything to disk and return the file sizes to pass to `rewind`."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
@@ -65,7 +65,7 @@ class SplitWriter:
         return sizes | {"text_bytes": self.text_bytes}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is already shorter."""
+        """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is already shorter than that."""
         for kind, file in zip(FILES, (self._tokens, self._offsets, self._names), strict=True):
             if os.fstat(file.fileno()).st_size < sizes[kind]:
                 raise InputError(f"{file.name}: shorter than recorded in the journal; delete the folder to start again")
@@ -74,7 +74,7 @@ class SplitWriter:
         self.text_bytes = sizes["text_bytes"]
 
     def close(self) -> dict[str, int]:
-        """Flush and close the files. Returns the number of documents, of tokens, and of bytes of UTF-8 text."""
+        """Flush and close the files. Returns how many documents, tokens and bytes of UTF-8 text were written."""
         counts = {"documents": self.documents, "tokens": self.tokens, "text_bytes": self.text_bytes}
         self.sync()
         for file in (self._tokens, self._offsets, self._names):

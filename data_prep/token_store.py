@@ -31,7 +31,7 @@ class TokenStore:
         """Open the store in `folder`. With `verify`, also check every file against its checksum.
 
         Raises InputError if the folder has no manifest, if the manifest was altered, or if a file is missing or truncated.
-        With `verify`, also raises it if a file does not match its checksum.
+        With `verify`, it is also raised if a file does not match its checksum.
         """
         self.folder = folder
         path = folder / MANIFEST
@@ -69,7 +69,7 @@ class TokenStore:
             if not path.is_file():
                 raise InputError(f"{path}: missing, but the manifest lists it; {REBUILD}")
             if path.stat().st_size != size:
-                raise InputError(f"{path}: has {path.stat().st_size} bytes, but {size} in the manifest; {REBUILD}")
+                raise InputError(f"{path}: {path.stat().st_size} bytes long, but {size} in the manifest; {REBUILD}")
             if verify and sha256_file(path) != self.manifest["sha256"][name]:
                 raise InputError(f"{path}: does not match its checksum in the manifest; {REBUILD}")
 
@@ -120,7 +120,7 @@ class TokenStore:
 
 
 def find_store(data_dir: Path, fingerprint: str) -> TokenStore:
-    """Open the store in `data_dir` that has this fingerprint. Raises InputError if no store has it."""
+    """Open the store in `data_dir` that has this fingerprint. Raises InputError if there is no such store."""
     stores = {path.parent: read_record(path).get("fingerprint") for path in sorted(data_dir.glob(f"*/{MANIFEST}"))}
     for folder, candidate in stores.items():
         if candidate == fingerprint:

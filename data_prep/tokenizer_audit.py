@@ -1,4 +1,4 @@
-"""Check an existing tokenizer on the corpus for special tokens in text, lost text and random encodings."""
+"""Check whether an existing tokenizer produces special tokens from text, loses text or encodes text randomly."""
 
 import json
 import unicodedata
@@ -15,7 +15,7 @@ from data_prep.sources import Document
 LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
 ENOUGH_CHARACTERS = 1_000_000  # a large loss stops the build early, but only after this much text
 TWICE_CHARACTERS = 100_000  # this much text is encoded twice to check that the result is the same
-QUOTED = 20  # number of a document's characters that an error quotes
+QUOTED = 20  # number of characters that an error quotes from a document
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextLoss:
     def require_small(self, last: bool) -> None:
         """Raise InputError if more than LARGEST_LOSS of the text is lost.
 
-        last: whether all documents have been checked. If not, the limit applies from ENOUGH_CHARACTERS characters on.
+        last: whether all documents have been checked. If not, the limit applies only after ENOUGH_CHARACTERS characters.
         """
         enough = last or self.characters >= ENOUGH_CHARACTERS
         if enough and self.lost > LARGEST_LOSS * self.characters:
@@ -77,7 +77,7 @@ class TokenizerAudit:
     def check(self, batch: EncodedBatch) -> TextLoss:
         """Measure how much of a batch's text was lost.
 
-        Raises InputError if the encoding of a document is empty or contains a special token, or if encoding is random.
+        Raises InputError if the encoding of a document is empty or contains a special token, or if encoding is not deterministic.
         """
         if not self._tested_twice:
             self._require_deterministic(batch.documents[0])
@@ -111,7 +111,7 @@ class TokenizerAudit:
         first, second = (self._tokenizer.encode(text, add_special_tokens=False).ids for _ in range(2))
         if first != second:
             raise InputError(
-                f"data.tokenizer: encodes the same text ({document.name}) differently each time; disable its random sampling"
+                f"data.tokenizer: the same text ({document.name}) is encoded differently each time; disable random sampling"
             )
 
 

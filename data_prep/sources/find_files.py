@@ -77,7 +77,9 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
         hidden_here = {file for folder in folders for file in folder.hidden}
         if not accepted:
             note = f"; hidden files and folders skipped: {len(hidden_here)}" if hidden_here else ""
-            raise InputError(f"{given}: data.source.paths matches no file that ends in {' '.join(SUFFIXES)}{note}")
+            raise InputError(
+                f"{given}: data.source.paths matches no file with one of the suffixes {' '.join(SUFFIXES)}{note}"
+            )
         hidden |= hidden_here
         other_types |= below - set(accepted)
     return FoundFiles(list(names.values()), len(hidden), Counter(map(_type_of, other_types)))

@@ -1,6 +1,6 @@
 """Read English text from the Python installation: docstrings, READMEs and licenses, without code.
 
-It serves as a second language, besides Python code, in transfer experiments. Docstrings have the same origin as their Python
+It serves as a second language, alongside Python code, in transfer experiments. Docstrings have the same origin as their Python
 file, so if a file is training text for `installed-python`, its docstrings are training text here too.
 """
 
@@ -98,7 +98,7 @@ def without_code(text: str) -> str:
 
 
 def _texts(roots: list[Path]) -> Iterator[tuple[str, str, bytes] | BadRow]:
-    """Yield the name, text and origin of every text. Files with the same content are read once."""
+    """Yield the name, content and origin of every text. Files with the same content are read once."""
     seen: set[bytes] = set()
     for name, path in installed_files(roots):
         python = path.suffix == ".py"
@@ -152,7 +152,7 @@ def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection. Syntax trees have no reference cycles, and searching for them takes half of the time."""
+    """Disable garbage collection. Syntax trees have no reference cycles, and searching for them takes half the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -57,7 +57,7 @@ def _numbered_lines(stream: Any) -> Iterator[tuple[int, bytes]]:
 
 
 class LongWindowStream(io.RawIOBase):
-    """The decompressed bytes of a Zstandard file whose window is too large for pyarrow. Needs the zstandard package."""
+    """A stream of the decompressed bytes in a Zstandard file whose window is too large for pyarrow. Needs the zstandard package."""
 
     def __init__(self, path: Path) -> None:
         """Open the file. Raises InputError if the zstandard package is missing."""
@@ -80,7 +80,7 @@ class LongWindowStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read bytes into the buffer and return their number, 0 at the end. Raises OSError if the file is truncated or damaged."""
+        """Read bytes into the buffer and return how many (0 at the end). Raises OSError if the file is truncated or damaged."""
         while not self._decompressed:
             self._compressed = self._compressed or self._file.read(COMPRESSED_BYTES)
             if not self._compressed:

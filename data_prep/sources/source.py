@@ -51,7 +51,7 @@ class Source(BaseModel, ABC):
     def fixed_vocabulary(self) -> list[str] | None:
         """All words in the language, if every text consists of these words separated by single spaces.
 
-        Each word becomes one token. If this is None, a byte-level BPE is trained on the texts.
+        Each word becomes one token. If this returns None, a byte-level BPE tokenizer is trained on the texts instead.
         """
         return None
 

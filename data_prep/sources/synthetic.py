@@ -23,7 +23,7 @@ FEWEST_BITS = 64.0
 
 
 class Synthetic(Source):
-    """An endless series of documents in a synthetic language. Lengths are counted in words, without the markers `=` and `;`.
+    """An endless series of documents in a synthetic language. Lengths are in words, not counting the markers `=` and `;`.
 
     A document consists of `passages` passages. A passage consists of l fresh words and a final `;`, where l is drawn
     uniformly from shortest..longest. With probability `copy_probability`, `=` and a copy of the l words are inserted

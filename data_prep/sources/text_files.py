@@ -63,7 +63,7 @@ class TextFiles(Source):
         return {}
 
     def skipped_input(self) -> str:
-        """One-line summary of skipped hidden files and files of other types, or an empty string if there are none."""
+        """One-line summary of the files skipped because they are hidden or of other types, or an empty string."""
         with suppress(InputError):
             return find_files(self.paths).skipped()
         return ""

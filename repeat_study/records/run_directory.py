@@ -111,7 +111,7 @@ class RunDirectory:
         files = (self.spec, self.sessions, self.failed, self.done, self.checkpoint, *self.records)
         for path in (*files, *self.path.glob("events.out.tfevents*"), *self.checkpoint.parent.glob("*.*")):
             if path.exists() and not path.is_file():
-                raise InputError(f"{path}: not a regular file; move it away")
+                raise InputError(f"{path}: not a regular file; move or delete it")
         if self.spec.is_file():
             recorded, expected = read_record(self.spec), spec_record(run, store)
             if recorded != expected:

@@ -183,7 +183,7 @@ def test_a_random_tokenizer_is_refused(build: Build, monkeypatch: pytest.MonkeyP
     content["model"]["dropout"] = 0.5
     monkeypatch.setattr("data_prep.build.load_tokenizer", lambda path: Tokenizer.from_file(os.fspath(path)))
     with pytest.raises(
-        InputError, match=r"data\.tokenizer: encodes the same text \(a\.jsonl:1\) differently each time"
+        InputError, match=r"data\.tokenizer: the same text \(a\.jsonl:1\) is encoded differently each time"
     ):
         build(json.dumps(content), ENGLISH)
 

@@ -52,7 +52,9 @@ def test_a_hidden_file_or_folder_that_the_path_names_is_read(tmp_path: Path) -> 
 
 
 def test_the_error_for_a_folder_with_only_hidden_files_mentions_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"matches no file that ends in .*; hidden files and folders skipped: 1$"):
+    with pytest.raises(
+        InputError, match=r"matches no file with one of the suffixes .*; hidden files and folders skipped: 1$"
+    ):
         names(put(tmp_path, ".a.txt"))
 
 

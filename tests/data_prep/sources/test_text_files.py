@@ -95,7 +95,7 @@ def test_a_path_without_text_files_is_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "image.png").write_bytes(b"\x89PNG")
     with pytest.raises(
-        InputError, match=r"matches no file that ends in \.txt|File name too long|home folder of ~nobody"
+        InputError, match=r"matches no file with one of the suffixes \.txt|File name too long|home folder of ~nobody"
     ) as refused:
         read(path)
     assert str(refused.value).startswith(path)

@@ -206,7 +206,7 @@ def test_what_is_not_a_file_is_one_line_and_no_reader_waits_for_it(
     put(path)
     refusals(forged, runs, data_dir)
     run_digests(forged.path.parent)
-    with pytest.raises(InputError, match=rf"{name}: not a regular file; move it away") as caught:
+    with pytest.raises(InputError, match=rf"{name}: not a regular file; move or delete it") as caught:
         train(runs[1], store, forged.path.parent)
     assert "\n" not in str(caught.value)
 

@@ -461,7 +461,7 @@ def test_a_folder_in_place_of_a_file_is_reported(
     path = damaged.path / name
     path.unlink(missing_ok=True)
     path.mkdir()
-    with pytest.raises(InputError, match=rf"{name}: not a regular file; move it away"):
+    with pytest.raises(InputError, match=rf"{name}: not a regular file; move or delete it"):
         train(runs[1], store, damaged.path.parent)
     path.rmdir()
 
