@@ -112,7 +112,7 @@ def test_a_jump_at_one_repeat_is_noted_and_is_not_a_worst_R() -> None:
 def test_curves_share_one_scale_that_the_title_gives() -> None:
     forecasts = all_forecasts(QUESTIONS[0])
     title, lines = curves_title(forecasts), curves(forecasts, 120)
-    assert "all curves on one scale, █ = 0.151 nats" in title
+    assert "all curves on the same scale, █ = 0.151 nats" in title
     assert [line.count("█") > 0 for line in lines] == [True, False, False, False]
     assert "up to 0.151 nats" in lines[0] and "up to 0.0303 nats" in lines[1]
     assert all(line.split("▁")[0].strip() == each.predictor.title for line, each in zip(lines, forecasts, strict=False))
