@@ -104,10 +104,10 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
         return matches[0]
     if matches:
         names = ", ".join(run.name for run in matches)
-        raise InputError(f"{given}: {len(matches)} runs of {study_dir.name} have this label; expected one of {names}")
+        raise InputError(f"{given}: {len(matches)} runs in {study_dir.name} have this label; expected one of {names}")
     labels = ", ".join(run.label for run in runs)
     raise InputError(
-        f"{given}: no run of study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
+        f"{given}: no run in study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
     )
 
 

@@ -83,8 +83,8 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     sequences = study.resources.micro_sequences
     batch = f"{sequences} sequences" if sequences else "all sequences of a step"
     yield (
-        "\nN all includes the embeddings. The column lanes is the largest number of runs that one job trains together. Memory is a lower"
-        f" bound for a GPU process that trains in bfloat16 on {batch} at a time.\n"
+        "\nThe column N all includes the embeddings. The column lanes is the largest number of runs that one job trains together."
+        f" Memory is a lower bound for a GPU process that trains in bfloat16 on {batch} at a time.\n"
     )
     if study.parent_study and (parents := _parents(study)):
         flops = sum(run_flops(run, vocabulary) for run in parents)

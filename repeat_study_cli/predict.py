@@ -51,7 +51,9 @@ def predict(
     study: Annotated[str | None, typer.Option(help="Also fit the laws to the finished runs of this study.")] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(help="Also fit the laws to the runs in this file, which has the columns that `fit` expects."),
+        typer.Option(
+            help="Also fit the laws to the runs in this file, which must have the columns that `fit` expects."
+        ),
     ] = None,
     columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,

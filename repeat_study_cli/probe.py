@@ -21,7 +21,7 @@ from repeat_study_cli.arguments import (
 def probe(
     study_or_folder: Annotated[
         str,
-        typer.Argument(metavar="STUDY|FOLDER", help="Study of the run, or the folder of the run if RUN is omitted."),
+        typer.Argument(metavar="STUDY|FOLDER", help="The run's study, or the run's folder if RUN is omitted."),
     ],
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[

@@ -21,7 +21,7 @@ def tables_of(probed: ProbedCheckpoint) -> Iterator[WrappedTable | str]:
     yield f"{sizes}{too_short}"
     yield f"heads: {HEAD_COPIES} copies of {probed.evaluator.heads.length} random tokens\n"
     yield _numbers(probed)
-    yield "\nAttention heads: value ± 95% over sequences, null in parentheses."
+    yield "\nAttention heads: value ± half of its 95% interval over sequences, with the null in parentheses."
     yield _heads(probed)
 
 

@@ -59,7 +59,7 @@ def run(
 
 
 def report_arguments(study: str, set_: "list[str] | None", runs_dir: Path) -> str:
-    """The arguments with which `report` finds the runs that this command trained."""
+    """The arguments that make `report` find the runs that this command trained."""
     words = [study, *(word for override in set_ or () for word in ("--set", override))]
     return shlex.join(words if runs_dir == Path("runs") else [*words, "--runs-dir", str(runs_dir)])
 
@@ -69,7 +69,7 @@ def train_with_parents(
 ) -> None:
     """Train a study's runs in worker processes. Parent runs from other studies are trained first.
 
-    Parent runs use the resources that their own study declares. `arguments`: those of the `report` command for these runs.
+    Parent runs use the resources that their own study declares. `arguments`: the arguments with which `report` finds these runs.
     Raises typer.Exit if training was stopped or a run failed.
     """
     console.print(f"{declared.name}: loading torch and checking the token store")  # takes seconds

@@ -19,7 +19,7 @@ PartitionOption = Annotated[str | None, typer.Option(help="SLURM partition.")]
 AccountOption = Annotated[str | None, typer.Option(help="SLURM account to charge.")]
 QosOption = Annotated[str | None, typer.Option(help="SLURM quality of service.")]
 TimeOption = Annotated[
-    str | None, typer.Option(help="Time limit of a job, e.g. 8:00:00. Longer runs are requeued and resume.")
+    str | None, typer.Option(help="Time limit per job, e.g. 8:00:00. Longer runs are requeued and resume.")
 ]
 NodesOption = Annotated[int | None, typer.Option(min=1, help="Number of nodes per run.")]
 GpusOption = Annotated[
@@ -50,7 +50,7 @@ def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, run
         allocation = allocations[study.name] = merge_allocation(study.slurm, options, USER_FILE)
         allocation.tasks_per_node(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
-    client.max_array_size()  # fail without a cluster before building token stores
+    client.max_array_size()  # without a cluster, fail before building token stores
     for partition in {allocation.partition for allocation in allocations.values() if allocation.partition}:
         client.check_partition(partition)
     ready = prepare_with_progress(declared, data_dir)

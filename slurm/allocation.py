@@ -1,4 +1,4 @@
-"""The `[slurm]` table of a study: the resources that each job requests. Changing them does not change a run's identity."""
+"""A study's `[slurm]` table: the resources that each job requests. Changing them does not change a run's identity."""
 
 import math
 import re

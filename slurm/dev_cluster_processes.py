@@ -42,7 +42,7 @@ def end_processes(find: Callable[[], list[int]], number: signal.Signals) -> None
     while processes := find():
         waited = time.monotonic() - start
         if waited > 2 * END_TIMEOUT:
-            raise InputError(f"processes {processes} of the cluster did not exit")
+            raise InputError(f"the cluster's processes {processes} did not exit")
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, number if waited < END_TIMEOUT else signal.SIGKILL)
@@ -53,7 +53,7 @@ def _belongs_to_a_job(process: Path, folder: Path) -> bool:
     environment = (process / "environ").read_bytes().split(b"\0")
     uses_cluster = f"SLURM_CONF={folder / 'slurm.conf'}".encode() in environment
     if (process / "exe").readlink().name.startswith("slurmstepd"):
-        # slurmstepd soon overwrites its environment with its process title, but it keeps the log of its node open.
+        # slurmstepd soon overwrites its environment with its process title, but it keeps its node's log open.
         logs = [folder / f"{name}.log" for name in NODES]
         return uses_cluster or any(file.resolve() in logs for file in (process / "fd").iterdir())
     return uses_cluster and any(variable.startswith(b"SLURMD_NODENAME=") for variable in environment)

@@ -35,7 +35,7 @@ class TrainJob:
     resources: Resources
 
     def __call__(self) -> str:
-        """Train the runs to completion, or exit with the code that requeues the job. All tasks of the job train together."""
+        """Train the runs to completion, or exit with the code that requeues the job. All tasks in the job train together."""
         stop = StopSignal("TERM", JobEnvironment.USR_SIG)  # before torch is imported, which takes seconds
         job = JobEnvironment()
         set_process_group_environment(job)

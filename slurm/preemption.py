@@ -13,7 +13,7 @@ import threading
 from importlib.resources import files
 from typing import NoReturn
 
-SAVED_MESSAGE = "its state is saved"  # the last words that a job prints if it saves its state after a signal
+SAVED_MESSAGE = "its state is saved"  # how a job's output ends if the job saves its state after a signal
 REQUEUE_EXIT_CODE = 75  # used after a signal, once the state is saved; EX_TEMPFAIL in sysexits.h
 
 

@@ -158,7 +158,7 @@ def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
 
 
 def _seconds_to_next_evaluation(run: Run, step: int, timing: dict[str, Any] | None) -> float:
-    """Expected seconds between the last and the next evaluation, based on the last measured speed if there is one."""
+    """Expected seconds between the last evaluation and the next, based on the last measured speed if there is one."""
     if not timing or not timing["tokens_per_second"]:
         return FIRST_EVALUATION_SECONDS
     due = run.evaluation.steps(run.steps)

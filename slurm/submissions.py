@@ -27,7 +27,7 @@ class Array:
     """A job array; each job trains one bundle of runs."""
 
     name: str  # the job name in the queue
-    bundles: list[list[str]]  # names of the runs in each job, in the order of array indices
+    bundles: list[list[str]]  # names of the runs in each job, in order of array index
     job_id: str | None = None  # None until sbatch has accepted the array
 
     @property

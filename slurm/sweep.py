@@ -175,7 +175,7 @@ def _outside_allocation() -> Iterator[None]:
 
 
 def _discard_rejected(submission: Submission) -> None:
-    """Delete the records of arrays that are not in the queue. sbatch may fail after it has submitted an array."""
+    """Delete the records of arrays that are not in the queue. sbatch can fail even after it has submitted an array."""
     try:
         queued_names = {name for name, _ in client.queued_jobs()}
     except InputError:

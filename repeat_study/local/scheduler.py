@@ -29,7 +29,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Restarted:
-    """The process of a run has stopped or died; the run will continue from its checkpoint in a new process."""
+    """A run's process has stopped or died; the run will continue from its checkpoint in a new process."""
 
     run: str
     reason: str
@@ -57,8 +57,8 @@ class LocalScheduler:
     def train(self, runs: Iterable[Run]) -> dict[str, Ended]:
         """Train every run that is not done, starting with the most expensive one. Returns how each run ended, by name.
 
-        Raises InputError before any training if the study's folder cannot be created or a run directory was made by another spec.
-        After Ctrl-C, KeyboardInterrupt is raised once all workers have saved their state.
+        Raises InputError before any training if the study's folder cannot be created or a run directory belongs to a different
+        spec. After Ctrl-C, KeyboardInterrupt is raised once all workers have saved their state.
         """
         runs = list(runs)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from repeat_study.records.outcome import Progress
 
-RELIABLE_SHARE = 0.1  # share of a run's steps after which its speed is used
+RELIABLE_SHARE = 0.1  # share of a run's steps after which its measured speed is considered reliable
 
 
 @dataclass
@@ -91,7 +91,7 @@ class TimeLeft:
             when, left = group.reported
             seconds += (when + left if group.end is None else group.end) - group.start
             for run in group.runs:
-                # `left` includes the remaining steps of the runs in training, but not the steps that a failed run did not take
+                # `left` includes the remaining steps of the runs in training, but not the steps that a failed run never took
                 share = group.share.get(run, 0.0) if run in self.finished else 1.0
                 work += self.work[run] * (share - group.first_share.get(run, 0.0))
         return seconds / work if work else None

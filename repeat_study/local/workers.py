@@ -37,7 +37,7 @@ class Assignment:
     runs: tuple[Run, ...]
     store: Path
     study_dir: Path
-    port: int  # the processes of the group connect to each other on this port
+    port: int  # the group's processes connect to each other on this port
 
 
 @dataclass

@@ -91,7 +91,7 @@ def copying_probe(
 ) -> CopyingProbe:
     """Make the probe for a context length, with 11 copies of every paragraph in `text`, or as many as fit.
 
-    All paragraphs are cut to the length of the shortest one, or even shorter if 4 copies would not fit otherwise. Without `text`,
+    All paragraphs are cut to the length of the shortest one, or even shorter if 4 copies would not otherwise fit. Without `text`,
     the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode them,
     for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs, time], are copied
     instead. Raises InputError if `text` has no paragraphs or too many, or if a paragraph is too short or cannot be encoded.

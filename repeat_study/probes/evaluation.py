@@ -1,4 +1,4 @@
-"""Evaluate runs with every probe that METRICS refers to. Each probe measures all lanes of a model in one pass."""
+"""Evaluate runs with every probe named in METRICS. Each probe measures all lanes of a model in one pass."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

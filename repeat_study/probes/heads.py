@@ -42,9 +42,9 @@ def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
 class HeadScores:
     """Scores of every head on every sequence. Each has shape [lanes, layers, heads, sequences] and a null.
 
-    prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is the
+    prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is
         attention to the same positions in the null sequences, where only a head that attends by distance has a high score.
-    previous_token: attention to the previous token, from 0 to 1. The null is the attention to the token before that one.
+    previous_token: attention to the previous token, from 0 to 1. The null is the attention to the token before the previous one.
     copying: when the head attends to a single token, that token's share of the total rise in logits, scaled to the range -1 to 1.
         The null is the share of another token; see `circuits.copying_scores`.
     attribution: the head's direct contribution to the logit of the token that induction predicts, minus its mean contribution to

@@ -38,7 +38,7 @@ def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
     """Compute each lane's token losses in nats on its own sequences [n, context + 1].
 
     Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, its sequences are
-    repeated to fill the batch, and the losses on the repeats are dropped.
+    repeated to fill the batch, and the losses on these copies are dropped.
     """
     longest = max(sequences, key=len)
     if not len(longest):

@@ -68,7 +68,7 @@ def max_lanes(run: Run, resources: Resources, vocabulary: int, gpu: bool) -> int
 
 
 def sequences_per_pass(run: Run, resources: Resources) -> int:
-    """Number of sequences per lane in one of a process's forward and backward passes. A step may take several passes."""
+    """Number of sequences per lane in each forward and backward pass of one process. A step may take several passes."""
     per_process = -(-run.sequences_per_step // resources.processes_per_run)
     return min(per_process, resources.micro_sequences or per_process)
 

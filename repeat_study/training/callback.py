@@ -62,7 +62,7 @@ class RunCallback(lightning.Callback):
         return self.step < self.until
 
     def state_dict(self) -> dict[str, Any]:
-        """The clocks to save in the checkpoint. In a bundle, each entry is a list with one number of seconds per lane."""
+        """The clocks to save in the checkpoint. In a bundle, each entry lists every lane's seconds."""
         self._add_time("train")
         clocks = [vars(lane.clock) for lane in self.lanes]
         return dict(clocks[0]) if len(clocks) == 1 else {name: [clock[name] for clock in clocks] for name in clocks[0]}
@@ -216,7 +216,7 @@ class RunCallback(lightning.Callback):
         self.session.report(Progress(lane.run.name, self.step, self.run.steps, loss, False, rate, seconds_left))
 
     def _seconds_left(self, tokens_per_second: float, clock: Clock) -> float:
-        """Estimate the remaining time from the speed since the last evaluation and the mean time of evaluations and saves."""
+        """Estimate the remaining time from the speed since the last evaluation and the mean time that evaluations and saves take."""
         remaining = sum(step > self.step for step in self.evaluation_steps)
         completed = len(self.evaluation_steps) - remaining
         training = (self.run.steps - self.step) * self.run.tokens_per_step / tokens_per_second

@@ -27,7 +27,7 @@ class MixtureDataset(Dataset[Tensor]):
         dataset = mixture_dataset(run, store)
         loader = DataLoader(dataset, batch_size=None, sampler=RemainingSteps(first=0, total=len(dataset)))
 
-    Raises ValueError if the sequences of a step cannot be divided evenly among the processes.
+    Raises ValueError if a step's sequences cannot be divided evenly among the processes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class MixtureDataset(Dataset[Tensor]):
 
     @property
     def on_device(self) -> bool:
-        """Whether batches are assembled on the device of `tokens`."""
+        """Whether batches are assembled on the device that holds `tokens`."""
         return self._tokens is not None
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ def divergence_in_training(step: int, loss: float, gradient_norm: float, largest
 
 
 def divergence_in_evaluation(row: dict[str, Any], step: int, largest_loss: float) -> Diverged | None:
-    """Return an error if the metrics of an evaluation show that the run has diverged, otherwise None."""
+    """Return an error if an evaluation's metrics show that the run has diverged, otherwise None."""
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             return Diverged(f"{key} is {value}", step)

@@ -47,7 +47,8 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], max_norm: float | Tens
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    # torch computes number / tensor as reciprocal · number. A tensor `max_norm` must be rounded in the same way.
+    # torch computes number / tensor as number · (1 / tensor). Written out here, so that a tensor `max_norm` is rounded like a
+    # number.
     scale_l = ((norm_l + 1e-6).reciprocal() * max_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
@@ -91,7 +92,8 @@ class LanguageModeling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # For each lane, the first step whose loss or gradient norm was out of range, and both values at that step, or zeros.
+        # For each lane, the first step whose loss or gradient norm was out of range, and the loss and norm at that step. All are
+        # zero if there is none.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("max_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor
@@ -180,7 +182,7 @@ class LanguageModeling(lightning.LightningModule):
         return nullcontext()
 
     def learning_rate(self, step: int, lane: int = 0) -> float:
-        """Learning rate of a lane at optimizer step `step`, counted from 0."""
+        """A lane's learning rate at optimizer step `step`, counted from 0."""
         run = self.runs[lane]
         warmup = round(run.warmup_fraction * run.steps)
         return run.learning_rate * learning_rate_factor(step, run.steps, warmup, run.final_learning_rate_fraction)
@@ -190,7 +192,7 @@ class LanguageModeling(lightning.LightningModule):
         self.loss_sum_l.copy_(self.process_group.mean(self.loss_sum_l.clone()))
 
     def pop_means(self) -> list[dict[str, float | None]]:
-        """Mean training loss in nats and mean gradient norm of every lane since the last call; None if no step was taken.
+        """Each lane's mean training loss in nats and mean gradient norm since the last call; None if no step was taken.
 
         All processes that share the run must call this method together.
         """

@@ -128,7 +128,7 @@ def _lightning_trainer(lane: Lane, callback: RunCallback, session: Session) -> l
 
 
 def _placement(resources: Resources, process_group: ProcessGroup) -> dict[str, Any]:
-    """Arguments that describe the processes that share a run to Lightning's trainer."""
+    """Arguments that tell Lightning's trainer how the processes share a run."""
     if process_group.world == 1:
         return {"devices": 1}
     if resources.sharing is Sharing.FSDP:

@@ -1,4 +1,4 @@
-"""Detect changes to token stores while runs train or are evaluated on them."""
+"""Detect changes to token stores while runs train on them or are evaluated on them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ADVICE = "delete the store's folder and prepare it again"
 
 
 class AlteredStore(FileFault):
-    """A file of the token store does not match its checksum in the manifest."""
+    """A file in a token store does not match its checksum in the manifest."""
 
 
 class StoreWatch:

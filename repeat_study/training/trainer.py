@@ -46,7 +46,7 @@ def train(
     should_stop: called after every step. If it returns true, or if SIGTERM arrives, the run is saved and this function returns.
 
     Processes that were started with torchrun's environment variables share the run, and all of them return the same outcome.
-    Raises InputError if the directory was made by another spec. Any other error is recorded in failed.json and then raised.
+    Raises InputError if the directory belongs to a different spec. Any other error is recorded in failed.json and then raised.
     """
     ending = train_bundle([run], store, study_dir, report, should_stop, resources)[run.name]
     if isinstance(ending, Exception):

@@ -62,7 +62,7 @@ from tests.repeat_study_cli.conftest import Invoke
         (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: expected a step from 0 to 63"),
         (
             ("provenance", "tiny", "none", "--step", "0"),
-            "none: no run of study 'tiny' has this label, name or folder; expected one of 1x16-clean-s0",
+            "none: no run in study 'tiny' has this label, name or folder; expected one of 1x16-clean-s0",
         ),
         (("run", "tiny", "--data-dir", "studies/tiny.toml/x"), "cannot be used as the data folder: Not a directory"),
         (("run", "tiny", "--runs-dir", "studies/tiny.toml"), "cannot be written: Not a directory"),

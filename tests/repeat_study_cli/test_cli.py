@@ -123,9 +123,9 @@ def test_a_run_is_selected_by_label_name_or_folder(trained: Path, invoke: Invoke
         assert probed.returncode == 0 and f"{folder.name}, step 64 of 64" in probed.stdout
     for run in named:
         cancelled = invoke("cancel", "tiny", run, cwd=trained)
-        assert "no run of study" not in cancelled.stderr
+        assert "no run in study" not in cancelled.stderr
     other = invoke("provenance", "tiny", f"runs/other/{folder.name}", "--step", 3, cwd=trained)
-    assert other.returncode == 2 and "no run of study 'tiny' has this label, name or folder" in other.stderr
+    assert other.returncode == 2 and "no run in study 'tiny' has this label, name or folder" in other.stderr
 
 
 def test_weights_that_were_not_kept_are_reported_as_missing(trained: Path, invoke: Invoke) -> None:
