@@ -53,7 +53,7 @@ def _keys_at(spec_type: type[BaseModel], location: tuple[int | str, ...]) -> set
     """Keys that a study file may use in the table at `location`."""
     tables = [spec_type]
     for key in location:
-        if len(tables) > 1:  # a union, such as the kinds of a source: the key is the tag that selects one of them
+        if len(tables) > 1:  # a union, such as the source kinds: the key is the tag that selects one of its types
             tables = [table for table in tables if table.model_fields["kind"].default == key]
         elif not isinstance(key, int):
             tables = _tables_in(tables[0].model_fields[key].annotation) or tables

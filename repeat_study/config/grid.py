@@ -1,4 +1,4 @@
-"""Expand the `[[grid]]` tables of a study into its runs."""
+"""Expand a study's `[[grid]]` tables into runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,40 +11,40 @@ from repeat_study.config.base import validated
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
 
-MAX_POINTS = 10_000  # per study; listing more takes seconds, and nobody reads such a list
+MAX_POINTS = 10_000  # per study; expanding more takes seconds, and nobody would read such a long plan
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the grid: a value for each axis of its table. The parent is stored separately."""
+    """One grid point: a value for each axis of its table, with the parent stored separately."""
 
     prefix: str  # start of error messages about this point, e.g. `grid.0.`
     values: dict[str, Any]
     parent: Any = SCRATCH  # selects the run to start from
 
     def located(self, error: InputError) -> InputError:
-        """Copy an error about the parent, and add the location of this point to its message."""
+        """Copy an error about the parent, with this point's location added to the message."""
         return type(error)(f"{self.prefix}parent: {error}")
 
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """The runs of a grid whose parent is known, and a message for each point whose parent is not known yet."""
+    """All runs except those with an unknown parent, and a message for each grid point with an unknown parent."""
 
     runs: list[Run]
     waiting: list[str]
 
 
 def axis_values(value: Any) -> list[Any]:
-    """The values of one axis of a `[[grid]]` table. A single value is treated as a list with one element."""
+    """The values of one `[[grid]]` axis. A single value is treated as a list with one element."""
     return value if isinstance(value, list) else [value]
 
 
 def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[Point]:
-    """All points of the grid in file order. Every table contributes the product of its lists.
+    """All grid points, in file order. Every table contributes the product of its lists.
 
-    Raises InputError for an empty list, for a key that is not an axis, for more than MAX_POINTS points, and for a `parent`
-    if `allow_parents` is false.
+    Raises InputError for an empty list, a key that is not an axis, or more than MAX_POINTS points, and, if `allow_parents` is
+    false, for a `parent` key.
     """
     points: list[Point] = []
     tables = list(tables)
@@ -78,8 +78,8 @@ def known_runs(
 ) -> KnownRuns:
     """The runs at these points, in order and without duplicates.
 
-    shared: values for all runs. models: values for one model size, which override `shared`. The values of a point override
-    both. parents: the candidate parents; None if no run has a parent. Raises InputError if a point is invalid.
+    shared: values for all runs. models: values by model size, which override `shared`. A point's own values override both.
+    parents: the candidate parents; None if no run has a parent. Raises InputError if a point is invalid.
     """
     runs: dict[Run, None] = {}
     waiting: list[str] = []

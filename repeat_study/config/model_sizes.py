@@ -8,7 +8,7 @@ from data_prep.errors import InputError
 
 
 class Style(StrEnum):
-    """The architecture of a block. The models of [H22] have one style and those of [C26] the other.
+    """The architecture of a block. The models in [H22] have the first style, and the models in [C26] have the second.
 
     SHORTFORMER: LayerNorm, GELU, sinusoidal positions added to queries and keys only [H22, section 2; P21].
     QWEN: RMSNorm, SwiGLU, rotary positions, normalized queries and keys [C26; Q25].
@@ -33,20 +33,20 @@ class Shape:
     def parameters_non_embedding(self) -> int:
         """N as defined in [H22]: the number of weights in all blocks, excluding embeddings and norm gains.
 
-        N equals 12·layers·d_model² for the models of [H22].
+        N equals 12·layers·d_model² for the models in [H22].
         """
         attention = 4 * self.d_model * self.heads * self.d_head
         mlp = (3 if self.style is Style.QWEN else 2) * self.d_model * self.mlp_width
         return self.layers * (attention + mlp)
 
     def parameters_total(self, vocabulary: int) -> int:
-        """All trained parameters, as counted in [C26]: N, the untied embedding and unembedding, and norm gains."""
+        """Number of trained parameters, counted as in [C26]: N plus untied embedding, unembedding and norm gains."""
         norms = (2 if self.mlp_width else 1) * self.layers + 1
         head_norms = 2 * self.layers * self.d_head if self.style is Style.QWEN else 0
         return self.parameters_non_embedding + (2 * vocabulary + norms) * self.d_model + head_norms
 
     def training_flops_per_token(self, vocabulary: int, context: int) -> int:
-        """Forward and backward FLOPs per token: 6 per weight of a matrix product, plus causal attention.
+        """Forward and backward FLOPs per token: 6 for each weight in a matrix product, plus causal attention.
 
         Multiplying queries by keys and attention patterns by values costs 2·2·heads·d_head FLOPs per layer and pair of
         positions. A position attends to (context + 1) / 2 positions on average. The backward pass costs twice as much as
@@ -56,8 +56,8 @@ class Shape:
         return 6 * products + 6 * self.layers * self.heads * self.d_head * (context + 1)
 
 
-# (layers, d_model) of the models in [C26], which are named after their total parameters with a vocabulary of 151,936. All
-# have 32 heads of size 128, the default of Qwen3, and an MLP width of 8/3·d_model, rounded up to a multiple of 256. With
+# (layers, d_model) of the models in [C26]. They are named after their total parameter counts with a vocabulary of 151,936.
+# All have 32 heads of size 128, the Qwen3 default, and an MLP width of 8/3·d_model, rounded up to a multiple of 256. With
 # these dimensions, the parameter counts match the names within 1%.
 C26_SIZES = {"34M": (3, 96), "48M": (4, 128), "63M": (5, 160), "93M": (6, 224), "153M": (9, 320), "344M": (14, 576)}
 
@@ -65,11 +65,11 @@ C26_SIZES = {"34M": (3, 96), "48M": (4, 128), "63M": (5, 160), "93M": (6, 224), 
 def shape_of(name: str) -> Shape:
     """The shape of a model, given the name of its size.
 
-    `4L`: a model of the family in [H22, section 2]: 4 layers, d_model 4·128, heads of size 64, MLP width 4·d_model.
-    `2x64`: a small model for laptops: 2 layers, d_model 64, heads of size 32 (16 if d_model is 32 or less).
-    `2L-attn`, `2x64-attn`: the same without MLPs [H22, fig. 7].
-    `2L-qwen`, `2x64-qwen`: the same with Qwen blocks. The MLP width is 8/3·d_model, which gives the same number of weights.
-    `63M`: a model of the family in [C26], named after its total parameters.
+    `4L`: a model from [H22, section 2] with 4 layers, d_model 4·128, heads of size 64, and MLP width 4·d_model.
+    `2x64`: a small model for laptops with 2 layers, d_model 64, and heads of size 32 (16 if d_model is 32 or less).
+    `2L-attn`, `2x64-attn`: the same models without MLPs [H22, fig. 7].
+    `2L-qwen`, `2x64-qwen`: the same models with Qwen blocks. An MLP width of 8/3·d_model keeps the number of weights the same.
+    `63M`: a model from [C26], named after its total parameter count.
     Raises InputError for any other name.
     """
     if name in C26_SIZES:

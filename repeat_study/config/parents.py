@@ -12,7 +12,7 @@ from repeat_study.config.base import Spec
 from repeat_study.config.run import Parent, Run
 
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
-LABEL = "label"  # selector key for the short label of a run; the other keys are fields of a run
+LABEL = "label"  # selector key for a run's short label; all other keys are run fields
 ACCEPTED = (
     f'expected "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
     f' repeated_fraction = 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
@@ -28,7 +28,7 @@ class FineTune(Spec):
 
 
 class ParentNotKnown(InputError):
-    """The choice of the parent depends on unfinished runs."""
+    """Raised if the choice of a parent depends on unfinished runs."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class ChosenParent:
 
 @dataclass(frozen=True)
 class Parents:
-    """The candidate parents: the runs of another study.
+    """The candidate parents: the runs in another study.
 
-    losses: final test loss in nats of each finished run, by name. None in a plan, which can be made before any training.
+    losses: final test loss in nats of each finished run, by name. None for a plan, which does not require any training.
     """
 
     study: str
@@ -51,7 +51,7 @@ class Parents:
     losses: Mapping[str, float] | None = None
 
     def needed(self, selector: Any, model: str, seed: int) -> list[Run]:
-        """Parent runs that must finish before a run with this model and seed can start: the parent, or all candidates.
+        """Runs that must finish before a run with this model and seed can start: its parent, or all candidates.
 
         Raises InputError unless the selector matches exactly one run or, for the worst R, one run for each R and seed.
         """
@@ -67,7 +67,7 @@ class Parents:
         if worst or len(of_seed) != 1:
             expected = "one for each R and seed" if worst else "exactly one"
             raise InputError(
-                f"{_selector_text(selector)} matches {len(of_seed)} runs of {self.study} with model {model} and seed {seed};"
+                f"{_selector_text(selector)} matches {len(of_seed)} runs in {self.study} with model {model} and seed {seed};"
                 f" expected {expected}; available: {_labels(of_seed or matching)}"
             )
         return of_seed
@@ -75,7 +75,7 @@ class Parents:
     def choose(self, selector: Any, model: str, seed: int) -> ChosenParent | None:
         """Select the parent of a run with this model and seed; None for a run from scratch.
 
-        In a plan, the parent with the worst R is represented by a record with the label `worst` and an empty identity.
+        In a plan, a parent at the worst R is represented by a record with `worst` in its label and an empty identity.
         Raises InputError for the same reasons as `needed`, and ParentNotKnown if the worst R depends on an unfinished run.
         """
         needed = self.needed(selector, model, seed)
@@ -94,7 +94,7 @@ class Parents:
         of_model = [run for run in self.runs if run.model == model]
         if not of_model:
             models = ", ".join(dict.fromkeys(run.model for run in self.runs))
-            raise InputError(f"{self.study} has no run of model {model}; its models are {models}")
+            raise InputError(f"{self.study} has no run with model {model}; its models are {models}")
         keys = {key: value for key, value in criteria.items() if key != "seed" and (key, value) != ("repeats", WORST)}
         for key, value in keys.items():
             if key not in Run.model_fields and key != LABEL:
@@ -113,19 +113,19 @@ class Parents:
         if not matching:
             text = _selector_text(selector)
             raise InputError(
-                f"{text} matches no run of {self.study} with model {model}; available: {_labels(of_model)}"
+                f"{text} matches no run in {self.study} with model {model}; available: {_labels(of_model)}"
             )
         return matching
 
     def _worst(self, candidates: Sequence[Run], selector: Any, seed: int) -> Run:
         """The run with this seed at the worst R: the R with the highest final test loss, averaged over all seeds.
 
-        Values of R without a run of this seed are ignored.
+        Values of R for which this seed has no run are ignored.
         """
         losses = self.losses or {}
         if unfinished := [run.name for run in candidates if run.name not in losses]:
             raise ParentNotKnown(
-                f"{_selector_text(selector)} depends on {len(candidates)} runs of {self.study}, and {len(unfinished)} of them"
+                f"{_selector_text(selector)} depends on {len(candidates)} runs in {self.study}, and {len(unfinished)} of them"
                 f" are unfinished, e.g. {unfinished[0]}"
             )
         by_repeats: dict[int, list[float]] = {}

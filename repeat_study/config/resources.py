@@ -1,7 +1,7 @@
-"""The hardware settings of a study: device, precision, processes and memory. They are not part of a run's identity.
+"""A study's hardware settings: device, precision, processes and memory. They are not part of a run's identity.
 
-They affect how fast a run is and how its results are rounded. Precision has the largest effect on rounding, so a run keeps
-the precision it started with, and the report warns if the runs of a study differ in precision.
+They affect a run's speed and the rounding of its results. Precision has the largest effect on rounding, so a run keeps
+the precision it started with, and the report warns if runs in a study differ in precision.
 """
 
 from enum import StrEnum
@@ -33,9 +33,9 @@ class Sharing(StrEnum):
 class Keep(StrEnum):
     """Which weights are kept in checkpoints/step-*.pt in addition to the last checkpoint."""
 
-    LAST = "last"  # none
-    LOG = "log"  # those of the log-spaced evaluations, for probing a run at different stages of training
-    ALL = "all"  # those of every evaluation
+    LAST = "last"  # no additional weights
+    LOG = "log"  # the weights at the log-spaced evaluations, for probing a run at different stages of training
+    ALL = "all"  # the weights at every evaluation
 
 
 class Accelerator(StrEnum):
@@ -55,8 +55,8 @@ class Resources(BaseModel):
     precision: Precision = Field(Precision.AUTO, strict=False)
     processes_per_run: int = Field(1, ge=1, le=4096)  # each uses one GPU, or one CPU core if there is no GPU
     sharing: Sharing = Field(Sharing.DDP, strict=False)
-    micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: the process's share
-    checkpoint_activations: bool = False  # saves memory but takes about a third longer
+    micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: all that the process has
+    checkpoint_activations: bool = False  # saves memory, but training takes about a third longer
     compile: bool | None = None  # None: only on CUDA
     lanes: int | Literal["auto"] = 1  # number of runs that one process trains in lockstep
     gpu_memory_gb: float = Field(80.0, gt=0)  # GPU memory in GB that lanes = "auto" may use
@@ -79,14 +79,14 @@ def check_divisible(run: Run, resources: Resources, vocabulary: int) -> None:
     if run.sequences_per_step % processes:
         indivisible = f"the {run.sequences_per_step} sequences per step of {run.model}"
     elif resources.sharing is Sharing.FSDP and (axis := _indivisible_axis(run, vocabulary, processes)):
-        indivisible = f"the {axis} of {run.model}, which FSDP splits,"
+        indivisible = f"with FSDP, the {axis} of {run.model}"
     else:
         return
     raise InputError(f"resources.processes_per_run: {indivisible} cannot be split evenly among {processes} processes")
 
 
 def _indivisible_axis(run: Run, vocabulary: int, processes: int) -> str:
-    """The first axis of the model that the processes cannot split evenly; empty if there is none."""
+    """Describe the first axis that the processes cannot split evenly; an empty string if there is none."""
     shape, rows = run.shape, run.model_vocabulary(vocabulary)
-    axes = {"d_model": shape.d_model, "heads": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
-    return next((f"{size} rows of the {axis}" for axis, size in axes.items() if size % processes), "")
+    axes = {"d_model": shape.d_model, "head": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
+    return next((f"{size} {axis} rows" for axis, size in axes.items() if size % processes), "")

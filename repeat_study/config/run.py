@@ -23,7 +23,7 @@ RESULT_FORMAT = 3  # part of every identity; incremented when a change to the co
 class EvaluationSpec(Spec):
     """The `[evaluation]` table: when a run is evaluated, and on how much text."""
 
-    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced evaluations, the last one at the end of the run
+    even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced evaluations, with the last one at the end of the run
     log_points: int = Field(6, ge=0, le=10_000)  # log-spaced evaluations from the first step to the last
     test_sequences: int = Field(48, ge=1)
     pool_sequences: int = Field(12, ge=1)  # the first sequences of the pool, or the whole pool if it is smaller
@@ -61,7 +61,7 @@ class FurtherTest(Spec):
     """An additional test set, which is evaluated whenever the run's own test set is evaluated."""
 
     name: str
-    fingerprint: str  # of the token store that contains the test set; empty until the store is prepared
+    fingerprint: str  # the fingerprint of the test set's token store; empty until the store is prepared
 
 
 class Parent(Spec):
@@ -88,7 +88,7 @@ class Run(TrainingSpec):
     repeats: int = Field(ge=1, le=10**12)  # R
     repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; always 0 in the clean control
     seed: int = Field(0, ge=0, lt=2**31)  # for initial weights, data order and the choice of the pool
-    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # whether the pool consists of sequences or documents
+    unit: Unit = Field(Unit.SEQUENCE, strict=False)  # whether the pool consists of sequences or of documents
     spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence are spread over the run
     burst_distance: int = Field(0, ge=0, le=10**12)  # only for bursts: distance between copies, in pool sequences
     pool_seed: int = Field(0, ge=0, lt=2**31)  # selects a different pool for the same unique stream
@@ -151,7 +151,7 @@ class Run(TrainingSpec):
     def label(self) -> str:
         """Readable name that contains the model, fraction, repeats, parent and seed.
 
-        It also contains the unit, spacing, pool seed and weight decay where they differ from the defaults.
+        It also contains the unit, spacing, pool seed and weight decay if they differ from their defaults.
         """
         parts = [self.model]
         if self.repeats > 1 or not self.parent:
@@ -199,8 +199,8 @@ class Run(TrainingSpec):
         draw.require(self.pool)
         if not store.sequences_in("test", self.context):
             raise InputError(
-                f"context: the test split has {store.test.size} tokens, too few for one sequence of {self.context} tokens"
-                " and its target; provide more text or increase data.test_fraction"
+                f"context: the test split contains only {store.test.size} tokens, but one test sequence needs {self.context + 1};"
+                " provide more text or increase data.test_fraction"
             )
         return draw
 

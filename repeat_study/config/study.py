@@ -1,4 +1,4 @@
-"""Load a study from its TOML file, and list the runs of its grid."""
+"""Load a study from its TOML file, and list the runs in its grid."""
 
 import os
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from repeat_study.config.resources import Resources, check_divisible
 from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
 from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
 
-INSTALLED = ("installed-python", "installed-prose")  # kinds of sources that read the same installed files
+INSTALLED = ("installed-python", "installed-prose")  # source kinds that read the same installed files
 
 
 class EvaluateSpec(Spec):
@@ -28,7 +28,7 @@ class EvaluateSpec(Spec):
     source: SourceSpec
     max_tokens: int = Field(
         2_000_000, gt=0, le=10**15
-    )  # tokens to read; a share of `test_fraction` becomes the test set
+    )  # tokens to read; the share `test_fraction` of the documents becomes the test set
     # Defaults to 1. For an installed-* source, it defaults to data.test_fraction, because the study may train on the rest of
     # the installed files.
     test_fraction: float | None = Field(None, gt=0, le=1)
@@ -69,7 +69,7 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> list[Run]:
-        """All runs of the grid in file order, without duplicates.
+        """All runs in the grid, in file order and without duplicates.
 
         corpus: fingerprint of the token store. further_tests: the prepared `[[evaluate]]` test sets. parents: the
         candidate parents for `[finetune]`. Identities are final only if all of these are given.
@@ -86,7 +86,7 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> KnownRuns:
-        """Like `runs`, but lists points whose parent is not known yet in `waiting` instead of raising ParentNotKnown."""
+        """Like `runs`, but instead of raising ParentNotKnown, puts messages about unknown parents in `waiting`."""
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
         if parents is None and self.parent_study:
@@ -96,7 +96,7 @@ class Study(Spec):
         return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
 
     def parents_needed(self, parents: Parents) -> list[Run]:
-        """Runs of the parent study that the runs of this study depend on, without duplicates."""
+        """Runs in the parent study that this study's runs depend on, without duplicates."""
         return grid.parents_needed(self._points(), parents)
 
     @property
@@ -105,7 +105,7 @@ class Study(Spec):
         return [*(self.parent_study.lineage if self.parent_study else []), self]
 
     def check_sharing(self, vocabulary: int) -> None:
-        """Raise InputError if `processes_per_run` processes cannot evenly split a run of this study or an ancestor.
+        """Raise InputError if a run in this study or an ancestor cannot be split evenly among `processes_per_run` processes.
 
         vocabulary: size of the tokenizer's vocabulary, which a study shares with its ancestors.
         """
@@ -169,15 +169,15 @@ def load_study(study: str | Path, overrides: Iterable[str] = ()) -> Study:
     """Load and validate a study, given the path of its TOML file or its name, e.g. `laptop`.
 
     A name refers to `studies/NAME.toml` in the working directory or, if there is no such file, to a study shipped with
-    this package. overrides: `key=value` with dotted keys and TOML values, e.g. `training.tokens=1000000`. Overrides of the
-    parent study start with `parent.`.
+    this package. overrides: `key=value` with dotted keys and TOML values, e.g. `training.tokens=1000000`. Overrides for
+    the parent study start with `parent.`.
     Raises InputError with a one-line message that names the file, the key, the value found and the values accepted.
     """
     return _load(find_study(study), list(overrides), ())
 
 
 def _load(path: Path, overrides: list[str], descendants: tuple[Path, ...]) -> Study:
-    """Load a study file. `descendants`: the files of the studies that have this one as an ancestor."""
+    """Load a study file. `descendants`: the files of the studies that descend from this one."""
     for_parent = [override.removeprefix("parent.") for override in overrides if override.startswith("parent.")]
     table = read_study_file(path, [override for override in overrides if not override.startswith("parent.")])
     try:

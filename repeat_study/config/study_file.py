@@ -12,20 +12,20 @@ from data_prep.files import read_text
 LOCAL_STUDIES = Path("studies")  # in the working directory
 INSTALLED_STUDIES = Path(__file__).parents[1] / "studies"  # package data; in a checkout, a link to the top-level folder
 
-MAX_BYTES = 1_000_000  # maximum size of a study file; the shipped studies have a few thousand bytes
-MAX_DEPTH = 12  # maximum nesting depth of tables and lists; the shipped studies have a depth of up to five
+MAX_BYTES = 1_000_000  # maximum size of a study file; the shipped studies are a few thousand bytes long
+MAX_DEPTH = 12  # maximum nesting depth of tables and lists; the shipped studies use at most five levels
 TOO_DEEP = f"tables or lists are nested too deeply; expected at most {MAX_DEPTH} levels"
 
 
 def find_study(study: str | Path) -> Path:
-    """The path of a study file, given its path or name. A string that ends in `.toml` or has a separator is a path."""
+    """The path of a study file, given its path or name. A string is a path if it ends in `.toml` or contains a separator."""
     if isinstance(study, Path) or study.endswith(".toml") or os.sep in study:
         return Path(study)
     return named_study(study, LOCAL_STUDIES)
 
 
 def named_study(name: str, folder: Path) -> Path:
-    """The path of `NAME.toml` in `folder` or, if that does not exist, of the study shipped with this package."""
+    """The path of `NAME.toml` in `folder` or, if it does not exist, of the shipped study with this name."""
     local, installed = folder / f"{name}.toml", INSTALLED_STUDIES / f"{name}.toml"
     return installed if installed.is_file() and not local.is_file() else local
 
@@ -33,8 +33,8 @@ def named_study(name: str, folder: Path) -> Path:
 def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
     """Read a study file, and apply overrides such as `training.tokens=1000000`.
 
-    Raises InputError if the file is missing, cannot be read or is not TOML, if the key of an override does not exist, or
-    if tables or lists are nested more than MAX_DEPTH levels deep.
+    Raises InputError if the file is missing, unreadable or not valid TOML, if an override's key does not exist, or if tables
+    or lists are nested more than MAX_DEPTH levels deep.
     """
     try:
         table = tomllib.loads(read_text(path, MAX_BYTES))
@@ -71,9 +71,9 @@ def _shortened(text: str) -> str:
 
 
 def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
-    """Replace `evaluation.copying_text = {file = PATH}` with the content of the file.
+    """Replace `evaluation.copying_text = {file = PATH}` with the file's content.
 
-    The identity of a run then depends on the text and not on its path. Relative paths are relative to `folder`.
+    This way, a run's identity depends on the text and not on its path. Relative paths are relative to `folder`.
     Raises InputError if the table has other keys or if the file cannot be read.
     """
     evaluation = table.get("evaluation")

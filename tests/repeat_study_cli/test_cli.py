@@ -41,7 +41,7 @@ def test_one_command_trains_parents_and_children_and_the_report_includes_both(wi
     unknown = invoke("sweep", "child", "--cluster", "debug", *few, "--set", "parent.grid.0.repeats=1", cwd=with_child)
     assert (
         unknown.returncode == 2
-        and "worst matches no run of tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
+        and "worst matches no run in tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "training 2 runs of tiny first" in run.stdout, run.stderr

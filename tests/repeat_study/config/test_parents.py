@@ -114,7 +114,7 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
     parents = Parents("parents", runs, {})
     assert study.parents_needed(parents) == [runs[0], *runs[2:]], "the clean run of this seed and all repeated runs"
     with pytest.raises(
-        ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs of parents, and 4 of them are unfinished"
+        ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs in parents, and 4 of them are unfinished"
     ):
         study.runs("", (), parents)
     # The single worst run has R = 10, but R = 30 is worse on average.
@@ -136,11 +136,11 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         ("max_tokens", 'tokenizer = "mine.json"\nmax_tokens', "data.tokenizer: 'mine.json' found, but the parent study parents has None"),
         ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, but parents has 0.05"),
         ("context = 128", "context = 64", "grid.0.context: 64 found, but the parent 2x32-clean-s0 has 128"),
-        ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run of model 2x96; its models are 2x32, 2x64"),
-        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run of parents with model 2x32; available:"),
+        ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run with model 2x96; its models are 2x32, 2x64"),
+        ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run in parents with model 2x32; available:"),
         ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; expected"),
         ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; expected \"scratch\", \"clean\", \"worst\""),
-        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs of parents with model 2x32 and seed 1; expected exactly one"),
+        ("repeats = 1\n", "repeats = 1\nseed = 1\n", "clean matches 0 runs in parents with model 2x32 and seed 1; expected exactly one"),
         ("{repeats = 30}", '{repeats = "worst", seed = 7}', "with model 2x32 and seed 7; expected one for each R and seed"),
         ("{repeats = 30}", '{repeats = 30, spacing = "worst"}', "grid.0.parent: spacing = worst: no run can have this value"),
         ("{repeats = 30}", "{repeats = true}", "grid.0.parent: repeats = True: no run can have this value"),
@@ -195,7 +195,7 @@ def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]
     assert len(resolved.waiting) == 2
-    assert "worst depends on 2 runs of parents, and 2 of them are unfinished" in resolved.waiting[0]
+    assert "worst depends on 2 runs in parents, and 2 of them are unfinished" in resolved.waiting[0]
 
 
 def test_parents_without_a_finetune_table_are_an_error(tmp_path: Path) -> None:

@@ -119,7 +119,10 @@ def test_identity_does_not_depend_on_resources(study: Study) -> None:
     ("resources", "message"),
     [
         ({"processes_per_run": 3}, "the 8 sequences per step of 1x16 cannot be split evenly among 3 processes"),
-        ({"processes_per_run": 8, "sharing": "fsdp"}, "the 257 rows of the vocabulary of 1x16, which FSDP splits,"),
+        (
+            {"processes_per_run": 8, "sharing": "fsdp"},
+            "with FSDP, the 257 vocabulary rows of 1x16 cannot be split evenly",
+        ),
     ],
 )
 def test_processes_that_cannot_split_a_run_evenly_are_an_error(
