@@ -123,7 +123,7 @@ class RepeatMixture:
 
     def unique_position(self, place: int) -> int:
         """Position in the run at which sequence `place` of the unique stream appears."""
-        # This is the smallest i for which i + 1 - floor((i+1)·f') exceeds `place`.
+        # This is the smallest i with i + 1 - floor((i+1)·f') > place.
         return place * self.positions // self.unique_positions
 
     def occurrences(self, slot: int) -> Ints:
@@ -140,7 +140,7 @@ class RepeatMixture:
             first = place // self.burst_distance * self.burst_distance
             size = min(self.burst_distance, self.pool - first)
             j = first * self.repeats + copies * size + place - first
-        # The j-th pool position is the first i at which floor((i+1)·f') exceeds j.
+        # The j-th pool position is the smallest i with floor((i+1)·f') > j.
         return -(-(np.sort(j) + 1) * self.positions // self.repeated_positions) - 1
 
 
@@ -156,13 +156,13 @@ def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     pool = min(round(wanted), positions // repeats)
     if pool < 1:
         raise InputError(
-            f"repeats: with R = {repeats} and repeated_fraction {repeated_fraction} the pool would contain"
+            f"repeats: with R = {repeats} and repeated_fraction = {repeated_fraction}, the pool would contain"
             f" {float(wanted):.2f} sequences, less than one; the largest R for {positions} sequences is"
             f" {int(Fraction(str(repeated_fraction)) * positions)}"
         )
     if abs(pool / wanted - 1) > FRACTION_TOLERANCE:
         raise InputError(
-            f"repeats: with R = {repeats} and a pool of {pool} sequences the repeated fraction becomes"
+            f"repeats: with R = {repeats} and a pool of {pool} sequences, the repeated fraction becomes"
             f" {float(Fraction(pool * repeats, positions)):.4f} instead of {repeated_fraction} (off by more than"
             f" {FRACTION_TOLERANCE:.0%}); choose R or tokens so that repeated_fraction·sequences/R is close to a whole number"
             f" (here {float(wanted):.2f})"

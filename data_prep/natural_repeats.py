@@ -26,13 +26,13 @@ def natural_repeats(
     train, test: unsigned token ids, shape [tokens]. They are read once, in chunks, so they may be memory maps. A window
     starts at every token (stride 1) and can cross document boundaries.
 
-    Returns (shares are 0 if there are no windows):
+    Returns these entries (a share is 0 if there are no windows):
     - repeated_window_share: share of training windows, `window` tokens long, that occur more than once;
     - test_overlap_share: share of test windows, `ngram` tokens long, that also occur in training text;
     - test_window_overlap_share: the same for test windows that are `window` tokens long;
     - window, ngram: the arguments;
     - the numerator and denominator of each share, as window counts (numerators are estimates if the split is sampled);
-    - sampled_share, test_sampled_share: the fractions of training and test windows that are sampled. At 1.0 the results
+    - sampled_share, test_sampled_share: the fractions of training and test windows that are sampled. At 1.0, the results
       are exact, up to 64-bit hash collisions.
 
     If a split has more than `most_windows` windows, it is sampled by content: either all occurrences of a window are
@@ -147,9 +147,9 @@ class _WantedWindows:
 def _window_hashes(tokens: Tokens, sizes: tuple[int, ...], chunk_tokens: int) -> Iterator[tuple[int, UInts]]:
     """For each chunk and window size, yield the size and the hashes of all windows of that size that start in the chunk.
 
-    The hash of a window with mixed tokens m_0 ... m_(w-1) is mix64 of the sum of m_k·BASE^k modulo 2^64. The sum is the
-    difference between two prefix sums, divided by BASE^start, so the hash depends on neither the window's position nor
-    the chunk.
+    A window with mixed tokens m_0 ... m_(w-1) has the hash mix64(m_0 + m_1·BASE + m_2·BASE^2 + ... modulo 2^64). The sum
+    is computed as the difference between two prefix sums, divided by BASE^start, so the hash depends on neither the
+    window's position nor the chunk.
     """
     span = min(chunk_tokens, max(1, tokens.size)) + max(sizes) - 1
     powers = _powers(BASE, span)

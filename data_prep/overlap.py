@@ -15,8 +15,8 @@ CHECKED = "apart"  # file-name prefix for records of passed checks
 def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:
     """Check that no test document of `tested` is a training document of `trained`.
 
-    Once the check has passed, this is recorded in the folder of `tested`, and the check is not repeated. Raises
-    InputError if a document is in both texts or if the tokenizers differ. The message begins with `where`.
+    Passed checks are recorded in the folder of `tested` and are not repeated. Raises InputError if a document is in both
+    texts or if the tokenizers differ. The message begins with `where`.
     """
     if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
         raise InputError(

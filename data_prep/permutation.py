@@ -34,7 +34,7 @@ def permute(index: npt.ArrayLike, n: int, key: int, stream: npt.ArrayLike = 0) -
     index is outside range(n).
 
     The method is a Feistel network on a grid of a x b >= n cells. Each round adds modulo a or b, so the network is a
-    bijection for any round function. A result outside range(n) is mapped again until it is inside (cycle walking). The
+    bijection for any round function. A result outside range(n) is mapped again until it falls inside (cycle walking). The
     grid has fewer than a = ceil(sqrt(n)) extra cells, so this is rarely necessary.
     """
     return _walk(_grid_bijection, index, n, key, stream)

@@ -24,7 +24,7 @@ class DescribedSequence:
 
 
 def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[DescribedSequence]:
-    """Describe the sequences at `positions`. Copies are numbered in the order in which they appear."""
+    """Describe the sequences at `positions`. Copies are numbered in order of appearance."""
     offsets = draw.store.offsets("train")
     names = draw.store.document_names("train")
     tokenizer = draw.store.tokenizer()

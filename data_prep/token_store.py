@@ -107,7 +107,7 @@ class TokenStore:
         return statistics
 
     def offsets(self, split: Split) -> npt.NDArray[np.int64]:
-        """Token offset at which each document starts, then the end of the split: a memory map of shape [documents + 1]."""
+        """Start of each document in tokens, followed by the end of the split: a memory map of shape [documents + 1]."""
         return np.memmap(self.folder / f"{split}.offsets", np.int64, "r")
 
     def document_names(self, split: Split) -> list[str]:

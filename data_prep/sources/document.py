@@ -11,7 +11,7 @@ LONGEST_REASON = 200  # characters; longer reasons are shortened to stay on one 
 
 
 class BadText(ValueError):
-    """Raised if a text cannot become a document. The message gives the reason."""
+    """Raised if a text cannot be used as a document. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

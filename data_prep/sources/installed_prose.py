@@ -152,7 +152,7 @@ def _documented(nodes: Iterable[ast.AST]) -> Iterator[Documented]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection. Syntax trees have no reference cycles, and searching for them takes half the time."""
+    """Disable garbage collection. Syntax trees have no reference cycles, yet the search for cycles takes half the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

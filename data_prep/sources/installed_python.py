@@ -21,7 +21,7 @@ class InstalledPython(Source):
         """Yield every .py file, ordered by the hash of its content.
 
         This order does not depend on folder names or file dates, and any prefix is a random sample of the files. Each
-        file is read twice, so that only digests and paths are kept in memory. A file that is neither UTF-8 nor in its
+        file is read twice, to keep only digests and paths in memory. A file that is neither UTF-8 nor in its
         declared encoding is a bad row.
         Raises InputError if no Python files are found.
         """

@@ -110,7 +110,7 @@ def entropy_per_word(spec: Synthetic) -> float:
         entropy_per_word = passages·(E[l]·H + log(longest - shortest + 1) + h) / tokens_per_document
 
     where the end of text counts as one word of each document. This assumes one token per word and a context that
-    includes the start of the document. With a shorter context the loss is higher.
+    includes the start of the document. With a shorter context, the loss is higher.
     """
     length = (spec.shortest + spec.longest) / 2
     choices = spec.longest - spec.shortest + 1
