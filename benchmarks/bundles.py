@@ -1,11 +1,12 @@
-"""Compare the speed of training runs as lanes of one process, in sequence, and in one process each.
+"""Compare the speed of training several runs as lanes of one process, one after another, and each in its own process.
 
     python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
 
-Prints a JSON line of everything measured so far after each measurement, and a table at the end. Speeds count optimizer steps
-but no evaluations. Runs in sequence have the speed of one lane. Several processes run at the same time, each on its own core
-or all on the same GPU. The column `of peak` is the share of the device's peak FLOP/s: the published peak of a GPU, or the
-measured speed of a matrix product on a CPU core. `memory/lane` is the memory that each additional lane needs.
+After each measurement, prints a JSON line with everything measured so far; at the end, prints a table. Speeds include
+optimizer steps but not evaluations. Training runs one after another is as fast as training one lane. Several processes run at
+the same time, each on its own core or all on the same GPU. The column `of peak` is the share of the device's peak FLOP/s: the
+published peak of a GPU, or the measured speed of a matrix product on a CPU core. `memory/lane` is the memory that each
+additional lane needs.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from repeat_study_cli.tables import WrappedTable
 
 INTERVALS = 5  # per run; the first one is not counted, because it includes filling caches and compiling kernels
 
-# For each model: context, sequences per step, and steps per interval of one lane on a CPU and on a GPU.
+# For each model: context, sequences per step, and steps per interval on a CPU and on a GPU.
 SHAPES = {
     "2x32": (128, 16, 20, 200),
     "2x64": (128, 16, 12, 200),
@@ -88,13 +89,13 @@ def _process(
 
 
 def in_a_process(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """Call `trained` in a new process, so that memory of other runs is not included."""
+    """Call `trained` in a new process, so that the memory of other runs is not included."""
     with multiprocessing.get_context("spawn").Pool(1) as worker:
         return worker.apply(trained, (runs, TokenStore(store.folder), device))
 
 
 def at_the_same_time(model: str, processes: int, store: TokenStore, device: str) -> float:
-    """Total tokens per second of several processes that run at the same time, with one run each."""
+    """Total tokens per second of several simultaneous processes that train one run each."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     started = [

@@ -1,7 +1,7 @@
 """Compare data preparation with lower bounds: the encoder alone, a plain numpy gather, and the memory of an index.
 
-Prints tables and then one JSON line of ratios. All ratios are measured in the same run of this script, in alternation.
-data_peers.py compares with other libraries.
+Prints tables and then one JSON line of ratios. The two measurements in a ratio alternate within one run of this script. For a
+comparison with another library, see data_peers.py.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object]) -> float:
 def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
     """Compare building a token store from a JSONL file with encode_batch_fast on the same texts.
 
-    The encoder alone gets the same batches of texts from memory. A build reads and parses the file, hashes the texts, removes
+    The encoder alone receives the same batches of texts from memory. A build reads and parses the file, hashes the texts, removes
     duplicates, assigns splits, encodes and writes the texts, and computes checksums. Returns the median ratio of encoder
     time to build time, and the store.
     """
@@ -80,9 +80,9 @@ def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
 
 
 def assembly(store: TokenStore) -> dict[str, float]:
-    """Compare assembling the batches of a mixture for training with indexing the same memory map by a precomputed index."""
+    """Compare assembling a mixture's training batches with indexing the same memory map by a precomputed index."""
     print(
-        "batch assembly, sequences/s: the mixture, then a plain numpy gather; 128 sequences per step as in H22, and 16"
+        "batch assembly, sequences/s: the mixture, then a plain numpy gather; with 128 sequences per step (as in H22) and 16"
     )
     medians = {}
     for per_step, context in ((128, 128), (128, 512), (128, 2048), (16, 128), (16, 2048)):
@@ -128,8 +128,8 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def plans() -> dict[str, float]:
-    """Measure time and memory of a mixture in a new process: make it, look up three positions, and find all positions of one
-    sequence."""
+    """In a new process, measure the time and memory needed to create a mixture, look up three positions, and find all positions
+    of one sequence."""
     print("mixture: context 128, f = 90%; an index would take 8 bytes per sequence of the run")
     elapsed = {}
     for tokens, pool in ((10**6, 10**5), (10**8, 10**6), (10**10, 10**8), (10**11, 10**5), (10**11, 10**10)):

@@ -1,7 +1,7 @@
-"""Compare RepeatMixture with mosaicml-streaming in time, memory, and how often each unique and repeated sequence occurs.
+"""Compare RepeatMixture with mosaicml-streaming: time, memory, and how often each unique and repeated sequence occurs.
 
-The Python that runs this script needs the peer library: pip install torch mosaicml-streaming. RepeatMixture needs only numpy.
-Each case runs in a new process. Only the order of sequence ids is compared, and no sample is read. The peer's shards contain
+The Python environment that runs this script needs the peer library: pip install torch mosaicml-streaming. RepeatMixture needs only numpy.
+Each case runs in a new process. Only the order of sequence ids is compared, and no samples are read. The peer's shards contain
 one integer per sample and are written before the timing starts. Prints a table and then one JSON line of ratios.
 """
 
@@ -26,7 +26,7 @@ BATCH = 16
 SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, as many as 2,000-token sequences in a shard of 64 MB
 LARGEST_COMMON = 10**6
 COUNT_ALL = 10**7  # longer runs are checked only for a sample of pool slots
-ROUNDS = 3  # repetitions, in new processes, of the cases from which ratios are computed
+ROUNDS = 3  # repetitions, each in a new process, of the cases that ratios are computed from
 
 
 class Case(NamedTuple):
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 class Clock:
-    """Measures the seconds of each step, and the growth of peak resident memory since the start in bytes. Linux only."""
+    """Measures the duration of each step in seconds, and the growth in peak resident memory since the start in bytes. Linux only."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident memory
@@ -74,7 +74,7 @@ class Clock:
 
 
 def late(case: Case) -> int:
-    """First position of the training step at nine tenths of the run."""
+    """First position of the training step that is nine tenths of the way through the run."""
     step = BATCH * case.nodes * case.ranks
     return case.positions * 9 // 10 // step * step
 
@@ -236,7 +236,7 @@ def main() -> None:
         sys.exit(2)
 
     version = importlib.metadata.version("mosaicml-streaming")
-    print(f"mosaicml-streaming {version} and RepeatMixture; times in ms, peak memory beyond the imports in MB")
+    print(f"mosaicml-streaming {version} and RepeatMixture; times in ms; peak memory in MB, without the imports")
     print(
         f"{'method':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
         f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"
@@ -254,13 +254,13 @@ def main() -> None:
             results[case] = result
             print(row(case, result), flush=True)
     print(
-        "first, late: time to compute the ids of 16 positions at the start and at nine tenths of the run\n"
+        "first, late: time to compute the ids of 16 positions at the start and nine tenths of the way through the run\n"
         "whole: time to compute all ids of the run, which the peer does before the first batch\n"
         "extra: number of positions beyond those requested\n"
         "pass 1: share of the pool that occurs in the first |pool| positions of the pool; 1.00 is a complete pass\n"
         "With Stream(repeat=R) and an integer R, the peer repeats each sequence exactly R times if the number of positions\n"
-        "is divisible by the number of ranks; otherwise it pads the run with repeats. With Stream(proportion=f), it does so\n"
-        "only if f·N = R·pool. Its passes over the pool are not separated within an epoch."
+        "is divisible by the number of ranks; otherwise it pads the run with repeats. With Stream(proportion=f), each\n"
+        "sequence occurs exactly R times only if f·N = R·pool. Passes over the pool are not separated within an epoch."
     )
     ratios = {}
     for fraction in (0.5, 0.9):

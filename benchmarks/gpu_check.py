@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_check --minutes 8 --out gpu_check [--device cpu] [--nanogpt FOLDER] [--corpus FILE]
 
 The parts run in order. Each one is a process of its own with a time limit, so a part that fails or hangs does not affect the
-others. results.json and results.md in the output folder are replaced after every part, and contain whatever a stopped part had
-measured by then. With `--device cpu`, every part runs on a small scale, as a rehearsal.
+others. results.json and results.md in the output folder are replaced after every part. They include whatever a part had measured
+before it was stopped. With `--device cpu`, every part runs on a small scale, as a rehearsal.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from data_prep.files import write_atomically
 
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL; a study saves its runs in this time
 MIN_SECONDS = 5.0  # a part with less time than this is not started
-MATMUL, COPY = 8192, 2**30  # side of the multiplied matrices; bytes copied
-# What lanes and training are to reach on a GPU with 80 GB.
+MATMUL, COPY = 8192, 2**30  # size of the multiplied square matrices, and number of bytes copied
+# Goals for lanes and training on a GPU with 80 GB.
 GOALS = (
-    ("runs per hour, 2x32: lanes over one at a time", "lanes 2x32", "lanes", 8.0),
-    ("runs per hour, 1.57M (2L): lanes over one at a time", "lanes 2L", "lanes", 4.0),
-    ("tokens/s at 101M (8L) over nanoGPT", "training", "8L ours / nanoGPT", 1.2),
-    ("share of the peak at 101M (8L)", "training", "8L utilisation", 0.45),
+    ("runs per hour at 2x32: lanes relative to one run at a time", "lanes 2x32", "lanes", 8.0),
+    ("runs per hour at 1.57M (2L): lanes relative to one run at a time", "lanes 2L", "lanes", 4.0),
+    ("tokens/s at 101M (8L): relative to nanoGPT", "training", "8L ours / nanoGPT", 1.2),
+    ("share of peak FLOP/s at 101M (8L)", "training", "8L utilisation", 0.45),
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command with a time limit. The last line of its output that is a JSON object is its result."""
+    """A command with a time limit. Its result is the last line of its output that is a JSON object."""
 
     name: str
     command: Sequence[str]
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def run_part(part: Part, seconds: float, log: Path) -> Outcome:
-    """Run one part for at most `seconds`. Its output goes to the file `log`. No process of it remains."""
+    """Run one part for at most `seconds`. Its output goes to the file `log`. None of its processes outlives this call."""
     if part.skipped:
         return Outcome(part.name, f"skipped: {part.skipped}")
     start = time.monotonic()
@@ -69,7 +69,7 @@ def run_part(part: Part, seconds: float, log: Path) -> Outcome:
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **part.environment},
-            start_new_session=True,  # so that its own processes can be stopped with it
+            start_new_session=True,  # so that its child processes can be stopped with it
         )
         try:
             status = process.wait(max(seconds - GRACE, seconds / 2))
@@ -101,7 +101,7 @@ def last_json(log: Path) -> dict[str, Any]:
 
 
 def run_parts(parts: Sequence[Part], minutes: float, out: Path) -> list[Outcome]:
-    """Run all parts that fit into the time, and write the results after each one."""
+    """Run all parts that fit within the time limit, and write the results after each one."""
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
@@ -120,7 +120,7 @@ def run_parts(parts: Sequence[Part], minutes: float, out: Path) -> list[Outcome]
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """Tables of the machine, the parts, the lanes and the goals."""
+    """Describe the machine, and make tables of the parts, the lanes, the training ratios and the goals."""
     by_name = {outcome.name: outcome.result for outcome in outcomes}
     lines = [f"- {key}: {value}" for key, value in by_name.get("machine", {}).items()]
     lines += ["", "| part | state | seconds |", "|---|---|---|"]
@@ -152,7 +152,7 @@ def _measured(result: Mapping[str, Any], key: str) -> float | None:
 
 
 def describe_machine(device: str) -> None:
-    """Print a JSON object with the machine's name, versions, and the measured speed of matrix products and copies."""
+    """Print a JSON object with library versions and, for a GPU, its name and measured speed of matrix products and copies."""
     import lightning
     import torch
 
@@ -190,7 +190,7 @@ def _seconds(operation: Any, repeats: int = 20) -> float:
 
 
 def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) -> list[Part]:
-    """All parts in the order of their importance, the study last, because it can use any time that is left."""
+    """All parts in order of importance, with the study last because it can use any time that is left."""
     python, cuda = sys.executable, device == "cuda"
     data = ["--data-dir", str(out / "data")]
     store = [python, "benchmarks/bundles.py", "--device", device, *data]
@@ -227,7 +227,7 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
 
 
 def mps_part(command: Sequence[str]) -> Part:
-    """The same measurement with NVIDIA's multi-process service, if it is installed."""
+    """A part that runs `command` with NVIDIA's multi-process service (MPS), skipped if MPS is not installed."""
     daemon = shutil.which("nvidia-cuda-mps-control")
     script = f"{daemon} -d; {' '.join(command)}; status=$?; echo quit | {daemon}; exit $status"
     return Part(

@@ -13,7 +13,7 @@ def hooked(model: Decoder) -> HookedTransformer:
     """Convert the first lane. Raises InputError for a model in Qwen's style, which TransformerLens supports only in part."""
     shape = model.shape
     if shape.style is not Style.SHORTFORMER:
-        raise InputError("the run has Qwen's style; expected sizes such as 2L, 2x64 and 2x64-attn")
+        raise InputError("the run uses Qwen's style; expected a size such as 2L, 2x64 or 2x64-attn")
     lens = HookedTransformer(
         HookedTransformerConfig(
             n_layers=shape.layers,

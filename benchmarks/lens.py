@@ -1,7 +1,7 @@
 """Compare the head probes with TransformerLens on one trained run: check that the numbers agree, then compare times.
 
-TransformerLens is used in the usual way. Patterns, values and scales come from one cache. Its own functions compute detection
-patterns, stacked head results and (with FactoredMatrix) eigenvalues. Each ablated head takes one hooked forward pass.
+TransformerLens is used in the usual way: patterns, values and scales come from one cache; its own functions compute detection
+patterns, stacked head results and (with FactoredMatrix) eigenvalues; and each ablated head takes one hooked forward pass.
 """
 
 import statistics
@@ -118,7 +118,7 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def texts_of(evaluate: Evaluator) -> dict[str, Tensor]:
-    """The same texts on which `head_table` ablates heads."""
+    """The texts on which `head_table` ablates heads."""
     _, late = windows(evaluate.texts.test.shape[1] - 1)
     copying, test = evaluate.copying, evaluate.texts.test[:ABLATED_SEQUENCES, : late.stop + 1]
     end = 1 + min(ABLATED_COPIES, copying.copies) * copying.length
@@ -139,7 +139,7 @@ def patterns_of(model: Decoder, inputs: Tensor) -> Tensor:
 
 
 def differences(model: Decoder, lens: Lens, evaluate: Evaluator) -> dict[str, float]:
-    """Largest absolute difference of each quantity over all sequences, positions and heads."""
+    """Largest absolute difference in each quantity over all sequences, positions and heads."""
     assert evaluate.heads
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for name, inputs in {"of the head probe": lens.inputs, "of the test text": evaluate.texts.test[:, :-1]}.items():
@@ -196,12 +196,12 @@ def timed(model: Decoder, lens: Lens, evaluate: Evaluator, rounds: int) -> dict[
         for times in (own, peer):
             times["head suite"] = times["scores"] + times["ablation"]
         rows.append((own, peer))
-    print(f"CPU time per checkpoint in ms, and ratio TransformerLens / ours; median and range of {rounds} rounds")
+    print(f"CPU time per checkpoint in ms, and ratio TransformerLens / ours; median and range over {rounds} rounds")
     print(f"{'':16} {'ours':>8} {'TransformerLens':>16}  ratio")
     ratios = {}
     for name in (*(name for name in theirs if name != "ablation"), "scores", "ablation", "head suite"):
         peer_median = statistics.median(peer[name] for _, peer in rows)
-        if name not in rows[0][0]:  # our probe computes all scores in one pass, so only the peer has this time
+        if name not in rows[0][0]:  # our probe computes all scores in one pass, so only the peer has separate times
             print(f"  {name:14} {'':8} {peer_median:16.1f}")
             continue
         each = [peer[name] / own[name] for own, peer in rows]
@@ -221,7 +221,7 @@ def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
     run, model = subject.run, subject.model
     evaluate = evaluator(run, subject.store)
     if evaluate.heads is None:
-        raise SystemExit(f"probes: {folder}: a context of {run.context} tokens is too short for the heads probe")
+        raise SystemExit(f"probes: {folder}: a context of {run.context} tokens is too short for the head probe")
     lens = Lens(hooked(model), evaluate.heads)
     largest = differences(model, lens, evaluate)
     print(f"{folder.name}: largest absolute differences from TransformerLens; allowed: {LIMIT:g}")

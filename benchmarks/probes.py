@@ -3,10 +3,10 @@
     python benchmarks/probes.py [--data-dir data]
     python benchmarks/probes.py --transformer-lens runs/STUDY/RUN    # needs pip install 'transformer-lens<4'
 
-Prints a table and then one JSON line of ratios, all measured on one thread in alternation. The first command divides the time
-that a run's evaluations spend on probes (copying, heads and their ablations, in-context score) by the time of its optimizer
-steps, for each model size of the laptop study. The second command is described in lens.py. It exits with code 1 if the scores
-differ.
+Prints a table and then one JSON line of ratios. Measurements use one thread and alternate. For each model size in the laptop
+study, the first command divides the time that a run's evaluations spend on probes (copying, heads and their ablations, and
+in-context score) by the time of its optimizer steps. The second command is described in lens.py and exits with code 1 if the
+scores differ.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 
 def timed_functions(run: Run, store: TokenStore) -> Functions:
-    """An optimizer step, each probe of an evaluation, and a complete evaluation. The steps change the weights during timing."""
+    """Functions for an optimizer step, each probe, and a complete evaluation. The steps change the weights during timing."""
     module = LanguageModeling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)
@@ -86,7 +86,7 @@ def timed_functions(run: Run, store: TokenStore) -> Functions:
 
 
 def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
-    """Print the tables of times and of shares. Returns the ratios."""
+    """Print tables of times and of shares of training time. Returns the ratios."""
     torch.set_num_threads(1)
     study = load_study(STUDY)
     store = prepare(study.data, data_dir)
@@ -117,7 +117,7 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
         cells = " ".join(f"{1e3 * np.median(each[name]):10.2f}" for name in columns)
         print(f"{size:8} {counts[size]:>4} {run.steps:>5} {points:>11} {'':12}{cells}")
     spent[study.name] = sum(counts[size] * seconds_of for size, seconds_of in spent.items())
-    print(f"share of training time; median and range of {rounds} rounds")
+    print(f"share of training time; median and range over {rounds} rounds")
     ratios = {}
     for name, (training, probes, evaluations) in spent.items():
         cells = []
@@ -126,13 +126,13 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
             ratios[f"{name} {activity} / training"] = float(np.median(share))
             cells.append(f"{activity} {np.median(share):6.2%} ({share.min():.2%}-{share.max():.2%})")
         print(f"{name:8} {', '.join(cells)}")
-    print(f"goal: all probes of {study.name} together take at most {GOAL:.0%} of the training time")
+    print(f"goal: in the study {study.name}, all probes together take at most {GOAL:.0%} of the training time")
     return ratios
 
 
 def main() -> None:
     if missing := {key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ}:
-        # These variables only have an effect at process start.
+        # These variables take effect only at process start.
         os.execve(sys.executable, sys.orig_argv, os.environ | missing)
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(

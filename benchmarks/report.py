@@ -1,4 +1,4 @@
-"""Measure time and memory of `repeat-study report` for a study of 500 runs with 200 evaluations each.
+"""Measure the time and memory that `repeat-study report` needs for a study of 500 runs with 200 evaluations each.
 
 The baseline reads the same files once with pandas and pyarrow, which is the least that any report must do. Both run as separate
 processes. The files have the same format and size as after training, but their numbers are random. Prints a table
@@ -29,7 +29,7 @@ MODELS = ("2x64", "2x128", "4x128", "4x256")
 REPEATS = (2, 3, 4, 6, 10, 15, 30, 60, 100, 200, 400, 1000)
 FRACTIONS = (0.5, 0.9)
 SEEDS = range(5)  # 20 clean and 480 repeated runs
-COPIES, PARAGRAPH = 4, 32  # number of copies of the paragraph, and tokens per copy
+COPIES, PARAGRAPH = 4, 32  # number of copies of the paragraph, and number of tokens per copy
 OF_HEADS = ("prefix_matching", "previous_token", "copying", "attribution")
 ABLATIONS = ("copying_loss", "copying_gain", "in_context_score")
 REPORT = "import sys; from pathlib import Path; from analysis.report.build import write_report; write_report(Path(sys.argv[1]))"
@@ -139,7 +139,7 @@ def paragraph_table(steps: np.ndarray, loss: np.ndarray, rng: np.random.Generato
 
 
 def measure(code: str, folder: Path) -> tuple[float, float, float]:
-    """Run a Python process. Returns its seconds, and the CPU seconds and peak resident GB of it and its children."""
+    """Run a Python process. Returns the elapsed seconds, and the CPU seconds and peak resident GB of the process and its children."""
     start, peak = time.perf_counter(), 0
     pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code, str(folder)], os.environ)
     while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:

@@ -1,4 +1,4 @@
-"""Compare the time of `repeat-study status` and `sweep` for a thousand runs with the time for ten runs.
+"""Compare how long `repeat-study status` and `sweep` take for a thousand runs and for ten runs.
 
 Both commands run as separate processes. All jobs are held in the queue of a temporary SLURM cluster, so SLURM must be
 installed. Every run has a copy of the records of one small run, and half of the copies lack done.json. Prints a table and then
@@ -43,7 +43,7 @@ seed = {seeds}
 
 
 def command(*arguments: str) -> tuple[float, str]:
-    """Run a command. Returns its seconds and its output."""
+    """Run a command. Returns the elapsed seconds and the output."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "repeat_study_cli", *arguments], capture_output=True, text=True, check=True

@@ -2,10 +2,11 @@
 
     python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
 
-Prints a table and then one JSON line of ratios. The programs run in alternation, each in a new process with one thread and
-with the same batch size, shape, precision and tokens. Our program is repeat_study.training.trainer.train on a run directory,
-including everything that it writes. nanoGPT's train.py is not modified and is timed by the arrival of its log lines. On a CPU,
-it runs with and without the heap settings of our worker processes. No program evaluates during the measured intervals.
+Prints a table and then one JSON line of ratios. The programs alternate. Each runs in a new process with one
+thread, and all use the same batch size, shape, precision and number of tokens. Our program is
+repeat_study.training.trainer.train on a run directory, including everything that it writes. nanoGPT's train.py is not modified
+and is timed by the arrival of its log lines. On a CPU, it runs both with and without the heap settings of our worker processes.
+No program evaluates during the measured intervals.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def ours(folder: Path, store: TokenStore, run: Run, device: str) -> float:
 
 
 def bare(store: TokenStore, run: Run, device: str) -> float:
-    """Median tokens per second of a plain loop with the same work: batch, loss, backward pass, clipping, AdamW and schedule."""
+    """Median tokens per second of a plain loop that does the same work: batch, loss, backward pass, clipping, AdamW and schedule."""
     import torch
 
     from repeat_study.training.dataset import MixtureDataset

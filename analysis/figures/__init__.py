@@ -1,1 +1,1 @@
-"""The figures of the report, one file each. Its function `plot(runs)` returns a Plot, or a Missing with the reason."""
+"""The report's figures, one module each. A module's function `plot(runs)` returns a Plot, or a Missing with the reason."""

@@ -1,4 +1,4 @@
-"""Axes of sizes, repeats and tokens, with ticks that do not overlap.
+"""Format axes of sizes, repeats and tokens, with tick labels that do not overlap.
 
 The label of every logarithmic axis contains "log scale".
 """
@@ -39,7 +39,7 @@ def tokens_axis(axes: Axes, label: str = "training tokens") -> None:
 
 
 def apart(values: Iterable[float], name: Callable[[float], str] = "{:g}".format) -> list[float]:
-    """Select the values whose names do not overlap as tick labels of a logarithmic axis. The first value is always kept."""
+    """Select the values whose names fit as tick labels of a logarithmic axis without overlap. The first value is always kept."""
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0]) or 1.0
     kept = ordered[:1]
@@ -59,7 +59,7 @@ def _named_ticks(axes: Axes, values: Iterable[float], label: str, name: Callable
 
 
 class _Ticks(LogLocator):
-    """Ticks at 1, 2 and 5 times powers of ten, or evenly spaced ones if the axis spans too little for three of them."""
+    """Ticks at 1, 2 and 5 times powers of ten, or evenly spaced ones if the axis is too short for three of them."""
 
     def __init__(self) -> None:
         super().__init__(subs=(1.0, 2.0, 5.0))
@@ -73,7 +73,7 @@ class _Ticks(LogLocator):
 
 
 def log_axis(axes: Axes, label: str = "", name: Callable[[float], str] = "{:g}".format) -> None:
-    """Make the vertical axis logarithmic. Without a label, the panel shares the label of its row."""
+    """Make the vertical axis logarithmic. Without a label, the panel shares its row's label."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(_Ticks())
     axes.yaxis.set_major_formatter(lambda value, _: name(value))

@@ -55,7 +55,7 @@ def plot(runs: Runs) -> Plot | Missing:
         f" {law.coefficient:.3g}·C^-{law.exponent:.3g} ({law.points} runs from {law.smallest:.2g} to {law.largest:.2g} FLOPs, largest"
         f" residual {law.residual:.3f} nats), which is not extrapolated. {BOUNDS}"
         + (
-            " All sizes are trained on the same number of tokens, so this is not the law of compute-optimal runs."
+            " All sizes are trained on the same number of tokens, so this is not a law of compute-optimal training."
             if same
             else ""
         )

@@ -52,8 +52,8 @@ def plot(runs: Runs) -> Plot | Missing:
         "Effective size by copying and prefix matching",
         "Size of the clean model with the same final value, divided by the run's own size. Each metric has its own clean law; for"
         f" prefix matching, the law is fitted to 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying loss and prefix"
-        " matching give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R) find sizes up to 3x smaller by"
-        " copying, 1.47x by prefix matching (2x in another passage), but at most 1.15x by test loss."
+        " matching give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R) find sizes up to 3x smaller as"
+        " measured by copying and 1.47x by prefix matching (2x in another passage), but at most 1.15x by test loss."
         f" {f'Metrics without a clean law: {why}. ' if why else ''}{interval_note(data)}",
         figure,
         data,
@@ -61,7 +61,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _multipliers(runs: Runs, title: str, estimates: dict[str, Estimate]) -> pd.DataFrame:
-    """A row per repeated run that has an effective size."""
+    """One row per repeated run that has an effective size."""
     table = runs.done[ARM][runs.done.name.isin(estimates) & (runs.done.repeats > 1)]
     sizes = [estimates[name] for name in table.name]
     return table.assign(

@@ -13,7 +13,7 @@ NAME = "degradation_by_repeats"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction; the clean run of each size is its point at R = 1."""
+    """Plot one panel per fraction; each size's clean run is its point at R = 1."""
     done = runs.done
     repeated = done[done.repeats > 1]
     if repeated.groupby("repeated_fraction").repeats.nunique().max() in (0, 1) or repeated.empty:

@@ -16,7 +16,7 @@ NAME = "divergence"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction, at the R that does the most harm there."""
+    """Plot one panel per fraction, at its most harmful R."""
     done = runs.done
     chosen = _chosen(done)
     if not chosen:
@@ -68,9 +68,9 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Where test loss leaves the clean law",
-        "Final test loss and final loss on the repeated pool against model size. R is the most harmful one on average over"
-        " sizes; only R that were run at the largest number of sizes are considered. The dotted line is the clean runs' loss on text"
-        " sampled like the pool, which they never trained on; pool loss below it means memorization. Hernandez et al. (fig. 2 right, f ="
+        "Final test loss and final loss on the repeated pool against model size. R is the most harmful value on average over"
+        " sizes, among the values that were run at the most sizes. The dotted line is the clean runs' loss on text sampled like the pool,"
+        " which they never trained on; a pool loss below this line means memorization. Hernandez et al. (fig. 2 right, f ="
         f" 10%, R = 122) find that test loss leaves the clean law at the sizes where pool loss falls to 0.{reason} {range_note(table)}",
         figure,
         table,
@@ -78,9 +78,9 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _chosen(done: pd.DataFrame) -> dict[float, float]:
-    """For each fraction, the R with the largest excess of test loss on average over sizes.
+    """For each fraction, the R with the largest excess test loss, averaged over sizes.
 
-    Only R that were run at the largest number of sizes are considered. Fractions without two sizes at one R are left out.
+    Only values of R that were run at the most sizes are considered. Fractions without two sizes at the same R are omitted.
     """
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
     repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]

@@ -11,7 +11,7 @@ from analysis.intervals import FEWEST_SEEDS, UNKNOWN, Bound, Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
 BOUNDS = "White triangles are upper (▽) or lower (△) bounds."
-ONE_SEED = "There is one seed, so there are no error bars."
+ONE_SEED = "There is only one seed, so there are no error bars."
 
 
 def estimates(
@@ -23,7 +23,7 @@ def estimates(
     join: bool = True,
     label: str = "",
 ) -> None:
-    """Plot points with their intervals, and white triangles for bounds; lines do not cross bounds."""
+    """Plot points with their intervals, and bounds as white triangles; lines are interrupted at bounds."""
     present = [(at, value) for at, value in zip(x, values, strict=True) if value]
     exact = [(at, value if not value.bound else UNKNOWN) for at, value in present]
     style = {
@@ -49,10 +49,10 @@ def estimates(
 
 
 def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int, style: Style, label: str) -> None:
-    """Plot a line that stops at bounds, which are white triangles.
+    """Plot a line that is interrupted at bounds, which are drawn as white triangles.
 
-    number, lines: the index of this line and the number of lines in the panel. Bounds of different lines often coincide, so each
-    line moves its triangles sideways a little.
+    number, lines: the index of this line and the number of lines in the panel. Bounds of different lines often coincide, so the
+    triangles of each line are shifted sideways a little.
     """
     exact = line.assign(mean=line["mean"].where(line.bound == Bound.EXACT))
     points(axes, x, exact, label=label, **style)
@@ -63,12 +63,12 @@ def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int
 
 
 def peak_interval_note(fewest: int, most: int) -> str:
-    """A caption sentence about the intervals of peaks, which need two seeds at every R.
+    """A caption sentence about the intervals of peaks. These intervals need two seeds at every R.
 
     fewest, most: the smallest and the largest number of seeds behind a peak.
     """
     if most < 2:
-        return "There is one seed, so there are no intervals."
+        return "There is only one seed, so there are no intervals."
     exception = "" if fewest > 1 else "; peaks with only one seed at some R have none"
     imprecise = f"; with fewer than {FEWEST_SEEDS} seeds, they are imprecise" if most < FEWEST_SEEDS else ""
     return f"Bars: 95% bootstrap intervals over {most} seeds{exception}{imprecise}."
@@ -79,12 +79,12 @@ def range_note(data: pd.DataFrame) -> str:
     seeds = int(data.seeds.max())
     if seeds >= FEWEST_SEEDS:
         few = (
-            f", or the range of the seeds if there are fewer than {FEWEST_SEEDS}"
+            f", or the range over seeds if there are fewer than {FEWEST_SEEDS}"
             if data.seeds.min() < FEWEST_SEEDS
             else ""
         )
         return f"Bars: 95% intervals over up to {seeds} seeds{few}."
-    return f"Bars: range of up to {seeds} seeds." if seeds > 1 else ONE_SEED
+    return f"Bars: range over up to {seeds} seeds." if seeds > 1 else ONE_SEED
 
 
 def points(axes: Axes, x: str, data: pd.DataFrame, **style: object) -> None:

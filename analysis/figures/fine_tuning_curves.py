@@ -40,7 +40,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Learning curves of fine-tuning",
         "Test loss on the new text during fine-tuning, one line per run. Colors, markers and line styles show the starting point. If a run"
-        " with a repeated parent ends above the run from scratch, what the parent learned makes the new text harder to learn."
+        " with a repeated parent ends above the run from scratch, what its parent learned has made the new text harder to learn."
         f" {not_drawn_note(table.trained_tokens.max())}",
         figure,
         fine_tuning.over_training(table, runs, ["test_loss"]),

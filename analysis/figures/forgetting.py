@@ -43,13 +43,13 @@ def plot(runs: Runs) -> Plot | Missing:
             tokens_axis(ax, log_label("training tokens") if first < float("inf") else "training tokens")
         row[0].set_ylabel("loss (nats/token)")
     handles = [axes[0][0].plot([], [], label=name, **of_text[index])[0] for index, name in enumerate(TEXTS)]
-    figure.legend(handles=handles, loc="outside right center", title="of the parent:")
+    figure.legend(handles=handles, loc="outside right center", title="parent's:")
     return Plot(
         NAME,
         "Forgetting",
-        "Loss on the parent's texts while the model is fine-tuned on another text. The parent trained R times on its pool, once on the"
-        " unique text and never on the test text; a clean parent never trained on its pool either. The pool is forgotten where its line"
-        " meets the line of the test text. The token axis is linear up to the first evaluation and logarithmic after it.",
+        "Loss on the parent's texts while the model is fine-tuned on other text. The parent trained R times on its pool, once on the"
+        " unique text and never on the test text; a clean parent never trained on its pool either. The pool has been forgotten once its"
+        " line meets the test-text line. The token axis is linear up to the first evaluation and logarithmic beyond it.",
         figure,
         fine_tuning.over_training(table, runs, columns),
         Noise("Forgetting: nothing to forget", sentence) if (sentence := fine_tuning.nothing_to_forget(runs)) else None,

@@ -17,13 +17,13 @@ from analysis.runs import ARM, Runs
 
 NAME = "heads"
 SCALE = "magma"  # a colormap that no line uses
-MOST_SEEDS, MOST_ROWS = 4, 12  # every panel has at least one row; the table has all seeds
+MOST_SEEDS, MOST_ROWS = 4, 12  # every panel gets at least one row; the table lists all seeds
 MOST_LABELED = 48  # with more heads side by side, there is no room for values in the cells
 LABEL_WIDTH = 34  # characters per line of a row's label
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one row per fraction, model and seed, with a map of layers by heads for every R and the effect of ablating each head.
+    """Plot one row per fraction, model and seed, with a layer-by-head map for every R and the effect of ablating each head.
 
     All rows have the same color scale and the same limits for ablation.
     """
@@ -31,7 +31,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if last.empty:
         return Missing(
             NAME,
-            "no finished run has heads.parquet (the runs are of an older version, or their context is too short for the probe)",
+            "no finished run has heads.parquet (the runs are from an older version, or their context is too short for the probe)",
         )
     table = runs.done[ARM].merge(last, on="name")
     panels = arms(table)
@@ -64,11 +64,12 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Heads at the end of training",
         "Left: prefix matching of every head, one map per R with one row per layer. Runs with the same seed start from the same weights, so"
-        " the same cell is the same head in every map; a bright cell is an induction head. Right: prefix matching of each head against the"
-        " copying gain lost when the head's output is set to zero and all attention patterns are kept. A copying head lies to the right of"
-        " the vertical dotted line and above the horizontal one; these lines are the highest nulls of the row's heads. All rows have the"
-        " same scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the worst R, prefix"
-        " matching equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer model.",
+        " the same cell is the same head in every map; a bright cell is an induction head. Right: for each head, the drop in copying"
+        " gain when its output is set to zero and all attention patterns are held fixed, against its prefix matching. A copying head lies"
+        " to the right of the vertical dotted line and above the horizontal one; these lines are the highest nulls among the row's heads."
+        " All rows share the same scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the"
+        " worst R, prefix matching equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer"
+        " model.",
         figure,
         table,
         no_heads(none_formed(runs)),
@@ -113,7 +114,7 @@ def _range_of_ablation(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _ablation(ax: Axes, heads: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
-    """Plot a point per head of every run of the row."""
+    """Plot one point per head for every run in the row."""
     for repeats, run_heads in heads.groupby("repeats"):
         style = CLEAN if repeats == 1 else repeats_styles[float(repeats)]
         ax.errorbar(

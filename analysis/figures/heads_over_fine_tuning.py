@@ -55,8 +55,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Copying and prefix matching over fine-tuning",
-        "From top to bottom: prefix matching of the best head, copying gain on random tokens, copying gain on a paragraph. One line per"
-        " run; at 0 tokens, a fine-tuned run equals its parent. Dotted: each run's null. Gray: the best head of an untrained model.",
+        "From top to bottom: prefix matching of the best head, copying gain on random tokens, and copying gain on a paragraph. One line"
+        " per run; at 0 tokens, a fine-tuned run equals its parent. Dotted: each run's null. Gray: the best head of an untrained model.",
         figure,
         fine_tuning.over_training(table, runs, measured_columns),
         no_heads(none_before_or_after(replace(combined, table=table))),

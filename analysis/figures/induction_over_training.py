@@ -29,11 +29,11 @@ TABLE_COLUMNS = [column for metric in ROWS for column in (metric.key, metric.nul
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one column of panels per fraction and model and one row per metric, with aligned token axes."""
+    """Plot one column of panels per combination of fraction and model and one row per metric, with aligned token axes."""
     if "prefix_matching" not in runs.evaluations:
         return Missing(
             NAME,
-            "heads were not measured (the runs are of an older version, or their context is too short for the probe)",
+            "heads were not measured (the runs are from an older version, or their context is too short for the probe)",
         )
     columns = [name for name in TABLE_COLUMNS if name in runs.evaluations]
     scored = runs.evaluations.loc[runs.evaluations.prefix_matching.notna(), ["name", "step", "tokens", *columns]]
@@ -84,10 +84,10 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Induction heads and copying over training",
         "From top to bottom: prefix matching and copying score of the best head, copying gain on random tokens and on a paragraph,"
-        " in-context score (lower is better), test loss. Dotted: each line's null. Gray: the best head of an untrained model. Induction"
+        " in-context score (lower is better), and test loss. Dotted: each line's null. Gray: the best head of an untrained model. Induction"
         " heads form where prefix matching rises above both; copying gain then rises and the in-context score falls (Olsson et al. 2022)."
         " One-layer models cannot form induction heads. Hernandez et al. (fig. 7, two layers, attention only, f = 50%) find that repetition"
-        f" breaks the copying of a paragraph. {seeds_note(table)} In the panels of test loss, {not_drawn[0].lower()}{not_drawn[1:]}",
+        f" breaks the copying of a paragraph. {seeds_note(table)} In the test-loss panels, {not_drawn[0].lower()}{not_drawn[1:]}",
         figure,
         _numbers(table),
         no_heads(none_formed(runs)),

@@ -1,4 +1,4 @@
-"""Harm against R, from this study's law of partial repetition and from the runs that the law was fitted on."""
+"""Harm against R, as predicted by this study's law of partial repetition and as measured in the runs it was fitted to."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ NAME = "law_of_repetition"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction. Points are runs; lines with 95% bands are the law, one line per size."""
+    """Plot one panel per fraction. Points are runs; lines with 95% bands are the law's predictions, one line per size."""
     laws = fit_study(runs)
     if partial.LAW.name not in laws.fits:
         return Missing(NAME, laws.reasons[partial.LAW.name])
@@ -54,8 +54,8 @@ def plot(runs: Runs) -> Plot | Missing:
     axes[0][0].set_ylabel("test loss above clean law\n(nats/token)")
     legend(figure, axes)
     bands = (
-        "Bands: 95% bootstrap intervals, which do not include the error of a wrong functional form; nothing was measured between the"
-        " tested R"
+        "Bands: 95% bootstrap intervals, which do not account for a wrong functional form. Nothing was measured between the tested values"
+        " of R"
         if fitted.resamples
         else "There are no intervals, because the law has as many constants as there are runs"
     )
@@ -64,7 +64,7 @@ def plot(runs: Runs) -> Plot | Missing:
         "A law of partial repetition",
         "Test loss above the fitted clean law. Points: runs. Lines: the law L = E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·m(R)/R, where"
         " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorized, R_m = k·N^-0.5·f^c·T^b, and D' are the effective tokens of"
-        f" Muennighoff et al. {len(fitted.free)} constants were fitted on {fitted.points} runs, with a root mean square error of"
+        f" Muennighoff et al. {len(fitted.free)} constants were fitted to {fitted.points} runs, with a root-mean-square error of"
         f' {fitted.error:.3f} nats. {bands}. The section "Laws" shows how well the law predicts held-out runs.',
         figure,
         pd.concat(rows, ignore_index=True),

@@ -39,8 +39,9 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Loss by position in context",
         "Final test loss at each position of the context, averaged over log-spaced bands. A falling line means that the model uses its"
-        " context: n-grams over the first few tokens, induction heads after that. If a repeated run lies above the clean run and parallel"
-        " to it, it knows less about the text; if it flattens where the clean run still falls, it uses less of its context."
+        " context: n-grams over the first few tokens, induction heads after that. A repeated run's line that is above the clean run's and"
+        " parallel to it means that the run predicts the text less well at every position. If the line flattens where the clean run's"
+        " still falls, the run uses less of its context."
         f" {seeds_note(table)}",
         figure,
         table,
@@ -48,7 +49,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _by_position(runs: Runs) -> pd.DataFrame:
-    """A row per finished run and band, with `position` (the middle of the band, in tokens) and `loss` in nats."""
+    """One row per finished run and band, with `position` (the middle of the band, in tokens) and `loss` in nats."""
     if "loss_by_position" not in runs.evaluations:
         return pd.DataFrame()
     last = runs.evaluations.sort_values("step").drop_duplicates("name", keep="last")

@@ -18,7 +18,7 @@ NAME = "ossification"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot test loss against size with the law of runs from scratch, and effective size over size, one line per starting point."""
+    """Plot test loss and the ratio of effective to actual size against size, with one line per starting point."""
     table = fine_tuning.table(runs)
     if table.empty or (table.parent == "").all():
         return Missing(NAME, "no fine-tuned run has finished")
@@ -55,16 +55,16 @@ def plot(runs: Runs) -> Plot | Missing:
     size_caption = (
         f"There is no effective size: {law.reason}."
         if isinstance(law, NoLaw)
-        else "Thin dashed line: power law of the runs from scratch. Right: size of the model from scratch with the same loss, divided by"
-        f" the run's own size. Gray lines: 1 (dotted) and the published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
+        else "Thin dashed line: power law of the runs from scratch. Right: size of a model trained from scratch to the same loss, divided"
+        f" by the run's own size. Gray lines: 1 (dotted) and the published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
     )
     return Plot(
         NAME,
         "Fine-tuning from clean and from repeated models",
         "Final test loss on the new text against model size, one line per starting point."
         f" {size_caption} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch, with"
-        f" {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. If a study selects parents at"
-        " the worst R, it takes the R with the highest final test loss, averaged over seeds, for each size separately."
+        f" {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. A study that selects parents"
+        " at the worst R uses, for each size, the R with the highest final test loss averaged over seeds."
         f" {range_note(data)}",
         figure,
         data,

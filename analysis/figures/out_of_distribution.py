@@ -1,4 +1,4 @@
-"""Effective size computed from the loss on other text, to show whether harm reaches beyond the training distribution [H22, fig. 10]."""
+"""Effective size computed from the loss on other text, to show whether harm extends beyond the training distribution [H22, fig. 10]."""
 
 import pandas as pd
 
@@ -18,16 +18,16 @@ NAME = "out_of_distribution"
 
 def plot(runs: Runs) -> Plot | Missing:
     """Plot one row of panels per fraction and one column per test set, with the study's own set first; white triangles are bounds."""
-    further_sets = test_sets(runs)
-    if not further_sets:
+    other_sets = test_sets(runs)
+    if not other_sets:
         return Missing(
             NAME,
             "no run was evaluated on another test set (metrics.jsonl has no `test_loss_<set>`)",
         )
-    laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *further_sets)}
+    laws = {metric: clean_law(runs, metric) for metric in (TEST_LOSS, *other_sets)}
     why = "; ".join(f"{metric.name}: {law.reason}" for metric, law in laws.items() if isinstance(law, NoLaw))
     with_law = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
-    if not set(with_law) & set(further_sets):
+    if not set(with_law) & set(other_sets):
         return Missing(NAME, f"no other test set has a clean law ({why})")
     done = runs.done[runs.done.repeats > 1]
     tables = []
@@ -67,8 +67,8 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Effective size on other text",
         "Size of the clean model with the same final loss, divided by the run's own size, on the study's own test set (left) and on other"
-        f" text. Each test set has its own clean law. {BOUNDS} Hernandez et al. (fig. 10), for English models tested on Python, find"
-        f" {published}. {f'Test sets without a clean law: {why}. ' if why else ''}{range_note(data)}",
+        f" text. Each test set has its own clean law. {BOUNDS} For English models tested on Python, Hernandez et al. (fig. 10)"
+        f" find {published}. {f'Test sets without a clean law: {why}. ' if why else ''}{range_note(data)}",
         figure,
         data,
     )

@@ -1,4 +1,4 @@
-"""Grids of panels, the runs that each panel shows, and lines for every number of repeats."""
+"""Create grids of panels, select the runs for each panel, and plot one line per R."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from analysis.figures.style import CLEAN, Style, along
 from analysis.formatting import short_count, size_name
 from analysis.intervals import FEWEST_SEEDS, over_seeds
 
-# Curves of test loss start at this share of training. Before it, the loss falls by several nats, and a scale that includes this
+# Test-loss curves start at this share of training. Earlier, the loss falls by several nats, and a scale that includes this
 # fall would hide differences between runs, which are often only 0.01 nats.
 DRAWN_FROM = 0.02
 
@@ -46,7 +46,7 @@ class Arms:
 
 
 def arms(table: pd.DataFrame) -> list[Arms]:
-    """The panels of a table of runs, ordered by descending fraction, then by size.
+    """Group a table of runs into panels, ordered by descending fraction and then by size.
 
     One-layer models without repeated runs come last, as controls.
     """
@@ -62,27 +62,27 @@ def arms(table: pd.DataFrame) -> list[Arms]:
     ]
 
 
-MOST_POINTS = 80  # of a band or a null, because panels are 300 pixels wide and the page should stay small
+MOST_POINTS = 80  # in a band or a null, because panels are 300 pixels wide and the page should stay small
 
 
 def drawn(curves: pd.DataFrame, trained_tokens: float) -> pd.DataFrame:
-    """The evaluations to draw in curves of test loss: those after the first DRAWN_FROM of the training tokens."""
+    """The evaluations that test-loss curves include; they omit the first part of training, up to the share DRAWN_FROM."""
     return curves[curves.tokens >= DRAWN_FROM * trained_tokens]
 
 
 def not_drawn_note(trained_tokens: float) -> str:
     """A caption sentence about the evaluations that `drawn` leaves out."""
     return (
-        f"The first {DRAWN_FROM:.0%} of training (up to {short_count(DRAWN_FROM * trained_tokens)} tokens) is not drawn, because test loss"
-        " falls so steeply there that differences between runs would be too small to see; the table has every evaluation."
+        f"The first {DRAWN_FROM:.0%} of training (up to {short_count(DRAWN_FROM * trained_tokens)} tokens) is omitted because test loss"
+        " falls so steeply there that differences between runs would be too small to see; the CSV file lists every evaluation."
     )
 
 
 def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
-    """Plot a line per R with the mean of `y` over seeds.
+    """Plot one line per R with the mean of `y` over seeds.
 
-    table: a row per run (`name`) and `x`. With five or more seeds, a 95% band surrounds the mean; with fewer, each seed is a thin
-    line. The mean is plotted only where all seeds have a value.
+    table: one row per run (`name`) and value of `x`. With five or more seeds, a 95% band surrounds the mean; with fewer,
+    each seed is a thin line. The mean is plotted only where all seeds have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
     seeds_per_arm = table.groupby("repeats").name.nunique()
@@ -102,7 +102,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles
 def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None:
     """Shade a band, given rows of x, low and high, without updating the limits of the axes.
 
-    `fill_between` updates the limits of all shared axes for every band, which takes half the time of a figure with 50 panels.
+    `fill_between` updates the limits of all shared axes for every band, which takes half the plotting time of a figure with 50 panels.
     """
     edges = edges[~np.isnan(edges).any(axis=1)]
     there_and_back = np.concatenate([edges[:, :2], edges[::-1, ::2]])
@@ -110,7 +110,7 @@ def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None
 
 
 def nulls(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:
-    """Plot a dotted line per R with the mean null `y` over seeds; arguments as in `over_repeats`."""
+    """Plot one dotted line per R with the mean of the null `y` over seeds; the arguments are those of `over_repeats`."""
     for repeats, line in over_seeds(table, ["repeats", x], y).groupby("repeats"):
         line = thinned(line)
         color = (CLEAN if repeats == 1 else repeats_styles[float(repeats)])["color"]
@@ -127,7 +127,7 @@ def thinned(line: pd.DataFrame) -> pd.DataFrame:
 def limit(axes: Axes, low: float, high: float) -> None:
     """Set the limits of the vertical axis to `low` and `high` with a margin.
 
-    Pass the range of the runs, because intervals over few seeds are several times wider.
+    Pass the range of the values, not of their intervals, which are several times wider if there are few seeds.
     """
     margin = 0.06 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)
@@ -137,14 +137,14 @@ def seeds_note(table: pd.DataFrame) -> str:
     """A caption sentence about the lines from `over_repeats`."""
     seeds = int(table.groupby(["model", "repeated_fraction", "repeats"]).name.nunique().max())
     if seeds >= FEWEST_SEEDS:
-        return f"Lines: means over up to {seeds} seeds; bands: 95% intervals, cut at the edge of the panel."
+        return f"Lines: means over up to {seeds} seeds; bands: 95% intervals, cut off at the edge of the panel."
     if seeds > 1:
-        return f"Thick lines: means over up to {seeds} seeds; thin lines: single seeds."
-    return "There is one seed, so there are no intervals."
+        return f"Thick lines: means over up to {seeds} seeds; thin lines: individual seeds."
+    return "There is only one seed, so there are no intervals."
 
 
 def legend(figure: Figure, axes: list[list[Axes]]) -> None:
-    """Add a legend to the right of the figure that has each label of its panels once."""
+    """Add a legend to the right of the figure that lists each label from its panels once."""
     entries: dict[str, Artist] = {}
     for row in axes:
         for ax in row:
@@ -154,7 +154,7 @@ def legend(figure: Figure, axes: list[list[Axes]]) -> None:
 
 
 def legend_of_repeats(figure: Figure, axes: Axes, repeats_styles: dict[float, Style], **extra: Artist) -> None:
-    """Add a legend to the right of the figure, with the clean line, a line per R, and the `extra` handles by label."""
+    """Add a legend to the right of the figure, with entries for clean runs and every R, and the `extra` handles by label."""
     handles: list[Artist] = [axes.plot([], [], label="clean", **CLEAN)[0]]
     handles += [axes.plot([], [], label=f"R = {value:g}", **style)[0] for value, style in repeats_styles.items()]
     labels = [str(handle.get_label()) for handle in handles]

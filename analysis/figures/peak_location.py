@@ -1,4 +1,4 @@
-"""The worst R and the pool's size there, against all parameters [C26]."""
+"""The worst R and the pool size at this R, against the number of all parameters [C26]."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ PUBLISHED = "0.3"  # gray
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one column of panels per fraction. Top: the worst R; bottom: the pool's size there.
+    """Plot one column of panels per fraction. Top: the worst R; bottom: the pool size at this R.
 
     Each is estimated by the center of a Gaussian in log R and by the worst R tried.
     """
@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, NO_PEAK)
     sizes = [peak.total for peak in all_peaks]
     if len(set(sizes)) < 2:
-        return Missing(NAME, "needs peaks of at least two sizes, but there is one")
+        return Missing(NAME, "needs peaks of at least two sizes, but only one size has a peak")
     fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     figure, axes = grid_of_axes(2, len(fractions), sharey="row")
     overlap = C26_FRACTION in fractions and min(sizes) <= C26_SIZES[1] and max(sizes) >= C26_SIZES[0]
@@ -42,13 +42,13 @@ def plot(runs: Runs) -> Plot | Missing:
             law = _points(ax, fraction_peaks, is_pool)
             if isinstance(law, PowerLawOfSize):
                 fits.append(f"f = {fraction:.0%}: {symbol} = {law}")
-            # The published pools are shares of 20 tokens per parameter, so they do not apply to other budgets.
+            # The published pool sizes are for 20 tokens per parameter and do not apply to other budgets.
             same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in fraction_peaks)
             if overlap and fraction == C26_FRACTION and (same_budget or not is_pool):
                 ends = np.array([max(min(sizes), C26_SIZES[0]), min(max(sizes), C26_SIZES[1])])
                 published = C26_WORST_POOL if is_pool else C26_WORST_REPEATS
                 ax.plot(ends, [published.at(size) for size in ends], ":", color=PUBLISHED, linewidth=1.6)
-            label = "pool $D_r$ there (tokens)" if is_pool else "worst R"
+            label = "pool size $D_r$ (tokens)" if is_pool else "worst R"
             log_axis(ax, "" if column else label, short_count if is_pool else "{:g}".format)
             size_axis(ax, sizes, "all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
@@ -57,7 +57,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
-    """Plot the peaks of one fraction with the power law of their Gaussian centers; return the law, or a NoLaw."""
+    """Plot one fraction's peaks and the power law of their Gaussian centers; return the law, or a NoLaw."""
     x = [peak.total for peak in fraction_peaks]
     tried = [peak.pool(peak.worst) if is_pool else peak.worst for peak in fraction_peaks]
     centers = [peak.gaussian and (peak.pool(peak.gaussian) if is_pool else peak.gaussian) for peak in fraction_peaks]
@@ -92,24 +92,24 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     open_ended = _named([peak for peak in all_peaks if not peak.interior])
     too_few = _named([peak for peak in all_peaks if peak.interior and peak.gaussian is None])
     fit_quality = (
-        f" The Gaussians miss the measured excess by up to {misses:.0%} of its height. If this is large, the center is unreliable even if"
-        " its interval is narrow."
+        f" The Gaussians deviate from the measured excess by up to {misses:.0%} of its height. A large deviation makes the center"
+        " unreliable even if its interval is narrow."
         if any(peak.gaussian for peak in all_peaks)
         else ""
     )
     power_laws = (
-        "; ".join(fits) + " (with the interval of the exponent in brackets)"
+        "; ".join(fits) + " (with the exponent's interval in brackets)"
         if fits
-        else "none, because a fit needs three sizes with a Gaussian center inside the tested R"
+        else "none, because a fit needs three sizes with a Gaussian center within the tested range of R"
     )
     return (
-        "The worst R and the pool's size there, D_r = f·T/R. Circles: the center of a Gaussian in log R, fitted to the excess of final test"
-        " loss. Squares: the worst of the tested R, whose interval extends halfway to the next ones."
-        f"{f' No maximum lies inside the tested R, so there is only a bound, which fits leave out: {open_ended}.' if open_ended else ''}"
-        f"{f' Too few R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws, where N counts all parameters:"
-        f" {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g}) find"
-        f" R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent} and"
+        "The worst R and the pool size at this R, D_r = f·T/R. Circles: the center of a Gaussian in log R, fitted to the excess final test"
+        " loss. Squares: the worst of the tested values of R, with an interval that extends halfway to its neighbors."
+        f"{f' Peaks that may lie outside the tested range have only a bound, which fits exclude: {open_ended}.' if open_ended else ''}"
+        f"{f' Too few values of R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws, where N counts all"
+        f" parameters: {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g})"
+        f" find R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent} and"
         f" D_r = {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"
-        f"{'' if overlap else ', which are not drawn, because this study has none of their sizes at their f'}."
+        f"{'' if overlap else ', which are omitted because this study has no runs of these sizes at this f'}."
         f" {peak_interval_note(min(seeds), max(seeds))}"
     )

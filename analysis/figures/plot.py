@@ -1,4 +1,4 @@
-"""Figures with title, caption and numbers, and how to save them."""
+"""Represent figures with their titles, captions and numbers, and save them."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from data_prep.files import write_atomically
 
 matplotlib.rcParams["svg.hashsalt"] = (
-    "repeat-study"  # without it, element ids are random and the same figure gives different files
+    "repeat-study"  # without it, element ids are random and identical figures give different files
 )
 matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType, because journals refuse Type 3 fonts
 UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
@@ -20,14 +20,14 @@ UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationD
 
 @dataclass(frozen=True)
 class Noise:
-    """Why a figure shows only noise. On the page, figures with the same reason are folded into one section with this sentence."""
+    """Why a figure shows only noise. The page collapses figures with the same reason into one section under this sentence."""
 
     title: str  # of the section
-    sentence: str  # what was looked for, and the strongest value with its null
+    sentence: str  # what was looked for, and the largest value with its null
 
 
 def no_heads(sentence: str) -> Noise | None:
-    """The reason why figures of induction heads show only noise; None if `sentence` is empty, because a head formed."""
+    """The reason why induction-head figures show only noise; None if `sentence` is empty."""
     return Noise("Induction heads: none formed", sentence) if sentence else None
 
 
@@ -61,7 +61,7 @@ class Plot:
     def save(self, folder: Path) -> SavedPlot:
         """Write figures/<name>.png, .svg and .pdf and tables/<name>.csv below `folder`. Call it once.
 
-        The same figure gives the same bytes.
+        Saving an identical figure writes identical bytes.
         """
         for subfolder in ("figures", "tables"):
             (folder / subfolder).mkdir(exist_ok=True)

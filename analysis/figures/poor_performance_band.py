@@ -1,4 +1,4 @@
-"""The harmful range of R, where the excess loss is at least half its maximum, against size [H22, fig. 4 right]."""
+"""The harmful range of R, where the excess loss is at least half its maximum, against model size [H22, fig. 4 right]."""
 
 import numpy as np
 
@@ -17,14 +17,14 @@ EDGES = (("right", "right edge", "s"), ("worst", "worst R", "o"), ("left", "left
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction that has peaks at two sizes; fitted power laws are dashed, published ones dotted."""
+    """Plot one panel per fraction with peaks at two or more sizes; fitted power laws are dashed, published ones dotted."""
     all_peaks = peaks(runs)
     fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     fractions = [value for value in fractions if len({p.size for p in all_peaks if p.fraction == value}) > 1]
     if not all_peaks:
         return Missing(NAME, NO_PEAK)
     if not fractions:
-        return Missing(NAME, "needs peaks of at least two sizes at one fraction, but there is one size")
+        return Missing(NAME, "needs peaks of at least two sizes at one fraction, but only one size has a peak")
     plotted = [peak for peak in all_peaks if peak.fraction in fractions]
     sizes = [peak.size for peak in plotted]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
@@ -66,20 +66,20 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.legend(handles=handles, loc="outside right center")
     seeds = [peak.seeds for peak in plotted]
     fits = (
-        "; ".join(fitted) + " (with the interval of the exponent in brackets)"
+        "; ".join(fitted) + " (with the exponent's interval in brackets)"
         if fitted
         else "none, because a fit needs three sizes without bounds"
     )
     return Plot(
         NAME,
         "The harmful range of R",
-        "Gray: the harmful range of R. In it, final test loss exceeds the clean run's by at least half the largest excess; its edges come"
-        " from a monotone curve through the tested R. The worst R is one of the tested R, so its interval extends halfway to the next ones."
-        f" {BOUNDS} A bound means that the range extends beyond the tested R; fits leave bounds out. Power laws: {fits}."
+        "Gray: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess. Its edges come from a"
+        " monotone curve through the tested values of R. The worst R is one of these values, so its interval extends halfway to its"
+        f" neighbors. {BOUNDS} A bound means that the range extends beyond the tested values; fits exclude bounds. Power laws: {fits}."
         f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}) find the left edge at"
         f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f} and the right edge at"
         f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"
-        f"{'' if overlap else ', which are not drawn, because this study has none of their sizes at their f'}."
+        f"{'' if overlap else ', which are omitted because this study has no runs of these sizes at this f'}."
         f" {peak_interval_note(min(seeds), max(seeds))}",
         figure,
         peak_table(plotted),

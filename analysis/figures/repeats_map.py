@@ -80,17 +80,17 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Harm, memorization, copying and heads against R",
         "Final values against R, one line per model size. From top to bottom: test loss above the clean runs, loss on the repeated pool,"
-        " copying loss on a paragraph, copying gain on random tokens, prefix matching of the best head. Dotted: the clean run for losses,"
-        " the null for copying gain and prefix matching. If memorizing the pool causes the harm, harm peaks where pool loss falls. If"
-        " copying and heads break there and recover at larger R, the cause is the same. Hernandez et al. (figs. 5-6, f = 3%) measure"
-        f" copying and prefix matching only at the worst R.{left_out} {range_note(table)}",
+        " copying loss on a paragraph, copying gain on random tokens, and prefix matching of the best head. Dotted: the clean run for"
+        " losses, and the null for copying gain and prefix matching. If memorizing the pool causes the harm, harm should peak where pool"
+        " loss falls. If copying and heads break there and recover at larger R, they probably share this cause. Hernandez et al. (figs."
+        f" 5-6, f = 3%) measure copying and prefix matching only at the worst R.{left_out} {range_note(table)}",
         figure,
         table,
     )
 
 
 def _line(ax: Axes, size_runs: pd.DataFrame, measure: Metric, style: Style, label: str) -> pd.DataFrame:
-    """Plot one size; return its means over seeds with the ends of the bars."""
+    """Plot one size's line; return its means over seeds with the ends of their error bars."""
     color = style["color"]
     means = interval_or_range(size_runs, ["parameters_non_embedding", "repeats"], measure.key)
     bars = [means["mean"] - means.low, means.high - means["mean"]]

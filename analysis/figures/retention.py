@@ -1,4 +1,4 @@
-"""What a model retains of a pool sequence against the tokens it was trained on since the last copy."""
+"""Plot how much of a pool sequence a model retains against the number of training tokens since the last copy."""
 
 from analysis.figures.axes import log_label
 from analysis.figures.estimates import interval_note, points
@@ -14,11 +14,12 @@ NAME = "retention"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row of panels per fraction and size, a column per R, and a line per order of the copies."""
+    """Plot one row of panels per fraction and size and one column per R, with one line per order of the copies."""
     measured = retention(runs)
     if measured.empty:
         return Missing(
-            NAME, "no repeated run recorded the losses of its pool sequences next to a clean run of the same seed"
+            NAME,
+            "needs a repeated run and a clean run with the same seed that recorded the losses of their pool sequences",
         )
     curves = by_tokens_since(measured)
     curves["order"] = list(map(order_name, curves.spacing, curves.burst_distance))
@@ -47,9 +48,10 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "What is retained of a repeated sequence",
-        "Loss of the clean run of the same seed on a pool sequence minus the repeated run's loss on it, against the tokens trained on"
-        " since the sequence's last copy, including the step that contained it. 0: nothing in particular is known about the sequence."
-        " Over all evaluations at which at least half of a sequence's copies have been trained on."
+        "Retention is the loss of the clean run with the same seed on a pool sequence, minus the repeated run's loss on it; 0 means that"
+        " repetition taught the model nothing about this sequence in particular. Tokens are counted from the start of the training step"
+        " that contained the sequence's last copy. Each value is a mean over all evaluations by which the model has trained on at least"
+        " half of a sequence's copies."
         f" {interval_note(data)}",
         figure,
         data,

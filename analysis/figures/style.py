@@ -51,7 +51,7 @@ def styles(values: Iterable[float]) -> dict[float, Style]:
 
 
 def start_styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each starting point of fine-tuning, where the first is training from scratch and has the style of clean runs."""
+    """A style for each starting point of fine-tuning. The first one, training from scratch, has the style of clean runs."""
     others = styles(range(max(len(names) - 1, 1)))
     return {name: CLEAN if index == 0 else others[index - 1] for index, name in enumerate(names)}
 
@@ -60,7 +60,7 @@ def along(style: Style, points: int) -> Style:
     """The same style for a curve of many points, with about MARKS markers instead of one at every point."""
     if "marker" not in style:
         return style
-    # Styles start their markers at different points, so the markers of curves that coincide do not cover each other.
+    # Each style starts its markers at a different point, so the markers of coinciding curves do not cover each other.
     step = max(1, points // MARKS)
     first = MARKERS.index(style["marker"]) * step // len(MARKERS)
     return style | {"markersize": 4, "markevery": (first, step)}

@@ -1,4 +1,4 @@
-"""What a study's variants, such as orders of the copies, change at the same size, fraction and R."""
+"""Plot the effect of a study's variants, such as different orders of the copies, at the same size, fraction and R."""
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
@@ -13,10 +13,10 @@ NAME = "variant_comparison"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """A row of panels per metric, a column per fraction and size, and a line per variant."""
+    """Plot one row of panels per metric and one column per fraction and size, with one line per variant."""
     comparison = compare_variants(runs)
     if comparison is None:
-        return Missing(NAME, "no two variants of the study share finished runs of one seed")
+        return Missing(NAME, "needs finished runs of at least two variants with the same seed")
     data = comparison.excess
     panels = sorted({(-row.repeated_fraction, row.parameters_non_embedding, row.model) for row in data.itertuples()})
     metrics = [metric for metric in COMPARED if metric in set(data.metric)]
@@ -28,7 +28,7 @@ def plot(runs: Runs) -> Plot | Missing:
             panel = data[(data.metric == metric) & (data.model == model) & (data.repeated_fraction == -negative)]
             for place, name in enumerate(names):
                 line = panel[panel.variant == name]
-                # Bars of several lines would hide each other, so every line is moved sideways a little.
+                # The error bars of several lines would overlap, so each line is shifted sideways a little.
                 line = line.assign(repeats=line.repeats * 1.06 ** (place - (len(names) - 1) / 2))
                 points(ax, "repeats", line, label=name, **variant_styles[name])
             ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
@@ -40,8 +40,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "The variants compared",
-        "What repetition adds at the end of training, for each variant: the repeated run minus the clean run of the same variant and"
-        f" seed; 0 is no harm. {interval_note(data)}",
+        "The harm of repetition for each variant: a repeated run's value at the end of training minus that of the clean run with the same"
+        f" variant and seed; 0 means no harm. {interval_note(data)}",
         figure,
         data,
     )

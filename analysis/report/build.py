@@ -34,7 +34,7 @@ PAGE, TOKEN_PAGE = "report.html", "tokens.html"
 def write_report(
     folder: Path, names: list[str] | None = None, progress: Progress = no_progress
 ) -> tuple[pd.DataFrame, Path]:
-    """Write report.html, figures/ and tables/ to the study's folder, and tokens.html if it has runs to compare token by token.
+    """Write report.html, figures/ and tables/ to the study's folder, and tokens.html if there are runs to compare token by token.
 
     names: the names of the study's runs; None includes every run directory in the folder.
     Returns the summary table for the console and the path of report.html. Figures are plotted again only if their inputs have
@@ -50,7 +50,7 @@ def write_report(
         return old.console_table(), folder / PAGE
     progress(f"reading {plural(len(runs_digest), 'run')}", 0.0)
     runs = load_runs(folder, names)
-    # If the inputs are unchanged and the page is only written again because a file was deleted, it keeps its date.
+    # A page that is rewritten from unchanged inputs, for example because a file was deleted, keeps its date.
     new.date = old.date if old.inputs == inputs and old.date else provenance.today()
     console, written = _write(runs, FigureCache(old, new, code, runs_digest), new.date, progress)
     old.delete_files_not_in(written)
@@ -62,7 +62,7 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
-    # If no run from scratch repeats data, these runs only serve as a baseline for the fine-tuned ones.
+    # If none of the runs from scratch repeats data, they serve only as baselines for the fine-tuned runs.
     has_grid = not tuned or (runs.table.repeats > 1).any()
     collected = collect(runs, f"{title}, token by token", cache, progress) if has_grid else Collected([], [], None)
     variants, token_html = collected.variants, collected.token_html
@@ -139,5 +139,5 @@ def _sections(variants: list[Variant], tuned: FineTuning | None, comparison: pd.
             yield Section("Comparison with the papers", tables=[published])
         else:
             yield Section(
-                "Comparison with the papers", ["The papers give no number for the fractions and metrics of this study."]
+                "Comparison with the papers", ["The papers report no numbers for this study's fractions and metrics."]
             )

@@ -20,7 +20,7 @@ from analysis.report.workers import process_count, run_tasks
 from analysis.runs import Runs
 
 SECTIONS: tuple[Callable[[Runs], Section | Missing], ...] = (laws_section.section,)  # sections that have no figure
-LAW_FIGURES = ("law_of_repetition",)  # use the same fits as the laws section, which take a dozen seconds
+LAW_FIGURES = ("law_of_repetition",)  # share their fits with the laws section; fitting takes about ten seconds
 FEWEST_RUNS_FOR_WORKERS = 12  # with fewer runs, starting worker processes takes longer than plotting
 
 
@@ -41,7 +41,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class FigureCache:
-    """The figures of the last report, for reuse if their inputs have not changed."""
+    """The last report's figures, which are reused if their inputs have not changed."""
 
     old: ReportRecord
     new: ReportRecord
@@ -54,7 +54,7 @@ class FigureCache:
         return digest_of([self.code, name, [(run, self.runs[run]) for run in names]])
 
     def reused(self, name: str, runs: Runs) -> SavedPlot | Missing | None:
-        """The figure of the last report; None if its inputs have changed or its files were deleted or edited."""
+        """The figure from the last report; None if its inputs have changed or its files were deleted or edited."""
         return self.old.figure(name, self.digest(name, runs))
 
     def keep(self, name: str, runs: Runs, figure: SavedPlot | Missing) -> None:
@@ -64,7 +64,7 @@ class FigureCache:
 
 @dataclass(frozen=True)
 class Collected:
-    """Everything made from the runs of a study: its variants, the figures that compare them, and the HTML of the token page."""
+    """Everything made from a study's runs: its variants, the figures that compare them, and the HTML of the token page."""
 
     variants: list[Variant]
     comparison: list[SavedPlot | Missing]  # empty if there is only one variant
@@ -72,7 +72,7 @@ class Collected:
 
 
 def file_name(figure: str, variant: str) -> str:
-    """The file name of a figure, without its extension. The name of a named variant is appended."""
+    """A figure's file name without the extension. If the variant has a name, it is appended."""
     return figure + ("." + re.sub(r"[^\w.=]+", "_", variant) if variant else "")
 
 
@@ -90,7 +90,7 @@ def save_figure(figure: str, name: str, runs: Runs) -> SavedPlot | Missing:
 def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> Collected:
     """Make the figures and sections of every variant, and the HTML of the token page.
 
-    title: of the token page, which is None if there are no runs to compare token by token.
+    title: the title of the token page, whose HTML is None if there are no runs to compare token by token.
     Raises InputError if a file cannot be read or written.
     """
     variants = runs.variants()
@@ -142,7 +142,7 @@ def _run(
     run_count: int,
     progress: Progress,
 ) -> dict[object, object]:
-    """Run all tasks and return their results by key. In a study of few runs, no worker processes are started.
+    """Run all tasks and return their results by key. Studies with few runs do not start worker processes.
 
     titles: the names of figures in progress messages. run_count: the number of runs in the study.
     """

@@ -1,8 +1,8 @@
-"""Record the inputs of a report, so that the next report only plots figures whose inputs have changed.
+"""Record the inputs of a report, so that the next report plots only the figures whose inputs have changed.
 
 figures/.digests.json contains a digest of the report's inputs, the size and modification time of every file that the report wrote,
-the digest, title and caption of each figure, and the table for the console. A figure is reused only if its digest is unchanged and
-nobody has modified its files. If the record is missing or damaged, all figures are plotted again.
+the digest, title and caption of each figure, and the console table. A figure is reused only if its digest is unchanged and its
+files have not been modified. If the record is missing or damaged, all figures are plotted again.
 """
 
 import hashlib
@@ -43,9 +43,9 @@ def code_digest() -> str:
 
 
 def run_digests(folder: Path) -> dict[str, str]:
-    """Digests of the records of all runs in `folder`, by run name.
+    """Map the name of every run in `folder` to a digest of its records.
 
-    Call this before the records are read. If a run writes an evaluation in between, the next report then treats it as changed.
+    Call this before reading the records. If a run adds an evaluation in the meantime, the next report treats the run as changed.
     """
     return {path.parent.name: _run_digest(RunDirectory(path.parent)) for path in sorted(folder.glob("*/spec.json"))}
 
@@ -79,7 +79,7 @@ class ReportRecord:
     files: dict[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
     figures: dict[str, dict[str, str]] = field(
         default_factory=dict
-    )  # by name: digest, title and caption, or why it is missing
+    )  # by name: the digest, and the title and caption or the reason why it is missing
     console: dict[str, Any] = field(default_factory=dict)
     date: str = ""  # of the page
 
@@ -96,15 +96,15 @@ class ReportRecord:
             return cls(folder)
 
     def is_current(self, inputs: str) -> bool:
-        """Whether the last report was made from these inputs and its files have not been modified."""
+        """Whether the last report used these inputs and its files are unmodified."""
         return self.inputs == inputs and bool(self.files) and all(map(self._is_as_written, self.files))
 
     def console_table(self) -> pd.DataFrame:
-        """The console table of the last report, with all cells as text."""
+        """The last report's console table, with every cell as text."""
         return pd.DataFrame(self.console["data"], columns=self.console["columns"])
 
     def figure(self, name: str, digest: str) -> SavedPlot | Missing | None:
-        """A figure of the last report, or None if it must be plotted again."""
+        """A figure from the last report, or None if it must be plotted again."""
         entry = self.figures.get(name)
         if not entry or entry["digest"] != digest:
             return None
@@ -128,7 +128,7 @@ class ReportRecord:
         self.figures[name] = entry
 
     def save(self, inputs: str, written: Iterable[str], console: pd.DataFrame) -> None:
-        """Write the record of a complete report. written: the paths of its files, relative to the folder."""
+        """Write the record of a complete report. written: the paths of the report's files, relative to the folder."""
         self.inputs = inputs
         self.files = {path: stamp for path in written if (stamp := _stamp(self.folder / path))}
         self.console = {"columns": list(console), "data": [[str(value) for value in row] for row in console.to_numpy()]}
@@ -137,7 +137,7 @@ class ReportRecord:
         write_atomically(self.folder / RECORD, json.dumps(content, indent=1).encode())
 
     def delete_files_not_in(self, written: Iterable[str]) -> None:
-        """Delete the files of this report that a newer report did not write, except files modified since."""
+        """Delete this report's files that a newer report did not write, unless they have been modified since."""
         for path in self.files.keys() - set(written):
             if self._is_as_written(path):
                 (self.folder / path).unlink(missing_ok=True)

@@ -10,45 +10,45 @@ CANNOT_BE_JUDGED = (
     " which to estimate the noise"
 )
 THRESHOLDS = {
-    Judge.SEQUENCES: "chance (a paired t test over test sequences, at 5%) and twice the largest rise of a clean run",
+    Judge.SEQUENCES: "chance (a paired t test over test sequences, at 5%) and twice the largest rise in any clean run",
     Judge.CLEAN: "twice the noise of clean runs",
 }
 
 
 def with_double_descent(runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `degradation.summary` with double descent."""
+    """The rows of `degradation.summary` that show double descent."""
     return runs[runs.double_descent == True]  # noqa: E712  (None: not judged)
 
 
 def clearest_case(descents: pd.DataFrame) -> pd.Series:
-    """The run in which the smaller of rise and recovery is largest."""
+    """The run with the largest min(rise, recovery)."""
     return descents.loc[descents[["rise", "won_back"]].min(axis=1).idxmax()]
 
 
 def threshold(runs: pd.DataFrame) -> str:
-    """What both the rise and the recovery must exceed."""
+    """The threshold that both the rise and the recovery must exceed, as text."""
     judges = [judge for judge in THRESHOLDS if (runs.rise_judged_by == judge).any()]
     return ", or, in runs without recorded test sequences, ".join(THRESHOLDS[judge] for judge in judges)
 
 
 def size_of(run: pd.Series) -> str:
-    """The rise of a run in nats with its paired interval, in standard errors, and relative to the drop in test loss of clean runs."""
+    """A run's rise in nats with its paired interval, in standard errors, and relative to the clean runs' total drop in test loss."""
     interval = bracketed(run.rise_low, run.rise_high, three_digits)
     relative = []
     if pd.notna(run.rise_in_standard_errors):
         relative.append(f"{three_digits(run.rise_in_standard_errors)} standard errors")
     if pd.notna(run.rise_share):
-        relative.append(f"{run.rise_share:.1%} of the total drop in test loss of clean runs")
+        relative.append(f"{run.rise_share:.1%} of the clean runs' total drop in test loss")
     return f"{three_digits(run.rise)} nats{interval}" + (f" ({', '.join(relative)})" if relative else "")
 
 
 def recovery_of(run: pd.Series) -> str:
-    """The recovery of a run in nats, with its paired interval."""
+    """A run's recovery in nats, with its paired interval."""
     return three_digits(run.won_back) + bracketed(run.won_back_low, run.won_back_high, three_digits)
 
 
 def note_on_cruder_threshold(runs: pd.DataFrame) -> str:
-    """A note on runs without enough recorded test sequences, with a leading space; empty if all runs have them."""
+    """A note on runs that recorded too few test sequences, starting with a space; empty if there are none."""
     without = runs[runs.rise_judged_by != Judge.SEQUENCES]
     if without.empty:
         return ""
@@ -57,7 +57,7 @@ def note_on_cruder_threshold(runs: pd.DataFrame) -> str:
     else:
         subject, threshold_of = (
             f"{len(without)} of {plural(len(runs), 'run')} did not record",
-            "The threshold for these is",
+            "The threshold for these runs is",
         )
     return (
         f" {subject} the losses of at least eight test sequences, which older versions did not save. {threshold_of} therefore"

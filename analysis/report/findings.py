@@ -12,7 +12,7 @@ from repeat_study.records.metrics import METRICS
 
 
 def findings(numbers: pd.DataFrame) -> list[str]:
-    """Sentences about double descent, the worst R of every size and fraction, and induction heads. Null results are reported too.
+    """Sentences about double descent, the worst R for every size and fraction, and induction heads. Null results are reported too.
 
     numbers: `degradation.summary`. Losses and multipliers are averaged over the runs with the same R.
     """
@@ -33,8 +33,8 @@ def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     threshold = double_descent.threshold(runs)
     if descents.empty:
         return (
-            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}: in none does test loss rise above its earlier"
-            f" minimum and then fall again, with both changes exceeding {threshold}.{note}"
+            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}. Double descent means that test loss rises above its"
+            f" earlier minimum and then falls again, with both changes exceeding {threshold}.{note}"
         )
     clearest = double_descent.clearest_case(descents)
     return (
@@ -50,7 +50,7 @@ def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
     worst, bound = worst_repeats(runs.repeats, runs.test_loss)
     at_worst, worst_runs = means.loc[worst], runs[runs.repeats == worst]
     text = f"{size}, f = {fraction:.0%}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
-    text += f", with test loss {at_worst.test_loss:.3f}"
+    text += f", with a test loss of {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
         interval = ""
         if len(worst_runs) == 1:  # with several seeds, the interval that matters is the one over seeds
@@ -67,9 +67,9 @@ def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
     if len(worst_runs) > 1:
         text += f" (means over {len(worst_runs)} seeds)"
     if worst in (means.index.min(), means.index.max()):
-        return f"{text}. It is at the edge of the tried range."
+        return f"{text}. This R is at the edge of the range tried."
     if bound:
-        return f"{text}. Given the noise between seeds, the true worst R may be at the edge of the tried range."
+        return f"{text}. Given the noise between seeds, the true worst R may be at the edge of the range tried."
     return f"{text}. Fewer and more repeats both do less harm."
 
 
@@ -118,7 +118,7 @@ def _induction_of(size: str, runs: pd.DataFrame) -> Iterator[str]:
 
 
 def _formed(arm: pd.DataFrame) -> str:
-    """When heads formed in the runs of one R."""
+    """When heads formed in the runs at one R."""
     seeds = len(arm)
     formed_at, lost_at = arm.heads_formed_at.dropna(), arm.heads_lost_at.dropna()
     if formed_at.empty:

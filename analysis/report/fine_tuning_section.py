@@ -1,4 +1,4 @@
-"""Write the sections on fine-tuned runs: findings, figures and a table with a row per run."""
+"""Write the sections on fine-tuned runs: findings, figures and a table with one row per run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +18,10 @@ from analysis.report.section import Section, Table, figure_sections, missing_sec
 from analysis.runs import Runs
 
 EXPLANATION = (
-    "Excess: final test loss minus the mean of the runs from scratch with the same size; it is negative if the parent helped. Size ×:"
-    " the size of a model that reaches the same final test loss from scratch, divided by the run's own size. It comes from a power law"
-    " fitted to the runs from scratch; ≤ and ≥ mark values outside the range of their sizes. Parent's test text, pool and unique text:"
-    " loss on text from the parent's data before and after fine-tuning, in nats per token. The parent was trained on its unique text"
-    " once."
+    "Excess: final test loss minus the mean over runs from scratch of the same size; it is negative if the parent helped. Size ×: the"
+    " size of a model trained from scratch to the same final test loss, divided by the run's own size. It comes from a power law fitted"
+    " to the runs from scratch; ≤ and ≥ mark values outside the range of their sizes. Parent's test text, pool and unique text: loss on"
+    " text from the parent's data before and after fine-tuning, in nats per token. The parent trained on its unique text only once."
 )
 
 
@@ -69,13 +68,13 @@ def sentences(numbers: pd.DataFrame) -> list[str]:
 
 
 def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
-    """Compare the runs with one kind of start with training from scratch."""
+    """Compare the runs from one kind of starting point with training from scratch."""
     name = start[0].upper() + start[1:]
     excess = runs.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
     if excess.empty:
         yield (
-            f"{name}: cannot be compared with training from scratch, because no run from scratch has finished or the runs from scratch"
-            " have different settings."
+            f"{name}: cannot be compared with training from scratch, because no run from scratch has finished or because their"
+            " settings differ."
         )
         return
     by_size = ", ".join(f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items())
@@ -99,7 +98,7 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
 
 
 def _ossification(numbers: pd.DataFrame) -> Iterator[str]:
-    """Repeated parents compared with clean ones of the same size and seed."""
+    """Compare repeated parents with clean ones of the same size and seed."""
     pairs = paired(numbers)
     if pairs.empty:
         return
@@ -120,7 +119,7 @@ def _ossification(numbers: pd.DataFrame) -> Iterator[str]:
 
 
 def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
-    """How much of the parent's pool is still memorized after fine-tuning: one sentence per start and size."""
+    """State how much of the parent's pool is still memorized after fine-tuning, in one sentence per starting point and size."""
     repeated = numbers[(numbers.parent_repeats > 1) & numbers.parent_pool_loss_after.notna()]
     repeated = repeated.assign(
         before=repeated.parent_test_loss_before - repeated.parent_pool_loss_before,
@@ -150,14 +149,14 @@ def _heads(numbers: pd.DataFrame) -> Iterator[str]:
     ]
     if max(scores) <= 2:
         yield (
-            "No run has a head whose prefix matching exceeds twice its null, before or after fine-tuning. These runs therefore cannot"
-            " show whether fine-tuning repairs induction heads damaged by repetition."
+            "No run has a head whose prefix matching exceeds twice its null, either before or after fine-tuning. These runs therefore"
+            " cannot show whether fine-tuning repairs induction heads damaged by repetition."
         )
         return
     for (size, model), runs in paired(ends).groupby(["parameters_non_embedding", "model"]):
         mean = runs.mean(numeric_only=True)
         yield (
-            f"{size_name(model, size)}, means of {len(runs)} pairs: the best head's prefix matching changes from"
+            f"{size_name(model, size)}, means over {len(runs)} pairs: the best head's prefix matching changes from"
             f" {mean.prefix_matching_before_repeated:.3f} to"
             f" {mean.prefix_matching_after_repeated:.3f} with a repeated parent and from {mean.prefix_matching_before_clean:.3f} to"
             f" {mean.prefix_matching_after_clean:.3f} with a clean one. Copying gain changes from"
@@ -167,7 +166,7 @@ def _heads(numbers: pd.DataFrame) -> Iterator[str]:
 
 
 def short(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The table for the page: one row per run, with rounded numbers and with bounds."""
+    """The table for the page: one row per run, with rounded numbers and bounds."""
 
     def text(column: str, form: str = ".3f") -> list[str]:
         return [cell(value, form) for value in numbers[column]]

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
 
-MOST_NOTES = 8  # of one kind; if there are more, they are folded below a summary
+MOST_NOTES = 8  # of one kind; if there are more, they are collapsed under a summary
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")
 
 
@@ -26,7 +26,7 @@ def render(page: Page) -> str:
 
 
 def render_template(name: str, **values: object) -> str:
-    """Render a file of templates/ with these values. Text is HTML-escaped."""
+    """Render a template from templates/ with these values. Text is HTML-escaped."""
     environment = Environment(
         loader=PackageLoader("analysis.report"),
         autoescape=True,
@@ -51,7 +51,7 @@ def _cells(table: Table) -> Iterator[list[tuple[str, str, str]]]:
 
 
 def _column_classes(table: Table) -> list[str]:
-    """The CSS class of every column: "n" for numbers, which are right-aligned."""
+    """The CSS class of every column: "n" for numeric columns, which are right-aligned."""
     return ["n" if _is_numeric(table.rows[column]) else "" for column in table.rows]
 
 

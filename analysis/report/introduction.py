@@ -10,10 +10,10 @@ from analysis.runs import Runs
 from repeat_study.records.run_directory import Status
 
 SHARED = {
-    "trained_tokens": "{:,} tokens per run",
+    "trained_tokens": "{:,} training tokens",
     "context": "a context of {:,} tokens",
     "sequences_per_step": "{:,} sequences per step",
-    "vocabulary": "a vocabulary of {:,}",
+    "vocabulary": "a vocabulary of {:,} tokens",
 }
 
 
@@ -22,14 +22,24 @@ def introduction(runs: Runs) -> str:
     shared = [text.format(runs.table[key].iloc[0]) for key, text in SHARED.items() if runs.table[key].nunique() == 1]
     copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
     if copies:
-        shared.append(f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (at most 11)")
+        shared.append(
+            f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (the maximum is 11)"
+        )
     corpora = ", ".join(sorted(set(runs.table.corpus)))
-    settings = f" All runs have {', '.join(shared)}." if shared else ""
+    settings = f" Every run uses {_listed(shared)}." if shared else ""
     smallest = runs.table.sort_values("parameters_non_embedding").iloc[0]
     return (
-        f"{len(runs.done)} finished runs.{settings} Corpus: {corpora}. Losses are in nats per token. Model sizes are written with N, the"
-        f" number of parameters without embeddings, in parentheses: {size_name(smallest.model, smallest.parameters_non_embedding)}."
+        f"{plural(len(runs.done), 'finished run')}.{settings} Corpus: {corpora}. Losses are in nats per token. In model sizes such as"
+        f" {size_name(smallest.model, smallest.parameters_non_embedding)}, the number in parentheses is N, the number of non-embedding"
+        " parameters."
     )
+
+
+def _listed(items: list[str]) -> str:
+    """Join phrases with commas and "and"."""
+    if len(items) < 3:
+        return " and ".join(items)
+    return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
 def notes(runs: Runs) -> Iterator[Note]:
@@ -40,7 +50,7 @@ def notes(runs: Runs) -> Iterator[Note]:
     absent = [f"Not yet started: {name}." for name in runs.not_started]
     yield Note(
         unfinished + absent,
-        f"{len(unfinished)} runs have not finished and {len(absent)} have not started. Figures over training include unfinished"
+        f"{len(unfinished)} runs have not finished and {len(absent)} have not started. Training curves include unfinished"
         " runs, but final metrics do not.",
     )
     yield Note(
@@ -49,7 +59,7 @@ def notes(runs: Runs) -> Iterator[Note]:
     )
     yield Note(
         [
-            f"Left out: {name}. It was trained in the same way as {kept}, so it is not a second seed."
+            f"Left out: {name}. It was trained in the same way as {kept}, so it does not count as another seed."
             for name, kept in runs.duplicates.items()
         ],
         f"Left out: {plural(len(runs.duplicates), 'run')} trained in the same way as another run.",
@@ -60,7 +70,7 @@ def notes(runs: Runs) -> Iterator[Note]:
 def _mixed_settings(runs: Runs) -> Iterator[str]:
     precisions = sorted(runs.table.precision.dropna().unique())
     if len(precisions) > 1:
-        yield f"Runs were trained at different precisions ({', '.join(precisions)}), which changes losses noticeably."
+        yield f"Runs were trained at different precisions ({', '.join(precisions)}), which affects losses noticeably."
     settings = pd.DataFrame(runs.table.evaluation.to_list()).astype(str)
     if varied := [name for name in settings if settings[name].nunique() > 1]:
         yield (
@@ -68,4 +78,4 @@ def _mixed_settings(runs: Runs) -> Iterator[str]:
             " than training."
         )
     if runs.table[runs.table.repeats > 1].pool_seed.nunique() > 1:
-        yield "Runs with the same seed and different pools count as separate runs in means and intervals."
+        yield "Runs with the same seed but different pools count as separate runs in means and intervals."

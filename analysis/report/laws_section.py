@@ -1,4 +1,4 @@
-"""Write the section on scaling laws with repetition: which law predicts best, and the constants of each law."""
+"""Write the section on scaling laws for repeated data: which law predicts best, and the constants of each."""
 
 import pandas as pd
 
@@ -12,13 +12,13 @@ from analysis.runs import Runs, left_out_of_laws
 
 CROSS_VALIDATION = (
     "Each law is fitted without the runs of one model size or one range of R, and then predicts the test loss of these held-out runs."
-    " Error: root mean square of predicted minus measured test loss over the held-out runs with repetition. Median: median absolute"
-    " error over the same runs. Worst R: error in log10 of the worst R, if the worst R of the held-out size is interior. Two simple"
-    " rules serve as baselines."
+    " Error: root-mean-square difference between predicted and measured test loss over the held-out repeated runs. Median: median"
+    " absolute error over the same runs. Worst R: error in log10 of the worst R, given only if the held-out size has an interior worst"
+    " R. Two simple rules serve as baselines."
 )
 CONSTANTS = (
-    "Constants are in the papers' units: N in parameters without embeddings, T in tokens, loss in nats. The 95% intervals come from a"
-    " bootstrap of the residuals; they do not include the error of a wrong functional form."
+    "Constants are in the papers' units: N in non-embedding parameters, T in tokens, loss in nats. The 95% intervals come from a"
+    " bootstrap of the residuals; they do not account for a wrong functional form."
 )
 
 
@@ -32,7 +32,7 @@ def section(runs: Runs) -> Section | Missing:
         return Missing("laws", "; ".join([*reasons, *left_out]))
     sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
     sentences += [
-        f"{headings[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root mean square error is"
+        f"{headings[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"
         f" {fitted.error:.3g} nats."
         for name, fitted in laws.fits.items()
     ]

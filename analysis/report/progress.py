@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-Progress = Callable[[str, float], None]  # arguments: the current stage, and the finished share of it, 0 to 1
+Progress = Callable[[str, float], None]  # arguments: the current stage, and the share of it that is done, 0 to 1
 
 
 def no_progress(stage: str, share: float) -> None:

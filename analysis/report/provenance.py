@@ -1,4 +1,4 @@
-"""State the origin of a report: the date, the version and commit of the program, and the last evaluation of the runs."""
+"""State a report's date, the program's version and commit, and the time of the most recent evaluation."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ def today() -> str:
 
 
 def sentence(folder: Path, runs: Runs, date: str) -> str:
-    """The date and program of a page and, if recorded, the last evaluation of its runs and the torch versions used for training."""
+    """State when and by which version a page was written and, if recorded, the time of the most recent evaluation and torch versions."""
     revision = commit()
     program = f"repeat-study {__version__}" + (f" (commit {revision})" if revision else "")
     text = f"Written on {date} by {program}."
@@ -31,22 +31,22 @@ def sentence(folder: Path, runs: Runs, date: str) -> str:
     last_rows = [row for directory in directories if (row := last_row(directory.timing))]
     times = [time for row in last_rows if (time := row.get("time")) and _is_time(time)]
     if times:
-        text += f" The last evaluation of a run was on {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC."
+        text += f" The most recent evaluation was on {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d at %H:%M} UTC."
     sessions = [row for directory in directories for row in directory.session_rows()]
     versions = sorted({str(version) for row in sessions if (version := row.get("torch"))})
     return text + (f" The runs were trained with torch {' and '.join(versions)}." if versions else "")
 
 
 def _is_time(value: object) -> bool:
-    """Whether a recorded value is a time in seconds since 1970, small enough to convert to a date."""
+    """Whether a recorded value is a time in seconds since 1970 that is small enough to convert to a date."""
     return isinstance(value, int | float) and 0 < value < 253_402_300_800  # start of the year 10000
 
 
 @cache
 def commit() -> str:
-    """The first 12 digits of the program's git commit, and whether files have local changes; empty if the commit is unknown.
+    """The first 12 digits of the program's git commit, and a note if files have local changes; empty if the commit is unknown.
 
-    The commit comes from the record that pip writes for an installation from a repository (PEP 610), or else from `git` if the
+    The commit comes from the record that pip writes when it installs from a repository (PEP 610), or else from `git` if the
     program runs from a checkout.
     """
     return _installed_commit() or _checkout_commit(Path(analysis.__path__[0]).resolve().parent)
@@ -63,7 +63,7 @@ def _installed_commit() -> str:
 def _checkout_commit(root: Path) -> str:
     """The commit of the checkout at `root`; empty if `root` is not the top folder of a checkout.
 
-    If the program is installed inside the checkout of another project, that project's commit is therefore not used.
+    If the program is installed inside another project's checkout, this avoids using that project's commit.
     """
     if not (root / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Compare the study's numbers with published ones. Scale, data and models differ, so only the direction should agree."""
+"""Compare the study's numbers with published ones. Scale, data and models differ, so only the direction is expected to agree."""
 
 from collections.abc import Iterator
 
@@ -30,8 +30,8 @@ DOUBLE_DESCENT = {0.9: "H22, fig. 3: observed, no number given", 0.5: "H22, fig.
 def table(runs: Runs) -> pd.DataFrame:
     """One row per number that this study measured.
 
-    Columns: `quantity` with its unit, `where` (model and f), `here` (this study's value), its 95% interval `low` and `high` (NaN for
-    one seed), `bound` ("≤" or "≥" if `here` is only a bound), `published` (NaN if no paper gives it) and its `source`. Published
+    Columns: `quantity` with its unit, `where` (model and f), `here` (this study's value), its 95% interval `low` and `high` (NaN for a
+    single seed), `bound` ("≤" or "≥" if `here` is only a bound), `published` (NaN if no paper gives it) and its `source`. Published
     values are for the same f. If a paper gives values for several sizes, the nearest size is used.
     """
     rows = [row for label, variant in runs.variants() if len(variant.done) for row in _rows(variant, label)]
@@ -93,7 +93,7 @@ def _rows(runs: Runs, label: str) -> Iterator[tuple[object, ...]]:
 
 
 def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
-    """Size multipliers of fine-tuned runs, one row per model and start."""
+    """Size multipliers of fine-tuned runs, one row per model and starting point."""
     numbers = fine_tuning.table(runs)
     if numbers.empty or (sized := numbers[numbers.multiplier.notna()]).empty:
         return
@@ -115,9 +115,9 @@ def _fine_tuned(runs: Runs) -> Iterator[tuple[object, ...]]:
 
 
 def _double_descent(runs: Runs) -> Iterator[tuple[float, str, Estimate, Estimate]]:
-    """The rise and recovery of the arm with the clearest double descent, for each fraction.
+    """For each fraction, the rise and recovery of the arm with the clearest double descent.
 
-    The clearest case is the one in which the smaller of rise and recovery is largest.
+    This is the arm with the largest min(rise, recovery).
     """
     numbers = summary(runs)
     by = ["model", "parameters_non_embedding", "repeated_fraction", "repeats"]

@@ -10,13 +10,13 @@ from analysis.figures.plot import Missing, Noise, SavedPlot
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text that readers can sort; a missing number is "–"."""
+    """A table of text cells that readers can sort; missing numbers appear as "–"."""
 
     explanation: str
     rows: pd.DataFrame
     csv: str  # tables/<csv>.csv contains the unrounded numbers
     title: str = ""
-    links: Sequence[str] = ()  # of the cells in the first column; empty if they have none
+    links: Sequence[str] = ()  # for the cells in the first column; empty if there are none
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Section:
 
     title: str
     sentences: Sequence[str] = ()
-    details: Sequence[str] = ()  # more sentences, folded by default
+    details: Sequence[str] = ()  # more sentences, collapsed by default
     figure: SavedPlot | None = None
     folded: Sequence[SavedPlot] = ()  # figures that show only noise; the sentences say why
     tables: Sequence[Table] = ()
@@ -34,7 +34,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Note:
-    """Warnings of one kind. If there are many, they are folded below `summary`."""
+    """Warnings of one kind. If there are many, they are collapsed under `summary`."""
 
     sentences: Sequence[str]
     summary: str = ""
@@ -49,11 +49,11 @@ class Page:
     notes: Sequence[Note]
     token_page: str  # file name, empty if there is none
     sections: Sequence[Section]
-    provenance: str  # the last line, which states when and by which version the page was written
+    provenance: str  # the last line: when the page was written, and by which version
 
 
 def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
-    """One section per figure. Figures that show only noise for the same reason share the section of the first of them."""
+    """One section per figure. Figures that show only noise for the same reason share the first one's section."""
     sections = []
     folded: set[Noise] = set()
     for figure in figures:
@@ -67,7 +67,7 @@ def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
 
 
 def missing_section(missing: Sequence[Missing]) -> Section:
-    """A section that lists what this study lacks the runs for. Figures that are missing for the same reason share a sentence."""
+    """A section on what was omitted for lack of runs. Figures that are missing for the same reason share a sentence."""
     names: dict[str, list[str]] = {}
     for figure in missing:
         names.setdefault(figure.reason, []).append(figure.name.partition(".")[0].replace("_", " "))

@@ -14,9 +14,7 @@ from analysis.runs import Runs, left_out_of_laws
 def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
     """One or more sentences each about the study, the worst R, double descent, the cost of repetition, and induction heads with copying.
 
-    Null results are reported too.
-
-    numbers: `degradation.summary`, empty if no run is finished.
+    Null results are reported too. numbers: `degradation.summary`, empty if no run has finished.
     """
     if numbers.empty or not (numbers.repeats > 1).any():
         return [_study(runs), "No repeated run has finished yet, so the effect of repetition is unknown."]
@@ -28,7 +26,7 @@ def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
 def worst_arms(numbers: pd.DataFrame) -> pd.DataFrame:
     """The R with the highest mean test loss for every model and fraction, one row each, with the means at this R.
 
-    Other columns: `interior` (fewer and more repeats do less harm, see `worst_repeats`), `at_edge` (the worst R is the smallest or
+    Other columns: `interior` (both fewer and more repeats do less harm; see `worst_repeats`), `at_edge` (the worst R is the smallest or
     largest R tried), `bound` of the size multiplier, and `noise`, twice the standard deviation of test loss over the clean seeds, in
     nats (NaN for a single seed).
     """
@@ -58,7 +56,7 @@ def _study(runs: Runs) -> str:
     sizes = table.parameters_non_embedding.unique()
     facts = [
         f"{plural(len(table) + len(runs.not_started), 'run')}, {len(runs.done)} of them finished",
-        f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} parameters without embeddings)",
+        f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} non-embedding parameters)",
     ]
     if len(repeated):
         fractions = " and ".join(f"{fraction:.0%}" for fraction in sorted(repeated.repeated_fraction.unique()))
@@ -81,9 +79,9 @@ def _worst(worst: pd.DataFrame) -> str:
         if interior:
             edge = "fewer and more repeats do less harm"
         elif harmed.at_edge.all():
-            edge = "at the edge of the tried range"
+            edge = "at the edge of the range tried"
         else:
-            edge = "given the noise between seeds, the true worst R may be at the edge of the tried range"
+            edge = "given the noise between seeds, the true worst R may be at the edge of the range tried"
         some = f" for {interior} of them" if 0 < interior < len(harmed) else ""
         repeats = span(harmed.repeats, "{:,}".format)
         arms.append(
@@ -100,8 +98,8 @@ def _double_descent(numbers: pd.DataFrame) -> str:
     descents, note = double_descent.with_double_descent(repeated), double_descent.note_on_cruder_threshold(repeated)
     if descents.empty:
         return (
-            f"No double descent in any of {plural(len(repeated), 'repeated run')}: in none does test loss rise and then fall again,"
-            f" with both changes exceeding {double_descent.threshold(repeated)}.{note}"
+            f"No double descent in any of {plural(len(repeated), 'repeated run')}. Double descent means that test loss rises and then falls"
+            f" again, with both changes exceeding {double_descent.threshold(repeated)}.{note}"
         )
     shares = [
         f"in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')} at f = {fraction:.0%}"
@@ -109,7 +107,7 @@ def _double_descent(numbers: pd.DataFrame) -> str:
     ]
     clearest = double_descent.clearest_case(descents)
     return (
-        f"Double descent of test loss occurs {' and '.join(shares)}. In the clearest case, {clearest.label}, test loss rises"
+        f"Double descent occurs {' and '.join(shares)}. In the clearest case, {clearest.label}, test loss rises"
         f" by {double_descent.size_of(clearest)} and then falls by {double_descent.recovery_of(clearest)} nats.{note}"
     )
 
@@ -124,7 +122,7 @@ def _cost(worst: pd.DataFrame) -> str:
         sized = sizes[sizes.size_multiplier.notna()].sort_values("size_multiplier")
         sized = sized[
             (sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)
-        ]  # "at most its own size" says nothing
+        ]  # the bound "at most its own size" carries no information
         if len(sized):
             smallest, *_, largest = [f"{row.bound}{row.size_multiplier:.2g}" for row in sized.itertuples()] * 2
             text += f", matching clean models of {smallest if smallest == largest else f'{smallest} to {largest}'} times the size"
@@ -134,12 +132,12 @@ def _cost(worst: pd.DataFrame) -> str:
 
 
 def _heads(numbers: pd.DataFrame) -> str:
-    """In how many runs induction heads formed; a sentence without its period."""
+    """A sentence, without its period, about the number of runs in which induction heads formed and lasted."""
     deep = numbers[(numbers.layers > 1) & numbers.prefix_matching.notna()]
     if deep.empty:
         return "Induction heads were not measured"
     if deep.heads_formed_at.isna().all():
-        return f"No induction head formed in any of {plural(len(deep), 'run')}, so the effect of repetition on them is unknown"
+        return f"No induction head formed in any of {plural(len(deep), 'run')}, so the effect of repetition on induction heads is unknown"
     kept = deep.heads_formed_at.notna() & deep.heads_lost_at.isna()
     shares = [
         f"{int(kept[arm.index].sum())} of {plural(len(arm), name)}"
@@ -170,7 +168,7 @@ def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
 
 
 def _copying_changes(numbers: pd.DataFrame, worst: pd.DataFrame) -> Iterator[pd.Series]:
-    """Copying gain at the worst R minus copying gain of the clean run with the same seed, for every model and fraction."""
+    """For every model and fraction, copying gain at the worst R minus that of the clean run with the same seed."""
     clean = numbers[numbers.repeats == 1].set_index(["model", "seed"]).copying_gain
     for arm in worst.itertuples():
         runs = numbers[(numbers.model == arm.model) & (numbers.repeated_fraction == arm.repeated_fraction)]

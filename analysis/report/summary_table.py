@@ -1,4 +1,4 @@
-"""Format the summary table for readers: one row per run, with rounded numbers and with bounds."""
+"""Format the summary table for readers: one row per run, with rounded numbers and bounds."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ HEAD_COLUMNS = ("copying ×", "prefix ×", "prefix matching", "null score", "hea
 
 
 def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished run, from `degradation.summary`. Rises that do not count are left out."""
+    """One row per finished run, from `degradation.summary`. Rises that do not count appear as "–"."""
 
     def text(column: pd.Series, form: str) -> list[str]:
         return [cell(value, form) for value in column]

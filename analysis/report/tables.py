@@ -13,20 +13,20 @@ from repeat_study.records.run_directory import Status
 
 IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "rise at", "won back"]
 EXPLANATION = (
-    "Each row is one run directory. Size ×: the size of a clean model with the same test loss, divided by the run's own size (≤: the"
+    "Each row describes one run directory. Size ×: the size of a clean model with the same test loss, divided by the run's own size (≤: the"
     " run is worse than the smallest clean model). Rise: the largest increase in test loss above its earlier minimum. Rise at: the"
-    " number of training tokens at that point. The table leaves out rises that chance over test sequences can explain and rises of at"
-    " most twice the largest rise of a clean run. Won back: the decrease in test loss from that point to the end of training. Copying"
-    " loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss on the first copy"
-    " minus loss on later copies. Null gain: copying gain when the tokens of every copy are shuffled. Copying × and prefix ×: the same"
-    " as size ×, but computed from copying loss and from 1 − prefix matching; empty if these metrics do not order clean runs by size."
-    " Prefix matching: score of the best head at the end of training. Null score: the best score on text without repetition. Heads"
+    " number of training tokens at that point. The table omits rises that the choice of test sequences can explain and rises of no"
+    " more than twice the largest rise in any clean run. Won back: the decrease in test loss between the rise and the end of training."
+    " Copying loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss on the"
+    " first copy minus loss on later copies. Null gain: copying gain when the tokens of every copy are shuffled. Copying × and prefix ×:"
+    " the same as size ×, but computed from copying loss and from 1 − prefix matching; empty if these metrics do not order clean runs by"
+    " size. Prefix matching: the best head's score at the end of training. Null score: the best score on text without repetition. Heads"
     " from: the number of training tokens after which prefix matching exceeds twice its null and twice the untrained model's score."
 )
 PUBLISHED = (
-    "Published numbers next to the corresponding numbers of this study, whose models, data and token counts differ from the papers' and"
-    " are much smaller. Expect the same direction, not the same values. Intervals are 95% intervals over seeds; a single seed has none."
-    " The CSV file also contains the numbers of this study that have no published counterpart."
+    "Published numbers are shown next to this study's. The study's models and token counts are much smaller than the papers', and its"
+    " data differ. Expect the same direction, not the same values. Intervals are 95% intervals over seeds; with a single seed, there are"
+    " none. The CSV file also contains this study's numbers that have no published counterpart."
 )
 
 
@@ -46,7 +46,7 @@ def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def runs_table(variant: Variant) -> Table:
-    """The table of a variant's runs. Unfinished runs have their progress as status and no final metrics."""
+    """The table of a variant's runs. For unfinished runs, the status gives the progress, and final metrics are missing."""
     short = short_summary(variant.numbers) if len(variant.numbers) else pd.DataFrame()
     names = variant.numbers.run.to_list() if len(variant.numbers) else []
     unfinished = variant.runs.table[variant.runs.table.status != Status.DONE]

@@ -8,7 +8,7 @@ from repeat_study.records.tensorboard.events import event_files, image, write_ev
 
 
 def write_images(folder: Path, figures: Sequence[SavedPlot]) -> list[str]:
-    """Write figures/<name>.png of these figures to TensorBoard, replacing the images of the last report.
+    """Write each figure's figures/<name>.png to TensorBoard, replacing the last report's images.
 
     Returns the paths of the event files, relative to `folder`. Raises InputError if the folder cannot be written.
     """

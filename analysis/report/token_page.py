@@ -1,4 +1,4 @@
-"""Render tokens.html, which compares the copied paragraph token by token in clean and repeated runs [H22, figs. 8-9]."""
+"""Render tokens.html, which compares clean and repeated runs on the copied paragraph, token by token [H22, figs. 8-9]."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ SYMBOLS = {code: chr(0x2400 + code) for code in range(32)} | {9: "⇥", 10: "⏎
 class Comparison:
     """A clean run and the repeated runs with the same seed, at one fraction.
 
-    clean, repeated: a row per token of every copy, with `copy`, `token`, `loss` in nats and `probability`.
+    clean, repeated: one row per token of every copy, with the columns `copy`, `token`, `loss` in nats and `probability`.
     """
 
     seed: int
     clean: pd.DataFrame
-    repeated: dict[int, pd.DataFrame]  # by R, the most damaged first
+    repeated: dict[int, pd.DataFrame]  # by R, highest copying loss first
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token with its background color, a step of the scale."""
+    """A token with its background color, given as a step of the color scale."""
 
     text: Markup
     color: int
@@ -74,7 +74,7 @@ class Block:
 
 
 def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
-    """Render the page for a study's variants, given with their names. None if no clean run has a repeated run to compare with."""
+    """Render the page for a study's variants and their names. Returns None if no clean run can be compared with a repeated one."""
     blocks = [block for name, runs in variants for block in _blocks(name, runs)]
     scale = [_color(step) for step in range(STEPS)]
     thresholds = [(step / STEPS) ** 2 for step in range(STEPS)]
@@ -86,7 +86,7 @@ def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
 
 
 def comparisons(panel: Arms, runs: Runs) -> list[Comparison]:
-    """The comparisons for one panel, for the first few seeds that have a clean run and a repeated run."""
+    """The comparisons for one panel, for up to MOST_SEEDS seeds that have both a clean and a repeated run."""
     result: list[Comparison] = []
     for seed, of_seed in panel.runs.sort_values(["seed", "pool_seed"]).groupby("seed"):
         clean, repeated = of_seed[of_seed.repeats == 1], of_seed[of_seed.repeats > 1].drop_duplicates("repeats")
@@ -98,7 +98,7 @@ def comparisons(panel: Arms, runs: Runs) -> list[Comparison]:
 
 
 def drops(clean: pd.DataFrame, repeated: pd.DataFrame) -> pd.DataFrame:
-    """The tokens in the second and later copies that lose the most probability from the clean to the repeated run.
+    """The tokens in the second and later copies whose probability drops most from the clean to the repeated run.
 
     Index: position in the sequence. Columns: `copy`, `token`, `clean` and `repeated` (probabilities). Largest drop first.
     """
@@ -122,7 +122,7 @@ def _character(character: str) -> Markup:
 
 
 def _color(step: int) -> str:
-    """A step of the color scale, which goes from low through middle to high, as a mix of two CSS colors."""
+    """A step of the color scale, which runs from low through middle to high, as a mix of two CSS colors."""
     share = step / (STEPS - 1) * 2
     (low, high), mixed = (("low", "middle"), share) if share <= 1 else (("middle", "high"), share - 1)
     return f"var(--{low}) {1 - mixed:.0%}, var(--{high})"
@@ -151,7 +151,7 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
 
 
 def _copies(table: pd.DataFrame) -> list[tuple[int, list[Token]]]:
-    """The number and the tokens of every copy."""
+    """The number of each copy, from 1, and its tokens."""
     color = np.minimum((np.sqrt(table.probability) * STEPS).astype(int), STEPS - 1)
     tokens = [
         Token(visible(token), step, probability, loss)

@@ -21,7 +21,7 @@ LOSS = "test_loss"
 
 @dataclass(frozen=True)
 class VariantComparison:
-    """The sections of the page that compare variants, with the figures and tables they contain."""
+    """The page's sections on the comparison of variants, with their figures and tables."""
 
     sections: list[Section]
     figures: list[SavedPlot]
@@ -55,11 +55,11 @@ def collect(runs: Runs, figures: Sequence[SavedPlot | Missing]) -> VariantCompar
 
 
 def _sentences(comparison: Comparison) -> Iterator[str]:
-    """What is compared, and one sentence per variant about its final test loss relative to the reference."""
+    """What is compared, and sentences on each variant's final test loss relative to the reference."""
     losses = comparison.differences[comparison.differences.metric == LOSS]
     yield (
-        f"The reference is {comparison.reference}. Every difference is paired by seed. For runs with repeats, it is the difference"
-        " between excesses: each run's loss minus that of its variant's clean run with the same seed."
+        f"The reference is {comparison.reference}. Every difference is paired by seed. For repeated runs, it is the difference between"
+        " two excesses. An excess is a run's loss minus the loss of the same variant's clean run with the same seed."
     )
     for kind, rows in (("repeated", losses[losses.repeats > 1]), ("clean", losses[losses.repeats == 1])):
         for variant, arms in rows.groupby("variant", sort=False):
@@ -71,7 +71,7 @@ def _sentences(comparison: Comparison) -> Iterator[str]:
 def _significance(arms: pd.DataFrame) -> str:
     several = arms[arms.seeds > 1]
     if several.empty:
-        return "With one seed, there is no interval."
+        return "There is only one seed, so there is no interval."
     clear = several[(several.low > 0) | (several.high < 0)]
     worse = int((clear["mean"] > 0).sum())
     verdict = f" ({worse} worse, {len(clear) - worse} better)" if len(clear) else ""
@@ -98,8 +98,8 @@ def _differences_table(comparison: Comparison) -> Table:
         }
     )
     explanation = (
-        f"The variant minus {comparison.reference} in nats per token at the end of training, paired by seed. Positive: the variant is"
-        " worse."
+        f"Each difference is the variant's value minus that of {comparison.reference} at the end of training, in nats per token, paired by"
+        " seed. Where it is positive, the variant is worse."
     )
     return Table(explanation, table, DIFFERENCES, "Differences paired by seed")
 
@@ -120,7 +120,8 @@ def _half_lives_table(lives: pd.DataFrame) -> Table:
         }
     )
     explanation = (
-        "Retention right after a copy: the clean run's loss on a pool sequence minus the repeated run's. Half-life: the tokens trained"
-        " on since the last copy after which half of it is left; ≥ if more than half is left at the end of the measured range."
+        "Retention: the clean run's loss on a pool sequence minus the repeated run's loss, shortly after a copy. Half-life: the number of"
+        " training tokens after a copy at which half of this retention is left (≥: more than half is left at the end of the measured"
+        " range)."
     )
     return Table(explanation, table, HALF_LIVES, "How long a repeated sequence is retained")

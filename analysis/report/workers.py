@@ -63,7 +63,7 @@ def run_tasks(
 def _run_locally(
     tasks: Sequence[Callable[[], T]], index: int, finished: Finished, futures: Mapping[int, Future[T]] | None = None
 ) -> T:
-    """Run a task in this process. If a task of a worker has already failed, its error is raised instead."""
+    """Run a task in this process. If a worker's task has already failed, its error is raised instead."""
     for future in (futures or {}).values():
         if future.done() and not future.cancelled():
             error = future.exception()
@@ -89,7 +89,7 @@ def _start(tasks: Sequence[Callable[[], Any]]) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent has ended. Otherwise, the workers of a killed report would wait for tasks forever."""
+    """Exit when the parent ends. Otherwise, if the report were killed, its workers would wait for tasks forever."""
     parent = multiprocessing.parent_process()
     assert parent
     wait([parent.sentinel])

@@ -75,9 +75,9 @@ def test_goals_are_compared_with_what_was_measured() -> None:
         Outcome("training", "ok", result={"ratios": {"8L ours / nanoGPT": 1.1}}),
     ]
     text = as_markdown(outcomes)
-    assert "2L): lanes over one at a time | 4 | 4.50 | reached |" in text
-    assert "over nanoGPT | 1.2 | 1.10 | missed |" in text
-    assert "2x32: lanes over one at a time | 8 | not measured |  |" in text
+    assert "2L): lanes relative to one run at a time | 4 | 4.50 | reached |" in text
+    assert "relative to nanoGPT | 1.2 | 1.10 | missed |" in text
+    assert "2x32: lanes relative to one run at a time | 8 | not measured |  |" in text
 
 
 def test_a_machine_without_text_skips_the_study_and_says_how(tmp_path: Path) -> None:

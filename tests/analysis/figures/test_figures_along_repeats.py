@@ -97,14 +97,14 @@ def test_the_caption_of_the_harmful_range_has_its_law(planted: Runs) -> None:
     assert (figure.table.left.between(4, 16) & figure.table.right.between(16, 64)).all()
     assert "left edge: R = " in figure.caption and "95% from the regression, 3 sizes]" in figure.caption
     assert (
-        "this study has none of their sizes at their f" in figure.caption
-        and "There is one seed, so there are no intervals" in figure.caption
+        "this study has no runs of these sizes at this f" in figure.caption
+        and "There is only one seed, so there are no intervals" in figure.caption
     )
 
 
 def test_the_published_band_is_drawn_where_sizes_overlap(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     figure = drawn(poor_performance_band.plot(plant(tmp_path, runs[0], store, ("2L", "3L", "4L"), fraction=0.1)))
-    assert "not drawn" not in figure.caption
+    assert "are omitted" not in figure.caption
     assert figure.figure.legends[0].get_texts()[-1].get_text() == "published"
 
 

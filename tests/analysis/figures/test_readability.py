@@ -197,10 +197,10 @@ def test_curves_of_test_loss_name_the_evaluations_they_leave_out(plots: list[Plo
     for name in ("learning_curves", "fine_tuning_curves"):
         plot = by_name[name]
         total = plot.table.tokens.max()
-        assert re.search(r"The first 2% of training \(up to [\d.]+k? tokens\) is not drawn, because", plot.caption)
+        assert re.search(r"The first 2% of training \(up to [\d.]+k? tokens\) is omitted because", plot.caption)
         first = min(np.min(line.get_xdata()) for ax in plot.figure.axes for line in ax.lines if len(line.get_xdata()))
-        assert first >= 0.02 * total and plot.table.tokens.min() == 0, "the table has every evaluation"
-    assert "In the panels of test loss, the first 2%" in by_name["induction_over_training"].caption
+        assert first >= 0.02 * total and plot.table.tokens.min() == 0, "the table lists every evaluation"
+    assert "In the test-loss panels, the first 2%" in by_name["induction_over_training"].caption
 
 
 def test_rows_of_heads_share_their_scales(plots: list[Plot]) -> None:

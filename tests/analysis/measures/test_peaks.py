@@ -180,10 +180,8 @@ def test_losses_that_rise_to_the_last_R_give_only_a_lower_bound(
         assert isinstance(peak_law(estimated, quantity), NoLaw), quantity
     figure = peak_location.plot(loaded)
     assert isinstance(figure, Plot)
-    assert (
-        "so there is only a bound, which fits leave out: 2x32 (24.6k), f = 50%; 2x64 (98.3k), f = 50%" in figure.caption
-    )
-    assert "Gaussians miss" not in figure.caption and "Too few R" not in figure.caption
+    assert "have only a bound, which fits exclude: 2x32 (24.6k), f = 50%; 2x64 (98.3k), f = 50%" in figure.caption
+    assert "Gaussians deviate" not in figure.caption and "Too few values of R" not in figure.caption
     table = published_comparison.table(loaded)
     assert not table.quantity.str.contains("Gaussian|= k·N").any()
     plt.close(figure.figure)
@@ -207,11 +205,11 @@ def test_an_interior_maximum_within_the_noise_between_seeds_is_a_bound(
         for sentence in findings(numbers)
         if sentence.startswith("2x32 (24.6k), f = 50%: the worst R is 256 (5 values tried)")
     )
-    assert sentence.endswith(". Given the noise between seeds, the true worst R may be at the edge of the tried range.")
+    assert sentence.endswith(". Given the noise between seeds, the true worst R may be at the edge of the range tried.")
     (arm,) = worst_arms(numbers).itertuples()
     assert (arm.repeats, arm.interior, arm.at_edge) == (256, False, False)
     assert (
-        "R = 256 (1 of 1 size; given the noise between seeds, the true worst R may be at the edge of the tried range)"
+        "R = 256 (1 of 1 size; given the noise between seeds, the true worst R may be at the edge of the range tried)"
         in summarize(loaded, numbers)[1]
     )
 

@@ -47,8 +47,8 @@ def test_the_page_ends_with_its_date_version_and_commit(study_folder: Path, on_d
     (run / "sessions.jsonl").write_text('{"step": 0, "precision": "float32", "torch": "2.11.0<b>"}\n')
     write_report(study_folder)
     assert footer(study_folder) == (
-        f"Written on 2030-01-02 by repeat-study {__version__} (commit 0123456789ab). The last evaluation of a run was on"
-        " 2030-01-02 03:01 UTC. The runs were trained with torch 2.11.0&lt;b&gt;."
+        f"Written on 2030-01-02 by repeat-study {__version__} (commit 0123456789ab). The most recent evaluation was on"
+        " 2030-01-02 at 03:01 UTC. The runs were trained with torch 2.11.0&lt;b&gt;."
     )
 
 

@@ -119,7 +119,7 @@ def test_the_summary_has_five_sentences(planted: Path) -> None:
     text = write_report(planted)[1].read_text()
     summary_ends = text.index("<details")
     assert all(text.index(html.escape(sentence)) < summary_ends for sentence in sentences)
-    assert text.index("the worst R is 4 (3 values tried)") > summary_ends, "details are folded below"
+    assert text.index("the worst R is 4 (3 values tried)") > summary_ends, "details are collapsed below"
 
 
 def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
@@ -159,7 +159,9 @@ def test_runs_that_differ_only_in_evaluation_are_not_two_seeds(
     table = summary(loaded).query("model == '2x64' and repeats == 4")
     assert table.test_loss.tolist() == [9.0], "no average of the two"
     text = write_report(planted)[1].read_text()
-    assert f"Left out: {first}. It was trained in the same way as {other}, so it is not a second seed." in text
+    assert (
+        f"Left out: {first}. It was trained in the same way as {other}, so it does not count as another seed." in text
+    )
     assert "Runs were evaluated with different settings (test_sequences), so their numbers can differ" in text
     (planted / other / "done.json").unlink()
     assert load_runs(planted).duplicates == {other: first}, "a finished run is kept rather than an unfinished one"
