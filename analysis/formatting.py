@@ -1,7 +1,7 @@
 """Format numbers for figures, tables and sentences. Counts are formatted by `repeat_study.formatting`."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from repeat_study.formatting import plural as plural
 from repeat_study.formatting import short_count as short_count
@@ -29,6 +29,13 @@ def span(values: Iterable[float], form: Callable[[float], str]) -> str:
     listed = list(values)
     low, high = form(min(listed)), form(max(listed))
     return low if low == high else f"{low} to {high}"
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """Join phrases with commas and "and": "a", "a and b", "a, b, and c"."""
+    if len(phrases) < 3:
+        return " and ".join(phrases)
+    return f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
 
 
 def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:

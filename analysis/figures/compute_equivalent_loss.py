@@ -5,7 +5,7 @@ from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import short_count, size_names
+from analysis.formatting import listed, short_count, size_names
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.compute_equivalent_loss import compute, lost_compute
 from analysis.measures.effective_size import NoLaw
@@ -46,7 +46,7 @@ def plot(runs: Runs) -> Plot | Missing:
     axes[0][0].set_ylabel("compute-equivalent loss 1 − C*(L)/C")
     legend(figure, axes)
     law, same = wasted.law, table.trained_tokens.nunique() == 1
-    published = ", ".join(f"{lost:.2f} at {short_count(size)}" for size, lost in C26_LOST_COMPUTE.items())
+    published = listed([f"{lost:.2f} at {short_count(size)}" for size, lost in C26_LOST_COMPUTE.items()])
     return Plot(
         NAME,
         "Compute-equivalent loss",
@@ -59,7 +59,7 @@ def plot(runs: Runs) -> Plot | Missing:
             if same
             else ""
         )
-        + f" At the worst R, Chudnovsky et al. (f = {C26_FRACTION:.0%}, 20 tokens per parameter) find {published}."
+        + f" At the worst R, Chudnovsky et al. (f = {C26_FRACTION:.0%}, 20 tokens per parameter) find losses of {published}."
         f" {range_note(data)}",
         figure,
         data,

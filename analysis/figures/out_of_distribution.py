@@ -7,7 +7,7 @@ from analysis.figures.estimates import BOUNDS, bounded_line, range_note
 from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import size_names
+from analysis.formatting import listed, size_names
 from analysis.intervals import interval_or_range, with_bounds
 from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, size_multipliers, test_sets
 from analysis.published import H22_OUT_OF_DISTRIBUTION
@@ -62,13 +62,13 @@ def plot(runs: Runs) -> Plot | Missing:
             repeats_axis(ax, table.repeats)
         log_axis(row[0], "effective size / size")
     legend(figure, axes)
-    published = ", ".join(f"{value} at f = {fraction:.0%}" for fraction, value in H22_OUT_OF_DISTRIBUTION.items())
+    published = listed([f"{value} at f = {fraction:.0%}" for fraction, value in H22_OUT_OF_DISTRIBUTION.items()])
     return Plot(
         NAME,
         "Effective size on other text",
         "Size of the clean model with the same final loss, divided by the run's own size, on the study's own test set (left) and on other"
         f" text. Each test set has its own clean law. {BOUNDS} For English models tested on Python, Hernandez et al. (fig. 10)"
-        f" find {published}. {f'Test sets without a clean law: {why}. ' if why else ''}{range_note(data)}",
+        f" find multipliers of {published}. {f'Test sets without a clean law: {why}. ' if why else ''}{range_note(data)}",
         figure,
         data,
     )

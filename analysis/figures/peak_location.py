@@ -110,6 +110,6 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
         f" parameters: {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g})"
         f" find R = {C26_WORST_REPEATS.coefficient:.3g}·N^{C26_WORST_REPEATS.exponent} and"
         f" D_r = {C26_WORST_POOL.coefficient:.3g}·N^{C26_WORST_POOL.exponent}"
-        f"{'' if overlap else ', which are omitted because this study has no runs of these sizes at this f'}."
+        f"{'' if overlap else ' (not plotted, because this study has no runs of these sizes at this f)'}."
         f" {peak_interval_note(min(seeds), max(seeds))}"
     )

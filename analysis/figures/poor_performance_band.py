@@ -79,7 +79,7 @@ def plot(runs: Runs) -> Plot | Missing:
         f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}) find the left edge at"
         f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f} and the right edge at"
         f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"
-        f"{'' if overlap else ', which are omitted because this study has no runs of these sizes at this f'}."
+        f"{'' if overlap else ' (not plotted, because this study has no runs of these sizes at this f)'}."
         f" {peak_interval_note(min(seeds), max(seeds))}",
         figure,
         peak_table(plotted),

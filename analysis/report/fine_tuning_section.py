@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis import published
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, size_name, span
+from analysis.formatting import NOTHING, cell, listed, size_name, span
 from analysis.intervals import Bound
 from analysis.measures import fine_tuning
 from analysis.measures.fine_tuning import ordered_starts, paired
@@ -77,13 +77,13 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
             " settings differ."
         )
         return
-    by_size = ", ".join(f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items())
+    by_size = listed([f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items()])
     worse = (excess > 0).sum()
     verdict = "worse" if worse == len(excess) else "better" if not worse else "worse at some sizes"
     if (runs.parent_repeats > 1).all():
         repeats = runs.groupby(["parameters_non_embedding", "model"]).parent_repeats.first()
         name += (
-            f" ({', '.join(f'R = {value:,} at {size_name(model, size)}' for (size, model), value in repeats.items())})"
+            f" ({listed([f'R = {value:,} at {size_name(model, size)}' for (size, model), value in repeats.items()])})"
         )
     yield f"{name}: {verdict} than training from scratch. The difference in test loss is {by_size}."
     sized = runs[runs.multiplier.notna()]
@@ -91,8 +91,8 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
         sizes = sized.groupby(["parameters_non_embedding", "model"]).agg(
             value=("multiplier", "mean"), bound=("bound", "max")
         )
-        ratios = ", ".join(
-            f"{row.bound}{row.value:.2f} at {size_name(model, size)}" for (size, model), row in sizes.iterrows()
+        ratios = listed(
+            [f"{row.bound}{row.value:.2f} at {size_name(model, size)}" for (size, model), row in sizes.iterrows()]
         )
         yield f"{start[0].upper()}{start[1:]}: effective size divided by actual size is {ratios}."
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import plural, size_name
+from analysis.formatting import listed, plural, size_name
 from analysis.report.section import Note
 from analysis.runs import Runs
 from repeat_study.records.run_directory import Status
@@ -26,20 +26,13 @@ def introduction(runs: Runs) -> str:
             f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (the maximum is 11)"
         )
     corpora = ", ".join(sorted(set(runs.table.corpus)))
-    settings = f" Every run uses {_listed(shared)}." if shared else ""
+    settings = f" Every run uses {listed(shared)}." if shared else ""
     smallest = runs.table.sort_values("parameters_non_embedding").iloc[0]
     return (
         f"{plural(len(runs.done), 'finished run')}.{settings} Corpus: {corpora}. Losses are in nats per token. In model sizes such as"
         f" {size_name(smallest.model, smallest.parameters_non_embedding)}, the number in parentheses is N, the number of non-embedding"
         " parameters."
     )
-
-
-def _listed(items: list[str]) -> str:
-    """Join phrases with commas and "and"."""
-    if len(items) < 3:
-        return " and ".join(items)
-    return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
 def notes(runs: Runs) -> Iterator[Note]:

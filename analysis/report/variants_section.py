@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, order_name, short_count, size_name
+from analysis.formatting import NOTHING, cell, order_name, plural, short_count, size_name
 from analysis.intervals import CHANCE
 from analysis.measures.retention import by_tokens_since, half_lives, retention
 from analysis.measures.variant_comparison import COMPARED, Comparison, compare_variants
@@ -71,13 +71,13 @@ def _sentences(comparison: Comparison) -> Iterator[str]:
 def _significance(arms: pd.DataFrame) -> str:
     several = arms[arms.seeds > 1]
     if several.empty:
-        return "There is only one seed, so there is no interval."
+        return "There is only one seed, so there are no intervals."
     clear = several[(several.low > 0) | (several.high < 0)]
     worse = int((clear["mean"] > 0).sum())
     verdict = f" ({worse} worse, {len(clear) - worse} better)" if len(clear) else ""
     return (
-        f"The 95% interval excludes 0 in {len(clear)} of {len(several)}{verdict}; {CHANCE * len(several):.2g} would be expected by"
-        " chance."
+        f"The 95% interval excludes 0 in {len(clear)} of {plural(len(several), 'arm')}{verdict}; {CHANCE * len(several):.2g} would be"
+        " expected by chance."
     )
 
 

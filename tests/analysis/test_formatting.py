@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analysis.formatting import bracketed, cell, plural, short_count, short_repeats, span, three_digits
+from analysis.formatting import bracketed, cell, listed, plural, short_count, short_repeats, span, three_digits
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,6 @@ def test_missing_numbers_become_dashes_and_equal_ends_are_written_once() -> None
     assert (three_digits(45678.0), three_digits(0.012345)) == ("45,700", "0.0123")
     assert (plural(1, "run"), plural(2, "run")) == ("1 run", "2 runs")
     assert (span([4, 1, 2], str), span([3, 3], str)) == ("1 to 4", "3")
+    assert [listed(list("abc"[:count])) for count in (1, 2, 3)] == ["a", "a and b", "a, b, and c"]
     assert (bracketed(0.1, 0.3, "{:.1f}".format), bracketed(math.nan, 0.3, str)) == (" [0.1, 0.3]", "")
     assert bracketed(0.11, 0.12, "{:.1f}".format) == ""

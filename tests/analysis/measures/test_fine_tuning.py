@@ -80,7 +80,7 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
     text = " ".join(sentences)
     assert sentences[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
     assert (
-        "Parent with f = 90% (R = 30 at 2x32 (24.6k), R = 30 at 2x64 (98.3k)): worse than training from scratch. The difference in"
+        "Parent with f = 90% (R = 30 at 2x32 (24.6k) and R = 30 at 2x64 (98.3k)): worse than training from scratch. The difference in"
         " test loss is +" in text
     )
     assert "(higher in 2 of 2 pairs) and makes the effective size 3.20 times smaller" in text
