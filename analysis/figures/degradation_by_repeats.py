@@ -17,7 +17,7 @@ def plot(runs: Runs) -> Plot | Missing:
     done = runs.done
     repeated = done[done.repeats > 1]
     if repeated.groupby("repeated_fraction").repeats.nunique().max() in (0, 1) or repeated.empty:
-        return Missing(NAME, "needs finished runs with two or more different R")
+        return Missing(NAME, "needs finished runs with two or more values of R")
     data = over_seeds(done, ["parameters_non_embedding", "repeated_fraction", "repeats"], "final_test_loss")
     fractions = sorted(repeated.repeated_fraction.unique(), reverse=True)
     figure, axes = grid_of_axes(1, len(fractions))

@@ -22,7 +22,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if not chosen:
         return Missing(
             NAME,
-            "needs finished repeated runs of at least two sizes at one R and fraction, and clean runs of these sizes",
+            "needs finished repeated runs of at least two sizes at the same R and fraction, and clean runs of these sizes",
         )
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
     test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))

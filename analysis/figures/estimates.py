@@ -63,7 +63,7 @@ def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int
 
 
 def peak_interval_note(fewest: int, most: int) -> str:
-    """A caption sentence about the intervals of peaks. These intervals need two seeds at every R.
+    """A caption sentence about the intervals of peaks. These intervals require at least two seeds at every R.
 
     fewest, most: the smallest and the largest number of seeds behind a peak.
     """

@@ -1,4 +1,4 @@
-"""Prefix matching of every head at the end of training, with and without repeats, and the effect of ablating it [H22, figs. 6-7]."""
+"""Prefix matching of every head at the end of training, with and without repeats, and the effect of ablating the head [H22, figs. 6-7]."""
 
 import textwrap
 

@@ -22,7 +22,7 @@ DRAWN_FROM = 0.02
 def grid_of_axes(
     rows: int, columns: int, sharey: bool | Literal["row"] = True, height: float = 2.5
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows x columns panels that share axes, each `height` inches high."""
+    """A figure with rows x columns panels that share axes, each `height` inches high."""
     # pyplot would keep a global reference to the figure.
     figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
@@ -62,11 +62,13 @@ def arms(table: pd.DataFrame) -> list[Arms]:
     ]
 
 
-MOST_POINTS = 80  # in a band or a null, because panels are 300 pixels wide and the page should stay small
+MOST_POINTS = (
+    80  # maximum per band or null line, because panels are only 300 pixels wide and the page should stay small
+)
 
 
 def drawn(curves: pd.DataFrame, trained_tokens: float) -> pd.DataFrame:
-    """The evaluations that test-loss curves include; they omit the first part of training, up to the share DRAWN_FROM."""
+    """Select the evaluations for test-loss curves, which omit the start of training (see DRAWN_FROM)."""
     return curves[curves.tokens >= DRAWN_FROM * trained_tokens]
 
 
@@ -82,7 +84,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles
     """Plot one line per R with the mean of `y` over seeds.
 
     table: one row per run (`name`) and value of `x`. With five or more seeds, a 95% band surrounds the mean; with fewer,
-    each seed is a thin line. The mean is plotted only where all seeds have a value.
+    each seed is drawn as a thin line. The mean is plotted only where all seeds have a value.
     """
     means = over_seeds(table, ["repeats", x], y)
     seeds_per_arm = table.groupby("repeats").name.nunique()
@@ -102,7 +104,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles
 def _band(axes: Axes, edges: np.ndarray, color: str | tuple[float, ...]) -> None:
     """Shade a band, given rows of x, low and high, without updating the limits of the axes.
 
-    `fill_between` updates the limits of all shared axes for every band, which takes half the plotting time of a figure with 50 panels.
+    `fill_between` would update the limits of all shared axes for every band. In a figure with 50 panels, this takes half the time.
     """
     edges = edges[~np.isnan(edges).any(axis=1)]
     there_and_back = np.concatenate([edges[:, :2], edges[::-1, ::2]])

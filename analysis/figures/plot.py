@@ -53,7 +53,7 @@ class Plot:
 
     name: str  # file stem
     title: str
-    caption: str  # what to look for, what the bars mean, what the papers found
+    caption: str  # what to look for, what the bars mean, and what the papers found
     figure: Figure
     table: pd.DataFrame
     noise: Noise | None = None  # None if the figure shows more than noise

@@ -34,7 +34,7 @@ def plot(runs: Runs) -> Plot | Missing:
     """Plot one column of panels per fraction and one row per metric that the runs recorded; clean runs are at R = 1."""
     done = runs.done
     if not (done[done.repeats > 1].groupby("repeated_fraction").repeats.nunique() > 1).any():
-        return Missing(NAME, "needs finished runs with two or more different R")
+        return Missing(NAME, "needs finished runs with two or more values of R")
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean()
     final = done.rename(columns=lambda name: name.removeprefix("final_"))
     final[EXCESS] = final.test_loss - final.model.map(clean)

@@ -1,4 +1,4 @@
-"""Plot how much of a pool sequence a model retains against the number of training tokens since the last copy."""
+"""Plot how much of a pool sequence a model retains, as a function of the training tokens since its last copy."""
 
 from analysis.figures.axes import log_label
 from analysis.figures.estimates import interval_note, points

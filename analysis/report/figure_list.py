@@ -23,7 +23,7 @@ FIGURES = (
     "loss_by_position",
     "out_of_distribution",
 )
-VARIANT_FIGURES = ("variant_comparison", "retention")  # for all variants together, in studies with more than one
+VARIANT_FIGURES = ("variant_comparison", "retention")  # compare all variants, in studies with more than one
 FINE_TUNING_FIGURES = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")
 
 

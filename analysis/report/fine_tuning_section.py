@@ -68,7 +68,7 @@ def sentences(numbers: pd.DataFrame) -> list[str]:
 
 
 def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
-    """Compare the runs from one kind of starting point with training from scratch."""
+    """Compare runs from one kind of starting point with runs from scratch."""
     name = start[0].upper() + start[1:]
     excess = runs.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
     if excess.empty:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
 
-MOST_NOTES = 8  # of one kind; if there are more, they are collapsed under a summary
+MOST_NOTES = 8  # notes of one kind that are shown in full; a larger number is collapsed under a summary
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")
 
 

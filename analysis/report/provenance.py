@@ -63,7 +63,7 @@ def _installed_commit() -> str:
 def _checkout_commit(root: Path) -> str:
     """The commit of the checkout at `root`; empty if `root` is not the top folder of a checkout.
 
-    If the program is installed inside another project's checkout, this avoids using that project's commit.
+    If the program is installed inside another project's checkout, that project's commit is not used.
     """
     if not (root / ".git").exists():
         return ""

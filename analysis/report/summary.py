@@ -24,7 +24,7 @@ def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
 
 
 def worst_arms(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The R with the highest mean test loss for every model and fraction, one row each, with the means at this R.
+    """One row per model and fraction, with the R that has the highest mean test loss and the means at this R.
 
     Other columns: `interior` (both fewer and more repeats do less harm; see `worst_repeats`), `at_edge` (the worst R is the smallest or
     largest R tried), `bound` of the size multiplier, and `noise`, twice the standard deviation of test loss over the clean seeds, in

@@ -13,7 +13,7 @@ from analysis.report.html import render_template
 from analysis.runs import Runs
 
 STEPS = (
-    10  # of the color scale, evenly spaced in the square root of probability, because small models are rarely confident
+    10  # number of colors, evenly spaced in the square root of probability, because small models are rarely confident
 )
 DROPS = 12  # tokens in the list of largest drops
 MOST_SEEDS = 4
@@ -74,7 +74,7 @@ class Block:
 
 
 def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
-    """Render the page for a study's variants and their names. Returns None if no clean run can be compared with a repeated one."""
+    """Render the page for a study's named variants. Returns None if no clean run can be compared with a repeated one."""
     blocks = [block for name, runs in variants for block in _blocks(name, runs)]
     scale = [_color(step) for step in range(STEPS)]
     thresholds = [(step / STEPS) ** 2 for step in range(STEPS)]

@@ -1,4 +1,4 @@
-"""Compare the variants of a study: sentences, figures, and tables of differences paired by seed."""
+"""Compare a study's variants in sentences, figures and tables, with differences paired by seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LOSS = "test_loss"
 
 @dataclass(frozen=True)
 class VariantComparison:
-    """The page's sections on the comparison of variants, with their figures and tables."""
+    """The sections of the page that compare variants, with their figures and tables."""
 
     sections: list[Section]
     figures: list[SavedPlot]
@@ -55,7 +55,7 @@ def collect(runs: Runs, figures: Sequence[SavedPlot | Missing]) -> VariantCompar
 
 
 def _sentences(comparison: Comparison) -> Iterator[str]:
-    """What is compared, and sentences on each variant's final test loss relative to the reference."""
+    """Sentences that explain the comparison and report each variant's final test loss relative to the reference."""
     losses = comparison.differences[comparison.differences.metric == LOSS]
     yield (
         f"The reference is {comparison.reference}. Every difference is paired by seed. For repeated runs, it is the difference between"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Finished = Callable[[int], None]
 MOST_PROCESSES = 4  # each keeps a figure in memory
-_tasks: Sequence[Callable[[], Any]] = ()  # in a worker, set when it starts
+_tasks: Sequence[Callable[[], Any]] = ()  # set in each worker when it starts
 
 
 def process_count() -> int:

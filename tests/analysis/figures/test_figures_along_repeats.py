@@ -175,7 +175,7 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
                 "poor_performance_band": "at two or more values of R above 1",
                 "compute_equivalent_loss": "no finished run with repeats > 1",
                 "peak_location": "at two or more values of R above 1",
-                "repeats_map": "two or more different R",
+                "repeats_map": "two or more values of R",
             },
         ),
         (
