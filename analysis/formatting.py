@@ -46,7 +46,7 @@ def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:
 
 
 def order_name(spacing: object, burst_distance: object) -> str:
-    """What figures, tables and sentences call an order of copies: "passes", "bursts 4 apart"."""
+    """The name of an order of copies in figures, tables and sentences: "passes", "bursts 4 apart"."""
     return f"{spacing} {burst_distance} apart" if burst_distance else str(spacing)
 
 

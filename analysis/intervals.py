@@ -165,7 +165,7 @@ def percentile_band(curves: npt.ArrayLike) -> tuple[Floats, Floats]:
 
 
 def over_seeds(table: "pd.DataFrame", by: list[str], column: str) -> "pd.DataFrame":
-    """Average `column` within each group that the columns `by` define. Returns one row per group.
+    """Average `column` over the rows that agree in the columns `by`. Returns one row per group.
 
     The result has the columns in `by`, then `mean`, `seeds` (the number of rows averaged), and `low` and `high` (the ends of the 95%
     t interval). For a single seed, both ends equal the mean.
@@ -188,6 +188,6 @@ def interval_or_range(table: "pd.DataFrame", by: list[str], column: str) -> "pd.
 
 
 def with_bounds(means: "pd.DataFrame", table: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
-    """Add a column `bound` to `means`, which averages rows of `table`. A mean is exact only if every averaged row is exact."""
+    """Add a `bound` column to `means`, which holds averages over `table`. A mean is exact only if every averaged row is exact."""
     bounds = table.groupby(by).bound.agg(lambda bounds: max(bounds, key=len)).reset_index()
     return means.merge(bounds, on=by)

@@ -23,7 +23,7 @@ from repeat_study.records.recorded_run import run_and_record
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import check_columns, read_table
 
-# The fields of a run that span the grid of repetition. Figures map them to axes, colors and panels.
+# The run fields that span the repetition grid. Figures map them to axes, colors and panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
 OF_EVALUATION = ("evaluation", "further_tests")  # fields that do not affect training
 OF_THE_POOL = ("spacing", "burst_distance")  # fields that a clean run ignores, because it has no pool
@@ -129,7 +129,7 @@ class Runs:
         return self._losses_of_sequences(name, "test_sequences")
 
     def pool_sequences(self, name: str) -> npt.NDArray[np.float64] | None:
-        """The same for the pool sequences that the run is evaluated on, in the order of their slots in the pool."""
+        """Like `test_sequences`, but for the pool sequences that the run is evaluated on, ordered by their slots in the pool."""
         return self._losses_of_sequences(name, "pool_sequences")
 
     def _losses_of_sequences(
@@ -191,7 +191,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     wanted = sorted(existing) if names is None else [name for name in names if name in existing]
     if not wanted:
         undeclared = (
-            f"none of the {plural(len(existing), 'run')} here is declared by the study as given"
+            f"the study as given declares none of the {plural(len(existing), 'run')} here"
             if existing
             else "no runs here"
         )
@@ -213,7 +213,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
 
 
 def _variant_name(factors: dict[str, Any]) -> str:
-    """A study's factors and their values, the order of copies without its keys: "weight_decay = 1.0, passes"."""
+    """Name a variant by its factors, such as "weight_decay = 1.0, passes". The order of copies is named without its keys."""
     words = [f"{key} = {value}" for key, value in factors.items() if key not in OF_THE_POOL]
     if factors.keys() & set(OF_THE_POOL):
         words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
@@ -271,7 +271,7 @@ def _evaluations(directory: RunDirectory) -> pa.Table | None:
     except (pa.ArrowException, KeyError):
         pass
     try:
-        table = pa.Table.from_pylist(directory.rows())  # its errors name the line and the problem
+        table = pa.Table.from_pylist(directory.rows())  # reports the line and the problem
     except (pa.ArrowException, OverflowError) as error:
         raise InputError(f"{directory.metrics}: a column contains values of different types ({error})") from error
     check_columns(table, directory.metrics)

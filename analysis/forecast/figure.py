@@ -20,7 +20,7 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     for forecast, look in zip(forecasts, styles(range(len(forecasts))).values(), strict=True):
         curve, label = forecast.curve, forecast.predictor.label
         style = along(look, len(curve.repeats)) | {"linewidth": 1.5}
-        penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # a gap where it is not credible
+        penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # NaN leaves a gap in the curve
         upper.plot(curve.repeats, penalty, label=label, **style)
         lower.plot(curve.repeats, curve.multiplier, **style)
         if forecast.penalty_band is not None:

@@ -1,4 +1,4 @@
-"""Forecast one planned run with one law: the penalty, its equivalent in model size and compute, and the harmful and safe R."""
+"""Forecast one planned run with one law: the penalty, its equivalent in model size and compute, and the harmful and safe ranges of R."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -199,7 +199,7 @@ def _finite(losses: Floats) -> Floats:
 
 
 def _continuous(loss: Loss) -> Loss:
-    """Fade in the law's jump at R = 1 gradually up to FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
+    """Fade in the law's jump at R = 1 gradually, up to FADED_UP_TO. The jump exists because a Gaussian in log R is never 0."""
 
     def continuous(points: Points) -> Floats:
         losses = _finite(loss(points))

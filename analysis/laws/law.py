@@ -75,7 +75,7 @@ _DOMAIN_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 @dataclass(frozen=True)
 class Domain:
-    """The range of runs that a law was fitted on: the smallest and largest value of every column."""
+    """The range of runs that a law was fitted on: the smallest and largest values of every column."""
 
     params: tuple[float, float]
     tokens: tuple[float, float]

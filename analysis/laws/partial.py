@@ -4,9 +4,9 @@ Repeating a pool has two effects. First, every additional pass teaches the model
 the model memorizes the pool. The cost of memorization is a product of two factors: how well the model knows the pool, which grows with
 R until it saturates, and how much there is to memorize, which falls as 1/R. The product peaks near R = R_m.
 
-`LAW` fixes three constants at theoretical or published values, which lie within the 95% intervals of a free fit to `repeats_axis`. With
-fewer free constants, it predicts held-out runs better. The values were chosen after seeing those runs (results/LOG.md). `FREE` leaves
-all constants free.
+`LAW` fixes three constants at theoretical or published values, which lie within the 95% intervals of a free fit to `repeats_axis`. Fixing
+them improves predictions of held-out runs. The values were chosen after seeing those runs (results/LOG.md). `FREE` leaves all constants
+free.
 """
 
 from dataclasses import replace

@@ -35,7 +35,7 @@ class Points:
 
     @property
     def clean(self) -> npt.NDArray[np.bool_]:
-        """Mask of the runs without repetition."""
+        """A mask that selects the runs without repetition."""
         return self.repeats == 1
 
     @property

@@ -98,7 +98,7 @@ def _fit_columns(job: _Job) -> StudyFits:
 
 
 def means(points: Points) -> Points:
-    """Replace the runs that differ only in their seed with a single point at their mean loss."""
+    """Replace runs that differ only in their seed with a single point at their mean loss."""
     names = ["params", "tokens", "fraction", "repeats"]
     table = pd.DataFrame({name: getattr(points, name) for name in [*names, "loss"]})
     table = table.groupby(names, as_index=False).loss.mean()

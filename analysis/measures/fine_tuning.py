@@ -155,7 +155,7 @@ def nothing_to_forget(runs: Runs) -> str:
         return ""
     return (
         f"No parent had memorized its pool in any of {plural(len(gaps), 'fine-tuned run')} with a repeated parent: before fine-tuning, the"
-        f" loss on the pool is never {MEMORIZED} nats or more below the loss on the parent's test text, which the parent never trained on."
+        f" loss on the pool was never {MEMORIZED} nats or more below the loss on the parent's test text, which the parent never trained on."
         f" The largest difference is {gaps.max():.3f} nats, in {repeated.label[gaps.idxmax()]}."
     )
 

@@ -94,7 +94,7 @@ def _highest(runs: Runs, curves: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _first_in_a_row(holds: npt.NDArray[np.bool_], start: int) -> int:
-    """The first index from `start` on that begins IN_A_ROW consecutive true values; len(holds) if there is none."""
+    """The first index from `start` on where IN_A_ROW consecutive true values begin; len(holds) if there is none."""
     later = holds[start:]
     if len(later) < IN_A_ROW:
         return len(holds)

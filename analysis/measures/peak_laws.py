@@ -72,7 +72,7 @@ def peak_law(peaks: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
     N counts all parameters for the Gaussian and for pools, as in C26. For the other quantities it excludes embeddings, as in H22.
     Peaks are left out if the interval of their height includes 0.
     """
-    peaks = [peak for peak in peaks if not peak.height.low <= 0]  # NaN, the value for a single seed, is kept
+    peaks = [peak for peak in peaks if not peak.height.low <= 0]  # peaks with NaN (a single seed) are kept
     by_total = quantity == "gaussian" or quantity.startswith("pool")
     return power_law_of_size(
         [peak.total if by_total else peak.size for peak in peaks], [_estimate(peak, quantity) for peak in peaks]

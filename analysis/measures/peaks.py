@@ -87,8 +87,8 @@ def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
 
     repeats, losses: R and final test loss of every run with one size and fraction.
 
-    The R is a bound if it is the smallest or largest tested R. It is also a bound if the smallest or the largest R is the worst in more
-    than 5% of the bootstrap resamples over seeds, because noise between seeds can then explain an interior maximum. There are no
+    This R is only a bound if it is the smallest or largest tested R. It is also a bound if the smallest or the largest R is the worst in
+    more than 5% of the bootstrap resamples over seeds, because noise between seeds can then explain an interior maximum. There are no
     resamples if any R has only one run.
     """
     arms = [(int(R), tuple(sorted(arm))) for R, arm in losses.groupby(repeats)]

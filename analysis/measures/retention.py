@@ -1,7 +1,7 @@
-"""How much of a pool sequence a model retains, by the tokens it was trained on since the sequence's last copy.
+"""Measure how much of a pool sequence a model retains, depending on the tokens trained on since the sequence's last copy.
 
-Retention is the loss of the clean run of the same seed on that sequence, minus the run's own loss on it: 0 if repetition taught
-the model nothing about the sequence in particular.
+Retention is the loss of the same-seed clean run on that sequence, minus the run's own loss on it. It is 0 if repetition taught the
+model nothing specific to the sequence.
 """
 
 import math
@@ -15,22 +15,22 @@ from analysis.runs import ARM, FACTORS, OF_THE_POOL, Runs
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
-# A clean run evaluates the same pool sequences as the repeated runs that agree with it in all of these.
+# A clean run is evaluated on the same pool sequences as the repeated runs that agree with it in all of these fields.
 SAME_POOL = ["model", "seed", "pool_seed", *(factor for factor in FACTORS if factor not in OF_THE_POOL)]
 OF_POOL = [*ARM, *OF_THE_POOL]
 
 
 def retention(runs: Runs) -> pd.DataFrame:
-    """A row per repeated run, evaluation and pool sequence that the run has trained on.
+    """Tabulate retention, with one row per repeated run, evaluation and pool sequence that the run has trained on.
 
-    Columns: those that identify the run and its pool, and
-        step, sequence      the evaluation, and the sequence's slot in the pool
+    The columns that do not identify the run or its pool:
+        step, sequence      the step of the evaluation, and the sequence's slot in the pool
         copies              copies trained on so far
-        steps_since         training steps since the last copy, including the step that contained it, so 1 or more
-        tokens_since        the same in tokens
-        retention           nats per token, clean run's loss minus own loss
+        steps_since         training steps since the last copy, counting the step that contained it; at least 1
+        tokens_since        the same number in tokens
+        retention           the clean run's loss minus the run's own loss, nats per token
 
-    Runs without a clean run of the same seed, and runs of older versions, which did not record these losses, are left out.
+    Runs without a clean run of the same seed are left out. So are runs by older versions, which did not record these losses.
     """
     done = runs.done
     clean = {key: str(run["name"]) for key, run in _by_pool(done[done.repeats == 1])}
@@ -52,13 +52,13 @@ def _by_pool(table: pd.DataFrame) -> list[tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _of_run(runs: Runs, name: str, steps: np.ndarray, retained: np.ndarray) -> pd.DataFrame:
-    """The rows of one run; `retained` has the shape [evaluations, sequences]."""
+    """One run's rows. `retained` has shape [evaluations, sequences]."""
     run = recorded_run(RunDirectory(runs.folder / name))
     mixture = run.mixture()
     columns = []
     for slot in range(retained.shape[1]):
-        trained_in = mixture.occurrences(slot) // run.sequences_per_step  # the step that contains each copy, from 0
-        copies = np.searchsorted(trained_in, steps)  # copies in steps before each evaluation
+        trained_in = mixture.occurrences(slot) // run.sequences_per_step  # each copy's step, counting from 0
+        copies = np.searchsorted(trained_in, steps)  # copies trained on before each evaluation
         trained = copies > 0
         since = steps[trained] - trained_in[copies[trained] - 1]
         columns.append(
@@ -77,10 +77,11 @@ def _of_run(runs: Runs, name: str, steps: np.ndarray, retained: np.ndarray) -> p
 
 
 def by_tokens_since(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean retention of each run in bins of `steps_since` that double in width: 1, 2-3, 4-7, ... steps.
+    """Average each run's retention in bins of `steps_since` that double in width: 1, 2-3, 4-7, ... steps.
 
-    Only sequences of which at least half of the copies were trained on count, so that few copies are not mistaken for
-    forgetting. `tokens_since` is the bin's center, the geometric mean of its first and last token count, rounded.
+    A sequence counts only after the run has trained on at least half of its copies. Otherwise, low retention after few copies would be
+    mistaken for forgetting. `tokens_since` is the center of the bin, the rounded geometric mean of its smallest and largest token
+    counts.
     """
     known = table[2 * table.copies >= table.repeats]
     doubling = np.floor(np.log2(known.steps_since)).astype(int)
@@ -95,9 +96,10 @@ def by_tokens_since(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def half_life(curve: pd.DataFrame) -> Estimate:
-    """The tokens after which a run's retention is half of what it is right after a copy; `curve`: its rows of `by_tokens_since`.
+    """The number of tokens after which a run's retention is half of what it is right after a copy.
 
-    Interpolated in the logarithm of tokens. A lower bound if the last bin still has more than half. NaN if nothing was retained.
+    curve: the run's rows in the table from `by_tokens_since`. The result is interpolated in the logarithm of tokens. It is a lower bound
+    if no bin falls below half, and NaN if nothing was retained.
     """
     line = curve.sort_values("tokens_since")
     tokens, retained = line.tokens_since.to_numpy(float), line.retention.to_numpy(float)
@@ -113,10 +115,11 @@ def half_life(curve: pd.DataFrame) -> Estimate:
 
 
 def half_lives(curves: pd.DataFrame) -> pd.DataFrame:
-    """A row per arm of `by_tokens_since`, averaged over seeds in the logarithm: `half_life` in tokens with `low` and `high` (95% t
-    interval over seeds), `bound`, and `retention` right after a copy in nats.
+    """Average half-lives over the seeds of each arm. `curves` is a table from `by_tokens_since`.
 
-    If the half-life of any seed is a bound, the arm's is the smallest value as a bound, without an interval.
+    Returns one row per arm: `half_life` in tokens, the ends `low` and `high` of its 95% t interval over seeds, its `bound`, and the mean
+    `retention` in nats right after a copy. The half-life is the geometric mean over seeds. If any seed's half-life is a bound, the arm's
+    half-life is a bound too: the smallest of the seeds' values, without an interval.
     """
     by = [column for column in OF_POOL if column not in ("name", "seed", "pool_seed")]
     rows = []

@@ -1,4 +1,4 @@
-"""A study's variants compared at the same size, fraction, repeats and seed: what a factor such as the order of copies changes."""
+"""Compare a study's variants at the same size, fraction, repeats and seed, to see what a factor such as the order of copies changes."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from analysis.runs import ARM, FACTORS, Runs
 from repeat_study.config.run import Run
 
 RISE = "rise"
-# Compared at the end of training, in nats per token; all of them losses, so a positive difference is harm.
+# The metrics to compare, in nats per token. For all of them, higher values are worse.
 COMPARED = {"test_loss": "test loss", "copying_loss": "copying loss", RISE: "rise of test loss"}
 SAME_ARM = ["model", "parameters_non_embedding", "repeated_fraction", "repeats"]
 SAME_RUN = [*SAME_ARM, "seed", "pool_seed"]
@@ -18,13 +18,13 @@ SAME_RUN = [*SAME_ARM, "seed", "pool_seed"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Variants side by side.
+    """Differences between a study's variants.
 
     reference: the variant that the others are compared with.
-    excess: a row per arm, variant and metric: mean over seeds of the repeated run's value minus that of the variant's own clean
-        run of the same seed, with `low`, `high` and `seeds` as in `intervals.over_seeds`.
-    differences: a row per arm, other variant and metric: the variant's value minus the reference's, paired by seed, with the same
-        columns; in arms with repeats both values are excesses over the clean run.
+    excess: one row per arm, variant and metric: the repeated run's value minus the value of the variant's own clean run with the
+        same seed, averaged over seeds, with `low`, `high` and `seeds` as in `intervals.over_seeds`.
+    differences: one row per arm, metric and variant other than the reference: the variant's value minus the reference's, paired by
+        seed, with the same columns. In arms with repeats, both values are excesses over clean runs.
     """
 
     reference: str
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def compare_variants(runs: Runs) -> Comparison | None:
-    """Compare all variants of a study; None if it has only one, or if none shares finished runs of one seed with another."""
+    """Compare a study's variants; None if there is only one, or if no finished run has a counterpart in the reference."""
     variants = runs.variants()
     if len(variants) < 2:
         return None
@@ -50,7 +50,7 @@ def compare_variants(runs: Runs) -> Comparison | None:
     base = joined[joined.variant == reference][[*SAME_RUN, "metric", "value"]]
     pairs = joined[joined.variant != reference].merge(base, on=[*SAME_RUN, "metric"], suffixes=("", "_reference"))
     pairs["value"] -= pairs.value_reference
-    # Variants that differ in the order of copies alone share their clean runs, which do not differ at all.
+    # Variants that differ only in the order of copies share their clean runs, so the differences between these are 0.
     same = pairs[pairs.repeats == 1].groupby("variant").value.transform(lambda difference: (difference == 0).all())
     pairs = pairs.drop(index=same[same].index)
     by = ["variant", *SAME_ARM, "metric"]
@@ -60,7 +60,7 @@ def compare_variants(runs: Runs) -> Comparison | None:
 
 
 def _values(runs: Runs) -> pd.DataFrame:
-    """A row per finished run and metric of COMPARED, with its `value`."""
+    """One row per finished run and metric in COMPARED, with its `value`."""
     done = runs.done
     rises = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, done.name)]
     wide = done[ARM].assign(rise=rises, **{key: done[f"final_{key}"] for key in COMPARED if f"final_{key}" in done})
@@ -68,7 +68,7 @@ def _values(runs: Runs) -> pd.DataFrame:
 
 
 def _reference(variants: list[tuple[str, Runs]]) -> str:
-    """The variant with the most factors at their defaults; the first of several."""
+    """The variant with the most factors at their defaults; the first one in case of a tie."""
     defaults = {name: Run.model_fields[name].default for name in FACTORS}
 
     def at_default(runs: Runs) -> int:
