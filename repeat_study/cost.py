@@ -12,8 +12,8 @@ CHUNK_LOGITS = (
     1 << 27
 )  # logits per chunk of the loss on a GPU; equals loss.CHUNK_LOGITS_CUDA, which cannot be imported without torch
 
-# CPU overhead per token, expressed in FLOPs. It was fitted to the models 2x32, 2x64 and 2x96, and predicts the ratios of their
-# training times to within 2%.
+# CPU overhead per token, expressed in FLOPs.
+# It was fitted to the models 2x32, 2x64 and 2x96, and predicts the ratios of their training times to within 2%.
 OVERHEAD_FLOPS_PER_TOKEN = 6e5
 PROCESS_START_SECONDS = 8.0  # measured: importing torch and Lightning takes 6 s of CPU time
 RUN_START_SECONDS = 0.5  # measured: 0.1 to 0.4 s from the start of a run to its first evaluation
@@ -59,8 +59,8 @@ def activation_bytes_per_token(shape: Shape, checkpointed: bool) -> int:
     """
     d, inner, width = shape.d_model, shape.heads * shape.d_head, shape.mlp_width
     if shape.style is Style.QWEN:
-        # RMSNorm also saves its normalized input, in float32 for queries and keys. SwiGLU saves both branches, the gate's
-        # activation and the product.
+        # RMSNorm also saves its normalized input, in float32 for queries and keys.
+        # SwiGLU saves both branches, the gate's activation and the product.
         attention = 8 * d + 2 * 2 * d + 4 * 4 * inner + 5 * 2 * inner + 20 * shape.heads
         mlp = 8 * d + 2 * d + 4 * 2 * width
     else:

@@ -77,7 +77,7 @@ class PreparedStudy:
         return self.study.parents_needed(parents) if parents else []
 
     def ancestors(self, runs_dir: Path) -> "Iterator[tuple[PreparedStudy, list[Run]]]":
-        """Yield each ancestor study, oldest first, with a list of the runs in it that its child study's runs depend on.
+        """Yield each ancestor study, oldest first, with the list of its runs that the next study depends on.
 
         This is a generator because one ancestor's losses can determine which runs in the next ancestor are needed.
         """

@@ -18,7 +18,7 @@ from slurm.submissions import jobs_by_run, read_submissions
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of a study. Until its token stores are built, run names are provisional and are not printed."""
+    """The state of a study. Until the study's token stores are built, run names are provisional and are not printed."""
 
     study: str
     folder: Path  # contains the run directories
@@ -32,7 +32,7 @@ class Overview:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of runs in each state that occurs."""
+        """The number of runs in each state, omitting states without runs."""
         counts = Counter(state.state for state in self.states)
         return {state.value: counts[state] for state in State if counts[state]}
 
@@ -87,7 +87,7 @@ def evaluation_share_of(timing: dict[str, Any]) -> float | None:
 
 
 def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: float) -> Overview:
-    """Read the run directories of a study, and the queue if runs were submitted. `stuck_after` is in seconds."""
+    """Read a study's run directories, and the queue if runs were submitted. `stuck_after` is in seconds."""
     folder = runs_dir / declared.name
     missing = _missing_stores(declared, data_dir)
     runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)

@@ -69,7 +69,7 @@ def train_with_parents(
 ) -> None:
     """Train a study's runs in worker processes. Parent runs from other studies are trained first.
 
-    Parent runs use the resources that their own study declares. `arguments`: the arguments with which `report` finds these runs.
+    Parent runs use the resources that their own study declares. `arguments`: the arguments that make `report` find these runs.
     Raises typer.Exit if training was stopped or a run failed.
     """
     console.print(f"{declared.name}: loading torch and checking the token store")  # takes seconds

@@ -14,8 +14,8 @@ from data_prep.files import write_atomically
 NODES = ("n1", "n2")
 PARTITIONS = ("main", "urgent")
 PORTS = range(20000, 32768)  # below the kernel's ephemeral ports, so that a restarted daemon finds its port free
-# Maximum length of the folder's path in bytes. Linux limits the path of a socket to 107 bytes. The longest path in the folder
-# is the socket of a job step.
+# Maximum length of the folder's path in bytes. Linux limits a socket's path to 107 bytes.
+# The longest path in the folder is a job step's socket.
 MAX_FOLDER_LENGTH = 107 - len("/n1/n1_67043328.4294967294")
 
 SLURM_CONF = """\
@@ -39,8 +39,8 @@ TaskPlugin=task/none
 MailProg=/bin/true
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-# In seconds; with the defaults, a job waits up to 60 s. Backfill runs less often than the main scheduler, because slurmctld
-# does not immediately save the jobs that backfill starts.
+# In seconds; with the defaults, a job waits up to 60 s.
+# Backfill runs less often than the main scheduler, because slurmctld does not immediately save the jobs that backfill starts.
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=10
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -64,7 +64,7 @@ PartitionName=urgent PriorityTier=10
 
 
 def make_folder(folder: Path) -> None:
-    """Create the cluster's folder. Raises InputError if it cannot be created or SLURM does not support its path."""
+    """Create the cluster's folder. Raises InputError if the folder cannot be created or SLURM does not support its path."""
     if not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
         raise InputError(f"{folder}: slurm.conf accepts only letters, digits and . _ + - / in a path")
     if len(str(folder)) > MAX_FOLDER_LENGTH:

@@ -20,8 +20,8 @@ from repeat_study.records.run_directory import RunDirectory
 from slurm.preemption import SAVED_MESSAGE, StopSignal, exit_for_requeue
 from slurm.start_log import StartLog
 
-# Seconds to wait for another process to release the run. If SLURM loses contact with a node, it restarts the job on another
-# node although the old process may still be training.
+# Seconds to wait for another process to release the run.
+# If SLURM loses contact with a node, it restarts the job on another node, although the old process may still be training.
 BUSY_TIMEOUT = 900.0
 
 

@@ -1,10 +1,10 @@
 """Stop a job on a signal: set a flag, save at the next step boundary, and let the batch script requeue the job.
 
-SLURM sends SIGTERM to every process of a job when it preempts, cancels or requeues the job. Before the time limit, it sends
-the signal that submitit requests (SIGUSR2). The default handlers are unsuitable: submitit would requeue the job in the
-middle of a step, and Lightning would exit on SIGTERM without saving and with an exit code that SLURM considers a success.
-This module replaces both handlers. The batch script (requeue.sh) requeues the job after all processes have exited and the
-run is unlocked. It also requeues a job whose process was killed.
+SLURM sends SIGTERM to every process in a job when it preempts, cancels or requeues the job. Shortly before the time limit, SLURM
+sends the signal that submitit requests (SIGUSR2). The default handlers are unsuitable: submitit would requeue the job in the middle
+of a step, and Lightning would exit on SIGTERM without saving and with an exit code that SLURM considers a success. This module
+replaces both handlers. The batch script (requeue.sh) requeues the job after all processes have exited and the run is unlocked. It
+also requeues a job whose process was killed.
 """
 
 import signal

@@ -84,7 +84,7 @@ class Submission:
         return next(array for array in self.arrays if run in array.runs).job_id_of(run)
 
     def error_logs(self, run: str) -> list[Path]:
-        """Files with the standard error of the run's job, one per task, starting with the first task."""
+        """The standard-error files of the run's job, one per task, starting with the first task."""
         if not (job_id := self.job_id_of(run)):
             return []
         from submitit.core.utils import JobPaths  # imported here because it takes 0.05 s and `status` rarely needs it

@@ -20,8 +20,8 @@ from repeat_study.records.outcome import Ended, Outcome, Progress, reason_of
 from repeat_study.records.run_directory import RunDirectory
 
 # Each worker uses one thread. With several, operations on small tensors become very slow as soon as another process uses a core.
-# The malloc settings keep freed memory in the process. Otherwise, glibc returns each step's tensors to the kernel and page-faults
-# them in again, which reduces training speed by 10-28% (measured).
+# The malloc settings keep freed memory in the process.
+# Otherwise, glibc would return memory to the kernel after each step, and page faults would slow training by 10-28% (measured).
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -59,8 +59,8 @@ class WorkerGroup:
         for variable, value in WORKER_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         group = cls([], [], gpus)
-        # Ctrl-C reaches every process in the terminal, but only the scheduler should react to it. Workers inherit this setting and
-        # ignore Ctrl-C, even while they import modules.
+        # Ctrl-C reaches every process in the terminal, but only the scheduler should react to it.
+        # Workers inherit this setting and ignore Ctrl-C, even while they import modules.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for rank in range(resources.processes_per_run):

@@ -64,8 +64,8 @@ def evaluator(run: Run, store: TokenStore, parent: Run | None = None) -> Evaluat
 
 def evaluate_lanes(evaluators: Sequence[Evaluator], model: Decoder, step: int) -> list[Evaluation]:
     """Evaluate every lane of a model after `step` training steps. `evaluators`: one per lane, all for runs in the same study."""
-    # Evaluations are rare and use many input shapes. If they used the graphs compiled for training, torch would recompile those
-    # into slower graphs with dynamic shapes.
+    # Evaluations are rare and use many input shapes.
+    # If they used the graphs compiled for training, torch would recompile those into slower graphs with dynamic shapes.
     with torch.compiler.set_stance("force_eager") if model.compiled else nullcontext():
         evaluations = [Evaluation() for _ in evaluators]
         for name, probe in PROBES.items():

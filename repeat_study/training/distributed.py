@@ -21,7 +21,7 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
-        """Read the group from RANK, WORLD_SIZE and LOCAL_WORLD_SIZE. Without them, the group has one process."""
+        """Read the group from RANK, WORLD_SIZE and LOCAL_WORLD_SIZE. If they are unset, the group has one process."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         return cls(int(os.environ.get("RANK", "0")), world, local)

@@ -33,8 +33,8 @@ def divergence_in_evaluation(row: dict[str, Any], step: int, largest_loss: float
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
             return Diverged(f"{key} is {value}", step)
-    # A model that has memorized its pool may have a high loss on all other text. If its pool loss is high too, the weights are
-    # ruined and must not be saved.
+    # A model that has memorized its pool may have a high loss on all other text.
+    # If its pool loss is high too, the weights are ruined and must not be saved.
     if min(row["test_loss"], row["pool_loss"]) > largest_loss:
         losses = f"test loss {row['test_loss']:.4g} and pool loss {row['pool_loss']:.4g} nats"
         return Diverged(f"{losses}; expected up to {largest_loss:.4g}", step)

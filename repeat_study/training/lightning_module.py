@@ -47,8 +47,7 @@ def clip_gradients_per_lane(parameters: Sequence[Tensor], max_norm: float | Tens
         squared_l = norm_l.square()
         dist.all_reduce(squared_l)
         norm_l = squared_l.sqrt()
-    # torch computes number / tensor as number · (1 / tensor). Written out here, so that a tensor `max_norm` is rounded like a
-    # number.
+    # torch computes number / tensor as number · (1 / tensor). This product rounds a tensor `max_norm` in the same way.
     scale_l = ((norm_l + 1e-6).reciprocal() * max_norm).clamp(max=1.0)
     for gradient in local:
         gradient.mul_(scale_l.view(-1, *[1] * (gradient.dim() - 1)))
@@ -92,8 +91,8 @@ class LanguageModeling(lightning.LightningModule):
         self.register_buffer("loss_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("norm_sum_l", torch.zeros(lanes, dtype=torch.float64))
         self.register_buffer("summed_steps", torch.zeros((), dtype=torch.int64))
-        # For each lane, the first step whose loss or gradient norm was out of range, and the loss and norm at that step. All are
-        # zero if there is none.
+        # For each lane, the first step whose loss or gradient norm was out of range, that loss, and that norm.
+        # All three are zero if there is no such step.
         self.register_buffer("left_range", torch.zeros(lanes, 3, dtype=torch.float64))
         self.register_buffer("max_norm_l", torch.tensor([run.gradient_clip for run in runs]), persistent=False)
         self.loss_sum_l: Tensor

@@ -56,7 +56,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
             trainer = _lightning_trainer(lanes[0], callback, session)
             data = MixtureDataModule(dataset, pin_memory=uses_cuda(resources) and not dataset.on_device)
             checkpoint = lanes[0].directory.checkpoint if start else None
-            with suppress(Diverged, AlteredRecord):  # raised if no lane is left; `lane.failure` keeps the error
+            with suppress(Diverged, AlteredRecord):  # raised if no lane is left; the error is in `lane.failure`
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         for lane in callback.running:
             if lane.tensorboard and callback.step == steps:

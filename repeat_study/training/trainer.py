@@ -1,4 +1,4 @@
-"""Train runs in their directories, from locking the directories to recording how each run ended.
+"""Train runs in their directories: lock the directories, train, and record how each run ended.
 
 `train_bundle` takes these steps:
 1. Lock the directories, so that no other process trains these runs.
@@ -156,7 +156,7 @@ class Stage:
 
 
 def furthest_behind(steps: dict[Run, int]) -> Stage:
-    """Select the runs that are furthest behind, to be trained until the next ones can join. `steps`: each run's current step."""
+    """Select the runs that are furthest behind, and the step at which the next ones can join. `steps`: each run's current step."""
     start = min(steps.values())
     last = next(iter(steps)).steps
     until = min((step for step in steps.values() if step > start), default=last)
