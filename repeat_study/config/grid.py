@@ -11,7 +11,7 @@ from repeat_study.config.base import validated
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
 
-MAX_POINTS = 10_000  # per study; expanding more takes seconds, and nobody would read such a long plan
+MAX_POINTS = 10_000  # per study; a larger grid takes seconds to expand, and its plan would be too long to read
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def axis_values(value: Any) -> list[Any]:
 def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[Point]:
     """All grid points, in file order. Every table contributes the product of its lists.
 
-    Raises InputError for an empty list, a key that is not an axis, or more than MAX_POINTS points, and, if `allow_parents` is
-    false, for a `parent` key.
+    Raises InputError if a list is empty, if a key is not an axis, if there are more than MAX_POINTS points, or if a `parent` is
+    given and `allow_parents` is false.
     """
     points: list[Point] = []
     tables = list(tables)

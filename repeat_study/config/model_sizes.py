@@ -40,7 +40,7 @@ class Shape:
         return self.layers * (attention + mlp)
 
     def parameters_total(self, vocabulary: int) -> int:
-        """Number of trained parameters, counted as in [C26]: N plus untied embedding, unembedding and norm gains."""
+        """Number of trained parameters, counted as in [C26]: N plus the untied embedding and unembedding and the norm gains."""
         norms = (2 if self.mlp_width else 1) * self.layers + 1
         head_norms = 2 * self.layers * self.d_head if self.style is Style.QWEN else 0
         return self.parameters_non_embedding + (2 * vocabulary + norms) * self.d_model + head_norms
@@ -66,7 +66,7 @@ def shape_of(name: str) -> Shape:
     """The shape of a model, given the name of its size.
 
     `4L`: a model from [H22, section 2] with 4 layers, d_model 4·128, heads of size 64, and MLP width 4·d_model.
-    `2x64`: a small model for laptops with 2 layers, d_model 64, and heads of size 32 (16 if d_model is 32 or less).
+    `2x64`: a small model with 2 layers, d_model 64, and heads of size 32 (16 if d_model is 32 or less).
     `2L-attn`, `2x64-attn`: the same models without MLPs [H22, fig. 7].
     `2L-qwen`, `2x64-qwen`: the same models with Qwen blocks. An MLP width of 8/3·d_model keeps the number of weights the same.
     `63M`: a model from [C26], named after its total parameter count.

@@ -55,7 +55,7 @@ class Resources(BaseModel):
     precision: Precision = Field(Precision.AUTO, strict=False)
     processes_per_run: int = Field(1, ge=1, le=4096)  # each uses one GPU, or one CPU core if there is no GPU
     sharing: Sharing = Field(Sharing.DDP, strict=False)
-    micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: all that the process has
+    micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: all of the process's sequences
     checkpoint_activations: bool = False  # saves memory, but training takes about a third longer
     compile: bool | None = None  # None: only on CUDA
     lanes: int | Literal["auto"] = 1  # number of runs that one process trains in lockstep
@@ -86,7 +86,7 @@ def check_divisible(run: Run, resources: Resources, vocabulary: int) -> None:
 
 
 def _indivisible_axis(run: Run, vocabulary: int, processes: int) -> str:
-    """Describe the first axis that the processes cannot split evenly; an empty string if there is none."""
+    """Describe the first axis that the processes cannot split evenly; return an empty string if there is none."""
     shape, rows = run.shape, run.model_vocabulary(vocabulary)
     axes = {"d_model": shape.d_model, "head": shape.heads * shape.d_head, "MLP": shape.mlp_width, "vocabulary": rows}
     return next((f"{size} {axis} rows" for axis, size in axes.items() if size % processes), "")

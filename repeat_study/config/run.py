@@ -26,8 +26,8 @@ class EvaluationSpec(Spec):
     even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced evaluations, with the last one at the end of the run
     log_points: int = Field(6, ge=0, le=10_000)  # log-spaced evaluations from the first step to the last
     test_sequences: int = Field(48, ge=1)
-    pool_sequences: int = Field(12, ge=1)  # the first sequences of the pool, or the whole pool if it is smaller
-    seen_sequences: int = Field(12, ge=1)  # the first sequences of the unique stream, once the run has trained on them
+    pool_sequences: int = Field(12, ge=1)  # from the start of the pool; all of them if the pool is smaller
+    seen_sequences: int = Field(12, ge=1)  # from the start of the unique stream, once the run has trained on them
     # Paragraphs for the copying loss, separated by blank lines. None: the paragraphs shipped with this package.
     copying_text: str | None = Field(None, max_length=100_000)
 
@@ -105,7 +105,7 @@ class Run(TrainingSpec):
     @model_validator(mode="before")
     @classmethod
     def _clear_pool_of_clean_control(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Reset pool settings in clean runs, so that grid points that differ only in these share one clean control."""
+        """Reset the pool settings of clean runs, so that grid points that differ only in these settings share one clean run."""
         if values.get("repeats") != 1:
             return values
         cleared = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}

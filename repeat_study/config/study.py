@@ -26,9 +26,7 @@ class EvaluateSpec(Spec):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: SourceSpec
-    max_tokens: int = Field(
-        2_000_000, gt=0, le=10**15
-    )  # tokens to read; the share `test_fraction` of the documents becomes the test set
+    max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # tokens to read from the source, before the test split
     # Defaults to 1. For an installed-* source, it defaults to data.test_fraction, because the study may train on the rest of
     # the installed files.
     test_fraction: float | None = Field(None, gt=0, le=1)
@@ -86,7 +84,7 @@ class Study(Spec):
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
     ) -> KnownRuns:
-        """Like `runs`, but instead of raising ParentNotKnown, puts messages about unknown parents in `waiting`."""
+        """Like `runs`, but reports unknown parents in `waiting` instead of raising ParentNotKnown."""
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
         if parents is None and self.parent_study:

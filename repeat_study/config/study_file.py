@@ -73,7 +73,7 @@ def _shortened(text: str) -> str:
 def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
     """Replace `evaluation.copying_text = {file = PATH}` with the file's content.
 
-    This way, a run's identity depends on the text and not on its path. Relative paths are relative to `folder`.
+    As a result, a run's identity depends on the text and not on its path. Relative paths are relative to `folder`.
     Raises InputError if the table has other keys or if the file cannot be read.
     """
     evaluation = table.get("evaluation")

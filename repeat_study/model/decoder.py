@@ -169,7 +169,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, followed by an MLP unless the model is attention-only.
 
-    Attention and MLP each normalize their input and add their output to the residual stream.
+    The attention layer and the MLP each normalize their input and add their output to the residual stream.
     """
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:

@@ -44,7 +44,7 @@ def _table_digest(table: pa.Table) -> str:
 def check_records(directory: RunDirectory, step: int, expected: Any) -> None:
     """Raise InputError if a record's checksum differs from the one that was saved in a checkpoint at `step`.
 
-    expected: the saved checksums, as returned by `record_digests`. Checkpoints written by earlier versions contain none.
+    expected: the saved checksums, as returned by `record_digests`. Checkpoints written by earlier versions contain no checksums.
     """
     expected = expected if isinstance(expected, dict) else {}
     found = record_digests(directory, step) if expected else {}

@@ -1,4 +1,4 @@
-"""Append evaluations to a run directory, and remove all evaluations after the checkpoint when a run resumes."""
+"""Append evaluations to a run directory, and, when a run resumes, remove all evaluations after its checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -67,28 +67,28 @@ class Metric:
     result: bool = False  # whether TensorBoard's table of runs (HParams) has a result column for it
     scale: float = 1.0  # converts the recorded value to `unit` in TensorBoard
     in_summary: bool = False  # whether the study's summary table has a column for it
-    compared: bool = False  # whether the report's findings compare its values with the clean run
+    compared: bool = False  # whether the report's findings compare a run's value with the clean run's
     multiplier: str = ""  # the summary column for the effective size implied by the metric [H22, figs. 4-6]
     cost: Cost | None = None
 
     @property
     def null_key(self) -> str:
-        """The key of the null in metrics.jsonl; empty if there is no null."""
+        """The metrics.jsonl key for the null; empty if there is no null."""
         return f"{self.key}_null" if self.key and isinstance(self.null, Null) else ""
 
     @property
     def interval_key(self) -> str:
-        """The key of the half-width of the 95% interval in metrics.jsonl; empty if there is no interval."""
+        """The metrics.jsonl key for the half-width of the 95% interval; empty if there is no interval."""
         return f"{self.key}_ci" if self.key and self.has_interval else ""
 
     @property
     def null_column(self) -> str:
-        """The column of the null in heads.parquet; empty if there is no null."""
+        """The heads.parquet column for the null; empty if there is no null."""
         return f"{self.column}_null" if self.column and isinstance(self.null, Null) else ""
 
     @property
     def interval_column(self) -> str:
-        """The column of the half-width of the 95% interval in heads.parquet; empty if there is no interval."""
+        """The heads.parquet column for the half-width of the 95% interval; empty if there is no interval."""
         return f"{self.column}_ci" if self.column and self.has_interval else ""
 
     @property

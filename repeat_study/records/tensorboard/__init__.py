@@ -1,1 +1,1 @@
-"""TensorBoard for a study's folder: curves over trained tokens, one per run, a table of runs, and side-by-side charts."""
+"""TensorBoard data for a study: one curve per run over trained tokens, a table of runs, and side-by-side charts."""

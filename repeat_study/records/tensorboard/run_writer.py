@@ -1,8 +1,8 @@
 """Write one run's TensorBoard events to its run directory, based on metrics.jsonl, timing.jsonl and heads.parquet.
 
 When a run resumes, the new session adds a file with the events that the older files lack. If the last session was killed between
-an evaluation and its checkpoint, the new session repeats that evaluation. It writes the repeated evaluation only if the results
-differ, and precedes it with a restart event, which makes TensorBoard discard all older points from that step on.
+an evaluation and its checkpoint, the new session repeats that evaluation. The repeated evaluation is written only if its results
+differ. In this case, a restart event is written first, which makes TensorBoard discard all older points from that step on.
 TensorBoard names a run after its directory.
 """
 
@@ -78,7 +78,7 @@ class TensorBoardWriter:
             self.add(row, heads)
         resumed_at = evaluations[-1][0]["tokens"] if evaluations else -1
         later = [step for step in self._older.results if step > resumed_at]
-        if len(later) > 1:  # a kill leaves only one evaluation after the checkpoint, so the checkpoint was removed
+        if len(later) > 1:  # only one evaluation can follow a checkpoint, so the checkpoint was removed
             self._restart(min(later))
 
     def add(self, row: dict[str, Any], heads: Columns) -> None:
@@ -143,7 +143,7 @@ class TensorBoardWriter:
             raise InputError(f"{self._folder}: TensorBoard events cannot be read or written: {reason}") from error
 
 
-Results = dict[str, bytes]  # values without their descriptions, by tag, for all tags except machine/
+Results = dict[str, bytes]  # values by tag, without their descriptions and without the machine/ tags
 
 
 @dataclass

@@ -27,7 +27,7 @@ from repeat_study.config.run import Run
 from repeat_study.records.metrics import METRICS
 from repeat_study.records.tensorboard.events import hparams_value, write_events
 
-ALWAYS_SHOWN = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}  # even if equal in all runs
+ALWAYS_SHOWN = {"model", "parameters_non_embedding", "repeats", "repeated_fraction"}  # even if identical in all runs
 SHORT_NAMES = {"parameters_non_embedding": "parameters"}  # the table's columns are narrow
 LABELS = {"seed", "pool_seed"}  # shown as text, because the order of these numbers is meaningless
 
