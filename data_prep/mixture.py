@@ -157,7 +157,7 @@ def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     if pool < 1:
         raise InputError(
             f"repeats: with R = {repeats} and repeated_fraction = {repeated_fraction}, the pool would contain"
-            f" {float(wanted):.2f} sequences, less than one; the largest R for {positions} sequences is"
+            f" less than one sequence ({float(wanted):.2f}); the largest R for {positions} sequences is"
             f" {int(Fraction(str(repeated_fraction)) * positions)}"
         )
     if abs(pool / wanted - 1) > FRACTION_TOLERANCE:

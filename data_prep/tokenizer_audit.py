@@ -49,7 +49,7 @@ class TextLoss:
     def require_small(self, last: bool) -> None:
         """Raise InputError if more than LARGEST_LOSS of the text is lost.
 
-        last: whether all documents have been checked. If not, the limit applies only after ENOUGH_CHARACTERS characters.
+        last: whether this is the final check. Earlier checks do nothing until ENOUGH_CHARACTERS characters have been read.
         """
         enough = last or self.characters >= ENOUGH_CHARACTERS
         if enough and self.lost > LARGEST_LOSS * self.characters:

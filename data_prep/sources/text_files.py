@@ -63,7 +63,7 @@ class TextFiles(Source):
         return {}
 
     def skipped_input(self) -> str:
-        """One-line summary of the files skipped because they are hidden or of other types, or an empty string."""
+        """One-line summary of the hidden files and other file types that were skipped; empty if nothing was skipped."""
         with suppress(InputError):
             return find_files(self.paths).skipped()
         return ""
