@@ -43,6 +43,8 @@ class LaneCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: Checkpoint, path: str | Path, storage_options: Any | None = None) -> None:
         """Write every lane to a scratch file, then replace all checkpoints. Lightning's `path` is ignored."""
         lanes = len(self.directories)
+        if lanes > 1:  # transfer the tensors of all lanes from a GPU at once, instead of each lane's tensors separately
+            checkpoint = _on_cpu(checkpoint)
         kept = [(lane, directory) for lane, directory in enumerate(self.directories) if lane not in self.dropped]
         for lane, directory in kept:
             write_scratch(directory, split_lane(checkpoint, lane, lanes))
@@ -53,6 +55,15 @@ class LaneCheckpointIO(TorchCheckpointIO):
         """The bundle's checkpoint, merged from the files of its lanes. Lightning's `path` is ignored."""
         load = super().load_checkpoint
         return merge_lanes([load(run.checkpoint, *arguments, **options) for run in self.directories], self.same_recipe)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A copy of a nested structure with all tensors on the CPU. Tensors that are already there are not copied."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def split_lane(checkpoint: Checkpoint, lane: int, lanes: int) -> Checkpoint:

@@ -251,7 +251,8 @@ class Decoder(nn.Module):
             if attend:
                 x_lbtd = block(x_lbtd, partial(attend, layer))
             elif self.checkpoint_activations and torch.is_grad_enabled():
-                x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False)
+                # Blocks use no random numbers, so there is no need to restore the state of their generators.
+                x_lbtd = checkpoint(block, x_lbtd, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_lbtd = block(x_lbtd)
         normalized: Tensor = self.final_norm(x_lbtd)

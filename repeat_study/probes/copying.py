@@ -80,9 +80,9 @@ class CopyingProbe:
 
     @torch.no_grad()
     def measure_lanes(self, model: Decoder) -> list[CopyingLosses]:
-        """Losses of every lane."""
+        """Losses of every lane, on the CPU."""
         sequences_lbs = self.sequences.to(model.embedding.device).expand(len(model.embedding), -1, -1)
-        losses_lb = model.token_losses(sequences_lbs).unflatten(2, (self.copies, self.length))
+        losses_lb = model.token_losses(sequences_lbs).cpu().unflatten(2, (self.copies, self.length))
         return [CopyingLosses(*losses.chunk(2)) for losses in losses_lb]
 
 

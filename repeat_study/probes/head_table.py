@@ -76,15 +76,15 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
     tables = []
     for lane in range(len(model.embedding)):
         # Process one lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
-        columns = {"ov_copying": scores.ov_copying[lane].cpu()}
+        columns = {"ov_copying": scores.ov_copying[lane]}
         for name, by_sequence in samples.items():
-            columns[name], columns[f"{name}_ci"] = (number.cpu() for number in mean_and_interval(by_sequence[lane]))
+            columns[name], columns[f"{name}_ci"] = mean_and_interval(by_sequence[lane])
         tables.append(HeadTable(columns))
     return tables
 
 
 def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """The costs of ablating each head, in nats, by column name, [lanes, layers, heads, sequences]."""
+    """The costs of ablating each head, in nats, by column name, [lanes, layers, heads, sequences] on the CPU."""
     length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
     intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
@@ -98,12 +98,13 @@ def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict
     rise_early, rise_late = (
         (ablated - intact[:, None, None]).double().split([early.stop - early.start, late.stop - late.start], dim=-1)
     )
-    return {
+    costs = {
         "ablation_copying_loss": later_copies(rise)[..., : len(paragraphs)],
         "ablation_copying_gain": lost_gain[..., : len(paragraphs)],
         "ablation_copying_gain_null": lost_gain[..., len(paragraphs) :],
         "ablation_in_context_score": rise_late.mean(dim=-1) - rise_early.mean(dim=-1),
     }
+    return {name: cost.cpu() for name, cost in costs.items()}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Scores of every head on every sequence. Each has shape [lanes, layers, heads, sequences] and a null.
+    """Scores of every head on every sequence. Each has shape [lanes, layers, heads, sequences], is on the CPU and has a null.
 
     prefix_matching: attention to the tokens that followed earlier occurrences of the current token, from 0 to 1. The null is
         attention to the same positions in the null sequences, where only a head that attends by distance has a high score.
@@ -103,7 +103,8 @@ class HeadProbe:
         inputs_lnt = tokens_nt[:, :-1].expand(lanes, -1, -1)
         targets_lnt = tokens_nt[:, 1:].expand(lanes, -1, -1)
         target_qp = self.target().to(device)
-        queries = target_qp.any(dim=1)
+        # Indices instead of a mask, because a GPU would have to count the mask's elements for every use.
+        queries = self.target().any(dim=1).nonzero()[:, 0].to(device)
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
         directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus the sample's mean
 
@@ -147,8 +148,8 @@ class HeadProbe:
         by_layer["attribution"] = [
             (contribution / scale_lnt[:, :, None])[..., queries].mean(dim=-1) for contribution in contributions
         ]
-        # Stack lists of [lanes, sequences, heads] into [lanes, layers, heads, sequences].
-        by_head = {name: torch.stack(layers, dim=1).movedim(2, -1) for name, layers in by_layer.items()}
+        # Stack lists of [lanes, sequences, heads] into [lanes, layers, heads, sequences], all lanes in one transfer.
+        by_head = {name: torch.stack(layers, dim=1).movedim(2, -1).cpu() for name, layers in by_layer.items()}
         return HeadScores(
             prefix_matching=by_head["prefix"][..., :SEQUENCES],
             prefix_matching_null=by_head["prefix"][..., SEQUENCES:],
@@ -159,7 +160,7 @@ class HeadProbe:
             attribution=by_head["attribution"][..., :SEQUENCES],
             attribution_null=by_head["attribution"][..., SEQUENCES:],
             ov_copying=eigenvalue_copying(circuit_lyhkk),
-            random_losses=losses.unflatten(2, (COPIES, self.length)),
+            random_losses=losses.cpu().unflatten(2, (COPIES, self.length)),
         )
 
 

@@ -37,15 +37,15 @@ def prepare(subject: Subject) -> LossInputs:
 def own_losses(model: Decoder, sequences: Sequence[Tensor]) -> list[Tensor]:
     """Compute each lane's token losses in nats on its own sequences [n, context + 1].
 
-    Returns one float64 tensor [n, context] per lane. If a lane has fewer sequences than another, its sequences are
-    repeated to fill the batch, and the losses on these copies are dropped.
+    Returns one float64 tensor [n, context] per lane, on the CPU. If a lane has fewer sequences than another, its sequences
+    are repeated to fill the batch, and the losses on these copies are dropped.
     """
     longest = max(sequences, key=len)
     if not len(longest):
         return [torch.empty(0, longest.shape[1] - 1, dtype=torch.float64)] * len(sequences)
     order = torch.arange(len(longest))
     padded = [of_lane[order % len(of_lane)] if len(of_lane) else longest for of_lane in sequences]
-    losses_lbt = model.token_losses(torch.stack(padded).to(model.embedding.device))
+    losses_lbt = model.token_losses(torch.stack(padded).to(model.embedding.device)).cpu()
     return [losses_bt[: len(of_lane)].double() for losses_bt, of_lane in zip(losses_lbt, sequences, strict=True)]
 
 
@@ -63,7 +63,7 @@ def measure(inputs: Sequence[LossInputs | None], model: Decoder, step: int) -> l
     """Measure the losses. The loss on seen text is None until the run has trained on all of that text."""
     lanes = [lane for lane in inputs if lane]
     test = lanes[0].texts.test  # all lanes share the test set and the extra test sets
-    test_lbt = model.token_losses(test.to(model.embedding.device).expand(len(lanes), -1, -1))
+    test_lbt = model.token_losses(test.to(model.embedding.device).expand(len(lanes), -1, -1)).cpu()
     pool = own_losses(model, [lane.texts.pool for lane in lanes])
     seen = own_losses(model, [lane.texts.seen if step >= lane.texts.seen_after else test[:0] for lane in lanes])
     extra_tests = {name: own_losses(model, [tokens] * len(lanes)) for name, tokens in lanes[0].extra_tests.items()}

@@ -61,6 +61,10 @@ class MixtureDataset(Dataset[Tensor]):
         """Whether batches are assembled on the device that holds `tokens`."""
         return self._tokens is not None
 
+    def release(self) -> None:
+        """Free the memory on the device. After this, batches are assembled on the host."""
+        self._tokens = self._block_on_device = None
+
     def __len__(self) -> int:
         return self.lanes[0][0].positions // self.sequences_per_step
 
@@ -73,6 +77,8 @@ class MixtureDataset(Dataset[Tensor]):
             self._block = number, [draw.locate(mixture.at(positions)) for mixture, draw in self.lanes]
             if self._tokens is not None:
                 located = torch.from_numpy(np.stack(self._block[1]))
+                if self._tokens.is_cuda:  # a copy from other memory would wait for the GPU
+                    located = located.pin_memory()
                 self._block_on_device = located.to(self._tokens.device, non_blocking=True)
         if self._tokens is not None and self._block_on_device is not None:
             return self._tokens[self._block_on_device[:, offset]].long() & 0xFFFF

@@ -62,6 +62,7 @@ def train_lanes(lanes: Sequence[Lane], start: int, until: int, session: Session)
             if lane.tensorboard and callback.step == steps:
                 lane.tensorboard.finish()
     finally:
+        dataset.release()  # Lightning's objects keep it alive until Python collects reference cycles
         for lane in lanes:
             if lane.tensorboard:
                 lane.tensorboard.close()

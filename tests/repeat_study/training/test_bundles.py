@@ -15,7 +15,7 @@ import torch
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import checkpointed_step
-from repeat_study.config.resources import Accelerator, Keep, Precision, Resources
+from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
@@ -262,18 +262,3 @@ def test_bundles_contain_runs_with_equal_keys_in_order_and_at_most_one_run_per_l
     assert max_lanes(lanes[0], Resources(lanes="auto"), 320, gpu=True) == SATURATING_TOKENS // 256, (
         "limited by tokens per step"
     )
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_lanes_on_a_gpu_have_nearly_the_same_results_as_single_runs(
-    lanes: list[Run], store: TokenStore, tmp_path: Path
-) -> None:
-    """This test uses float32, where batched kernels differ only in the order of their sums."""
-    resources = Resources(accelerator=Accelerator.CUDA, precision=Precision.FLOAT32)
-    together = train_bundle(lanes, store, tmp_path / "together", resources=resources)
-    assert set(together.values()) == {Outcome.DONE}
-    for run in lanes:
-        assert train(run, store, tmp_path / "alone", resources=resources) is Outcome.DONE
-        actual, expected = (RunDirectory(tmp_path / where / run.name).rows() for where in ("together", "alone"))
-        for row, expected_row in zip(actual, expected, strict=True):
-            assert row["test_loss"] == pytest.approx(expected_row["test_loss"], abs=1e-3), row["step"]

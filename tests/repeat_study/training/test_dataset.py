@@ -105,6 +105,8 @@ def test_batches_assembled_on_a_device_equal_batches_from_the_host(
     host, device = MixtureDataset(lanes, 8), MixtureDataset(lanes, 8, tokens=tokens)
     for step in (0, 63, 7, 1):
         assert host[step].dtype == device[step].dtype and torch.equal(host[step], device[step])
+    device.release()
+    assert not device.on_device and torch.equal(host[7], device[7])
     assert tokens_on_device([lanes[0][1]], torch.device("cpu"), 100) is None, "too large"
     documents = runs[1].model_copy(update={"unit": Unit.DOCUMENT}).draw(store)
     assert tokens_on_device([lanes[0][1], documents], torch.device("cpu"), 10**9) is None, (
