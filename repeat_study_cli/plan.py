@@ -75,21 +75,21 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
-        f"\n{study.name}: {plural(len(runs), 'run')}. N is the number of non-embedding parameters. The columns unique and pool"
+        f"\n{study.name}: {plural(len(runs), 'run')}. N is the number of non-embedding parameters. The columns 'unique' and 'pool'"
         " count tokens: each unique token is seen once, and each pool token exactly R times. Token counts are rounded to whole"
-        " steps. The column eval is the share of FLOPs spent on evaluation.\n"
+        " steps. The column 'eval' is the share of FLOPs spent on evaluation.\n"
     )
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
-    batch = f"{sequences} sequences" if sequences else "all sequences of a step"
+    batch = f"{sequences} sequences per pass" if sequences else "all of a step's sequences in one pass"
     yield (
-        "\nThe column N all includes the embeddings. The column lanes is the largest number of runs that one job trains together."
-        f" Memory is a lower bound for a GPU process that trains in bfloat16 on {batch} at a time.\n"
+        "\nThe column 'N all' includes the embeddings. The column 'lanes' is the largest number of runs that one job trains together."
+        f" Memory is a lower bound for a GPU process that trains in bfloat16 with {batch}.\n"
     )
     if study.parent_study and (parents := _parents(study)):
         flops = sum(run_flops(run, vocabulary) for run in parents)
         yield (
-            f"{plural(len(parents), 'run')} of {study.parent_study.name} will be trained first, unless already done:"
+            f"{plural(len(parents), 'run')} in {study.parent_study.name} will be trained first, unless already done:"
             f" {flops:.2e} FLOPs\n"
         )
     flops = sum(run_flops(run, vocabulary) for run in runs)
