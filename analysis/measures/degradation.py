@@ -160,7 +160,7 @@ def summary(runs: Runs) -> pd.DataFrame:
         rise_judged_by          a `Judge`
         <name>_low, <name>_high ends of 95% intervals, paired by test sequence; NaN if losses per sequence were not recorded
         rise_in_standard_errors, rise_share
-                                effect sizes; the share is the rise divided by the fall of test loss in clean runs of this size
+                                effect sizes; the share is the rise divided by the fall in test loss of clean runs of this size
         heads_formed_at, heads_lost_at
                                 in tokens, see `induction_heads.formation`
     """

@@ -32,7 +32,7 @@ def falling(metric: Metric, table: pd.DataFrame) -> pd.Series:
 
 
 def test_sets(runs: Runs) -> list[Metric]:
-    """The losses on additional test sets that finished runs recorded as `test_loss_<set>` in metrics.jsonl."""
+    """The losses on additional test sets, which finished runs recorded as `test_loss_<set>` in metrics.jsonl."""
     done = runs.done
     prefix = f"final_{TEST_LOSS.key}_"
     columns = [str(name) for name in done if str(name).startswith(prefix) and done[name].notna().any()]

@@ -70,7 +70,7 @@ def peak_law(peaks: Sequence[Peak], quantity: str) -> PowerLawOfSize | NoLaw:
     """Fit a power law in model size to one of the quantities in ESTIMATES, for the peaks at one fraction.
 
     N counts all parameters for the Gaussian and for pools, as in C26. For the other quantities it excludes embeddings, as in H22.
-    Peaks are left out if the interval of their height includes 0.
+    Peaks are left out if the interval for their height includes 0.
     """
     peaks = [peak for peak in peaks if not peak.height.low <= 0]  # peaks with NaN (a single seed) are kept
     by_total = quantity == "gaussian" or quantity.startswith("pool")
