@@ -84,7 +84,7 @@ def read_weights(path: Path, run: Run) -> tuple[int, Weights]:
 
 
 def _damage(error: Exception) -> str:
-    """Describe briefly why a file could not be read. Torch's own error messages fill a page."""
+    """Briefly describe why a file could not be read. Torch's own error messages fill a page."""
     return str(error) if isinstance(error, DamagedFile) else type(error).__name__
 
 

@@ -26,8 +26,8 @@ class EvaluationSpec(Spec):
     even_points: int = Field(15, ge=1, le=10_000)  # evenly spaced evaluations, with the last one at the end of the run
     log_points: int = Field(6, ge=0, le=10_000)  # log-spaced evaluations from the first step to the last
     test_sequences: int = Field(48, ge=1)
-    pool_sequences: int = Field(12, ge=1)  # from the start of the pool; all of them if the pool is smaller
-    seen_sequences: int = Field(12, ge=1)  # from the start of the unique stream, once the run has trained on them
+    pool_sequences: int = Field(12, ge=1)  # taken from the start of the pool; the entire pool if it is smaller
+    seen_sequences: int = Field(12, ge=1)  # taken from the start of the unique stream, once the run has trained on them
     # Paragraphs for the copying loss, separated by blank lines. None: the paragraphs shipped with this package.
     copying_text: str | None = Field(None, max_length=100_000)
 

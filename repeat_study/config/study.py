@@ -22,7 +22,7 @@ INSTALLED = ("installed-python", "installed-prose")  # source kinds that read th
 
 
 class EvaluateSpec(Spec):
-    """An additional test set: one `[[evaluate]]` table."""
+    """An additional test set, declared by one `[[evaluate]]` table."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     source: SourceSpec

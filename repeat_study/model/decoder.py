@@ -30,7 +30,8 @@ CHUNK_TOKENS_CUDA = 1 << 16  # tokens of all lanes in a forward pass without gra
 def sequences_per_pass(tokens_lbt: Tensor) -> int:
     """Number of sequences per lane in one forward pass without gradients.
 
-    On a CPU, it does not depend on the number of lanes, so a lane's losses are rounded as if its run were trained alone.
+    On a CPU, this number does not depend on the number of lanes, so a lane's losses are rounded as if its run were trained
+    alone.
     """
     lanes, _, time = tokens_lbt.shape
     return max(1, (CHUNK_TOKENS_CUDA // lanes if tokens_lbt.is_cuda else CHUNK_TOKENS) // time)

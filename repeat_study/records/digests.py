@@ -1,7 +1,8 @@
-"""Checksums of a run's records up to its checkpoint. They are saved in the checkpoint to detect altered records on resume.
+"""Checksums of a run's records up to its checkpoint.
 
-They are computed from the recorded numbers, not from the bytes of the files. A session that was killed may have written one more
-evaluation, and another version of pyarrow may write different bytes.
+The checkpoint contains these checksums, so that altered records are detected when the run resumes. They are computed from the
+recorded numbers, not from the bytes of the files. A session that was killed may have written one more evaluation, and another
+version of pyarrow may write different bytes.
 """
 
 import hashlib

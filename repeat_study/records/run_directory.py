@@ -5,8 +5,8 @@ metrics.jsonl   one line per evaluation. Its content depends only on the spec an
                 writes the same bytes as an uninterrupted one
 heads.parquet   one row per evaluation and head, with the metrics that have a `column` in `records.metrics`
 paragraph.parquet  one row per evaluation and token of the first copied paragraph: copy index, token text, and loss in nats
-test_sequences.parquet  one row per evaluation and test sequence: sequence index and loss in nats per token. Runs in a study
-                with the same context length share their test sequences, so they can be compared sequence by sequence
+test_sequences.parquet  one row per evaluation and test sequence: sequence index and loss in nats per token. Runs with
+                the same context length share the study's test sequences, so they can be compared sequence by sequence
 pool_sequences.parquet  the same for the pool sequences that the run is evaluated on. `sequence` is the slot in the pool, so the
                 mixture determines when each sequence is trained on. A clean run never trains on its pool sequences
 timing.jsonl    one line per evaluation: seconds, tokens per second, utilization and memory. These depend on the machine, so
