@@ -73,8 +73,8 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
     excess = runs.dropna(subset="excess").groupby(["parameters_non_embedding", "model"]).excess.mean()
     if excess.empty:
         yield (
-            f"{name}: cannot be compared with training from scratch, because no run from scratch has finished or because their"
-            " settings differ."
+            f"{name}: cannot be compared with training from scratch, because no run from scratch has finished or the runs from scratch"
+            " differ in their settings."
         )
         return
     by_size = listed([f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items()])

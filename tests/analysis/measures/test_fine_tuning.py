@@ -167,7 +167,7 @@ def test_runs_from_scratch_of_several_kinds_are_not_a_control(tuned: Path, runs:
     assert {"from scratch, learning_rate = 0.0001", "from scratch, learning_rate = 0.003"} <= set(numbers.start)
     text = " ".join(fine_tuning_section.sentences(numbers))
     assert (
-        "no run from scratch has finished or the runs from scratch have different settings" in text
+        "no run from scratch has finished or the runs from scratch differ in their settings" in text
         and not re.search(r"\bnan\b", text)
     )
     assert "Starting from a repeated instead of a clean parent changes test loss after fine-tuning by +" in text

@@ -1,6 +1,5 @@
 """Reports on run directories with known numbers."""
 
-import html
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.util.tensor_util import make_ndarray
 from written_runs import write_run
@@ -118,7 +118,7 @@ def test_the_summary_has_five_sentences(planted: Path) -> None:
     assert "Induction heads were not measured" in heads and "lower than in clean runs for 0 of 3" in heads
     text = write_report(planted)[1].read_text()
     summary_ends = text.index("<details")
-    assert all(text.index(html.escape(sentence)) < summary_ends for sentence in sentences)
+    assert all(text.index(str(escape(sentence))) < summary_ends for sentence in sentences)
     assert text.index("the worst R is 4 (3 values tried)") > summary_ends, "details are collapsed below"
 
 
@@ -277,7 +277,7 @@ def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Ru
     assert slow.excess_over_clean.tolist() == pytest.approx([0.0, 0.1, 0.4]), "each variant has its own clean runs"
     assert page.read_text().count(">Summary</h2>") == 2
     assert "The reference is learning_rate = 0.001." in page.read_text()
-    assert "With one seed, there is no interval." in page.read_text()
+    assert "There is only one seed, so there are no intervals." in page.read_text()
     differences = pd.read_csv(planted / "tables" / "variant_differences.csv").query("metric == 'test_loss'")
     excess = numbers.excess_over_clean[(numbers.model == "2x64") & (numbers.variant == "learning_rate = 0.003")]
     expected = [2 + 40 * SIZES["2x64"] ** -0.3 - 4.5, sorted(excess)[1] - 0.1, sorted(excess)[3] - 0.4]
