@@ -19,9 +19,11 @@ from data_prep.errors import InputError
 from data_prep.mixture import Spacing
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
-from repeat_study.records.recorded_run import run_and_record
+from repeat_study.probes.positions import position_bands
+from repeat_study.records.ranges import check_evaluations
+from repeat_study.records.recorded_run import recorded_run, run_and_record
 from repeat_study.records.run_directory import RunDirectory, Status
-from repeat_study.records.tables import check_columns, read_table
+from repeat_study.records.tables import check_columns, read_table, steps_in
 
 # The run fields that span the repetition grid. Figures map them to axes, colors and panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
@@ -161,8 +163,21 @@ class Runs:
         self, name: str, which: Literal["heads", "paragraph", "test_sequences", "pool_sequences"], last: bool
     ) -> pa.Table | None:
         directory = RunDirectory(self.folder / name)
-        table = read_table(getattr(directory, which))
+        path = getattr(directory, which)
+        if (table := read_table(path)) is not None:
+            check_evaluations(table, path, recorded_run(directory))
+            self._check_steps(table, path)
         return table.filter(pc.equal(table["step"], pc.max(table["step"]))) if last and table is not None else table
+
+    def _check_steps(self, table: pa.Table, path: Path) -> None:
+        """Raise InputError if the table of a finished run has other evaluations than metrics.jsonl."""
+        name = path.parent.name
+        expected = self.curve(name).step.tolist()
+        if (self.done.name == name).any() and steps_in(table) != expected:
+            steps = steps_in(table)
+            raise InputError(
+                f"{path}: {plural(len(steps), 'evaluation')} found; expected the {len(expected)} evaluations of metrics.jsonl"
+            )
 
 
 def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
@@ -235,8 +250,10 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     """Read one run. Returns its row of `Runs.table` and its evaluations."""
     status, name = directory.status(), directory.path.name
     directory.check_unaltered()
-    rows = _evaluations(directory)
     run, content = run_and_record(directory)
+    if (rows := _evaluations(directory)) is not None:
+        check_evaluations(rows, directory.metrics, run)
+        _check_bands(rows, directory.metrics, run)
     record: dict[str, Any] = content | {"name": name, "status": status}
     record.pop("parent", None)
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
@@ -276,6 +293,14 @@ def _evaluations(directory: RunDirectory) -> pa.Table | None:
         raise InputError(f"{directory.metrics}: a column contains values of different types ({error})") from error
     check_columns(table, directory.metrics)
     return table
+
+
+def _check_bands(rows: pa.Table, path: Path, run: Run) -> None:
+    """Raise InputError if loss_by_position has another number of bands than the context of the run."""
+    expected = len(position_bands(run.context))
+    if "loss_by_position" in rows.column_names and not pa.types.is_null(rows.schema.field("loss_by_position").type):
+        for length in set(pc.list_value_length(rows["loss_by_position"]).drop_null().to_pylist()) - {expected}:
+            raise InputError(f"{path}: loss_by_position: {length} numbers found; expected {expected}")
 
 
 def _duplicates(table: pd.DataFrame) -> dict[str, str]:

@@ -66,9 +66,13 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number that a run can record")
+
+
 def _parse(path: Path, lines: list[bytes]) -> list[Row]:
     try:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line, parse_constant=_refuse_constant) for line in lines]
         assert all(isinstance(row["step"], int) for row in rows), "step is missing or not an integer"
         for key in NUMBERS.get(path.name, ()):
             assert all(_is_finite(row[key]) for row in rows), f"{key} is not a finite number"

@@ -56,7 +56,7 @@ def check_names(run: Run, path: Path) -> None:
     fingerprints = {"corpus": run.corpus}
     fingerprints |= {f"further_tests.{test.name}": test.fingerprint for test in run.further_tests}
     for key, fingerprint in fingerprints.items():
-        if not re.fullmatch(r"([0-9a-f]{16})?", fingerprint):
+        if not re.fullmatch(r"[0-9a-f]{16}", fingerprint):
             raise InputError(f"{path}: {key}: {fingerprint!r} is not a fingerprint; expected 16 hexadecimal digits")
     if run.parent and not re.fullmatch(r"[0-9a-f]{64}", run.parent.identity):
         raise InputError(f"{path}: parent.identity: {run.parent.identity!r} found; expected 64 hexadecimal digits")

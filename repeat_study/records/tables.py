@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomically
+from repeat_study.records.ranges import check_ranges
 
 Columns = dict[str, list[Any]]
 INTEGER_COLUMNS = ("step", "tokens", "layer", "head", "copy", "sequence")
@@ -37,7 +38,7 @@ def read_table(path: Path) -> pa.Table | None:
 
 
 def check_columns(table: pa.Table, path: Path) -> None:
-    """Raise InputError if a required column of a run's record is missing or if a column has the wrong type."""
+    """Raise InputError if a required column of a run's record is missing, or if a column has a wrong type or impossible numbers."""
     names = table.column_names
     if missing := [name for name in ("step", "tokens", *REQUIRED.get(path.name, ())) if name not in names]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; delete the run's folder to train it again")
@@ -58,6 +59,7 @@ def check_columns(table: pa.Table, path: Path) -> None:
                 valid, accepted = valid and not table[name].null_count and finite, "a finite number in every row"
         if not valid:
             raise InputError(f"{path}: column {name!r} of type {kind} has invalid values; expected {accepted}")
+    check_ranges(table, path)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -129,7 +129,7 @@ def rehashed(directory: RunDirectory, store: TokenStore, **changes: Any) -> RunD
     return folder
 
 
-@pytest.mark.parametrize("corpus", ["<b>", "0" * 15, "0" * 17, "A" * 16, "0" * 15 + "\n", "corpus"])
+@pytest.mark.parametrize("corpus", ["", "<b>", "0" * 15, "0" * 17, "A" * 16, "0" * 15 + "\n", "corpus"])
 def test_a_corpus_that_is_no_fingerprint_is_refused(
     corpus: str, forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
 ) -> None:
