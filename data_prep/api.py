@@ -11,6 +11,7 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
+from data_prep.validation import key_path, problem
 
 
 def build_store(
@@ -32,8 +33,8 @@ def build_store(
             spec = DataSpec.model_validate(dict(spec))
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(map(str, ("data", *first["loc"])))
-            raise InputError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}") from error
+            key = key_path(("data", *first["loc"]))
+            raise InputError(f"{key}: {problem(first)}") from error
     return prepare(spec, Path(data_dir), progress)
 
 

@@ -155,10 +155,13 @@ def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
     wanted = Fraction(str(repeated_fraction)) * positions / repeats
     pool = min(round(wanted), positions // repeats)
     if pool < 1:
+        largest = int(Fraction(str(repeated_fraction)) * positions)
+        hint = f"the largest R for {positions} sequences is {largest}"
+        if largest < 2:
+            hint = f"{positions} sequences are too few for any R above 1; increase repeated_fraction or tokens"
         raise InputError(
             f"repeats: with R = {repeats} and repeated_fraction = {repeated_fraction}, the pool would contain"
-            f" less than one sequence ({float(wanted):.2f}); the largest R for {positions} sequences is"
-            f" {int(Fraction(str(repeated_fraction)) * positions)}"
+            f" less than one sequence ({float(wanted):.2f}); {hint}"
         )
     if abs(pool / wanted - 1) > FRACTION_TOLERANCE:
         raise InputError(

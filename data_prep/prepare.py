@@ -1,5 +1,6 @@
 """Open the token store for a spec, building it first if necessary."""
 
+import errno
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.files import exclusive_lock, is_locked
 from data_prep.token_store import MANIFEST, TokenStore
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a file above the size limit
 
 
 def prepare(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> TokenStore:
@@ -60,9 +63,8 @@ def _build(spec: DataSpec, folder: Path, progress: Progress) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
         raise
     except OSError as error:
-        raise InputError(
-            f"{scratch}: the store cannot be written: {error.strerror}; free some space and run again"
-        ) from error
+        advice = "; free some space and run again" if error.errno in NO_SPACE else ""
+        raise InputError(f"{scratch}: the store cannot be written: {error.strerror}{advice}") from error
     progress(f"store ready in {time.monotonic() - start:.0f} s", 1.0)
 
 

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from data_prep.errors import InputError
 from repeat_study import __version__
-from repeat_study_cli.streams import print_in_any_encoding
+from repeat_study_cli.streams import open_closed_streams, print_in_any_encoding
 
 # Maps each command to its line in `repeat-study --help`, which is also the first sentence of the command's own help page.
 COMMANDS = {
@@ -28,6 +28,9 @@ COMMANDS = {
     "fit": "Fit the laws of repetition to your own runs.",
     "dev-cluster": "Start or stop a small SLURM cluster on this machine for testing.",
 }
+
+
+LONGEST_WORD = 300  # characters; longer words in an error message are shortened
 
 
 class LazyGroup(TyperGroup):
@@ -79,6 +82,7 @@ def _options(
 
 def main() -> None:
     """Run the command line. For bad input, print one line to standard error and exit with code 2."""
+    open_closed_streams()
     print_in_any_encoding()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
@@ -90,12 +94,24 @@ def main() -> None:
         _exit_with_message(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except Exception as error:
         if message := getattr(error, "format_message", None):  # a usage error from click, or from typer's copy of click
-            _exit_with_message(message())
+            _exit_with_message(message().replace(": Value error, ", ": ") + _value_found(error, sys.argv[1:]))
         raise
+
+
+def _value_found(error: Any, arguments: list[str]) -> str:
+    """The text `, found 'x'` for the value of the option that a usage error is about, if its message lacks the value."""
+    found = ""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+            name, equals, value = argument.partition("=")
+            if name == option and (equals or following is not None):
+                found = value if equals else str(following)
+    return f", found {found!r}" if found and repr(found) not in error.format_message() else ""
 
 
 def _exit_with_message(message: str) -> None:
     line = " ".join(message.split())
     line = "".join(character if character.isprintable() else "?" for character in line)
+    line = " ".join(word if len(word) <= LONGEST_WORD else f"{word[:60]}...{word[-60:]}" for word in line.split(" "))
     print(f"repeat-study: {line}", file=sys.stderr)
     sys.exit(2)

@@ -75,7 +75,16 @@ def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> "
 
     if lanes is not None:
         overrides = [*(overrides or []), f"resources.lanes={lanes}"]
-    return load_study(study, overrides or [])
+    loaded = load_study(study, overrides or [])
+    for declared in loaded.lineage:
+        if declared.slurm:  # importing slurm.allocation takes time, and most studies have no [slurm] table
+            from slurm.allocation import check_table
+
+            try:
+                check_table(declared.slurm)
+            except InputError as error:
+                raise InputError(f"{study if declared is loaded else declared.name}: {error}") from error
+    return loaded
 
 
 def cores() -> int:

@@ -74,6 +74,8 @@ def predict(
     repeats = _check_repeats(fraction, tokens, repeats, subset_tokens)
     for path in (figure, json_):
         require_writable(path)
+    if figure and json_ and figure.resolve() == json_.resolve():
+        raise InputError(f"--figure and --json: both are {json_}; expected two files")
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
     predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir))
@@ -109,7 +111,7 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
     from analysis.forecast.forecast import MOST_REPEATS
 
     if not 0 < fraction <= 1:
-        raise InputError(f"--fraction {fraction:g}: expected a share above 0 and up to 1")
+        raise InputError(f"--fraction {fraction!r}: expected a share above 0 and up to 1")
     if repeats is not None and subset_tokens is not None:
         raise InputError("--repeats and --subset-tokens: give only one of them")
     if subset_tokens is not None:
@@ -130,6 +132,8 @@ def _points_to_fit(
 
     if study and csv:
         raise InputError("--study and --csv: give only one of them")
+    if set_ and not study:
+        raise InputError("--set: requires --study")
     if columns is not None and not csv:
         raise InputError("--columns: requires --csv")
     if csv:

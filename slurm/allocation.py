@@ -4,17 +4,22 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from data_prep.errors import InputError
 from data_prep.files import read_text
-from repeat_study.config.base import Spec, validated
+from repeat_study.config.base import ONE_LINE, Spec, validated
 from repeat_study.config.resources import Resources
+
+Line = Annotated[str, Field(pattern=ONE_LINE)]  # becomes part of one line of a batch script
 
 # Formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<fields>\d+(?::\d+){0,2})")
+
+
+LONGEST_TIME = "365-0"
 
 
 class Allocation(Spec):
@@ -23,21 +28,21 @@ class Allocation(Spec):
     None selects the cluster's default.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
+    partition: Line | None = None
+    account: Line | None = None
+    qos: Line | None = None
     time: str = "4:00:00"  # time limit of a job; a longer run is requeued and resumes from its checkpoint
     nodes: int = Field(1, ge=1)
     gpus_per_node: int = Field(0, ge=0)
     cpus_per_task: int = Field(1, ge=1)
     mem_gb: float | None = Field(None, gt=0)  # per node
-    constraint: str | None = None
-    exclude: str | None = None
+    constraint: Line | None = None
+    exclude: Line | None = None
     array_parallelism: int | None = Field(None, ge=1)  # maximum number of jobs that run simultaneously
     signal_delay_s: int = Field(90, ge=1)  # the job is told to save this many seconds before its time limit
     setup: list[str] = Field(default_factory=list)  # shell commands to run before training, e.g. "module load cuda"
     # any other sbatch options, e.g. {reservation = "maintenance"}
-    extra: dict[str, str | int | bool] = Field(default_factory=dict)
+    extra: dict[Line, Line | int | bool] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _leaves_time_to_train(self) -> Self:
@@ -88,6 +93,14 @@ class Allocation(Spec):
             "ntasks_per_node": self.tasks_per_node(resources),
             "additional_parameters": additional,
         }
+
+
+def check_table(study_table: dict[str, Any]) -> None:
+    """Check every key of a study's `[slurm]` table. A longer time limit than the default can still come from an option.
+
+    Raises InputError with the key, the value found and the values accepted.
+    """
+    validated(Allocation, {"time": LONGEST_TIME} | study_table, "slurm.")
 
 
 def merge_allocation(study_table: dict[str, Any], options: dict[str, Any], user_file: Path) -> Allocation:

@@ -24,10 +24,13 @@ class Document:
     origin: bytes  # determines the split: `digest`, or the SHA-256 of the file that the text was extracted from
 
     @classmethod
-    def of(cls, name: str, text: object, origin: bytes | None = None) -> Self:
-        """Make a document. Raises BadText if `text` is not a string or contains a lone surrogate, which UTF-8 cannot encode."""
+    def of(cls, name: str, text: object, origin: bytes | None = None, field: str = "") -> Self:
+        """Make a document. `field` is the JSON key or column of the text, for messages.
+
+        Raises BadText if `text` is not a string or contains a lone surrogate, which UTF-8 cannot encode."""
         if not isinstance(text, str):
-            raise BadText(f"expected a string, found {'null' if text is None else type(text).__name__}")
+            found = "null" if text is None else type(text).__name__
+            raise BadText(f"field {field!r}: " * bool(field) + f"expected a string, found {found}")
         try:
             digest = hashlib.sha256(text.encode()).digest()
         except UnicodeEncodeError as error:

@@ -63,6 +63,8 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
     hidden: set[Path] = set()
     other_types: set[Path] = set()
     for given in paths:
+        if not given:
+            raise InputError('data.source.paths: an empty path; use "." for the current folder')
         path = user_path(given, "data.source.paths")
         try:
             root, matches = _matches(path)

@@ -18,7 +18,7 @@ class HuggingFace(Source):
     """A dataset on the hub, a local copy of such a dataset, or a folder written by `save_to_disk`."""
 
     kind: Literal["huggingface"] = "huggingface"
-    dataset: str
+    dataset: str = Field(min_length=1)
     config: str | None = None
     split: str = "train"
     text_field: str = "text"
@@ -43,7 +43,7 @@ class HuggingFace(Source):
             for number, row in enumerate(rows, 1):
                 name = f"{Path(self.dataset).name}/{self.split}:{number}"
                 try:
-                    yield Document.of(name, row.get(self.text_field))
+                    yield Document.of(name, row.get(self.text_field), field=self.text_field)
                 except BadText as error:
                     yield BadRow(name, str(error))
 

@@ -52,7 +52,9 @@ class TextFiles(Source):
         text_of = partial(json_field, field=self.text_field) if json else decode_utf8
         for number, content in json_lines(path) if json else parquet_column(path, self.text_field):
             try:
-                yield Document.of(f"{name}:{number}", None if content is None else text_of(content))
+                yield Document.of(
+                    f"{name}:{number}", None if content is None else text_of(content), field=self.text_field
+                )
             except BadText as error:
                 yield BadRow(f"{path}:{number}", str(error))
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.errors import InputError
+from data_prep.validation import key_path, problem, toml_text
 
 
 class Spec(BaseModel):
@@ -14,6 +15,16 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     internal_fields: ClassVar[frozenset[str]] = frozenset()  # set by the program; not allowed in a study file
 
+
+# Regular expressions for names, and their descriptions for error messages
+STUDY_NAME = r"^\w[\w.-]*$"
+TEST_SET_NAME = r"^[a-z][a-z0-9_]*$"
+ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+PATTERNS = {
+    STUDY_NAME: "letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'",
+    TEST_SET_NAME: "lowercase letters, digits and '_', beginning with a letter",
+    ONE_LINE: "a nonempty string without line breaks",
+}
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -32,7 +43,7 @@ def validated(spec_type: type[SpecType], values: dict[str, Any], prefix: str) ->
 def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str:
     """Describe the first error: its location, the problem and the accepted values."""
     first = error.errors()[0]
-    location = prefix + ".".join(map(str, first["loc"]))
+    location = prefix + key_path(first["loc"])
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
         return f"{prefix}{cause}"
     if first["type"] == "extra_forbidden":
@@ -45,19 +56,29 @@ def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str
     if first["type"] == "union_tag_invalid":
         kinds = first["ctx"]["expected_tags"].replace("'", '"')
         return f"{location}: unknown kind {first['ctx']['tag']!r}; expected {kinds}"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{location}: {message}, found {first['input']!r}"
+    if first["type"] == "string_pattern_mismatch":
+        accepted = PATTERNS.get(first["ctx"]["pattern"], first["ctx"]["pattern"])
+        return f"{location}: expected {accepted}, found {toml_text(first['input'])}"
+    if first["type"] == "union_tag_not_found":
+        kinds = ", ".join(f'"{table.model_fields["kind"].default}"' for table in _tables_at(spec_type, first["loc"]))
+        return f"{location}: {problem(first)}; expected one of {kinds}"
+    return f"{location}: {problem(first)}"
 
 
 def _keys_at(spec_type: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
     """Keys that a study file may use in the table at `location`."""
+    return {field.alias or name for name, field in _tables_at(spec_type, location)[0].model_fields.items()}
+
+
+def _tables_at(spec_type: type[BaseModel], location: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The spec of the table at `location`, or all specs in a union such as the kinds of a source."""
     tables = [spec_type]
     for key in location:
         if len(tables) > 1:  # a union, such as the source kinds: the key is the tag that selects one of its types
             tables = [table for table in tables if table.model_fields["kind"].default == key]
         elif not isinstance(key, int):
             tables = _tables_in(tables[0].model_fields[key].annotation) or tables
-    return {field.alias or name for name, field in tables[0].model_fields.items()}
+    return tables
 
 
 def _tables_in(annotation: Any) -> list[type[BaseModel]]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from data_prep.errors import InputError
+from data_prep.validation import toml_text
 from repeat_study.config.base import Spec
 from repeat_study.config.run import Parent, Run
 
@@ -166,9 +167,7 @@ def _criteria(selector: Any) -> dict[str, Any]:
 
 
 def _selector_text(selector: Any) -> str:
-    if isinstance(selector, dict):
-        return "{" + ", ".join(f"{key} = {value}" for key, value in selector.items()) + "}"
-    return str(selector)
+    return toml_text(selector) if isinstance(selector, dict) else str(selector)
 
 
 def _labels(runs: Sequence[Run], limit: int = 8) -> str:

@@ -1,6 +1,7 @@
 """Load a study from its TOML file, and list the runs in its grid."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,20 +12,21 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.sources import SourceSpec
 from repeat_study.config import grid
-from repeat_study.config.base import Spec, validated
+from repeat_study.config.base import PATTERNS, STUDY_NAME, TEST_SET_NAME, Spec, validated
 from repeat_study.config.grid import KnownRuns, Point
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.resources import Resources, check_divisible
 from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
 from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
 
+LONGEST_NAME = 200  # characters; names of folders and files contain the name of the study
 INSTALLED = ("installed-python", "installed-prose")  # source kinds that read the same installed files
 
 
 class EvaluateSpec(Spec):
     """An additional test set, declared by one `[[evaluate]]` table."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=TEST_SET_NAME, max_length=LONGEST_NAME)
     source: SourceSpec
     max_tokens: int = Field(2_000_000, gt=0, le=10**15)  # tokens to read from the source, before the test split
     # Defaults to 1. For an installed-* source, it defaults to data.test_fraction, because the study may train on the rest of
@@ -49,7 +51,7 @@ class Study(Spec):
 
     internal_fields: ClassVar[frozenset[str]] = frozenset({"parent_study"})
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
+    name: str = Field(pattern=STUDY_NAME, max_length=LONGEST_NAME)
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -190,11 +192,24 @@ def _load(path: Path, overrides: list[str], descendants: tuple[Path, ...]) -> St
             raise InputError(
                 f"--set parent.{for_parent[0]}: the study has no [finetune] table, so it has no parent study"
             )
-        study = validated(Study, {"name": path.stem} | table, "")
+        if "name" not in table:
+            table["name"] = _default_name(path)
+        study = validated(Study, table, "")
         study.runs()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return study
+
+
+def _default_name(path: Path) -> str:
+    """The name of a study whose file does not set one: the file's name without its suffix."""
+    name = path.stem
+    if not name.isprintable() or not re.match(STUDY_NAME, name) or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"this file name cannot be the name of the study; rename the file or add name = ... at its top; expected"
+            f" {PATTERNS[STUDY_NAME]}, at most {LONGEST_NAME} characters"
+        )
+    return name
 
 
 def _parent_file(table: dict[str, Any], folder: Path) -> Path | None:

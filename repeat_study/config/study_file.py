@@ -19,9 +19,14 @@ TOO_DEEP = f"tables or lists are nested too deeply; expected at most {MAX_DEPTH}
 
 def find_study(study: str | Path) -> Path:
     """The path of a study file, given its path or name. A string is a path if it ends in `.toml` or contains a separator."""
-    if isinstance(study, Path) or study.endswith(".toml") or os.sep in study:
+    if isinstance(study, Path) or study.lower().endswith(".toml") or os.sep in study:
         return Path(study)
-    return named_study(study, LOCAL_STUDIES)
+    if not study:
+        raise InputError("STUDY is empty; expected a .toml file, or the name of a study")
+    path = named_study(study, LOCAL_STUDIES)
+    if not path.is_file() and Path(study).is_file():
+        raise InputError(f"{study}: not a .toml file; expected a file that ends in .toml, or the name of a study")
+    return path
 
 
 def named_study(name: str, folder: Path) -> Path:
@@ -43,7 +48,7 @@ def read_study_file(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
             raise
         local, installed = _study_names(path.parent), _study_names(INSTALLED_STUDIES)
         raise InputError(
-            f"{path}: no such study; available in this folder: {local}; shipped with this package: {installed}"
+            f"{path}: no such study; studies in {path.parent}: {local}; shipped with this package: {installed}"
         ) from error
     except RecursionError as error:
         raise InputError(f"{path}: {TOO_DEEP}") from error
@@ -89,21 +94,37 @@ def _apply_override(table: dict[str, Any], override: str) -> None:
     if not equals:
         raise InputError(f"--set {override}: expected key=value, e.g. training.tokens=1000000 or grid.0.seed=[0,1]")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        values = tomllib.loads(f"value = {text}")
+        if len(values) > 1:
+            raise InputError(f"--set {_shortened(repr(override))}: expected one value; use --set once for each key")
+        value = values["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
     except RecursionError as error:
         raise InputError(f"--set {_shortened(override)}: {TOO_DEEP}") from error
+    except InputError:
+        raise
     except ValueError as error:  # raised for an integer with thousands of digits
         raise InputError(f"--set {_shortened(override)}: {error}") from error
-    *parents, last = key.strip().split(".")
+    *parents, last = names = key.strip().split(".")
+    if "" in names:
+        raise InputError(
+            f"--set {_shortened(override)}: the key {key!r} has an empty part; expected e.g. training.tokens"
+        )
     container: Any = table
     try:
         for parent in parents:
-            container = container[int(parent)] if isinstance(container, list) else container.setdefault(parent, {})
-        container[int(last) if isinstance(container, list) else last] = value
+            container = container[_index(parent)] if isinstance(container, list) else container.setdefault(parent, {})
+        container[_index(last) if isinstance(container, list) else last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"--set {override}: the study has no key {key!r}") from error
+
+
+def _index(text: str) -> int:
+    """The index of a list element, counted from 0. Raises ValueError for a negative number."""
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
 
 
 def _study_names(folder: Path) -> str:

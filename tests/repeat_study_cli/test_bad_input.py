@@ -16,7 +16,7 @@ from tests.repeat_study_cli.conftest import Invoke
     [
         (
             ("plan", "nothing"),
-            "studies/nothing.toml: no such study; available in this folder: tiny; shipped with this package: chudnovsky2026, ",
+            "studies/nothing.toml: no such study; studies in studies: tiny; shipped with this package: chudnovsky2026, ",
         ),
         (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
         (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
@@ -47,7 +47,7 @@ from tests.repeat_study_cli.conftest import Invoke
             "training.weight_decay: input should be a finite number",
         ),
         (("plan", "tiny", "--set", f"training.tokens=1{'0' * 400}"), "training.tokens: input should be less than"),
-        (("plan", "tiny", "--set", "name=.."), "name: string should match pattern"),
+        (("plan", "tiny", "--set", "name=.."), "name: expected letters, digits, "),
         (
             ("run", "tiny", "--set", "training.context=1_000_000", "--set", "training.tokens=100_000_000"),
             "the corpus has",

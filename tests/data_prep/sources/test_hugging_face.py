@@ -54,7 +54,7 @@ def test_rows_without_text_are_skipped_up_to_the_limit(library: Any, tmp_path: P
     library.Dataset.from_dict({"text": ["one", None, "two"]}).save_to_disk(str(tmp_path / "saved"))
     kept, report = read(tmp_path / "saved", max_bad_rows=1)
     assert len(kept) == 2
-    assert report.bad_named == ["saved/train:2: expected a string, found null"]
+    assert report.bad_named == ["saved/train:2: field 'text': expected a string, found null"]
     with pytest.raises(InputError, match=r"saved/train:2: .*found null; bad rows so far: 1, .*max_bad_rows is 0$"):
         read(tmp_path / "saved")
 

@@ -118,7 +118,7 @@ def test_bad_rows_up_to_the_limit_are_skipped_and_named(tmp_path: Path) -> None:
     assert [row.removeprefix(f"{path}:") for row in report.bad_named] == [
         "3: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
         "6: no field 'text' (data.source.text_field); fields: id, body",
-        "7: expected a string, found null",
+        "7: field 'text': expected a string, found null",
     ]
 
 
@@ -128,7 +128,7 @@ def test_one_bad_row_too_many_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read(path, max_bad_rows=2)
     assert str(refused.value) == (
-        f"{path}:7: expected a string, found null; bad rows so far: 3, but data.source.max_bad_rows is 2"
+        f"{path}:7: field 'text': expected a string, found null; bad rows so far: 3, but data.source.max_bad_rows is 2"
     )
 
 
@@ -137,8 +137,8 @@ def test_one_bad_row_too_many_gives_a_one_line_error(tmp_path: Path) -> None:
     [
         (b"[1, 2]\n", "expected a JSON object, found list"),
         (b'"text"\n', "expected a JSON object, found str"),
-        (b'{"text": 5}\n', "expected a string, found int"),
-        (b'{"text": ["a"]}\n', "expected a string, found list"),
+        (b'{"text": 5}\n', "field 'text': expected a string, found int"),
+        (b'{"text": ["a"]}\n', "field 'text': expected a string, found list"),
         (b'{"text": "caf\xe9"}\n', "not UTF-8 (byte 0xe9 at 13)"),
         (b'{"text": "half \\ud800"}\n', "lone surrogate at character 5"),
         (b"[" * 100_000 + b"\n", "not JSON (maximum recursion depth"),
@@ -274,7 +274,7 @@ def test_a_null_or_undecodable_parquet_row_is_one_bad_row(tmp_path: Path, kind: 
     pq.write_table(pa.table({"text": values}), path)
     kept, report = read(path, max_bad_rows=2)
     assert [document.name for document in kept] == ["table.parquet:1", "table.parquet:4"]
-    assert report.bad_named[0] == f"{path}:2: expected a string, found null"
+    assert report.bad_named[0] == f"{path}:2: field 'text': expected a string, found null"
     with pytest.raises(InputError, match=r"table\.parquet:3: "):
         read(path, max_bad_rows=1)
 

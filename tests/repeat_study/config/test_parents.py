@@ -129,7 +129,12 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         (
             'from = "parents"',
             'from = "nowhere"',
-            "nowhere.toml: no such study; available in this folder: child, parents; shipped with this package: chudnovsky2026, ",
+            "nowhere.toml: no such study; studies in ",
+        ),
+        (
+            'from = "parents"',
+            'from = "nowhere"',
+            ": child, parents; shipped with this package: chudnovsky2026, ",
         ),
         ('from = "parents"', 'from = "child"', "finetune.from: cycle child -> child"),
         ("max_tokens", "vocabulary = 512\nmax_tokens", "data.vocabulary: 512 found, but the parent study parents has 1024"),
@@ -137,6 +142,7 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
         ("max_tokens", "test_fraction = 0.1\nmax_tokens", "data.test_fraction: 0.1 found, but parents has 0.05"),
         ("context = 128", "context = 64", "grid.0.context: 64 found, but the parent 2x32-clean-s0 has 128"),
         ('"2x64"]', '"2x96"]', "grid.0.parent: parents has no run with model 2x96; its models are 2x32, 2x64"),
+        ("{repeats = 30}", '{repeats = "30"}', r"grid.0.parent: {repeats = '30'} matches no run in parents with model 2x32; available:"),
         ("{repeats = 30}", "{repeats = 31}", r"grid.0.parent: {repeats = 31} matches no run in parents with model 2x32; available:"),
         ("{repeats = 30}", "{repeat = 30}", "grid.0.parent: repeat: unknown key; expected"),
         ("{repeats = 30}", '"best"', "grid.0.parent: unknown parent 'best'; expected \"scratch\", \"clean\", \"worst\""),

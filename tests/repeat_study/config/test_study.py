@@ -36,11 +36,26 @@ LAPTOP = STUDIES / "laptop.toml"
         ("grid=[]", "grid: list should have at least 1 item"),
         ("data.vocabulary=3", "data.vocabulary: input should be greater than or equal to 257"),
         ('data.source="nowhere"', "data.source: unknown kind 'nowhere'; expected"),
-        ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.files.bogus: unknown key; expected"),
+        ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.bogus: unknown key; expected"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
         ("nonsense.x=1", "nonsense: unknown key; expected data, evaluate, evaluation, finetune, grid, models, name, "),
-        ('name="../elsewhere"', "name: string should match pattern"),
+        ('name="../elsewhere"', "name: expected letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_', found '../elsewhere'"),
+        (f'name="{"a" * 201}"', "name: string should have at most 200 characters, found 'aaa.*[.][.][.]$"),
         ("tokens", "expected key=value"),
+        ("=3", "the key '' has an empty part; expected e.g. training.tokens"),
+        ("training..tokens=3", "the key 'training..tokens' has an empty part"),
+        ("training.tokens=8192\ntraining.context=32", "expected one value; use --set once for each key"),
+        ("grid.-1.seed=1", "the study has no key 'grid.-1.seed'"),
+        ("grid.0.repeated_fraction=1e-9", "12000 sequences are too few for any R above 1; increase repeated_fraction"),
+        ("training.tokens=2024-01-01", "training.tokens: input should be a valid integer, found 2024-01-01"),
+        ("training.tokens=true", "training.tokens: input should be a valid integer, found true"),
+        ("data=[{vocabulary=300}]", r"data: expected a table, found \[{vocabulary = 300}\]"),
+        ("data.source=[1]", r"data.source: expected a table, found \[1\]"),
+        ('data.source={paths=["a"]}', 'data.source: the key .kind. is missing, found .*; expected one of .*"files"'),
+        ('data.source={kind="files",paths=[]}', r"data.source.paths: list should have at least 1 item, found \[\]"),
+        ('data.source={kind="files",paths="a"}', "data.source.paths: input should be a valid list, found 'a'"),
+        ('data.source={kind="huggingface",dataset=""}', "data.source.dataset: string should have at least 1 character"),
+        ('evaluate=[{name="A b",source="installed-prose"}]', "evaluate.0.name: expected lowercase letters, digits"),
         ("resources.precison=float32", "resources.precison: unknown key; did you mean 'precision'"),
         ("resources.precision=float8", "resources.precision: input should be 'auto', 'float32' or 'bfloat16', found"),
         ("models.2x64.epochs=3", "models.2x64.epochs: unknown key; expected beta1"),
@@ -66,7 +81,7 @@ def test_a_study_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_errors_name_missing_and_malformed_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing.toml: no such study; available in this folder: .*laptop"):
+    with pytest.raises(InputError, match=r"nothing.toml: no such study; studies in .*: .*laptop"):
         load_study(STUDIES / "nothing.toml")
     (tmp_path / "broken.toml").write_text("[data\n")
     with pytest.raises(InputError, match=r"broken.toml: not valid TOML"):
