@@ -1,5 +1,6 @@
 """`repeat-study predict`: predict the cost of repeating data before training."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,7 @@ def predict(
     repeats = _check_repeats(fraction, tokens, repeats, subset_tokens)
     for path in (figure, json_):
         require_writable(path)
-    if figure and json_ and figure.resolve() == json_.resolve():
+    if figure and json_ and os.path.realpath(figure) == os.path.realpath(json_):
         raise InputError(f"--figure and --json: both are {json_}; expected two files")
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
@@ -111,7 +112,7 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
     from analysis.forecast.forecast import MOST_REPEATS
 
     if not 0 < fraction <= 1:
-        raise InputError(f"--fraction {fraction!r}: expected a share above 0 and up to 1")
+        raise InputError(f"--fraction {fraction:.12g}: expected a share above 0 and up to 1")
     if repeats is not None and subset_tokens is not None:
         raise InputError("--repeats and --subset-tokens: give only one of them")
     if subset_tokens is not None:

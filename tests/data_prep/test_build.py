@@ -418,3 +418,10 @@ def test_an_existing_folder_that_is_not_a_store_is_left_untouched(corpus: Path, 
     with pytest.raises(InputError, match="is not a token store"):
         prepare(spec_of(corpus), tmp_path)
     assert mine.read_text() == "precious"
+
+
+def test_only_a_full_disk_is_answered_with_the_advice_to_free_space(corpus: Path, tmp_path: Path) -> None:
+    spec = spec_of(corpus)
+    (tmp_path / f".{spec.store_name}.building").write_text("not a folder")
+    with pytest.raises(InputError, match=r"building: the store cannot be written: File exists$"):
+        prepare(spec, tmp_path)

@@ -1,5 +1,6 @@
 """For bad input, commands exit with code 2 and print one line: where it is, what was found, and what is accepted."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -75,6 +76,30 @@ from tests.repeat_study_cli.conftest import Invoke
         (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; expected"),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
+        (["run", "tiny", "--keep-checkpoints", "some"], "'--keep-checkpoints': 'some' is not one of"),
+        (["run", "tiny", "--processes", "1e3"], ", found '1e3'"),
+        (["plan", "tiny", "--processes=0"], "greater than or equal to 1, found '0'"),
+        (["plan", ""], "STUDY is empty; expected a .toml file, or the name of a study"),
+        (["plan", "a" * 5000], "File name too long"),
+        (["plan", "s.txt"], "s.txt: not a .toml file; expected a file that ends in .toml, or the name of a study"),
+        (
+            ["plan", "my study.toml"],
+            "my study.toml: this file name cannot be the name of the study; rename the file or add",
+        ),
+        (
+            ["plan", "tiny", "--set", "slurm.partion=main"],
+            "tiny: slurm.partion: unknown key; did you mean 'partition'?",
+        ),
+        (["plan", "tiny", "--set", 'slurm.time="8 hours"'], "slurm.time: expected minutes, hours:minutes:seconds"),
+        (
+            ["run", "tiny", "--set", 'slurm.partition="a\\nb"'],
+            "slurm.partition: expected a nonempty string without line",
+        ),
+        (
+            ["prepare", "tiny", "--set", "data.source={kind='files',paths=['']}"],
+            'an empty path; use "." for the current',
+        ),
+        (["status", "tiny", "--runs-dir", "s.txt"], "s.txt: not a folder; expected the folder of the run directories"),
         (["sweep", "tiny", "--time", "soon"], "slurm.time: expected minutes, hours:minutes:seconds"),
         (
             ["sweep", "tiny", "--gpus-per-node", "4"],
@@ -90,10 +115,13 @@ from tests.repeat_study_cli.conftest import Invoke
 def test_bad_input_prints_one_line_and_exits_with_code_2(
     workplace: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
+    for name in ("s.txt", "my study.toml"):
+        shutil.copy(workplace / "studies" / "tiny.toml", workplace / name)
     before = sorted(path for path in workplace.rglob("*") if path.is_file())
     ended = invoke(*arguments, cwd=workplace)
     assert ended.returncode == 2
     assert message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert len(ended.stderr) < 2_000
     assert sorted(path for path in workplace.rglob("*") if path.is_file()) == before
 
 
@@ -132,6 +160,24 @@ def test_without_a_home_folder_a_path_in_it_is_refused(workplace: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
     assert "~/t.json: the home folder of ~ is unknown (data.tokenizer)" in ended.stderr
+
+
+def test_a_study_file_may_end_in_upper_case_and_its_name_key_replaces_an_unsuitable_file_name(
+    workplace: Path, invoke: Invoke
+) -> None:
+    text = (workplace / "studies" / "tiny.toml").read_text()
+    (workplace / "tiny.TOML").write_text(text)
+    (workplace / "my study.toml").write_text('name = "mine"\n' + text)
+    assert invoke("plan", "tiny.TOML", cwd=workplace).returncode == 0
+    assert "mine: 2 runs" in invoke("plan", "my study.toml", cwd=workplace).stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_does_not_change_the_exit_code(workplace: Path, closed: str) -> None:
+    for arguments, code in (("plan tiny", 0), ("plan nothing", 2)):
+        script = f"{sys.executable} -m repeat_study_cli {arguments} {closed}"
+        ended = subprocess.run(["bash", "-c", script], cwd=workplace, capture_output=True, text=True)
+        assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr
 
 
 def test_an_unknown_command_or_option_is_bad_input(workplace: Path, invoke: Invoke) -> None:

@@ -88,6 +88,10 @@ def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path
         ),
         (("fit", "mine.csv", "--columns", "size=N"), "--columns size=N: unknown column 'size'; expected params"),
         ((*PLAN, "--columns", "params=N"), "--columns: requires --csv"),
+        ((*PLAN, "--set", "training.tokens=3"), "--set: requires --study"),
+        ((*PLAN, "--figure", "a.svg", "--json", "./a.svg"), "--figure and --json: both are a.svg; expected two files"),
+        ((*PLAN[:-1], "1.0000001"), "--fraction 1.0000001: expected a share above 0 and up to 1"),
+        ((*PLAN[:-1], "10%"), ", found '10%'"),
         ((*PLAN, "--subset-tokens", "100"), "'100' is not a count; expected a count of at least 1,000"),
         (
             ("fit", "one.csv"),

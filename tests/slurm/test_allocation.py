@@ -1,5 +1,6 @@
 """Options from the [slurm] table, the command line and the user's file."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from data_prep.errors import InputError
 from repeat_study.config.resources import Resources
-from slurm.allocation import Allocation, merge_allocation
+from slurm.allocation import Allocation, check_table, merge_allocation
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,9 @@ def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Pat
         ({"time": "soon"}, "time: expected minutes, hours:minutes:seconds or days-hours, found 'soon'"),
         ({"time": "1", "signal_delay_s": 60}, "time: 1 must be longer than signal_delay_s (60 s)"),
         ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
+        ({"partition": ""}, "slurm.partition: expected a nonempty string without line breaks, found ''"),
+        ({"extra": {"a\n#SBATCH -x": "1"}}, "expected a nonempty string without line breaks, found 'a\\n#SBATCH -x'"),
+        ({"extra": {"a": "b\nc"}}, "expected a nonempty string without line breaks, found 'b\\nc'"),
         ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),
     ],
 )
@@ -48,6 +52,12 @@ def test_a_wrong_key_or_value_is_reported(study: dict[str, Any], message: str, t
     with pytest.raises(InputError) as caught:
         merge_allocation(study, {}, tmp_path / "none.toml")
     assert message in str(caught.value)
+
+
+def test_a_table_that_needs_a_longer_time_limit_than_the_default_is_valid_by_itself() -> None:
+    check_table({"signal_delay_s": 20_000})
+    with pytest.raises(InputError, match=r"slurm.mem_gb: input should be a finite number, found nan"):
+        check_table({"mem_gb": math.nan})
 
 
 def test_an_error_in_the_users_file_names_the_file(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ LAPTOP = STUDIES / "laptop.toml"
         ('data.source={kind="files",paths=["a"],bogus=1}', "data.source.bogus: unknown key; expected"),
         ("evaluation.even_pionts=2", "evaluation.even_pionts: unknown key; did you mean 'even_points'?"),
         ("nonsense.x=1", "nonsense: unknown key; expected data, evaluate, evaluation, finetune, grid, models, name, "),
-        ('name="../elsewhere"', "name: expected letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_', found '../elsewhere'"),
+        ('name="../elsewhere"', "name: expected letters, digits, '_', '-' and '.', beginning with a letter"),
         (f'name="{"a" * 201}"', "name: string should have at most 200 characters, found 'aaa.*[.][.][.]$"),
         ("tokens", "expected key=value"),
         ("=3", "the key '' has an empty part; expected e.g. training.tokens"),
