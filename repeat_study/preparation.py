@@ -60,9 +60,12 @@ class PreparedStudy:
                         f" {run.context} tokens and its target; provide more text or increase max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
-            from repeat_study.probes.copying import copying_probe
+            from repeat_study.probes.copying import CopyingTextError, copying_probe
 
-            copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
+            try:
+                copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
+            except CopyingTextError as error:
+                raise InputError(f"evaluation.copying_text: {error}") from error
 
     def parents(self, runs_dir: Path) -> Parents | None:
         """The candidate parents and the losses of the finished ones; None if the study has no [finetune] table."""

@@ -116,7 +116,7 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
         raise InputError(f"{given}: {len(matches)} runs in {study_dir.name} have this label; expected one of {names}")
     labels = ", ".join(run.label for run in runs)
     raise InputError(
-        f"{given}: no run in study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
+        f"{given or repr(given)}: no run in study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
     )
 
 

@@ -45,12 +45,17 @@ def probe(
     """
     from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes import checkpoint_probe
+    from repeat_study.probes.copying import CopyingTextError
     from repeat_study_cli.probe_tables import tables_of
 
     paragraphs = read_text(text) if text else None
     require_writable(json_)
     folder = _folder_of(study_or_folder, run, set_, data_dir, runs_dir)
-    probed = checkpoint_probe.probe(checkpoint_probe.load_trained(folder, data_dir, step), paragraphs)
+    trained = checkpoint_probe.load_trained(folder, data_dir, step)
+    try:
+        probed = checkpoint_probe.probe(trained, paragraphs)
+    except CopyingTextError as error:
+        raise InputError(f"{text or 'evaluation.copying_text'}: {error}") from error
     for section in tables_of(probed):
         console.print(section)
     if json_:

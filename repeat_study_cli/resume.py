@@ -17,6 +17,7 @@ from repeat_study_cli.submission import (
     QosOption,
     TimeOption,
     allocation_options,
+    merged_allocations,
     submit_study,
 )
 
@@ -52,4 +53,5 @@ def resume(
     if lanes is None and not any(override.startswith("resources.lanes") for override in set_ or []):
         same_lanes = {"lanes": last.resources.get("lanes", declared.resources.lanes)}
         declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=same_lanes)})
-    submit_study(declared, last.options | allocation_options(context), data_dir, runs_dir)
+    options = last.options | allocation_options(context)
+    submit_study(declared, merged_allocations(declared, options), options, data_dir, runs_dir)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from repeat_study.config.run import Run
     from repeat_study.config.study import Study
     from repeat_study.preparation import PreparedStudy
+    from slurm.allocation import Allocation
 
 USER_FILE = Path(typer.get_app_dir("repeat-study")) / "slurm.toml"
 
@@ -39,16 +40,22 @@ def allocation_options(context: typer.Context) -> dict[str, Any]:
     return {key: context.params[key] for key in Allocation.model_fields if context.params.get(key) is not None}
 
 
-def submit_study(declared: "Study", options: dict[str, Any], data_dir: Path, runs_dir: Path) -> None:
+def merged_allocations(declared: "Study", options: dict[str, Any]) -> "dict[str, Allocation]":
+    """The allocation of a study and of its ancestors, by name. Raises InputError if an option, a table or the user's file is invalid."""
+    from slurm.allocation import merge_allocation
+
+    return {study.name: merge_allocation(study.slurm, options, USER_FILE) for study in declared.lineage}
+
+
+def submit_study(
+    declared: "Study", allocations: "dict[str, Allocation]", options: dict[str, Any], data_dir: Path, runs_dir: Path
+) -> None:
     """Submit all unfinished runs in a study. Parent runs from other studies are submitted first."""
     from repeat_study.records.run_directory import RunDirectory, Status
     from slurm import client
-    from slurm.allocation import merge_allocation
 
-    allocations = {}
     for study in declared.lineage:
-        allocation = allocations[study.name] = merge_allocation(study.slurm, options, USER_FILE)
-        allocation.tasks_per_node(study.resources)
+        allocations[study.name].tasks_per_node(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
     client.max_array_size()  # without a cluster, fail before building token stores
     for partition in {allocation.partition for allocation in allocations.values() if allocation.partition}:

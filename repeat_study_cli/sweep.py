@@ -30,6 +30,7 @@ from repeat_study_cli.submission import (
     QosOption,
     TimeOption,
     allocation_options,
+    merged_allocations,
     submit_study,
 )
 
@@ -78,8 +79,10 @@ def sweep(
     they are not there, from ~/.config/repeat-study/slurm.toml. Without SLURM, use --cluster local.
     """
     declared = load(study, set_, lanes)
+    options = allocation_options(context)
+    allocations = merged_allocations(declared, options)  # also without SLURM, so that wrong options are reported
     if cluster is Cluster.SLURM:
-        submit_study(declared, allocation_options(context), data_dir, runs_dir)
+        submit_study(declared, allocations, options, data_dir, runs_dir)
         return
     if cluster is Cluster.LOCAL:
         from repeat_study_cli.run import report_arguments, train_with_parents

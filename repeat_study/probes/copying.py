@@ -30,6 +30,10 @@ MAX_TOKENS = 256  # maximum length of a paragraph; longer ones are cut
 MAX_PARAGRAPHS = 64
 
 
+class CopyingTextError(InputError):
+    """The text to copy has no paragraphs or too many, or a paragraph is too short or cannot be encoded."""
+
+
 @dataclass(frozen=True)
 class CopyingLosses:
     """Losses in nats on copied sequences and on their null, each of shape [sequences, copies, length]."""
@@ -142,12 +146,12 @@ def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
         ids = _encode(tokenizer, paragraph)
         where = f"copying text, paragraph {number} ({paragraph[:30]!r})"
         if not ids:
-            raise InputError(f"{where}: the study's tokenizer cannot encode it")
+            raise CopyingTextError(f"{where}: the study's tokenizer cannot encode it")
         if len(ids) < MIN_TOKENS:
-            raise InputError(f"{where}: {len(ids)} tokens; expected {MIN_TOKENS} or more")
+            raise CopyingTextError(f"{where}: {len(ids)} tokens; expected {MIN_TOKENS} or more")
         encoded.append(ids)
     if not 1 <= len(encoded) <= MAX_PARAGRAPHS:
-        raise InputError(
+        raise CopyingTextError(
             f"copying text: {len(encoded) or 'no'} paragraphs; expected 1 to {MAX_PARAGRAPHS}, separated by blank lines"
         )
     return encoded

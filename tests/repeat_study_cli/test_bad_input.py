@@ -59,7 +59,10 @@ from tests.repeat_study_cli.conftest import Invoke
             ("plan", "tiny", "--set", "evaluation.copying_text={file='no.txt'}"),
             "studies/no.txt: cannot be read: No such file",
         ),
-        (("run", "tiny", "--set", "evaluation.copying_text=short"), "copying text, paragraph 1 ('short'):"),
+        (
+            ("run", "tiny", "--set", "evaluation.copying_text=short"),
+            "evaluation.copying_text: copying text, paragraph 1 ('short'):",
+        ),
         (("provenance", "tiny", "1x16-clean-s0", "--step", "64"), "--step 64: expected a step from 0 to 63"),
         (
             ("provenance", "tiny", "none", "--step", "0"),
@@ -106,6 +109,12 @@ from tests.repeat_study_cli.conftest import Invoke
             "each process needs exactly one GPU; try --set resources.processes_per_run=4",
         ),
         (["sweep", "tiny", "--set", "slurm.partion=main"], "slurm.partion: unknown key; did you mean 'partition'?"),
+        (
+            ["sweep", "tiny", "--cluster", "local", "--time", "soon"],
+            "slurm.time: expected minutes, hours:minutes:seconds",
+        ),
+        (["sweep", "tiny", "--cluster", "debug", "--mem-gb", "-1"], "slurm.mem_gb: input should be greater than 0"),
+        (["provenance", "tiny", "", "--step", "0"], "'': no run in study 'tiny'"),
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
         (["resume", "tiny"], "runs/tiny: no submission found"),
         (["cancel", "tiny"], "cancel: give either the runs to cancel or --all"),
