@@ -63,8 +63,9 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "A law of partial repetition",
         "Test loss above the fitted clean law. Points: runs. Lines: the law L = E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·m(R)/R, where"
-        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorized, R_m = k·N^-0.5·f^c·T^b, and D' are the effective tokens of"
-        f" Muennighoff et al. {len(fitted.free)} constants were fitted to {fitted.points} runs, with a root-mean-square error of"
+        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorized, R_m = k·N^-0.5·f^c·T^b, and D' is the number of effective"
+        f" tokens as defined by Muennighoff et al. The law has {len(fitted.free)} constants, which were fitted to {fitted.points} runs,"
+        " with a root-mean-square error of"
         f' {fitted.error:.3f} nats. {bands}. The section "Laws" shows how well the law predicts held-out runs.',
         figure,
         pd.concat(rows, ignore_index=True),

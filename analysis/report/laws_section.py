@@ -31,12 +31,13 @@ def section(runs: Runs) -> Section | Missing:
         reasons = [f"{headings[name]}: {reason}" for name, reason in laws.reasons.items()]
         return Missing("laws", "; ".join([*reasons, *left_out]))
     sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
+    in_list = {name: heading[0].upper() + heading[1:] for name, heading in headings.items()}
     sentences += [
-        f"{headings[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"
+        f"{in_list[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"
         f" {fitted.error:.3g} nats."
         for name, fitted in laws.fits.items()
     ]
-    sentences += [f"{headings[name]} was not fitted: {reason}." for name, reason in laws.reasons.items()]
+    sentences += [f"{in_list[name]} was not fitted: {reason}." for name, reason in laws.reasons.items()]
     cross_validation = (
         [Table(CROSS_VALIDATION, _cross_validation(laws, runs), "cross_validation", "Cross-validation")]
         if len(laws.cross_validation)
