@@ -147,7 +147,7 @@ def test_the_map_bars_are_the_range_of_few_seeds(tmp_path: Path, runs: list[Run]
     figure = drawn(repeats_map.plot(load_runs(tmp_path)))
     (twice,) = figure.table[(figure.table.measure == "excess_over_clean") & (figure.table.seeds == 2)].itertuples()
     assert (twice.low, twice.mean, twice.high) == pytest.approx((0.5, 0.7, 0.9))
-    assert "range of up to 2 seeds" in figure.caption
+    assert "range over up to 2 seeds" in figure.caption
     assert "prefix_matching" in set(figure.table.measure), "measured in one run"
 
 
