@@ -17,13 +17,16 @@ PLAIN_MESSAGES = {
 }
 
 
+INSERTED = {"[key]", "constrained-str"}  # words in pydantic's locations that are not keys of the table
+
+
 def key_path(location: tuple[int | str, ...]) -> str:
     """The dotted key at pydantic's location of an error, e.g. `data.source.paths`.
 
-    Pydantic inserts the kind of a source after the key `source`; the path omits it.
+    Pydantic also inserts the kind of a source after the key `source`, and the words in INSERTED. The path omits them.
     """
     keys = zip(("", *location), location, strict=False)
-    return ".".join(str(key) for previous, key in keys if previous != "source")
+    return ".".join(str(key) for previous, key in keys if previous != "source" and key not in INSERTED)
 
 
 def problem(error: Any) -> str:

@@ -44,7 +44,8 @@ def test_options_override_the_study_which_overrides_the_users_file(tmp_path: Pat
         ({"gpus_per_node": -1}, "slurm.gpus_per_node: input should be greater than or equal to 0, found -1"),
         ({"partition": ""}, "slurm.partition: expected a nonempty string without line breaks, found ''"),
         ({"extra": {"a\n#SBATCH -x": "1"}}, "expected a nonempty string without line breaks, found 'a\\n#SBATCH -x'"),
-        ({"extra": {"a": "b\nc"}}, "expected a nonempty string without line breaks, found 'b\\nc'"),
+        ({"extra": {"a": {"b": 1}}}, "slurm.extra.a: input should be a valid string, found {b = 1}"),
+        ({"extra": {"a": "b\nc"}}, "slurm.extra.a: expected a nonempty string without line breaks, found 'b\\nc'"),
         ({"setup": "module load cuda"}, "slurm.setup: input should be a valid list"),
     ],
 )
