@@ -14,7 +14,7 @@ from analysis.laws.points import Points
 from analysis.laws.study_fits import StudyFits
 from analysis.report import collect, digests
 from analysis.report.build import write_report
-from analysis.report.figure_list import plot_figure
+from analysis.report.figure_list import VARIANT_FIGURES, plot_figure
 from analysis.runs import Runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -150,12 +150,12 @@ def test_a_new_run_redraws_only_its_own_variant(
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
         write_run(study_folder, runs[0], store, [5.0, 4.5, 4.0], **fields)
     write_report(study_folder)
-    assert len(plotted) == 4
+    assert plotted == [*FIGURES, *FIGURES, *VARIANT_FIGURES]
     plotted.clear()
     write_run(study_folder, runs[0], store, [5.0, 4.5, 4.1], **fields | {"repeats": 8})
     before = contents(study_folder)
     write_report(study_folder)
-    assert len(plotted) == 2
+    assert plotted == [*FIGURES, *VARIANT_FIGURES]
     changed = {name for name, content in contents(study_folder).items() if before.get(name) != content}
     assert {name for name in changed if name.startswith(FIGURES)} == {name for name in changed if "0.001" in name}
 

@@ -28,6 +28,7 @@ from repeat_study.config.run import Run
 from repeat_study.local.scheduler import Event, LocalScheduler
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import evaluator
+from repeat_study.records.digests import record_digests
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import read_table, up_to, write_table
@@ -408,9 +409,14 @@ def test_damaged_losses_of_sequences_are_refused(
 
 @pytest.mark.parametrize("which", ["test_sequences.parquet", "pool_sequences.parquet"])
 def test_a_run_from_a_version_without_a_table_resumes_without_it(
-    which: str, runs: list[Run], store: TokenStore, tmp_path: Path
+    which: str, runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = interrupted(runs[1], store, tmp_path)
+    def without_table(directory: RunDirectory, step: int) -> dict[str, str]:
+        return {name: digest for name, digest in record_digests(directory, step).items() if name != which}
+
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr("repeat_study.training.callback.record_digests", without_table)
+        directory = interrupted(runs[1], store, tmp_path)
     (directory.path / which).unlink()
     assert train(runs[1], store, tmp_path) is Outcome.DONE
     assert not (directory.path / which).exists()
