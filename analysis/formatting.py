@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from repeat_study.formatting import any_of as any_of
 from repeat_study.formatting import plural as plural
 from repeat_study.formatting import short_count as short_count
 

@@ -26,7 +26,7 @@ BATCH = 16
 SHARD_BYTES = 12 * 2**14  # about 16,000 samples per shard, as many as 2,000-token sequences in a shard of 64 MB
 LARGEST_COMMON = 10**6
 COUNT_ALL = 10**7  # longer runs are checked only for a sample of pool slots
-ROUNDS = 3  # repetitions, each in a new process, of the cases that ratios are computed from
+ROUNDS = 3  # how often to repeat the cases used for ratios; each repetition is a new process
 
 
 class Case(NamedTuple):

@@ -16,6 +16,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def any_of(count: int, noun: str) -> str:
+    """After "in": any of the 3 runs, or the only run."""
+    return f"any of the {plural(count, noun)}" if count > 1 else f"the only {noun}"
+
+
 def duration(seconds: float) -> str:
     """Format seconds in one or two units: 0.02 s, 42 s, 7 min, 3 h 20 min, 12 days, 20,000 years."""
     if seconds < 59.5:

@@ -22,7 +22,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if not chosen:
         return Missing(
             NAME,
-            "needs finished repeated runs of at least two sizes at the same R and fraction, and clean runs of these sizes",
+            "needs finished repeated runs of at least two sizes at the same R and fraction, and clean runs of those sizes",
         )
     by = ["repeated_fraction", "repeats", "parameters_non_embedding"]
     test, pool = (interval_or_range(done, by, f"final_{which}_loss") for which in ("test", "pool"))
@@ -67,11 +67,11 @@ def plot(runs: Runs) -> Plot | Missing:
     reason = "" if isinstance(law, PowerLaw) else f" There is no clean law: {law.reason}."
     return Plot(
         NAME,
-        "Where test loss leaves the clean law",
+        "Where test loss departs from the clean law",
         "Final test loss and final loss on the repeated pool against model size. R is the most harmful value on average over"
         " sizes, among the values that were run at the most sizes. The dotted line is the clean runs' loss on text sampled like the pool,"
         " which they never trained on; a pool loss below this line means memorization. Hernandez et al. (fig. 2 right, f ="
-        f" 10%, R = 122) find that test loss leaves the clean law at the sizes where pool loss falls to 0.{reason} {range_note(table)}",
+        f" 10%, R = 122) find that test loss departs from the clean law where pool loss falls to 0.{reason} {range_note(table)}",
         figure,
         table,
     )

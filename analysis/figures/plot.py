@@ -14,7 +14,7 @@ from data_prep.files import write_atomically
 matplotlib.rcParams["svg.hashsalt"] = (
     "repeat-study"  # without it, element ids are random and identical figures give different files
 )
-matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType, because journals refuse Type 3 fonts
+matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType, because journals reject Type 3 fonts
 UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 

@@ -50,7 +50,7 @@ def plot(runs: Runs) -> Plot | Missing:
         "Pool loss and test loss",
         "Final test loss and final loss on the repeated pool against R. Dotted: the clean run, whose pool loss is its loss on text sampled"
         " like the pool. It never trained on that text, so its dotted line is the pool loss without memorization. Hernandez et al."
-        f" (fig. 2 right) find that test loss leaves the clean law where pool loss falls to 0. {interval_note(pd.concat([test, pool]))}",
+        f" (fig. 2 right) find that test loss departs from the law where pool loss falls to 0. {interval_note(pd.concat([test, pool]))}",
         figure,
         test.assign(loss="test").pipe(lambda table: pd.concat([table, pool.assign(loss="pool")])),
     )

@@ -13,7 +13,7 @@ from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
 from analysis.laws.points import Floats, Points
 
 HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # how many starting points are optimized
+BEST_STARTS = 4  # how many starting points the optimizer continues from
 STEP = 1e-6  # step of the finite differences
 MAX_LOG_LOSS = 10.0  # replaces log losses that overflow
 NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents

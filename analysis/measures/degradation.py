@@ -129,7 +129,9 @@ class _Clean:
 
     final_loss: float = NAN  # nats, mean
     fall: float = NAN  # nats, first minus final test loss, mean over runs
-    sequences: Floats | None = None  # mean final loss of every test sequence; None unless all runs recorded it
+    sequences: Floats | None = (
+        None  # final loss of each test sequence, averaged over the runs; None unless all recorded it
+    )
 
 
 def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[str, _Clean]:

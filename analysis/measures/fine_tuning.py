@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import plural
+from analysis.formatting import any_of
 from analysis.intervals import UNKNOWN
 from analysis.measures.clean_law import PowerLaw
 from analysis.measures.effective_size import NoLaw, clean_law, multiplier, test_sets
@@ -154,7 +154,7 @@ def nothing_to_forget(runs: Runs) -> str:
     if gaps.empty or gaps.max() >= MEMORIZED:
         return ""
     return (
-        f"No parent had memorized its pool in any of {plural(len(gaps), 'fine-tuned run')} with a repeated parent: before fine-tuning, the"
+        f"No parent had memorized its pool in {any_of(len(gaps), 'fine-tuned run')} with a repeated parent: before fine-tuning, the"
         f" loss on the pool was never {MEMORIZED} nats or more below the loss on the parent's test text, which the parent never trained on."
         f" The largest difference is {gaps.max():.3f} nats, in {repeated.label[gaps.idxmax()]}."
     )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.formatting import plural, short_count, three_digits
+from analysis.formatting import any_of, short_count, three_digits
 from analysis.runs import Runs
 from repeat_study.records.metrics import BY_KEY
 
@@ -71,7 +71,7 @@ def none_before_or_after(runs: Runs) -> str:
 
 
 def _any_of(measured: Mapping[str, pd.DataFrame]) -> str:
-    return f"any of {plural(len(measured), 'run')}" if len(measured) > 1 else "the only run"
+    return any_of(len(measured), "run")
 
 
 def _measured(runs: Runs) -> Iterator[tuple[str, pd.DataFrame]]:

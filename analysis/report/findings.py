@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import bracketed, plural, size_name, span
+from analysis.formatting import any_of, bracketed, plural, size_name, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
@@ -83,11 +83,11 @@ def _induction(numbers: pd.DataFrame) -> Iterator[str]:
     if not formed.any():
         best = scored.loc[scored.prefix_matching.idxmax()]
         one_layer = len(scored) - len(deep)
-        counted = plural(len(deep), "run") if len(deep) else plural(one_layer, "one-layer run")
+        counted = any_of(len(deep), "run") if len(deep) else any_of(one_layer, "one-layer run")
         if len(deep) and one_layer:
             counted += f" with two or more layers, nor in {plural(one_layer, 'one-layer run')}, which cannot form any"
         yield (
-            f"No induction head formed in any of {counted}: prefix matching never stays above twice its null (the"
+            f"No induction head formed in {counted}: prefix matching never stays above twice its null (the"
             f" highest final score is {best.prefix_matching:.3f}, in {best.run}; its null is {best.prefix_matching_null:.3f}). This"
             " study therefore cannot show how repetition affects induction heads."
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import plural, short_count, span
+from analysis.formatting import any_of, plural, short_count, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
@@ -98,7 +98,7 @@ def _double_descent(numbers: pd.DataFrame) -> str:
     descents, note = double_descent.with_double_descent(repeated), double_descent.note_on_cruder_threshold(repeated)
     if descents.empty:
         return (
-            f"No double descent in any of {plural(len(repeated), 'repeated run')}. Double descent means that test loss rises and then falls"
+            f"No double descent in {any_of(len(repeated), 'repeated run')}. Double descent means that test loss rises and then falls"
             f" again, with both changes exceeding {double_descent.threshold(repeated)}.{note}"
         )
     shares = [
@@ -137,7 +137,7 @@ def _heads(numbers: pd.DataFrame) -> str:
     if deep.empty:
         return "Induction heads were not measured"
     if deep.heads_formed_at.isna().all():
-        return f"No induction head formed in any of {plural(len(deep), 'run')}, so the effect of repetition on induction heads is unknown"
+        return f"No induction head formed in {any_of(len(deep), 'run')}, so the effect of repetition on induction heads is unknown"
     kept = deep.heads_formed_at.notna() & deep.heads_lost_at.isna()
     shares = [
         f"{int(kept[arm.index].sum())} of {plural(len(arm), name)}"

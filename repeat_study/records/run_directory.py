@@ -116,10 +116,10 @@ class RunDirectory:
             recorded, expected = read_record(self.spec), spec_record(run, store)
             if recorded != expected:
                 difference = first_difference(recorded, expected)
-                raise InputError(f"{self.spec}: contains another spec ({difference}); move the folder away")
+                raise InputError(f"{self.spec}: contains another spec ({difference}); move the folder elsewhere")
             return True
         if self.metrics.exists() or self.checkpoint.exists():
-            raise InputError(f"{self.path}: has results but no spec.json; move the folder away")
+            raise InputError(f"{self.path}: has results but no spec.json; move the folder elsewhere")
         return False
 
     def claim(self, run: Run, store: TokenStore) -> None:

@@ -190,7 +190,7 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
         (
             "repeats > 1",
             {
-                "divergence": "clean runs of these sizes",
+                "divergence": "clean runs of those sizes",
                 "poor_performance_band": "a finished clean run",
                 "compute_equivalent_loss": "finished clean runs of at least 3 sizes",
                 "peak_location": "a finished clean run",

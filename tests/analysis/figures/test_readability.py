@@ -240,7 +240,7 @@ def test_figures_of_heads_are_noise_if_none_formed(tmp_path: Path, runs: list[Ru
     (reason,) = noise
     assert reason is not None and reason.title == "Induction heads: none formed"
     assert (
-        "No induction head formed in any of 2 runs: the best head's prefix matching never stays above"
+        "No induction head formed in any of the 2 runs: the best head's prefix matching never stays above"
         in reason.sentence
     )
     assert "The largest score relative to its null is 0.04 (null 0.0312), in 2x32-" in reason.sentence
@@ -258,6 +258,8 @@ def test_forgetting_is_noise_if_no_parent_had_memorized_its_pool(
     loaded = load_runs(tmp_path)
     forgetting, heads = plotted("forgetting", loaded).noise, plotted("heads_over_fine_tuning", loaded).noise
     assert forgetting is not None and heads is not None
-    assert "No parent had memorized its pool in any of 2 fine-tuned runs with a repeated parent" in forgetting.sentence
+    assert (
+        "No parent had memorized its pool in any of the 2 fine-tuned runs with a repeated parent" in forgetting.sentence
+    )
     assert "The largest difference is 0.004 nats, in 2x" in forgetting.sentence
-    assert "No induction head exists before or after training in any of 6 runs" in heads.sentence
+    assert "No induction head exists before or after training in any of the 6 runs" in heads.sentence

@@ -77,6 +77,6 @@ def test_without_any_induction_head_the_findings_claim_nothing(with_heads: Path)
     sentences = findings(summary(load_runs(with_heads)))
     lines = [line for line in sentences if "nduction head" in line]
     assert len(lines) == 1 and lines[0].startswith(
-        "No induction head formed in any of 3 runs with two or more layers, nor in 2 one-layer runs, which cannot form any:"
+        "No induction head formed in any of the 3 runs with two or more layers, nor in 2 one-layer runs, which cannot form any:"
     )
     assert "This study therefore cannot show how repetition affects induction heads" in lines[0]

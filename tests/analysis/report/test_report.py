@@ -131,7 +131,7 @@ def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: Token
     loaded = load_runs(tmp_path)
     _, worst, descent, *_ = summarize(loaded, summary(loaded))
     assert "f = 50%, none (1 size)" in worst
-    assert descent.startswith("No double descent in any of 6 repeated runs")
+    assert descent.startswith("No double descent in any of the 6 repeated runs")
 
 
 def test_tables_work_without_scripts_and_sort_with_them(planted: Path) -> None:

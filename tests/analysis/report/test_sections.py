@@ -37,7 +37,7 @@ def test_figures_of_heads_are_folded_into_one_sentence_if_none_formed(without_he
     section = text[text.index('induction-heads-none-formed">Induction heads: none formed</h2>') :]
     section = section[: section.index("</section>")]
     sentences, folded = section.split("<details>")
-    assert sentences.count("<li>") == 1 and "in any of 2 runs" in sentences and "(null 0.0312)" in sentences
+    assert sentences.count("<li>") == 1 and "in any of the 2 runs" in sentences and "(null 0.0312)" in sentences
     assert (
         folded.count("<figure>") == 2
         and "Figures: Induction heads and copying over training; Heads at the end" in folded
