@@ -44,7 +44,7 @@ def test_one_command_trains_parents_and_children_and_the_report_includes_both(wi
         and "worst matches no run in tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
     )
     run = call("run", "child", *few, cwd=with_child)
-    assert run.returncode == 0 and "training 2 runs of tiny first" in run.stdout, run.stderr
+    assert run.returncode == 0 and "training 2 runs in tiny first" in run.stdout, run.stderr
     assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = invoke("run", "child", *few, cwd=with_child)
     assert "first" not in again.stdout and "3 runs, all done" in again.stdout

@@ -78,7 +78,8 @@ class TensorBoardWriter:
             self.add(row, heads)
         resumed_at = evaluations[-1][0]["tokens"] if evaluations else -1
         later = [step for step in self._older.results if step > resumed_at]
-        if len(later) > 1:  # only one evaluation can follow a checkpoint, so the checkpoint was removed
+        # A checkpoint follows every evaluation but the one before training. With more evaluations, a checkpoint was removed.
+        if len(later) > (1 if evaluations else 2):
             self._restart(min(later))
 
     def add(self, row: dict[str, Any], heads: Columns) -> None:

@@ -242,13 +242,13 @@ def test_a_record_that_changes_while_the_run_trains_fails_it(
 
 
 def edit_number(path: Path, column: str, step: int) -> None:
-    """Add 1 to a number that the run recorded at its evaluation after `step` steps."""
+    """Halve a number that the run recorded at its evaluation after `step` steps."""
     if path.suffix == ".jsonl":
         rows = read_rows(path)
-        write_rows(path, [row | {column: row[column] + 1} if row["step"] == step else row for row in rows])
+        write_rows(path, [row | {column: row[column] / 2} if row["step"] == step else row for row in rows])
     else:
         frame = read_table(path).to_pandas()  # type: ignore[union-attr]
-        frame.loc[frame.step == step, column] += 1
+        frame.loc[frame.step == step, column] /= 2
         write_table(path, pa.Table.from_pandas(frame, read_table(path).schema))  # type: ignore[union-attr]
 
 
