@@ -23,10 +23,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m 'not slow'
 
 # For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=2
 gpu-check: $(INSTALLED)
