@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
 	$(BIN)/repeat-study report laptop
 
-# Three workers suit two cores, because one worker mostly waits for SLURM.
+# Four workers suit two cores, because two workers mostly wait for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
