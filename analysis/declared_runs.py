@@ -43,7 +43,7 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
     if len(texts_of_study) > 1:
         corpora = sorted({corpus for corpus, _ in texts_of_study})
         raise InputError(
-            f"{folder}: runs on {len(texts_of_study)} corpora ({', '.join(corpora)}); expected one corpus; move the other runs away"
+            f"{folder}: runs on {len(texts_of_study)} corpora ({', '.join(corpora)}); expected one corpus; move the other runs elsewhere"
         )
     return runs_on[texts_of_study.pop()] if texts_of_study else []
 
