@@ -64,8 +64,9 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Heads at the end of training",
         "Left: prefix matching of every head, one map per R with one row per layer. Runs with the same seed start from the same weights, so"
-        " the same cell is the same head in every map; a bright cell is an induction head. Right: for each head, the drop in copying"
-        " gain when its output is set to zero and all attention patterns are held fixed, against its prefix matching. A copying head lies"
+        " the same cell is the same head in every map; a bright cell is an induction head. Right: the drop in copying gain when a"
+        " head's output is set to zero and all attention patterns are held fixed, plotted against that head's prefix matching. A copying"
+        " head lies"
         " to the right of the vertical dotted line and above the horizontal one; these lines are the highest nulls among the row's heads."
         " All rows share the same scales. Bars: 95% intervals over the probe's sequences. Hernandez et al. (figs. 6-7) find that at the"
         " worst R, prefix matching equals that of a 1.47x smaller model, and that repetition breaks the induction head of a two-layer"

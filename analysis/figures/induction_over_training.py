@@ -87,7 +87,7 @@ def plot(runs: Runs) -> Plot | Missing:
         " in-context score (lower is better), and test loss. Dotted: each line's null. Gray: the best head of an untrained model. Induction"
         " heads form where prefix matching rises above both; copying gain then rises and the in-context score falls (Olsson et al. 2022)."
         " One-layer models cannot form induction heads. Hernandez et al. (fig. 7, two layers, attention only, f = 50%) find that repetition"
-        f" breaks the copying of a paragraph. {seeds_note(table)} In the test-loss panels, {not_drawn[0].lower()}{not_drawn[1:]}",
+        f" destroys the ability to copy a paragraph. {seeds_note(table)} In the test-loss panels, {not_drawn[0].lower()}{not_drawn[1:]}",
         figure,
         _numbers(table),
         no_heads(none_formed(runs)),

@@ -57,9 +57,9 @@ def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
             low, high = worst_runs[["excess_low", "excess_high"]].iloc[0]
             interval = (
                 bracketed(low, high, "{:+.3f}".format)
-                and f",{bracketed(low, high, '{:+.3f}'.format)} over test sequences"
+                and f"; 95% interval across test sequences:{bracketed(low, high, '{:+.3f}'.format)}"
             )
-        text += f" ({at_worst.excess_over_clean:+.3f} over clean runs{interval})"
+        text += f" ({at_worst.excess_over_clean:+.3f} compared with clean runs{interval})"
     if pd.notna(at_worst.size_multiplier):
         bounds = set(worst_runs.size_multiplier_bound)
         at_most = "at most " if Bound.AT_MOST in bounds else "at least " if Bound.AT_LEAST in bounds else ""

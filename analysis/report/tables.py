@@ -15,8 +15,9 @@ IN_CONSOLE = ["run", "status", "test loss", "over clean", "size ×", "rise", "ri
 EXPLANATION = (
     "Each row describes one run directory. Size ×: the size of a clean model with the same test loss, divided by the run's own size (≤: the"
     " run is worse than the smallest clean model). Rise: the largest increase in test loss above its earlier minimum. Rise at: the"
-    " number of training tokens at that point. The table omits rises that the choice of test sequences can explain and rises of no"
-    " more than twice the largest rise in any clean run. Won back: the decrease in test loss between the rise and the end of training."
+    " number of training tokens at that point. The table omits a rise if it could be due to the choice of test sequences, or if"
+    " it is no more than twice the largest rise in any clean run. Won back: the decrease in test loss between the rise and the"
+    " end of training."
     " Copying loss: loss on the second and later copies of a paragraph, averaged over several paragraphs. Copying gain: loss on the"
     " first copy minus loss on later copies. Null gain: copying gain when the tokens of every copy are shuffled. Copying × and prefix ×:"
     " the same as size ×, but computed from copying loss and from 1 − prefix matching; empty if these metrics do not order clean runs by"

@@ -115,7 +115,7 @@ def test_the_excess_over_clean_has_a_paired_interval(noisy: Path) -> None:
     repeated = numbers[numbers.repeats > 1]
     assert (repeated.excess_low < repeated.excess_over_clean).all()
     assert ((repeated.excess_over_clean - repeated.excess_low) < 2 * NOISE).all(), "difficulties of 0.5 nats cancel"
-    assert any("over clean runs, [+" in line and "over test sequences)" in line for line in findings(numbers))
+    assert any("compared with clean runs; 95% interval across test sequences: [+" in line for line in findings(numbers))
 
 
 def test_runs_of_older_versions_are_judged_by_clean_noise_and_the_report_explains_this(noisy: Path) -> None:

@@ -303,7 +303,7 @@ def test_findings_are_means_over_seeds(planted: Path, runs: list[Run], store: To
     write_run(planted, runs[0], store, [5.0, 4.4, 5.15, 7.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
     first = 2 + 40 * (SIZES["2x64"] / 2) ** -0.3
     finding = next(line for line in findings(summary(load_runs(planted))) if line.startswith("2x64"))
-    assert f"test loss of {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} over clean runs)" in finding
+    assert f"test loss of {(first + 7) / 2:.3f} ({(first + 7) / 2 - clean:+.3f} compared with clean runs)" in finding
     assert "means over 2 seeds" in finding
 
 
