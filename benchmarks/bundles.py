@@ -129,7 +129,9 @@ def main() -> None:
     models = chosen.models or (CUDA if cuda else CPU)
     lanes = chosen.lanes or ((1, 2, 4, 8, 16, 32, 64) if cuda else (1, 2, 4, 8))
     processes = chosen.processes or ((2, 4, 8) if cuda else (2,))
-    spec = DataSpec.model_validate({"source": "installed-python", "vocabulary": 1024, "max_tokens": 20_000_000})
+    spec = DataSpec.model_validate(
+        {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000 if cuda else 1_000_000}
+    )
     store = prepare(spec, chosen.data_dir, lambda what, share: None)
     name = "cpu"
     if cuda:

@@ -220,9 +220,11 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     if corpus:
         study += ["--set", f'data.source.paths=["{corpus}"]']
     if not cuda:
-        study += ["--set", "grid.0.model=2x16", "--set", "grid.1.model=2x16", "--set", "training.tokens=65_536"]
-    has_text = corpus or Path("prose.jsonl.zst").exists()
-    parts.append(Part("study", study, 600 if cuda else 40, skipped="" if has_text else "no text; pass --corpus FILE"))
+        study += ["--set", 'data.source="installed-prose"', "--set", "data.max_tokens=1_000_000"]
+        study += ["--set", "grid.0.model=2x16", "--set", "grid.1.model=2x16", "--set", "training.tokens=307_200"]
+        study += ["--set", "grid.0.seed=0", "--set", "grid.1.seed=0", "--set", "grid.1.repeats=3"]
+    skipped = "" if corpus or not cuda else "no text; pass --corpus FILE"
+    parts.append(Part("study", study, 600 if cuda else 40, skipped=skipped))
     return parts
 
 

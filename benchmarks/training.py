@@ -203,7 +203,11 @@ def main() -> None:
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        data: dict[str, Any] = {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000}
+        data: dict[str, Any] = {
+            "source": "installed-python",
+            "vocabulary": 1024,
+            "max_tokens": 2_000_000 if options.device == "cpu" else 8_000_000,
+        }
         store = prepare(DataSpec.model_validate(data), folder / "data")
         print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s; ratios with their range over the rounds")
         for shape in CPU if options.device == "cpu" else CUDA:
