@@ -147,8 +147,10 @@ def _measured(result: Mapping[str, Any], key: str) -> float | None:
     if key != "lanes":
         value = result.get("ratios", {}).get(key)
         return None if value is None else float(value)
-    ratios = [row["over_one_lane"] for row in result.get("rows", ()) if not row["how"].startswith("1 ")]
-    return max((float(ratio) for ratio in ratios), default=None)
+    if result.get("device") == "cpu":  # the goals are for a GPU
+        return None
+    lanes = [row for row in result.get("rows", ()) if row["how"].endswith(" lanes") and row["how"] != "1 lanes"]
+    return max((float(row["over_one_lane"]) for row in lanes), default=None)
 
 
 def describe_machine(device: str) -> None:

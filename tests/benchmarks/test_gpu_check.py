@@ -70,6 +70,7 @@ def test_the_check_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_goals_are_compared_with_what_was_measured() -> None:
     row = {"share_of_peak": 0.1, "bytes_per_lane": None, "tokens_per_second": 9, "runs_per_hour": 1.0, "model": "2L"}
     rows = [row | {"how": "1 lanes", "over_one_lane": 1.0}, row | {"how": "16 lanes", "over_one_lane": 4.5}]
+    rows.append(row | {"how": "8 processes", "over_one_lane": 9.0})
     outcomes = [
         Outcome("lanes 2L", "ok", result={"rows": rows}),
         Outcome("training", "ok", result={"ratios": {"8L ours / nanoGPT": 1.1}}),
