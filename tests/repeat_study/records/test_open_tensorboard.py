@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -32,6 +33,15 @@ Loader = Callable[[str], Points]  # from a run's name to the points that the loa
 TAGS = ("loss/test", "loss/train", "copying/gain", "induction/prefix_matching", "machine/memory_gib")
 
 
+def points_of(accumulator: Any) -> Points:
+    """The points that an accumulator of either class has."""
+    tags = [tag for tag in accumulator.Tags()["tensors"] if tag in TAGS]
+    return {
+        tag: [(event.step, make_ndarray(event.tensor_proto).item()) for event in accumulator.Tensors(tag)]
+        for tag in tags
+    }
+
+
 def python_loader(study_dir: Path, multifile: bool) -> Loader:
     """TensorBoard's slow loader, with a DirectoryWatcher or (as under --reload_multifile) with a DirectoryLoader."""
     is_active = (lambda timestamp: timestamp > time.time() - 86_400) if multifile else None
@@ -41,12 +51,7 @@ def python_loader(study_dir: Path, multifile: bool) -> Loader:
         if run not in accumulators:
             path, everything = str(study_dir / run), {"tensors": 0}
             accumulators[run] = EventAccumulator(path, everything, event_file_active_filter=is_active)
-        accumulator = accumulators[run].Reload()
-        tags = [tag for tag in accumulator.Tags()["tensors"] if tag in TAGS]
-        return {
-            tag: [(event.step, make_ndarray(event.tensor_proto).item()) for event in accumulator.Tensors(tag)]
-            for tag in tags
-        }
+        return points_of(accumulators[run].Reload())
 
     return load
 
@@ -58,12 +63,7 @@ def accumulator_of_notebooks(study_dir: Path) -> Loader:
     def load(run: str) -> Points:
         if run not in accumulators:
             accumulators[run] = event_accumulator.EventAccumulator(str(study_dir / run), {"tensors": 0})
-        accumulator = accumulators[run].Reload()
-        tags = [tag for tag in accumulator.Tags()["tensors"] if tag in TAGS]
-        return {
-            tag: [(event.step, make_ndarray(event.tensor_proto).item()) for event in accumulator.Tensors(tag)]
-            for tag in tags
-        }
+        return points_of(accumulators[run].Reload())
 
     return load
 

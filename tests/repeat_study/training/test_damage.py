@@ -154,17 +154,17 @@ def test_an_empty_or_made_up_done_json_is_not_done(
     assert damaged.metrics.read_bytes() == finished.metrics.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "metrics.jsonl",
-        "timing.jsonl",
-        "heads.parquet",
-        "paragraph.parquet",
-        "test_sequences.parquet",
-        "pool_sequences.parquet",
-    ],
-)
+RECORD_FILES = [
+    "metrics.jsonl",
+    "timing.jsonl",
+    "heads.parquet",
+    "paragraph.parquet",
+    "test_sequences.parquet",
+    "pool_sequences.parquet",
+]
+
+
+@pytest.mark.parametrize("name", RECORD_FILES)
 @pytest.mark.parametrize("removed", [True, False])
 def test_a_done_run_whose_records_changed_is_not_done(
     name: str, removed: bool, done: RunDirectory, runs: list[Run], store: TokenStore
@@ -215,17 +215,7 @@ def alter_at(step: int, alter: Callable[[], object]) -> Callable[[Progress], Non
     return report
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "metrics.jsonl",
-        "timing.jsonl",
-        "heads.parquet",
-        "paragraph.parquet",
-        "test_sequences.parquet",
-        "pool_sequences.parquet",
-    ],
-)
+@pytest.mark.parametrize("name", RECORD_FILES)
 @pytest.mark.parametrize("step", [32, 64])
 def test_a_record_that_changes_while_the_run_trains_fails_it(
     name: str, step: int, runs: list[Run], store: TokenStore, tmp_path: Path
