@@ -254,6 +254,10 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
     if (rows := _evaluations(directory)) is not None:
         check_evaluations(rows, directory.metrics, run)
         _check_bands(rows, directory.metrics, run)
+        directory.timings()  # raises InputError for a malformed line
+        # The other tables are checked when a figure reads them, but no figure needs every run's pool sequences.
+        if status is Status.DONE and (pool := read_table(directory.pool_sequences)) is not None:
+            check_evaluations(pool, directory.pool_sequences, run)
     record: dict[str, Any] = content | {"name": name, "status": status}
     record.pop("parent", None)
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}

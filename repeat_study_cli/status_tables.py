@@ -70,12 +70,12 @@ def _name_cell(state: RunState, overview: Overview, label_is_unique: bool) -> Ce
 
 def _speed_cells(timing: dict[str, Any] | None) -> tuple[str, ...]:
     """One cell for each of SPEED_HEADINGS. All are empty before the first step."""
-    if not timing or timing["tokens_per_second"] is None:
+    if not timing or not timing.get("tokens_per_second"):
         return ("",) * len(SPEED_HEADINGS)
     return (
-        duration(timing["seconds_left"]) if timing["seconds_left"] else "",
+        duration(timing["seconds_left"]) if timing.get("seconds_left") else "",
         f"{timing['tokens_per_second']:,.0f}",
-        f"{timing['utilisation']:.0%}",
-        byte_size(timing["memory_bytes"]),
+        f"{timing['utilisation']:.0%}" if timing.get("utilisation") else "",
+        byte_size(timing["memory_bytes"]) if timing.get("memory_bytes") else "",
         f"{evaluation_share_of(timing):.1%}",
     )

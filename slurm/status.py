@@ -145,7 +145,7 @@ def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
 
 def _last_start(directory: RunDirectory) -> float:
     session = last_row(directory.sessions)
-    return float(session["time"]) if session else 0.0
+    return float(session.get("time") or 0) if session else 0.0
 
 
 def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
@@ -159,7 +159,7 @@ def _last_activity(directory: RunDirectory, job: QueuedJob | None) -> float:
 
 def _seconds_to_next_evaluation(run: Run, step: int, timing: dict[str, Any] | None) -> float:
     """Expected seconds between the last evaluation and the next, based on the last measured speed if there is one."""
-    if not timing or not timing["tokens_per_second"]:
+    if not timing or not timing.get("tokens_per_second"):
         return FIRST_EVALUATION_SECONDS
     due = run.evaluation.steps(run.steps)
     next_step = next((at for at in due if at > step), run.steps)

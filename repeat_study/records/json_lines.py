@@ -15,6 +15,13 @@ NUMBERS = {  # keys whose values must be numbers in every line, by file name
     "metrics.jsonl": ("tokens", "test_loss"),
     "timing.jsonl": ("train_seconds", "evaluation_seconds", "saving_seconds"),
 }
+NONNEGATIVE = {  # keys whose values, if there are any, are between 0 and LARGEST, by file name
+    "timing.jsonl": (
+        *NUMBERS["timing.jsonl"], "time", "tokens_per_second", "utilisation", "memory_bytes", "lanes", "seconds_left",
+    ),
+    "sessions.jsonl": ("time",),
+}  # fmt: skip
+LARGEST = 1e40  # the largest number in any record
 TAIL_BYTES = 2**14  # usually enough for the last line, because a line of metrics.jsonl is a few kilobytes long
 
 
@@ -73,9 +80,13 @@ def _refuse_constant(constant: str) -> None:
 def _parse(path: Path, lines: list[bytes]) -> list[Row]:
     try:
         rows = [json.loads(line, parse_constant=_refuse_constant) for line in lines]
-        assert all(isinstance(row["step"], int) for row in rows), "step is missing or not an integer"
+        assert all(isinstance(row["step"], int) and row["step"] >= 0 for row in rows), "step is not a count"
         for key in NUMBERS.get(path.name, ()):
             assert all(_is_finite(row[key]) for row in rows), f"{key} is not a finite number"
+        for key in NONNEGATIVE.get(path.name, ()):
+            for value in (row.get(key) for row in rows):
+                in_range = value is None or (_is_finite(value) and 0 <= value <= LARGEST)
+                assert in_range, f"{key}: {value!r:.60} found; expected a number from 0 to {LARGEST:g}"
         return rows
     except (ValueError, TypeError, KeyError, AssertionError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: malformed line ({error}); delete the run's folder to train it again") from error

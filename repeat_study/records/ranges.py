@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
+from repeat_study.records.json_lines import LARGEST
 from repeat_study.records.metric import FRACTION
 from repeat_study.records.metrics import BY_COLUMN, BY_KEY
 
-LARGEST = 1e40
 TOLERANCE = 1e-3  # for rounding errors: a loss of 0 can become slightly negative, and a score of 1 slightly larger
 LARGEST_SCORE_INTERVAL = 13.0  # half the width of the 95% interval of two sequences that score -1 and 1
 LONGEST_LIST = 16  # numbers per evaluation: one per copy of a paragraph, or one per band of positions

@@ -212,4 +212,4 @@ def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
 def evaluation_share(timing: Row) -> float:
     """Share of a run's time that was spent on evaluations, computed from a line of timing.jsonl."""
     total = sum(timing[f"{account}_seconds"] for account in ("train", "evaluation", "saving"))
-    return float(timing["evaluation_seconds"] / total)
+    return float(timing["evaluation_seconds"] / total) if total else 0.0

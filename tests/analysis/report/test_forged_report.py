@@ -19,10 +19,8 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.study import Study
 from repeat_study.records.completion import checksums
 from repeat_study.records.outcome import Outcome
-from repeat_study.records.ranges import check_evaluations, range_of
-from repeat_study.records.recorded_run import recorded_run
+from repeat_study.records.ranges import range_of
 from repeat_study.records.run_directory import RunDirectory
-from repeat_study.records.tables import read_table
 from repeat_study.training.trainer import train_bundle
 
 TABLES = ("heads", "paragraph", "test_sequences", "pool_sequences")
@@ -164,21 +162,11 @@ def test_evaluations_in_a_wrong_order_are_refused(order: str, single: RunDirecto
         write_report(single.path.parent)
 
 
-def read_as_the_report_does(runs: Runs, which: str) -> None:
-    """Read a table of the only run. The report never reads pool_sequences.parquet, so that one is only checked."""
-    (name,) = runs.table.name
-    if which == "pool_sequences":
-        directory = RunDirectory(runs.folder / name)
-        check_evaluations(read_table(directory.pool_sequences), directory.pool_sequences, recorded_run(directory))
-    else:
-        getattr(runs, which)(name)
-
-
 def assert_refused(runs: Runs, which: str, table: pa.Table) -> None:
     (name,) = runs.table.name
     parquet.write_table(table, runs.folder / name / f"{which}.parquet")
     with pytest.raises(InputError, match=rf"{which}\.parquet") as caught:
-        read_as_the_report_does(runs, which)
+        getattr(runs, which)(name)
     message(caught.value)
 
 
@@ -186,7 +174,7 @@ def assert_refused(runs: Runs, which: str, table: pa.Table) -> None:
 def test_every_column_with_a_number_that_no_run_records_is_refused(which: str, single: RunDirectory) -> None:
     table = parquet.ParquetFile(single.path / f"{which}.parquet").read()
     runs = load_runs(single.path.parent)
-    read_as_the_report_does(runs, which)
+    getattr(runs, which)(runs.table.name[0])
     for name in table.column_names:
         place, kind = table.column_names.index(name), table.schema.field(name).type
         values = table[name].to_pylist()
@@ -212,9 +200,8 @@ def test_rows_that_no_run_records_are_refused(which: str, single: RunDirectory) 
     assert_refused(runs, which, pa.concat_tables([table, table]))
     assert_refused(runs, which, table.slice(0, len(table) - 1))
     assert_refused(runs, which, pa.concat_tables([table.slice(rows), table.slice(0, rows)]))
-    if which != "pool_sequences":  # the number of its evaluations matters to no reader
-        assert_refused(runs, which, table.slice(0, 0))
-        assert_refused(runs, which, table.slice(rows))
+    assert_refused(runs, which, table.slice(0, 0))
+    assert_refused(runs, which, table.slice(rows))
 
 
 @pytest.mark.slow
@@ -224,3 +211,29 @@ def test_the_report_refuses_an_edited_table(single: RunDirectory) -> None:
     with pytest.raises(InputError, match=r"heads\.parquet: prefix_matching: 1e\+308 found; expected 0 to 1") as caught:
         write_report(single.path.parent)
     message(caught.value)
+
+
+def test_pool_sequences_that_no_figure_reads_are_checked_too(trained: Path, tmp_path: Path) -> None:
+    """Retention needs a repeated run and a clean run with the same seed, and the run here is alone."""
+    folder = tmp_path / "tiny"
+    single = RunDirectory(Path(shutil.copytree(path := next(trained.glob("*-clean-*")), folder / path.name)))
+    edit_columns(single.pool_sequences, lambda name, values: [-5.0] * len(values) if name == "loss" else values)
+    sign(folder)
+    with pytest.raises(InputError, match=r"pool_sequences\.parquet: loss: -5 found; expected -0.001 to 1e\+40"):
+        load_runs(folder)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize(
+    "key", ["train_seconds", "evaluation_seconds", "saving_seconds", "tokens_per_second", "utilisation", "memory_bytes"]
+)
+def test_times_and_speeds_that_no_run_records_are_refused(key: str, place: int, single: RunDirectory) -> None:
+    original = single.timing.read_text().splitlines()
+    for value in (-1, 1e41, 10**41, "fast", [1], {}):
+        lines = list(original)
+        lines[place] = json.dumps(json.loads(lines[place]) | {key: value})
+        single.timing.write_text("\n".join(lines) + "\n")
+        sign(single.path.parent)
+        with pytest.raises(InputError, match=rf"timing\.jsonl: malformed line \({key}") as caught:
+            load_runs(single.path.parent)
+        message(caught.value)

@@ -257,7 +257,13 @@ def test_forged_metrics_give_one_line(
     assert any("metrics.jsonl" in message or "done.json" in message for message in refusals(forged, runs, data_dir))
 
 
-@pytest.mark.parametrize("edit", [{"train_seconds": "x"}, {"saving_seconds": None}, {"step": "x"}], ids=str)
+TIMING_EDITS: list[dict[str, Any]] = [
+    {"train_seconds": "x"}, {"saving_seconds": None}, {"step": "x"}, {"step": -1}, {"train_seconds": -1}, {"time": "x"},
+    {"tokens_per_second": -1}, {"tokens_per_second": [1]}, {"utilisation": "high"}, {"memory_bytes": 1e300}, {"seconds_left": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", TIMING_EDITS, ids=str)
 def test_forged_timing_gives_one_line(
     edit: dict[str, Any], forged: RunDirectory, runs: list[Run], data_dir: Path
 ) -> None:
