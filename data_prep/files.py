@@ -116,11 +116,19 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     return record
 
 
-def read_text(path: Path, most_bytes: int = 100_000_000) -> str:
+def read_text(path: Path, most_bytes: int = 100_000_000, accept_pipes: bool = False) -> str:
     """Read a UTF-8 text file and convert its line breaks to "\\n".
 
+    accept_pipes: also read pipes and devices. A command that reads the file once can accept them. They are refused by default,
+    because their content cannot be read again, and opening a pipe waits for a writer.
     Raises InputError if the file cannot be read, is not UTF-8 or is larger than `most_bytes`.
     """
+    try:
+        special = path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:  # reported below
+        special = False
+    if special and not accept_pipes:
+        raise InputError(f"{path}: a pipe, socket or device; expected a regular file")
     try:
         with path.open("rb") as file:
             content = file.read(most_bytes + 1)  # limit the size, because devices such as /dev/zero never end

@@ -11,12 +11,17 @@ Usage from Python:
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repeat_study.config.study import load_study
     from repeat_study.preparation import prepare_study
     from repeat_study.training.dataset import mixture_dataset
+
+# Lightning and the report import matplotlib. If the home folder is not writable, matplotlib then logs that it uses a temporary
+# folder and rebuilds its font cache, which affects no result.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 __all__ = ["load_study", "mixture_dataset", "prepare_study"]

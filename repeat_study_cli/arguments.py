@@ -93,12 +93,21 @@ def cores() -> int:
 
 
 def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
-    """Open the study's token stores, building missing ones and showing progress."""
+    """Open the study's token stores, building missing ones and showing progress. Warns if there is too little text."""
     from data_prep.build_progress import BuildDisplay
     from repeat_study.preparation import prepare_study
+    from repeat_study.shortages import actual_test_shortage, expected_train_shortage
 
+    for declared in study.lineage:
+        if not (data_dir / declared.data.store_name).exists():
+            for warning in expected_train_shortage(declared):
+                console.print(warning)
     with BuildDisplay(console) as display:
-        return prepare_study(study, data_dir, display)
+        prepared = prepare_study(study, data_dir, display)
+    for ready in prepared.lineage:
+        for warning in actual_test_shortage(ready):
+            console.print(warning)
+    return prepared
 
 
 def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":

@@ -26,7 +26,6 @@ def dev_cluster(
         console.print("partitions: main, urgent (preempts main)")
         console.print(f"to use it in this shell: export SLURM_CONF={cluster.conf}")
     elif action == "stop":
-        cluster.stop()
-        console.print("stopped")
+        console.print("stopped" if cluster.stop() else f"{cluster.folder}: no cluster is running here")
     else:
         raise InputError(f"dev-cluster: unknown action {action!r}; expected start or stop")

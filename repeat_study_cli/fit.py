@@ -46,7 +46,10 @@ def fit(
         raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; expected {', '.join(NAMES)}")
     points = read_points(runs, parse_columns(columns) if columns is not None else None)
     console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean\n")
-    fits = fit_laws(points, law)
+    try:
+        fits = fit_laws(points, law)
+    except InputError as error:
+        raise InputError(f"{runs}: {error}") from error
     for fitted in fits:
         console.print(
             f"{fitted.law.title} (--law {fitted.law.name}): {fitted.law.idea}. {fitted.points} runs, root mean square error"

@@ -49,10 +49,15 @@ def plan(
 
     Nothing is built or trained. Times are estimates that include training, evaluation and startup at the assumed speeds.
     """
+    from repeat_study.shortages import expected_test_shortage, expected_train_shortage
+
     declared = load(study, set_, lanes)
     speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
     for section in plan_of(declared, speeds):
         console.print(section)
+    for declared_study in declared.lineage:
+        for warning in (*expected_train_shortage(declared_study), *expected_test_shortage(declared_study)):
+            console.print(warning)
     console.print(
         f"assumed: {peak:g} TFLOP/s per GPU at {utilisation:.0%} utilisation; {gigaflops:g} GFLOP/s per CPU process"
     )

@@ -48,7 +48,7 @@ def probe(
     from repeat_study.probes.copying import CopyingTextError
     from repeat_study_cli.probe_tables import tables_of
 
-    paragraphs = read_text(text) if text else None
+    paragraphs = read_text(text, accept_pipes=True) if text else None
     require_writable(json_)
     folder = _folder_of(study_or_folder, run, set_, data_dir, runs_dir)
     trained = checkpoint_probe.load_trained(folder, data_dir, step)

@@ -81,17 +81,18 @@ class DevCluster:
                 self._end_everything()
                 raise
 
-    def stop(self) -> None:
-        """Cancel all jobs, and end all processes that belong to the cluster or its jobs. Does nothing if the cluster is stopped.
+    def stop(self) -> bool:
+        """Cancel all jobs, and end all processes that belong to the cluster or its jobs. Returns whether there were any.
 
         Jobs get no time to save their state. Logs and job records are kept. Raises InputError if a process does not exit.
         """
         if not self.running() and not job_processes(self.folder):
-            return
+            return False
         with exclusive_lock(self.folder / "lock", wait=True):
             if self._daemon("slurmctld"):
                 self._cancel_jobs()
             self._end_everything()
+        return True
 
     def running(self) -> bool:
         """Whether any daemon of this cluster is alive."""

@@ -101,7 +101,9 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and cells of every non-empty line, starting with the header."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    reader = csv.reader(io.StringIO(read_text(path, MOST_BYTES), newline=""), strict=True, skipinitialspace=True)
+    reader = csv.reader(
+        io.StringIO(read_text(path, MOST_BYTES, accept_pipes=True), newline=""), strict=True, skipinitialspace=True
+    )
     line = 1
     try:
         for row in reader:

@@ -20,10 +20,12 @@ class Spec(BaseModel):
 STUDY_NAME = r"^\w[\w.-]*$"
 TEST_SET_NAME = r"^[a-z][a-z0-9_]*$"
 ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+NOT_BLANK = r"\S"
 PATTERNS = {
     STUDY_NAME: "letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'",
     TEST_SET_NAME: "lowercase letters, digits and '_', beginning with a letter",
     ONE_LINE: "a nonempty string without line breaks",
+    NOT_BLANK: "text that is not blank",
 }
 
 SpecType = TypeVar("SpecType", bound=Spec)

@@ -12,7 +12,7 @@ from data_prep.errors import InputError
 from data_prep.files import canonical_json
 from data_prep.mixture import RepeatMixture, Spacing, pool_size
 from data_prep.token_store import TokenStore
-from repeat_study.config.base import Spec, validated
+from repeat_study.config.base import NOT_BLANK, Spec, validated
 from repeat_study.config.model_sizes import Shape, shape_of
 
 # Fields added after the first runs were recorded. They are omitted when empty, so older runs keep their identities.
@@ -29,7 +29,7 @@ class EvaluationSpec(Spec):
     pool_sequences: int = Field(12, ge=1)  # taken from the start of the pool; the entire pool if it is smaller
     seen_sequences: int = Field(12, ge=1)  # taken from the start of the unique stream, once the run has trained on them
     # Paragraphs for the copying loss, separated by blank lines. None: the paragraphs shipped with this package.
-    copying_text: str | None = Field(None, max_length=100_000)
+    copying_text: str | None = Field(None, max_length=100_000, pattern=NOT_BLANK)
 
     def steps(self, total: int) -> list[int]:
         """Optimizer steps at which a run of `total` steps is evaluated, including 0 (untrained) and `total`."""

@@ -1,6 +1,8 @@
 """For bad input, commands exit with code 2 and print one line: where it is, what was found, and what is accepted."""
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -34,7 +36,15 @@ from tests.repeat_study_cli.conftest import Invoke
         (("plan", "tiny", "--set", f"training.x={'[' * 3000}"), "nested too deeply; expected at most 12 levels"),
         (("plan", "tiny", "--set", f"{'a.' * 1000}a=1"), "nested too deeply; expected at most 12 levels"),
         (("plan", "tiny", "--set", f"training.tokens={'1' * 5000}"), "Exceeds the limit"),
-        (("plan", "/dev/zero"), "/dev/zero: larger than the limit of 1,000,000 bytes"),
+        (("plan", "/dev/zero"), "/dev/zero: a pipe, socket or device; expected a regular file"),
+        (("plan", "large.toml"), "large.toml: larger than the limit of 1,000,000 bytes"),
+        (("plan", "pipe.toml"), "pipe.toml: a pipe, socket or device; expected a regular file"),
+        (("run", "socket.toml"), "socket.toml: a pipe, socket or device; expected a regular file"),
+        (("plan", "studies/"), "studies: cannot be read: Is a directory"),
+        (
+            ("plan", "tiny", "--set", "evaluation.copying_text={file='../pipe.toml'}"),
+            "pipe.toml: a pipe, socket or device; expected a regular file",
+        ),
         (
             ("plan", "tiny", "--set", "data.tokenizer=~nobody-here/t.json"),
             "the home folder of ~nobody-here is unknown (data.tokenizer)",
@@ -118,14 +128,26 @@ from tests.repeat_study_cli.conftest import Invoke
         (["sweep", "tiny", "--cluster", "cloud"], "'slurm', 'local', 'debug'"),
         (["resume", "tiny"], "runs/tiny: no submission found"),
         (["cancel", "tiny"], "cancel: give either the runs to cancel or --all"),
+        (
+            ["plan", "tiny", "--set", "evaluation.copying_text={file='../blank.txt'}"],
+            "evaluation.copying_text: expected text that is not blank, found",
+        ),
+        (["fit", "runs.csv"], "runs.csv: no law can be fitted; "),
         (["dev-cluster", "restart"], "dev-cluster: unknown action 'restart'; expected start or stop"),
     ],
 )
 def test_bad_input_prints_one_line_and_exits_with_code_2(
-    workplace: Path, invoke: Invoke, arguments: tuple[str, ...], message: str
+    workplace: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     for name in ("s.txt", "my study.toml"):
         shutil.copy(workplace / "studies" / "tiny.toml", workplace / name)
+    (workplace / "large.toml").write_text("#" * 1_000_001)
+    (workplace / "blank.txt").write_text(" \n\n\t\n")
+    (workplace / "runs.csv").write_text("params,tokens,fraction,repeats,loss\n1e7,2e8,0,1,3.5\n")
+    os.mkfifo(workplace / "pipe.toml")
+    with monkeypatch.context() as context, socket.socket(socket.AF_UNIX) as listening:
+        context.chdir(workplace)  # a socket's path has 107 bytes at most
+        listening.bind("socket.toml")
     before = sorted(path for path in workplace.rglob("*") if path.is_file())
     ended = invoke(*arguments, cwd=workplace)
     assert ended.returncode == 2
@@ -193,3 +215,28 @@ def test_an_unknown_command_or_option_is_bad_input(workplace: Path, invoke: Invo
     for arguments, message in ((["plann"], "No such command 'plann'. Did you mean 'plan'?"), (["plan", "--x"], "--x")):
         ended = invoke(*arguments, cwd=workplace)
         assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_table_and_a_text_may_come_from_a_pipe(workplace: Path) -> None:
+    """As in `repeat-study fit <(...)`: the command reads them once."""
+    script = f"{sys.executable} -m repeat_study_cli fit <(echo params,tokens,repeated_fraction,repeats,loss)"
+    ended = subprocess.run(["bash", "-c", script], cwd=workplace, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and "missing column fraction" in ended.stderr, ended.stderr
+
+
+def test_stopping_a_cluster_that_is_not_running_says_so(tmp_path: Path, invoke: Invoke) -> None:
+    ended = invoke("dev-cluster", "stop", cwd=tmp_path)
+    assert ended.returncode == 0 and ended.stdout == f"{tmp_path}/dev-cluster: no cluster is running here\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_home_folder_that_is_not_writable_causes_no_warning() -> None:
+    """Matplotlib cannot create its cache in this folder."""
+    home = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/nothing")
+    ended = subprocess.run(
+        [sys.executable, "-c", "import repeat_study_cli, matplotlib.figure"],
+        env=os.environ | home,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0 and ended.stderr == ""
