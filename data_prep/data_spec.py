@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from data_prep.files import canonical_json, sha256_file, user_path
-from data_prep.sources import Document, SourceSpec
+from data_prep.sources import Document, Source, SourceSpec, Tokens
 from data_prep.sources.document import split_hash
 from data_prep.token_store import TOKENIZER, Split
 from data_prep.tokenizer import END_OF_TEXT, SMALLEST_VOCABULARY, load_tokenizer, vocabulary_of
@@ -21,12 +22,27 @@ class DataSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: SourceSpec
-    vocabulary: int = Field(1024, ge=SMALLEST_VOCABULARY, le=2**20)  # size of the byte-level BPE to train
+    # Size of the byte-level BPE to train. For a source of tokens without a tokenizer, the number of ids.
+    vocabulary: int = Field(1024, ge=2, le=2**20)
     tokenizer: str | None = None  # path to a tokenizer.json file to use instead
     tokenizer_of: "DataSpec | None" = None  # reuse that store's tokenizer, so its models accept these tokens
     end_of_text: str = END_OF_TEXT
     max_tokens: int = Field(gt=0, le=10**15)  # total for both splits; the last document may exceed it
     test_fraction: float = Field(0.05, gt=0, le=1)  # 1: everything is test text
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _enough_for_bytes(cls, value: int, info: ValidationInfo) -> int:
+        if value < SMALLEST_VOCABULARY and not isinstance(info.data.get("source"), Tokens):
+            raise PydanticKnownError("greater_than_equal", {"ge": SMALLEST_VOCABULARY})
+        return value
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the store has a tokenizer. A source of tokens needs none."""
+        if self.tokenizer_of is not None:
+            return self.tokenizer_of.has_tokenizer
+        return self.tokenizer is not None or not isinstance(self.source, Tokens)
 
     @property
     def store_name(self) -> str:
@@ -47,11 +63,13 @@ class DataSpec(BaseModel):
             return self.tokenizer_of.expected_vocabulary()
         if self.tokenizer is not None:
             return vocabulary_of(load_tokenizer(user_path(self.tokenizer, "data.tokenizer")))
-        words = self.source.fixed_vocabulary()
+        words = self.source.fixed_vocabulary() if isinstance(self.source, Source) else None
         return self.vocabulary if words is None else len(words) + 1  # plus the end-of-text token
 
     def tokenizer_file(self, data_dir: Path) -> Path | None:
-        """Path to the existing tokenizer.json to use, or None if the build makes a new one."""
+        """Path to the existing tokenizer.json to use, or None if the build makes a new one or has none."""
+        if not self.has_tokenizer:
+            return None
         if self.tokenizer_of is not None:
             return data_dir / self.tokenizer_of.store_name / TOKENIZER
         return None if self.tokenizer is None else user_path(self.tokenizer, "data.tokenizer")

@@ -26,6 +26,11 @@ class EncodedBatch:
     tokens: npt.NDArray[np.uint32]
     lengths: npt.NDArray[np.int64]  # number of tokens in each document, shape [documents]
 
+    def first(self, count: int) -> "EncodedBatch":
+        """The first `count` documents."""
+        lengths = self.lengths[:count]
+        return EncodedBatch(self.documents[:count], self.tokens[: lengths.sum()], lengths)
+
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[EncodedBatch]:
     """Encode documents in batches and yield the batches in order. Encoding runs in a thread that releases the GIL.

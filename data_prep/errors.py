@@ -1,5 +1,9 @@
-"""The exception for invalid input. A command that raises InputError prints the message on one line and exits with code 2."""
+"""The exceptions for invalid input. A command that raises InputError prints the message on one line and exits with code 2."""
 
 
 class InputError(ValueError):
     """Raised for invalid user input. The message names the key or file, the value found there, and the accepted values."""
+
+
+class CannotResume(InputError):
+    """Raised if the corpus cannot be used. A build with a corrected corpus starts again instead of resuming."""

@@ -18,7 +18,7 @@ def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> Non
     Passed checks are recorded in the folder of `tested` and are not repeated. Raises InputError if a document is in both
     texts or if the tokenizers differ. The message begins with `where`.
     """
-    if tested.manifest["sha256"][TOKENIZER] != trained.manifest["sha256"][TOKENIZER]:
+    if tested.manifest["sha256"].get(TOKENIZER) != trained.manifest["sha256"].get(TOKENIZER):
         raise InputError(
             f"{where}: {tested.folder} and {trained.folder} have different tokenizers; delete the first folder and run prepare again"
         )

@@ -20,14 +20,14 @@ class DescribedSequence:
     since_last: int | None  # sequences since the previous copy; None if there is none
     until_next: int | None  # sequences until the next copy; None if there is none
     documents: list[str]  # names of the documents that the text comes from, in order
-    text: str  # the decoded tokens
+    text: str  # the decoded tokens; the token ids, separated by spaces, if the store has no tokenizer
 
 
 def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[DescribedSequence]:
     """Describe the sequences at `positions`. Copies are numbered in order of appearance."""
     offsets = draw.store.offsets("train")
     names = draw.store.document_names("train")
-    tokenizer = draw.store.tokenizer()
+    tokenizer = draw.store.tokenizer() if draw.store.has_tokenizer else None
     for position in positions:
         provenance = mixture.at(position)
         stream, place = Stream(int(provenance.stream)), int(provenance.place)
@@ -40,7 +40,8 @@ def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[i
             until_next = int(occurrences[earlier + 1]) - position if copy < len(occurrences) else None
         indices = draw.indices(stream, place)
         documents = dict.fromkeys((np.searchsorted(offsets, indices, side="right") - 1).tolist())
-        text = tokenizer.decode(draw.store.train[indices].tolist(), skip_special_tokens=False)
+        ids = draw.store.train[indices].tolist()
+        text = tokenizer.decode(ids, skip_special_tokens=False) if tokenizer else " ".join(map(str, ids))
         yield DescribedSequence(
             position=position,
             stream=stream,

@@ -1,4 +1,4 @@
-"""Open a token store: a folder with a tokenizer, a manifest, and the tokens, document offsets and document names of each split."""
+"""Open a token store: a folder with a manifest, usually a tokenizer, and the tokens, document offsets and document names of each split."""
 
 import hashlib
 from contextlib import suppress
@@ -114,8 +114,17 @@ class TokenStore:
         """Names of the documents in the split, in order."""
         return (self.folder / f"{split}.names").read_bytes().decode().split("\n")[:-1]
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the store has a tokenizer. A store that was built from tokens may have none."""
+        return TOKENIZER in self.manifest["bytes"]
+
     def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer that the store was built with."""
+        """Load the tokenizer that the store was built with. Raises InputError if it has none."""
+        if not self.has_tokenizer:
+            raise InputError(
+                f"{self.folder}: the store has no tokenizer, because it was built from tokens; set data.tokenizer"
+            )
         return load_tokenizer(self.folder / TOKENIZER)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders
 
 from data_prep.encoding import EncodedBatch
-from data_prep.errors import InputError
+from data_prep.errors import CannotResume
 from data_prep.sources import Document
 
 LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
@@ -47,13 +47,13 @@ class TextLoss:
         )
 
     def require_small(self, last: bool) -> None:
-        """Raise InputError if more than LARGEST_LOSS of the text is lost.
+        """Raise CannotResume if more than LARGEST_LOSS of the text is lost.
 
         last: whether this is the final check. Earlier checks do nothing until ENOUGH_CHARACTERS characters have been read.
         """
         enough = last or self.characters >= ENOUGH_CHARACTERS
         if enough and self.lost > LARGEST_LOSS * self.characters:
-            raise InputError(
+            raise CannotResume(
                 f"data.{self}; at most {LARGEST_LOSS:.0%} is accepted; use a tokenizer that was trained on similar text"
             )
 
@@ -77,7 +77,7 @@ class TokenizerAudit:
     def check(self, batch: EncodedBatch) -> TextLoss:
         """Measure how much of a batch's text was lost.
 
-        Raises InputError if the encoding of a document is empty or contains a special token, or if encoding is not deterministic.
+        Raises CannotResume if the encoding of a document is empty or contains a special token, or if encoding is not deterministic.
         """
         if not self._tested_twice:
             self._require_deterministic(batch.documents[0])
@@ -101,7 +101,7 @@ class TokenizerAudit:
             return
         token = int(batch.tokens[places[0]])
         document = batch.documents[int(np.searchsorted(ends, places[0], side="right"))]
-        raise InputError(
+        raise CannotResume(
             f"data.tokenizer: {document.name}: part of its text is encoded as the special token"
             f" {self._tokenizer.id_to_token(token)!r}; remove it from the text or use another tokenizer"
         )
@@ -110,7 +110,7 @@ class TokenizerAudit:
         text = document.text[:TWICE_CHARACTERS]
         first, second = (self._tokenizer.encode(text, add_special_tokens=False).ids for _ in range(2))
         if first != second:
-            raise InputError(
+            raise CannotResume(
                 f"data.tokenizer: the same text ({document.name}) is encoded differently each time; disable random sampling"
             )
 
@@ -130,7 +130,7 @@ def _loss_of(document: Document, decoded: str, tokens: int) -> TextLoss:
     if decoded == document.text:
         return TextLoss(characters)
     if characters and not tokens:
-        raise InputError(
+        raise CannotResume(
             f"data.tokenizer: {document.name}: the tokenizer drops all of its text, which begins with"
             f" {document.text.strip()[:QUOTED]!r}; use a tokenizer that was trained on similar text"
         )

@@ -60,10 +60,10 @@ class PreparedStudy:
                         f" {run.context} tokens and its target; provide more text or increase max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
-            from repeat_study.probes.copying import CopyingTextError, copying_probe
+            from repeat_study.probes.copying import CopyingTextError, copying_probe, store_tokenizer
 
             try:
-                copying_probe(self.store.tokenizer(), self.store.end_of_text, self.study.training.context, text)
+                copying_probe(store_tokenizer(self.store), self.store.end_of_text, self.study.training.context, text)
             except CopyingTextError as error:
                 raise InputError(f"evaluation.copying_text: {error}") from error
 

@@ -7,6 +7,11 @@ from typing import Any
 from repeat_study_cli.arguments import DataOption, SetOption, StudyArgument, console, load
 from repeat_study_cli.tables import WrappedTable
 
+NO_TOKENIZER = (
+    "tokenizer: none, so tokens are shown as ids, and the copying probe copies test sequences instead of a text; set"
+    " data.tokenizer to change this"
+)
+
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Show what a study's token store contains.
@@ -20,15 +25,19 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     manifest = store.manifest
     console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
     console.print(f"vocabulary: {store.vocabulary:,} tokens, stored as {manifest['dtype']}")
+    if not store.has_tokenizer:
+        console.print(NO_TOKENIZER)
     source = dict(manifest["built_from"]["source"])
     console.print(f"source: {source.pop('kind')}")
     for key, value in source.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        console.print(f"  {key.replace('_', ' ')}: {text}")
+        if value is not None:
+            console.print(f"  {key.replace('_', ' ')}: {text}")
     table = WrappedTable("split", "documents", "tokens", "bytes of text", "bytes per token")
     for name, split in manifest["splits"].items():
-        counts = (split["documents"], split["tokens"], split["text_bytes"])
-        table.add_row(name, *(f"{count:,}" for count in counts), f"{split['text_bytes'] / split['tokens']:.2f}")
+        text_bytes = split["text_bytes"]  # None if the store was built from tokens
+        text = ("–", "–") if text_bytes is None else (f"{text_bytes:,}", f"{text_bytes / split['tokens']:.2f}")
+        table.add_row(name, f"{split['documents']:,}", f"{split['tokens']:,}", *text)
     console.print(table)
     if "text_loss" in manifest:  # only if the study names a tokenizer
         console.print(str(TextLoss(**manifest["text_loss"])))
@@ -44,6 +53,7 @@ def _corpus_lines(corpus: dict[str, Any]) -> Iterator[str]:
     )
     for row in corpus["bad_named"]:
         yield f"  malformed: {row}"
+    yield from corpus.get("notes", [])
     if skipped := corpus.get("skipped"):
         yield skipped
 

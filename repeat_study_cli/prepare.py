@@ -10,6 +10,7 @@ from repeat_study_cli.arguments import (
     load,
     prepare_with_progress,
 )
+from repeat_study_cli.inspect import NO_TOKENIZER
 
 
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
@@ -22,8 +23,12 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     declared = load(study, set_)
     store = prepare_with_progress(declared, data_dir).store
     for name, split in store.manifest["splits"].items():
-        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens, {split['text_bytes']:,} bytes of text"
+        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
+        if split["text_bytes"] is not None:  # it is None if the store was built from tokens
+            counts += f", {split['text_bytes']:,} bytes of text"
         console.print(f"{name}: {counts}")
+    if not store.has_tokenizer:
+        console.print(NO_TOKENIZER)
     console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
     for text in declared.evaluate:
         test_store = TokenStore(data_dir / text.data(declared.data).store_name)

@@ -46,6 +46,7 @@ def probe(
     from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes import checkpoint_probe
     from repeat_study.probes.copying import CopyingTextError
+    from repeat_study_cli.inspect import NO_TOKENIZER
     from repeat_study_cli.probe_tables import tables_of
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
@@ -56,6 +57,8 @@ def probe(
         probed = checkpoint_probe.probe(trained, paragraphs)
     except CopyingTextError as error:
         raise InputError(f"{text or 'evaluation.copying_text'}: {error}") from error
+    if not trained.store.has_tokenizer:
+        console.print(NO_TOKENIZER)
     for section in tables_of(probed):
         console.print(section)
     if json_:

@@ -16,6 +16,7 @@ from repeat_study_cli.arguments import (
     console,
     load,
 )
+from repeat_study_cli.inspect import NO_TOKENIZER
 from repeat_study_cli.tables import WrappedTable
 
 
@@ -52,5 +53,7 @@ def provenance(
         table.add_row(*cells, note=", ".join(sequence.documents))
     console.print(f"{chosen.label}, step {step}: sequences and the documents they come from")
     console.print(table)
+    if text and not ready.store.has_tokenizer:
+        console.print(NO_TOKENIZER)
     for sequence in sequences if text else []:
         console.print(f"\n--- position {sequence.position}\n{sequence.text}")

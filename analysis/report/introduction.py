@@ -17,6 +17,14 @@ SHARED = {
 }
 
 
+# Without a tokenizer, training records a space and the id of each token of the copied sequence.
+TOKEN_IDS = r" \d+"
+NO_TOKENIZER = (
+    "The training data have no tokenizer. The copying probe copies sequences from the test split instead of a given text, and tokens"
+    " are shown as ids."
+)
+
+
 def introduction(runs: Runs) -> str:
     """How many runs are finished, and the settings that all of them share."""
     shared = [text.format(runs.table[key].iloc[0]) for key, text in SHARED.items() if runs.table[key].nunique() == 1]
@@ -58,6 +66,14 @@ def notes(runs: Runs) -> Iterator[Note]:
         f"Left out: {plural(len(runs.duplicates), 'run')} trained in the same way as another run.",
     )
     yield Note(list(_mixed_settings(runs)))
+    yield Note([NO_TOKENIZER] if _shows_ids(runs) else [])
+
+
+def _shows_ids(runs: Runs) -> bool:
+    """Whether the first finished run recorded token ids instead of text."""
+    tables = (runs.last_table(name, "paragraph") for name in runs.done.name)
+    first = next((table for table in tables if len(table)), None)
+    return first is not None and bool(first.token.str.fullmatch(TOKEN_IDS).all())
 
 
 def _mixed_settings(runs: Runs) -> Iterator[str]:

@@ -11,9 +11,11 @@ from data_prep.sources.document import SourceReport as SourceReport
 from data_prep.sources.hugging_face import HuggingFace as HuggingFace
 from data_prep.sources.installed_prose import InstalledProse as InstalledProse
 from data_prep.sources.installed_python import InstalledPython as InstalledPython
-from data_prep.sources.source import Source
+from data_prep.sources.source import DataSource
+from data_prep.sources.source import Source as Source
 from data_prep.sources.synthetic import Synthetic as Synthetic
 from data_prep.sources.text_files import TextFiles as TextFiles
+from data_prep.sources.tokens import Tokens as Tokens
 
 DIGEST_PREFIX = 16  # bytes compared to find duplicates; with 10^12 documents the probability of a collision is 10^-15
 
@@ -26,10 +28,10 @@ def _expand_kind(value: Any) -> Any:
 
 
 if TYPE_CHECKING:
-    SourceSpec = Source
+    SourceSpec = DataSource
 else:  # the imported subclass whose `kind` matches the table
     SourceSpec = Annotated[
-        Union[tuple(Source.__subclasses__())],  # noqa: UP007
+        Union[(*Source.__subclasses__(), Tokens)],
         Field(discriminator="kind"),
         BeforeValidator(_expand_kind),
     ]

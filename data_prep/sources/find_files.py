@@ -53,8 +53,8 @@ class _Folder:
     hidden: list[Path] = field(default_factory=list)  # files and folders
 
 
-def find_files(paths: tuple[str, ...]) -> FoundFiles:
-    """Find the files that the paths match. Each file is listed once.
+def find_files(paths: tuple[str, ...], suffixes: tuple[str, ...] = SUFFIXES) -> FoundFiles:
+    """Find the files that the paths match and whose names end in one of `suffixes`. Each file is listed once.
 
     Raises InputError if a path matches no file with an accepted suffix, names a file with another suffix, or cannot be
     read.
@@ -67,10 +67,10 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
             raise InputError('data.source.paths: an empty path; use "." for the current folder')
         path = user_path(given, "data.source.paths")
         try:
-            root, matches = _matches(path)
+            root, matches = _matches(path, suffixes)
             folders = list(_walk([match for match in matches if match.is_dir()]))
             below = {match for match in matches if not match.is_dir()}.union(*(folder.files for folder in folders))
-            accepted = sorted(file for file in below if has_suffix(file, SUFFIXES) and file.is_file())
+            accepted = sorted(file for file in below if has_suffix(file, suffixes) and file.is_file())
             for file in accepted:
                 names.setdefault(file.resolve(), (file.relative_to(root).as_posix(), file))
         except (OSError, RuntimeError) as error:  # RuntimeError if a symbolic link points to itself
@@ -80,7 +80,7 @@ def find_files(paths: tuple[str, ...]) -> FoundFiles:
         if not accepted:
             note = f"; hidden files and folders skipped: {len(hidden_here)}" if hidden_here else ""
             raise InputError(
-                f"{given}: data.source.paths matches no file with one of the suffixes {' '.join(SUFFIXES)}{note}"
+                f"{given}: data.source.paths matches no file with one of the suffixes {' '.join(suffixes)}{note}"
             )
         hidden |= hidden_here
         other_types |= below - set(accepted)
@@ -96,13 +96,13 @@ def _type_of(file: Path) -> str:
     return (file.suffix.lower() or "no suffix") if file.is_file() else "broken links and devices"
 
 
-def _matches(path: Path) -> tuple[Path, list[Path]]:
+def _matches(path: Path, suffixes: tuple[str, ...]) -> tuple[Path, list[Path]]:
     """Find the base folder for document names, and the files and folders that a path matches."""
     if path.is_dir():
         return path, [path]
     if path.exists():
-        if not has_suffix(path, SUFFIXES):
-            raise InputError(f"{path}: unknown file type; accepted suffixes: {' '.join(SUFFIXES)}")
+        if not has_suffix(path, suffixes):
+            raise InputError(f"{path}: unknown file type; accepted suffixes: {' '.join(suffixes)}")
         return path.parent, [path]
     parts = path.parts
     first = next((index for index, name in enumerate(parts) if _has_wildcard(name)), len(parts) - 1)

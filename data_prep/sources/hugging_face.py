@@ -30,8 +30,8 @@ class HuggingFace(Source):
         Raises InputError if the `datasets` library is missing, or if the dataset, its split or its column cannot be
         opened.
         """
-        with self._one_line_errors():
-            rows = self._open()
+        with one_line_errors(self.dataset):
+            rows = open_dataset(self.dataset, self.config, self.split)
             columns = rows.column_names  # None if a streamed dataset does not declare them
             if columns is not None:
                 if self.text_field not in columns:
@@ -47,30 +47,30 @@ class HuggingFace(Source):
                 except BadText as error:
                     yield BadRow(name, str(error))
 
-    def _open(self) -> Any:
-        try:
-            datasets: Any = importlib.import_module("datasets")
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "data.source: kind \"huggingface\" needs the datasets library; run pip install 'repeat-study[hf]'"
-            ) from error
-        folder = user_path(self.dataset, "data.source.dataset")
-        if not any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
-            name = str(folder) if folder.is_dir() else self.dataset
-            return datasets.load_dataset(name, self.config, split=self.split, streaming=True)
-        saved = datasets.load_from_disk(str(folder))
-        splits = saved if isinstance(saved, dict) else {str(saved.split or self.split): saved}
-        if self.split not in splits:
-            raise InputError(
-                f"{self.dataset}: no split {self.split!r} (data.source.split); splits: {', '.join(splits)}"
-            )
-        return splits[self.split]
 
-    @contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # the library raises many types of error, from the hub, the network and pyarrow
-            raise InputError(f"{self.dataset}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
+def open_dataset(dataset: str, config: str | None, split: str) -> Any:
+    """Open a saved dataset, or stream one from a local copy or from the hub. Raises InputError, or an error of the library."""
+    try:
+        datasets: Any = importlib.import_module("datasets")
+    except ModuleNotFoundError as error:
+        raise InputError("data.source: needs the datasets library; run pip install 'repeat-study[hf]'") from error
+    folder = user_path(dataset, "data.source.dataset")
+    if not any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
+        name = str(folder) if folder.is_dir() else dataset
+        return datasets.load_dataset(name, config, split=split, streaming=True)
+    saved = datasets.load_from_disk(str(folder))
+    splits = saved if isinstance(saved, dict) else {str(saved.split or split): saved}
+    if split not in splits:
+        raise InputError(f"{dataset}: no split {split!r} (data.source.split); splits: {', '.join(splits)}")
+    return splits[split]
+
+
+@contextmanager
+def one_line_errors(dataset: str) -> Iterator[None]:
+    """Convert the library's errors to an InputError that names the dataset."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the library raises many types of error, from the hub, the network and pyarrow
+        raise InputError(f"{dataset}: cannot be read: {type(error).__name__}: {one_line(error)}") from error

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.intervals import numbers
 from repeat_study.probes.probe import Evaluation, Probe, Subject
@@ -91,20 +92,22 @@ class CopyingProbe:
 
 
 def copying_probe(
-    tokenizer: Tokenizer, end_of_text: int, context: int, text: str | None = None, fallback: Tensor | None = None
+    tokenizer: Tokenizer | None, end_of_text: int, context: int, text: str | None = None, fallback: Tensor | None = None
 ) -> CopyingProbe:
     """Make the probe for a context length, with 11 copies of every paragraph in `text`, or as many as fit.
 
     All paragraphs are cut to the length of the shortest one, or even shorter if 4 copies would not otherwise fit. Without `text`,
-    the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If the tokenizer cannot encode them,
-    for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs, time], are copied
+    the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If there is no tokenizer or if it cannot
+    encode them, for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs, time], are copied
     instead. Raises InputError if `text` has no paragraphs or too many, or if a paragraph is too short or cannot be encoded.
     """
     if text is not None:
+        if tokenizer is None:
+            raise CopyingTextError("copying text: the data have no tokenizer to encode it; set data.tokenizer")
         paragraphs = _encode_users_text(tokenizer, text)
     else:
-        shipped = files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
-        paragraphs = [_encode(tokenizer, paragraph) for paragraph in split_paragraphs(shipped)]
+        shipped = split_paragraphs(files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8"))
+        paragraphs = [_encode(tokenizer, paragraph) if tokenizer else [] for paragraph in shipped]
         if not all(paragraphs):
             assert fallback is not None, "the tokenizer cannot encode the shipped text"
             paragraphs = fallback[: len(paragraphs)].tolist()
@@ -122,7 +125,12 @@ def copying_probe_of(subject: Subject) -> CopyingProbe:
     """Make the probe for a run. Raises the same InputErrors as `copying_probe`."""
     run, store = subject.run, subject.store
     fallback = sample_test_split(run, store)
-    return copying_probe(store.tokenizer(), store.end_of_text, run.context, run.evaluation.copying_text, fallback)
+    return copying_probe(store_tokenizer(store), store.end_of_text, run.context, run.evaluation.copying_text, fallback)
+
+
+def store_tokenizer(store: TokenStore) -> Tokenizer | None:
+    """The store's tokenizer; None if it has none."""
+    return store.tokenizer() if store.has_tokenizer else None
 
 
 def split_paragraphs(text: str) -> list[str]:
@@ -131,8 +139,13 @@ def split_paragraphs(text: str) -> list[str]:
     return [block.strip("\n").rstrip() for block in blocks if block.strip()]
 
 
-def token_texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Each token's text within the decoded sequence, including the space that a word tokenizer inserts between tokens."""
+def token_texts(tokenizer: Tokenizer | None, ids: list[int]) -> list[str]:
+    """Each token's text within the decoded sequence, including the space that a word tokenizer inserts between tokens.
+
+    Without a tokenizer, the text of a token is a space and its id.
+    """
+    if tokenizer is None:
+        return [f" {token}" for token in ids]
     prefixes = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
     return [
         longer[len(shorter) :] if longer.startswith(shorter) else tokenizer.decode([token])
@@ -186,7 +199,7 @@ class CopyingInputs:
 def prepare(subject: Subject) -> CopyingInputs:
     """Encode the study's copying text. Raises the same InputErrors as `copying_probe`."""
     probe = copying_probe_of(subject)
-    paragraph = token_texts(subject.store.tokenizer(), probe.copied[0, 1 : 1 + probe.length].tolist())
+    paragraph = token_texts(store_tokenizer(subject.store), probe.copied[0, 1 : 1 + probe.length].tolist())
     return CopyingInputs(probe, paragraph)
 
 

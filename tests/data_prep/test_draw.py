@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from data_prep.document_batch import DocumentBatch
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.mixture import RepeatMixture, Spacing, Stream
-from data_prep.sources import Document
-from data_prep.store_writer import SplitWriter, write_manifest
-from data_prep.token_store import SPLITS, TokenStore
+from data_prep.store_writer import StoreWriter, write_manifest
+from data_prep.token_store import TokenStore
 from data_prep.tokenizer import word_tokenizer
 from repeat_study.training.dataset import MixtureDataset, RemainingSteps
 
@@ -26,14 +26,22 @@ def write_store(folder: Path, lengths: list[int]) -> TokenStore:
     """Write a store of documents with these lengths (without end of text) that share no token."""
     folder.mkdir(parents=True, exist_ok=True)
     word_tokenizer(["a"]).save(str(folder / "tokenizer.json"))
-    counts = {}
-    for split, first in zip(SPLITS, (1, 10_000_000), strict=True):
-        writer = SplitWriter(folder, split, np.dtype(np.uint32), end_of_text=0)
-        tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
-        writer.append([Document.of(f"document {n}", "") for n in range(len(lengths))], tokens, np.array(lengths))
-        counts[split] = writer.close()
+    with StoreWriter(folder, np.dtype(np.uint32)) as writer:
+        for is_test, first in ((False, 1), (True, 10_000_000)):
+            tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
+            batch = DocumentBatch(
+                tokens=np.insert(tokens, np.cumsum(lengths), 0),
+                lengths=np.array(lengths) + 1,
+                is_test=np.full(len(lengths), is_test),
+                digests=b"",
+                names=[f"document {n}" for n in range(len(lengths))],
+                text_bytes=None,
+            )
+            writer.append(batch)
+        counts = writer.close()
     assert counts["train"]["documents"] == len(lengths)
-    write_manifest(folder, {"splits": counts, "vocabulary": 2**31, "end_of_text": 0, "dtype": "uint32"})
+    record = {"splits": counts, "vocabulary": 2**31, "end_of_text": 0, "dtype": "uint32"}
+    write_manifest(folder, record, writer.sha256())
     return TokenStore(folder)
 
 

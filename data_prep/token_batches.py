@@ -1,0 +1,245 @@
+"""Read a source of tokens as batches of documents: check the ids, drop duplicates and choose the splits."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, compress
+from operator import methodcaller
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.data_spec import DataSpec
+from data_prep.document_batch import COUNTS, DIGEST_BYTES, BatchReader, DocumentBatch, documents_within
+from data_prep.errors import CannotResume, InputError
+from data_prep.files import read_record
+from data_prep.permutation import Ints
+from data_prep.sources import DIGEST_PREFIX, Tokens
+from data_prep.sources.tokens.documents import DocumentRun, divide
+from data_prep.sources.tokens.runs import Ids, TokenRun
+from data_prep.store_writer import token_dtype
+from data_prep.token_store import MANIFEST, TOKENIZER
+from data_prep.tokenizer import load_tokenizer, special_token, vocabulary_of
+
+AHEAD = 2  # blocks that are read ahead
+SPLIT_WORD = 2  # which 8 bytes of a digest determine the split; the first two are compared to find duplicates
+
+Item = TypeVar("Item")
+
+
+class TokenReader(BatchReader):
+    """Reads documents that are already token ids.
+
+    A document's digest is the SHA-256 of its ids in the data type of the store, without the end-of-text token. It
+    determines the split and whether the document is a duplicate, so the format of the files does not matter.
+    """
+
+    stage = "copying tokens"
+    more_documents = "is data.source.end_of_text the token that separates documents?"
+
+    def __init__(self, spec: DataSpec, source: Tokens, folder: Path, fresh: bool) -> None:
+        """folder: the folder of the store; fresh: whether to copy the tokenizer there, if there is one."""
+        self.spec, self.source = spec, source
+        given = spec.tokenizer_file(folder.parent)
+        if fresh and given is not None:
+            (folder / TOKENIZER).write_text(load_tokenizer(given).to_str(pretty=True), encoding="utf-8")
+        self.vocabulary, self.end_of_text = self._vocabulary_and_end(folder)
+        self.dtype = token_dtype(self.vocabulary)
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self._totals = dict.fromkeys(
+            COUNTS, 0
+        )  # of all documents read so far, including documents that were read ahead
+        self._notes: list[str] = []
+        self._seen: set[bytes] = set()
+        self._unread: Iterator[_TokenBatch] = self._batches()
+
+    def _vocabulary_and_end(self, folder: Path) -> tuple[int, int]:
+        """The size of the vocabulary, and the end-of-text token of both the files and the store."""
+        in_files = self.source.end_of_text_token()
+        if (folder / TOKENIZER).is_file():
+            tokenizer = load_tokenizer(folder / TOKENIZER)
+            vocabulary, end_of_text = vocabulary_of(tokenizer), special_token(tokenizer, self.spec.end_of_text)
+            if in_files not in (None, end_of_text):
+                raise InputError(
+                    f"data.source.end_of_text: token {in_files} separates documents, but the tokenizer's"
+                    f" {self.spec.end_of_text!r} is token {end_of_text}; set data.end_of_text to the name of token {in_files}"
+                )
+            return vocabulary, end_of_text
+        vocabulary = self.spec.expected_vocabulary()
+        if self.spec.tokenizer_of is not None:
+            training = folder.parent / self.spec.tokenizer_of.store_name / MANIFEST
+            end_of_text = int(read_record(training, "end_of_text")["end_of_text"])
+            if in_files not in (None, end_of_text):
+                raise InputError(
+                    f"data.source.end_of_text: token {in_files} separates documents, but in the training data it is"
+                    f" token {end_of_text}"
+                )
+            return vocabulary, end_of_text
+        if in_files is None:
+            raise InputError(
+                "data.source.end_of_text: missing; name the token that separates documents, or data.tokenizer"
+            )
+        if in_files >= vocabulary:
+            raise InputError(
+                f"data.vocabulary: {vocabulary} tokens, but the end-of-text token is {in_files}; set data.vocabulary to the"
+                " number of ids, or data.tokenizer to the tokenizer"
+            )
+        return vocabulary, in_files
+
+    @property
+    def kept(self) -> int:
+        """Number of distinct documents read so far, including documents that were read ahead."""
+        return len(self._seen)
+
+    def skip(self, documents: int) -> Iterator[bytes]:
+        """Read the next documents, and yield their digests."""
+        while documents and (batch := next(self._unread, None)):
+            taken = batch.part(0, documents)
+            self.counts = taken.counts_at_end()
+            self._unread = chain([batch.part(documents)] if len(taken.names) < len(batch.names) else [], self._unread)
+            documents -= len(taken.names)
+            yield taken.digests
+
+    def batches(self, tokens: int) -> Iterator[DocumentBatch]:
+        """Yield the next documents. Raises CannotResume if an id is not in the vocabulary or a file is damaged."""
+        for batch in self._unread:
+            taken = batch.part(0, documents_within(batch.lengths, tokens))
+            self.counts = taken.counts_at_end()
+            tokens -= taken.tokens.size
+            yield taken
+            if tokens <= 0:
+                return
+        self.counts = dict(self._totals)
+
+    def corpus_entries(self) -> dict[str, Any]:
+        """What was recognized in the data. There are no malformed rows, because damaged files are not accepted."""
+        return {"bad_named": [], "notes": self._notes}
+
+    def notes(self) -> list[str]:
+        """What was recognized in the data."""
+        return self._notes
+
+    def _batches(self) -> "Iterator[_TokenBatch]":
+        runs = map(self._checked, self.source.runs(self.end_of_text, self._notes))
+        for run in _read_ahead(divide(runs, self.end_of_text, self.source.end_position)):
+            batch = self._batch(run)
+            if batch.names:
+                yield batch
+
+    def _checked(self, run: TokenRun) -> TokenRun:
+        """Check that all ids are in the vocabulary, and convert them to the data type of the store."""
+        limits = np.iinfo(run.tokens.dtype)
+        if len(run.tokens) and (limits.min < 0 or limits.max >= self.vocabulary):
+            low, high = int(run.tokens.min()), int(run.tokens.max())
+            if low < 0 or high >= self.vocabulary:
+                bad = np.flatnonzero((run.tokens < 0) | (run.tokens >= self.vocabulary))[0]
+                raise CannotResume(
+                    f"{run.name}: token {run.start + bad} is {run.tokens[bad]}, but the vocabulary has {self.vocabulary} tokens;"
+                    " check data.source.dtype, and data.vocabulary or data.tokenizer"
+                )
+        return TokenRun(run.name, run.start, run.tokens.astype(self.dtype, copy=False), run.ends)
+
+    def _batch(self, run: DocumentRun) -> "_TokenBatch":
+        numbers = np.flatnonzero(run.ends > run.starts)  # empty documents are dropped
+        starts, ends = run.starts[numbers], run.ends[numbers]
+        view = run.tokens.data
+        texts = map(view.__getitem__, map(slice, starts.tolist(), ends.tolist()))
+        digests = list(map(methodcaller("digest"), map(sha256, texts)))
+        is_new = self._is_new(digests)
+        totals = np.array(list(self._totals.values()))
+        counts = np.zeros((len(numbers), len(COUNTS)), np.int64)
+        counts[:, 0], counts[:, 1], counts[:, 2] = numbers + 1, np.cumsum(~is_new), numbers - np.arange(len(numbers))
+        self._totals["read"] += len(run.starts)
+        self._totals["duplicates"] += int((~is_new).sum())
+        self._totals["empty"] += len(run.starts) - len(numbers)
+        joined = b"".join(digests if is_new.all() else compress(digests, is_new.tolist()))
+        hashes = np.frombuffer(joined, "<u8").reshape(-1, DIGEST_BYTES // 8)[:, SPLIT_WORD]
+        share = self.spec.test_fraction
+        starts, ends = starts[is_new], ends[is_new]
+        return _TokenBatch(
+            tokens=_with_end_of_text(run.tokens, starts, ends, self.end_of_text),
+            lengths=ends - starts + 1,
+            is_test=(hashes < share * 2.0**64) | (share == 1),
+            digests=joined,
+            names=list(map(f"{run.name}:".__add__, map(str, (run.first + numbers[is_new]).tolist()))),
+            text_bytes=None,
+            counts=totals + counts[is_new],
+        )
+
+    def _is_new(self, digests: list[bytes]) -> npt.NDArray[np.bool_]:
+        """Whether each document differs from all earlier ones, shape [documents]."""
+        prefixes = [digest[:DIGEST_PREFIX] for digest in digests]
+        distinct = set(prefixes)
+        if len(distinct) == len(prefixes) and self._seen.isdisjoint(distinct):
+            self._seen |= distinct
+            return np.ones(len(prefixes), bool)
+        is_new = np.zeros(len(prefixes), bool)
+        for number, prefix in enumerate(prefixes):
+            is_new[number] = prefix not in self._seen
+            self._seen.add(prefix)
+        return is_new
+
+
+@dataclass(frozen=True)
+class _TokenBatch(DocumentBatch):
+    """counts: the numbers in COUNTS when each document had been read, shape [documents, 4]."""
+
+    counts: Ints
+
+    def part(self, first: int, last: int | None = None) -> "_TokenBatch":
+        """The documents from `first` to `last` (exclusive)."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths)])
+        chosen = slice(first, last)
+        start, stop, _ = chosen.indices(len(self.names))
+        return _TokenBatch(
+            tokens=self.tokens[ends[start] : ends[stop]],
+            lengths=self.lengths[chosen],
+            is_test=self.is_test[chosen],
+            digests=self.digests[DIGEST_BYTES * start : DIGEST_BYTES * stop],
+            names=self.names[chosen],
+            text_bytes=None,
+            counts=self.counts[chosen],
+        )
+
+    def counts_at_end(self) -> dict[str, int]:
+        """The numbers in COUNTS when the last document had been read."""
+        return dict(zip(COUNTS, self.counts[-1].tolist(), strict=True))
+
+
+def _with_end_of_text(tokens: Ids, starts: Ints, ends: Ints, end_of_text: int) -> Ids:
+    """The documents, each followed by the end-of-text token. Copies as little as possible."""
+    if not len(starts):
+        return tokens[:0]
+    in_place = tokens[np.minimum(ends, len(tokens) - 1)] == end_of_text
+    in_place &= ends < len(tokens)
+    if not in_place[:-1].all():
+        return np.insert(_joined(tokens, starts, ends), np.cumsum(ends - starts), end_of_text)
+    if in_place[-1]:
+        return _joined(tokens, starts, ends + 1)
+    last = np.array([end_of_text], tokens.dtype)
+    return np.concatenate([_joined(tokens, starts, np.append(ends[:-1] + 1, ends[-1])), last])
+
+
+def _joined(tokens: Ids, starts: Ints, ends: Ints) -> Ids:
+    """The tokens in all ranges. Adjacent ranges are copied together."""
+    gaps = np.flatnonzero(starts[1:] != ends[:-1])
+    firsts, lasts = starts[np.append(0, gaps + 1)].tolist(), ends[np.append(gaps, len(ends) - 1)].tolist()
+    pieces = [tokens[first:last] for first, last in zip(firsts, lasts, strict=True)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Compute the next items in a thread, while the caller works on the current one."""
+    with ThreadPoolExecutor(1, "token-reader") as reader:
+        waiting = deque(reader.submit(next, items, None) for _ in range(AHEAD))
+        try:
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(reader.submit(next, items, None))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
