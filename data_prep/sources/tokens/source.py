@@ -53,7 +53,7 @@ class Tokens(DataSource):
     @classmethod
     def _known_format(cls, value: str) -> str:
         if value not in FORMATS:
-            raise ValueError(f"accepted: {', '.join(FORMATS)}")
+            raise ValueError(f"unknown format; accepted: {', '.join(FORMATS)}")
         return value
 
     @model_validator(mode="after")
