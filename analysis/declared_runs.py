@@ -8,7 +8,7 @@ from repeat_study.config.base import validated
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
 from repeat_study.config.study import Study
-from repeat_study.records.run_directory import final_test_losses
+from repeat_study.records.recorded_run import final_test_losses
 
 
 def declared_names(folder: Path, study: Study) -> list[str]:

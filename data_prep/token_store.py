@@ -97,10 +97,12 @@ class TokenStore:
         They are computed on the first call (2 to 4 s per 20M tokens) and cached in the folder if it is writable.
         """
         path = self.folder / NATURAL_REPEATS
-        if path.is_file():
-            record = read_record(path, "fingerprint")
-            if record.pop("fingerprint") == self.fingerprint:
-                return record
+        names = natural_repeats(self.train[:0], self.test[:0])
+        with suppress(InputError):  # if the cache is missing or damaged, the statistics are computed again
+            record = read_record(path, "fingerprint", *names)
+            numbers = {name: record[name] for name in names}
+            if record["fingerprint"] == self.fingerprint and all(_is_count_or_share(n) for n in numbers.values()):
+                return numbers
         statistics = natural_repeats(self.train, self.test)
         with suppress(InputError):  # if the store is read-only, the statistics are recomputed every time
             write_json(path, {"fingerprint": self.fingerprint, **statistics})
@@ -126,6 +128,10 @@ class TokenStore:
                 f"{self.folder}: the store has no tokenizer, because it was built from tokens; set data.tokenizer"
             )
         return load_tokenizer(self.folder / TOKENIZER)
+
+
+def _is_count_or_share(value: object) -> bool:
+    return isinstance(value, int | float) and value >= 0
 
 
 def find_store(data_dir: Path, fingerprint: str) -> TokenStore:

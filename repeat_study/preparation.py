@@ -15,7 +15,7 @@ from repeat_study.config.grid import KnownRuns
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
 from repeat_study.config.study import Study
-from repeat_study.records.run_directory import final_test_losses
+from repeat_study.records.recorded_run import final_test_losses
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def _shortage(study: Study, name: str, context: int, sequences: int, contains: s
     requested = study.evaluation.test_sequences
     if sequences >= requested:
         return []
+    if not sequences:  # an error once the store is built
+        return [
+            f"warning: {study.name}: the {name} will probably be shorter than one sequence of {context + 1} tokens; increase its"
+            " max_tokens or test_fraction"
+        ]
     return [
         f"warning: {study.name}: evaluation.test_sequences = {requested:,}, but the {name} {contains} {sequences:,} sequences of"
         f" {context + 1} tokens; runs are tested on all of them"

@@ -90,6 +90,8 @@ def main() -> None:
         _exit_with_message(str(error))
     except typer.Abort:
         sys.exit(130)
+    except FileExistsError as error:
+        _exit_with_message(f"{error.filename}: exists but is not a folder; move or delete it")
     except OSError as error:
         _exit_with_message(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except Exception as error:

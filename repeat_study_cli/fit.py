@@ -46,10 +46,7 @@ def fit(
         raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; expected {', '.join(NAMES)}")
     points = read_points(runs, parse_columns(columns) if columns is not None else None)
     console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean\n")
-    try:
-        fits = fit_laws(points, law)
-    except InputError as error:
-        raise InputError(f"{runs}: {error}") from error
+    fits = fit_laws(points, str(runs), law)
     for fitted in fits:
         console.print(
             f"{fitted.law.title} (--law {fitted.law.name}): {fitted.law.idea}. {fitted.points} runs, root mean square error"

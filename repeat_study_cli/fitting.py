@@ -34,11 +34,11 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
     return study_points(runs)
 
 
-def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = False) -> "list[FittedLaw]":
+def fit_laws(points: "Points", source: str, names: list[str] | None, of_repetition: bool = False) -> "list[FittedLaw]":
     """Fit every law, or only the laws in `names`, and print a reason for each law that cannot be fitted. Raises InputError if none
     can.
 
-    of_repetition: skip the laws that describe only clean runs.
+    source: the file or study that the points come from, for this error. of_repetition: skip the laws that describe only clean runs.
     """
     from analysis.laws.fit import CannotFit, fit
     from analysis.laws.registry import LAWS
@@ -52,7 +52,7 @@ def fit_laws(points: "Points", names: list[str] | None, of_repetition: bool = Fa
             except CannotFit as error:
                 reasons.append(f"{law.title}: {error}")
     if not fits:
-        raise InputError("; ".join(["no law can be fitted", *reasons]))
+        raise InputError("; ".join([f"{source}: no law can be fitted", *reasons]))
     for reason in reasons:
         console.print(f"not fitted: {reason}")
     return fits

@@ -79,7 +79,7 @@ def predict(
         raise InputError(f"--figure and --json: both are {json_}; expected two files")
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
-    predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir))
+    predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir), str(csv or study))
     question = Question(params, tokens, fraction, repeats)
     forecasts = [forecast(predictor, question) for predictor in predictors]
     console.print(_description(question) + "\n")
@@ -144,15 +144,18 @@ def _points_to_fit(
     return points_of_study(study, set_, runs_dir) if study else None
 
 
-def _predictors(names: list[str] | None, points: "Points | None") -> "list[Predictor]":
-    """The published laws and the laws fitted to `points`. If `names` is given, only these laws are included."""
+def _predictors(names: list[str] | None, points: "Points | None", source: str) -> "list[Predictor]":
+    """The published laws and the laws fitted to `points`. If `names` is given, only these laws are included.
+
+    source: the file or study that the points come from.
+    """
     from analysis.forecast.predictors import fitted_predictor, published_predictors
 
     predictors = published_predictors()
     if points is not None:
         from repeat_study_cli.fitting import fit_laws
 
-        predictors += map(fitted_predictor, fit_laws(points, names, of_repetition=True))
+        predictors += map(fitted_predictor, fit_laws(points, source, names, of_repetition=True))
     available = list(dict.fromkeys(predictor.name for predictor in predictors))
     if unknown := sorted(set(names or ()) - set(available)):
         hint = "" if points is not None else "; partial and lovelace require --study or --csv"

@@ -114,12 +114,15 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     from repeat_study.local.scheduler import LocalScheduler
     from repeat_study.model.hardware import gpus_for
     from repeat_study.records.outcome import Outcome
-    from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+    from repeat_study.records.recorded_run import final_test_losses
+    from repeat_study.records.run_directory import RunDirectory, Status
     from repeat_study.records.tensorboard.study_page import write_study_page
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
     processes, gpus = processes or cores(), gpus_for(resources)
     write_study_page(folder, ready.known_runs(runs_dir).runs)
+    for run in runs:
+        RunDirectory(folder / run.name).check(run, ready.store)
     _warn_of_missing_weights(runs, ready, folder)
     if all(RunDirectory(folder / run.name).status() is Status.DONE for run in runs):
         console.print(f"{ready.study.name}: {plural(len(runs), 'run')}, all done")

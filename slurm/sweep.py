@@ -62,9 +62,9 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
         resources = resources.model_copy(update={"accelerator": Accelerator.CUDA})
     max_array_size = client.max_array_size()
     with submission_lock(study_dir):
-        groups = group_after_ending(sweep.runs, study_dir, report)
-        for run in groups.todo:
+        for run in sweep.runs:
             RunDirectory(study_dir / run.name).check(run, sweep.store)
+        groups = group_after_ending(sweep.runs, study_dir, report)
         report(groups.summary())
         if not groups.todo:
             return None

@@ -121,7 +121,7 @@ def _indices(path: Path, header: list[str], names: Mapping[str, str]) -> dict[st
         if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
             raise InputError(f"{path}: columns are separated by {mark!r}; expected a comma")
         raise InputError(
-            f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header)}; expected"
+            f"{path}: missing column {', '.join(dict.fromkeys(missing))}; found {', '.join(header) or 'nothing'}; expected"
             f" {', '.join(COLUMNS)}, or names mapped with --columns params=N,tokens=T"
         )
     if repeated := [name for name in wanted.values() if header.count(name) > 1]:

@@ -1,13 +1,14 @@
 """Read and verify a run directory's spec.json: its fields must hash to the identity in the directory name."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.run import RESULT_FORMAT, Run, run_from_record
-from repeat_study.records.run_directory import RunDirectory
+from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.spec_record import derived_fields, first_difference
 
 
@@ -46,6 +47,20 @@ def run_and_record(directory: RunDirectory) -> tuple[Run, dict[str, Any]]:
         raise InputError(f"{path}: altered since it was written; {first_difference(recorded, expected)}")
     check_names(run, path)
     return run, record | derived
+
+
+def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
+    """Final test losses of the finished runs in a study's folder, in nats per token, by run name.
+
+    Raises InputError if the spec in a finished run's directory belongs to another run.
+    """
+    losses = {}
+    for run in runs:
+        directory = RunDirectory(study_dir / run.name)
+        if directory.status() is Status.DONE:
+            recorded_run(directory)
+            losses[run.name] = float(read_record(directory.done, "test_loss")["test_loss"])
+    return losses
 
 
 def check_names(run: Run, path: Path) -> None:

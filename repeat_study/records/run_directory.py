@@ -19,7 +19,6 @@ failed.json     the reason for a failure and the step at which it occurred; remo
 done.json       written last, when the run is complete. It contains the checksums of the records; see `records.completion`
 """
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
@@ -101,7 +100,8 @@ class RunDirectory:
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.path}: cannot create the run's folder: {error.strerror}") from error
+            taken = "; move or delete it" if isinstance(error, FileExistsError) else ""
+            raise InputError(f"{error.filename}: cannot be created as a folder: {error.strerror}{taken}") from error
 
     def check(self, run: Run, store: TokenStore) -> bool:
         """Whether this directory already belongs to the run. Changes nothing.
@@ -200,13 +200,6 @@ class RunDirectory:
             return f"{path}: {ALTERED}"
         record = read_record(self.failed, "reason", "step")
         return f"{record['reason']} (step {record['step']})"
-
-
-def final_test_losses(study_dir: Path, runs: Iterable[Run]) -> dict[str, float]:
-    """Final test losses of the finished runs in a study's folder, in nats per token, by run name."""
-    directories = {run.name: RunDirectory(study_dir / run.name) for run in runs}
-    done = {name: directory.done for name, directory in directories.items() if directory.status() is Status.DONE}
-    return {name: float(read_record(path, "test_loss")["test_loss"]) for name, path in done.items()}
 
 
 def evaluation_share(timing: Row) -> float:

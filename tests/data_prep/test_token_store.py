@@ -70,6 +70,24 @@ def test_natural_repeats_of_a_read_only_store(store: TokenStore, copy: Path) -> 
     assert sorted(copy.glob("*natural*")) == sorted(copy.glob(".*tmp")) == []
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"fingerprint": "x"}', "null"])
+def test_damaged_statistics_of_natural_repeats_are_computed_again(store: TokenStore, copy: Path, content: str) -> None:
+    expected = store.natural_repeats()
+    (copy / NATURAL_REPEATS).write_text(content)
+    assert TokenStore(copy).natural_repeats() == expected
+    assert json.loads((copy / NATURAL_REPEATS).read_text()) == {"fingerprint": store.fingerprint, **expected}
+
+
+@pytest.mark.parametrize("value", ["many", None, [1], -1])
+def test_impossible_statistics_of_natural_repeats_are_computed_again(
+    store: TokenStore, copy: Path, value: object
+) -> None:
+    expected = store.natural_repeats()
+    record = {"fingerprint": store.fingerprint, **expected, "train_windows": value}
+    (copy / NATURAL_REPEATS).write_text(json.dumps(record))
+    assert TokenStore(copy).natural_repeats() == expected
+
+
 def truncate(folder: Path) -> None:
     path = folder / "train.tokens"
     path.write_bytes(path.read_bytes()[:-2])

@@ -100,3 +100,5 @@ def test_the_expected_size_of_every_test_set_is_compared(study: Study) -> None:
     split, test_set = expected_test_shortage(declared)
     assert "evaluation.test_sequences = 16, but the test split will contain at most about 10 sequences of 33" in split
     assert "but the test set prose will contain at most about 5 sequences of 33 tokens" in test_set
+    (warning,) = expected_test_shortage(with_data(study, max_tokens=329, test_fraction=0.1))
+    assert warning.startswith("warning: tiny: the test split will probably be shorter than one sequence of 33 tokens;")

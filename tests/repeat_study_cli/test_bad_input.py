@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import InputError
+from repeat_study.records.run_directory import RunDirectory
 from tests.command import call
 from tests.repeat_study_cli.conftest import Invoke
 
@@ -133,6 +135,11 @@ from tests.repeat_study_cli.conftest import Invoke
             "evaluation.copying_text: expected text that is not blank, found",
         ),
         (["fit", "runs.csv"], "runs.csv: no law can be fitted; "),
+        (
+            ["predict", "--params=1M", "--tokens=10M", "--fraction=0.5", "--csv", "runs.csv"],
+            "runs.csv: no law can be fitted; ",
+        ),
+        (["fit", "/dev/null"], "/dev/null: missing column params, tokens, fraction, repeats, loss; found nothing;"),
         (["dev-cluster", "restart"], "dev-cluster: unknown action 'restart'; expected start or stop"),
     ],
 )
@@ -240,3 +247,32 @@ def test_a_home_folder_that_is_not_writable_causes_no_warning() -> None:
         text=True,
     )
     assert ended.returncode == 0 and ended.stderr == ""
+
+
+@pytest.mark.parametrize("command", [["run"], ["status"], ["report"], ["sweep", "--cluster", "debug"]])
+def test_finished_runs_in_each_others_folders_are_refused(
+    trained: Path, tmp_path: Path, invoke: Invoke, command: list[str]
+) -> None:
+    workplace = Path(shutil.copytree(trained, tmp_path / "swapped", symlinks=True))
+    first, second = sorted(path.parent for path in workplace.glob("runs/tiny/*/spec.json"))
+    first.rename(workplace / "other")
+    second.rename(first)
+    (workplace / "other").rename(second)
+    ended = invoke(*command, "tiny", cwd=workplace)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert (
+        f"runs/tiny/{first.name}/spec.json: " in ended.stderr or f"runs/tiny/{second.name}/spec.json: " in ended.stderr
+    )
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(trained: Path, tmp_path: Path, invoke: Invoke) -> None:
+    workplace = Path(shutil.copytree(trained, tmp_path / "blocked", symlinks=True))
+    (workplace / "runs" / "tiny" / "figures").write_text("")
+    ended = invoke("report", "tiny", cwd=workplace)
+    assert ended.returncode == 2
+    assert ended.stderr == "repeat-study: runs/tiny/figures: exists but is not a folder; move or delete it\n"
+    directory = RunDirectory(workplace / "runs" / "tiny" / "1x16-clean-s0-00000000")
+    directory.path.mkdir()
+    directory.checkpoint.parent.write_text("")
+    with pytest.raises(InputError, match=r"checkpoints: cannot be created as a folder: File exists; move or delete it"):
+        directory.make()

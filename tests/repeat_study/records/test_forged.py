@@ -24,8 +24,8 @@ from repeat_study.config.study import Study
 from repeat_study.probes.checkpoint_probe import load_trained
 from repeat_study.records.completion import checksums
 from repeat_study.records.outcome import Outcome
-from repeat_study.records.recorded_run import recorded_run
-from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.records.recorded_run import final_test_losses, recorded_run
+from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.spec_record import spec_record
 from repeat_study.training.trainer import train
 from slurm.status import run_states
@@ -104,7 +104,7 @@ def test_a_spec_that_hashes_to_another_directory_is_refused(
     run = Run.model_validate(runs[1].model_dump() | {"evaluation": runs[1].evaluation, "repeats": 8})
     forged.spec.write_text(json.dumps(spec_record(run, store)))
     messages = refusals(forged, runs, data_dir)
-    assert len(messages) == 3 and all(
+    assert len(messages) == 4 and all(
         f"the spec of {run.name} is in a folder with another name" in line for line in messages
     )
 

@@ -26,7 +26,8 @@ from repeat_study.probes.checkpoint_probe import load_trained
 from repeat_study.records.completion import AlteredRecord, checksums
 from repeat_study.records.json_lines import read_rows, write_rows
 from repeat_study.records.outcome import Outcome, Progress
-from repeat_study.records.run_directory import RunDirectory, Status, final_test_losses
+from repeat_study.records.recorded_run import final_test_losses
+from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tables import read_table, write_table
 from repeat_study.training.store_watch import AlteredStore
 from repeat_study.training.trainer import train, train_bundle
