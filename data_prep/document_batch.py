@@ -20,7 +20,8 @@ Progress = Callable[[str, float], None]  # called with the stage and the fractio
 class DocumentBatch:
     """Consecutive documents of a corpus, without duplicates and empty documents."""
 
-    tokens: npt.NDArray[np.integer[Any]]  # each document followed by the end-of-text token, shape [sum of lengths]
+    tokens: npt.NDArray[np.integer[Any]]  # contains the documents, each followed by the end-of-text token, in order
+    starts: Ints  # position of each document in `tokens`, shape [documents]
     lengths: Ints  # tokens in each document, including the end-of-text token, shape [documents]
     is_test: npt.NDArray[np.bool_]  # whether each document is test text, shape [documents]
     digests: bytes  # SHA-256 of each document, concatenated

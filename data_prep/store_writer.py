@@ -48,7 +48,7 @@ class StoreWriter:
         if len(self._waiting) >= WAITING:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._append, batch))
-        self.tokens += batch.tokens.size
+        self.tokens += int(batch.lengths.sum())
 
     def _append(self, batch: DocumentBatch) -> None:
         for split, writer in self._splits.items():
@@ -109,13 +109,9 @@ class SplitWriter:
         """Append the chosen documents, a boolean per document in the batch."""
         if not chosen.any():
             return
-        ends = np.cumsum(batch.lengths)
-        first, last = _ranges(chosen)
-        pieces = zip((ends[first] - batch.lengths[first]).tolist(), ends[last - 1].tolist(), strict=True)
-        tokens = [batch.tokens[start:end] for start, end in pieces]
-        content = np.concatenate(tokens) if len(tokens) > 1 else tokens[0]
-        content = np.ascontiguousarray(content, self._dtype)
-        offsets = self.tokens + np.cumsum(batch.lengths[chosen])
+        starts, lengths = batch.starts[chosen], batch.lengths[chosen]
+        content = np.ascontiguousarray(_joined(batch.tokens, starts, starts + lengths), self._dtype)
+        offsets = self.tokens + np.cumsum(lengths)
         self._tokens.write(content.data)
         self.sha256.update(content.data)
         self._offsets.write(offsets.astype(np.int64).tobytes())
@@ -159,10 +155,12 @@ class SplitWriter:
         return counts
 
 
-def _ranges(chosen: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """The maximal ranges in which all documents are chosen: the first index of each, and the last index plus one."""
-    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0))
-    return edges[::2], edges[1::2]
+def _joined(tokens: npt.NDArray[Any], starts: Ints, ends: Ints) -> npt.NDArray[Any]:
+    """The tokens in all ranges. Adjacent ranges are copied together."""
+    gaps = np.flatnonzero(starts[1:] != ends[:-1])
+    first, last = starts[np.append(0, gaps + 1)].tolist(), ends[np.append(gaps, len(ends) - 1)].tolist()
+    pieces = [tokens[start:end] for start, end in zip(first, last, strict=True)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:

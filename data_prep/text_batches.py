@@ -68,7 +68,7 @@ class TextReader(BatchReader):
         for encoded in encode(self.tokenizer, self._unread):
             count = documents_within(encoded.lengths + 1, tokens)
             batch = self._batch(encoded.first(count))
-            tokens -= batch.tokens.size
+            tokens -= int(batch.lengths.sum())
             self._pass(count)
             yield batch
             if tokens <= 0:
@@ -101,10 +101,11 @@ class TextReader(BatchReader):
         if self._audit:
             self.loss += self._audit.check(encoded)
             self.loss.require_small(last=False)
-        batch = encoded.documents
+        batch, lengths = encoded.documents, encoded.lengths + 1
         return DocumentBatch(
             tokens=np.insert(encoded.tokens, np.cumsum(encoded.lengths), self.end_of_text),
-            lengths=encoded.lengths + 1,
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
             is_test=np.array([self.spec.split_of(document) == "test" for document in batch], bool),
             digests=b"".join(document.digest for document in batch),
             names=[document.name for document in batch],

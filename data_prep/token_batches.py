@@ -109,7 +109,7 @@ class TokenReader(BatchReader):
         for batch in self._unread:
             taken = batch.part(0, documents_within(batch.lengths, tokens))
             self.counts = taken.counts_at_end()
-            tokens -= taken.tokens.size
+            tokens -= int(taken.lengths.sum())
             yield taken
             if tokens <= 0:
                 return
@@ -159,10 +159,11 @@ class TokenReader(BatchReader):
         joined = b"".join(digests if is_new.all() else compress(digests, is_new.tolist()))
         hashes = np.frombuffer(joined, "<u8").reshape(-1, DIGEST_BYTES // 8)[:, SPLIT_WORD]
         share = self.spec.test_fraction
-        starts, ends = starts[is_new], ends[is_new]
+        tokens, starts, lengths = _with_end_of_text(run.tokens, starts[is_new], ends[is_new], self.end_of_text)
         return _TokenBatch(
-            tokens=_with_end_of_text(run.tokens, starts, ends, self.end_of_text),
-            lengths=ends - starts + 1,
+            tokens=tokens,
+            starts=starts,
+            lengths=lengths,
             is_test=(hashes < share * 2.0**64) | (share == 1),
             digests=joined,
             names=list(map(f"{run.name}:".__add__, map(str, (run.first + numbers[is_new]).tolist()))),
@@ -192,11 +193,11 @@ class _TokenBatch(DocumentBatch):
 
     def part(self, first: int, last: int | None = None) -> "_TokenBatch":
         """The documents from `first` to `last` (exclusive)."""
-        ends = np.concatenate([[0], np.cumsum(self.lengths)])
         chosen = slice(first, last)
         start, stop, _ = chosen.indices(len(self.names))
         return _TokenBatch(
-            tokens=self.tokens[ends[start] : ends[stop]],
+            tokens=self.tokens,
+            starts=self.starts[chosen],
             lengths=self.lengths[chosen],
             is_test=self.is_test[chosen],
             digests=self.digests[DIGEST_BYTES * start : DIGEST_BYTES * stop],
@@ -210,26 +211,20 @@ class _TokenBatch(DocumentBatch):
         return dict(zip(COUNTS, self.counts[-1].tolist(), strict=True))
 
 
-def _with_end_of_text(tokens: Ids, starts: Ints, ends: Ints, end_of_text: int) -> Ids:
-    """The documents, each followed by the end-of-text token. Copies as little as possible."""
-    if not len(starts):
-        return tokens[:0]
+def _with_end_of_text(tokens: Ids, starts: Ints, ends: Ints, end_of_text: int) -> tuple[Ids, Ints, Ints]:
+    """The documents, each followed by the end-of-text token, and their starts and lengths. Copies as little as possible."""
+    lengths = ends - starts + 1
     in_place = tokens[np.minimum(ends, len(tokens) - 1)] == end_of_text
     in_place &= ends < len(tokens)
-    if not in_place[:-1].all():
-        return np.insert(_joined(tokens, starts, ends), np.cumsum(ends - starts), end_of_text)
-    if in_place[-1]:
-        return _joined(tokens, starts, ends + 1)
-    last = np.array([end_of_text], tokens.dtype)
-    return np.concatenate([_joined(tokens, starts, np.append(ends[:-1] + 1, ends[-1])), last])
-
-
-def _joined(tokens: Ids, starts: Ints, ends: Ints) -> Ids:
-    """The tokens in all ranges. Adjacent ranges are copied together."""
-    gaps = np.flatnonzero(starts[1:] != ends[:-1])
-    firsts, lasts = starts[np.append(0, gaps + 1)].tolist(), ends[np.append(gaps, len(ends) - 1)].tolist()
-    pieces = [tokens[first:last] for first, last in zip(firsts, lasts, strict=True)]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if in_place.all():
+        return tokens, starts, lengths
+    if in_place[:-1].all():
+        return np.append(tokens[: ends[-1]], np.array([end_of_text], tokens.dtype)), starts, lengths
+    inside = np.zeros(len(tokens) + 1, np.int8)
+    inside[starts] += 1
+    inside[ends] -= 1
+    content = tokens[np.cumsum(inside[:-1], dtype=np.int8).view(bool)]
+    return np.insert(content, np.cumsum(ends - starts), end_of_text), np.cumsum(lengths) - lengths, lengths
 
 
 def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:

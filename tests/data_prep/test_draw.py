@@ -31,6 +31,7 @@ def write_store(folder: Path, lengths: list[int]) -> TokenStore:
             tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
             batch = DocumentBatch(
                 tokens=np.insert(tokens, np.cumsum(lengths), 0),
+                starts=np.cumsum(np.array(lengths) + 1) - lengths - 1,
                 lengths=np.array(lengths) + 1,
                 is_test=np.full(len(lengths), is_test),
                 digests=b"",

@@ -1,19 +1,27 @@
 """Stores that are built from tokens of other programs."""
 
+import json
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from data_prep import build
+from data_prep.build import JOURNAL
 from data_prep.data_spec import DataSpec
+from data_prep.errors import InputError
+from data_prep.overlap import require_disjoint
 from data_prep.prepare import prepare
 from data_prep.sources.tokens import runs
 from data_prep.token_store import TokenStore
 from tests.data_prep import token_files
-from tests.data_prep.token_files import WRITERS, Documents, Fields
+from tests.data_prep.token_files import END, WRITERS, Documents, Fields
 
 
 def spec_of(folder: Path, source: Fields, **fields: Any) -> DataSpec:
@@ -96,3 +104,136 @@ def test_duplicates_and_empty_documents_are_dropped_and_splits_do_not_depend_on_
 def written(folder: Path, write: Callable[[Path, Documents], Fields], documents: Documents) -> tuple[Path, Fields]:
     folder.mkdir(exist_ok=True)
     return folder, write(folder, documents)
+
+
+def test_a_build_killed_repeatedly_gives_the_same_store(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(1, 300, rng.integers(0, 200)).tolist() for _ in range(4000)]
+    corpus, source = written(tmp_path / "corpus", token_files.nanogpt_in_shards, documents + documents[:50])
+    spec = spec_of(corpus, source, test_fraction=0.2)
+    uninterrupted = prepare(spec, tmp_path / "uninterrupted")
+    assert uninterrupted.manifest["corpus"]["duplicates"] > 40
+    scratch = tmp_path / f".{spec.store_name}.building"
+    taken = []
+    for kills in (1, 2, 3):
+        child = multiprocessing.get_context("fork").Process(target=_build_and_die, args=(spec, tmp_path, 3 * kills))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        taken.append(json.loads((scratch / JOURNAL).read_text())["taken"])
+        with (scratch / "train.tokens").open("ab") as file:
+            file.write(b"written after the journal")
+    assert 0 < taken[0] < taken[1] < taken[2] < uninterrupted.manifest["corpus"]["read"]
+    store = prepare(spec, tmp_path)
+    assert store.manifest == uninterrupted.manifest
+    assert TokenStore(store.folder, verify=True).document_names("train") == uninterrupted.document_names("train")
+
+
+def _build_and_die(spec: DataSpec, data_dir: Path, journals: int) -> None:
+    """Build from small blocks, write a journal after each, and kill this process after the given number of journals."""
+    runs.BLOCK_BYTES, build.JOURNAL_SECONDS = 40_000, 0.0
+    write = build.write_json
+
+    def write_and_count(path: Path, record: Any) -> None:
+        nonlocal journals
+        write(path, record)
+        if (journals := journals - (path.name == JOURNAL)) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    build.write_json = write_and_count
+    prepare(spec, data_dir)
+
+
+def test_a_corpus_that_changed_during_an_interruption_is_detected(tmp_path: Path) -> None:
+    documents = [[number % 300 + 1] * (number % 90 + 1) for number in range(3000)]
+    corpus, source = written(tmp_path / "corpus", token_files.nanogpt, documents)
+    spec = spec_of(corpus, source, test_fraction=0.2)
+    child = multiprocessing.get_context("fork").Process(target=_build_and_die, args=(spec, tmp_path, 2))
+    child.start()
+    child.join()
+    token_files.nanogpt(corpus, [[7, 7, 8], *documents[1:]])
+    with pytest.raises(InputError, match="the corpus has changed since this build was interrupted"):
+        prepare(spec, tmp_path)
+
+
+def test_the_document_that_reaches_max_tokens_is_the_last(documents: Documents, tmp_path: Path) -> None:
+    corpus, source = written(tmp_path / "corpus", token_files.llm_c, [documents[0], *documents])
+    limited = prepare(spec_of(corpus, source, max_tokens=20_000), tmp_path / "data")
+    kept = documents_of(limited)
+    assert kept == documents[: len(kept)]
+    assert 20_000 <= limited.test.size < 20_000 + len(kept[-1]) + 1
+    assert limited.manifest["corpus"]["read"] == len(kept) + 1
+    assert limited.document_names("test")[0] == "train_000000.bin:1"
+
+
+def test_rows_of_one_length_without_an_end_inside_are_documents(tmp_path: Path) -> None:
+    rows = [[number % 300 + 1] * 9 + [number // 300 + 1] for number in range(1200)]
+    corpus, _ = written(tmp_path / "corpus", token_files.nanogpt, [])
+    store = prepare(spec_of(corpus, token_files.litdata_rows(corpus, rows)), tmp_path / "data")
+    assert documents_of(store) == rows
+    (note,) = store.manifest["corpus"]["notes"]
+    assert note == "rows: the first 1,000 have 10 tokens each and no token 0 inside: each row is one document"
+
+
+def test_packed_rows_are_reported_and_a_row_of_another_length_is_refused(documents: Documents, tmp_path: Path) -> None:
+    corpus, source = written(tmp_path / "packed", token_files.litdata_packed, documents)
+    (note,) = prepare(spec_of(corpus, source), tmp_path / "data").manifest["corpus"]["notes"]
+    assert note == "rows: packed, 64 tokens each; joined, and divided into documents at token 0"
+    rows = token_files.packed_rows(documents)
+    assert len(rows) > 1100
+    token_files.litdata_rows(corpus, [*rows[:1050], rows[0][:50], *rows[1050:]])
+    with pytest.raises(InputError, match="a row is not 64 tokens long, but the rows before it are packed"):
+        prepare(spec_of(corpus, source, max_tokens=10**8), tmp_path / "data")
+
+
+def test_an_end_of_text_token_inside_a_recorded_document_divides_it(tmp_path: Path) -> None:
+    rows = [[1, 2, END, 3], [END, 4], [5, END, END, 6, END]]
+    for write in (token_files.megatron, token_files.megatron_with_end):
+        corpus, source = written(tmp_path / write.__name__, write, rows)
+        store = prepare(spec_of(corpus, source), tmp_path / "data")
+        assert documents_of(store) == [[1, 2], [3], [4], [5], [6]]
+        before = prepare(spec_of(corpus, source | {"end": "before"}), tmp_path / "data")
+        assert documents_of(before) == [[1, 2], [3], [4], [5], [6]]
+
+
+def test_a_document_that_is_much_too_long_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MOST_TOKENS", 1000)
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 500)
+    corpus, source = written(tmp_path / "corpus", token_files.nanogpt, [[1] * 500, [2] * 1500])
+    with pytest.raises(InputError, match=r"a document of more than 1,000 tokens; is data.source.end_of_text the"):
+        prepare(spec_of(corpus, source), tmp_path / "data")
+
+
+def test_the_tokenizer_must_agree_with_the_end_of_text_token(
+    documents: Documents, tokenizer: str, tmp_path: Path
+) -> None:
+    corpus, source = written(tmp_path / "corpus", token_files.nanogpt, documents)
+    with pytest.raises(
+        InputError, match=r"token 5 separates documents, but the tokenizer's '<\|endoftext\|>' is token 0"
+    ):
+        prepare(spec_of(corpus, source | {"end_of_text": 5}, tokenizer=tokenizer), tmp_path / "data")
+    named = prepare(spec_of(corpus, source | {"end_of_text": None}, tokenizer=tokenizer), tmp_path / "data")
+    assert named.end_of_text == 0  # taken from the tokenizer
+
+
+def test_test_sets_of_tokens_are_compared_with_training_documents(text_store: TokenStore, tmp_path: Path) -> None:
+    documents = [[number % 300 + 1, number // 300 + 1] * 5 for number in range(200)]
+    training = spec_of(*written(tmp_path / "training", token_files.nanogpt, documents[:100]), test_fraction=0.2)
+    corpus, source = written(tmp_path / "other", token_files.megatron, documents[100:])
+    fields = {"vocabulary": 1024, "tokenizer_of": training}
+    other = prepare(spec_of(corpus, source, **fields), tmp_path / "data")
+    trained = prepare(training, tmp_path / "data")
+    require_disjoint(other, trained, "evaluate")
+    shared = documents_of(trained)[0]
+    overlapping = spec_of(*written(tmp_path / "overlap", token_files.llm_c, [[1, 2], shared]), **fields)
+    with pytest.raises(InputError, match=r"document train_00000\d.bin:2 also appears in the training text"):
+        require_disjoint(prepare(overlapping, tmp_path / "data"), trained, "evaluate")
+    with pytest.raises(InputError, match="have different tokenizers"):
+        require_disjoint(text_store, trained, "evaluate")
+    with pytest.raises(InputError, match="the training data has no tokenizer to encode text with"):
+        text = {"source": {"kind": "files", "paths": [str(Path(os.__file__).parent / "dbm")]}, "tokenizer_of": training}
+        prepare(DataSpec.model_validate(text | {"max_tokens": 10**6}), tmp_path / "data")
+    with pytest.raises(InputError, match="token 9 separates documents, but in the training data it is token 0"):
+        prepare(spec_of(corpus, source | {"end_of_text": 9}, **fields), tmp_path / "data")

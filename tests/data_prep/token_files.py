@@ -40,6 +40,10 @@ def llm_c(
     return {"format": "llm.c", "end_of_text": END}
 
 
+def llm_c_files(folder: Path) -> Fields:
+    return llm_c(folder, [[1, 2]])
+
+
 def llm_c_llama(folder: Path, documents: Documents) -> Fields:
     return llm_c(folder, documents, 20240801, 7, np.uint32)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.integer[Any]]
 End = Literal["after", "before"]
 
-BLOCK_BYTES = 2**24  # tokens are read in blocks of about this size
+BLOCK_BYTES = 2**22  # tokens are read in blocks of about this size, which fit into a core's cache
 MOST_TOKENS = 10_000_000  # per document. Longer documents mean that the end-of-text token is wrong.
 
 
