@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from data_prep.sources.tokens.source import FORMATS, Tokens
 from data_prep.token_store import TokenStore
 from repeat_study.config.study import Study, load_study
 from repeat_study.training.trainer import train
@@ -133,6 +134,14 @@ def test_every_toml_block_declares_a_valid_study(page: str, block: str, tmp_path
     path = tmp_path / "mine.toml"
     path.write_text(block + "\n" + "\n".join(_toml(key, value) for key, value in missing.items()))
     assert load_study(path).runs()
+
+
+def test_the_examples_of_tokenized_data_are_valid_and_there_is_one_for_every_format() -> None:
+    rows = re.findall(
+        r"^\| `[\w.]+`.*\| `(\{kind = \"tokens\".*\})` \|$", (ROOT / "docs" / "data.md").read_text(), re.MULTILINE
+    )
+    sources = [Tokens.model_validate(tomllib.loads(f"source = {row}")["source"]) for row in rows]
+    assert [source.format for source in sources] == list(FORMATS)
 
 
 def _toml(key: str, value: object) -> str:

@@ -101,8 +101,12 @@ def test_intervals_are_computed_over_paragraphs(store: TokenStore) -> None:
 def test_fallback_sequences_are_copied_if_the_tokenizer_cannot_encode_the_paragraphs() -> None:
     tokenizer = word_tokenizer(["a", "b", "c"])
     fallback = torch.tensor([[1, 2, 3, 2, 1, 3, 3], [3, 3, 1, 2, 1, 1, 2]])
-    probe = copying_probe(tokenizer, 0, 16, None, fallback)
-    assert probe.copied.tolist() == [[0, *[1, 2, 3, 2] * 4], [0, *[3, 3, 1, 2] * 4]]
+    for given in (tokenizer, None):
+        probe = copying_probe(given, 0, 16, None, fallback)
+        assert probe.copied.tolist() == [[0, *[1, 2, 3, 2] * 4], [0, *[3, 3, 1, 2] * 4]]
+    with pytest.raises(InputError, match="copying text: the data have no tokenizer to encode it"):
+        copying_probe(None, 0, 16, "a b c", fallback)
+    assert token_texts(None, [7, 12]) == [" 7", " 12"]
 
 
 def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
