@@ -17,16 +17,16 @@ demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
 	$(BIN)/repeat-study report laptop
 
-# Three workers suit two cores, because one worker mostly waits for SLURM.
+# Four workers suit two cores, because two of them mostly wait for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=2
 gpu-check: $(INSTALLED)

@@ -6,9 +6,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # with small tensors, competing threads slow each other down
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from data_prep.data_spec import DataSpec
 from data_prep.prepare import prepare
@@ -19,6 +21,34 @@ from repeat_study.local import workers
 from tests.command import CHILD, STUDY, toml
 
 torch.set_num_threads(1)
+
+
+# Tests on a SLURM cluster mostly wait, so they start first. The files of a group share a cluster and run one after another,
+# because each job imports torch and too many jobs at the same time would exceed the tests' time limits.
+SLURM_GROUPS = (
+    ("tests/slurm/test_jobs.py", "tests/slurm/test_disturbances.py"),
+    ("tests/slurm/test_command_line.py", "tests/slurm/test_sweep.py", "tests/slurm/test_dev_cluster.py"),
+)
+FIRST = [file for group in SLURM_GROUPS for file in group]
+
+
+class FilesTogether(LoadFileScheduling):
+    """Runs each file's tests in one worker, which creates the file's fixtures only once, and treats each SLURM group as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return next((group[0] for group in SLURM_GROUPS if file in group), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the SLURM groups to the front, and keep the order of all other tests."""
+    order = {file: place for place, file in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -291,6 +291,7 @@ def wait_for(child: Any, path: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_build_killed_repeatedly_gives_the_same_store(
     corpus: Path, tmp_path: Path, uninterrupted: TokenStore
 ) -> None:

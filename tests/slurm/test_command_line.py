@@ -11,8 +11,6 @@ from slurm.dev_cluster import DevCluster
 from tests.command import call
 from tests.slurm.conftest import wait_until
 
-pytestmark = pytest.mark.xdist_group("slurm sweeps")
-
 
 def ten_seconds(folder: Path) -> float:
     """Ten seconds, or longer on a busy machine: the eight that a command waits for SLURM, and four times what `plan` takes now."""

@@ -13,8 +13,6 @@ from data_prep.errors import InputError
 from slurm.dev_cluster import DevCluster, missing_programs
 from tests.slurm.conftest import cluster_folder, require_slurm, wait_until
 
-pytestmark = pytest.mark.xdist_group("dev_cluster")
-
 
 @pytest.fixture(scope="module")
 def module_cluster() -> Iterator[DevCluster]:

@@ -26,7 +26,7 @@ from slurm.submissions import jobs_by_run, read_submissions
 from slurm.sweep import Sweep, submit
 from tests.slurm.conftest import train_in_this_process, training_processes, wait_until
 
-pytestmark = [pytest.mark.xdist_group("slurm jobs"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 # Each tuple is applied to one run, in order. Restarting the controller also disturbs the other runs.
 DISTURBANCES = (("node lost",), ("requeued", "killed", "preempted"), ("terminated", "controller restarted"))

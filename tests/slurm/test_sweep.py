@@ -28,8 +28,6 @@ from tests.slurm.conftest import (
     wait_until,
 )
 
-pytestmark = pytest.mark.xdist_group("slurm sweeps")
-
 
 def twenty(runs: list[Run]) -> list[Run]:
     return [run.model_copy(update={"seed": seed}) for run in runs for seed in range(4)][:20]
@@ -70,6 +68,7 @@ def test_with_a_limit_of_two_jobs_the_third_array_waits_for_the_first(
     cancel(None, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_can_be_submitted_from_inside_a_job(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def test_without_noise_a_fit_recovers_the_losses(name: str) -> None:
     assert fitted.loss(points) == pytest.approx(points.loss, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_true_constants_in_at_least_nine_of_ten_tables() -> None:
     held = coverage("clean_size", tables=40, resamples=60)
     assert min(held.values()) >= 0.9, held

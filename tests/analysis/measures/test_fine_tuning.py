@@ -125,6 +125,7 @@ def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     assert len((tuned / "tables" / "fine_tuning.csv").read_text().splitlines()) == 9
 
 
+@pytest.mark.slow
 def test_a_report_shows_both_a_grid_and_fine_tuned_runs(
     tuned: Path, runs: list[Run], store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_runs_from_scratch_of_several_kinds_are_not_a_control(tuned: Path, runs:
     assert isinstance(ossification.plot(load_runs(tuned)), Plot)
 
 
+@pytest.mark.slow
 def test_without_controls_or_finished_runs_the_report_claims_nothing(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:

@@ -99,17 +99,16 @@ def test_a_changed_run_is_redrawn_everywhere(study_folder: Path, plotted: list[s
     assert contents(study_folder) == after, "the same as a report from scratch"
 
 
-@pytest.mark.parametrize(
-    "file", ["figures/learning_curves.svg", "figures/learning_curves.png", "tables/learning_curves.csv"]
-)
-def test_only_a_deleted_or_edited_figure_is_redrawn(study_folder: Path, plotted: list[str], file: str) -> None:
+@pytest.mark.slow
+def test_only_a_deleted_or_edited_figure_is_redrawn(study_folder: Path, plotted: list[str]) -> None:
     write_report(study_folder)
     before = contents(study_folder)
-    for spoil in (Path.unlink, lambda path: path.write_text("edited")):
-        plotted.clear()
-        spoil(study_folder / file)
-        write_report(study_folder)
-        assert plotted == ["learning_curves"] and contents(study_folder) == before
+    for file in ("figures/learning_curves.svg", "figures/learning_curves.png", "tables/learning_curves.csv"):
+        for spoil in (Path.unlink, lambda path: path.write_text("edited")):
+            plotted.clear()
+            spoil(study_folder / file)
+            write_report(study_folder)
+            assert plotted == ["learning_curves"] and contents(study_folder) == before, file
 
 
 def test_a_deleted_page_or_table_is_written_again_without_plotting(study_folder: Path, plotted: list[str]) -> None:
@@ -143,6 +142,7 @@ def test_the_code_digest_follows_every_file(tmp_path: Path, monkeypatch: pytest.
     assert len(code_digests) == 4
 
 
+@pytest.mark.slow
 def test_a_new_run_redraws_only_its_own_variant(
     study_folder: Path, plotted: list[str], runs: list[Run], store: TokenStore
 ) -> None:
@@ -160,6 +160,7 @@ def test_a_new_run_redraws_only_its_own_variant(
     assert {name for name in changed if name.startswith(FIGURES)} == {name for name in changed if "0.001" in name}
 
 
+@pytest.mark.slow
 def test_figures_of_a_deleted_variant_are_deleted(
     study_folder: Path, plotted: list[str], runs: list[Run], store: TokenStore
 ) -> None:
@@ -206,13 +207,15 @@ def test_altered_records_are_refused_even_after_a_report(study_folder: Path, plo
         write_report(study_folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"inputs": 1, "files": {"../x": [0, 0]}}', '{"other": {}}'])
-def test_a_damaged_record_causes_a_complete_redraw(study_folder: Path, plotted: list[str], content: str) -> None:
+@pytest.mark.slow
+def test_a_damaged_record_causes_a_complete_redraw(study_folder: Path, plotted: list[str]) -> None:
     write_report(study_folder)
     before = contents(study_folder)
-    (study_folder / digests.RECORD).write_text(content)
-    write_report(study_folder)
-    assert plotted == [*FIGURES, *FIGURES] and contents(study_folder) == before
+    for content in ("", "{", "[]", '{"inputs": 1, "files": {"../x": [0, 0]}}', '{"other": {}}'):
+        plotted.clear()
+        (study_folder / digests.RECORD).write_text(content)
+        write_report(study_folder)
+        assert plotted == list(FIGURES) and contents(study_folder) == before, content
 
 
 def test_a_new_modification_time_changes_the_digest_of_a_run(study_folder: Path) -> None:

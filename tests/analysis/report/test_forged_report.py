@@ -124,6 +124,7 @@ def impossible(name: str) -> list[Any]:
     return [*wrong, *([-1] if low > -1 else []), *([14.0] if high < 14 else [])]
 
 
+@pytest.mark.slow
 def test_every_metric_that_no_run_records_is_refused(single: RunDirectory) -> None:
     """Each number is put into the last evaluation or into every evaluation, as it is or within lists."""
     original, folder = single.metrics.read_bytes(), single.path.parent

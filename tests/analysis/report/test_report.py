@@ -23,6 +23,7 @@ from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
+from repeat_study.config.study import Study
 
 FORMATS = (".pdf", ".svg", ".png")
 SIZES = {"2x32": 24576, "2x64": 98304, "2x128": 393216}
@@ -35,16 +36,29 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "SECTIONS", ())
 
 
-@pytest.fixture
-def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
-    """Clean runs that follow L = 2 + 40·N^-0.3, and runs at R = 4 whose double descent ends at the loss of half their size."""
+def plant(folder: Path, run: Run, store: TokenStore) -> None:
+    """Write clean runs that follow L = 2 + 40·N^-0.3, and runs at R = 4 whose double descent ends at the loss of half their size."""
     for model, size in SIZES.items():
         clean, half = 2 + 40 * size**-0.3, 2 + 40 * (size / 2) ** -0.3
-        write_run(tmp_path, runs[0], store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)
+        write_run(folder, run, store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)
         for repeats, end in ((2, clean + 0.001), (4, half), (16, clean + 0.002)):
             curve = [5.0, 4.4, 5.15 if repeats == 4 else 4.2, end]
-            write_run(tmp_path, runs[0], store, curve, model=model, repeats=repeats, repeated_fraction=0.5)
+            write_run(folder, run, store, curve, model=model, repeats=repeats, repeated_fraction=0.5)
+
+
+@pytest.fixture
+def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
+    plant(tmp_path, runs[0], store)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def reported(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted runs with a complete report. Tests must not change this folder."""
+    folder = tmp_path_factory.mktemp("reported")
+    plant(folder, study.runs(store.fingerprint)[0], store)
+    write_report(folder)
+    return folder
 
 
 def test_planted_effects_are_recovered(planted: Path) -> None:
@@ -72,26 +86,27 @@ def test_a_rise_within_the_noise_of_clean_runs_does_not_count(
     assert not summary(loaded).rise_counts.any()
 
 
-def test_the_page_is_complete_and_needs_no_network(planted: Path) -> None:
-    short, page = write_report(planted)
-    text = page.read_text()
+def test_the_page_is_complete_and_needs_no_network(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
     names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
     names += ["copying_and_prefix_sizes"]
-    assert {path.stem for path in (planted / "figures").glob("*.svg")} >= set(names)
-    assert text.count("data:image/svg+xml;base64,") == len(list((planted / "figures").glob("*.svg")))
+    assert {path.stem for path in (reported / "figures").glob("*.svg")} >= set(names)
+    assert text.count("data:image/svg+xml;base64,") == len(list((reported / "figures").glob("*.svg")))
     assert not re.search(r"""(src|href|url\(|import)\s*[=(]?\s*["']?(https?:)?//""", text)
     assert not re.search(r"fetch\(|XMLHttpRequest|@import|<link|<script src", text)
     for name in names:
-        assert (planted / "figures" / f"{name}.png").stat().st_size > 5000
-        assert (planted / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
-        assert len(pd.read_csv(planted / "tables" / f"{name}.csv"))
-    assert len(short) == 12
+        assert (reported / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (reported / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+        assert len(pd.read_csv(reported / "tables" / f"{name}.csv"))
+    assert len(pd.read_csv(reported / "tables" / "summary.csv")) == 12
     for link in re.findall(r'href="([^"]+)"', text):
-        assert f'id="{link[1:]}"' in text if link.startswith("#") else (planted / link).exists(), link
+        assert f'id="{link[1:]}"' in text if link.startswith("#") else (reported / link).exists(), link
 
 
-def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Path) -> None:
-    page = write_report(planted)[1].read_bytes()
+@pytest.mark.slow
+def test_figures_have_print_versions_with_fonts_and_identical_bytes(reported: Path, tmp_path: Path) -> None:
+    page = (reported / "report.html").read_bytes()
+    planted = Path(shutil.copytree(reported, tmp_path / reported.name))
     pdf_files = sorted((planted / "figures").glob("*.pdf"))
     assert {path.stem for path in pdf_files} == {path.stem for path in (planted / "figures").glob("*.svg")}
     first = {path.name: path.read_bytes() for path in (planted / "figures").iterdir() if path.suffix in FORMATS}
@@ -106,8 +121,8 @@ def test_figures_have_print_versions_with_fonts_and_identical_bytes(planted: Pat
         assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
 
 
-def test_the_summary_has_five_sentences(planted: Path) -> None:
-    runs = load_runs(planted)
+def test_the_summary_has_five_sentences(reported: Path) -> None:
+    runs = load_runs(reported)
     sentences = summarize(runs, summary(runs))
     assert len(sentences) == 5
     study, worst, descent, cost, heads = sentences
@@ -116,7 +131,7 @@ def test_the_summary_has_five_sentences(planted: Path) -> None:
     assert "in 3 of 9 runs at f = 50%" in descent and "rises by 0.75 nats" in descent
     assert "matching clean models of 0.5 times the size" in cost and "nats over clean" in cost
     assert "Induction heads were not measured" in heads and "lower than in clean runs for 0 of 3" in heads
-    text = write_report(planted)[1].read_text()
+    text = (reported / "report.html").read_text()
     summary_ends = text.index("<details")
     assert all(text.index(str(escape(sentence))) < summary_ends for sentence in sentences)
     assert text.index("the worst R is 4 (3 values tried)") > summary_ends, "details are collapsed below"
@@ -134,20 +149,20 @@ def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: Token
     assert descent.startswith("No double descent in any of the 6 repeated runs")
 
 
-def test_tables_work_without_scripts_and_sort_with_them(planted: Path) -> None:
-    text = write_report(planted)[1].read_text()
+def test_tables_work_without_scripts_and_sort_with_them(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
     assert text.count('<table class="sortable">') == text.count("<table")
     assert "<button" not in text, "without scripts nothing looks clickable"
     assert text.count('<td class="n">') > 50 and "aria-sort" in text
-    for run in summary(load_runs(planted)).run:
+    for run in summary(load_runs(reported)).run:
         assert f'<a href="{run}/">' in text
-    table = pd.read_csv(planted / "tables" / "published_comparison.csv")
+    table = pd.read_csv(reported / "tables" / "published_comparison.csv")
     assert {"quantity", "where", "here", "low", "high", "published", "source"} <= set(table)
     assert "Comparison with the papers</h2>" in text
 
 
 def test_runs_that_differ_only_in_evaluation_are_not_two_seeds(
-    planted: Path, runs: list[Run], store: TokenStore
+    planted: Path, few_figures: None, runs: list[Run], store: TokenStore
 ) -> None:
     fields = {"model": "2x64", "repeats": 4, "repeated_fraction": 0.5}
     (first,) = (path.name for path in planted.glob("2x64-f0.5-R4-*"))

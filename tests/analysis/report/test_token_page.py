@@ -24,6 +24,7 @@ def test_the_largest_drops_come_from_the_second_and_later_copies() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_puts_the_worst_run_next_to_the_clean_one(with_heads: Path) -> None:
     runs = load_runs(with_heads)
     panel = next(panel for panel in arms(runs.done) if panel.model == "2x64")

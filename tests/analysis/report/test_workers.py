@@ -39,6 +39,7 @@ def study_folder(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes_as_one(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "FEWEST_RUNS_FOR_WORKERS", 0)
     reports = []

@@ -288,6 +288,7 @@ def test_a_childs_first_losses_on_its_parents_text_are_the_parents_last(family: 
     assert not any(key.startswith("parent_") for key in scratch.rows()[-1])
 
 
+@pytest.mark.slow
 def test_a_killed_child_resumes_with_the_same_result(family: PreparedStudy, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "tiny", tmp_path / "tiny")
     run = family.runs(trained)[2]

@@ -29,6 +29,8 @@ def scheduler(store: TokenStore, folder: Path, events: list[Event], processes: i
     return LocalScheduler(store, folder, processes, events.append)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded_workers")
 def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     events: list[Event] = []
     ended = scheduler(store, tmp_path, events).train(runs)
@@ -41,6 +43,7 @@ def test_every_run_is_trained_once_and_never_again(runs: list[Run], store: Token
     assert {end.outcome for end in again.values()} == {Outcome.ALREADY_DONE}
 
 
+@pytest.mark.slow
 def test_a_run_counts_as_running_while_its_process_imports_torch(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_run_counts_as_running_while_its_process_imports_torch(
     assert before_training.count(Status.RUNNING) > running, "the run is running for most of the time before training"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded_workers")
 def test_a_failed_run_is_reported_and_the_others_finish(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     bad = runs[0].model_copy(update=DIVERGING)

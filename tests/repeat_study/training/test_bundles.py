@@ -131,6 +131,7 @@ def test_a_lane_that_diverges_is_marked_as_failed_and_the_others_are_unaffected(
     )
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_in_other_bundles_and_alone(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_an_unusable_directory_stops_only_its_own_run(
     assert damaged.status() is Status.INTERRUPTED, "the run did not fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"context": 31}, {"sequences_per_step": 7, "context": 37, "model": "2x64"}])
 def test_lanes_with_misaligned_tensors_have_nearly_the_same_results_as_single_runs(
     changes: dict[str, Any], lanes: list[Run], store: TokenStore, tmp_path: Path

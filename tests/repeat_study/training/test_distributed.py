@@ -19,6 +19,8 @@ from repeat_study.records.tables import read_table
 from repeat_study.training.distributed import ProcessGroup
 from repeat_study.training.trainer import check_same_step, train
 
+pytestmark = pytest.mark.usefixtures("preloaded_workers")
+
 CLOSE = 1e-5  # nats; measured: 4e-7 or less
 
 
@@ -42,6 +44,7 @@ def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
 def test_two_processes_have_the_same_losses_as_one_process(
     sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
@@ -55,6 +58,7 @@ def test_two_processes_have_the_same_losses_as_one_process(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
 def test_a_run_started_by_two_processes_can_be_finished_by_one(
     sharing: str, alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path
@@ -107,6 +111,7 @@ def test_compiling_does_not_change_losses(alone: Path, runs: list[Run], store: T
     assert states[0].keys() == states[1].keys(), "checkpoints of compiled and uncompiled runs are interchangeable"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_all_model_sizes_trained_in_one_process_are_compiled(
     runs: list[Run], store: TokenStore, tmp_path: Path

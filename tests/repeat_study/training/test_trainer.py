@@ -25,6 +25,7 @@ from data_prep.files import exclusive_lock
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
+from repeat_study.local import workers
 from repeat_study.local.scheduler import Event, LocalScheduler
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import evaluator
@@ -137,15 +138,16 @@ def _train_in_child(run: Run, store_dir: Path, folder: Path) -> None:
     train(run, TokenStore(store_dir), folder)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded_workers")  # otherwise every process imports torch
 def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
     undisturbed: Path, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
     run, dice = runs[1], random.Random(1)
     directory = RunDirectory(tmp_path / run.name)
-    context = multiprocessing.get_context("spawn")
     kills = 0
     for _ in range(20):
-        child = context.Process(target=_train_in_child, args=(run, store.folder, tmp_path))
+        child = workers.PROCESSES.Process(target=_train_in_child, args=(run, store.folder, tmp_path))
         child.start()
         evaluations = len(directory.rows())
         while child.is_alive() and len(directory.rows()) <= evaluations and kills < 4:
@@ -161,8 +163,9 @@ def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
     assert_same_result(undisturbed / run.name, directory.path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("preloaded_workers")  # otherwise torch is imported twenty times
+@pytest.mark.usefixtures("preloaded_workers")
 def test_twenty_kills_at_random_moments_do_not_change_the_results(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
