@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -180,7 +181,8 @@ class LocalScheduler:
                 self.on_event(Restarted(run.name, reason))
             self._start_group()
         else:
-            RunDirectory(self.study_dir / unfinished[0].name).fail(reason)
+            with suppress(InputError):  # e.g. a full disk, which must not hide the reason
+                RunDirectory(self.study_dir / unfinished[0].name).fail(reason)
             self._record(Ended(unfinished[0].name, Outcome.FAILED, reason))
             self._start_group()
 

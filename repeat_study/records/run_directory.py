@@ -188,7 +188,11 @@ class RunDirectory:
             raise InputError(f"{path}: {ALTERED}")
 
     def fail(self, reason: str, step: int | None = None) -> None:
-        """Record why and at which step the run failed. The step defaults to that of the last evaluation."""
+        """Record why and at which step the run failed. The step defaults to that of the last evaluation.
+
+        Creates the folder, because a process can die before it does.
+        """
+        self.make()
         if step is None:
             rows = self.rows()
             step = rows[-1]["step"] if rows else 0

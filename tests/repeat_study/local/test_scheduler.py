@@ -1,7 +1,9 @@
 """The local scheduler with real worker processes: runs that finish, fail, die or are stopped."""
 
 import multiprocessing
+import multiprocessing.resource_tracker as resource_tracker
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,3 +231,15 @@ def test_bundled_runs_have_the_results_of_single_runs_despite_a_kill_and_a_failu
     for name in alone:
         metrics = [(tmp_path / where / name / "metrics.jsonl").read_bytes() for where in ("bundles", "alone")]
         assert metrics[0] == metrics[1], name
+
+
+def test_a_process_that_cannot_start_is_the_reason_that_its_run_failed(
+    runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies before it creates the run's folder."""
+    resource_tracker.ensure_running()
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(shutil.which("false") or ""))
+    ended = scheduler(store, tmp_path, []).train(runs[:2])
+    for run in runs[:2]:
+        assert ended[run.name].outcome is Outcome.FAILED and ended[run.name].reason == "process exited with code 1"
+        assert RunDirectory(tmp_path / run.name).failure() == "process exited with code 1 (step 0)"
