@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from data_prep import build
+from data_prep import text_batches
 from data_prep.sources.tokens.source import FORMATS, Tokens
 from data_prep.token_store import TokenStore
 from repeat_study.config.study import Study, load_study
@@ -160,7 +160,7 @@ def test_the_python_examples_run(
     for run in study.runs(store.fingerprint)[:3]:
         train(run, store, workplace / "runs" / "laptop")
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(build, "TOKENIZER_CHARACTERS", 200_000)  # training a tokenizer on more takes a minute
+    monkeypatch.setattr(text_batches, "TOKENIZER_CHARACTERS", 200_000)  # training a tokenizer on more takes a minute
     examples = [block for page, block in blocks("python") if page == "python-api.md"]
     assert len(examples) >= 4
     for example in examples:
