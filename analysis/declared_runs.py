@@ -1,10 +1,12 @@
 """List the runs that a study declares. The corpus comes from the run directories, so no token store is needed."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.base import validated
+from repeat_study.config.corpora import MixedCorpus, PoolCorpus
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
 from repeat_study.config.study import Study
@@ -32,26 +34,48 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
             )
         parents = Parents(study.parent_study.name, parent_runs, final_test_losses(parent_folder, parent_runs))
     texts_of = {path.parent.name: _texts(path) for path in folder.glob("*/spec.json")}
-    test_sets = tuple(text.name for text in study.evaluate)
-    candidates = {texts for texts in texts_of.values() if tuple(text.name for text in texts[1]) == test_sets}
-    runs_on = {texts: study.known_runs(*texts, parents).runs for texts in candidates}
+    candidates = {texts for texts in texts_of.values() if texts.fit(study)}
+    runs_on = {texts: study.known_runs(**texts._asdict(), parents=parents).runs for texts in candidates}
     texts_of_study = {
         texts
         for name, texts in texts_of.items()
         if texts in candidates and name in {run.name for run in runs_on[texts]}
     }
     if len(texts_of_study) > 1:
-        corpora = sorted({corpus for corpus, _ in texts_of_study})
+        corpora = sorted({texts.corpus for texts in texts_of_study})
         raise InputError(
             f"{folder}: runs on {len(texts_of_study)} corpora ({', '.join(corpora)}); expected one corpus; move the other runs elsewhere"
         )
     return runs_on[texts_of_study.pop()] if texts_of_study else []
 
 
-def _texts(spec: Path) -> tuple[str, tuple[FurtherTest, ...]]:
-    """Read the corpus and the additional test sets of a run from its spec.json."""
+class _Texts(NamedTuple):
+    """The stores that a run is trained and evaluated on, as arguments of `Study.runs`."""
+
+    corpus: str
+    further_tests: tuple[FurtherTest, ...]
+    pool_corpus: PoolCorpus | None
+    mix: tuple[MixedCorpus, ...]
+
+    def fit(self, study: Study) -> bool:
+        """Whether a run of the study could have these stores, judging by their names."""
+        mix = [(source.label, source.share) for source in study.data.mix]
+        return (
+            [test.name for test in self.further_tests] == list(study.test_sets)
+            and (self.pool_corpus is None) == (study.pool is None)
+            and [(mixed.name, mixed.share) for mixed in self.mix] == mix
+        )
+
+
+def _texts(spec: Path) -> _Texts:
+    """Read the stores of a run from its spec.json."""
     record = read_record(spec, "corpus")
-    texts = record.get("further_tests", [])
-    if not isinstance(record["corpus"], str) or not isinstance(texts, list):
-        raise InputError(f"{spec}: corpus or further_tests is malformed; move the folder of this run away")
-    return record["corpus"], tuple(validated(FurtherTest, text, f"{spec}: further_tests: ") for text in texts)
+    tests, pool, mix = record.get("further_tests", []), record.get("pool_corpus"), record.get("mix", [])
+    if not isinstance(record["corpus"], str) or not isinstance(tests, list) or not isinstance(mix, list):
+        raise InputError(f"{spec}: corpus, further_tests or mix is malformed; move the folder of this run away")
+    return _Texts(
+        record["corpus"],
+        tuple(validated(FurtherTest, test, f"{spec}: further_tests: ") for test in tests),
+        None if pool is None else validated(PoolCorpus, pool, f"{spec}: pool_corpus: "),
+        tuple(validated(MixedCorpus, mixed, f"{spec}: mix: ") for mixed in mix),
+    )

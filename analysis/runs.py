@@ -28,7 +28,10 @@ from repeat_study.records.tables import check_columns, read_table, steps_in
 # The run fields that span the repetition grid. Figures map them to axes, colors and panels.
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
 OF_EVALUATION = ("evaluation", "further_tests")  # fields that do not affect training
-OF_THE_POOL = ("spacing", "burst_distance")  # fields that a clean run ignores, because it has no pool
+ORDER = ("spacing", "burst_distance")  # the order of the copies
+# The fields of the pool that a clean run ignores, because it has no pool
+OF_THE_POOL = (*ORDER, "fixed_pool", "hold_fixed")
+CORPORA = ("corpus", "pool_corpus", "mix")  # the token stores that a run trains on
 FACTORS = sorted(Run.model_fields.keys() - {*GRID, *OF_EVALUATION, "parent"})
 # Runs that agree in all of these fields are the same training run with different evaluation settings, not two seeds.
 SAME_TRAINING = [*FACTORS, *GRID, "parent"]
@@ -47,6 +50,8 @@ class Runs:
     duplicates: for the name of each run that repeats another run's training, the name of the run that is kept.
     fine_tuned: the runs that start from a finished run's weights, or None. They are kept separate because they are not part of the
         repetition grid.
+    domain_controls: the runs that train once on a named pool (R = 1), or None. They are kept separate because they are neither clean
+        nor repeated.
     """
 
     folder: Path
@@ -56,6 +61,7 @@ class Runs:
     undeclared: list[str]
     duplicates: dict[str, str] = field(default_factory=dict)
     fine_tuned: "Runs | None" = None
+    domain_controls: "Runs | None" = None
 
     @cached_property
     def combined(self) -> "Runs":
@@ -82,13 +88,13 @@ class Runs:
         if not factors:
             return [("", self)]
         variants = []
-        repeated = self.table[self.table.repeats > 1]
+        repeated = self.table[~self.table.is_clean_control]
         for values, _ in (repeated if len(repeated) else self.table).groupby(factors, sort=True):
             chosen = dict(zip(factors, values, strict=True))
             same = pd.Series(True, self.table.index)
             for key, value in chosen.items():
                 matches = self.table[key] == value
-                same &= matches | (self.table.repeats == 1) if key in OF_THE_POOL else matches
+                same &= matches | self.table.is_clean_control if key in OF_THE_POOL else matches
             table = self.table[same]
             evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
             variants.append((_variant_name(chosen), replace(self, table=table, evaluations=evaluations)))
@@ -190,7 +196,12 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         model, layers           name of the model size, number of layers
         parameters_non_embedding, parameters_total
         trained_tokens, reached_tokens      tokens in the full run, tokens at the last evaluation
-        repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run
+        repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run, also with a named pool, where its spec has R = 0.
+                                If the size of the pool is given, f is the exact fraction that follows from it
+        is_clean_control        whether the run trains on no pool text
+        exact_repeated_fraction, pool_tokens, unique_tokens     f and the token counts after rounding to whole sequences
+        pool_corpus, fixed_pool, hold_fixed, mix    the named pool's store (empty: none), the size of a pool of given size in sequences
+                                (0: it follows from f), what training.tokens counts, and the sources of the unique stream as text
         seed, pool_seed, learning_rate, ... every other field of the run's spec
         final_<metric>          metrics from a finished run's last evaluation, such as final_test_loss
         parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction
@@ -224,26 +235,31 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     pa.default_memory_pool().release_unused()
     not_started = [name for name in names or [] if name not in existing]
     runs = Runs(folder, table, evaluations, not_started, sorted(existing - set(wanted)), duplicates)
+    if (in_domain := (table.repeats == 1) & ~table.is_clean_control).any():
+        runs = replace(_chosen(runs, ~in_domain), domain_controls=_chosen(runs, in_domain))
     return _split_by_parent(runs) if (table.parent != "").any() else runs
 
 
 def _variant_name(factors: dict[str, Any]) -> str:
     """Name a variant by its factors, such as "weight_decay = 1.0, passes". The order of copies is named without its keys."""
-    words = [f"{key} = {value}" for key, value in factors.items() if key not in OF_THE_POOL]
-    if factors.keys() & set(OF_THE_POOL):
+    words = [f"{key} = {value}" for key, value in factors.items() if key not in (*ORDER, "fixed_pool")]
+    if sequences := factors.get("fixed_pool"):
+        words.append(f"a pool of {plural(sequences, 'sequence')}")
+    if factors.keys() & set(ORDER):
         words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
     return ", ".join(words)
 
 
 def _split_by_parent(runs: Runs) -> Runs:
     """Move the fine-tuned runs into `fine_tuned`."""
+    from_scratch = runs.table.parent == ""
+    return replace(_chosen(runs, from_scratch), fine_tuned=_chosen(runs, ~from_scratch))
 
-    def chosen(rows: pd.Series) -> Runs:
-        table = runs.table[rows].reset_index(drop=True)
-        evaluations = runs.evaluations[runs.evaluations.name.isin(table.name)].reset_index(drop=True)
-        return replace(runs, table=table, evaluations=evaluations)
 
-    return replace(chosen(runs.table.parent == ""), fine_tuned=chosen(runs.table.parent != ""))
+def _chosen(runs: Runs, rows: pd.Series) -> Runs:
+    table = runs.table[rows].reset_index(drop=True)
+    evaluations = runs.evaluations[runs.evaluations.name.isin(table.name)].reset_index(drop=True)
+    return replace(runs, table=table, evaluations=evaluations)
 
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
@@ -260,6 +276,14 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
             check_evaluations(pool, directory.pool_sequences, run)
     record: dict[str, Any] = content | {"name": name, "status": status}
     record.pop("parent", None)
+    record["is_clean_control"] = run.is_clean_control
+    if run.is_clean_control:
+        record["repeats"] = 1
+    if run.fixed_pool:
+        record["repeated_fraction"] = record["exact_repeated_fraction"]
+    record["pool_corpus"] = run.pool_corpus.fingerprint if run.pool_corpus else ""
+    record["mix"] = ", ".join(f"{mixed.name} {mixed.share:g}" for mixed in run.mix)
+    record |= {"fixed_pool": run.fixed_pool, "hold_fixed": run.hold_fixed.value}
     record |= {"parent": "", "parent_study": "", "parent_repeats": 0, "parent_fraction": 0.0, "parent_label": ""}
     record["parent_seed"] = 0
     if parent := run.parent:

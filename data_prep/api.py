@@ -33,8 +33,12 @@ def build_store(
             spec = DataSpec.model_validate(dict(spec))
         except ValidationError as error:
             first = error.errors()[0]
+            if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
+                raise cause from error
             key = key_path(("data", *first["loc"]))
             raise InputError(f"{key}: {problem(first)}") from error
+    if spec.mix:
+        raise InputError("data.mix: describes several stores; build each of spec.stores")
     return prepare(spec, Path(data_dir), progress)
 
 

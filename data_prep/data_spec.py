@@ -4,23 +4,56 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
+from data_prep.errors import InputError
 from data_prep.files import canonical_json, sha256_file, user_path
+from data_prep.shares import ShareOrder, exact_shares
 from data_prep.sources import Document, Source, SourceSpec, Tokens
 from data_prep.sources.document import split_hash
 from data_prep.token_store import TOKENIZER, Split
 from data_prep.tokenizer import END_OF_TEXT, SMALLEST_VOCABULARY, load_tokenizer, vocabulary_of
 
 BUILD_FORMAT = 2  # incremented when a code change makes the same spec produce a different store
+SOURCE_NAME = r"^[a-z][a-z0-9_-]*$"
+
+
+class MixedSource(BaseModel):
+    """One source of a mixture, declared by a `[[data.mix]]` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: str = Field("", pattern=SOURCE_NAME)  # the kind of the source if empty
+    source: SourceSpec
+    share: float = Field(gt=0, le=1)  # share of the unique sequences, as a decimal
+    max_tokens: int = Field(gt=0, le=10**15)  # defaults to data.max_tokens
+
+    @property
+    def label(self) -> str:
+        """The name, or the kind of the source if it has no name."""
+        return self.name or self.source.kind
 
 
 class DataSpec(BaseModel):
-    """Specification of a token store. Its fields are the keys of a study's `[data]` table."""
+    """Specification of a token store. Its fields are the keys of a study's `[data]` table.
+
+    With `mix`, the training text comes from several stores, and this is the specification of the first one, whose tokenizer the
+    others use. `stores` lists all of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    mix: tuple[MixedSource, ...] = Field((), strict=False)
     source: SourceSpec
     # Size of the byte-level BPE to train. For a source of tokens without a tokenizer, the number of ids.
     vocabulary: int = Field(1024, ge=2, le=2**20)
@@ -44,12 +77,55 @@ class DataSpec(BaseModel):
             return self.tokenizer_of.has_tokenizer
         return self.tokenizer is not None or not isinstance(self.source, Tokens)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _describe_first_source(cls, values: Any) -> Any:
+        """If the text comes from a mixture, use `max_tokens` as the default of its sources, and describe the first source."""
+        if not isinstance(values, dict) or not (mix := values.get("mix")) or not isinstance(mix, list | tuple):
+            return values
+        if "source" in values:
+            raise InputError("data.source: not allowed together with mix; expected one of the two")
+        default = {"max_tokens": values["max_tokens"]} if "max_tokens" in values else {}
+        tables = [default | table if isinstance(table, dict) else table for table in mix]
+        first = {
+            key: tables[0][key] for key in ("source", "max_tokens") if isinstance(tables[0], dict) and key in tables[0]
+        }
+        return values | first | {"mix": tables}
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> "DataSpec":
+        if not self.mix:
+            return self
+        labels = [mixed.label for mixed in self.mix]
+        for number, label in enumerate(labels):
+            if label in labels[:number]:
+                raise InputError(f"data.mix.{number}.name: {label!r} is used twice; each source needs its own name")
+        try:
+            ShareOrder(exact_shares([mixed.share for mixed in self.mix]))
+        except InputError as error:
+            raise InputError(f"data.mix: {error}") from error
+        return self
+
+    @model_serializer(mode="wrap")
+    def _omit_empty_mix(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in fields(self).items() if key != "mix" or value}
+
+    @property
+    def stores(self) -> "tuple[DataSpec, ...]":
+        """The specification of every store with training text: one, or one per source of the mixture."""
+        if not self.mix:
+            return (self,)
+        first = self.model_copy(update={"mix": ()})
+        tokenizer = {} if self.tokenizer is not None or self.tokenizer_of is not None else {"tokenizer_of": first}
+        others = [{"source": mixed.source, "max_tokens": mixed.max_tokens, **tokenizer} for mixed in self.mix[1:]]
+        return (first, *(first.model_copy(update=other) for other in others))
+
     @property
     def store_name(self) -> str:
         """Folder name of the store. Specs that describe the same store have the same name."""
         # `max_bad_rows` can make a build fail, but it does not change the store.
         without: dict[str, Any] = {"source": {"max_bad_rows"}}
-        without["tokenizer_of"] = True
+        without["tokenizer_of"] = without["mix"] = True
         if self.tokenizer is not None or self.tokenizer_of is not None:
             without["vocabulary"] = True
         content = [BUILD_FORMAT, self.model_dump(exclude=without)]

@@ -45,6 +45,11 @@ class Draw:
     seed: int
     pool_seed: int = 0
 
+    @property
+    def stores(self) -> tuple[TokenStore, ...]:
+        """The stores that `gather` reads from."""
+        return (self.store,)
+
     @cached_property
     def _sequences(self) -> int:
         return self.store.sequences_in("train", self.context)
@@ -52,7 +57,7 @@ class Draw:
     @cached_property
     def _unique_zone(self) -> int:
         """If the unit is a document: number of sequences reserved for the unique stream at the start of the split."""
-        return max(self.positions, self._sequences // 2)
+        return max(self.positions, self._sequences // 2) if self.positions else 0
 
     @cached_property
     def _first_document(self) -> int:
@@ -91,9 +96,9 @@ class Draw:
         """
         pool = provenance.stream == Stream.POOL
         located = np.empty(provenance.place.shape, np.int64)
-        located[~pool] = self._unique_sequence(provenance.place[~pool])
+        located[~pool] = self.unique_sequence(provenance.place[~pool])
         slots = provenance.place[pool]
-        located[pool] = self._pool_sequence(slots) if self.unit is Unit.SEQUENCE else -1 - slots
+        located[pool] = self.pool_sequence(slots) if self.unit is Unit.SEQUENCE else -1 - slots
         return located
 
     def gather(self, located: Ints) -> Ints:
@@ -108,27 +113,33 @@ class Draw:
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
         """Tokens of the sequence at each `place` in the unique stream, as int64 of shape [*place.shape, context + 1]."""
-        return self.store.gather("train", self._unique_sequence(place), self.context)
+        return self.store.gather("train", self.unique_sequence(place), self.context)
 
     def pool_tokens(self, slot: npt.ArrayLike) -> Ints:
         """Tokens of the sequence in each pool slot (slot < pool_capacity), as int64 of shape [*slot.shape, context + 1]."""
         if self.unit is Unit.SEQUENCE:
-            return self.store.gather("train", self._pool_sequence(slot), self.context)
+            return self.store.gather("train", self.pool_sequence(slot), self.context)
         return self.store.train[self._packed(int(np.max(slot, initial=0)) + 1).indices(slot)].astype(np.int64)
+
+    def source(self, stream: Stream, place: int) -> tuple[TokenStore, Ints]:
+        """The store that one sequence comes from, and the positions of its tokens in the training split, shape [context + 1]."""
+        return self.store, self.indices(stream, place)
 
     def indices(self, stream: Stream, place: int) -> Ints:
         """Positions of one sequence's tokens in the training split, shape [context + 1]."""
         if stream is Stream.POOL and self.unit is Unit.DOCUMENT:
             return self._packed(place + 1).indices(place)
-        sequence = self._pool_sequence(place) if stream is Stream.POOL else self._unique_sequence(place)
+        sequence = self.pool_sequence(place) if stream is Stream.POOL else self.unique_sequence(place)
         return sequence * (self.context + 1) + np.arange(self.context + 1)
 
-    def _unique_sequence(self, place: npt.ArrayLike) -> Ints:
+    def unique_sequence(self, place: npt.ArrayLike) -> Ints:
+        """Index in the split of the sequence at each place in the unique stream."""
         if self.unit is Unit.SEQUENCE:
             return self._shuffled(self._sequences - 1 - np.asarray(place, np.int64))
         return permute(place, self._unique_zone, stream_key("unique", self.seed))
 
-    def _pool_sequence(self, slot: npt.ArrayLike) -> Ints:
+    def pool_sequence(self, slot: npt.ArrayLike) -> Ints:
+        """If the unit is a sequence: index in the split of the sequence in each pool slot."""
         slots = np.asarray(slot, np.int64)
         if np.max(slots, initial=0) < len(self._first_slots):
             return self._first_slots[slots]

@@ -145,13 +145,19 @@ class RepeatMixture:
 
 
 def pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
-    """Number of sequences in the pool: f·positions/R, rounded to a whole number, or 0 for the clean run (R = 1).
+    """Number of sequences in a pool drawn from the corpus: f·positions/R, rounded to a whole number, or 0 for the clean run (R = 1).
+
+    Raises InputError for the same reasons as `named_pool_size`.
+    """
+    return 0 if repeats == 1 else named_pool_size(positions, repeated_fraction, repeats)
+
+
+def named_pool_size(positions: int, repeated_fraction: float, repeats: int) -> int:
+    """Number of sequences in a pool with text of its own: f·positions/R, rounded to a whole number, for any R >= 1.
 
     Rounding leaves R exact but changes the repeated fraction. Raises InputError if the fraction changes by more than
     FRACTION_TOLERANCE, or if the pool would be smaller than one sequence.
     """
-    if repeats == 1:
-        return 0
     wanted = Fraction(str(repeated_fraction)) * positions / repeats
     pool = min(round(wanted), positions // repeats)
     if pool < 1:

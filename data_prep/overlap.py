@@ -1,15 +1,26 @@
-"""Check that no test document of one store is a training document of another."""
+"""Find documents that two stores share: test text that is trained on, or training text in both stores."""
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.files import read_record, write_json
-from data_prep.token_store import TOKENIZER, TokenStore
+from data_prep.token_store import TOKENIZER, Split, TokenStore
 
 CHECKED = "apart"  # file-name prefix for records of passed checks
+COUNTED = "shared"  # file-name prefix for counts of shared training documents
+
+
+class SharedText(NamedTuple):
+    """Training documents that occur in two stores."""
+
+    documents: int
+    tokens: int
+    first: str  # name of the first of these documents; empty if there are none
 
 
 def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> None:
@@ -36,17 +47,42 @@ def require_disjoint(tested: TokenStore, trained: TokenStore, where: str) -> Non
 
 def find_shared_document(tested: TokenStore, trained: TokenStore) -> str | None:
     """Find a test document of `tested` with the same tokens as a training document of `trained`, and return its name or None."""
-    test_offsets = tested.offsets("test")
-    test_documents: dict[bytes, int] = {}
-    for number, (start, end) in enumerate(zip(test_offsets[:-1].tolist(), test_offsets[1:].tolist(), strict=True)):
-        test_documents.setdefault(_digest(tested.test[start:end]), number)
-    train_offsets = trained.offsets("train")
-    same_length = np.isin(np.diff(train_offsets), np.diff(test_offsets))
-    for number in np.flatnonzero(same_length).tolist():
-        shared = test_documents.get(_digest(trained.train[train_offsets[number] : train_offsets[number + 1]]))
+    shared = next(_shared_documents(tested, "test", trained), None)
+    return None if shared is None else tested.document_names("test")[shared]
+
+
+def count_shared_training_text(store: TokenStore, other: TokenStore) -> SharedText:
+    """Count the training documents of `store` that have the same tokens as a training document of `other`.
+
+    The result is cached in the folder of `store` if it is writable.
+    """
+    record = store.folder / f"{COUNTED}-{other.fingerprint}.json"
+    if (
+        record.is_file()
+        and (counted := read_record(record, "store", *SharedText._fields))["store"] == store.fingerprint
+    ):
+        return SharedText(*(counted[key] for key in SharedText._fields))
+    shared = sorted(set(_shared_documents(store, "train", other)))
+    lengths = np.diff(store.offsets("train"))
+    names = store.document_names("train") if shared else []
+    text = SharedText(len(shared), int(lengths[shared].sum()), names[shared[0]] if shared else "")
+    with suppress(InputError):  # if the store is read-only, the documents are counted every time
+        write_json(record, {"store": store.fingerprint, "other": other.fingerprint, **text._asdict()})
+    return text
+
+
+def _shared_documents(store: TokenStore, split: Split, other: TokenStore) -> Iterator[int]:
+    """Yield the index of a document in this split of `store` for every training document of `other` with the same tokens."""
+    offsets, tokens = store.offsets(split), store.train if split == "train" else store.test
+    other_offsets = other.offsets("train")
+    lengths, other_lengths = np.diff(offsets), np.diff(other_offsets)
+    documents: dict[bytes, int] = {}
+    for number in np.flatnonzero(np.isin(lengths, other_lengths)).tolist():
+        documents.setdefault(_digest(tokens[offsets[number] : offsets[number + 1]]), number)
+    for number in np.flatnonzero(np.isin(other_lengths, lengths)).tolist():
+        shared = documents.get(_digest(other.train[other_offsets[number] : other_offsets[number + 1]]))
         if shared is not None:
-            return tested.document_names("test")[shared]
-    return None
+            yield shared
 
 
 def _digest(tokens: np.ndarray) -> bytes:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.combined_draw import CombinedDraw
 from data_prep.draw import Draw
 from data_prep.mixture import RepeatMixture, Stream
+from data_prep.token_store import TokenStore
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,17 @@ class DescribedSequence:
     copy: int | None  # 1 for the first occurrence of the slot, R for the last; None in the unique stream
     since_last: int | None  # sequences since the previous copy; None if there is none
     until_next: int | None  # sequences until the next copy; None if there is none
+    store: TokenStore  # the store that the text comes from
     documents: list[str]  # names of the documents that the text comes from, in order
     text: str  # the decoded tokens; the token ids, separated by spaces, if the store has no tokenizer
 
 
-def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[int]) -> Iterator[DescribedSequence]:
+def describe_sequences(
+    mixture: RepeatMixture, draw: Draw | CombinedDraw, positions: Iterable[int]
+) -> Iterator[DescribedSequence]:
     """Describe the sequences at `positions`. Copies are numbered in order of appearance."""
-    offsets = draw.store.offsets("train")
-    names = draw.store.document_names("train")
-    tokenizer = draw.store.tokenizer() if draw.store.has_tokenizer else None
+    tokenizer = draw.stores[0].tokenizer() if draw.stores[0].has_tokenizer else None
+    names = {store.folder: store.document_names("train") for store in draw.stores}
     for position in positions:
         provenance = mixture.at(position)
         stream, place = Stream(int(provenance.stream)), int(provenance.place)
@@ -38,9 +42,9 @@ def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[i
             copy = earlier + 1
             since_last = position - int(occurrences[earlier - 1]) if earlier else None
             until_next = int(occurrences[earlier + 1]) - position if copy < len(occurrences) else None
-        indices = draw.indices(stream, place)
-        documents = dict.fromkeys((np.searchsorted(offsets, indices, side="right") - 1).tolist())
-        ids = draw.store.train[indices].tolist()
+        store, indices = draw.source(stream, place)
+        documents = dict.fromkeys((np.searchsorted(store.offsets("train"), indices, side="right") - 1).tolist())
+        ids = store.train[indices].tolist()
         text = tokenizer.decode(ids, skip_special_tokens=False) if tokenizer else " ".join(map(str, ids))
         yield DescribedSequence(
             position=position,
@@ -49,6 +53,7 @@ def describe_sequences(mixture: RepeatMixture, draw: Draw, positions: Iterable[i
             copy=copy,
             since_last=since_last,
             until_next=until_next,
-            documents=[names[number] for number in documents],
+            store=store,
+            documents=[names[store.folder][number] for number in documents],
             text=text,
         )

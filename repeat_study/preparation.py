@@ -1,16 +1,19 @@
 """Prepare the data for a study and its ancestors: token stores and additional test sets."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from data_prep.build import Progress
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.overlap import require_disjoint
+from data_prep.overlap import SharedText, count_shared_training_text, require_disjoint
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore, find_store
+from repeat_study.config.corpora import POOL_DOMAIN, MixedCorpus, PoolCorpus
 from repeat_study.config.grid import KnownRuns
 from repeat_study.config.parents import Parents
 from repeat_study.config.run import FurtherTest, Run
@@ -18,25 +21,53 @@ from repeat_study.config.study import Study
 from repeat_study.records.recorded_run import final_test_losses
 
 
+class SharedPoolText(NamedTuple):
+    """The text that a named pool shares with one store of the unique stream."""
+
+    store: TokenStore
+    text: SharedText
+
+
 @dataclass(frozen=True)
 class PreparedStudy:
     """A study whose data is on disk. Its runs have their final identities and can be trained."""
 
     study: Study
-    store: TokenStore
+    sources: tuple[TokenStore, ...]  # the stores of the training text: one, or one per source of a mixture
+    pool: TokenStore | None  # the store of a named pool, which can be one of `sources`
     further_tests: tuple[FurtherTest, ...]
     parent: "PreparedStudy | None"  # the study that [finetune] selects parents from
+
+    @property
+    def store(self) -> TokenStore:
+        """The (first) store of the training text. Runs find their other stores in the same folder."""
+        return self.sources[0]
 
     def runs(self, runs_dir: Path) -> list[Run]:
         """All runs of the study. `runs_dir` contains one folder per study.
 
         Raises InputError if a grid point is invalid, and ParentNotKnown if a parent depends on unfinished runs.
         """
-        return self.study.runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
+        return self.study.runs(**self._texts, parents=self.parents(runs_dir))
 
     def known_runs(self, runs_dir: Path) -> KnownRuns:
         """Like `runs`, but lists points whose parent is not known yet in `waiting` instead of raising ParentNotKnown."""
-        return self.study.known_runs(self.store.fingerprint, self.further_tests, self.parents(runs_dir))
+        return self.study.known_runs(**self._texts, parents=self.parents(runs_dir))
+
+    @cached_property
+    def _texts(self) -> dict[str, Any]:
+        """The prepared stores, as arguments of `Study.runs`."""
+        pool = self.pool and PoolCorpus(fingerprint=self.pool.fingerprint, tokens=self.pool.train.size)
+        mix = tuple(
+            MixedCorpus(name=source.label, share=source.share, fingerprint=store.fingerprint)
+            for source, store in zip(self.study.data.mix, self.sources, strict=False)
+        )
+        return {
+            "corpus": self.store.fingerprint,
+            "further_tests": self.further_tests,
+            "pool_corpus": pool,
+            "mix": mix,
+        }
 
     def check(self) -> None:
         """Check that every run has enough data and that no test document is in a training split.
@@ -44,19 +75,15 @@ class PreparedStudy:
         Ancestors' training splits are checked too. Raises InputError if a check fails, or if
         `evaluation.copying_text` is unsuitable for the copying probe.
         """
-        test_stores = {test.name: find_store(self.store.folder.parent, test.fingerprint) for test in self.further_tests}
-        for name, test_store in test_stores.items():
-            for ancestor in self.lineage:
-                require_disjoint(test_store, ancestor.store, f"evaluate, {name}")
-        for ancestor in self.lineage[:-1]:
-            require_disjoint(self.store, ancestor.store, f"test split of {self.study.name}")
-            require_disjoint(ancestor.store, self.store, f"test split of {ancestor.study.name}")
-        for run in self.study.runs(self.store.fingerprint):
+        check_overlaps(self)
+        data_dir = self.store.folder.parent
+        test_stores = {test.name: find_store(data_dir, test.fingerprint) for test in self.further_tests}
+        for run in self.study.runs(**self._texts):
             run.draw(self.store)
             for name, test_store in test_stores.items():
                 if not test_store.sequences_in("test", run.context):
                     raise InputError(
-                        f"evaluate, {name}: the test set has {test_store.test.size} tokens, too few for one sequence of"
+                        f"{_table_of(name)}: the test set has {test_store.test.size} tokens, too few for one sequence of"
                         f" {run.context} tokens and its target; provide more text or increase max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
@@ -88,6 +115,25 @@ class PreparedStudy:
             yield from self.parent.ancestors(runs_dir)
             yield self.parent, self.parents_needed(runs_dir)
 
+    @property
+    def training_stores(self) -> tuple[TokenStore, ...]:
+        """The stores of all text that the study's runs can train on, without duplicates."""
+        return (
+            self.sources
+            if self.pool is None or self.pool.fingerprint in self._fingerprints
+            else (*self.sources, self.pool)
+        )
+
+    def shared_pool_text(self) -> Iterator[SharedPoolText]:
+        """Count the training documents of a named pool that are also in the training text of the unique stream."""
+        if self.pool and self.pool.fingerprint not in self._fingerprints:
+            for store in self.sources:
+                yield SharedPoolText(store, count_shared_training_text(self.pool, store))
+
+    @property
+    def _fingerprints(self) -> set[str]:
+        return {store.fingerprint for store in self.sources}
+
     @cached_property
     def lineage(self) -> "list[PreparedStudy]":
         """This study and its ancestors, oldest first."""
@@ -110,9 +156,60 @@ def open_study(study: Study, data_dir: Path) -> PreparedStudy:
     return _with_stores(study, lambda data: TokenStore(data_dir / data.store_name))
 
 
+def source_names(prepared: PreparedStudy) -> dict[str, str]:
+    """The name of each source of training text, by the fingerprint of its store: its name in a mixture, `data` or `pool`."""
+    names = [source.label for source in prepared.study.data.mix] or ["data"]
+    named = zip(prepared.training_stores, [*names, "pool"], strict=False)
+    return {store.fingerprint: name for store, name in named}
+
+
+def check_overlaps(prepared: PreparedStudy) -> None:
+    """Check that no test document is in a training split, and that a named pool shares no more training text than allowed.
+
+    Ancestors' splits are checked too. Raises InputError if a check fails.
+    """
+    data_dir = prepared.store.folder.parent
+    trained = {store.fingerprint: store for ancestor in prepared.lineage for store in ancestor.training_stores}
+    tested = {f"{_table_of(test.name)}": find_store(data_dir, test.fingerprint) for test in prepared.further_tests}
+    for ancestor in prepared.lineage:
+        for number, store in enumerate(ancestor.sources):
+            source = f", {ancestor.study.data.mix[number].label}" if ancestor.study.data.mix else ""
+            tested[f"test split of {ancestor.study.name}{source}"] = store
+    for where, test_store in tested.items():
+        for fingerprint, store in trained.items():
+            if fingerprint != test_store.fingerprint:
+                require_disjoint(test_store, store, where)
+    for shared in prepared.shared_pool_text():
+        if shared.text.documents > (limit := prepared.study.pool.max_shared_documents if prepared.study.pool else 0):
+            raise InputError(
+                f"pool: {shared.text.documents} training documents ({shared.text.tokens:,} tokens) also appear in the training text"
+                f" of {shared.store.folder}, e.g. {shared.text.first}; their text would be seen more than R times; remove them, or set"
+                f" pool.max_shared_documents (now {limit})"
+            )
+
+
+def _table_of(test_set: str) -> str:
+    """The table of the study file that declares an additional test set."""
+    return "pool" if test_set == POOL_DOMAIN else f"evaluate, {test_set}"
+
+
 def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> PreparedStudy:
     parent = _with_stores(study.parent_study, store_of) if study.parent_study else None
-    store = store_of(study.data)
-    test_stores = {test.name: store_of(test.data(study.data)) for test in study.evaluate}
+    trained = {table: _located(table, store_of, data) for table, data in study.training_tables.items()}
+    named = study.pool and study.pool.data(study.data)
+    pool = next((trained[table] for table, data in study.training_tables.items() if data == named), None)
+    sources = [store for table, store in trained.items() if table != "pool"]
+    test_stores = {name: _located(_table_of(name), store_of, data) for name, data in study.test_sets.items()}
     further = tuple(FurtherTest(name=name, fingerprint=test.fingerprint) for name, test in test_stores.items())
-    return PreparedStudy(study, store, further, parent)
+    return PreparedStudy(study, tuple(sources), pool, further, parent)
+
+
+def _located(table: str, store_of: Callable[[DataSpec], TokenStore], data: DataSpec) -> TokenStore:
+    """Open or build a store. Errors name its own table of the study file instead of `data`."""
+    try:
+        return store_of(data)
+    except InputError as error:
+        if table == "data":
+            raise
+        message = re.sub(r"\bdata(?=[.:])", table, str(error))
+        raise InputError(message if message.startswith(table) else f"{table}: {message}") from error

@@ -11,43 +11,61 @@ from repeat_study.preparation import PreparedStudy
 
 
 def expected_train_shortage(study: Study) -> list[str]:
-    """Warn if `data.max_tokens` is probably too small for a run. Reads no text, so the warning comes before a long build.
+    """Warn if a `max_tokens` is probably too small for a run. Reads no text, so the warning comes before a long build.
 
-    At most one sentence. It is not an error, because the store can have more tokens than `max_tokens` (the last document is not
-    cut), and the share of documents in the test split is only approximately `test_fraction`.
+    At most one sentence per source of training text. It is not an error, because a store can have more tokens than `max_tokens` (the
+    last document is not cut), and the share of documents in the test split is only approximately `test_fraction`.
     """
-    data, runs = study.data, study.runs()
-    largest = max(runs, key=_train_tokens)
-    train_fraction = 1 - data.test_fraction
-    needed, expected = _train_tokens(largest), int(data.max_tokens * train_fraction)
-    if needed <= expected:
-        return []
-    return [
-        f"warning: {study.name}: data.max_tokens = {data.max_tokens:,} is probably too small: {largest.label} needs {needed:,}"
-        f" training tokens, but the training split will contain about {expected:,}; increase data.max_tokens to"
-        f" {math.ceil(needed / train_fraction):,}"
-    ]
+    runs = study.runs()
+    needs = {run: _train_sequences(study, run) for run in runs}
+    warnings = []
+    for number, (table, data) in enumerate(study.training_tables.items()):
+        largest = max(runs, key=lambda run: needs[run][number] * (run.context + 1))
+        train_fraction = 1 - data.test_fraction
+        needed, expected = needs[largest][number] * (largest.context + 1), int(data.max_tokens * train_fraction)
+        if needed > expected:
+            warnings.append(
+                f"warning: {study.name}: {table}.max_tokens = {data.max_tokens:,} is probably too small: {largest.label} needs"
+                f" {needed:,} training tokens, but the training split will contain about {expected:,}; increase"
+                f" {table}.max_tokens to {math.ceil(needed / train_fraction):,}"
+            )
+    return warnings
 
 
-def _train_tokens(run: Run) -> int:
-    """Number of tokens that the training split must contain: a clean run's sequences, and the pool."""
-    sequences = run.positions + run.pool
-    if run.unit is Unit.DOCUMENT:  # half of the split is reserved for the unique stream
-        sequences = max(sequences, 2 * run.pool)
-    return sequences * (run.context + 1)
+def _train_sequences(study: Study, run: Run) -> list[int]:
+    """Number of sequences that each training split must contain: its share of the unique stream, and of the pool."""
+    named = study.pool and study.pool.data(study.data)
+    sequences = []
+    for name, data in zip(run.sequences_by_source(0) or [""], study.data.stores, strict=True):
+        drawn_from = data == named if named else True  # whether the pool is a part of this source that is set aside
+        unique = run.clean_positions if drawn_from else run.mixture().unique_positions
+        pool = run.pool if drawn_from else 0
+        if name:
+            unique, pool = run.sequences_by_source(unique)[name], pool if named else run.sequences_by_source(pool)[name]
+        # If the pool consists of documents, half of the split is reserved for the unique stream.
+        sequences.append(max(unique + pool, 2 * pool) if run.unit is Unit.DOCUMENT else unique + pool)
+    return [*sequences, run.pool]
 
 
 def expected_test_shortage(study: Study) -> list[str]:
     """Warn if a test split will probably have fewer sequences than `evaluation.test_sequences`. Reads no text."""
-    tests = {"test split": study.data} | {f"test set {test.name}": test.data(study.data) for test in study.evaluate}
+    tests = [*study.data.stores, *study.test_sets.values()]
     return [
         sentence
-        for name, data in tests.items()
+        for (name, requested), data in zip(_test_splits(study), tests, strict=True)
         for context in _contexts(study.runs())
         for sentence in _shortage(
-            study, name, context, _expected_sequences(data, context), "will contain at most about"
+            study, name, context, requested, _expected_sequences(data, context), "will contain at most about"
         )
     ]
+
+
+def _test_splits(study: Study) -> list[tuple[str, int]]:
+    """The name of every test split, and the number of sequences that runs request from it."""
+    requested = study.evaluation.test_sequences
+    by_source = study.runs()[0].sequences_by_source(requested)
+    mixed = [(f"test split of {name}", count) for name, count in by_source.items()]
+    return [*(mixed or [("test split", requested)]), *((f"test set {name}", requested) for name in study.test_sets)]
 
 
 def _expected_sequences(data: DataSpec, context: int) -> int:
@@ -57,13 +75,12 @@ def _expected_sequences(data: DataSpec, context: int) -> int:
 def actual_test_shortage(prepared: PreparedStudy) -> list[str]:
     """State which test splits have fewer sequences than `evaluation.test_sequences`, and how many are used instead."""
     study, folder = prepared.study, prepared.store.folder.parent
-    stores = {"test split": prepared.store}
-    stores |= {f"test set {test.name}": find_store(folder, test.fingerprint) for test in prepared.further_tests}
+    stores = [*prepared.sources, *(find_store(folder, test.fingerprint) for test in prepared.further_tests)]
     return [
         sentence
-        for name, store in stores.items()
+        for (name, requested), store in zip(_test_splits(study), stores, strict=True)
         for context in _contexts(study.runs())
-        for sentence in _shortage(study, name, context, store.sequences_in("test", context), "contains only")
+        for sentence in _shortage(study, name, context, requested, store.sequences_in("test", context), "contains only")
     ]
 
 
@@ -71,8 +88,7 @@ def _contexts(runs: list[Run]) -> list[int]:
     return sorted({run.context for run in runs})
 
 
-def _shortage(study: Study, name: str, context: int, sequences: int, contains: str) -> list[str]:
-    requested = study.evaluation.test_sequences
+def _shortage(study: Study, name: str, context: int, requested: int, sequences: int, contains: str) -> list[str]:
     if sequences >= requested:
         return []
     if not sequences:  # an error once the store is built
@@ -80,7 +96,9 @@ def _shortage(study: Study, name: str, context: int, sequences: int, contains: s
             f"warning: {study.name}: the {name} will probably be shorter than one sequence of {context + 1} tokens; increase its"
             " max_tokens or test_fraction"
         ]
+    total = study.evaluation.test_sequences
+    share = f" ({requested:,} of them from this source)" if requested < total else ""
     return [
-        f"warning: {study.name}: evaluation.test_sequences = {requested:,}, but the {name} {contains} {sequences:,} sequences of"
-        f" {context + 1} tokens; runs are tested on all of them"
+        f"warning: {study.name}: evaluation.test_sequences = {total:,}{share}, but the {name} {contains} {sequences:,} sequences of"
+        f" {context + 1} tokens; runs are tested on {'fewer' if share else 'all of them'}"
     ]

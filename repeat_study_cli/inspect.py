@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeat_study_cli.arguments import DataOption, SetOption, StudyArgument, console, load
 from repeat_study_cli.tables import WrappedTable
+
+if TYPE_CHECKING:
+    from data_prep.token_store import TokenStore
 
 NO_TOKENIZER = (
     "tokenizer: none, so tokens are shown as ids, and the copying probe copies test sequences instead of a text; set"
@@ -14,14 +17,21 @@ NO_TOKENIZER = (
 
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
-    """Show what a study's token store contains.
+    """Show what a study's token stores contain: the training text, and the text of a named pool.
 
     Prints the source, the size, and how much of the text occurs more than once before the study repeats any of it.
     """
     from data_prep.token_store import TokenStore
+
+    declared = load(study, set_)
+    folders = [data_dir / data.store_name for data in declared.training_tables.values()]
+    for store in [TokenStore(folder) for folder in folders]:
+        _print_store(store)
+
+
+def _print_store(store: "TokenStore") -> None:
     from data_prep.tokenizer_audit import TextLoss
 
-    store = TokenStore(data_dir / load(study, set_).data.store_name)
     manifest = store.manifest
     console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
     console.print(f"vocabulary: {store.vocabulary:,} tokens, stored as {manifest['dtype']}")

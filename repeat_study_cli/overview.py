@@ -116,10 +116,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
 
 def _missing_stores(declared: Study, data_dir: Path) -> list[Path]:
     """Folders of the token stores that the study needs but that have not been built yet."""
-    specs = [
-        spec for study in declared.lineage for spec in (study.data, *(text.data(study.data) for text in study.evaluate))
-    ]
-    folders = dict.fromkeys(data_dir / spec.store_name for spec in specs)
+    folders = dict.fromkeys(data_dir / spec.store_name for study in declared.lineage for spec in study.stores)
     return [folder for folder in folders if not (folder / MANIFEST).is_file()]
 
 

@@ -84,6 +84,11 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
         " count tokens: each unique token is seen once, and each pool token exactly R times. Token counts are rounded to whole"
         " steps. The column 'eval' is the share of FLOPs spent on evaluation.\n"
     )
+    if study.pool:
+        yield from _pool_lines(study, runs)
+    if study.data.mix:
+        yield _sources(runs)
+        yield "\nThe columns of the sources count tokens in the unique stream.\n"
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
     batch = f"{sequences} sequences per pass" if sequences else "all of a step's sequences in one pass"
@@ -128,6 +133,35 @@ def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
         share = repeated / tokens
         costs = (f"{run_flops(run, vocabulary):.2e}", f"{expected_evaluation_share(run):.1%}")
         table.add_row(run.label, *map(_count, counts), f"{run.repeats:,}", (f"{share:.3%}", f"{share:.1%}"), *costs)
+    return table
+
+
+def _pool_lines(study: "Study", runs: "list[Run]") -> "Iterator[str]":
+    """Explain the arms of a study with a named pool."""
+    from repeat_study.config.corpora import ALL
+    from repeat_study.config.grid import axis_values
+
+    lines = ["The pool has its own source."]
+    if any(run.is_clean_control for run in runs):
+        lines.append("Runs with R = 0 train on none of its text.")
+    if any(run.repeats == 1 for run in runs):
+        lines.append("Runs with R = 1 train on it once.")
+    if any(run.hold_fixed is not run.hold_fixed.TOTAL for run in runs):
+        lines.append("Runs labeled 'fresh' have the same number of unique tokens and different numbers of steps.")
+    if any(ALL in axis_values(table.get("pool_tokens")) for table in study.grid):
+        lines.append(
+            f'With pool_tokens = "{ALL}", the pool shown here is an estimate from pool.max_tokens; `prepare` determines its size.'
+        )
+    yield " ".join(lines) + "\n"
+
+
+def _sources(runs: "list[Run]") -> WrappedTable:
+    """A table of the unique tokens that each run reads from each source of a mixture."""
+    names = [mixed.name for mixed in runs[0].mix]
+    table = WrappedTable("run", *names)
+    for run in runs:
+        counts = run.sequences_by_source(run.mixture().unique_positions)
+        table.add_row(run.label, *(_count(counts[name] * run.context) for name in names))
     return table
 
 

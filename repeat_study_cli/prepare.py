@@ -14,22 +14,33 @@ from repeat_study_cli.inspect import NO_TOKENIZER
 
 
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
-    """Build a study's token store, or check the existing one.
+    """Build a study's token stores, or check the existing ones.
 
-    Also prepares the additional test sets ([[evaluate]]) and the data of the studies that this study's runs start from.
+    These are the stores of the training text, of a named pool ([pool]), of additional test sets ([[evaluate]]) and of the studies that
+    this study's runs start from.
     """
     from data_prep.token_store import TokenStore
+    from repeat_study.preparation import source_names
 
     declared = load(study, set_)
-    store = prepare_with_progress(declared, data_dir).store
-    for name, split in store.manifest["splits"].items():
-        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
-        if split["text_bytes"] is not None:  # it is None if the store was built from tokens
-            counts += f", {split['text_bytes']:,} bytes of text"
-        console.print(f"{name}: {counts}")
-    if not store.has_tokenizer:
-        console.print(NO_TOKENIZER)
-    console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
+    ready = prepare_with_progress(declared, data_dir)
+    names = source_names(ready)
+    for store in ready.training_stores:
+        if len(ready.training_stores) > 1:
+            console.print(f"source {names[store.fingerprint]}:")
+        for name, split in store.manifest["splits"].items():
+            counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
+            if split["text_bytes"] is not None:  # it is None if the store was built from tokens
+                counts += f", {split['text_bytes']:,} bytes of text"
+            console.print(f"{name}: {counts}")
+        if not store.has_tokenizer:
+            console.print(NO_TOKENIZER)
+        console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
+    for shared in ready.shared_pool_text():
+        console.print(
+            f"training documents of the pool that are also in {shared.store.folder}: {shared.text.documents:,}"
+            f" ({shared.text.tokens:,} tokens)"
+        )
     for text in declared.evaluate:
         test_store = TokenStore(data_dir / text.data(declared.data).store_name)
         split = test_store.manifest["splits"]["test"]

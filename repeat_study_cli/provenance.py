@@ -32,10 +32,10 @@ def provenance(
     """Show the text that a run trains on at one step.
 
     For each sequence, prints whether it comes from the repeated pool or the unique stream, which copy it is, the distance in
-    sequences to the previous and next copies, and the documents that it comes from.
+    sequences to the previous and next copies, and the source and documents that it comes from.
     """
     from data_prep.provenance import describe_sequences
-    from repeat_study.preparation import open_study
+    from repeat_study.preparation import open_study, source_names
 
     declared = load(study, set_)
     ready = open_study(declared, data_dir)
@@ -44,13 +44,16 @@ def provenance(
         raise InputError(f"--step {step}: expected a step from 0 to {chosen.steps - 1}")
     first = step * chosen.sequences_per_step
     positions = range(first, first + chosen.sequences_per_step)
+    sources = source_names(ready)
     sequences = list(describe_sequences(chosen.mixture(), chosen.draw(ready.store), positions))
     table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy", notes="documents")
+    show_source = len(sources) > 1
     for sequence in sequences:
         copy = f"{sequence.copy} of {chosen.repeats}" if sequence.copy else "only"
         gaps = ("–" if gap is None else f"{gap:,}" for gap in (sequence.since_last, sequence.until_next))
         cells = (f"{sequence.position:,}", sequence.stream.name.lower(), f"{sequence.place:,}", copy, *gaps)
-        table.add_row(*cells, note=", ".join(sequence.documents))
+        source = f"{sources[sequence.store.fingerprint]}: " if show_source else ""
+        table.add_row(*cells, note=source + ", ".join(sequence.documents))
     console.print(f"{chosen.label}, step {step}: sequences and the documents they come from")
     console.print(table)
     if text and not ready.store.has_tokenizer:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.intervals import over_seeds
 from analysis.measures.degradation import double_descent
-from analysis.runs import ARM, FACTORS, Runs
+from analysis.runs import ARM, CORPORA, FACTORS, Runs
 from repeat_study.config.run import Run
 
 RISE = "rise"
@@ -69,7 +69,7 @@ def _values(runs: Runs) -> pd.DataFrame:
 
 def _reference(variants: list[tuple[str, Runs]]) -> str:
     """The variant with the most factors at their defaults; the first one in case of a tie."""
-    defaults = {name: Run.model_fields[name].default for name in FACTORS}
+    defaults = {name: Run.model_fields[name].default for name in FACTORS if name not in CORPORA}
 
     def at_default(runs: Runs) -> int:
         repeated = runs.table[runs.table.repeats > 1]

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_prep.data_spec import SOURCE_NAME
 from data_prep.errors import InputError
 from data_prep.validation import key_path, problem, toml_text
 
@@ -14,6 +15,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     internal_fields: ClassVar[frozenset[str]] = frozenset()  # set by the program; not allowed in a study file
+    translated_keys: ClassVar[frozenset[str]] = frozenset()  # accepted in a study file, and translated to other fields
 
 
 # Regular expressions for names, and their descriptions for error messages
@@ -24,6 +26,7 @@ NOT_BLANK = r"\S"
 PATTERNS = {
     STUDY_NAME: "letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'",
     TEST_SET_NAME: "lowercase letters, digits and '_', beginning with a letter",
+    SOURCE_NAME: "lowercase letters, digits, '_' and '-', beginning with a letter",
     ONE_LINE: "a nonempty string without line breaks",
     NOT_BLANK: "text that is not blank",
 }
@@ -49,7 +52,9 @@ def _one_line(spec_type: type[Spec], error: ValidationError, prefix: str) -> str
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):
         return f"{prefix}{cause}"
     if first["type"] == "extra_forbidden":
-        accepted = sorted(_keys_at(spec_type, first["loc"][:-1]) - spec_type.internal_fields)
+        accepted = sorted(
+            _keys_at(spec_type, first["loc"][:-1]) - spec_type.internal_fields | spec_type.translated_keys
+        )
         close = difflib.get_close_matches(str(first["loc"][-1]), accepted, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{location}: unknown key; {hint}expected {', '.join(accepted)}"

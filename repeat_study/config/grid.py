@@ -7,7 +7,9 @@ from math import prod
 from typing import Any
 
 from data_prep.errors import InputError
+from data_prep.validation import toml_text
 from repeat_study.config.base import validated
+from repeat_study.config.corpora import ALL, HoldFixed, PoolCorpus
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
 
@@ -57,7 +59,7 @@ def grid_points(tables: Iterable[dict[str, Any]], allow_parents: bool) -> list[P
         if "parent" in axes and not allow_parents:
             raise InputError(f"{prefix}parent: runs can only have parents in a study with a [finetune] table")
         for internal in Run.internal_fields & axes.keys():
-            accepted = ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields))
+            accepted = ", ".join(sorted(Run.model_fields.keys() - Run.internal_fields | Run.translated_keys))
             raise InputError(f"{prefix}{internal}: not an axis; expected {accepted}")
         for key, values in axes.items():
             if not values:
@@ -85,6 +87,8 @@ def known_runs(
     waiting: list[str] = []
     for point in points:
         values = shared | models.get(str(point.values.get("model")), {}) | point.values
+        if "pool_tokens" in values:
+            values |= {"fixed_pool": _fixed_pool(values.pop("pool_tokens"), values, point.prefix)}
         run = validated(Run, values, point.prefix)
         try:
             choice = parents.choose(point.parent, run.model, run.seed) if parents else None
@@ -114,6 +118,31 @@ def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
             raise point.located(error) from error
         needed |= dict.fromkeys(runs)
     return list(needed)
+
+
+def _fixed_pool(pool_tokens: Any, values: dict[str, Any], prefix: str) -> int:
+    """Number of sequences in a pool of the given number of tokens, rounded down, or in the whole training split of its store.
+
+    If the store is not prepared yet, the size of its split is an estimate, which is limited to what fits into the run.
+    """
+    pool_corpus, context = values.get("pool_corpus"), values.get("context")
+    if not isinstance(context, int) or context < 1:
+        return 0  # the run is invalid, and its validation reports this
+    if pool_tokens == ALL:
+        if not isinstance(pool_corpus, PoolCorpus):
+            raise InputError(f'{prefix}pool_tokens: "{ALL}" needs a named pool (a [pool] table)')
+        sequences = pool_corpus.tokens // (context + 1)
+        repeats = values.get("repeats")
+        if not pool_corpus.fingerprint and isinstance(repeats, int) and values.get("hold_fixed") != HoldFixed.FRESH:
+            positions = int(values["tokens"]) // context - values["sequences_per_step"]
+            sequences = max(1, min(sequences, positions // max(1, repeats)))
+        return sequences
+    if isinstance(pool_tokens, bool) or not isinstance(pool_tokens, int) or pool_tokens < context:
+        raise InputError(
+            f'{prefix}pool_tokens: expected "{ALL}" or a number of tokens, at least {context} (one sequence), found'
+            f" {toml_text(pool_tokens)}"
+        )
+    return pool_tokens // context
 
 
 def _check_parent(run: Run, parent: Run, prefix: str) -> None:

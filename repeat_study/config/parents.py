@@ -103,6 +103,8 @@ class Parents:
             if value == WORST or isinstance(value, bool):
                 raise InputError(f"{key} = {value}: no run can have this value; {ACCEPTED}")
         matching = [run for run in of_model if all(_value(run, key) == value for key, value in keys.items())]
+        if selector == CLEAN:
+            matching = [run for run in matching if run.is_clean_control]
         if criteria.get("repeats") == WORST:
             matching = [run for run in matching if run.repeats > 1]
             if len(fractions := sorted({run.repeated_fraction for run in matching})) > 1:
@@ -160,7 +162,7 @@ def _criteria(selector: Any) -> dict[str, Any]:
     if isinstance(selector, dict):
         return selector
     if selector == CLEAN:
-        return {"repeats": 1, "parent": None}
+        return {"parent": None}
     if selector == WORST:
         return {"repeats": WORST}
     raise InputError(f"unknown parent {selector!r}; {ACCEPTED}")

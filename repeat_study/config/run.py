@@ -7,16 +7,20 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from data_prep.combined_draw import CombinedDraw
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.files import canonical_json
-from data_prep.mixture import RepeatMixture, Spacing, pool_size
+from data_prep.mixture import RepeatMixture, Spacing, named_pool_size, pool_size
+from data_prep.shares import ShareOrder, exact_shares
 from data_prep.token_store import TokenStore
 from repeat_study.config.base import NOT_BLANK, Spec, validated
+from repeat_study.config.corpora import HoldFixed, MixedCorpus, PoolCorpus
 from repeat_study.config.model_sizes import Shape, shape_of
+from repeat_study.config.run_draw import run_draw
 
 # Fields added after the first runs were recorded. They are omitted when empty, so older runs keep their identities.
-OMITTED_WHEN_EMPTY = ("further_tests", "parent")
+OMITTED_WHEN_EMPTY = ("further_tests", "parent", "pool_corpus", "mix", "fixed_pool")
 RESULT_FORMAT = 3  # part of every identity; incremented when a change to the code alters results
 
 
@@ -83,10 +87,13 @@ class Parent(Spec):
 class Run(TrainingSpec):
     """The spec of one run: every setting that can change its result, and nothing else."""
 
-    internal_fields: ClassVar[frozenset[str]] = frozenset({"corpus", "evaluation", "further_tests"})
+    internal_fields: ClassVar[frozenset[str]] = frozenset(
+        {"corpus", "evaluation", "further_tests", "pool_corpus", "mix", "fixed_pool"}
+    )
+    translated_keys: ClassVar[frozenset[str]] = frozenset({"pool_tokens"})  # to `fixed_pool`
     model: str
-    repeats: int = Field(ge=1, le=10**12)  # R
-    repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; always 0 in the clean control
+    repeats: int = Field(ge=0, le=10**12)  # R; 0 is the clean control of a named pool
+    repeated_fraction: float = Field(0.0, ge=0, le=1)  # f; 0 in the clean control and if `fixed_pool` is given
     seed: int = Field(0, ge=0, lt=2**31)  # for initial weights, data order and the choice of the pool
     unit: Unit = Field(Unit.SEQUENCE, strict=False)  # whether the pool consists of sequences or of documents
     spacing: Spacing = Field(Spacing.PASSES, strict=False)  # how the copies of a pool sequence are spread over the run
@@ -96,31 +103,73 @@ class Run(TrainingSpec):
     corpus: str = ""  # fingerprint of the token store; empty until it is prepared
     further_tests: tuple[FurtherTest, ...] = Field((), strict=False)
     parent: Parent | None = None  # None: start from random weights
+    pool_corpus: PoolCorpus | None = None  # the store of a named pool; None: the pool is drawn from the corpus
+    mix: tuple[MixedCorpus, ...] = Field((), strict=False)  # the sources of the unique stream; empty: only `corpus`
+    fixed_pool: int = Field(0, ge=0)  # size of the pool in sequences; 0: f·T/R
+    hold_fixed: HoldFixed = Field(HoldFixed.TOTAL, strict=False)  # what `tokens` counts if `fixed_pool` is given
 
     @model_serializer(mode="wrap")
     def _omit_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         omitted = [key for key in OMITTED_WHEN_EMPTY if not getattr(self, key)]
+        if self.hold_fixed is HoldFixed.TOTAL:
+            omitted.append("hold_fixed")
         return {key: value for key, value in fields(self).items() if key not in omitted}
 
     @model_validator(mode="before")
     @classmethod
     def _clear_pool_of_clean_control(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Reset the pool settings of clean runs, so that grid points that differ only in these settings share one clean run."""
-        if values.get("repeats") != 1:
+        if values.get("repeats") != (0 if values.get("pool_corpus") else 1):
             return values
         cleared = {"repeated_fraction": 0.0, "spacing": Spacing.PASSES, "burst_distance": 0, "pool_seed": 0}
+        cleared |= {"fixed_pool": 0, "hold_fixed": HoldFixed.TOTAL}
         return values | {key: cleared[key] for key in cleared.keys() & values.keys()}
 
     @model_validator(mode="after")
     def _check_fields_together(self) -> Self:
         shape_of(self.model)
-        if self.repeats > 1 and self.repeated_fraction == 0:
-            raise InputError(f"repeated_fraction: required with repeats = {self.repeats}; expected 0 < f <= 1")
-        if self.steps < 1:
+        self._check_pool()
+        if self.tokens < self.tokens_per_step:
             step = f"{self.sequences_per_step} sequences x {self.context} tokens"
             raise InputError(f"tokens: {self.tokens} is less than one step of {step}")
+        if self.fixed_pool * self.repeats > self.positions:
+            pool = self.fixed_pool * self.context
+            raise InputError(
+                f"pool_tokens: {self.repeats} repeats of a pool of {pool:,} tokens are {self.repeats * pool:,} tokens, more than"
+                f" the run's {self.positions * self.context:,}; the largest R is {self.positions // self.fixed_pool}"
+            )
         self.mixture()  # raises InputError if R, f and T are incompatible
         return self
+
+    def _check_pool(self) -> None:
+        """Raise InputError if the fields that describe the pool contradict each other."""
+        if self.pool_corpus is None:
+            if self.repeats == 0:
+                raise InputError(
+                    "repeats: 0 needs a named pool (a [pool] table); without one, the clean control is repeats = 1"
+                )
+            if self.fixed_pool:
+                raise InputError("pool_tokens: needs a named pool (a [pool] table); use repeated_fraction without one")
+        if self.fixed_pool and self.repeated_fraction:
+            raise InputError(
+                f"repeated_fraction: {self.repeated_fraction} found together with pool_tokens; expected one of the two, because"
+                " the size of the pool determines f"
+            )
+        if self.hold_fixed is HoldFixed.FRESH and not self.fixed_pool:
+            raise InputError('hold_fixed: "fresh" needs pool_tokens; expected "total" with repeated_fraction')
+        if not (self.is_clean_control or self.repeated_fraction or self.fixed_pool):
+            alternative = " (or pool_tokens)" if self.pool_corpus else ""
+            raise InputError(
+                f"repeated_fraction{alternative}: required with repeats = {self.repeats}; expected 0 < f <= 1"
+            )
+
+    @property
+    def is_clean_control(self) -> bool:
+        """Whether the run trains on no pool text: R = 0 with a named pool, and R = 1 without one.
+
+        With a named pool, R = 1 is the clean control of the pool's domain: it trains on the pool's text, but only once.
+        """
+        return self.repeats == (0 if self.pool_corpus else 1)
 
     @property
     def shape(self) -> Shape:
@@ -130,7 +179,13 @@ class Run(TrainingSpec):
     @property
     def steps(self) -> int:
         """Number of optimizer steps."""
-        return self.tokens // self.tokens_per_step
+        added = self.repeats * self.fixed_pool if self.hold_fixed is HoldFixed.FRESH else 0
+        return (self.clean_positions + added) // self.sequences_per_step
+
+    @property
+    def clean_positions(self) -> int:
+        """Number of sequences in a clean control with the same `tokens`: all sequences, or the unique ones if `hold_fixed` is "fresh"."""
+        return self.tokens // self.tokens_per_step * self.sequences_per_step
 
     @property
     def tokens_per_step(self) -> int:
@@ -145,17 +200,26 @@ class Run(TrainingSpec):
     @property
     def pool(self) -> int:
         """Number of sequences in the repeated pool; 0 in the clean control."""
+        if self.fixed_pool or self.is_clean_control:
+            return self.fixed_pool
+        if self.pool_corpus:
+            return named_pool_size(self.positions, self.repeated_fraction, self.repeats)
         return pool_size(self.positions, self.repeated_fraction, self.repeats)
 
     @property
     def label(self) -> str:
-        """Readable name that contains the model, fraction, repeats, parent and seed.
+        """Readable name that contains the model, the fraction or size of the pool, repeats, parent and seed.
 
         It also contains the unit, spacing, pool seed and weight decay if they differ from their defaults.
         """
         parts = [self.model]
-        if self.repeats > 1 or not self.parent:
-            parts.append(f"f{self.repeated_fraction:g}-R{self.repeats}" if self.repeats > 1 else "clean")
+        if not self.is_clean_control:
+            size = f"pool{self.fixed_pool * self.context}" if self.fixed_pool else f"f{self.repeated_fraction:g}"
+            parts.append(f"{size}-R{self.repeats}")
+        elif not self.parent:
+            parts.append("clean")
+        if self.hold_fixed is not HoldFixed.TOTAL:
+            parts.append(self.hold_fixed.value)
         if self.parent:
             parent = self.parent.label.removeprefix(f"{self.model}-").removesuffix(f"-s{self.parent.seed}")
             if self.parent.seed != self.seed:
@@ -189,20 +253,34 @@ class Run(TrainingSpec):
         """Number of embedding rows: the tokenizer's vocabulary, rounded up to a multiple of `vocabulary_multiple`."""
         return -(-vocabulary // self.vocabulary_multiple) * self.vocabulary_multiple
 
+    @property
+    def training_fingerprints(self) -> set[str]:
+        """Fingerprints of the token stores of the unique stream and the pool."""
+        pool = {self.pool_corpus.fingerprint} if self.pool_corpus else set()
+        return {self.corpus, *(mixed.fingerprint for mixed in self.mix)} | pool
+
+    def sequences_by_source(self, sequences: int) -> dict[str, int]:
+        """Number of sequences from each source of a mixture among the first `sequences` of the unique stream; empty without one.
+
+        A pool that is not named mixes the sources in the same shares, so this also applies to its first sequences.
+        """
+        if not self.mix:
+            return {}
+        counts = ShareOrder(exact_shares([mixed.share for mixed in self.mix])).counts(sequences)
+        return {mixed.name: count for mixed, count in zip(self.mix, counts.tolist(), strict=True)}
+
     def mixture(self) -> RepeatMixture:
         """The order of the run's sequences. Raises InputError if R, f and T do not allow a pool of whole sequences."""
-        return RepeatMixture(self.positions, self.pool, self.repeats, self.seed, self.spacing, self.burst_distance)
+        return RepeatMixture(
+            self.positions, self.pool, max(1, self.repeats), self.seed, self.spacing, self.burst_distance
+        )
 
-    def draw(self, store: TokenStore) -> Draw:
-        """The text of the run's sequences. Raises InputError if the store has too few tokens."""
-        draw = Draw(store, self.context, self.positions, self.unit, self.seed, self.pool_seed)
-        draw.require(self.pool)
-        if not store.sequences_in("test", self.context):
-            raise InputError(
-                f"context: the test split contains only {store.test.size} tokens, but one test sequence needs {self.context + 1};"
-                " provide more text or increase data.test_fraction"
-            )
-        return draw
+    def draw(self, store: TokenStore) -> Draw | CombinedDraw:
+        """The text of the run's sequences. Other stores that the run needs are found in the folder of `store`.
+
+        Raises InputError if a store is missing or has too few tokens.
+        """
+        return run_draw(self, store)
 
 
 def run_from_record(record: dict[str, Any], path: Path) -> Run:

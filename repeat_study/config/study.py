@@ -13,8 +13,10 @@ from data_prep.errors import InputError
 from data_prep.sources import SourceSpec
 from repeat_study.config import grid
 from repeat_study.config.base import PATTERNS, STUDY_NAME, TEST_SET_NAME, Spec, validated
+from repeat_study.config.corpora import ALL, POOL_DOMAIN, MixedCorpus, PoolCorpus
 from repeat_study.config.grid import KnownRuns, Point
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
+from repeat_study.config.pool_spec import PoolSpec
 from repeat_study.config.resources import Resources, check_divisible
 from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
 from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
@@ -39,7 +41,7 @@ class EvaluateSpec(Spec):
         return DataSpec(
             source=self.source,
             vocabulary=training.vocabulary,
-            tokenizer_of=training,
+            tokenizer_of=training.stores[0],
             end_of_text=training.end_of_text,
             max_tokens=self.max_tokens,
             test_fraction=self.test_fraction or default,
@@ -55,6 +57,7 @@ class Study(Spec):
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
+    pool: PoolSpec | None = None  # text of its own that the runs repeat; None: the pool is drawn from the training data
     evaluate: tuple[EvaluateSpec, ...] = Field((), strict=False)
     finetune: FineTune | None = None
     parent_study: "Study | None" = None  # the study that finetune.from refers to
@@ -68,14 +71,17 @@ class Study(Spec):
         corpus: str = "",
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
+        pool_corpus: PoolCorpus | None = None,
+        mix: tuple[MixedCorpus, ...] | None = None,
     ) -> list[Run]:
         """All runs in the grid, in file order and without duplicates.
 
-        corpus: fingerprint of the token store. further_tests: the prepared `[[evaluate]]` test sets. parents: the
-        candidate parents for `[finetune]`. Identities are final only if all of these are given.
-        Raises InputError if a grid point is invalid, and ParentNotKnown if a parent is not known yet.
+        corpus: fingerprint of the (first) token store. further_tests: the prepared additional test sets. pool_corpus: the prepared
+        store of the named pool. mix: the prepared stores of a mixture of sources. parents: the candidate parents for `[finetune]`.
+        Identities are final only if everything that the study declares is given. Raises InputError if a grid point is invalid, and
+        ParentNotKnown if a parent is not known yet.
         """
-        points = self.known_runs(corpus, further_tests, parents)
+        points = self.known_runs(corpus, further_tests, parents, pool_corpus, mix)
         if points.waiting:
             raise ParentNotKnown(points.waiting[0])
         return points.runs
@@ -85,15 +91,50 @@ class Study(Spec):
         corpus: str = "",
         further_tests: tuple[FurtherTest, ...] | None = None,
         parents: Parents | None = None,
+        pool_corpus: PoolCorpus | None = None,
+        mix: tuple[MixedCorpus, ...] | None = None,
     ) -> KnownRuns:
         """Like `runs`, but reports unknown parents in `waiting` instead of raising ParentNotKnown."""
         if further_tests is None:
-            further_tests = tuple(FurtherTest(name=test.name, fingerprint="") for test in self.evaluate)
+            further_tests = tuple(FurtherTest(name=name, fingerprint="") for name in self.test_sets)
+        if pool_corpus is None and self.pool:
+            pool_corpus = PoolCorpus(tokens=self.pool.estimated_tokens(self.data))
+        if mix is None:
+            mix = tuple(MixedCorpus(name=source.label, share=source.share) for source in self.data.mix)
         if parents is None and self.parent_study:
             parents = Parents(self.parent_study.name, self.parent_study.runs())
         shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
-        shared["further_tests"] = further_tests
+        shared |= {"further_tests": further_tests, "pool_corpus": pool_corpus, "mix": mix}
         return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
+
+    @property
+    def test_sets(self) -> dict[str, DataSpec]:
+        """The stores of the additional test sets by name: the `[[evaluate]]` tables, and the test text of a named pool.
+
+        A pool that is drawn from the only source of the training data has the study's own test set.
+        """
+        tests = {test.name: test.data(self.data) for test in self.evaluate}
+        if self.pool and self.data.stores != ((pool := self.pool.data(self.data)),):
+            tests[POOL_DOMAIN] = pool
+        return tests
+
+    @property
+    def training_tables(self) -> dict[str, DataSpec]:
+        """The stores that the runs train on, by the table of the study file: `data`, `data.mix.0`, `pool`.
+
+        A named pool from a source of the training data has no store of its own.
+        """
+        tables = {f"data.mix.{number}": data for number, data in enumerate(self.data.stores)}
+        tables = tables if self.data.mix else {"data": self.data}
+        if self.pool and (pool := self.pool.data(self.data)) not in self.data.stores:
+            tables["pool"] = pool
+        return tables
+
+    @property
+    def stores(self) -> list[DataSpec]:
+        """Every store that the study needs, without duplicates."""
+        specs = [*self.training_tables.values(), *self.test_sets.values()]
+        return list({spec.store_name: spec for spec in specs}.values())
 
     def parents_needed(self, parents: Parents) -> list[Run]:
         """Runs in the parent study that this study's runs depend on, without duplicates."""
@@ -131,7 +172,11 @@ class Study(Spec):
         if self.data.test_fraction == 1:
             raise InputError("data.test_fraction: 1 leaves no text to train on; expected less than 1")
         names = [test.name for test in self.evaluate]
-        installed = any(study.data.source.kind in INSTALLED for study in self.lineage)
+        if self.pool and POOL_DOMAIN in names:
+            raise InputError(
+                f"evaluate.{names.index(POOL_DOMAIN)}.name: {POOL_DOMAIN!r} is the test set of the [pool] table"
+            )
+        installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
         for number, test in enumerate(self.evaluate):
             if test.name in names[:number]:
                 raise InputError(
@@ -141,6 +186,24 @@ class Study(Spec):
                 raise InputError(
                     f"evaluate.{number}.test_fraction: {test.test_fraction} of the installed files would include training text;"
                     f" expected at most data.test_fraction = {self.data.test_fraction}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pool(self) -> Self:
+        whole = [n for n, table in enumerate(self.grid) if ALL in grid.axis_values(table.get("pool_tokens"))]
+        if self.pool and whole and self.pool.data(self.data) in self.data.stores:
+            raise InputError(
+                f'grid.{whole[0]}.pool_tokens: "{ALL}" is not possible, because the pool is drawn from the training data; expected a'
+                " number of tokens"
+            )
+        installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
+        if self.pool and installed and self.pool.source.kind in INSTALLED:
+            expected = self.data.test_fraction
+            if (self.pool.test_fraction or expected) != expected:
+                raise InputError(
+                    f"pool.test_fraction: {self.pool.test_fraction} of the installed files found, but data.test_fraction is"
+                    f" {expected}; with different fractions, test text of one could be training text of the other"
                 )
         return self
 
@@ -239,4 +302,4 @@ def _insert_parent_study(table: dict[str, Any], parent: Study) -> None:
                 f"data.{key}: {value!r} found, but the parent study {parent.name} has {expected!r}; omit this key"
             )
     default = {"test_fraction": parent.data.test_fraction}
-    table["data"] = default | data | fixed | {"tokenizer": None, "tokenizer_of": parent.data}
+    table["data"] = default | data | fixed | {"tokenizer": None, "tokenizer_of": parent.data.stores[0]}

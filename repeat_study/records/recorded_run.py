@@ -70,6 +70,9 @@ def check_names(run: Run, path: Path) -> None:
     """
     fingerprints = {"corpus": run.corpus}
     fingerprints |= {f"further_tests.{test.name}": test.fingerprint for test in run.further_tests}
+    fingerprints |= {f"mix.{mixed.name}": mixed.fingerprint for mixed in run.mix}
+    if run.pool_corpus:
+        fingerprints["pool_corpus"] = run.pool_corpus.fingerprint
     for key, fingerprint in fingerprints.items():
         if not re.fullmatch(r"[0-9a-f]{16}", fingerprint):
             raise InputError(f"{path}: {key}: {fingerprint!r} is not a fingerprint; expected 16 hexadecimal digits")

@@ -32,6 +32,10 @@ def derived_fields(run: Run, vocabulary: int) -> dict[str, Any]:
         "exact_repeated_fraction": float(mixture.exact_fraction),
         "training_flops_per_token": shape.training_flops_per_token(vocabulary, run.context),
     }
+    if run.mix:
+        record["unique_sequences_by_source"] = run.sequences_by_source(mixture.unique_positions)
+        if not run.pool_corpus:
+            record["pool_sequences_by_source"] = run.sequences_by_source(mixture.pool)
     return dict(json.loads(json.dumps(record)))
 
 

@@ -12,7 +12,7 @@ from repeat_study.cost import training_memory
 
 # Fields in which runs in a bundle may differ. All other fields must be equal.
 PER_LANE_FIELDS = frozenset(
-    {"repeats", "repeated_fraction", "seed", "unit", "spacing", "burst_distance", "pool_seed", "parent"}
+    {"repeats", "repeated_fraction", "fixed_pool", "seed", "unit", "spacing", "burst_distance", "pool_seed", "parent"}
     | {"learning_rate", "weight_decay", "warmup_fraction", "final_learning_rate_fraction", "gradient_clip"}
 )
 USABLE_MEMORY = 0.8  # share of a GPU's memory; the rest is left for kernel workspaces and the allocator
@@ -22,8 +22,9 @@ SATURATING_TOKENS = 1 << 18
 
 
 def bundle_key(run: Run) -> tuple[Any, ...]:
-    """Return the fields that all runs in a bundle share. Runs with equal keys can be bundled."""
-    return tuple((key, getattr(run, key)) for key in sorted(Run.model_fields.keys() - PER_LANE_FIELDS))
+    """Return the number of steps and the fields that all runs in a bundle share. Runs with equal keys can be bundled."""
+    shared = sorted(Run.model_fields.keys() - PER_LANE_FIELDS)
+    return (run.steps, *((key, getattr(run, key)) for key in shared))
 
 
 def pack_bundles(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from data_prep.combined_draw import CombinedDraw
 from data_prep.draw import Draw, Unit
 from data_prep.mixture import RepeatMixture
 from data_prep.permutation import Ints
@@ -32,7 +33,7 @@ class MixtureDataset(Dataset[Tensor]):
 
     def __init__(
         self,
-        lanes: Sequence[tuple[RepeatMixture, Draw]],
+        lanes: Sequence[tuple[RepeatMixture, Draw | CombinedDraw]],
         sequences_per_step: int,
         rank: int = 0,
         world: int = 1,
@@ -96,21 +97,26 @@ def mixture_dataset(run: Run, store: TokenStore, rank: int = 0, world: int = 1) 
     return MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step, rank, world)
 
 
-def tokens_on_device(draws: Sequence[Draw], device: torch.device, max_bytes: int) -> Tensor | None:
-    """Copy the training split to a device, as a tensor of shape [sequences, context + 1] with two bytes per token.
+def tokens_on_device(draws: Sequence[Draw | CombinedDraw], device: torch.device, max_bytes: int) -> Tensor | None:
+    """Copy the training split of every store to a device, as a tensor of shape [sequences, context + 1] with two bytes per token.
 
     The tensor is int16, because torch cannot index uint16 on all devices; MixtureDataset converts negative values back. Returns None
-    if the split is larger than `max_bytes` or its tokens need more than two bytes. Also returns None if a pool is packed from
+    if the splits are larger than `max_bytes` or their tokens need more than two bytes. Also returns None if a pool is packed from
     documents, because such a pool does not consist of sequences from the split.
     """
-    draw, store = draws[0], draws[0].store
-    if store.train.dtype != np.uint16 or store.train.nbytes > max_bytes:
+    context, stores = draws[0].context, draws[0].stores
+    if (
+        any(store.train.dtype != np.uint16 for store in stores)
+        or sum(store.train.nbytes for store in stores) > max_bytes
+    ):
         return None
     if any(draw.unit is not Unit.SEQUENCE for draw in draws):
         return None
-    count = store.sequences_in("train", draw.context)
-    rows = store.train[: count * (draw.context + 1)].view(np.int16).reshape(count, -1)
-    return torch.tensor(rows, device=device)
+    counts = [store.sequences_in("train", context) for store in stores]
+    tokens = torch.empty((sum(counts), context + 1), dtype=torch.int16, device=device)
+    for store, rows in zip(stores, tokens.split(counts), strict=True):
+        rows.copy_(torch.tensor(store.train[: len(rows) * (context + 1)].view(np.int16).reshape(rows.shape)))
+    return tokens
 
 
 class RemainingSteps(Sampler[int]):

@@ -64,8 +64,8 @@ def open_lane(run: Run, directory: RunDirectory, step: int, session: Session) ->
     parent = finished_parent(run, directory.path.parent)
     if parent and not step:
         parent_weights(parent)  # damaged weights cause an error here, where it stops only this run
-    evaluated_on = [test.fingerprint for test in run.further_tests] + ([parent.run.corpus] if parent else [])
-    for fingerprint in evaluated_on:
+    needed = {test.fingerprint for test in run.further_tests} | run.training_fingerprints
+    for fingerprint in needed | (parent.run.training_fingerprints if parent else set()):
         session.store_watch.add(find_store(session.store.folder.parent, fingerprint))
     lane = Lane(run, directory, evaluator(run, session.store, parent.run if parent else None), parent)
     if session.process_group.is_lead:

@@ -22,12 +22,12 @@ from repeat_study.training.dataset import MixtureDataset, RemainingSteps
 CONTEXT = 7
 
 
-def write_store(folder: Path, lengths: list[int]) -> TokenStore:
+def write_store(folder: Path, lengths: list[int], first_token: int = 1) -> TokenStore:
     """Write a store of documents with these lengths (without end of text) that share no token."""
     folder.mkdir(parents=True, exist_ok=True)
     word_tokenizer(["a"]).save(str(folder / "tokenizer.json"))
     with StoreWriter(folder, np.dtype(np.uint32)) as writer:
-        for is_test, first in ((False, 1), (True, 10_000_000)):
+        for is_test, first in ((False, first_token), (True, first_token + 10_000_000)):
             tokens = np.arange(first, first + sum(lengths), dtype=np.uint32)
             batch = DocumentBatch(
                 tokens=np.insert(tokens, np.cumsum(lengths), 0),

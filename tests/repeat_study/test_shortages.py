@@ -75,7 +75,7 @@ def test_a_test_split_that_is_too_small_is_reported_and_recorded(
 ) -> None:
     """Every run is tested on the whole split, and test_sequences.parquet shows how many sequences it has."""
     available = store.sequences_in("test", 32)
-    assert actual_test_shortage(PreparedStudy(study, store, (), None)) == []
+    assert actual_test_shortage(PreparedStudy(study, (store,), None, (), None)) == []
     large = study.model_copy(
         update={
             "evaluation": study.evaluation.model_copy(
@@ -83,7 +83,7 @@ def test_a_test_split_that_is_too_small_is_reported_and_recorded(
             )
         }
     )
-    assert actual_test_shortage(PreparedStudy(large, store, (), None)) == [
+    assert actual_test_shortage(PreparedStudy(large, (store,), None, (), None)) == [
         f"warning: tiny: evaluation.test_sequences = {10 * available:,}, but the test split contains only {available:,} sequences"
         " of 33 tokens; runs are tested on all of them"
     ]

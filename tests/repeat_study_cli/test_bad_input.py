@@ -25,7 +25,7 @@ from tests.repeat_study_cli.conftest import Invoke
         ),
         (("plan", "tiny", "--set", "training.tokenz=1"), "training.tokenz: unknown key; did you mean 'tokens'?"),
         (("run", "tiny", "--set", "training.context=true"), "training.context: input should be a valid integer"),
-        (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: input should be greater than or equal to 1"),
+        (("run", "tiny", "--set", "grid.0.repeats=0"), "grid.0.repeats: 0 needs a named pool"),
         (("run", "tiny", "--set", "grid.0.repeats=5000"), "less than one"),
         (("run", "tiny", "--set", "training.tokens=4_000_000"), "tokens: the run needs"),
         (("report", "tiny"), "runs/tiny: no runs here"),

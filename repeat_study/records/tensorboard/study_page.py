@@ -61,6 +61,8 @@ def run_factors(run: Run) -> dict[str, str | float]:
     fields = run.model_dump(mode="json", exclude={"evaluation", "corpus"})
     factors = {key: value for key, value in fields.items() if isinstance(value, str | int | float)}
     factors |= {key: str(factors[key]) for key in LABELS}
+    if run.fixed_pool:
+        factors["pool_tokens"] = run.fixed_pool * run.context
     if run.parent:
         factors["parent"] = run.parent.label
     return factors | {"parameters_non_embedding": run.shape.parameters_non_embedding}

@@ -122,7 +122,7 @@ def test_token_ids_above_32767_are_preserved_on_a_device(tmp_path: Path) -> None
             return 3
 
     class DrawOfAll:
-        store, unit, context = Store(), Unit.SEQUENCE, 1
+        stores, unit, context = (Store(),), Unit.SEQUENCE, 1
 
         def locate(self, provenance: object) -> np.ndarray:
             return np.array([[0, 1, 2]])
