@@ -14,7 +14,7 @@ from repeat_study_cli.streams import open_closed_streams, print_in_any_encoding
 # Maps each command to its line in `repeat-study --help`, which is also the first sentence of the command's own help page.
 COMMANDS = {
     "plan": "Show a study's runs with their exact repeats and costs.",
-    "prepare": "Build a study's token store, or check the existing one.",
+    "prepare": "Build a study's token stores, or check the existing ones.",
     "inspect": "Show what a study's token store contains.",
     "provenance": "Show the text that a run trains on at one step.",
     "run": "Train all unfinished runs in a study on this machine.",

@@ -63,8 +63,9 @@ from tests.repeat_study_cli.conftest import Invoke
         (("plan", "tiny", "--set", "name=.."), "name: expected letters, digits, "),
         (
             ("run", "tiny", "--set", "training.context=1_000_000", "--set", "training.tokens=100_000_000"),
-            "the corpus has",
+            "context: the test split contains only",
         ),
+        (("run", "tiny", "--set", "training.tokens=100_000_000"), "the corpus has"),
         (("prepare", "tiny", "--data-dir", "/proc"), "/proc: cannot be written"),
         (("probe", "studies"), "studies: not a run directory (no spec.json)"),
         (
