@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ from repeat_study.config.study import Study
 from repeat_study.records.recorded_run import final_test_losses
 
 
-class SharedPoolText(NamedTuple):
-    """The text that a named pool shares with one store of the unique stream."""
+class SharedTrainingText(NamedTuple):
+    """The training text that two stores of a study share."""
 
-    store: TokenStore
+    store: TokenStore  # the pool's store, or that of a source of a mixture
+    other: TokenStore
     text: SharedText
 
 
@@ -124,11 +126,10 @@ class PreparedStudy:
             else (*self.sources, self.pool)
         )
 
-    def shared_pool_text(self) -> Iterator[SharedPoolText]:
-        """Count the training documents of a named pool that are also in the training text of the unique stream."""
-        if self.pool and self.pool.fingerprint not in self._fingerprints:
-            for store in self.sources:
-                yield SharedPoolText(store, count_shared_training_text(self.pool, store))
+    def shared_training_text(self) -> Iterator[SharedTrainingText]:
+        """Count the training documents that each pair of training stores shares: sources of a mixture, and a named pool."""
+        for store, other in combinations(reversed(self.training_stores), 2):
+            yield SharedTrainingText(store, other, count_shared_training_text(store, other))
 
     @property
     def _fingerprints(self) -> set[str]:
@@ -179,12 +180,14 @@ def check_overlaps(prepared: PreparedStudy) -> None:
         for fingerprint, store in trained.items():
             if fingerprint != test_store.fingerprint:
                 require_disjoint(test_store, store, where)
-    for shared in prepared.shared_pool_text():
-        if shared.text.documents > (limit := prepared.study.pool.max_shared_documents if prepared.study.pool else 0):
+    if (pool := prepared.study.pool) is None or prepared.pool in prepared.sources:
+        return
+    for store, other, text in prepared.shared_training_text():
+        if store is prepared.pool and text.documents > pool.max_shared_documents:
             raise InputError(
-                f"pool: {shared.text.documents} training documents ({shared.text.tokens:,} tokens) also appear in the training text"
-                f" of {shared.store.folder}, e.g. {shared.text.first}; their text would be seen more than R times; remove them, or set"
-                f" pool.max_shared_documents (now {limit})"
+                f"pool: {text.documents} training documents ({text.tokens:,} tokens) also appear in the training text"
+                f" of {other.folder}, e.g. {text.first}; their text would be seen more than R times; remove them, or set"
+                f" pool.max_shared_documents (now {pool.max_shared_documents})"
             )
 
 

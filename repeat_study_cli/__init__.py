@@ -15,7 +15,7 @@ from repeat_study_cli.streams import open_closed_streams, print_in_any_encoding
 COMMANDS = {
     "plan": "Show a study's runs with their exact repeats and costs.",
     "prepare": "Build a study's token stores, or check the existing ones.",
-    "inspect": "Show what a study's token store contains.",
+    "inspect": "Show what a study's token stores contain.",
     "provenance": "Show the text that a run trains on at one step.",
     "run": "Train all unfinished runs in a study on this machine.",
     "sweep": "Submit all unfinished runs in a study to SLURM.",

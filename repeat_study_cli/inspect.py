@@ -17,8 +17,9 @@ NO_TOKENIZER = (
 
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
-    """Show what a study's token stores contain: the training text, and the text of a named pool.
+    """Show what a study's token stores contain.
 
+    There is one store per source of training text, and one for a named pool.
     Prints the source, the size, and how much of the text occurs more than once before the study repeats any of it.
     """
     from data_prep.token_store import TokenStore

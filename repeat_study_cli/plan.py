@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from repeat_study.formatting import byte_size, duration, plural, short_count
 from repeat_study_cli.arguments import (
+    DataOption,
     LanesOption,
     ProcessesOption,
     SetOption,
@@ -20,6 +22,7 @@ from repeat_study_cli.arguments import (
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
+    from repeat_study.config.corpora import PoolCorpus
     from repeat_study.config.run import Run
     from repeat_study.config.study import Study
 
@@ -44,6 +47,7 @@ def plan(
             min=1e-3, max=1, callback=finite, help="Assumed share of the GPU's peak speed that training reaches."
         ),
     ] = 0.4,
+    data_dir: DataOption = Path("data"),
 ) -> None:
     """Show a study's runs with their exact repeats and costs.
 
@@ -53,7 +57,7 @@ def plan(
 
     declared = load(study, set_, lanes)
     speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
-    for section in plan_of(declared, speeds):
+    for section in plan_of(declared, speeds, _pool_corpus(declared, data_dir)):
         console.print(section)
     for declared_study in declared.lineage:
         for warning in (*expected_train_shortage(declared_study), *expected_test_shortage(declared_study)):
@@ -72,11 +76,11 @@ class Speeds:
     processes: int
 
 
-def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
+def plan_of(study: "Study", speeds: Speeds, pool_corpus: "PoolCorpus | None" = None) -> "Iterator[WrappedTable | str]":
     """Yield a table of runs with exact repeat counts, a table of model sizes with costs, and the totals."""
     from repeat_study.cost import local_seconds, run_flops
 
-    runs, vocabulary = study.runs(), study.data.expected_vocabulary()
+    runs, vocabulary = study.runs(pool_corpus=pool_corpus), study.data.expected_vocabulary()
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
@@ -85,7 +89,7 @@ def plan_of(study: "Study", speeds: Speeds) -> "Iterator[WrappedTable | str]":
         " steps. The column 'eval' is the share of FLOPs spent on evaluation.\n"
     )
     if study.pool:
-        yield from _pool_lines(study, runs)
+        yield _pool_notes(study, runs, is_estimate=pool_corpus is None)
     if study.data.mix:
         yield _sources(runs)
         yield "\nThe columns of the sources count tokens in the unique stream.\n"
@@ -136,7 +140,18 @@ def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
     return table
 
 
-def _pool_lines(study: "Study", runs: "list[Run]") -> "Iterator[str]":
+def _pool_corpus(study: "Study", data_dir: Path) -> "PoolCorpus | None":
+    """The store of the study's named pool if it is already built, so that its size is known; otherwise None."""
+    from data_prep.token_store import MANIFEST, TokenStore
+    from repeat_study.config.corpora import PoolCorpus
+
+    if study.pool is None or not ((folder := data_dir / study.pool.data(study.data).store_name) / MANIFEST).is_file():
+        return None
+    store = TokenStore(folder)
+    return PoolCorpus(fingerprint=store.fingerprint, tokens=store.train.size)
+
+
+def _pool_notes(study: "Study", runs: "list[Run]", is_estimate: bool) -> str:
     """Explain the arms of a study with a named pool."""
     from repeat_study.config.corpora import ALL
     from repeat_study.config.grid import axis_values
@@ -148,11 +163,9 @@ def _pool_lines(study: "Study", runs: "list[Run]") -> "Iterator[str]":
         lines.append("Runs with R = 1 train on it once.")
     if any(run.hold_fixed is not run.hold_fixed.TOTAL for run in runs):
         lines.append("Runs labeled 'fresh' have the same number of unique tokens and different numbers of steps.")
-    if any(ALL in axis_values(table.get("pool_tokens")) for table in study.grid):
-        lines.append(
-            f'With pool_tokens = "{ALL}", the pool shown here is an estimate from pool.max_tokens; `prepare` determines its size.'
-        )
-    yield " ".join(lines) + "\n"
+    if is_estimate and any(ALL in axis_values(table.get("pool_tokens")) for table in study.grid):
+        lines.append(f'With pool_tokens = "{ALL}", the pool shown here is an estimate; `prepare` determines its size.')
+    return " ".join(lines) + "\n"
 
 
 def _sources(runs: "list[Run]") -> WrappedTable:

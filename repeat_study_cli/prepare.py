@@ -36,10 +36,10 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         if not store.has_tokenizer:
             console.print(NO_TOKENIZER)
         console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
-    for shared in ready.shared_pool_text():
+    for store, other, shared in ready.shared_training_text():
         console.print(
-            f"training documents of the pool that are also in {shared.store.folder}: {shared.text.documents:,}"
-            f" ({shared.text.tokens:,} tokens)"
+            f"training documents of {names[store.fingerprint]} that are also in {names[other.fingerprint]}:"
+            f" {shared.documents:,} ({shared.tokens:,} tokens)"
         )
     for text in declared.evaluate:
         test_store = TokenStore(data_dir / text.data(declared.data).store_name)

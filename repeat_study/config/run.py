@@ -129,6 +129,10 @@ class Run(TrainingSpec):
     def _check_fields_together(self) -> Self:
         shape_of(self.model)
         self._check_pool()
+        if self.mix:
+            ShareOrder(exact_shares([mixed.share for mixed in self.mix]))  # raises InputError unless they add up to 1
+            if self.mix[0].fingerprint != self.corpus:
+                raise InputError(f"mix.0.fingerprint: {self.mix[0].fingerprint!r} found, but corpus is {self.corpus!r}")
         if self.tokens < self.tokens_per_step:
             step = f"{self.sequences_per_step} sequences x {self.context} tokens"
             raise InputError(f"tokens: {self.tokens} is less than one step of {step}")

@@ -46,8 +46,13 @@ def run_draw(run: "Run", store: TokenStore) -> Draw | CombinedDraw:
     use that store's whole training split. Raises InputError if a store is missing or has too few tokens.
     """
     stores = training_stores(run, store)
+    draw = _draw(run, stores)
     for each in stores:
         _require_test_text(each, run.context)
+    return draw
+
+
+def _draw(run: "Run", stores: list[TokenStore]) -> Draw | CombinedDraw:
     pool_from, mixture = pool_store(run, stores), run.mixture()
     order = ShareOrder(exact_shares([mixed.share for mixed in run.mix] or [1]))
     draws = []
@@ -55,7 +60,7 @@ def run_draw(run: "Run", store: TokenStore) -> Draw | CombinedDraw:
         # If the pool has a store of its own, the unique stream is read in the same order whatever the pool consists of.
         unit = run.unit if pool_from in (None, each) else Unit.SEQUENCE
         draws.append(Draw(each, run.context, positions, unit, run.seed, run.pool_seed))
-    if not run.mix and pool_from in (None, store):
+    if not run.mix and pool_from in (None, stores[0]):
         draws[0].require(mixture.pool)
         return draws[0]
     named = None

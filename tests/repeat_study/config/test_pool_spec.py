@@ -204,7 +204,8 @@ def test_text_that_the_stores_share_is_refused(tmp_path: Path, sources: dict[str
     )
     allowed = pool_tables(sources, source=source(tmp_path, "both", mine + TEXTS[:6]), max_shared_documents=6)
     prepared = prepare_study(study_of(tmp_path, allowed, grid), tmp_path)
-    assert 0 < sum(shared.text.documents for shared in prepared.shared_pool_text()) <= 6
+    (shared,) = prepared.shared_training_text()
+    assert shared.store is prepared.pool and shared.other is prepared.store and 0 < shared.text.documents <= 6
     tested = error("tested", mine + TEXTS, max_shared_documents=100, test_fraction=0.9)
     assert tested.startswith("pool: document tested.jsonl:") and "also appears in the training text" in tested
     trained = error("trained", mine + TEXTS, max_shared_documents=100, test_fraction=0.05)

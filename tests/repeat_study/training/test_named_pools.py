@@ -85,7 +85,7 @@ def lanes(prepared: PreparedStudy) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def alone(lanes: list[Run], prepared: PreparedStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
+    folder = tmp_path_factory.mktemp("runs") / "pools"
     for run in lanes:
         assert train(run, prepared.store, folder) is Outcome.DONE
     return folder
@@ -175,3 +175,22 @@ def test_a_missing_pool_store_is_named(prepared: PreparedStudy, lanes: list[Run]
     store = TokenStore(data / prepared.store.folder.name)
     ending = train_bundle([lanes[1]], store, tmp_path / "runs")[lanes[1].name]
     assert isinstance(ending, InputError) and f"no token store {prepared.pool.fingerprint}" in str(ending)
+
+
+def test_runs_with_named_pools_can_be_parents_and_children(
+    declared: dict[str, Any], lanes: list[Run], alone: Path, prepared: PreparedStudy
+) -> None:
+    grid = {"model": "1x16", "repeats": [0, 2], "pool_tokens": 512, "parent": ["clean", {"repeats": 4}]}
+    data = {"source": packages("multiprocessing", "importlib"), "tokenizer_of": prepared.study.data, "vocabulary": 320}
+    data |= {"max_tokens": 10**6, "test_fraction": 0.1}
+    fields = {"name": "child", "data": DataSpec.model_validate(data), "grid": [grid], "parent_study": prepared.study}
+    child = Study.model_validate(declared | fields | {"finetune": {"from": "pools"}})
+    ready = prepare_study(child, prepared.store.folder.parent)
+    runs = ready.runs(alone.parent)
+    labels = ["from-clean", "from-f0.25-R4", "pool512-R2-from-clean", "pool512-R2-from-f0.25-R4"]
+    assert [run.label for run in runs] == [f"1x16-{label}-s0" for label in labels]
+    assert train(runs[3], ready.store, alone.parent / "child") is Outcome.DONE
+    row = RunDirectory(alone.parent / "child" / runs[3].name).rows()[0]
+    last = RunDirectory(alone / lanes[1].name).rows()[-1]
+    assert (row["parent_pool_loss"], row["parent_test_loss"]) == (last["pool_loss"], last["test_loss"])
+    assert row["test_loss_pool_domain"] == last["test_loss_pool_domain"]
