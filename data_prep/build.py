@@ -1,10 +1,7 @@
 """Build a token store: read batches of documents, and write each document to its split."""
 
 import hashlib
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,6 @@ from data_prep.token_store import SPLITS
 
 JOURNAL_SECONDS = 10.0  # time between journal writes; a killed build loses about this much work
 JOURNAL = "journal.json"
-SWITCH_SECONDS = 1e-4  # a build from tokens takes half as long as with 5 ms
 
 
 class StoreBuilder:
@@ -41,7 +37,7 @@ class StoreBuilder:
         reader = self._reader(fresh=not journal)
         dtype = token_dtype(reader.vocabulary)
         try:
-            with _fast_switching(), StoreWriter(self.folder, dtype) as writer:
+            with StoreWriter(self.folder, dtype) as writer:
                 if journal:
                     self._resume(journal, reader, writer)
                 self._write(reader, writer)
@@ -127,14 +123,3 @@ class StoreBuilder:
         """Add documents to the count and to the digest of written documents."""
         self.digest_of_written.update(digests)
         self.written += len(digests) // DIGEST_BYTES
-
-
-@contextmanager
-def _fast_switching() -> Iterator[None]:
-    """Let threads switch more often. A thread that writes or reads files needs the GIL only briefly, but by default waits 5 ms for it."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -18,7 +18,7 @@ Progress = Callable[[str, float], None]  # called with the stage and the fractio
 
 @dataclass(frozen=True)
 class DocumentBatch:
-    """Consecutive documents of a corpus, without duplicates and empty documents."""
+    """Consecutive documents of a corpus, without duplicates and empty documents. `tokens` is valid until the next batch is read."""
 
     tokens: npt.NDArray[np.integer[Any]]  # contains the documents, each followed by the end-of-text token, in order
     starts: Ints  # position of each document in `tokens`, shape [documents]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -19,21 +20,21 @@ from data_prep.permutation import Ints
 from data_prep.token_store import FORMAT, MANIFEST, SPLITS, TOKENIZER, Split, fingerprint_of, seal_of
 
 FILES = ("tokens", "offsets", "names")
-WAITING = 2  # batches that may wait to be written
+WRITTEN_TOGETHER = 2**22  # tokens. Switching threads for smaller pieces takes longer than writing them.
+WRITE_BYTES = 2**17  # per system call; with larger calls, some kernels take several times as long
+SYNC_BYTES = 2**27
+WAITING = 2  # pieces of this size that may wait to be written
 
 
 class StoreWriter:
-    """Writes both splits of a store in a thread, while the caller reads the next batch. Use it as a context manager.
-
-    tokens: number of tokens in all batches so far, including one end-of-text token per document.
-    """
+    """Writes both splits of a store in a thread, while the caller reads the next batches. Use it as a context manager."""
 
     def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
         """Open the files in `folder` for appending, or create them."""
         self._splits = {split: SplitWriter(folder, split, dtype) for split in SPLITS}
         self._thread = ThreadPoolExecutor(1, "store-writer")
-        self._waiting: deque[Future[None]] = deque()
-        self.tokens = sum(writer.tokens for writer in self._splits.values())
+        self._writing: deque[Future[None]] = deque()
+        self._unwritten = 0  # tokens
 
     def __enter__(self) -> Self:
         return self
@@ -43,35 +44,45 @@ class StoreWriter:
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def append(self, batch: DocumentBatch) -> None:
-        """Write each document to its split."""
-        if len(self._waiting) >= WAITING:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(self._append, batch))
-        self.tokens += int(batch.lengths.sum())
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all batches so far, including one end-of-text token per document."""
+        return sum(writer.tokens for writer in self._splits.values())
 
-    def _append(self, batch: DocumentBatch) -> None:
+    def append(self, batch: DocumentBatch) -> None:
+        """Append each document to its split. Batches are written together until they have WRITTEN_TOGETHER tokens."""
+        before = self.tokens
         for split, writer in self._splits.items():
             writer.append(batch, batch.is_test if split == "test" else ~batch.is_test)
+        self._unwritten += self.tokens - before
+        if self._unwritten >= WRITTEN_TOGETHER:
+            self._start_writing()
 
-    def _wait(self) -> None:
-        while self._waiting:
-            self._waiting.popleft().result()
+    def _start_writing(self) -> None:
+        self._unwritten = 0
+        if len(self._writing) >= WAITING:
+            self._writing.popleft().result()
+        parts = [(writer, writer.take()) for writer in self._splits.values()]
+        self._writing.append(self._thread.submit(_write, parts))
 
-    def sync(self) -> dict[str, dict[str, int]]:
-        """Flush everything to disk and return what to pass to `rewind`."""
-        self._wait()
+    def _finish_writing(self) -> None:
+        self._start_writing()
+        while self._writing:
+            self._writing.popleft().result()
+
+    def sync(self) -> dict[str, dict[str, Any]]:
+        """Write and flush everything to disk, and return what to pass to `rewind`."""
+        self._finish_writing()
         return {str(split): writer.sync() for split, writer in self._splits.items()}
 
-    def rewind(self, sizes: dict[str, dict[str, int]]) -> None:
+    def rewind(self, sizes: dict[str, dict[str, Any]]) -> None:
         """Truncate the files to the sizes that `sync` returned. Raises InputError if a file is already shorter than that."""
         for split, writer in self._splits.items():
             writer.rewind(sizes[split])
-        self.tokens = sum(writer.tokens for writer in self._splits.values())
 
-    def close(self) -> dict[str, dict[str, int]]:
-        """Flush and close the files, and return how much was written to each split."""
-        self._wait()
+    def close(self) -> dict[str, dict[str, Any]]:
+        """Write everything, close the files and return how much was written to each split."""
+        self._finish_writing()
         return {str(split): writer.close() for split, writer in self._splits.items()}
 
     def sha256(self) -> dict[str, str]:
@@ -79,11 +90,40 @@ class StoreWriter:
         return {f"{split}.tokens": writer.sha256.hexdigest() for split, writer in self._splits.items()}
 
 
+class _Part:
+    """Documents to write to a split, with the content of all three files. It is reused, because new memory is slow."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._buffer = np.empty(WRITTEN_TOGETHER, dtype)
+        self._used = 0
+        self.offsets: list[Ints] = []
+        self.names: list[str] = []
+
+    @property
+    def tokens(self) -> npt.NDArray[Any]:
+        return self._buffer[: self._used]
+
+    def append(self, pieces: list[npt.NDArray[Any]], offsets: Ints, names: Iterable[str]) -> None:
+        end = self._used + sum(map(len, pieces))
+        if end > len(self._buffer):
+            self._buffer = np.resize(self.tokens, 2 * end)
+        np.concatenate(pieces, out=self._buffer[self._used : end], casting="unsafe")
+        self._used = end
+        self.offsets.append(offsets)
+        self.names += names
+
+    def clear(self) -> None:
+        self._used = 0
+        self.offsets, self.names = [], []
+
+
 class SplitWriter:
-    """Appends documents to one split.
+    """Writes one split.
 
     `<split>.tokens` contains the token ids, `<split>.offsets` the start of each document and then the end of the split
-    (as int64), and `<split>.names` one document name per line. `sha256` is updated with the token ids.
+    (as int64), and `<split>.names` one document name per line.
+
+    tokens: number of tokens appended, including one end-of-text token per document; sha256: checksum of the tokens written.
     """
 
     def __init__(self, folder: Path, split: Split, dtype: np.dtype[Any]) -> None:
@@ -91,41 +131,55 @@ class SplitWriter:
         self._dtype = dtype
         self._tokens, self._offsets, self._names = ((folder / f"{split}.{kind}").open("ab") for kind in FILES)
         self._text_bytes: int | None = 0
+        self._part = _Part(dtype)
+        self._free: deque[_Part] = deque()
+        self.tokens = self._tokens.tell() // dtype.itemsize
+        self._synced = self._tokens.tell()
         self.sha256 = hashlib.sha256()
         if not self._offsets.tell():
             self._offsets.write(np.int64(0).tobytes())
 
-    @property
-    def documents(self) -> int:
-        """Number of documents written."""
-        return self._offsets.tell() // 8 - 1
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens written, including one end-of-text token per document."""
-        return self._tokens.tell() // self._dtype.itemsize
-
     def append(self, batch: DocumentBatch, chosen: npt.NDArray[np.bool_]) -> None:
-        """Append the chosen documents, a boolean per document in the batch."""
+        """Append the chosen documents, a boolean per document in the batch. They are written later, by `write`."""
         if not chosen.any():
             return
         starts, lengths = batch.starts[chosen], batch.lengths[chosen]
-        content = np.ascontiguousarray(_joined(batch.tokens, starts, starts + lengths), self._dtype)
         offsets = self.tokens + np.cumsum(lengths)
-        self._tokens.write(content.data)
-        self.sha256.update(content.data)
-        self._offsets.write(offsets.astype(np.int64).tobytes())
-        names = "\n".join(compress(batch.names, chosen.tolist()))
-        if names.count("\n") >= len(offsets):  # a name contains a line break
-            names = "\n".join(name.replace("\n", " ") for name in compress(batch.names, chosen.tolist()))
-        self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
+        self.tokens = int(offsets[-1])
+        pieces = _slices(batch.tokens, starts, starts + lengths)
+        self._part.append(pieces, offsets, compress(batch.names, chosen.tolist()))
         if batch.text_bytes is None:
             self._text_bytes = None
         elif self._text_bytes is not None:
             self._text_bytes += int(batch.text_bytes[chosen].sum())
 
+    def take(self) -> _Part:
+        """The documents appended since the last call."""
+        part, self._part = self._part, self._free.popleft() if self._free else _Part(self._dtype)
+        return part
+
+    def write(self, part: _Part) -> None:
+        """Write documents that `take` returned. This can run in another thread than `append`."""
+        if not part.names:
+            return
+        content = part.tokens.data.cast("B")
+        for start in range(0, len(content), WRITE_BYTES):
+            self._tokens.write(content[start : start + WRITE_BYTES])
+        self.sha256.update(content)
+        self._offsets.write(np.concatenate(part.offsets).data)
+        names = "\n".join(part.names)
+        if names.count("\n") >= len(part.names):  # a name contains a line break
+            names = "\n".join(name.replace("\n", " ") for name in part.names)
+        self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
+        part.clear()
+        self._free.append(part)
+        if self._tokens.tell() - self._synced > SYNC_BYTES:  # so that little is left to flush at the end
+            self._tokens.flush()
+            os.fdatasync(self._tokens.fileno())
+            self._synced = self._tokens.tell()
+
     def sync(self) -> dict[str, Any]:
-        """Flush everything to disk and return the file sizes to pass to `rewind`."""
+        """Flush everything that was written to disk, and return the file sizes to pass to `rewind`."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
@@ -140,6 +194,7 @@ class SplitWriter:
             file.truncate(sizes[kind])
             file.seek(0, os.SEEK_END)
         self._text_bytes = sizes["text_bytes"]
+        self.tokens = sizes["tokens"] // self._dtype.itemsize
         with Path(self._tokens.name).open("rb") as written:
             self.sha256 = hashlib.file_digest(written, hashlib.sha256)
 
@@ -148,19 +203,23 @@ class SplitWriter:
 
         The bytes are None if the text is unknown.
         """
-        counts = {"documents": self.documents, "tokens": self.tokens, "text_bytes": self._text_bytes}
+        documents = self._offsets.tell() // 8 - 1
         self.sync()
         for file in (self._tokens, self._offsets, self._names):
             file.close()
-        return counts
+        return {"documents": documents, "tokens": self.tokens, "text_bytes": self._text_bytes}
 
 
-def _joined(tokens: npt.NDArray[Any], starts: Ints, ends: Ints) -> npt.NDArray[Any]:
-    """The tokens in all ranges. Adjacent ranges are copied together."""
+def _write(parts: list[tuple[SplitWriter, _Part]]) -> None:
+    for writer, part in parts:
+        writer.write(part)
+
+
+def _slices(tokens: npt.NDArray[Any], starts: Ints, ends: Ints) -> list[npt.NDArray[Any]]:
+    """The tokens in all ranges. Adjacent ranges give one slice."""
     gaps = np.flatnonzero(starts[1:] != ends[:-1])
     first, last = starts[np.append(0, gaps + 1)].tolist(), ends[np.append(gaps, len(ends) - 1)].tolist()
-    pieces = [tokens[start:end] for start, end in zip(first, last, strict=True)]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return [tokens[start:end] for start, end in zip(first, last, strict=True)]
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:

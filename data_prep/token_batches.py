@@ -1,14 +1,11 @@
 """Read a source of tokens as batches of documents: check the ids, drop duplicates and choose the splits."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, compress
-from operator import methodcaller
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +22,7 @@ from data_prep.store_writer import token_dtype
 from data_prep.token_store import MANIFEST, TOKENIZER
 from data_prep.tokenizer import load_tokenizer, special_token, vocabulary_of
 
-AHEAD = 2  # blocks that are read ahead
 SPLIT_WORD = 2  # which 8 bytes of a digest determine the split; the first two are compared to find duplicates
-
-Item = TypeVar("Item")
 
 
 class TokenReader(BatchReader):
@@ -50,9 +44,8 @@ class TokenReader(BatchReader):
         self.vocabulary, self.end_of_text = self._vocabulary_and_end(folder)
         self.dtype = token_dtype(self.vocabulary)
         self.counts = dict.fromkeys(COUNTS, 0)
-        self._totals = dict.fromkeys(
-            COUNTS, 0
-        )  # of all documents read so far, including documents that were read ahead
+        # Like `counts`, but for the whole block that was read last.
+        self._totals = dict.fromkeys(COUNTS, 0)
         self._notes: list[str] = []
         self._seen: set[bytes] = set()
         self._unread: Iterator[_TokenBatch] = self._batches()
@@ -92,7 +85,7 @@ class TokenReader(BatchReader):
 
     @property
     def kept(self) -> int:
-        """Number of distinct documents read so far, including documents that were read ahead."""
+        """Number of distinct documents read so far."""
         return len(self._seen)
 
     def skip(self, documents: int) -> Iterator[bytes]:
@@ -125,7 +118,7 @@ class TokenReader(BatchReader):
 
     def _batches(self) -> "Iterator[_TokenBatch]":
         runs = map(self._checked, self.source.runs(self.end_of_text, self._notes))
-        for run in _read_ahead(divide(runs, self.end_of_text, self.source.end_position)):
+        for run in divide(runs, self.end_of_text, self.source.end_position):
             batch = self._batch(run)
             if batch.names:
                 yield batch
@@ -147,8 +140,7 @@ class TokenReader(BatchReader):
         numbers = np.flatnonzero(run.ends > run.starts)  # empty documents are dropped
         starts, ends = run.starts[numbers], run.ends[numbers]
         view = run.tokens.data
-        texts = map(view.__getitem__, map(slice, starts.tolist(), ends.tolist()))
-        digests = list(map(methodcaller("digest"), map(sha256, texts)))
+        digests = [sha256(view[a:b]).digest() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
         is_new = self._is_new(digests)
         totals = np.array(list(self._totals.values()))
         counts = np.zeros((len(numbers), len(COUNTS)), np.int64)
@@ -225,16 +217,3 @@ def _with_end_of_text(tokens: Ids, starts: Ints, ends: Ints, end_of_text: int) -
     inside[ends] -= 1
     content = tokens[np.cumsum(inside[:-1], dtype=np.int8).view(bool)]
     return np.insert(content, np.cumsum(ends - starts), end_of_text), np.cumsum(lengths) - lengths, lengths
-
-
-def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Compute the next items in a thread, while the caller works on the current one."""
-    with ThreadPoolExecutor(1, "token-reader") as reader:
-        waiting = deque(reader.submit(next, items, None) for _ in range(AHEAD))
-        try:
-            while (item := waiting.popleft().result()) is not None:
-                waiting.append(reader.submit(next, items, None))
-                yield item
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -33,11 +33,11 @@ def spec_of(folder: Path, source: Fields, **fields: Any) -> DataSpec:
 
 def documents_of(store: TokenStore) -> list[list[int]]:
     """All documents of both splits, without end-of-text tokens."""
-    found = []
+    documents = []
     for split in ("train", "test"):
         tokens, offsets = getattr(store, split), store.offsets(split)
-        found += [tokens[start : end - 1].tolist() for start, end in pairwise(offsets)]
-    return found
+        documents += [tokens[start : end - 1].tolist() for start, end in pairwise(offsets)]
+    return documents
 
 
 @pytest.fixture(scope="module")

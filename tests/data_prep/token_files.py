@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 Documents = list[list[int]]
 Fields = dict[str, Any]  # keys of the source
@@ -114,6 +115,25 @@ def litdata_with_sizes(folder: Path, documents: Documents) -> Fields:
     return litdata(folder, documents, loader=False)
 
 
+def litdata_compressed(folder: Path, documents: Documents) -> Fields:
+    """Two items per compressed frame."""
+    items = [struct.pack("<I", 2 * len(row)) + np.array(row, np.uint16).tobytes() for row in documents]
+    offsets = np.cumsum([0, *map(len, items)]).astype(np.uint32).tobytes()
+    frames = [b"".join(items[start : start + 2]) for start in range(0, len(items), 2)]
+    packed = [pa.Codec("zstd").compress(frame, asbytes=True) for frame in frames]
+    first = 24 + len(offsets) + 24 * len(frames)
+    data = b"LDFZ01\0\0" + struct.pack("<HHIII", 1, 0, len(items), 2, len(frames)) + offsets
+    for number, (frame, content) in enumerate(zip(frames, packed, strict=True)):
+        start = first + sum(map(len, packed[:number]))
+        data += struct.pack("<IIQII", 2 * number, 2, start, len(content), len(frame))
+    data += b"".join(packed)
+    (folder / "chunk-0-0.bin").write_bytes(data)
+    chunk = {"chunk_bytes": len(data), "chunk_size": len(items), "dim": None, "filename": "chunk-0-0.bin"}
+    config = {"data_format": ["no_header_numpy:5"], "compression": "zstd", "compression_level": "batch"}
+    (folder / "index.json").write_text(json.dumps({"chunks": [chunk], "config": config}))
+    return {"format": "litdata", "end_of_text": END}
+
+
 def litdata_packed(folder: Path, documents: Documents) -> Fields:
     return litdata_rows(folder, packed_rows(documents))
 
@@ -182,6 +202,19 @@ def mds_untyped(folder: Path, documents: Documents) -> Fields:
     return mds_index(folder, [(samples, ["int", "ndarray"], [8, None])])
 
 
+def mds_compressed(folder: Path, documents: Documents) -> Fields:
+    source = mds(folder, documents)
+    index = json.loads((folder / "index.json").read_text())
+    for entry in index["shards"]:
+        raw = folder / entry["raw_data"]["basename"]
+        with pa.output_stream(f"{raw}.zstd", compression="zstd") as file:
+            file.write(raw.read_bytes())
+        raw.unlink()
+        entry |= {"compression": "zstd:7", "zip_data": {"basename": f"{raw.name}.zstd"}}
+    (folder / "index.json").write_text(json.dumps(index))
+    return source
+
+
 def saved_dataset(folder: Path, rows: Documents) -> None:
     import datasets
 
@@ -200,5 +233,5 @@ def datasets_packed(folder: Path, documents: Documents) -> Fields:
 
 WRITERS: tuple[Callable[[Path, Documents], Fields], ...] = (
     nanogpt, nanogpt_in_shards, llm_c, llm_c_llama, olmo, olmo_with_header, megatron, megatron_with_end, datatrove, litdata,
-    litdata_with_sizes, litdata_packed, mds, mds_bytes, mds_untyped, datasets_rows, datasets_packed,
+    litdata_with_sizes, litdata_compressed, litdata_packed, mds, mds_compressed, mds_bytes, mds_untyped, datasets_rows, datasets_packed,
 )  # fmt: skip

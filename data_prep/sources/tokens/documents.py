@@ -28,7 +28,7 @@ def divide(runs: Iterator[TokenRun], end_of_text: int, end: End) -> Iterator[Doc
     """Yield all documents. They end where the file records it, and at end-of-text tokens.
 
     A document that is cut by the end of a block or file is joined, unless the file records its end. Two consecutive
-    end-of-text tokens enclose an empty document.
+    end-of-text tokens enclose an empty document. As for TokenRun, the tokens are valid until the next documents are read.
     """
     name, number = "", 0  # the current file, and how many of its documents have begun
     unfinished: list[Ids] = []  # the beginning of a document that continues in the next run
@@ -46,7 +46,7 @@ def divide(runs: Iterator[TokenRun], end_of_text: int, end: End) -> Iterator[Doc
         if begun is None and (len(head) or (len(marks) and end == "after")):
             number += 1
             begun = name, number
-        unfinished.append(head)
+        unfinished.append(head if len(marks) else head.copy())
         require_length(run.name, sum(map(len, unfinished)))
         if not len(marks):
             continue
@@ -55,7 +55,7 @@ def divide(runs: Iterator[TokenRun], end_of_text: int, end: End) -> Iterator[Doc
         if len(marks) > 1:
             yield DocumentRun(name, number + 1, run.tokens, marks[:-1] + 1, marks[1:])
             number += len(marks) - 1
-        unfinished, begun = [run.tokens[marks[-1] + 1 :]], None
+        unfinished, begun = [run.tokens[marks[-1] + 1 :].copy()], None
         if len(unfinished[0]) or end == "before":
             number += 1
             begun = name, number

@@ -1,6 +1,7 @@
 """litData's optimized datasets: index.json and chunks of items (litdata/streaming/writer.py)."""
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +11,17 @@ import numpy as np
 
 from data_prep.errors import CannotResume
 from data_prep.files import read_record
+from data_prep.permutation import Ints
 from data_prep.sources.tokens.runs import TokenFile, TokenFormat, TokenRun, require_dtype
-from data_prep.sources.tokens.samples import column_ranges, open_shard, read_ranges, sample_offsets
+from data_prep.sources.tokens.samples import Bytes, column_ranges, open_shard, read_ranges, sample_offsets
 
 if TYPE_CHECKING:
     from data_prep.sources.tokens.source import Tokens
 
+# litdata/streaming/framed_zstd.py: magic, version, flags, items, items per frame, frames; then the start of each item and, for each
+# frame, its first item, its items, and its first byte, size and decompressed size
+FRAMED, FRAME = struct.Struct("<8sHHIII"), struct.Struct("<IIQII")
+FRAMED_MAGIC, FRAMED_VERSION = b"LDFZ01\0\0", 1
 PLAIN = {"no_header_tensor", "no_header_numpy"}  # one-dimensional arrays
 TORCH = {
     11: "uint8",
@@ -54,19 +60,44 @@ class LitData(TokenFormat):
                 f"{file.path}: its items have the type {kinds[column]}; expected one-dimensional arrays of integers"
             )
         dtype = require_dtype(file.path, np.dtype(names[int(code)]), source)
-        if config.get("encryption") or config.get("compression_level"):
+        level = config.get("compression_level")
+        if config.get("encryption") or level not in (None, "batch"):
             raise CannotResume(
-                f"{file.path}: encrypted or compressed per item; write it again without compression_level"
+                f"{file.path}: encrypted, or compressed with compression_level {level!r}; accepted: 'chunk' and 'batch'"
             )
         for chunk in chunks:
             path = file.path.with_name(chunk["filename"])
-            data = open_shard(path, config.get("compression"), chunk["chunk_bytes"])
-            offsets = sample_offsets(path, data, chunk["chunk_size"])
+            data = open_shard(path, None if level else config.get("compression"), chunk["chunk_bytes"])
+            data, offsets = _frames(path, data) if level else (data, sample_offsets(path, data, chunk["chunk_size"]))
             # TokensLoader writes items without the sizes of their columns. Only these chunks have a number of tokens.
             starts, ends = offsets[:-1], offsets[1:]
             if chunk.get("dim") is None:
                 starts, ends = column_ranges(path, data, offsets, [None] * len(kinds), column)
             yield from read_ranges(path, f"{file.name}/{path.name}", data, starts, ends, dtype)
+
+
+def _frames(path: Path, data: Bytes) -> tuple[Bytes, Ints]:
+    """The items of a chunk that is compressed in frames of several items, and the start of each item and the end of the last one."""
+    import pyarrow as pa
+
+    from data_prep.sources.record_files import read_errors
+
+    magic, version, _, items, _, frames = FRAMED.unpack(data[: FRAMED.size].tobytes())
+    if magic != FRAMED_MAGIC or version != FRAMED_VERSION:
+        raise CannotResume(f"{path}: not a compressed chunk of version {FRAMED_VERSION}")
+    table = FRAMED.size + 4 * (items + 1)
+    offsets: Ints = data[FRAMED.size : table].view("<u4").astype(np.int64)
+    codec = pa.Codec("zstd")
+    pieces = []
+    for number in range(frames):
+        start = table + number * FRAME.size
+        _, _, first, size, raw_size = FRAME.unpack(data[start : start + FRAME.size].tobytes())
+        with read_errors(path):
+            pieces.append(np.frombuffer(codec.decompress(data[first : first + size].tobytes(), raw_size), np.uint8))
+    content = np.concatenate(pieces)
+    if len(content) != offsets[-1]:
+        raise CannotResume(f"{path}: its frames do not contain its {items} items")
+    return content, offsets
 
 
 def _index(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -91,6 +122,8 @@ def _column(path: Path, config: dict[str, Any], field: str | None) -> int:
     if field is None and len(config["data_format"]) == 1:
         return 0
     if field not in keys:
-        found = f"no field {field!r}" if field else "its items have several fields"
-        raise CannotResume(f"{path}: {found} (data.source.tokens_field); fields: {', '.join(map(str, keys)) or 'none'}")
+        problem = f"no field {field!r}" if field else "its items have several fields"
+        raise CannotResume(
+            f"{path}: {problem} (data.source.tokens_field); fields: {', '.join(map(str, keys)) or 'none'}"
+        )
     return keys.index(field)

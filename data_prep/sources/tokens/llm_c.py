@@ -28,7 +28,7 @@ LAYOUTS = {20240520: Layout(1, "uint16", 50256), 20240801: Layout(7, "uint32", 1
 
 
 class LlmC(TokenFormat):
-    """The end-of-text token stands before each document. Shards cut documents."""
+    """The end-of-text token comes before each document. Shards cut documents."""
 
     suffixes = (".bin",)
     end = "before"

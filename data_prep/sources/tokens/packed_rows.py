@@ -1,6 +1,7 @@
 """Recognize rows that were cut from a stream of documents at a fixed length, and join them again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -21,7 +22,7 @@ def join_packed(runs: Iterator[TokenRun], end_of_text: int, end: End, notes: lis
     first: list[TokenRun] = []
     rows = 0
     for run in runs:
-        first.append(run)
+        first.append(replace(run, tokens=run.tokens.copy()))
         rows += len(_lengths(run))
         if rows >= ROWS:
             break

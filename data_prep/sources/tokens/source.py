@@ -1,5 +1,6 @@
 """The source `{kind = "tokens", format = ..., paths = [...]}`: data that another program has tokenized."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ OPTIONS = frozenset[str]().union(*(layout.options for layout in FORMATS.values()
 
 
 class Tokens(DataSource):
-    """Files of token ids. Documents are found as each format records them, and at end-of-text tokens."""
+    """Files of token ids. A document ends where the format records it, and at an end-of-text token."""
 
     kind: Literal["tokens"] = "tokens"
     format: str
@@ -43,7 +44,7 @@ class Tokens(DataSource):
         strict=False, min_length=1
     )  # files, folders and globs; for datasets also names on the hub
     end_of_text: int | None = Field(None, ge=0)  # the token that separates documents
-    end: End | None = None  # whether this token stands after or before each document
+    end: End | None = None  # whether this token comes after or before each document
     # Data type of the ids. It is needed only if the files do not contain it.
     dtype: Literal["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"] | None = None
     tokens_field: str | None = None  # name of the column with token ids
@@ -104,7 +105,7 @@ class Tokens(DataSource):
 
     @property
     def end_position(self) -> End:
-        """Whether the end-of-text token stands after or before each document."""
+        """Whether the end-of-text token comes after or before each document."""
         return self.end or self.layout.end
 
     def _runs(self) -> Iterator[TokenRun]:
@@ -139,5 +140,5 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error) as error:
         raise CannotResume(f"{path}: damaged ({type(error).__name__}: {error})") from error
