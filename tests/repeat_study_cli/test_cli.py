@@ -13,10 +13,10 @@ from tests.repeat_study_cli.conftest import Invoke, on_a_terminal
 
 
 def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Invoke) -> None:
-    plan = call("plan", "tiny", cwd=workplace)
+    plan = invoke("plan", "tiny", cwd=workplace)
     assert plan.returncode == 0 and "tiny: 2 runs" in plan.stdout and "50.000%" in plan.stdout
     assert not (workplace / "runs").exists()
-    before = call("status", "tiny", cwd=workplace)
+    before = invoke("status", "tiny", cwd=workplace)
     assert "2 pending" in before.stdout
     again = invoke("run", "tiny", cwd=trained)
     assert "2 runs, all done" in again.stdout
@@ -29,11 +29,13 @@ def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Inv
     written = json.loads((trained / "probed.json").read_text())
     numbers = {key: value for key, value in last.items() if key in written["row"]}
     assert written["row"] == numbers, "the run's own last evaluation"
-    report = call("report", "tiny", cwd=trained)
+    report = invoke("report", "tiny", cwd=trained)
     assert report.returncode == 0 and "report: runs/tiny/report.html" in report.stdout
     assert (trained / "runs/tiny/report.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("preloaded_workers")
 def test_one_command_trains_parents_and_children_and_the_report_includes_both(with_child: Path, invoke: Invoke) -> None:
     few = ("--set", "grid.0.parent=['scratch', 'clean', 'worst']")
     plan = invoke("plan", "child", *few, cwd=with_child)
@@ -43,7 +45,7 @@ def test_one_command_trains_parents_and_children_and_the_report_includes_both(wi
         unknown.returncode == 2
         and "worst matches no run in tiny with model 1x16; available: 1x16-clean-s0" in unknown.stderr
     )
-    run = call("run", "child", *few, cwd=with_child)
+    run = invoke("run", "child", *few, cwd=with_child)
     assert run.returncode == 0 and "training 2 runs in tiny first" in run.stdout, run.stderr
     assert run.stdout.count(": done\n") == 5 and run.stdout.index("1x16-f0.5-R4-s0") < run.stdout.index("from-f0.5-R4")
     again = invoke("run", "child", *few, cwd=with_child)
@@ -76,7 +78,8 @@ def test_the_data_of_a_study_can_be_inspected(workplace: Path, invoke: Invoke) -
 
 
 def test_a_report_needs_only_the_run_directories(workplace: Path, invoke: Invoke) -> None:
-    assert call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace).returncode == 0
+    run = call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace)
+    assert run.returncode == 0 and "[1/1]" in run.stdout and "next: repeat-study report tiny" in run.stdout
     (workplace / "data").unlink()
     report = invoke("report", "tiny", cwd=workplace)
     assert report.returncode == 0, report.stderr

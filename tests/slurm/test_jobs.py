@@ -104,7 +104,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
 def test_tasks_of_a_job_share_its_run(
     nodes: int, cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    shared = runs[: 3 - nodes]
+    shared = runs[:1]
     allocation = Allocation(time="10", nodes=nodes, array_parallelism=1)
     submit_sweep(Sweep(shared, store, tmp_path / "swept", allocation, Resources(processes_per_run=2)), print)
     wait_until(lambda: all(RunDirectory(tmp_path / "swept" / run.name).done.is_file() for run in shared))

@@ -121,7 +121,7 @@ def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     text = page.read_text()
     assert "Summary of fine-tuning" in text and "No repeated run" not in text and "8 finished runs" in text
     for name in ("ossification", "forgetting", "fine_tuning_curves", "heads_over_fine_tuning"):
-        assert (tuned / "figures" / f"{name}.pdf").is_file() and (tuned / "tables" / f"{name}.csv").is_file()
+        assert (tuned / "figures" / f"{name}.svg").is_file() and (tuned / "tables" / f"{name}.csv").is_file()
     assert len((tuned / "tables" / "fine_tuning.csv").read_text().splitlines()) == 9
 
 

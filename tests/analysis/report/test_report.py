@@ -104,7 +104,9 @@ def test_the_page_is_complete_and_needs_no_network(reported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_figures_have_print_versions_with_fonts_and_identical_bytes(reported: Path, tmp_path: Path) -> None:
+def test_figures_have_print_versions_with_fonts_and_identical_bytes(
+    reported: Path, tmp_path: Path, with_pdf: None
+) -> None:
     page = (reported / "report.html").read_bytes()
     planted = Path(shutil.copytree(reported, tmp_path / reported.name))
     pdf_files = sorted((planted / "figures").glob("*.pdf"))

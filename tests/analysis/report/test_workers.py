@@ -42,6 +42,7 @@ def study_folder(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
 @pytest.mark.slow
 def test_several_processes_write_the_same_bytes_as_one(study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "FEWEST_RUNS_FOR_WORKERS", 0)
+    monkeypatch.setattr(collect, "FIGURES", collect.FIGURES[:6])
     reports = []
     for count in (1, 3):
         monkeypatch.setattr(collect, "process_count", lambda count=count: count)
@@ -49,7 +50,7 @@ def test_several_processes_write_the_same_bytes_as_one(study_folder: Path, monke
         reports.append(report_files(study_folder))
         for subfolder in ("figures", "tables"):
             shutil.rmtree(study_folder / subfolder)
-    assert reports[0] == reports[1] and len(reports[0]) > 30
+    assert reports[0] == reports[1] and len(reports[0]) > 20
 
 
 def test_an_error_in_a_worker_is_raised_unchanged(
