@@ -1,6 +1,7 @@
 """`repeat-study predict`: predict the cost of repeating data before training."""
 
 import os
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,11 @@ from repeat_study_cli.arguments import ColumnsOption, RunsOption, SetOption, con
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from analysis.forecast.forecast import Forecast, Question
     from analysis.forecast.predictors import Predictor
+    from analysis.forecast.subset import Row
     from analysis.laws.points import Points
 
 SUFFIXES = (".pdf", ".png", ".svg")
@@ -34,18 +38,24 @@ def predict(
     ],
     tokens: Annotated[float, typer.Option(parser=count, metavar="COUNT", help="Number of training tokens, e.g. 100B.")],
     fraction: Annotated[
-        float, typer.Option(help="Share of the tokens that come from the repeated subset, above 0 and up to 1.")
-    ],
+        float | None,
+        typer.Option(
+            help="Share of the tokens that come from the repeated subset, above 0 and up to 1. Without it, --subset-tokens is required."
+        ),
+    ] = None,
     repeats: Annotated[
         float | None,
         typer.Option(
-            help="R, the number of times each token of the subset is seen. [default: the worst R of each law]"
+            help="R, the number of times each token of the subset is seen. [default: the worst R of each law, or a list of R with"
+            " --subset-tokens]"
         ),
     ] = None,
     subset_tokens: Annotated[
         float | None,
         typer.Option(
-            parser=count, metavar="COUNT", help="Number of tokens in the subset, as an alternative to --repeats."
+            parser=count,
+            metavar="COUNT",
+            help="Number of tokens in the subset. Without --fraction, the subset has this size for every R, and the fraction follows.",
         ),
     ] = None,
     law: Annotated[list[str] | None, typer.Option(metavar="LAW", help="Use only this law; can be repeated.")] = None,
@@ -59,31 +69,37 @@ def predict(
     columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Without --fraction: write the table, one row per R and law, to this CSV file.")
+    ] = None,
     set_: SetOption = None,
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Predict the cost of repeating data in a planned training run.
 
     Each law predicts how much repetition increases the test loss, how much effective model size it costs, and which R to avoid. R
-    is the number of times each token of the repeated subset is seen.
+    is the number of times each token of the repeated subset is seen. Give the size of your subset to compare values of R for it, or
+    give the share of the training tokens that it makes up.
     """
     from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
-    from analysis.forecast.forecast import Question, forecast
+    from analysis.forecast.forecast import forecast
     from analysis.forecast.record import as_record
+    from analysis.forecast.subset import records, subset_rows
     from data_prep.files import json_text, write_output
 
-    repeats = _check_repeats(fraction, tokens, repeats, subset_tokens)
-    for path in (figure, json_):
-        require_writable(path)
-    if figure and json_ and os.path.realpath(figure) == os.path.realpath(json_):
-        raise InputError(f"--figure and --json: both are {json_}; expected two files")
+    question = _question(params, tokens, fraction, repeats, subset_tokens)
+    of_subset = question.subset_tokens is not None
+    if table and not of_subset:
+        raise InputError("--table: requires --subset-tokens without --fraction")
+    _check_outputs({"--figure": figure, "--json": json_, "--table": table})
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
     predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir), str(csv or study))
-    question = Question(params, tokens, fraction, repeats)
     forecasts = [forecast(predictor, question) for predictor in predictors]
     console.print(_description(question) + "\n")
-    console.print(_table(forecasts, question))
+    rows = subset_rows(forecasts, question) if of_subset else []
+    for part in _subset_lines(rows, forecasts, question) if of_subset else [_table(forecasts, question)]:
+        console.print(part)
     console.print("\n" + agreement(forecasts, question))
     if line := clean_losses(forecasts):
         console.print(line)
@@ -95,16 +111,69 @@ def predict(
         for note in notes(prediction):
             console.print(f"- {note}.")
     if json_:
-        inputs = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
-        write_output(
-            json_, json_text({"question": inputs, "forecasts": [as_record(prediction) for prediction in forecasts]})
-        )
+        inputs = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": question.repeats}
+        written: dict[str, object] = {"question": inputs}
+        if of_subset:
+            written = {"question": inputs | {"subset_tokens": subset_tokens}}
+            written["table"] = records(rows, forecasts, question)
+        write_output(json_, json_text(written | {"forecasts": [as_record(prediction) for prediction in forecasts]}))
         console.print(f"written: {json_}")
+    if table:
+        _write_csv(table, records(rows, forecasts, question))
+        console.print(f"written: {table}")
     if figure:
         from analysis.forecast.figure import plot
 
         plot(forecasts, question, figure)
         console.print(f"written: {figure}")
+
+
+def _check_outputs(paths: "dict[str, Path | None]") -> None:
+    """Raise InputError if an output cannot be written or two outputs are the same file."""
+    given = {option: path for option, path in paths.items() if path}
+    for path in given.values():
+        require_writable(path)
+    for (one, path), (other, same) in combinations(given.items(), 2):
+        if os.path.realpath(path) == os.path.realpath(same):
+            raise InputError(f"{one} and {other}: both are {path}; expected two files")
+
+
+def _write_csv(path: Path, rows: "list[dict[str, object]]") -> None:
+    import csv
+    import io
+
+    from analysis.forecast.subset import COLUMNS
+    from data_prep.files import write_output
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_output(path, text.getvalue().encode())
+
+
+def _question(
+    params: float, tokens: float, fraction: float | None, repeats: float | None, subset_tokens: float | None
+) -> "Question":
+    """The planned run. Raises InputError for a bad value."""
+    from analysis.forecast.forecast import MOST_REPEATS, Question
+
+    if fraction is not None:
+        return Question(params, tokens, fraction, _check_repeats(fraction, tokens, repeats, subset_tokens))
+    if subset_tokens is None:
+        raise InputError("--fraction and --subset-tokens: expected at least one of them")
+    most = min(MOST_REPEATS, tokens / subset_tokens)
+    if most <= 1:
+        raise InputError(
+            f"--subset-tokens {subset_tokens:,.0f}: expected fewer than the {tokens:,.0f} tokens of the run"
+        )
+    if repeats is not None and not 1 <= repeats <= most:
+        raise InputError(
+            f"--repeats {repeats:g}: expected a number from 1 to {most:.6g}, because f = R·D/T cannot exceed 1"
+            if repeats > 1
+            else f"--repeats {repeats:g}: expected 1 or more"
+        )
+    return Question(params, tokens, repeats=repeats, subset_tokens=subset_tokens)
 
 
 def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset_tokens: float | None) -> float | None:
@@ -167,12 +236,42 @@ def _description(question: "Question") -> str:
     """Describe the planned run in one line."""
     from analysis.formatting import short_count
 
+    if question.subset_tokens is not None:
+        run = f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens"
+        subset, total = short_count(question.subset_tokens), short_count(question.tokens)
+        return f"{run}, a subset of {subset} tokens seen R times; f = R·{subset}/{total}"
     share = f"{100 * question.fraction:.6g}% of them from a repeated subset"
     line = f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, {share}"
     if not question.repeats:
         return f"{line}; any R"
     subset = question.fraction * question.tokens / question.repeats
     return f"{line}; R = {question.repeats:,.4g}, a subset of {short_count(subset)} tokens"
+
+
+def _subset_lines(
+    rows: "list[Row]", forecasts: "list[Forecast]", question: "Question"
+) -> "Iterator[WrappedTable | str]":
+    """The table for a subset of given size, and what its columns mean."""
+    from analysis.forecast.console import HEADINGS, safe_range
+    from analysis.forecast.subset import OUTSIDE, table_headings, table_row
+
+    table = WrappedTable(*table_headings(forecasts), left=0, notes="")
+    for row in rows:
+        table.add_row(*table_row(row, forecasts, question), note=row.reason)
+    yield table
+    explanation = (
+        "\nThe columns of the laws are penalties in nats per token relative to a run of the same length without repetition."
+        " The laws assume that the subset comes from the same distribution as the other tokens and the test text."
+    )
+    if without := [prediction.predictor.label for prediction in forecasts if prediction.predictor.ignores_fraction]:
+        explanation += (
+            f" The formula of {', '.join(without)} does not contain f, so it cannot account for the size of the subset."
+        )
+    if any(answer.outside for row in rows for answer in row.answers):
+        explanation += f" {OUTSIDE}: f or R is outside the range that the law was fitted on."
+    yield explanation
+    for prediction in forecasts:
+        yield f"{HEADINGS[-1]}, {prediction.predictor.label}: {safe_range(prediction)}"
 
 
 def _table(forecasts: "list[Forecast]", question: "Question") -> WrappedTable:

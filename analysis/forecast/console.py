@@ -37,7 +37,7 @@ def table_row(forecast: Forecast, question: Question) -> tuple[str, ...]:
         NOTHING if math.isnan(lost) or forecast.is_beyond(penalty) else f"{lost:.0%}",
         _worst(forecast),
         _harmful(forecast),
-        _safe(forecast),
+        safe_range(forecast),
     )
 
 
@@ -202,7 +202,8 @@ def _harmful(forecast: Forecast) -> str:
     return f"from {short_repeats(low)}" if math.isinf(high) else f"{short_repeats(low)} to {short_repeats(high)}"
 
 
-def _safe(forecast: Forecast) -> str:
+def safe_range(forecast: Forecast) -> str:
+    """The ranges of R in which the effective size is at least SAFE of the actual size, with the interval of the first one's end."""
     up_to, safe_from = forecast.safe_up_to, forecast.safe_from.value
     if math.isinf(up_to.value):
         return "all"

@@ -34,8 +34,15 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     upper.set_ylabel("penalty (nats/token)")
     lower.set_xlabel(log_label("repeats R"))
     log_axis(lower, "effective size / size")
+    repeated = f"f = {question.fraction:.3g}"
+    if question.subset_tokens is not None:
+        repeated = f"a subset of {short_count(question.subset_tokens)} tokens"
+        share = question.subset_tokens / question.tokens
+        top = upper.secondary_xaxis("top", functions=(lambda repeats: repeats * share, lambda f: f / share))
+        top.set_xlabel(log_label("repeated fraction f"))
+        top.xaxis.set_major_formatter(lambda f, _: f"{100 * f:.3g}%")
     upper.set_title(
-        f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, f = {question.fraction:.3g}",
+        f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, {repeated}",
         fontsize=9,
     )
     figure.legend(loc="outside lower center", fontsize=8)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.forecast.predictors import Predictor
-from analysis.intervals import UNKNOWN, Estimate, percentile_band, percentile_interval
+from analysis.intervals import NAN, UNKNOWN, Estimate, percentile_band, percentile_interval
 from analysis.laws.points import Floats, Points, prediction_points
 
 SAFE = 0.9  # R is safe if the effective size is at least this share of the actual size
@@ -28,16 +28,37 @@ Loss = Callable[[Points], Floats]
 
 @dataclass(frozen=True)
 class Question:
-    """A planned run. Without `repeats`, every law is evaluated at its own worst R."""
+    """A planned run. Without `repeats`, every law is evaluated at its own worst R.
+
+    Either the fraction is the same for every R and the subset shrinks as R grows, or the subset has `subset_tokens` tokens for every R
+    and the fraction f = R·D/T grows.
+    """
 
     params: float
     tokens: float
-    fraction: float
+    fraction: float = NAN  # NaN if it follows from subset_tokens
     repeats: float | None = None
+    subset_tokens: float | None = None
+
+    def fraction_at(self, repeats: Floats | float) -> Floats | float:
+        """f for these R."""
+        return self.fraction if self.subset_tokens is None else repeats * self.subset_tokens / self.tokens
+
+    @property
+    def listed_repeats(self) -> list[float]:
+        """The values of R to list for a subset of given size. The last one can exceed `most_repeats`."""
+        if self.repeats is not None:
+            return [self.repeats]
+        decades = range(int(np.log10(MOST_REPEATS)) + 1)
+        series = [float(digit * 10**decade) for decade in decades for digit in (1, 2, 5)]
+        within = [repeats for repeats in series if repeats <= self.most_repeats]
+        return [repeats for repeats in series[: len(within) + 1] if repeats <= MOST_REPEATS]
 
     @property
     def most_repeats(self) -> float:
         """The largest R on the grid."""
+        if self.subset_tokens is not None:
+            return min(MOST_REPEATS, self.tokens / self.subset_tokens)
         return max(2.0, self.repeats or 0.0, min(MOST_REPEATS, self.fraction * self.tokens / SMALLEST_POOL))
 
 
@@ -136,11 +157,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
     curve = _curve(loss, question, grid)
     resampled = [_curve(resampled_loss, question, grid) for resampled_loss in resampled_losses]
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
-    penalty, multiplier = _at(loss, question, repeats)
-    if predictor.noise:
-        around = [_at(_shifted(loss, sign * predictor.noise(repeats)), question, repeats) for sign in (-1, 1)]
-    else:
-        around = [_at(resampled_loss, question, repeats) for resampled_loss in resampled_losses]
+    penalty, multiplier = penalty_at(predictor, question, repeats)
 
     def edges(edges_of: Callable[[Curve], tuple[float, float]]) -> tuple[Estimate, Estimate]:
         values, resamples = edges_of(curve), np.array([edges_of(resample) for resample in resampled]).reshape(-1, 2)
@@ -152,13 +169,16 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
     worst = None if clean_loss + curve.penalty.max() > LARGEST_LOSS else curve.worst
     safe_up_to, safe_from = edges(Curve.safe)
     smallest = predictor.domain.params[0] / question.params
-    just_above = prediction_points(question.params, question.tokens, question.fraction, JUST_ABOVE_1)
+    asked = np.array([repeats])
+    if question.subset_tokens is not None:  # a run with R = 1 is clean for every f
+        asked = np.array([each for each in question.listed_repeats if 1 < each <= top] or [repeats])
+    just_above = prediction_points(question.params, question.tokens, question.fraction_at(JUST_ABOVE_1), JUST_ABOVE_1)
     return Forecast(
         predictor=predictor,
         repeats=repeats,
         clean_loss=clean_loss,
-        penalty=_estimate(penalty, [penalty for penalty, _ in around]),
-        multiplier=_estimate(multiplier, [multiplier for _, multiplier in around]),
+        penalty=penalty,
+        multiplier=multiplier,
         smallest_multiplier=smallest if smallest < 1 else 0.0,
         lost_compute=_lost_compute(loss, question, repeats) if predictor.varied_tokens else float("nan"),
         worst=UNKNOWN
@@ -169,8 +189,22 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
         safe_from=safe_from,
         curve=curve,
         penalty_band=_band(curve, resampled),
-        outside=predictor.domain.outside(question.params, question.tokens, question.fraction, repeats),
+        outside=predictor.domain.outside(question.params, question.tokens, question.fraction_at(asked), asked),
         jump=float(_finite(predictor.loss(just_above))) - clean_loss,
+    )
+
+
+def penalty_at(predictor: Predictor, question: Question, repeats: float) -> tuple[Estimate, Estimate]:
+    """The penalty in nats and the multiplier at one R. The 95% intervals come from the law's resamples or its noise."""
+    loss = _continuous(predictor.loss)
+    penalty, multiplier = _at(loss, question, repeats)
+    if predictor.noise:
+        around = [_at(_shifted(loss, sign * predictor.noise(repeats)), question, repeats) for sign in (-1, 1)]
+    else:
+        around = [_at(_continuous(resampled), question, repeats) for resampled in predictor.resampled_losses]
+    return (
+        _estimate(penalty, [penalty for penalty, _ in around]),
+        _estimate(multiplier, [multiplier for _, multiplier in around]),
     )
 
 
@@ -215,7 +249,7 @@ def _continuous(loss: Loss) -> Loss:
 
 
 def _curve(loss: Loss, question: Question, grid: Floats) -> Curve:
-    points = prediction_points(question.params, question.tokens, question.fraction, grid)
+    points = prediction_points(question.params, question.tokens, question.fraction_at(grid), grid)
     losses, clean = loss(points), loss(points.as_clean())
     by_size = loss(prediction_points(question.params * SIZE_SHARES, question.tokens, 0.0, 1.0))
     # The clean loss falls with size, but np.interp needs increasing values.
@@ -236,6 +270,6 @@ def _shifted(loss: Loss, nats: float) -> Loss:
 
 def _lost_compute(law: Loss, question: Question, repeats: float) -> float:
     """The share of compute that a clean run with the same loss and the same number of tokens per parameter would save."""
-    loss = float(law(prediction_points(question.params, question.tokens, question.fraction, repeats)))
+    loss = float(law(prediction_points(question.params, question.tokens, question.fraction_at(repeats), repeats)))
     scaled = law(prediction_points(question.params * SIZE_SHARES, question.tokens * SIZE_SHARES, 0.0, 1.0))
     return 1 - float(np.exp(np.interp(loss, scaled[::-1], np.log(SIZE_SHARES)[::-1]))) ** 2

@@ -18,6 +18,7 @@ class Predictor:
 
     name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
     loss: in nats per token, for given points. resampled_losses: the loss with each bootstrap resample's constants.
+    ignores_fraction: whether f is not in the formula.
     varied_tokens: whether the runs in the fit have different numbers of tokens. If not, the law cannot estimate lost compute.
     noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or
     minus this difference.
@@ -30,6 +31,7 @@ class Predictor:
     domain: Domain
     resampled_losses: tuple[Callable[[Points], Floats], ...] = ()
     varied_tokens: bool = True
+    ignores_fraction: bool = False
     noise: Callable[[float], float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -49,6 +51,7 @@ def published_predictors() -> list[Predictor]:
             law.published.loss,
             law.published.domain,
             law.published.alternatives,
+            ignores_fraction=law.ignores_fraction,
             noise=law.published.noise,
             notes=law.published.notes,
         )
@@ -71,6 +74,7 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
         fitted.domain,
         tuple(map(loss_with, fitted.resamples)),
         varied_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
+        ignores_fraction=fitted.law.ignores_fraction,
         notes=(
             f"the root mean square error on the runs in the fit is {fitted.error:.2g} nats. The intervals cover only the uncertainty in the"
             " constants; if the formula is wrong, the error on other runs can be much larger",

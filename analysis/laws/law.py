@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from analysis.formatting import short_count, span
 from analysis.laws.points import Floats, Points
 
@@ -83,17 +86,19 @@ class Domain:
     repeats: tuple[float, float]
     tokens_per_param: tuple[float, float] | None = None  # given if this range is narrower than params and tokens imply
 
-    def outside(self, params: float, tokens: float, fraction: float, repeats: float | None = None) -> list[str]:
-        """One clause for every value that lies outside the domain by more than 1%."""
+    def outside(self, params: float, tokens: float, fraction: npt.ArrayLike, repeats: npt.ArrayLike) -> list[str]:
+        """One clause for every quantity that lies outside the domain by more than 1%. `fraction` and `repeats` can be arrays."""
         values = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
         if self.tokens_per_param:
             values["tokens_per_param"] = tokens / params
         clauses = []
         for name, value in values.items():
             low, high = getattr(self, name)
-            if value is not None and not low / 1.01 <= value <= high * 1.01:
+            array = np.atleast_1d(np.asarray(value, float))
+            beyond = array[~((low / 1.01 <= array) & (array <= high * 1.01))]
+            if len(beyond):
                 name_in_words, form = _DOMAIN_WORDS[name]
-                clauses.append(f"{name_in_words} {form(value)} (fitted on {span((low, high), form)})")
+                clauses.append(f"{name_in_words} {span(beyond, form)} (fitted on {span((low, high), form)})")
         return clauses
 
 

@@ -54,7 +54,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "probe": {"--step": numbers, "--text": texts, "--json": texts},
     "report": {},
     "predict": {"--params": numbers, "--tokens": numbers, "--fraction": numbers, "--repeats": numbers, "--subset-tokens": numbers}
-    | {"--law": texts, "--csv": texts, "--columns": texts, "--json": texts, "--figure": texts},
+    | {"--law": texts, "--csv": texts, "--columns": texts, "--json": texts, "--figure": texts, "--table": texts},
     "fit": {"--law": texts, "--columns": texts, "--json": texts},
     "dev-cluster": {"--folder": texts},
 }  # fmt: skip
@@ -110,7 +110,8 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     options = OPTIONS.get(command, {}) | ({"--set": texts} if command in WITH_STUDY else {})
     chosen = draw(st.lists(st.sampled_from(sorted(options)), max_size=4)) if options else []
     if command == "predict" and draw(st.booleans()):
-        chosen = ["--params", "--tokens", "--fraction", *chosen]
+        size = draw(st.sampled_from(["--fraction", "--subset-tokens"]))
+        chosen = ["--params", "--tokens", size, *chosen]
     values = [f"{name}={draw(options[name])}" for name in chosen]
     positional = [draw(studies)] if command != "predict" and draw(st.integers(0, 9)) else []
     return [command, *positional, *draw(st.lists(texts, max_size=1)), *values]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.laws import partial
@@ -47,6 +48,32 @@ def test_predict_prints_what_the_published_laws_predict(tmp_path: Path, invoke: 
     assert same.stdout.splitlines()[:5] == predicted.stdout.splitlines()[:5]
 
 
+def test_a_subset_keeps_its_size_for_every_R(tmp_path: Path, invoke: Invoke) -> None:
+    plan = ("predict", "--params", "800M", "--tokens", "100B", "--subset-tokens", "1B")
+    predicted = invoke(*plan, "--json", "a.json", "--table", "a.csv", "--figure", "a.svg", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    rows = pd.read_csv(tmp_path / "a.csv").set_index(["law", "repeats"])
+    assert rows.loc["hernandez"].fraction.tolist() == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    assert rows.loc["hernandez"].fresh_tokens_replaced.tolist() == [1e9, 2e9, 5e9, 1e10, 2e10, 5e10, 1e11]
+    assert (rows.xs(1, level="repeats").penalty_nats == 0).all(), "a run at R = 1 is clean"
+    in_domain = rows.xs(10, level="repeats").loc["hernandez"]
+    assert pd.isna(in_domain.outside_fitted_range)
+    assert rows.loc[("hernandez", 50), "outside_fitted_range"] == "repeated fraction 0.5 (fitted on 0.1)"
+    too_many = rows.xs(200, level="repeats").iloc[0]
+    assert too_many.reason == "needs 200B tokens, but the run has 100B; R can be at most 100"
+    assert too_many.reason in predicted.stdout and pd.isna(too_many.penalty_nats)
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["question"]["subset_tokens"] == 1e9 and len(written["table"]) == len(rows)
+    same_f = invoke(*PLAN, "--repeats", "10", "--json", "b.json", cwd=tmp_path)
+    assert same_f.returncode == 0
+    for forecast in json.loads((tmp_path / "b.json").read_text())["forecasts"]:
+        row = rows.loc[(forecast["law"], 10.0)]
+        assert row.penalty_nats == pytest.approx(forecast["penalty_nats"]["value"])
+        assert row.size_multiplier == pytest.approx(forecast["size_multiplier"]["value"])
+    one = invoke(*plan, "--repeats", "10", "--table", "one.csv", cwd=tmp_path)
+    assert one.returncode == 0 and set(pd.read_csv(tmp_path / "one.csv").repeats) == {10}
+
+
 def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
     fitted = invoke("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr
@@ -73,6 +100,13 @@ def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path
         ((*PLAN, "--repeats", "0.5"), "--repeats 0.5: the subset would be seen 0.5 times; expected 1 or more"),
         ((*PLAN, "--subset-tokens", "20B"), "--subset-tokens 20,000,000,000: the subset would be seen 0.5 times"),
         ((*PLAN, "--repeats", "5", "--subset-tokens", "1B"), "give only one of them"),
+        ((*PLAN, "--table", "a.csv"), "--table: requires --subset-tokens without --fraction"),
+        (PLAN[:-2], "--fraction and --subset-tokens: expected at least one of them"),
+        ((*PLAN[:-2], "--subset-tokens", "100B"), "expected fewer than the 100,000,000,000 tokens of the run"),
+        (
+            (*PLAN[:-2], "--subset-tokens", "1B", "--repeats", "101"),
+            "--repeats 101: expected a number from 1 to 100, because f = R·D/T cannot exceed 1",
+        ),
         ((*PLAN, "--law", "mine"), "--law mine: unknown law; expected hernandez, chudnovsky, muennighoff"),
         ((*PLAN, "--figure", "a.gif"), "a.gif: unknown figure format; expected .pdf, .png, .svg"),
         ((*PLAN, "--json", "no/such.json"), "no/such.json: no such folder"),
