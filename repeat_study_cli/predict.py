@@ -237,9 +237,8 @@ def _description(question: "Question") -> str:
     from analysis.formatting import short_count
 
     if question.subset_tokens is not None:
-        run = f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens"
-        subset, total = short_count(question.subset_tokens), short_count(question.tokens)
-        return f"{run}, a subset of {subset} tokens seen R times; f = R·{subset}/{total}"
+        size, given, total = map(short_count, (question.params, question.subset_tokens, question.tokens))
+        return f"{size} parameters, {total} tokens, a subset of {given} tokens seen R times; f = R·{given}/{total}"
     share = f"{100 * question.fraction:.6g}% of them from a repeated subset"
     line = f"{short_count(question.params)} parameters, {short_count(question.tokens)} tokens, {share}"
     if not question.repeats:

@@ -38,7 +38,9 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
     if question.subset_tokens is not None:
         repeated = f"a subset of {short_count(question.subset_tokens)} tokens"
         share = question.subset_tokens / question.tokens
-        top = upper.secondary_xaxis("top", functions=(lambda repeats: repeats * share, lambda f: f / share))
+        top = upper.secondary_xaxis(
+            "top", functions=(lambda repeats: np.asarray(repeats) * share, lambda f: np.asarray(f) / share)
+        )
         top.set_xlabel(log_label("repeated fraction f"))
         top.xaxis.set_major_formatter(lambda f, _: f"{100 * f:.3g}%")
     upper.set_title(

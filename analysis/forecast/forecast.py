@@ -40,9 +40,11 @@ class Question:
     repeats: float | None = None
     subset_tokens: float | None = None
 
-    def fraction_at(self, repeats: Floats | float) -> Floats | float:
+    def fraction_at(self, repeats: npt.ArrayLike) -> npt.ArrayLike:
         """f for these R."""
-        return self.fraction if self.subset_tokens is None else repeats * self.subset_tokens / self.tokens
+        if self.subset_tokens is None:
+            return self.fraction
+        return np.asarray(repeats, float) * self.subset_tokens / self.tokens
 
     @property
     def listed_repeats(self) -> list[float]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from analysis.forecast.forecast import Forecast, Question, penalty_at
 from analysis.formatting import bracketed, short_count, short_repeats
 from analysis.intervals import Estimate
@@ -38,7 +40,7 @@ def subset_rows(forecasts: list[Forecast], question: Question) -> list[Row]:
 
 
 def _row(forecasts: list[Forecast], question: Question, repeats: float) -> Row:
-    fraction = float(question.fraction_at(repeats))
+    fraction = float(np.asarray(question.fraction_at(repeats)))
     if repeats > question.most_repeats:
         most, total = short_repeats(question.most_repeats), short_count(question.tokens)
         needed = short_count(fraction * question.tokens)
