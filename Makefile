@@ -17,16 +17,16 @@ demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
 	$(BIN)/repeat-study report laptop
 
-# Four workers suit two cores, because two of them mostly wait for SLURM.
+# Five workers suit two cores, because two of them mostly wait for SLURM.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=2
 gpu-check: $(INSTALLED)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.command import STUDY, call, toml
 from tests.data_prep.test_tokenizer_audit import ENGLISH, RUSSIAN, SPECIAL, byte_bpe, unigram
-from tests.data_prep.token_files import llm_c
 
 
 def study(folder: Path, **fields: object) -> str:
@@ -52,27 +51,3 @@ def test_invalid_data_gives_a_one_line_error(tmp_path: Path, fault: str) -> None
     unigram(ENGLISH).save(str(tmp_path / "tokenizer.json"))
     done = call("prepare", study(tmp_path, source=source, tokenizer="tokenizer.json", end_of_text="</s>"), cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
-
-
-@pytest.mark.slow
-def test_a_study_of_tokens_without_a_tokenizer_trains_and_shows_ids(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    source = llm_c(tmp_path / "corpus", [[number % 300 + 1, number // 300 + 1, *range(1, 40)] for number in range(900)])
-    name = study(tmp_path, source={"kind": "tokens", "paths": ["corpus"], **source}, vocabulary=320)
-    none = "tokenizer: none, so tokens are shown as ids"
-    run = "1x16-f0.5-R4-s0"
-    steps = {
-        ("prepare",): (none, "documents,"),
-        ("inspect",): (none, "format: llm.c", "bytes per token"),
-        ("provenance", run, "--step", "1", "--text"): (none, "train_00000", " 37 38 39 0 "),
-        ("run",): ("2 runs: 2 done",),
-        ("probe", run): (none, "copies of 6 paragraphs"),
-        ("report",): ("report.html",),
-    }
-    for (verb, *arguments), shown in steps.items():
-        done = call(verb, name, *arguments, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert all(text in done.stdout for text in shown), (verb, done.stdout)
-    (report,) = (tmp_path / "runs").glob("*/report.html")
-    assert "The training data have no tokenizer." in report.read_text()
-    assert report.with_name("tokens.html").is_file()

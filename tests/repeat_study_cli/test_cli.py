@@ -77,6 +77,7 @@ def test_the_data_of_a_study_can_be_inspected(workplace: Path, invoke: Invoke) -
     assert "of 4" in output.stdout and ".py" in output.stdout
 
 
+@pytest.mark.slow
 def test_a_report_needs_only_the_run_directories(workplace: Path, invoke: Invoke) -> None:
     run = call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace)
     assert run.returncode == 0 and "[1/1]" in run.stdout and "next: repeat-study report tiny" in run.stdout

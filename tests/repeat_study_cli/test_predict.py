@@ -74,6 +74,7 @@ def test_a_subset_keeps_its_size_for_every_R(tmp_path: Path, invoke: Invoke) -> 
     assert one.returncode == 0 and set(pd.read_csv(tmp_path / "one.csv").repeats) == {10}
 
 
+@pytest.mark.slow
 def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path, invoke: Invoke) -> None:
     fitted = invoke("fit", runs_csv.name, "--law", "partial", "--json", "fit.json", cwd=runs_csv.parent)
     assert fitted.returncode == 0, fitted.stderr

@@ -36,7 +36,7 @@ def longer(runs: list[Run]) -> list[Run]:
     """One run per series of disturbances, each long enough to be disturbed."""
     changes = {
         "model": "2x64",
-        "tokens": 1200 * 32 * 8,
+        "tokens": 900 * 32 * 8,
         "evaluation": runs[0].evaluation.model_copy(update={"even_points": 12}),
     }
     return [runs[1].model_copy(update={**changes, "seed": seed}) for seed in range(len(DISTURBANCES))]

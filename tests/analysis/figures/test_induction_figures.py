@@ -21,6 +21,7 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 
+@pytest.mark.slow
 def test_figures_show_the_numbers_in_their_tables(with_heads: Path) -> None:
     runs = load_runs(with_heads)
     over, at_end, position, sizes = (
@@ -62,6 +63,7 @@ def test_every_seed_has_a_row_of_maps(with_heads: Path, runs: list[Run], store: 
     )
 
 
+@pytest.mark.slow
 def test_intervals_are_plotted_for_five_seeds_or_more(with_heads: Path, runs: list[Run], store: TokenStore) -> None:
     def bands() -> int:
         drawn = induction_over_training.plot(load_runs(with_heads))

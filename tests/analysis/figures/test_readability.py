@@ -119,6 +119,7 @@ def log_labels(axes: list[Axes], which: str) -> Iterator[tuple[str, list[str]]]:
             yield scale, [getattr(other, f"get_{which}label")() for other in shared]
 
 
+@pytest.mark.slow
 def test_every_log_axis_says_so_in_its_label(plots: list[Plot]) -> None:
     scales = set()
     for plot in plots:

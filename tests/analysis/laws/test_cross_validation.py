@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from law_tables import TRUE, table
 
 from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak, verdict
 from analysis.laws.points import prediction_points
 
 
+@pytest.mark.slow
 def test_the_true_law_predicts_held_out_runs_best() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.004, 0)

@@ -115,6 +115,7 @@ def test_figures_of_fine_tuning_show_the_planted_numbers(loaded: Runs) -> None:
     assert isinstance(ossification.plot(alone), Missing)
 
 
+@pytest.mark.slow
 def test_a_report_of_fine_tuned_runs_has_no_empty_grid(tuned: Path) -> None:
     short, page = write_report(tuned)
     assert list(short.columns[:3]) == ["run", "model", "start"] and len(short) == 8

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from written_runs import write_run
 
+from analysis.figures.plot import Plot
 from analysis.laws.points import Points
 from analysis.laws.study_fits import StudyFits
 from analysis.report import collect, digests
 from analysis.report.build import write_report
-from analysis.report.figure_list import VARIANT_FIGURES, plot_figure
+from analysis.report.figure_list import VARIANT_FIGURES
 from analysis.runs import Runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
@@ -26,12 +28,14 @@ NO_LAWS = StudyFits(Points(*(np.empty(0) for _ in range(5))), {}, {}, pd.DataFra
 
 @pytest.fixture
 def plotted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all plotted figures, in order. A test may clear the list."""
+    """The names of all plotted figures, in order. A test may clear the list. The figures are small, because saving takes longest."""
     names: list[str] = []
 
-    def plot(name: str, runs: Runs) -> object:
+    def plot(name: str, runs: Runs) -> Plot:
         names.append(name)
-        return plot_figure(name, runs)
+        figure = Figure(figsize=(1, 1))
+        figure.subplots().plot(runs.table.final_test_loss)
+        return Plot(name, name.capitalize().replace("_", " "), "A caption.", figure, runs.evaluations)
 
     monkeypatch.setattr(collect, "plot_figure", plot)
     monkeypatch.setattr(collect, "FIGURES", FIGURES)

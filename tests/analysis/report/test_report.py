@@ -86,6 +86,7 @@ def test_a_rise_within_the_noise_of_clean_runs_does_not_count(
     assert not summary(loaded).rise_counts.any()
 
 
+@pytest.mark.slow
 def test_the_page_is_complete_and_needs_no_network(reported: Path) -> None:
     text = (reported / "report.html").read_text()
     names = ["learning_curves", "degradation_by_repeats", "degradation_by_size", "size_multiplier", "pool_loss"]
@@ -123,6 +124,7 @@ def test_figures_have_print_versions_with_fonts_and_identical_bytes(
         assert f'href="figures/{path.name}"' in text and f'href="tables/{path.stem}.csv"' in text
 
 
+@pytest.mark.slow
 def test_the_summary_has_five_sentences(reported: Path) -> None:
     runs = load_runs(reported)
     sentences = summarize(runs, summary(runs))
@@ -151,6 +153,7 @@ def test_null_results_are_reported(tmp_path: Path, runs: list[Run], store: Token
     assert descent.startswith("No double descent in any of the 6 repeated runs")
 
 
+@pytest.mark.slow
 def test_tables_work_without_scripts_and_sort_with_them(reported: Path) -> None:
     text = (reported / "report.html").read_text()
     assert text.count('<table class="sortable">') == text.count("<table")
@@ -281,6 +284,7 @@ def test_analysis_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Run], store: TokenStore) -> None:
     for repeats, end in ((1, 4.5), (2, 4.6), (4, 4.9)):
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}

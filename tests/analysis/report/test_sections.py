@@ -28,6 +28,7 @@ def without_heads(tmp_path: Path, runs: list[Run], store: TokenStore, monkeypatc
     return tmp_path
 
 
+@pytest.mark.slow
 def test_figures_of_heads_are_folded_into_one_sentence_if_none_formed(without_heads: Path) -> None:
     text = write_report(without_heads)[1].read_text()
     headings = re.findall(r"<h2 id[^>]*>(.*?)</h2>", text)

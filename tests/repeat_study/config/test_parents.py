@@ -247,6 +247,7 @@ def trained(family: PreparedStudy, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_a_child_starts_from_exactly_its_parents_weights(
     family: PreparedStudy, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -64,7 +64,10 @@ def run_in_process(work: Callable[[], object]) -> int | None:
     return process.exitcode
 
 
-@pytest.mark.parametrize("style", ["2x16", "2x32-qwen", "1x16-attn"])
+@pytest.mark.parametrize(
+    "style",
+    ["2x16", pytest.param("2x32-qwen", marks=pytest.mark.slow), pytest.param("1x16-attn", marks=pytest.mark.slow)],
+)
 def test_lanes_have_the_same_results_as_single_runs(
     style: str, lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:

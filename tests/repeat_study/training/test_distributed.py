@@ -103,6 +103,7 @@ def test_bfloat16_learns_like_float32(alone: Path, runs: list[Run], store: Token
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.slow
 def test_compiling_does_not_change_losses(alone: Path, runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     assert train(runs[4], store, tmp_path, resources=Resources(compile=True)) is Outcome.DONE
     assert losses(tmp_path, runs[4]) == pytest.approx(losses(alone, runs[4]), abs=CLOSE)
