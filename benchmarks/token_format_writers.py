@@ -1,4 +1,4 @@
-"""Write documents in a format of tokenized data, with the library that the format comes from.
+"""Write documents in a format of tokenized data, using the library that defines the format.
 
     python token_format_writers.py VARIANT DOCUMENTS.jsonl TOKENIZER.json END_OF_TEXT FOLDER
 
@@ -59,7 +59,7 @@ def megatron_append_eod(rows: list[dict], tokenizer: str, end_of_text: int, fold
 
 
 def datatrove(rows: list[dict], tokenizer: str, end_of_text: int, folder: Path) -> None:
-    """The whole pipeline: datatrove tokenizes the text itself."""
+    """The complete pipeline: datatrove tokenizes the text itself."""
     from datatrove.data import Document
     from datatrove.pipeline.tokens import DocumentTokenizer
     from tokenizers import Tokenizer
@@ -170,7 +170,7 @@ def nanogpt(rows: list[dict], tokenizer: str, end_of_text: int, folder: Path) ->
 
 
 def llm_c(rows: list[dict], tokenizer: str, end_of_text: int, folder: Path) -> None:
-    """As in dev/data/data_common.py, in shards that cut documents."""
+    """As in dev/data/data_common.py, in shards; documents continue in the next shard."""
     for number, part in enumerate(np.array_split(stream(rows, end_of_text, before=True), 5)):
         header = np.zeros(256, np.int32)
         header[:3] = 20240520, 1, len(part)
@@ -180,7 +180,7 @@ def llm_c(rows: list[dict], tokenizer: str, end_of_text: int, folder: Path) -> N
 
 
 def olmo(rows: list[dict], tokenizer: str, end_of_text: int, folder: Path) -> None:
-    """As dolma writes it: a memory map."""
+    """A memory map, as dolma writes it."""
     tokens = stream(rows, end_of_text)
     file = np.memmap(folder / "part-0-00000.npy", np.uint32, "w+", shape=(len(tokens),))
     file[:] = tokens

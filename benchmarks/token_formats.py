@@ -3,9 +3,9 @@
     python benchmarks/token_formats.py --python megatron-core=/envs/a/bin/python --python litdata=/envs/b/bin/python
     python benchmarks/token_formats.py --gigabytes 2
 
-First, each library writes the same documents, and the store that is built from its files is compared with the store of the text: token by
-token and document by document, through the fingerprint. A library is called in the environment given for it, or else in this one. Libraries
-that are not installed are listed. With `--gigabytes`, the script then builds a store from a file of uint16 tokens in a new process, and
+First, each library writes the same documents, and the store built from its files is compared with the store built from the text: every
+token, every document and the fingerprint. `--python` names the interpreter for a library; the default is the running one. Libraries that
+are not installed are listed. With `--gigabytes`, the script then builds a store from a file of uint16 tokens in a new process, and
 copies the same file with `cp` before and after. Prints one JSON line of ratios.
 """
 
@@ -42,7 +42,7 @@ MEAN_TOKENS = 1000  # per document, about as many as in OpenWebText
 
 
 def formats(folder: Path, pythons: dict[str, str]) -> dict[str, bool]:
-    """Compare the store of each variant with the store of the text. Returns whether they are equal, by variant."""
+    """Compare the store built from each variant with the store built from the text. Returns whether they are equal, by variant."""
     library = Path(os.__file__).parent
     fields = {"source": {"kind": "files", "paths": [str(library / name) for name in PACKAGES]}, "max_tokens": 10**9}
     tokenizer = prepare(DataSpec.model_validate(fields), folder).folder / "tokenizer.json"
@@ -155,9 +155,13 @@ def peak_memory() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--python", action="append", default=[], metavar="LIBRARY=PATH", help="interpreter that has a library"
+        "--python",
+        action="append",
+        default=[],
+        metavar="LIBRARY=PATH",
+        help="interpreter of an environment with this library",
     )
-    parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the file for the comparison with a copy")
+    parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the file that is built and copied")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)

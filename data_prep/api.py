@@ -38,7 +38,7 @@ def build_store(
             key = key_path(("data", *first["loc"]))
             raise InputError(f"{key}: {problem(first)}") from error
     if spec.mix:
-        raise InputError("data.mix: describes several stores; build each of spec.stores")
+        raise InputError("data.mix: a mixture has several stores; build each spec in spec.stores")
     return prepare(spec, Path(data_dir), progress)
 
 

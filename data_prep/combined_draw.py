@@ -19,8 +19,8 @@ from data_prep.token_store import TokenStore
 class CombinedDraw:
     """Chooses the tokens of every sequence if they come from more than one store.
 
-    The stores are treated as one long list of sequences, so `locate` still returns one integer per position. Place n in the unique
-    stream is the next sequence of the source that `order` assigns to n, and each source is read as in its own `Draw`.
+    The stores are treated as one long list of sequences, so `locate` still returns one integer per position. `order`
+    assigns each place in the unique stream to a source, and each source is read in the order of its own `Draw`.
 
     sources: one draw per source of the unique stream, in the order of the shares. names: their names, for error messages.
     named: the pool's draw; None if the pool mixes the sources in the same shares as the unique stream. If the pool's store is also a
@@ -106,8 +106,8 @@ class CombinedDraw:
         if packed.any():
             tokens[packed] = self.pool_tokens(-1 - located[packed])
         for store, start, end in zip(self.stores, self._starts, self._starts[1:], strict=False):
-            of_store = (located >= start) & (located < end)
-            tokens[of_store] = store.gather("train", located[of_store] - start, self.context)
+            in_store = (located >= start) & (located < end)
+            tokens[in_store] = store.gather("train", located[in_store] - start, self.context)
         return tokens
 
     def unique_tokens(self, place: npt.ArrayLike) -> Ints:
@@ -148,6 +148,6 @@ class CombinedDraw:
         source, index = self.order.at(places)
         rows = np.empty(places.shape, np.int64)
         for number, draw in enumerate(self.sources):
-            of_source = source == number
-            rows[of_source] = self._starts[number] + sequence_of(draw, index[of_source])
+            from_source = source == number
+            rows[from_source] = self._starts[number] + sequence_of(draw, index[from_source])
         return rows

@@ -80,11 +80,11 @@ class DataSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _describe_first_source(cls, values: Any) -> Any:
-        """If the text comes from a mixture, use `max_tokens` as the default of its sources, and describe the first source."""
+        """For a mixture, use `max_tokens` as the default for all sources, and copy the keys of the first source."""
         if not isinstance(values, dict) or not (mix := values.get("mix")) or not isinstance(mix, list | tuple):
             return values
         if "source" in values:
-            raise InputError("data.source: not allowed together with mix; expected one of the two")
+            raise InputError("data.source: cannot be combined with data.mix; omit one of them")
         default = {"max_tokens": values["max_tokens"]} if "max_tokens" in values else {}
         tables = [default | table if isinstance(table, dict) else table for table in mix]
         first = {
@@ -143,7 +143,7 @@ class DataSpec(BaseModel):
         return self.vocabulary if words is None else len(words) + 1  # plus the end-of-text token
 
     def tokenizer_file(self, data_dir: Path) -> Path | None:
-        """Path to the existing tokenizer.json to use, or None if the build makes a new one or has none."""
+        """Path to the existing tokenizer.json to use, or None if the build makes a new one or needs none."""
         if not self.has_tokenizer:
             return None
         if self.tokenizer_of is not None:

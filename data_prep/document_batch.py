@@ -1,4 +1,4 @@
-"""Batches of documents as token ids. A token store is written from them, whatever their source."""
+"""Batches of documents as token ids. Token stores are written from these batches, whatever the source."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ class BatchReader(ABC):
 
     vocabulary: int
     end_of_text: int
-    # Numbers of documents read and dropped, by the names in COUNTS, up to the last document that `skip` or `batches`
-    # yielded. Once the source has ended, they include the documents dropped after that one.
+    # Numbers of documents read and dropped, with the keys in COUNTS, up to the last document that `skip` or `batches`
+    # yielded. Once the source has ended, they also include the documents that were dropped after it.
     counts: dict[str, int]
     stage: str  # name of the stage for the progress display
     more_documents: str  # how a user can provide more documents
@@ -51,7 +51,7 @@ class BatchReader(ABC):
 
     @abstractmethod
     def batches(self, tokens: int) -> Iterator[DocumentBatch]:
-        """Yield the next documents until they contain at least `tokens` tokens. The document that reaches this is the last.
+        """Yield the next documents until they contain at least `tokens` tokens. The last document can exceed this number.
 
         Raises InputError if the source cannot be read, and CannotResume if its content cannot be used.
         """
@@ -78,5 +78,5 @@ class BatchReader(ABC):
 
 
 def documents_within(lengths: Ints, tokens: int) -> int:
-    """Number of documents until they contain at least `tokens` tokens; all of them if they contain fewer."""
+    """Number of documents, counted from the first, that contain at least `tokens` tokens; all of them if they contain fewer."""
     return min(int(np.searchsorted(np.cumsum(lengths), tokens)) + 1, len(lengths))

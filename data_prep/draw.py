@@ -133,13 +133,13 @@ class Draw:
         return sequence * (self.context + 1) + np.arange(self.context + 1)
 
     def unique_sequence(self, place: npt.ArrayLike) -> Ints:
-        """Index in the split of the sequence at each place in the unique stream."""
+        """Split index of the sequence at each place in the unique stream."""
         if self.unit is Unit.SEQUENCE:
             return self._shuffled(self._sequences - 1 - np.asarray(place, np.int64))
         return permute(place, self._unique_zone, stream_key("unique", self.seed))
 
     def pool_sequence(self, slot: npt.ArrayLike) -> Ints:
-        """If the unit is a sequence: index in the split of the sequence in each pool slot."""
+        """If the unit is a sequence: split index of the sequence in each pool slot."""
         slots = np.asarray(slot, np.int64)
         if np.max(slots, initial=0) < len(self._first_slots):
             return self._first_slots[slots]

@@ -6,4 +6,4 @@ class InputError(ValueError):
 
 
 class CannotResume(InputError):
-    """Raised if the corpus cannot be used. A build with a corrected corpus starts again instead of resuming."""
+    """Raised if the corpus itself is unusable. Once it is corrected, the build starts over instead of resuming."""

@@ -72,7 +72,7 @@ def count_shared_training_text(store: TokenStore, other: TokenStore) -> SharedTe
 
 
 def _shared_documents(store: TokenStore, split: Split, other: TokenStore) -> Iterator[int]:
-    """Yield the index of a document in this split of `store` for every training document of `other` with the same tokens."""
+    """For every training document of `other` with the same tokens as a document in this split of `store`, yield the latter's index."""
     offsets, tokens = store.offsets(split), store.train if split == "train" else store.test
     other_offsets = other.offsets("train")
     lengths, other_lengths = np.diff(offsets), np.diff(other_offsets)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from data_prep.errors import InputError
 from data_prep.permutation import Ints
 
-LONGEST_PERIOD = 1_000_000  # positions; the tables of the longest period take 2 s to compute and use 24 MB
+LONGEST_PERIOD = 1_000_000  # positions; the tables for the longest period take 2 s to compute and use 24 MB
 
 
 class Tables(NamedTuple):
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True)
 class ShareOrder:
-    """Assigns every position n = 0, 1, 2, ... to a source, such that the first n positions contain share·n of each source to within one.
+    """Assigns positions 0, 1, 2, ... to sources. Among the first n positions, each source has share·n positions, to within one.
 
     The order is periodic. The period is the smallest common denominator of the shares, so lookups in both directions take O(1) time.
     """
@@ -54,7 +54,7 @@ class ShareOrder:
 
     @cached_property
     def per_period(self) -> Ints:
-        """Number of positions that each source has in one period, shape [sources]."""
+        """Number of positions per source in one period, shape [sources]."""
         return np.array([int(share * self.period) for share in self.shares])
 
     @cached_property
@@ -68,45 +68,45 @@ class ShareOrder:
         return source, period * self.per_period[source] + self._tables.earlier[offset]
 
     def position(self, source: int, index: int) -> int:
-        """The position with this index among the positions of a source. The inverse of `at`."""
+        """The position that `at` maps to this source and index."""
         period, offset = divmod(index, int(self.per_period[source]))
         return period * self.period + int(self._tables.positions[source][offset])
 
     def counts(self, positions: int) -> Ints:
         """Number of positions of each source among the first `positions` positions, shape [sources]."""
         period, offset = divmod(positions, self.period)
-        in_rest = [np.searchsorted(of_source, offset) for of_source in self._tables.positions]
-        return period * self.per_period + np.array(in_rest, np.int64)
+        remainder = [np.searchsorted(positions_of_source, offset) for positions_of_source in self._tables.positions]
+        return period * self.per_period + np.array(remainder, np.int64)
 
 
 def exact_shares(shares: Sequence[float]) -> tuple[Fraction, ...]:
-    """Read shares as the decimals that they were written as: 0.1 is one tenth."""
+    """Convert shares to exact fractions, reading each as a decimal: 0.1 becomes one tenth."""
     return tuple(Fraction(str(share)) for share in shares)
 
 
 @lru_cache(maxsize=8)
 def _tables(shares: tuple[Fraction, ...]) -> Tables:
-    """Assign the positions of one period to the sources: the earliest deadline first [T80].
+    """Assign the positions in one period to sources by earliest deadline first [T80].
 
-    A source with the share a/Q must get its position j (counted from 0) no earlier than position floor(j·Q/a) and before position
-    ceil((j + 1)·Q/a). This keeps it strictly less than one position away from its share in every prefix. Such an assignment exists,
-    and giving each position to the allowed source with the earliest deadline finds it.
+    Position j (counted from 0) of a source with share a/Q must be at least floor(j·Q/a) and less than ceil((j + 1)·Q/a). Then in every
+    prefix, the source's count differs from its share by less than one position. Such an assignment exists. To find it, give each
+    position to the allowed source with the earliest deadline.
     """
     period = lcm(*(share.denominator for share in shares))
     per_period = [int(share * period) for share in shares]
     source = np.empty(period, np.int64)
     waiting = [(0, number) for number in range(len(shares))]  # a heap of (first allowed position, source)
     allowed: list[tuple[int, int]] = []  # a heap of (deadline, source)
-    given = [0] * len(shares)
+    assigned = [0] * len(shares)
     for position in range(period):
         while waiting and waiting[0][0] <= position:
             _, number = heapq.heappop(waiting)
-            heapq.heappush(allowed, (-(-(given[number] + 1) * period // per_period[number]), number))
+            heapq.heappush(allowed, (-(-(assigned[number] + 1) * period // per_period[number]), number))
         deadline, number = heapq.heappop(allowed)
         assert position < deadline, "earliest deadline first meets every deadline"
         source[position] = number
-        given[number] += 1
-        heapq.heappush(waiting, (given[number] * period // per_period[number], number))
+        assigned[number] += 1
+        heapq.heappush(waiting, (assigned[number] * period // per_period[number], number))
     index, positions = np.empty(period, np.int64), []
     for number, count in enumerate(per_period):
         positions.append(np.flatnonzero(source == number))

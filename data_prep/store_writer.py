@@ -20,10 +20,10 @@ from data_prep.permutation import Ints
 from data_prep.token_store import FORMAT, MANIFEST, SPLITS, TOKENIZER, Split, fingerprint_of, seal_of
 
 FILES = ("tokens", "offsets", "names")
-WRITTEN_TOGETHER = 2**22  # tokens. Switching threads for smaller pieces takes longer than writing them.
+PIECE_TOKENS = 2**22  # tokens written together. With smaller pieces, switching threads takes longer than writing.
 WRITE_BYTES = 2**17  # per system call; with larger calls, some kernels take several times as long
 SYNC_BYTES = 2**27
-WAITING = 2  # pieces of this size that may wait to be written
+MOST_WAITING = 2  # pieces that may wait to be written
 
 
 class StoreWriter:
@@ -50,20 +50,20 @@ class StoreWriter:
         return sum(writer.tokens for writer in self._splits.values())
 
     def append(self, batch: DocumentBatch) -> None:
-        """Append each document to its split. Batches are written together until they have WRITTEN_TOGETHER tokens."""
+        """Append each document to its split. Documents are written in pieces of at least PIECE_TOKENS tokens."""
         before = self.tokens
         for split, writer in self._splits.items():
             writer.append(batch, batch.is_test if split == "test" else ~batch.is_test)
         self._unwritten += self.tokens - before
-        if self._unwritten >= WRITTEN_TOGETHER:
+        if self._unwritten >= PIECE_TOKENS:
             self._start_writing()
 
     def _start_writing(self) -> None:
         self._unwritten = 0
-        if len(self._writing) >= WAITING:
+        if len(self._writing) >= MOST_WAITING:
             self._writing.popleft().result()
-        parts = [(writer, writer.take()) for writer in self._splits.values()]
-        self._writing.append(self._thread.submit(_write, parts))
+        buffers = [(writer, writer.take()) for writer in self._splits.values()]
+        self._writing.append(self._thread.submit(_write, buffers))
 
     def _finish_writing(self) -> None:
         self._start_writing()
@@ -71,7 +71,7 @@ class StoreWriter:
             self._writing.popleft().result()
 
     def sync(self) -> dict[str, dict[str, Any]]:
-        """Write and flush everything to disk, and return what to pass to `rewind`."""
+        """Write and flush everything to disk, and return the file sizes to pass to `rewind`."""
         self._finish_writing()
         return {str(split): writer.sync() for split, writer in self._splits.items()}
 
@@ -86,28 +86,28 @@ class StoreWriter:
         return {str(split): writer.close() for split, writer in self._splits.items()}
 
     def sha256(self) -> dict[str, str]:
-        """Checksums of the files with tokens, in hexadecimal, by file name."""
+        """Hexadecimal checksums of the token files, by file name."""
         return {f"{split}.tokens": writer.sha256.hexdigest() for split, writer in self._splits.items()}
 
 
-class _Part:
-    """Documents to write to a split, with the content of all three files. It is reused, because new memory is slow."""
+class _WriteBuffer:
+    """Documents to write to a split: the content of its three files. Buffers are reused, because new memory is slow."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._buffer = np.empty(WRITTEN_TOGETHER, dtype)
+        self._memory = np.empty(PIECE_TOKENS, dtype)
         self._used = 0
         self.offsets: list[Ints] = []
         self.names: list[str] = []
 
     @property
     def tokens(self) -> npt.NDArray[Any]:
-        return self._buffer[: self._used]
+        return self._memory[: self._used]
 
     def append(self, pieces: list[npt.NDArray[Any]], offsets: Ints, names: Iterable[str]) -> None:
         end = self._used + sum(map(len, pieces))
-        if end > len(self._buffer):
-            self._buffer = np.resize(self.tokens, 2 * end)
-        np.concatenate(pieces, out=self._buffer[self._used : end], casting="unsafe")
+        if end > len(self._memory):
+            self._memory = np.resize(self.tokens, 2 * end)
+        np.concatenate(pieces, out=self._memory[self._used : end], casting="unsafe")
         self._used = end
         self.offsets.append(offsets)
         self.names += names
@@ -131,8 +131,8 @@ class SplitWriter:
         self._dtype = dtype
         self._tokens, self._offsets, self._names = ((folder / f"{split}.{kind}").open("ab") for kind in FILES)
         self._text_bytes: int | None = 0
-        self._part = _Part(dtype)
-        self._free: deque[_Part] = deque()
+        self._buffer = _WriteBuffer(dtype)
+        self._free: deque[_WriteBuffer] = deque()
         self.tokens = self._tokens.tell() // dtype.itemsize
         self._synced = self._tokens.tell()
         self.sha256 = hashlib.sha256()
@@ -140,46 +140,46 @@ class SplitWriter:
             self._offsets.write(np.int64(0).tobytes())
 
     def append(self, batch: DocumentBatch, chosen: npt.NDArray[np.bool_]) -> None:
-        """Append the chosen documents, a boolean per document in the batch. They are written later, by `write`."""
+        """Append the documents for which `chosen` is true, shape [documents]. They are written later, by `write`."""
         if not chosen.any():
             return
         starts, lengths = batch.starts[chosen], batch.lengths[chosen]
         offsets = self.tokens + np.cumsum(lengths)
         self.tokens = int(offsets[-1])
         pieces = _slices(batch.tokens, starts, starts + lengths)
-        self._part.append(pieces, offsets, compress(batch.names, chosen.tolist()))
+        self._buffer.append(pieces, offsets, compress(batch.names, chosen.tolist()))
         if batch.text_bytes is None:
             self._text_bytes = None
         elif self._text_bytes is not None:
             self._text_bytes += int(batch.text_bytes[chosen].sum())
 
-    def take(self) -> _Part:
-        """The documents appended since the last call."""
-        part, self._part = self._part, self._free.popleft() if self._free else _Part(self._dtype)
-        return part
+    def take(self) -> _WriteBuffer:
+        """Return the documents appended since the last call."""
+        full, self._buffer = self._buffer, self._free.popleft() if self._free else _WriteBuffer(self._dtype)
+        return full
 
-    def write(self, part: _Part) -> None:
+    def write(self, buffer: _WriteBuffer) -> None:
         """Write documents that `take` returned. This can run in another thread than `append`."""
-        if not part.names:
+        if not buffer.names:
             return
-        content = part.tokens.data.cast("B")
+        content = buffer.tokens.data.cast("B")
         for start in range(0, len(content), WRITE_BYTES):
             self._tokens.write(content[start : start + WRITE_BYTES])
         self.sha256.update(content)
-        self._offsets.write(np.concatenate(part.offsets).data)
-        names = "\n".join(part.names)
-        if names.count("\n") >= len(part.names):  # a name contains a line break
-            names = "\n".join(name.replace("\n", " ") for name in part.names)
+        self._offsets.write(np.concatenate(buffer.offsets).data)
+        names = "\n".join(buffer.names)
+        if names.count("\n") >= len(buffer.names):  # a name contains a line break
+            names = "\n".join(name.replace("\n", " ") for name in buffer.names)
         self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
-        part.clear()
-        self._free.append(part)
+        buffer.clear()
+        self._free.append(buffer)
         if self._tokens.tell() - self._synced > SYNC_BYTES:  # so that little is left to flush at the end
             self._tokens.flush()
             os.fdatasync(self._tokens.fileno())
             self._synced = self._tokens.tell()
 
     def sync(self) -> dict[str, Any]:
-        """Flush everything that was written to disk, and return the file sizes to pass to `rewind`."""
+        """Flush all written data to disk, and return the file sizes to pass to `rewind`."""
         for file in (self._tokens, self._offsets, self._names):
             file.flush()
             os.fsync(file.fileno())
@@ -201,7 +201,7 @@ class SplitWriter:
     def close(self) -> dict[str, Any]:
         """Flush and close the files. Returns how many documents, tokens and bytes of UTF-8 text were written.
 
-        The bytes are None if the text is unknown.
+        The number of bytes is None if the text is unknown.
         """
         documents = self._offsets.tell() // 8 - 1
         self.sync()
@@ -210,13 +210,13 @@ class SplitWriter:
         return {"documents": documents, "tokens": self.tokens, "text_bytes": self._text_bytes}
 
 
-def _write(parts: list[tuple[SplitWriter, _Part]]) -> None:
-    for writer, part in parts:
-        writer.write(part)
+def _write(buffers: list[tuple[SplitWriter, _WriteBuffer]]) -> None:
+    for writer, buffer in buffers:
+        writer.write(buffer)
 
 
 def _slices(tokens: npt.NDArray[Any], starts: Ints, ends: Ints) -> list[npt.NDArray[Any]]:
-    """The tokens in all ranges. Adjacent ranges give one slice."""
+    """Slices of `tokens` for all ranges. Adjacent ranges are merged into one slice."""
     gaps = np.flatnonzero(starts[1:] != ends[:-1])
     first, last = starts[np.append(0, gaps + 1)].tolist(), ends[np.append(gaps, len(ends) - 1)].tolist()
     return [tokens[start:end] for start, end in zip(first, last, strict=True)]

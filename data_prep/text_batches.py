@@ -26,17 +26,17 @@ _counts = attrgetter(*COUNTS)
 
 
 class TextReader(BatchReader):
-    """Encodes the documents of a source of text."""
+    """Encodes the documents from a text source."""
 
     stage = "tokenizing"
     more_documents = "provide several files, or a .jsonl file with one document per line"
 
     def __init__(self, spec: DataSpec, source: Source, folder: Path, progress: Progress, fresh: bool) -> None:
-        """folder: the folder of the store; fresh: whether to put a tokenizer there, instead of loading the one in it."""
+        """folder: the store's folder; fresh: whether to write a tokenizer into it instead of loading the existing one."""
         self.spec, self.source, self.progress = spec, source, progress
         if not spec.has_tokenizer:
             raise InputError(
-                "data.source: the training data has no tokenizer to encode text with; set data.tokenizer there, or use a source"
+                "data.source: the training data has no tokenizer, so this text cannot be encoded; set data.tokenizer, or use a source"
                 ' of kind "tokens"'
             )
         self.report = SourceReport()
@@ -45,9 +45,9 @@ class TextReader(BatchReader):
         self.end_of_text = special_token(self.tokenizer, spec.end_of_text)
         self.loss = TextLoss()
         # Only a tokenizer that comes from the user or another store can lose text.
-        given = spec.tokenizer_file(folder.parent) is not None
-        self._audit = TokenizerAudit(self.tokenizer, self.end_of_text) if given else None
-        # Documents are read ahead, so the queue keeps the counts as they were when each document was read.
+        is_existing = spec.tokenizer_file(folder.parent) is not None
+        self._audit = TokenizerAudit(self.tokenizer, self.end_of_text) if is_existing else None
+        # Documents are read ahead, so the queue stores the counts at the time each document was read.
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting_counts: deque[tuple[int, ...]] = deque()
         self._unread = self._documents()
@@ -60,7 +60,7 @@ class TextReader(BatchReader):
     def skip(self, documents: int) -> Iterator[bytes]:
         """Read the next documents, and yield their digests."""
         for _, document in zip(range(documents), self._unread, strict=False):
-            self._pass(1)
+            self._advance(1)
             yield document.digest
 
     def batches(self, tokens: int) -> Iterator[DocumentBatch]:
@@ -69,7 +69,7 @@ class TextReader(BatchReader):
             count = documents_within(encoded.lengths + 1, tokens)
             batch = self._batch(encoded.first(count))
             tokens -= int(batch.lengths.sum())
-            self._pass(count)
+            self._advance(count)
             yield batch
             if tokens <= 0:
                 return
@@ -112,8 +112,8 @@ class TextReader(BatchReader):
             text_bytes=np.array([len(document.text.encode()) for document in batch], np.int64),
         )
 
-    def _pass(self, documents: int) -> None:
-        """Set the counts to what they were after the next `documents` documents had been read."""
+    def _advance(self, documents: int) -> None:
+        """Advance `counts` past the next `documents` documents."""
         for _ in range(documents):
             counts = self._waiting_counts.popleft()
         self.counts = dict(zip(COUNTS, counts, strict=True))
@@ -124,8 +124,8 @@ class TextReader(BatchReader):
             yield document
 
     def _make_tokenizer(self, folder: Path) -> Tokenizer:
-        if (given := self.spec.tokenizer_file(folder.parent)) is not None:
-            tokenizer = load_tokenizer(given)
+        if (path := self.spec.tokenizer_file(folder.parent)) is not None:
+            tokenizer = load_tokenizer(path)
         elif (words := self.source.fixed_vocabulary()) is not None:
             tokenizer = word_tokenizer(words)
         else:
@@ -149,5 +149,5 @@ class TextReader(BatchReader):
             return
         if report.kept:
             raise InputError(empty_split(self.spec, "train", report.kept, report.kept, self.more_documents))
-        counts = f"{report.read} documents read, of which {report.empty} are empty and {report.bad} malformed"
+        counts = f"documents read: {report.read}; empty: {report.empty}; malformed: {report.bad}"
         raise InputError(f"data.source: no text for the training split ({counts}); provide more text")

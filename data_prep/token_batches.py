@@ -22,7 +22,9 @@ from data_prep.store_writer import token_dtype
 from data_prep.token_store import MANIFEST, TOKENIZER
 from data_prep.tokenizer import load_tokenizer, special_token, vocabulary_of
 
-SPLIT_WORD = 2  # which 8 bytes of a digest determine the split; the first two are compared to find duplicates
+SPLIT_WORD = (
+    2  # index of the 8-byte word in a digest that determines the split; words 0 and 1 are compared to find duplicates
+)
 
 
 class TokenReader(BatchReader):
@@ -36,15 +38,15 @@ class TokenReader(BatchReader):
     more_documents = "is data.source.end_of_text the token that separates documents?"
 
     def __init__(self, spec: DataSpec, source: Tokens, folder: Path, fresh: bool) -> None:
-        """folder: the folder of the store; fresh: whether to copy the tokenizer there, if there is one."""
+        """folder: the store's folder; fresh: whether to copy the tokenizer, if there is one, into it."""
         self.spec, self.source = spec, source
-        given = spec.tokenizer_file(folder.parent)
-        if fresh and given is not None:
-            (folder / TOKENIZER).write_text(load_tokenizer(given).to_str(pretty=True), encoding="utf-8")
+        tokenizer_path = spec.tokenizer_file(folder.parent)
+        if fresh and tokenizer_path is not None:
+            (folder / TOKENIZER).write_text(load_tokenizer(tokenizer_path).to_str(pretty=True), encoding="utf-8")
         self.vocabulary, self.end_of_text = self._vocabulary_and_end(folder)
         self.dtype = token_dtype(self.vocabulary)
         self.counts = dict.fromkeys(COUNTS, 0)
-        # Like `counts`, but for the whole block that was read last.
+        # Like `counts`, but up to the end of the last block that was read.
         self._totals = dict.fromkeys(COUNTS, 0)
         self._notes: list[str] = []
         self._seen: set[bytes] = set()
@@ -68,18 +70,18 @@ class TokenReader(BatchReader):
             end_of_text = int(read_record(training, "end_of_text")["end_of_text"])
             if in_files not in (None, end_of_text):
                 raise InputError(
-                    f"data.source.end_of_text: token {in_files} separates documents, but in the training data it is"
+                    f"data.source.end_of_text: token {in_files} separates documents here, but the training data uses"
                     f" token {end_of_text}"
                 )
             return vocabulary, end_of_text
         if in_files is None:
             raise InputError(
-                "data.source.end_of_text: missing; name the token that separates documents, or data.tokenizer"
+                "data.source.end_of_text: missing; set it to the token that separates documents, or set data.tokenizer"
             )
         if in_files >= vocabulary:
             raise InputError(
                 f"data.vocabulary: {vocabulary} tokens, but the end-of-text token is {in_files}; set data.vocabulary to the"
-                " number of ids, or data.tokenizer to the tokenizer"
+                " number of ids, or set data.tokenizer"
             )
         return vocabulary, in_files
 
@@ -91,29 +93,31 @@ class TokenReader(BatchReader):
     def skip(self, documents: int) -> Iterator[bytes]:
         """Read the next documents, and yield their digests."""
         while documents and (batch := next(self._unread, None)):
-            taken = batch.part(0, documents)
-            self.counts = taken.counts_at_end()
-            self._unread = chain([batch.part(documents)] if len(taken.names) < len(batch.names) else [], self._unread)
-            documents -= len(taken.names)
-            yield taken.digests
+            selected = batch.select(0, documents)
+            self.counts = selected.counts_at_end()
+            self._unread = chain(
+                [batch.select(documents)] if len(selected.names) < len(batch.names) else [], self._unread
+            )
+            documents -= len(selected.names)
+            yield selected.digests
 
     def batches(self, tokens: int) -> Iterator[DocumentBatch]:
         """Yield the next documents. Raises CannotResume if an id is not in the vocabulary or a file is damaged."""
         for batch in self._unread:
-            taken = batch.part(0, documents_within(batch.lengths, tokens))
-            self.counts = taken.counts_at_end()
-            tokens -= int(taken.lengths.sum())
-            yield taken
+            selected = batch.select(0, documents_within(batch.lengths, tokens))
+            self.counts = selected.counts_at_end()
+            tokens -= int(selected.lengths.sum())
+            yield selected
             if tokens <= 0:
                 return
         self.counts = dict(self._totals)
 
     def corpus_entries(self) -> dict[str, Any]:
-        """What was recognized in the data. There are no malformed rows, because damaged files are not accepted."""
+        """Notes about packed rows. There are no malformed rows, because damaged files are not accepted."""
         return {"bad_named": [], "notes": self._notes}
 
     def notes(self) -> list[str]:
-        """What was recognized in the data."""
+        """Notes about packed rows."""
         return self._notes
 
     def _batches(self) -> "Iterator[_TokenBatch]":
@@ -179,11 +183,11 @@ class TokenReader(BatchReader):
 
 @dataclass(frozen=True)
 class _TokenBatch(DocumentBatch):
-    """counts: the numbers in COUNTS when each document had been read, shape [documents, 4]."""
+    """counts: the values of `BatchReader.counts` after each document was read, shape [documents, 4]."""
 
     counts: Ints
 
-    def part(self, first: int, last: int | None = None) -> "_TokenBatch":
+    def select(self, first: int, last: int | None = None) -> "_TokenBatch":
         """The documents from `first` to `last` (exclusive)."""
         chosen = slice(first, last)
         start, stop, _ = chosen.indices(len(self.names))
@@ -199,7 +203,7 @@ class _TokenBatch(DocumentBatch):
         )
 
     def counts_at_end(self) -> dict[str, int]:
-        """The numbers in COUNTS when the last document had been read."""
+        """The value of `BatchReader.counts` after the last document was read."""
         return dict(zip(COUNTS, self.counts[-1].tolist(), strict=True))
 
 

@@ -25,7 +25,7 @@ from repeat_study.records.recorded_run import final_test_losses
 class SharedTrainingText(NamedTuple):
     """The training text that two stores of a study share."""
 
-    store: TokenStore  # the pool's store, or that of a source of a mixture
+    store: TokenStore  # the store of the pool or of one source in a mixture
     other: TokenStore
     text: SharedText
 
@@ -208,11 +208,12 @@ def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> Pr
 
 
 def _located(table: str, store_of: Callable[[DataSpec], TokenStore], data: DataSpec) -> TokenStore:
-    """Open or build a store. Errors name its own table of the study file instead of `data`."""
+    """Open or build a store. Errors name the table that declares it instead of `data`."""
     try:
         return store_of(data)
     except InputError as error:
         if table == "data":
             raise
-        message = re.sub(r"\bdata(?=[.:])", table, str(error))
+        keys = "source|max_tokens" if table.startswith("data.mix") else "source|max_tokens|test_fraction"
+        message = re.sub(rf"\bdata(?=:|\.(?:{keys})\b)", table, str(error))  # other keys exist only in [data]
         raise InputError(message if message.startswith(table) else f"{table}: {message}") from error

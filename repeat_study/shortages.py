@@ -11,10 +11,10 @@ from repeat_study.preparation import PreparedStudy
 
 
 def expected_train_shortage(study: Study) -> list[str]:
-    """Warn if a `max_tokens` is probably too small for a run. Reads no text, so the warning comes before a long build.
+    """Warn if any `max_tokens` is probably too small for a run. Reads no text, so the warning comes before a long build.
 
-    At most one sentence per source of training text. It is not an error, because a store can have more tokens than `max_tokens` (the
-    last document is not cut), and the share of documents in the test split is only approximately `test_fraction`.
+    Returns at most one warning per source of training text. This is not an error, because a store can have more tokens than
+    `max_tokens` (the last document is not cut), and the share of documents in the test split is only approximately `test_fraction`.
     """
     runs = study.runs()
     needs = {run: _train_sequences(study, run) for run in runs}
@@ -33,11 +33,11 @@ def expected_train_shortage(study: Study) -> list[str]:
 
 
 def _train_sequences(study: Study, run: Run) -> list[int]:
-    """Number of sequences that each training split must contain: its share of the unique stream, and of the pool."""
+    """Number of sequences that each training split must contain for the unique stream and for the pool."""
     named = study.pool and study.pool.data(study.data)
     sequences = []
     for name, data in zip(run.sequences_by_source(0) or [""], study.data.stores, strict=True):
-        drawn_from = data == named if named else True  # whether the pool is a part of this source that is set aside
+        drawn_from = data == named if named else True  # whether the pool is set aside from this source's text
         unique = run.clean_positions if drawn_from else run.mixture().unique_positions
         pool = run.pool if drawn_from else 0
         if name:

@@ -38,7 +38,7 @@ def fit_laws(points: "Points", source: str, names: list[str] | None, of_repetiti
     """Fit every law, or only the laws in `names`, and print a reason for each law that cannot be fitted. Raises InputError if none
     can.
 
-    source: the file or study that the points come from, for this error. of_repetition: skip the laws that describe only clean runs.
+    source: the file or study that the points come from, for the error message. of_repetition: skip the laws that describe only clean runs.
     """
     from analysis.laws.fit import CannotFit, fit
     from analysis.laws.registry import LAWS

@@ -92,7 +92,7 @@ def plan_of(study: "Study", speeds: Speeds, pool_corpus: "PoolCorpus | None" = N
         yield _pool_notes(study, runs, is_estimate=pool_corpus is None)
     if study.data.mix:
         yield _sources(runs)
-        yield "\nThe columns of the sources count tokens in the unique stream.\n"
+        yield "\nThe column of each source counts its tokens in the unique stream.\n"
     yield _sizes(study, runs, vocabulary, speeds)
     sequences = study.resources.micro_sequences
     batch = f"{sequences} sequences per pass" if sequences else "all of a step's sequences in one pass"

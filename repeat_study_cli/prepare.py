@@ -38,7 +38,7 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
     for store, other, shared in ready.shared_training_text():
         console.print(
-            f"training documents of {names[store.fingerprint]} that are also in {names[other.fingerprint]}:"
+            f"training documents in {names[store.fingerprint]} that are also in {names[other.fingerprint]}:"
             f" {shared.documents:,} ({shared.tokens:,} tokens)"
         )
     for text in declared.evaluate:

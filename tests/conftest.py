@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 
 # Tests on a SLURM cluster mostly wait, so they start first. The files of a group share a cluster and run one after another,
-# because each job imports torch and too many jobs at the same time would exceed the tests' time limits.
+# because every job imports torch, and too many simultaneous jobs would exceed the tests' time limits.
 SLURM_GROUPS = (
     ("tests/slurm/test_jobs.py", "tests/slurm/test_disturbances.py"),
     ("tests/slurm/test_command_line.py", "tests/slurm/test_sweep.py", "tests/slurm/test_dev_cluster.py"),
@@ -33,7 +33,7 @@ FIRST = [file for group in SLURM_GROUPS for file in group]
 
 
 class FilesTogether(LoadFileScheduling):
-    """Runs each file's tests in one worker, which creates the file's fixtures only once, and treats each SLURM group as one file."""
+    """Runs all tests in a file on one worker, so the file's fixtures are created only once. Each SLURM group counts as one file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))

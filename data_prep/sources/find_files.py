@@ -54,7 +54,7 @@ class _Folder:
 
 
 def find_files(paths: tuple[str, ...], suffixes: tuple[str, ...] = SUFFIXES) -> FoundFiles:
-    """Find the files that the paths match and whose names end in one of `suffixes`. Each file is listed once.
+    """Find the files that match the paths and whose names end in one of `suffixes`. Each file is listed once.
 
     Raises InputError if a path matches no file with an accepted suffix, names a file with another suffix, or cannot be
     read.

@@ -49,7 +49,7 @@ class HuggingFace(Source):
 
 
 def open_dataset(dataset: str, config: str | None, split: str) -> Any:
-    """Open a saved dataset, or stream one from a local copy or from the hub. Raises InputError, or an error of the library."""
+    """Open a saved dataset, or stream one from a local copy or from the hub. Raises InputError or one of the library's errors."""
     try:
         datasets: Any = importlib.import_module("datasets")
     except ModuleNotFoundError as error:

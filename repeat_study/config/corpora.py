@@ -1,4 +1,4 @@
-"""The token stores that a run's text comes from, beside its corpus, as they appear in its spec."""
+"""The token stores that a run uses in addition to its corpus, as recorded in its spec."""
 
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ class MixedCorpus(Spec):
 
 
 class HoldFixed(StrEnum):
-    """Which number of tokens is the same for every R if the size of the pool is given."""
+    """Which number of tokens is held fixed for all R if the size of the pool is given."""
 
-    TOTAL = "total"  # training.tokens counts all tokens, so a larger R leaves less room for unique tokens
+    TOTAL = "total"  # training.tokens counts all tokens, so a larger R leaves fewer unique tokens
     FRESH = "fresh"  # training.tokens counts the unique tokens, so a larger R makes the run longer

@@ -121,9 +121,9 @@ def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
 
 
 def _fixed_pool(pool_tokens: Any, values: dict[str, Any], prefix: str) -> int:
-    """Number of sequences in a pool of the given number of tokens, rounded down, or in the whole training split of its store.
+    """Convert the key `pool_tokens` to a number of sequences, rounded down. "all" means the whole training split of the pool's store.
 
-    If the store is not prepared yet, the size of its split is an estimate, which is limited to what fits into the run.
+    If that store is not prepared yet, the size of its split is an estimate, limited to what fits into the run.
     """
     pool_corpus, context = values.get("pool_corpus"), values.get("context")
     if not isinstance(context, int) or context < 1:

@@ -1,4 +1,4 @@
-"""The `[pool]` table of a study: text of its own that the runs repeat inside the training data."""
+"""The `[pool]` table of a study: separate text that the runs repeat among their training data."""
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ class PoolSpec(Spec):
     source: SourceSpec
     max_tokens: int = Field(gt=0, le=10**15)  # tokens to read from the source, for both splits together
     test_fraction: float | None = Field(None, gt=0, lt=1)  # defaults to data.test_fraction
-    # Maximum number of training documents that the pool may share with the data. Their text is seen once more than R times.
+    # Maximum number of training documents that the pool may share with the data. Runs can see their text more than R times.
     max_shared_documents: int = Field(0, ge=0)
 
     def data(self, training: DataSpec) -> DataSpec:
@@ -37,5 +37,5 @@ class PoolSpec(Spec):
         )
 
     def estimated_tokens(self, training: DataSpec) -> int:
-        """Tokens in the training split of the pool's store if its source is large enough for max_tokens."""
+        """Expected number of training tokens in the pool's store, if its source provides `max_tokens` tokens."""
         return int(self.max_tokens * (1 - (self.test_fraction or training.test_fraction)))

@@ -106,7 +106,9 @@ class Run(TrainingSpec):
     pool_corpus: PoolCorpus | None = None  # the store of a named pool; None: the pool is drawn from the corpus
     mix: tuple[MixedCorpus, ...] = Field((), strict=False)  # the sources of the unique stream; empty: only `corpus`
     fixed_pool: int = Field(0, ge=0)  # size of the pool in sequences; 0: f·T/R
-    hold_fixed: HoldFixed = Field(HoldFixed.TOTAL, strict=False)  # what `tokens` counts if `fixed_pool` is given
+    hold_fixed: HoldFixed = Field(
+        HoldFixed.TOTAL, strict=False
+    )  # which tokens `tokens` counts if `fixed_pool` is given
 
     @model_serializer(mode="wrap")
     def _omit_empty_fields(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -139,8 +141,8 @@ class Run(TrainingSpec):
         if self.fixed_pool * self.repeats > self.positions:
             pool = self.fixed_pool * self.context
             raise InputError(
-                f"pool_tokens: {self.repeats} repeats of a pool of {pool:,} tokens are {self.repeats * pool:,} tokens, more than"
-                f" the run's {self.positions * self.context:,}; the largest R is {self.positions // self.fixed_pool}"
+                f"pool_tokens: {self.repeats} repeats of a pool of {pool:,} tokens are {self.repeats * pool:,} tokens, but the run"
+                f" has only {self.positions * self.context:,}; the largest possible R is {self.positions // self.fixed_pool}"
             )
         self.mixture()  # raises InputError if R, f and T are incompatible
         return self

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def training_stores(run: "Run", store: TokenStore) -> list[TokenStore]:
     """The stores of the unique stream, in the order of the shares.
 
-    store: the store of `run.corpus`; the others are found next to it. Raises InputError if one is missing or if two are equal.
+    store: the store of `run.corpus`; the others are found next to it. Raises InputError if a store is missing or listed twice.
     """
     stores = [store, *(find_store(store.folder.parent, mixed.fingerprint) for mixed in run.mix[1:])]
     for number, mixed in enumerate(run.mix):
@@ -28,7 +28,7 @@ def training_stores(run: "Run", store: TokenStore) -> list[TokenStore]:
 def pool_store(run: "Run", stores: list[TokenStore]) -> TokenStore | None:
     """The store of the run's named pool, which can be one of `stores`; None if the pool is drawn from the corpus.
 
-    Raises InputError if the store is missing or has another tokenizer.
+    Raises InputError if the store is missing or has a different tokenizer.
     """
     if run.pool_corpus is None:
         return None
@@ -57,7 +57,7 @@ def _draw(run: "Run", stores: list[TokenStore]) -> Draw | CombinedDraw:
     order = ShareOrder(exact_shares([mixed.share for mixed in run.mix] or [1]))
     draws = []
     for each, positions in zip(stores, order.counts(run.clean_positions).tolist(), strict=True):
-        # If the pool has a store of its own, the unique stream is read in the same order whatever the pool consists of.
+        # If the pool has its own store, the order of the unique stream does not depend on the unit of the pool.
         unit = run.unit if pool_from in (None, each) else Unit.SEQUENCE
         draws.append(Draw(each, run.context, positions, unit, run.seed, run.pool_seed))
     if not run.mix and pool_from in (None, stores[0]):

@@ -57,7 +57,7 @@ class Study(Spec):
     data: DataSpec
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
-    pool: PoolSpec | None = None  # text of its own that the runs repeat; None: the pool is drawn from the training data
+    pool: PoolSpec | None = None  # separate text that the runs repeat; None: the pool is drawn from the training data
     evaluate: tuple[EvaluateSpec, ...] = Field((), strict=False)
     finetune: FineTune | None = None
     parent_study: "Study | None" = None  # the study that finetune.from refers to
@@ -174,7 +174,7 @@ class Study(Spec):
         names = [test.name for test in self.evaluate]
         if self.pool and POOL_DOMAIN in names:
             raise InputError(
-                f"evaluate.{names.index(POOL_DOMAIN)}.name: {POOL_DOMAIN!r} is the test set of the [pool] table"
+                f"evaluate.{names.index(POOL_DOMAIN)}.name: {POOL_DOMAIN!r} is reserved for the test set of the [pool] table"
             )
         installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
         for number, test in enumerate(self.evaluate):
@@ -191,10 +191,10 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _check_pool(self) -> Self:
-        whole = [n for n, table in enumerate(self.grid) if ALL in grid.axis_values(table.get("pool_tokens"))]
-        if self.pool and whole and self.pool.data(self.data) in self.data.stores:
+        whole_pool = [n for n, table in enumerate(self.grid) if ALL in grid.axis_values(table.get("pool_tokens"))]
+        if self.pool and whole_pool and self.pool.data(self.data) in self.data.stores:
             raise InputError(
-                f'grid.{whole[0]}.pool_tokens: "{ALL}" is not possible, because the pool is drawn from the training data; expected a'
+                f'grid.{whole_pool[0]}.pool_tokens: "{ALL}" is not possible, because the pool is drawn from the training data; expected a'
                 " number of tokens"
             )
         installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
@@ -202,8 +202,8 @@ class Study(Spec):
             expected = self.data.test_fraction
             if (self.pool.test_fraction or expected) != expected:
                 raise InputError(
-                    f"pool.test_fraction: {self.pool.test_fraction} of the installed files found, but data.test_fraction is"
-                    f" {expected}; with different fractions, test text of one could be training text of the other"
+                    f"pool.test_fraction: {self.pool.test_fraction} found, but data.test_fraction is {expected}; both read the"
+                    " installed files, so with different fractions, test text of one could be training text of the other"
                 )
         return self
 

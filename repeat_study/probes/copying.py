@@ -103,7 +103,7 @@ def copying_probe(
     """
     if text is not None:
         if tokenizer is None:
-            raise CopyingTextError("copying text: the data have no tokenizer to encode it; set data.tokenizer")
+            raise CopyingTextError("copying text: the data has no tokenizer to encode it; set data.tokenizer")
         paragraphs = _encode_users_text(tokenizer, text)
     else:
         shipped = split_paragraphs(files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8"))

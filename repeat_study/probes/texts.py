@@ -42,7 +42,7 @@ def texts_of(run: Run, store: TokenStore) -> Texts:
 
 
 def test_set(run: Run, store: TokenStore) -> Tensor:
-    """The run's own test sequences, [sequences, context + 1]: from its corpus or, for a mixture, from each source in its share.
+    """The run's own test sequences, [sequences, context + 1]: from its corpus or, for a mixture, from all sources by their shares.
 
     store: the store of `run.corpus`. Raises InputError if a store is missing or a test split is shorter than one sequence.
     """

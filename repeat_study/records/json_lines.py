@@ -15,13 +15,13 @@ NUMBERS = {  # keys whose values must be numbers in every line, by file name
     "metrics.jsonl": ("tokens", "test_loss"),
     "timing.jsonl": ("train_seconds", "evaluation_seconds", "saving_seconds"),
 }
-NONNEGATIVE = {  # keys whose values, if there are any, are between 0 and LARGEST, by file name
+NONNEGATIVE = {  # keys whose values, if present, must be between 0 and LARGEST, by file name
     "timing.jsonl": (
         *NUMBERS["timing.jsonl"], "time", "tokens_per_second", "utilisation", "memory_bytes", "lanes", "seconds_left",
     ),
     "sessions.jsonl": ("time",),
 }  # fmt: skip
-LARGEST = 1e40  # the largest number in any record
+LARGEST = 1e40  # the largest number that a record may contain
 TAIL_BYTES = 2**14  # usually enough for the last line, because a line of metrics.jsonl is a few kilobytes long
 
 

@@ -190,7 +190,7 @@ class RunDirectory:
     def fail(self, reason: str, step: int | None = None) -> None:
         """Record why and at which step the run failed. The step defaults to that of the last evaluation.
 
-        Creates the folder, because a process can die before it does.
+        Creates the folder, because the process may have died before creating it.
         """
         self.make()
         if step is None:

@@ -399,7 +399,7 @@ def test_dropped_documents_are_counted_even_after_the_last_one_kept(corpus: Path
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "empty.txt").touch()
-    with pytest.raises(InputError, match=r"no text for the training split \(1 documents read, of which 1 are empty"):
+    with pytest.raises(InputError, match=r"no text for the training split \(documents read: 1; empty: 1;"):
         prepare(spec_of(tmp_path / "corpus"), tmp_path / "data")
 
 

@@ -1,4 +1,4 @@
-"""Draws from several stores in which every training token has a different id, so tokens can be counted."""
+"""Draws from several stores, in which every training token has its own id, so tokens can be counted."""
 
 from collections import Counter
 from dataclasses import replace
@@ -25,7 +25,7 @@ PER_STEP = 12
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[TokenStore]:
-    """Three sources and the source of a pool, without common tokens."""
+    """Three sources and the source of a pool, which share no tokens."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("stores")
     return [
         write_store(folder / name, rng.integers(1, 60, documents).tolist(), 1 + 1_000_000 * number)
@@ -75,7 +75,7 @@ def arm_of(stores: list[TokenStore], scenario: dict[str, Any]) -> tuple[RepeatMi
 
 @settings(max_examples=70)
 @given(scenarios, st.sampled_from([1, 2, 3, 6]), st.data())
-def test_every_pool_token_is_seen_R_times_and_every_unique_token_once_on_any_ranks_and_from_any_step(
+def test_every_pool_token_is_seen_R_times_and_every_unique_token_once_on_any_ranks_from_any_step(
     stores: list[TokenStore], scenario: dict[str, Any], world: int, data: st.DataObject
 ) -> None:
     mixture, draw = arm_of(stores, scenario)
@@ -94,7 +94,7 @@ def test_every_pool_token_is_seen_R_times_and_every_unique_token_once_on_any_ran
     order = draw.order.at(np.arange(mixture.unique_positions))[0]
     words = draw.unique_tokens(np.arange(mixture.unique_positions))
     sources = np.where(words[:, 0] > 0, words[:, 0], words[:, 1]) // 1_000_000
-    assert (sources == order).all(), "every place has text of the source that the order assigns to it"
+    assert (sources == order).all(), "the text at every place comes from the source that the order assigns to it"
 
 
 @given(scenarios, st.integers(1, 20), st.integers(1, 30))
@@ -109,11 +109,11 @@ def test_arms_share_the_unique_stream_and_their_pools_are_nested(
     assert (draw.pool_tokens(slots) == other_draw.pool_tokens(slots)).all()
     if scenario["pool_from"] == "own store":
         longer = draw_of(stores, scenario | {"steps": scenario["steps"] + 3, "unit": Unit.DOCUMENT})
-        assert (longer.unique_tokens(places) == draw.unique_tokens(places)).all(), "also in a run of another length"
+        assert (longer.unique_tokens(places) == draw.unique_tokens(places)).all(), "also in a run of a different length"
 
 
 @given(scenarios)
-def test_one_source_without_a_pool_of_its_own_is_drawn_as_before(stores: list[TokenStore], scenario: dict) -> None:
+def test_a_single_source_without_a_named_pool_is_drawn_as_before(stores: list[TokenStore], scenario: dict) -> None:
     scenario = scenario | {"weights": [1], "pool_from": "a source"}
     mixture, draw = arm_of(stores, scenario)
     before = Draw(stores[0], CONTEXT, mixture.positions, scenario["unit"], scenario["seed"], scenario["pool_seed"])

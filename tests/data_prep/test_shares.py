@@ -34,7 +34,7 @@ def test_lookups_in_both_directions_agree(order: ShareOrder, start: int) -> None
     assert (index == order.counts(start)[source] + [np.sum(source[:n] == source[n]) for n in range(50)]).all()
 
 
-def test_shares_are_the_decimals_that_were_written() -> None:
+def test_shares_are_read_as_exact_decimals() -> None:
     order = ShareOrder(exact_shares([0.1, 0.2, 0.7]))
     assert order.period == 10 and order.counts(10**12).tolist() == [10**11, 2 * 10**11, 7 * 10**11]
 

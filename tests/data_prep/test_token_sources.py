@@ -1,4 +1,4 @@
-"""Stores that are built from tokens of other programs."""
+"""Stores that are built from data tokenized by other programs."""
 
 import json
 import multiprocessing
@@ -47,7 +47,7 @@ def tokenizer(store: TokenStore) -> str:
 
 @pytest.fixture(scope="module")
 def text_store(tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    """A store of the package `json` and `http`, encoded with this tokenizer. All of it is test text."""
+    """A store of the packages `json` and `http`, encoded with this tokenizer. All of it is test text."""
     library = Path(os.__file__).parent
     source = {"kind": "files", "paths": [str(library / "json"), str(library / "http"), str(library / "dbm")]}
     fields = {"source": source, "tokenizer": tokenizer, "max_tokens": 10**9, "test_fraction": 1.0}
@@ -166,19 +166,21 @@ def test_the_document_that_reaches_max_tokens_is_the_last(documents: Documents, 
     assert limited.document_names("test")[0] == "train_000000.bin:1"
 
 
-def test_rows_of_one_length_without_an_end_inside_are_documents(tmp_path: Path) -> None:
+def test_rows_of_equal_length_without_an_inner_end_of_text_are_documents(tmp_path: Path) -> None:
     rows = [[number % 300 + 1] * 9 + [number // 300 + 1] for number in range(1200)]
     corpus, _ = written(tmp_path / "corpus", token_files.nanogpt, [])
     store = prepare(spec_of(corpus, token_files.litdata_rows(corpus, rows)), tmp_path / "data")
     assert documents_of(store) == rows
     (note,) = store.manifest["corpus"]["notes"]
-    assert note == "rows: the first 1,000 have 10 tokens each and no token 0 inside: each row is one document"
+    assert (
+        note == "rows: the first 1,000 are 10 tokens long, without token 0 in the middle, so each row is one document"
+    )
 
 
 def test_packed_rows_are_reported_and_a_row_of_another_length_is_refused(documents: Documents, tmp_path: Path) -> None:
     corpus, source = written(tmp_path / "packed", token_files.litdata_packed, documents)
     (note,) = prepare(spec_of(corpus, source), tmp_path / "data").manifest["corpus"]["notes"]
-    assert note == "rows: packed, 64 tokens each; joined, and divided into documents at token 0"
+    assert note == "rows: packed, 64 tokens each; they were joined and divided into documents at token 0"
     rows = token_files.packed_rows(documents)
     assert len(rows) > 1100
     token_files.litdata_rows(corpus, [*rows[:1050], rows[0][:50], *rows[1050:]])
@@ -232,8 +234,8 @@ def test_test_sets_of_tokens_are_compared_with_training_documents(text_store: To
         require_disjoint(prepare(overlapping, tmp_path / "data"), trained, "evaluate")
     with pytest.raises(InputError, match="have different tokenizers"):
         require_disjoint(text_store, trained, "evaluate")
-    with pytest.raises(InputError, match="the training data has no tokenizer to encode text with"):
+    with pytest.raises(InputError, match="the training data has no tokenizer, so this text cannot be encoded"):
         text = {"source": {"kind": "files", "paths": [str(Path(os.__file__).parent / "dbm")]}, "tokenizer_of": training}
         prepare(DataSpec.model_validate(text | {"max_tokens": 10**6}), tmp_path / "data")
-    with pytest.raises(InputError, match="token 9 separates documents, but in the training data it is token 0"):
+    with pytest.raises(InputError, match="token 9 separates documents here, but the training data uses token 0"):
         prepare(spec_of(corpus, source | {"end_of_text": 9}, **fields), tmp_path / "data")

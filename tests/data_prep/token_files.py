@@ -1,4 +1,4 @@
-"""Write documents in every format of tokenized data, by hand from the descriptions of the formats."""
+"""Write documents in every format of tokenized data, without the formats' own libraries."""
 
 import json
 import struct
@@ -25,7 +25,7 @@ def nanogpt(folder: Path, documents: Documents) -> Fields:
 
 
 def nanogpt_in_shards(folder: Path, documents: Documents) -> Fields:
-    """Three shards that cut documents, of a wider type."""
+    """Three shards of a wider type; documents continue in the next shard."""
     for number, part in enumerate(np.array_split(np.array(stream(documents), np.uint32), 3)):
         part.tofile(folder / f"{number}.bin")
     return {"format": "nanogpt", "end_of_text": END, "dtype": "uint32"}
@@ -170,7 +170,7 @@ def mds_index(
 
 
 def mds(folder: Path, documents: Documents) -> Fields:
-    """The encoding `ndarray:uint16`, after a column of text. The shape of short and long arrays has different types."""
+    """The encoding `ndarray:uint16`, after a column of text. The shapes of short and long arrays are stored in different types."""
     samples = []
     for number, document in enumerate(documents):
         row, text = [*document, END], f"document {number}".encode()

@@ -1,4 +1,4 @@
-"""Warnings about too little text: before a store is built from `max_tokens`, and afterwards from the store."""
+"""Warnings about too little text: from `max_tokens` before a store is built, and from the store afterwards."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_no_shipped_study_is_short_of_text(path: Path) -> None:
 
 
 def test_the_warning_gives_the_smallest_max_tokens_that_is_enough(study: Study) -> None:
-    """512 positions and a pool of 512 / 2 / 4 = 64 sequences of 33 tokens; a tenth of the text is test text."""
+    """512 positions and a pool of 512 / 2 / 4 = 64 sequences of 33 tokens; 10% of the text is test text."""
     needed = (512 + 64) * 33
     (warning,) = expected_train_shortage(with_data(study, max_tokens=10_000))
     assert (
@@ -42,7 +42,7 @@ def test_the_warning_gives_the_smallest_max_tokens_that_is_enough(study: Study) 
 
 
 def test_a_study_without_a_warning_has_enough_text(study: Study, store: TokenStore) -> None:
-    """A store with exactly the expected number of training tokens satisfies the exact check, and one sequence less does not."""
+    """A store with exactly the expected number of training tokens passes the exact check, and one with a sequence less fails it."""
 
     class Cut(TokenStore):
         sequences = 0

@@ -154,7 +154,7 @@ def test_bad_input_prints_one_line_and_exits_with_code_2(
     (workplace / "runs.csv").write_text("params,tokens,fraction,repeats,loss\n1e7,2e8,0,1,3.5\n")
     os.mkfifo(workplace / "pipe.toml")
     with monkeypatch.context() as context, socket.socket(socket.AF_UNIX) as listening:
-        context.chdir(workplace)  # a socket's path has 107 bytes at most
+        context.chdir(workplace)  # the path of a socket can be at most 107 bytes long
         listening.bind("socket.toml")
     before = sorted(path for path in workplace.rglob("*") if path.is_file())
     ended = invoke(*arguments, cwd=workplace)

@@ -53,7 +53,7 @@ def test_a_named_pool_from_plan_to_data_frames(pools: Path, invoke: Invoke) -> N
         f"source {name}:" in prepared.stdout for name in ("main", "encodings", "pool")
     )
     assert all(
-        f"training documents of {pair}: 0 (0 tokens)" in prepared.stdout
+        f"training documents in {pair}: 0 (0 tokens)" in prepared.stdout
         for pair in ("pool that are also in encodings", "pool that are also in main", "encodings that are also in main")
     )
     inspected = invoke("inspect", "pools", cwd=pools)

@@ -24,7 +24,7 @@ ITEM_BYTES = {2: "uint16", 4: "uint32"}
 
 
 class Datatrove(TokenFormat):
-    """The index contains the end of each document in tokens. The metadata file, if there is one, contains the size of a token."""
+    """The index contains the end of each document, counted in tokens. The optional metadata file contains the number of bytes per token."""
 
     suffixes = (".ds",)
 
@@ -36,7 +36,7 @@ class Datatrove(TokenFormat):
         """Yield the documents of a file."""
         _, index, metadata = self.files_of(file.path)
         if not index.is_file():
-            raise CannotResume(f"{index}: missing; it lists the documents of {file.path.name}")
+            raise CannotResume(f"{index}: missing; it lists the documents in {file.path.name}")
         if index.stat().st_size % 8:
             raise CannotResume(f"{index}: {index.stat().st_size} bytes, which is not a multiple of 8; is it truncated?")
         ends = np.fromfile(index, np.uint64).astype(np.int64)
@@ -44,11 +44,11 @@ class Datatrove(TokenFormat):
         token_bytes = size // int(ends[-1]) if len(ends) and ends[-1] > 0 else 0
         if (len(ends) and token_bytes * int(ends[-1]) != size) or token_bytes not in (0, *ITEM_BYTES):
             raise CannotResume(
-                f"{file.path}: {size} bytes, but {index.name} lists {ends[-1]} tokens, which have 2 or 4 bytes each"
+                f"{file.path}: {size} bytes, but {index.name} lists {ends[-1]} tokens of 2 or 4 bytes each"
             )
         require_ends(index, ends, size // max(1, token_bytes) if token_bytes else 0)
-        if (stated := _token_size(metadata)) not in (None, token_bytes):
-            raise CannotResume(f"{metadata}: {stated} bytes per token, but {file.path.name} has {token_bytes}")
+        if (recorded := _token_size(metadata)) not in (None, token_bytes):
+            raise CannotResume(f"{metadata}: {recorded} bytes per token, but {file.path.name} has {token_bytes}")
         yield from read_documents(file, require_dtype(file.path, np.dtype(ITEM_BYTES[token_bytes]), source), ends)
 
 

@@ -1,4 +1,4 @@
-"""Divide runs of tokens into documents, without an object per document."""
+"""Divide runs of tokens into documents, without creating an object for each document."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class DocumentRun:
     """Consecutive documents of one file, including empty ones.
 
     starts, ends: first and last token (exclusive) of each document, without end-of-text tokens, as positions in `tokens`.
-    first: number of the first document in the file, counted from 1.
+    first: number of the first of these documents within the file, counted from 1.
     """
 
     name: str  # of the file
@@ -25,14 +25,14 @@ class DocumentRun:
 
 
 def divide(runs: Iterator[TokenRun], end_of_text: int, end: End) -> Iterator[DocumentRun]:
-    """Yield all documents. They end where the file records it, and at end-of-text tokens.
+    """Yield all documents. A document ends at each end-of-text token, and at each end that the file records.
 
-    A document that is cut by the end of a block or file is joined, unless the file records its end. Two consecutive
-    end-of-text tokens enclose an empty document. As for TokenRun, the tokens are valid until the next documents are read.
+    A document that continues in the next block or file is joined, unless the file records its end. Two consecutive
+    end-of-text tokens enclose an empty document. As in TokenRun, `tokens` is valid until the next documents are read.
     """
     name, number = "", 0  # the current file, and how many of its documents have begun
     unfinished: list[Ids] = []  # the beginning of a document that continues in the next run
-    begun: tuple[str, int] | None = None  # its file and its number
+    begun: tuple[str, int] | None = None  # the file and number of that document
     for run in runs:
         if run.name != name:
             name, number = run.name, 0
@@ -69,7 +69,7 @@ def _joined(begun: tuple[str, int], pieces: list[Ids]) -> DocumentRun:
 
 
 def _with_recorded_ends(tokens: Ids, recorded: Ints, end_of_text: int, end: End) -> tuple[Ints, Ints]:
-    """Starts and ends of documents whose ends are recorded. End-of-text tokens inside them divide them further."""
+    """Starts and ends of documents whose ends are recorded. End-of-text tokens inside these documents divide them again."""
     starts = np.concatenate([[0], recorded[:-1]])
     marks = np.flatnonzero(tokens == end_of_text)
     if not len(marks):
@@ -83,7 +83,7 @@ def _with_recorded_ends(tokens: Ids, recorded: Ints, end_of_text: int, end: End)
     starts, ends = (starts, recorded - is_mark) if end == "after" else (starts + is_mark, recorded)
     if not len(inside):
         return starts, ends
-    # An inner token ends one document and starts the next one after it. If both are at the same position, the recorded one is first.
+    # A document ends before each inner token, and the next one starts after it. At equal positions, the recorded boundary comes first.
     return np.sort(np.concatenate([starts, inside + 1]), kind="stable"), np.sort(
         np.concatenate([ends, inside]), kind="stable"
     )

@@ -18,8 +18,8 @@ from data_prep.sources.tokens.samples import Bytes, column_ranges, open_shard, r
 if TYPE_CHECKING:
     from data_prep.sources.tokens.source import Tokens
 
-# litdata/streaming/framed_zstd.py: magic, version, flags, items, items per frame, frames; then the start of each item and, for each
-# frame, its first item, its items, and its first byte, size and decompressed size
+# litdata/streaming/framed_zstd.py: magic, version, flags and the numbers of items, items per frame and frames; then the start of each
+# item; then, for each frame, the index of its first item, its number of items, its first byte, its size and its decompressed size
 FRAMED, FRAME = struct.Struct("<8sHHIII"), struct.Struct("<IIQII")
 FRAMED_MAGIC, FRAMED_VERSION = b"LDFZ01\0\0", 1
 PLAIN = {"no_header_tensor", "no_header_numpy"}  # one-dimensional arrays
@@ -69,7 +69,7 @@ class LitData(TokenFormat):
             path = file.path.with_name(chunk["filename"])
             data = open_shard(path, None if level else config.get("compression"), chunk["chunk_bytes"])
             data, offsets = _frames(path, data) if level else (data, sample_offsets(path, data, chunk["chunk_size"]))
-            # TokensLoader writes items without the sizes of their columns. Only these chunks have a number of tokens.
+            # Items for TokensLoader are written without the sizes of their columns. Only their chunks record the number of tokens (dim).
             starts, ends = offsets[:-1], offsets[1:]
             if chunk.get("dim") is None:
                 starts, ends = column_ranges(path, data, offsets, [None] * len(kinds), column)
@@ -77,7 +77,7 @@ class LitData(TokenFormat):
 
 
 def _frames(path: Path, data: Bytes) -> tuple[Bytes, Ints]:
-    """The items of a chunk that is compressed in frames of several items, and the start of each item and the end of the last one."""
+    """Decompress a chunk that is compressed in frames. Returns the items, and the start of each, followed by the end of the last."""
     import pyarrow as pa
 
     from data_prep.sources.record_files import read_errors
@@ -101,11 +101,11 @@ def _frames(path: Path, data: Bytes) -> tuple[Bytes, Ints]:
 
 
 def _index(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The chunks and the configuration in an index."""
+    """The list of chunks and the configuration in an index."""
     record = read_record(path)
     chunks, config = record.get("chunks"), record.get("config")
     if not isinstance(chunks, list) or not isinstance(config, dict) or not config.get("data_format"):
-        raise CannotResume(f"{path}: not an index of litData (no chunks or no data_format)")
+        raise CannotResume(f"{path}: not a litData index (no chunks or no data_format)")
     for chunk in chunks:
         if missing := [key for key in ("filename", "chunk_bytes", "chunk_size") if key not in chunk]:
             raise CannotResume(f"{path}: a chunk lacks the key {missing[0]!r}")

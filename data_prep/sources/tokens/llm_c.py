@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from data_prep.sources.tokens.source import Tokens
 
 HEADER_INTS = 256  # int32
-EVALUATION = 20240522  # first number of files with multiple-choice questions
+EVALUATION = 20240522  # first number in the header of a file of multiple-choice questions
 
 
 class Layout(NamedTuple):
-    """What the first number of the header determines."""
+    """Properties that the first number in the header determines."""
 
     version: int
     dtype: str
@@ -28,7 +28,7 @@ LAYOUTS = {20240520: Layout(1, "uint16", 50256), 20240801: Layout(7, "uint32", 1
 
 
 class LlmC(TokenFormat):
-    """The end-of-text token comes before each document. Shards cut documents."""
+    """The end-of-text token comes before each document. A document can continue in the next shard."""
 
     suffixes = (".bin",)
     end = "before"
@@ -40,19 +40,19 @@ class LlmC(TokenFormat):
         yield from read_blocks(file, dtype, 4 * HEADER_INTS, tokens)
 
     def end_of_text(self, path: Path) -> int | None:
-        """The token that llm.c's scripts use for the tokenizer named in the header."""
+        """The token that llm.c's scripts use with the tokenizer that the header implies."""
         return _header(path)[0].end_of_text
 
 
 def _header(path: Path) -> tuple[Layout, int]:
-    """The layout and number of tokens in the header."""
+    """The layout and number of tokens according to the header."""
     header = np.fromfile(path, np.int32, HEADER_INTS)
     if len(header) < HEADER_INTS:
         raise CannotResume(f"{path}: {path.stat().st_size} bytes, shorter than the header of an llm.c file")
     magic, version, tokens = header[:3].tolist()
     if magic == EVALUATION:
         raise CannotResume(
-            f"{path}: an evaluation file of llm.c with multiple-choice questions; expected a file of tokens"
+            f"{path}: an llm.c evaluation file with multiple-choice questions; expected a file of tokens"
         )
     layout = LAYOUTS.get(magic)
     if layout is None or version != layout.version:

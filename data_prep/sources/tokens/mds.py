@@ -57,13 +57,11 @@ class Mds(TokenFormat):
 def _shards(index: Path) -> list[dict[str, Any]]:
     record = read_record(index, "shards")
     if record.get("version") != VERSION:
-        raise CannotResume(
-            f"{index}: version {record.get('version')} of MDS, expected {VERSION}; or is it an index of litData?"
-        )
+        raise CannotResume(f"{index}: MDS version {record.get('version')}, expected {VERSION}; is it a litData index?")
     keys = ("column_names", "column_encodings", "column_sizes", "raw_data", "samples")
     for number, shard in enumerate(record["shards"]):
         if missing := [key for key in keys if key not in shard]:
-            raise CannotResume(f"{index}: shard {number}: the key {missing[0]!r} is missing; is it an index of MDS?")
+            raise CannotResume(f"{index}: shard {number}: the key {missing[0]!r} is missing; is it an MDS index?")
     if not record["shards"]:
         raise CannotResume(f"{index}: lists no shards")
     shards: list[dict[str, Any]] = record["shards"]
@@ -84,7 +82,7 @@ def _values(path: Path, data: Bytes, starts: Ints, encoding: str, source: "Token
     if kind == "bytes":
         if source.dtype is None:
             raise CannotResume(
-                f'{path}: its column has the type bytes; name the type of the ids in data.source.dtype, e.g. "int64"'
+                f'{path}: its column has the type bytes; set data.source.dtype to the type of the ids, e.g. "int64"'
             )
         return np.dtype(source.dtype), starts
     if kind != "ndarray":

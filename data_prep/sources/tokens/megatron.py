@@ -58,7 +58,7 @@ def _read_index(path: Path, source: "Tokens") -> tuple[np.dtype[np.integer], Int
     with path.open("rb") as stream:
         header = stream.read(HEADER.size)
         if header[: len(MAGIC)] != MAGIC or len(header) < HEADER.size:
-            raise CannotResume(f"{path}: not an index of Megatron-LM (it does not begin with {MAGIC!r})")
+            raise CannotResume(f"{path}: not a Megatron-LM index (it does not begin with {MAGIC!r})")
         _, version, code, sequences, boundaries = HEADER.unpack(header)
         if version != VERSION or code not in DTYPES:
             raise CannotResume(
@@ -66,7 +66,7 @@ def _read_index(path: Path, source: "Tokens") -> tuple[np.dtype[np.integer], Int
             )
         dtype = require_dtype(path, np.dtype(DTYPES[code]), source)
         least = HEADER.size + 12 * sequences + 8 * boundaries
-        if size not in (least, least + sequences):  # with one byte per sequence if it records modes
+        if size not in (least, least + sequences):  # plus one byte per sequence if it records modes
             raise CannotResume(f"{path}: {size} bytes, but {sequences} sequences need {least} bytes; is it truncated?")
         lengths = np.fromfile(stream, np.int32, sequences)
         pointers = np.fromfile(stream, np.int64, sequences)

@@ -1,4 +1,4 @@
-"""Recognize rows that were cut from a stream of documents at a fixed length, and join them again."""
+"""Detect rows that were cut from a stream of documents at a fixed length, and join them again."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,14 +10,14 @@ from data_prep.errors import CannotResume
 from data_prep.permutation import Ints
 from data_prep.sources.tokens.runs import End, TokenRun
 
-ROWS = 1000  # this many rows decide whether the data are packed
+ROWS = 1000  # the number of rows that decide whether the data is packed
 
 
 def join_packed(runs: Iterator[TokenRun], end_of_text: int, end: End, notes: list[str]) -> Iterator[TokenRun]:
     """Remove the document ends from runs of packed rows, so that documents end only at end-of-text tokens.
 
-    The rows are packed if the first ones all have the same length and an end-of-text token in the middle. The last row of a
-    file can be shorter. What was recognized is appended to `notes`. Raises CannotResume if a later row has another length.
+    Rows are packed if the first ones all have the same length and at least one has an end-of-text token in the middle. The last row
+    of a file can be shorter. The result is appended to `notes`. Raises CannotResume if a later row has another length.
     """
     first: list[TokenRun] = []
     rows = 0
@@ -32,17 +32,20 @@ def join_packed(runs: Iterator[TokenRun], end_of_text: int, end: End, notes: lis
         return
     if not any(_ends_inside(run, length, end_of_text, end) for run in first):
         notes.append(
-            f"rows: the first {min(rows, ROWS):,} have {length:,} tokens each and no token {end_of_text} inside: each row is one document"
+            f"rows: the first {min(rows, ROWS):,} are {length:,} tokens long, without token {end_of_text} in the middle, so each row"
+            " is one document"
         )
         yield from chain(first, runs)
         return
-    notes.append(f"rows: packed, {length:,} tokens each; joined, and divided into documents at token {end_of_text}")
+    notes.append(
+        f"rows: packed, {length:,} tokens each; they were joined and divided into documents at token {end_of_text}"
+    )
     short = None
     for run in chain(first, runs):
         lengths = _lengths(run)
         if short == run.name or bool((lengths[:-1] != length).any()) or bool((lengths > length).any()):
             raise CannotResume(
-                f"{run.name}: a row is not {length} tokens long, but the rows before it are packed in this length"
+                f"{run.name}: a row is not {length} tokens long, but the rows before it are packed to this length"
             )
         short = run.name if len(lengths) and lengths[-1] < length else None
         yield TokenRun(run.name, run.start, run.tokens, None)
@@ -54,7 +57,7 @@ def _lengths(run: TokenRun) -> Ints:
 
 
 def _same_length(runs: list[TokenRun], length: int) -> bool:
-    """Whether the first rows have this length. If there are no more than these, the last one can be shorter."""
+    """Whether the first rows have this length. If there are no other rows, the last one can be shorter."""
     lengths = np.concatenate([_lengths(run) for run in runs])
     shorter_last = len(lengths) <= ROWS and 0 < lengths[-1] < length
     return bool((lengths[: len(lengths) - shorter_last][:ROWS] == length).all())

@@ -22,7 +22,7 @@ class NanoGPT(TokenFormat):
     suffixes = (".bin",)
 
     def read(self, file: TokenFile, source: "Tokens") -> Iterator[TokenRun]:
-        """Yield the tokens of a file. The data type is uint16 unless the source names another one."""
+        """Yield the tokens of a file. The data type is uint16 unless the source specifies another one."""
         with file.path.open("rb") as stream:
             magic = int.from_bytes(stream.read(4), "little")
         if magic in LAYOUTS or magic == EVALUATION:
@@ -31,7 +31,7 @@ class NanoGPT(TokenFormat):
 
 
 class Olmo(TokenFormat):
-    """allenai/OLMo-core, data/utils.py: a memory map without header, in spite of the suffix; end of text after each document."""
+    """allenai/OLMo-core, data/utils.py: raw token ids without a NumPy header, despite the suffix; end of text after each document."""
 
     suffixes = (".npy",)
 
@@ -41,9 +41,7 @@ class Olmo(TokenFormat):
             dtype, offset, count = header
             yield from read_blocks(file, require_dtype(file.path, dtype, source), offset, count)
         elif source.dtype is None:
-            raise CannotResume(
-                f'{file.path}: no NumPy header; name its data type in data.source.dtype, e.g. dtype = "uint32"'
-            )
+            raise CannotResume(f'{file.path}: no NumPy header; set data.source.dtype to its data type, e.g. "uint32"')
         else:
             yield from read_blocks(file, np.dtype(source.dtype))
 

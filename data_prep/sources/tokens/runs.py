@@ -1,4 +1,4 @@
-"""Runs of consecutive tokens, which every format of tokenized data is read as."""
+"""The common representation of tokenized data: every format is read as runs of consecutive tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.integer[Any]]
 End = Literal["after", "before"]
 
-BLOCK_BYTES = 2**21  # tokens are read in blocks of about this size, which fit into a core's cache
-MOST_TOKENS = 10_000_000  # per document. Longer documents mean that the end-of-text token is wrong.
+BLOCK_BYTES = 2**21  # tokens are read in blocks of about this size, which fits into a core's cache
+MOST_TOKENS = 10_000_000  # per document. A longer document means that the end-of-text token is wrong.
 
 
 @dataclass(frozen=True)
 class TokenRun:
-    """Consecutive tokens of one file. `tokens` is valid until the next run is read, which can overwrite it.
+    """Consecutive tokens from one file. `tokens` is valid until the next run is read, which can overwrite it.
 
     ends: the end of each document as a position in `tokens`, ascending; the last one is len(tokens). If it is None, the
         file does not record documents: they end at end-of-text tokens, and can continue in the next run.
@@ -48,9 +48,9 @@ class TokenFormat(ABC):
     """How one format is read.
 
     suffixes: how the names of its files end.
-    options: the keys of `data.source` that only some formats accept and that this one does.
+    options: format-specific keys of `data.source` that this format accepts.
     end: whether the end-of-text token comes after or before each document, unless the user gives another value.
-    rows: whether the data are rows that can be packed, i.e. cut from a stream of documents at a fixed length.
+    rows: whether the data consists of rows that can be packed, i.e. cut from a stream of documents at a fixed length.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -67,7 +67,7 @@ class TokenFormat(ABC):
         return [path]
 
     def end_of_text(self, path: Path) -> int | None:
-        """The end-of-text token that the format prescribes; None if the user has to name it."""
+        """The end-of-text token that the format prescribes; None if the user has to specify it."""
         return None
 
 
@@ -81,7 +81,7 @@ def require_dtype(path: Path, dtype: np.dtype[Any], source: "Tokens") -> np.dtyp
 
 
 def read_blocks(file: TokenFile, dtype: np.dtype[Any], offset: int = 0, count: int | None = None) -> Iterator[TokenRun]:
-    """Yield the file's tokens from byte `offset` in blocks, without document ends. count: number of tokens, if it is recorded.
+    """Yield the file's tokens from byte `offset` in blocks, without document ends. count: the recorded number of tokens, if any.
 
     Raises CannotResume if the file is empty or its size does not agree with the number or size of its tokens.
     """
@@ -97,19 +97,19 @@ def read_blocks(file: TokenFile, dtype: np.dtype[Any], offset: int = 0, count: i
         )
     if not tokens:
         raise CannotResume(f"{file.path}: contains no tokens")
-    # Reading into the same memory again takes half as long as into new memory.
+    # Reusing the same memory for every block takes half as long as allocating new memory.
     buffer: Ids = np.empty(min(tokens, BLOCK_BYTES // dtype.itemsize), dtype)
     with file.path.open("rb") as stream:
         stream.seek(offset)
         for start in range(0, tokens, len(buffer)):
             block = buffer[: tokens - start]
             if stream.readinto(block.data.cast("B")) < block.nbytes:
-                raise InputError(f"{file.path}: became shorter while it was read")
+                raise InputError(f"{file.path}: became shorter while it was being read")
             yield TokenRun(file.name, start, block, None)
 
 
 def read_documents(file: TokenFile, dtype: np.dtype[Any], ends: Ints) -> Iterator[TokenRun]:
-    """Yield the file's tokens in blocks of whole documents. ends: end of every document in tokens, not descending."""
+    """Yield the file's tokens in blocks of whole documents. ends: end of every document, counted in tokens, ascending."""
     first = start = 0
     with file.path.open("rb") as stream:
         while first < len(ends):
@@ -119,7 +119,7 @@ def read_documents(file: TokenFile, dtype: np.dtype[Any], ends: Ints) -> Iterato
             require_length(file.path, count if last == first + 1 else 0)
             tokens: Ids = np.fromfile(stream, dtype, count)
             if len(tokens) < count:
-                raise InputError(f"{file.path}: became shorter while it was read")
+                raise InputError(f"{file.path}: became shorter while it was being read")
             yield TokenRun(file.name, start, tokens, np.asarray(ends[first:last], np.int64) - start)
             first, start = last, start + count
 
@@ -138,6 +138,6 @@ def require_ends(path: Path, ends: Ints, tokens: int) -> None:
     if not len(ends) or not tokens:
         raise CannotResume(f"{path}: contains no {'tokens' if len(ends) else 'documents'}")
     if int(ends[0]) < 0 or (len(ends) > 1 and bool((ends[1:] < ends[:-1]).any())):
-        raise CannotResume(f"{path}: its documents do not end in ascending order; is it an index of documents?")
+        raise CannotResume(f"{path}: its document ends are not in ascending order; is it an index of documents?")
     if int(ends[-1]) != tokens:
-        raise CannotResume(f"{path}: lists {int(ends[-1])} tokens, but the file with tokens contains {tokens}")
+        raise CannotResume(f"{path}: lists {int(ends[-1])} tokens, but the token file contains {tokens}")

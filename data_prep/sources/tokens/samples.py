@@ -1,7 +1,7 @@
 """Shards of samples, the layout that MDS and litData share.
 
-A shard consists of a u32 number of samples N, N + 1 u32 offsets of samples in bytes, and the samples. A sample consists of the u32
-sizes of the columns whose size is not fixed, and the columns.
+A shard contains the number of samples N, then N + 1 offsets of samples in bytes, then the samples. A sample contains the sizes of its
+variable-size columns, then all columns. These numbers are u32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ CODECS = {"zstd": "zstd", "gz": "gzip", "br": "brotli", "bz2": "bz2"}
 
 
 def open_shard(path: Path, compression: str | None, size: int) -> Bytes:
-    """The bytes of a shard. compression: "zstd:7", "gz", ...; size: number of bytes without compression, from the index.
+    """The bytes of a shard. compression: "zstd:7", "gz", ...; size: the uncompressed size in bytes, from the index.
 
-    Raises CannotResume if the file is missing, compressed in an unknown way or not of this size.
+    Raises CannotResume if the file is missing, compressed in an unknown way or of another size.
     """
     if not path.is_file():
         raise CannotResume(f"{path}: missing, but the index lists it")
@@ -49,20 +49,20 @@ def open_shard(path: Path, compression: str | None, size: int) -> Bytes:
 
 
 def sample_offsets(path: Path, data: Bytes, samples: int) -> Ints:
-    """The start of each sample in bytes, then the end of the last one. Raises CannotResume if it is not a shard of `samples` samples."""
+    """The start of each sample in bytes, then the end of the last one. Raises CannotResume if the shard does not have `samples` samples."""
     header = 4 * (samples + 2)
     if len(data) < header or int(data[:4].view("<u4")[0]) != samples:
-        raise CannotResume(f"{path}: not a shard of {samples} samples, which the index lists")
+        raise CannotResume(f"{path}: not a shard with the {samples} samples that the index lists")
     offsets: Ints = data[4:header].view("<u4").astype(np.int64)
     if offsets[0] < header or offsets[-1] != len(data) or bool((np.diff(offsets) < 0).any()):
-        raise CannotResume(f"{path}: the offsets of its samples are damaged, or they are not plain arrays")
+        raise CannotResume(f"{path}: its sample offsets are damaged, or its samples are not plain arrays")
     return offsets
 
 
 def column_ranges(
     path: Path, data: Bytes, offsets: Ints, sizes: Sequence[int | None], column: int
 ) -> tuple[Ints, Ints]:
-    """First and last byte (exclusive) of one column in each sample. sizes: of all columns in bytes, None if they vary."""
+    """First and last byte (exclusive) of one column in each sample. sizes: the size of each column in bytes, None if it varies."""
     varying = [number for number, size in enumerate(sizes) if size is None]
     starts = offsets[:-1] + 4 * len(varying)
     if bool((starts > offsets[1:]).any()):
@@ -83,7 +83,8 @@ def read_ranges(
     sizes = ends - starts
     if bool((sizes % dtype.itemsize).any()):
         raise CannotResume(
-            f"{path}: a sample has {int(sizes[sizes % dtype.itemsize > 0][0])} bytes, not a multiple of {dtype}"
+            f"{path}: a sample is {int(sizes[sizes % dtype.itemsize > 0][0])} bytes long, which is not a multiple of"
+            f" {dtype.itemsize} ({dtype})"
         )
     total = np.cumsum(sizes)
     first = done = 0

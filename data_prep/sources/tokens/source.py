@@ -36,7 +36,7 @@ OPTIONS = frozenset[str]().union(*(layout.options for layout in FORMATS.values()
 
 
 class Tokens(DataSource):
-    """Files of token ids. A document ends where the format records it, and at an end-of-text token."""
+    """Files of token ids. A document ends at each end-of-text token, and wherever the format records an end."""
 
     kind: Literal["tokens"] = "tokens"
     format: str
@@ -45,7 +45,7 @@ class Tokens(DataSource):
     )  # files, folders and globs; for datasets also names on the hub
     end_of_text: int | None = Field(None, ge=0)  # the token that separates documents
     end: End | None = None  # whether this token comes after or before each document
-    # Data type of the ids. It is needed only if the files do not contain it.
+    # Data type of the ids. It is needed only if the files do not record it.
     dtype: Literal["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"] | None = None
     tokens_field: str | None = None  # name of the column with token ids
     split: str | None = None
@@ -62,7 +62,7 @@ class Tokens(DataSource):
         for key in sorted(OPTIONS - self.layout.options):
             if getattr(self, key) is not None:
                 formats = [name for name, layout in FORMATS.items() if key in layout.options]
-                raise ValueError(f"{key} is a key of the formats {', '.join(formats)}, not of {self.format}")
+                raise ValueError(f"{key} is accepted only for the formats {', '.join(formats)}, not for {self.format}")
         return self
 
     @property
@@ -83,12 +83,12 @@ class Tokens(DataSource):
         return list(reversed(main.values()))
 
     def _with_suffix(self, given: str) -> str:
-        """Megatron's own tools name a dataset without a suffix."""
+        """Add a missing suffix, because Megatron's own tools name a dataset without one."""
         names = [given, *(given + suffix for suffix in self.layout.suffixes)]
         return next((name for name in names if given and Path(name).is_file()), given)
 
     def end_of_text_token(self) -> int | None:
-        """The token that separates documents, from the key or else from the format; None if neither names it."""
+        """The token that separates documents, from the key `end_of_text` or else from the format; None if neither specifies it."""
         if self.end_of_text is not None:
             return self.end_of_text
         first = self.files()[0].path
@@ -96,7 +96,7 @@ class Tokens(DataSource):
             return self.layout.end_of_text(first)
 
     def runs(self, end_of_text: int, notes: list[str]) -> Iterator[TokenRun]:
-        """Yield all tokens in order. What was recognized in the data is appended to `notes`.
+        """Yield all tokens in order. Notes about packed rows are appended to `notes`.
 
         Raises InputError if a file cannot be read or is damaged.
         """
@@ -114,7 +114,7 @@ class Tokens(DataSource):
                 yield from self.layout.read(file, self)
 
     def input_sizes(self) -> dict[str, str]:
-        """Size of every file, including indexes. Empty if there are no files, because the store may be from another machine."""
+        """Size of every file, including indexes. Empty if the files are missing, because the store may come from another machine."""
         sizes: dict[str, str] = {}
         with suppress(InputError):
             for file in self.files():

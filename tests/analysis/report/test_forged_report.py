@@ -215,7 +215,7 @@ def test_the_report_refuses_an_edited_table(single: RunDirectory) -> None:
 
 
 def test_pool_sequences_that_no_figure_reads_are_checked_too(trained: Path, tmp_path: Path) -> None:
-    """Retention needs a repeated run and a clean run with the same seed, and the run here is alone."""
+    """Retention needs a repeated run and a clean run with the same seed, but this study has only one run."""
     folder = tmp_path / "tiny"
     single = RunDirectory(Path(shutil.copytree(path := next(trained.glob("*-clean-*")), folder / path.name)))
     edit_columns(single.pool_sequences, lambda name, values: [-5.0] * len(values) if name == "loss" else values)

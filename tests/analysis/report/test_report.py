@@ -37,7 +37,7 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plant(folder: Path, run: Run, store: TokenStore) -> None:
-    """Write clean runs that follow L = 2 + 40·N^-0.3, and runs at R = 4 whose double descent ends at the loss of half their size."""
+    """Write clean runs that follow L = 2 + 40·N^-0.3, and runs at R = 4 whose double descent ends at the loss of half-size models."""
     for model, size in SIZES.items():
         clean, half = 2 + 40 * size**-0.3, 2 + 40 * (size / 2) ** -0.3
         write_run(folder, run, store, [5.0, 4.5, 4.0, clean], model=model, repeats=1)

@@ -1,4 +1,4 @@
-"""Named pools and mixtures of sources in study files: the runs they declare, and errors in one line."""
+"""Named pools and mixtures of sources in study files: the runs that they declare, and one-line errors."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,9 @@ def mix_tables(sources: dict[str, dict[str, Any]], **shares: float) -> str:
     return "\n".join(tables)
 
 
-def test_both_designs_and_both_controls(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_grids_with_a_fixed_fraction_and_a_fixed_pool_and_their_clean_controls(
+    tmp_path: Path, sources: dict[str, Any]
+) -> None:
     by_fraction = study_of(tmp_path, pool_tables(sources), "repeats = [0, 1, 4]\nrepeated_fraction = 0.25").runs()
     assert [run.label for run in by_fraction] == ["1x16-clean-s0", "1x16-f0.25-R1-s0", "1x16-f0.25-R4-s0"]
     assert [run.pool for run in by_fraction] == [0, 32, 8] and [run.repeated_fraction for run in by_fraction] == [
@@ -82,7 +84,9 @@ def test_both_designs_and_both_controls(tmp_path: Path, sources: dict[str, Any])
         ) and f"pool{run.pool * 16}-R{run.repeats}" in run.label
 
 
-def test_the_whole_pool_is_an_estimate_until_its_store_exists(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_the_size_of_an_entire_pool_is_an_estimate_until_its_store_is_built(
+    tmp_path: Path, sources: dict[str, Any]
+) -> None:
     study = study_of(tmp_path, pool_tables(sources), "repeats = [0, 2]\npool_tokens = 'all'")
     assert study.runs()[1].pool <= 64, "limited to what fits into the run"
     prepared = prepare_study(
@@ -93,7 +97,7 @@ def test_the_whole_pool_is_an_estimate_until_its_store_exists(tmp_path: Path, so
     assert run.model_dump()["fixed_pool"] == run.pool, "the identity contains a number"
 
 
-def test_identities_depend_on_the_pool_the_shares_and_nothing_that_is_absent(
+def test_identities_depend_on_the_pool_and_the_shares_and_omit_absent_fields(
     tmp_path: Path, sources: dict[str, Any]
 ) -> None:
     study = study_of(tmp_path, pool_tables(sources), "repeats = 4\nrepeated_fraction = 0.25")
@@ -119,7 +123,7 @@ def test_the_stores_of_a_mixture_share_one_tokenizer(tmp_path: Path, sources: di
 @pytest.mark.parametrize(
     ("pool", "grid", "message"),
     [
-        ({}, "repeats = 4\npool_tokens = 1_024", "pool of 1,024 tokens are 4,096 tokens, more than the run's 2,048; the largest R is 2"),
+        ({}, "repeats = 4\npool_tokens = 1_024", "are 4,096 tokens, but the run has only 2,048; the largest possible R is 2"),
         ({}, "repeats = 4\nrepeated_fraction = 1.5", "repeated_fraction: input should be less than or equal to 1, found 1.5"),
         ({}, "repeats = 4\nrepeated_fraction = 0.5\npool_tokens = 64", "0.5 found together with pool_tokens; expected one of the two"),
         ({}, "repeats = 1", r"repeated_fraction \(or pool_tokens\): required with repeats = 1; expected 0 < f <= 1"),
@@ -132,7 +136,7 @@ def test_the_stores_of_a_mixture_share_one_tokenizer(tmp_path: Path, sources: di
         ({"source": {"kind": "nothing"}}, "repeats = 0", "pool.source: unknown kind 'nothing'"),
     ],
 )  # fmt: skip
-def test_a_wrong_pool_gives_one_line(
+def test_an_invalid_pool_is_refused_in_one_line(
     pool: dict[str, Any], grid: str, message: str, tmp_path: Path, sources: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -158,12 +162,12 @@ def test_without_a_named_pool_its_settings_are_refused(tmp_path: Path, sources: 
     ):
         study_of(tmp_path, same, "repeats = 2\npool_tokens = 'all'")
     installed = "[data]\nsource = 'installed-python'\nmax_tokens = 1_000_000\n[pool]\nsource = 'installed-prose'\nmax_tokens = 9_000\n"
-    with pytest.raises(
-        InputError, match=r"pool.test_fraction: 0.2 of the installed files found, but data.test_fraction is 0.05"
-    ):
+    with pytest.raises(InputError, match=r"pool.test_fraction: 0.2 found, but data.test_fraction is 0.05"):
         study_of(tmp_path, installed + "test_fraction = 0.2", "repeats = 0")
     taken = pool_tables(sources) + f"\n[[evaluate]]\nname = 'pool_domain'\nsource = {toml(sources['code'])}\n"
-    with pytest.raises(InputError, match=r"evaluate.0.name: 'pool_domain' is the test set of the \[pool\] table"):
+    with pytest.raises(
+        InputError, match=r"evaluate.0.name: 'pool_domain' is reserved for the test set of the \[pool\] table"
+    ):
         study_of(tmp_path, taken, "repeats = 0")
 
 
@@ -175,11 +179,11 @@ def test_without_a_named_pool_its_settings_are_refused(tmp_path: Path, sources: 
         ({"web": 1.5, "code": 0.5}, ("", ""), "data.mix.0.share: input should be less than or equal to 1, found 1.5"),
         ({"web": 0.5, "code": 0.5}, ("'code'", "'web'"), "data.mix.1.name: 'web' is used twice"),
         ({"web": 0.5, "code": 0.5}, ("max_tokens = 1_000_000", ""), "data.mix.0.max_tokens: missing; a value is required"),
-        ({"web": 0.5, "code": 0.5}, ("[data]", "[data]\nsource = 'installed-python'"), "data.source: not allowed together with mix"),
+        ({"web": 0.5, "code": 0.5}, ("[data]", "[data]\nsource = 'installed-python'"), "data.source: cannot be combined with data.mix"),
         ({"web": 0.5, "code": 0.5}, ("share = 0.5", "share = 0.5\ntokenizer = 'x'"), "data.mix.0.tokenizer: unknown key"),
     ],
 )  # fmt: skip
-def test_a_wrong_mixture_gives_one_line(
+def test_an_invalid_mixture_is_refused_in_one_line(
     shares: dict[str, float], change: tuple[str, str], message: str, tmp_path: Path, sources: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:

@@ -233,10 +233,10 @@ def test_bundled_runs_have_the_results_of_single_runs_despite_a_kill_and_a_failu
         assert metrics[0] == metrics[1], name
 
 
-def test_a_process_that_cannot_start_is_the_reason_that_its_run_failed(
+def test_a_run_whose_process_cannot_start_records_the_reason(
     runs: list[Run], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies before it creates the run's folder."""
+    """The process dies before it creates the run's folder."""
     resource_tracker.ensure_running()
     monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(shutil.which("false") or ""))
     ended = scheduler(store, tmp_path, []).train(runs[:2])

@@ -104,7 +104,7 @@ def test_fallback_sequences_are_copied_if_the_tokenizer_cannot_encode_the_paragr
     for given in (tokenizer, None):
         probe = copying_probe(given, 0, 16, None, fallback)
         assert probe.copied.tolist() == [[0, *[1, 2, 3, 2] * 4], [0, *[3, 3, 1, 2] * 4]]
-    with pytest.raises(InputError, match="copying text: the data have no tokenizer to encode it"):
+    with pytest.raises(InputError, match="copying text: the data has no tokenizer to encode it"):
         copying_probe(None, 0, 16, "a b c", fallback)
     assert token_texts(None, [7, 12]) == [" 7", " 12"]
 

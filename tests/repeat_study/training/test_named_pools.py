@@ -1,4 +1,4 @@
-"""Runs with a named pool and a mixture of sources: the same text as before, exact counts, and exact resumes."""
+"""Runs with a named pool and a mixture of sources: unchanged text, exact counts and exact resumes."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def mixed(declared: dict[str, Any], data_spec: DataSpec, data_dir: Path) -> Prep
 
 @pytest.fixture(scope="module")
 def lanes(prepared: PreparedStudy) -> list[Run]:
-    """Three arms of a bundle: clean, a fraction of the run, and a pool of fixed size."""
+    """Three runs in a bundle: clean, with a fixed fraction, and with a pool of fixed size."""
     runs = prepared.runs(Path("runs"))
     return [
         run
@@ -91,7 +91,7 @@ def alone(lanes: list[Run], prepared: PreparedStudy, tmp_path_factory: pytest.Te
     return folder
 
 
-def test_a_pool_from_the_source_of_the_data_has_the_same_text_as_a_pool_without_a_name(
+def test_a_pool_from_the_training_source_has_the_same_text_as_an_unnamed_pool(
     declared: dict[str, Any], data_spec: DataSpec, data_dir: Path
 ) -> None:
     pool = {"source": data_spec.source.model_dump(), "max_tokens": data_spec.max_tokens}
