@@ -54,7 +54,7 @@ def formats(folder: Path, pythons: dict[str, str]) -> dict[str, bool]:
             ids = store.test[start : end - 1].tolist()
             file.write(json.dumps({"text": store.tokenizer().decode(ids), "ids": ids}) + "\n")
     print(f"{len(store.offsets('test')) - 1:,} documents, {store.test.size:,} tokens\n")
-    print(f"{'format':24}{'written by':30}{'as the text'}")
+    print(f"{'format':24}{'written by':30}{'store from the text'}")
     equal = {}
     for number, (variant, (peer, _)) in enumerate(WRITERS.items()):
         python = pythons.get(peer, sys.executable)

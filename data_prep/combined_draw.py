@@ -1,4 +1,4 @@
-"""The data draw from several token stores: a unique stream that mixes sources, and a pool from a store of its own."""
+"""Draw a run's sequences from several token stores: a unique stream that mixes sources, and a pool with its own store."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from data_prep.token_store import TokenStore
 
 @dataclass(frozen=True)
 class CombinedDraw:
-    """Chooses the tokens of every sequence if they come from more than one store.
+    """Chooses the tokens of every sequence in a run that reads more than one store.
 
     The stores are treated as one long list of sequences, so `locate` still returns one integer per position. `order`
     assigns each place in the unique stream to a source, and each source is read in the order of its own `Draw`.

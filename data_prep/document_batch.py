@@ -65,7 +65,7 @@ class BatchReader(ABC):
         return
 
     def finish(self) -> dict[str, Any]:
-        """Check the corpus after the last batch, and return entries for the manifest. Raises CannotResume if it cannot be used."""
+        """Check the corpus after the last batch, and return entries for the manifest. Raises CannotResume if the corpus cannot be used."""
         return {}
 
     def corpus_entries(self) -> dict[str, Any]:
@@ -78,5 +78,5 @@ class BatchReader(ABC):
 
 
 def documents_within(lengths: Ints, tokens: int) -> int:
-    """Number of documents, counted from the first, that contain at least `tokens` tokens; all of them if they contain fewer."""
+    """Number of documents, from the first on, needed for at least `tokens` tokens; all of them if they contain fewer."""
     return min(int(np.searchsorted(np.cumsum(lengths), tokens)) + 1, len(lengths))

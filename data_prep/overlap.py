@@ -72,7 +72,7 @@ def count_shared_training_text(store: TokenStore, other: TokenStore) -> SharedTe
 
 
 def _shared_documents(store: TokenStore, split: Split, other: TokenStore) -> Iterator[int]:
-    """For every training document of `other` with the same tokens as a document in this split of `store`, yield the latter's index."""
+    """Compare each training document of `other` with this split of `store`, and yield the index in the split of each match."""
     offsets, tokens = store.offsets(split), store.train if split == "train" else store.test
     other_offsets = other.offsets("train")
     lengths, other_lengths = np.diff(offsets), np.diff(other_offsets)

@@ -36,7 +36,7 @@ class PreparedStudy:
 
     study: Study
     sources: tuple[TokenStore, ...]  # the stores of the training text: one, or one per source of a mixture
-    pool: TokenStore | None  # the store of a named pool, which can be one of `sources`
+    pool: TokenStore | None  # the store of a named pool, which can also be in `sources`
     further_tests: tuple[FurtherTest, ...]
     parent: "PreparedStudy | None"  # the study that [finetune] selects parents from
 

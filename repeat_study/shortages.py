@@ -13,7 +13,7 @@ from repeat_study.preparation import PreparedStudy
 def expected_train_shortage(study: Study) -> list[str]:
     """Warn if any `max_tokens` is probably too small for a run. Reads no text, so the warning comes before a long build.
 
-    Returns at most one warning per source of training text. This is not an error, because a store can have more tokens than
+    Returns at most one warning per source of training text. It is only a warning, because a store can have more tokens than
     `max_tokens` (the last document is not cut), and the share of documents in the test split is only approximately `test_fraction`.
     """
     runs = study.runs()

@@ -266,7 +266,7 @@ class Run(TrainingSpec):
         return {self.corpus, *(mixed.fingerprint for mixed in self.mix)} | pool
 
     def sequences_by_source(self, sequences: int) -> dict[str, int]:
-        """Number of sequences from each source of a mixture among the first `sequences` of the unique stream; empty without one.
+        """For a mixture, the number of sequences from each source among the first `sequences` of the unique stream; otherwise empty.
 
         A pool that is not named mixes the sources in the same shares, so this also applies to its first sequences.
         """

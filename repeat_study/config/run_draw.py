@@ -40,7 +40,7 @@ def pool_store(run: "Run", stores: list[TokenStore]) -> TokenStore | None:
 
 
 def run_draw(run: "Run", store: TokenStore) -> Draw | CombinedDraw:
-    """The text of the run's sequences, from the store of its corpus and from the stores of its other sources and its pool.
+    """Draw the run's sequences from the stores of its corpus, its other sources and its pool.
 
     A pool from a training store consists of the sequences that the unique stream leaves out [H22]. A pool from a store of its own can
     use that store's whole training split. Raises InputError if a store is missing or has too few tokens.

@@ -120,9 +120,9 @@ class Study(Spec):
 
     @property
     def training_tables(self) -> dict[str, DataSpec]:
-        """The stores that the runs train on, by the table of the study file: `data`, `data.mix.0`, `pool`.
+        """The stores that the runs train on, keyed by their table in the study file: `data`, `data.mix.0`, `pool`.
 
-        A named pool from a source of the training data has no store of its own.
+        A named pool that is drawn from a source of the training data has no store of its own.
         """
         tables = {f"data.mix.{number}": data for number, data in enumerate(self.data.stores)}
         tables = tables if self.data.mix else {"data": self.data}

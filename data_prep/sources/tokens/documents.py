@@ -69,7 +69,7 @@ def _joined(begun: tuple[str, int], pieces: list[Ids]) -> DocumentRun:
 
 
 def _with_recorded_ends(tokens: Ids, recorded: Ints, end_of_text: int, end: End) -> tuple[Ints, Ints]:
-    """Starts and ends of documents whose ends are recorded. End-of-text tokens inside these documents divide them again."""
+    """Starts and ends of documents whose ends are recorded. A document is also divided at end-of-text tokens inside it."""
     starts = np.concatenate([[0], recorded[:-1]])
     marks = np.flatnonzero(tokens == end_of_text)
     if not len(marks):

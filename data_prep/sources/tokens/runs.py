@@ -45,7 +45,7 @@ class TokenFile:
 
 
 class TokenFormat(ABC):
-    """How one format is read.
+    """Reader for one format of tokenized data.
 
     suffixes: how the names of its files end.
     options: format-specific keys of `data.source` that this format accepts.

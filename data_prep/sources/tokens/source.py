@@ -67,7 +67,7 @@ class Tokens(DataSource):
 
     @property
     def layout(self) -> TokenFormat:
-        """How the format is read."""
+        """The reader for the format."""
         return FORMATS[self.format]
 
     def files(self) -> list[TokenFile]:

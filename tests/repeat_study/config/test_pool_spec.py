@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_prep.data_spec import DataSpec
@@ -214,6 +215,15 @@ def test_text_that_the_stores_share_is_refused(tmp_path: Path, sources: dict[str
     assert tested.startswith("pool: document tested.jsonl:") and "also appears in the training text" in tested
     trained = error("trained", mine + TEXTS, max_shared_documents=100, test_fraction=0.05)
     assert trained.startswith("test split of mine: document web.jsonl:"), trained
+
+
+def test_an_error_in_a_pool_names_the_table_that_contains_the_key(tmp_path: Path, sources: dict[str, Any]) -> None:
+    np.arange(300, dtype=np.uint16).tofile(tmp_path / "train.bin")
+    data = {"kind": "tokens", "format": "nanogpt", "paths": [str(tmp_path / "train.bin")], "end_of_text": 150}
+    tables = pool_tables(sources | {"web": data}).replace("vocabulary = 260", "vocabulary = 300").replace("0.2", "0.5")
+    study = study_of(tmp_path, tables, "repeats = 0")
+    with pytest.raises(InputError, match=r"^pool.source: the training data has no tokenizer, .*; set data.tokenizer"):
+        prepare_study(study, tmp_path)
 
 
 def test_a_pool_or_source_that_is_too_small_is_refused(tmp_path: Path, sources: dict[str, Any]) -> None:
