@@ -7,6 +7,7 @@ from data_prep.draw import Unit
 from data_prep.token_store import find_store
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
+from repeat_study.formatting import plural
 from repeat_study.preparation import PreparedStudy
 
 
@@ -99,6 +100,6 @@ def _shortage(study: Study, name: str, context: int, requested: int, sequences: 
     total = study.evaluation.test_sequences
     share = f" ({requested:,} of them from this source)" if requested < total else ""
     return [
-        f"warning: {study.name}: evaluation.test_sequences = {total:,}{share}, but the {name} {contains} {sequences:,} sequences of"
-        f" {context + 1} tokens; runs are tested on {'fewer' if share else 'all of them'}"
+        f"warning: {study.name}: evaluation.test_sequences = {total:,}{share}, but the {name} {contains} {plural(sequences, 'sequence')} of"
+        f" {context + 1} tokens; runs are tested on {'fewer' if share else 'all of it'}"
     ]

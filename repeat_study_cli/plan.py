@@ -162,7 +162,9 @@ def _pool_notes(study: "Study", runs: "list[Run]", is_estimate: bool) -> str:
     if any(run.repeats == 1 for run in runs):
         lines.append("Runs with R = 1 train on it once.")
     if any(run.hold_fixed is not run.hold_fixed.TOTAL for run in runs):
-        lines.append("Runs labeled 'fresh' have the same number of unique tokens and different numbers of steps.")
+        lines.append(
+            "Runs labeled 'fresh' have equal numbers of unique tokens, to within one step, and different numbers of steps."
+        )
     if is_estimate and any(ALL in axis_values(table.get("pool_tokens")) for table in study.grid):
         lines.append(f'With pool_tokens = "{ALL}", the pool shown here is an estimate; `prepare` determines its size.')
     return " ".join(lines) + "\n"

@@ -85,7 +85,7 @@ def test_a_test_split_that_is_too_small_is_reported_and_recorded(
     )
     assert actual_test_shortage(PreparedStudy(large, (store,), None, (), None)) == [
         f"warning: tiny: evaluation.test_sequences = {10 * available:,}, but the test split contains only {available:,} sequences"
-        " of 33 tokens; runs are tested on all of them"
+        " of 33 tokens; runs are tested on all of it"
     ]
     run: Run = large.runs(store.fingerprint)[0]
     train(run, store, tmp_path)
