@@ -20,6 +20,11 @@ def three_digits(value: float) -> str:
     return NOTHING if math.isnan(value) else f"{float(f'{value:.3g}'):,.10g}"
 
 
+def percent(share: float) -> str:
+    """Format a share to three significant digits: 50%, 1.5%, 0.512%."""
+    return f"{100 * share:.3g}%"
+
+
 def cell(value: float, form: str = ".3f") -> str:
     """Format a number for a table cell; None and NaN become "–"."""
     return NOTHING if value is None or value != value else format(value, form)

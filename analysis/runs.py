@@ -65,12 +65,23 @@ class Runs:
 
     @cached_property
     def combined(self) -> "Runs":
-        """The runs from scratch and the fine-tuned runs, in the same tables."""
-        if not self.fine_tuned:
-            return self
-        table = pd.concat([self.table, self.fine_tuned.table], ignore_index=True)
-        evaluations = pd.concat([self.evaluations, self.fine_tuned.evaluations], ignore_index=True)
-        return replace(self, table=table, evaluations=evaluations, fine_tuned=None)
+        """All runs in the same tables: from scratch, fine-tuned, and the clean controls of a named pool's domain."""
+        return _joined(self, [self.fine_tuned, self.domain_controls])
+
+    @cached_property
+    def with_domain_controls(self) -> "Runs":
+        """The runs from scratch and the clean controls of a named pool's domain, in the same tables."""
+        return _joined(self, [self.domain_controls])
+
+    @property
+    def has_named_pool(self) -> bool:
+        """Whether the pool has a store of its own, so that the clean control is R = 0."""
+        return bool((self.table.pool_corpus != "").any())
+
+    @property
+    def has_fixed_pool(self) -> bool:
+        """Whether the repeated runs have pools of a given size. Every R then has its own f."""
+        return bool((self.table.fixed_pool > 0).any())
 
     @property
     def done(self) -> pd.DataFrame:
@@ -97,7 +108,10 @@ class Runs:
                 same &= matches | self.table.is_clean_control if key in OF_THE_POOL else matches
             table = self.table[same]
             evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
-            variants.append((_variant_name(chosen), replace(self, table=table, evaluations=evaluations)))
+            pool_tokens = int(table.pool_tokens.max())
+            variants.append((_variant_name(chosen, pool_tokens), replace(self, table=table, evaluations=evaluations)))
+        if len(variants) == 1 and set(factors) <= {"fixed_pool", "hold_fixed"}:
+            return [("", variants[0][1])]  # the clean control differs in these fields only because it has no pool
         return variants
 
     def curve(self, name: str) -> pd.DataFrame:
@@ -198,7 +212,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         trained_tokens, reached_tokens      tokens in the full run, tokens at the last evaluation
         repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run, also with a named pool, where its spec has R = 0.
                                 If the size of the pool is given, f is the exact fraction that follows from it
-        is_clean_control        whether the run trains on no pool text
+        is_clean_control        whether the run trains on no pool text; in `Runs.table`, these are the runs with repeats = 1
         exact_repeated_fraction, pool_tokens, unique_tokens     f and the token counts after rounding to whole sequences
         pool_corpus, fixed_pool, hold_fixed, mix    the named pool's store (empty: none), the size of a pool of given size in sequences
                                 (0: it follows from f), what training.tokens counts, and the sources of the unique stream as text
@@ -240,11 +254,11 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
     return _split_by_parent(runs) if (table.parent != "").any() else runs
 
 
-def _variant_name(factors: dict[str, Any]) -> str:
+def _variant_name(factors: dict[str, Any], pool_tokens: int) -> str:
     """Name a variant by its factors, such as "weight_decay = 1.0, passes". The order of copies is named without its keys."""
     words = [f"{key} = {value}" for key, value in factors.items() if key not in (*ORDER, "fixed_pool")]
-    if sequences := factors.get("fixed_pool"):
-        words.append(f"a pool of {plural(sequences, 'sequence')}")
+    if "fixed_pool" in factors:
+        words.append(f"a pool of {pool_tokens:,} tokens" if factors["fixed_pool"] else "a pool of a given fraction")
     if factors.keys() & set(ORDER):
         words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
     return ", ".join(words)
@@ -254,6 +268,16 @@ def _split_by_parent(runs: Runs) -> Runs:
     """Move the fine-tuned runs into `fine_tuned`."""
     from_scratch = runs.table.parent == ""
     return replace(_chosen(runs, from_scratch), fine_tuned=_chosen(runs, ~from_scratch))
+
+
+def _joined(runs: Runs, others: list[Runs | None]) -> Runs:
+    """`runs` with the tables of the other runs appended."""
+    added = [other for other in others if other]
+    if not added:
+        return runs
+    table = pd.concat([runs.table, *(other.table for other in added)], ignore_index=True)
+    evaluations = pd.concat([runs.evaluations, *(other.evaluations for other in added)], ignore_index=True)
+    return replace(runs, table=table, evaluations=evaluations, fine_tuned=None, domain_controls=None)
 
 
 def _chosen(runs: Runs, rows: pd.Series) -> Runs:

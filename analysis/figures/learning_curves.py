@@ -4,7 +4,7 @@ from analysis.figures.axes import tokens_axis
 from analysis.figures.panels import drawn, grid_of_axes, legend_of_repeats, not_drawn_note
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import CLEAN, along, styles
-from analysis.formatting import size_names
+from analysis.formatting import percent, size_names
 from analysis.runs import Runs
 
 NAME = "learning_curves"
@@ -33,7 +33,7 @@ def plot(runs: Runs) -> Plot | Missing:
             style = CLEAN if run.repeats == 1 else repeats_styles[run.repeats]
             late = drawn(curve, run.trained_tokens)
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **along(style, len(late)))
-        ax.set_title(f"{names[size]}, f = {fraction:.0%}", fontsize=9)
+        ax.set_title(f"{names[size]}, f = {percent(fraction)}", fontsize=9)
     for ax in flat[len(panels) :]:
         ax.set_visible(False)
     for ax in flat[: len(panels)]:

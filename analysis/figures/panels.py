@@ -11,7 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from analysis.figures.style import CLEAN, Style, along
-from analysis.formatting import short_count, size_name
+from analysis.formatting import percent, short_count, size_name
 from analysis.intervals import FEWEST_SEEDS, over_seeds
 
 # Test-loss curves start at this share of training. Earlier, the loss falls by several nats, and a scale that includes this
@@ -42,7 +42,7 @@ class Arms:
         """Model and fraction; one-layer models are marked as controls."""
         size = size_name(self.model, self.runs.parameters_non_embedding.iloc[0])
         control = ", one-layer control" if (self.runs.layers == 1).all() else ""
-        return size + control + (f", f = {self.fraction:.0%}" if self.fraction else ", clean")
+        return size + control + (f", f = {percent(self.fraction)}" if self.fraction else ", clean")
 
 
 def arms(table: pd.DataFrame) -> list[Arms]:

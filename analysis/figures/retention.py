@@ -5,7 +5,7 @@ from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import order_name, short_count, size_name
+from analysis.formatting import order_name, percent, short_count, size_name
 from analysis.intervals import over_seeds
 from analysis.measures.retention import by_tokens_since, retention
 from analysis.runs import Runs
@@ -36,7 +36,7 @@ def plot(runs: Runs) -> Plot | Missing:
             for order, style in order_styles.items():
                 points(ax, "tokens_since", panel[panel.order == order], label=order, **style)
             ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
-            ax.set_title(f"{size_name(model, size)}, f = {-negative:.0%}, R = {number:g}", fontsize=9)
+            ax.set_title(f"{size_name(model, size)}, f = {percent(-negative)}, R = {number:g}", fontsize=9)
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(lambda value, _: short_count(value))
             ax.minorticks_off()

@@ -5,7 +5,7 @@ from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import size_name
+from analysis.formatting import percent, size_name
 from analysis.measures.variant_comparison import COMPARED, compare_variants
 from analysis.runs import Runs
 
@@ -34,7 +34,7 @@ def plot(runs: Runs) -> Plot | Missing:
             ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
             repeats_axis(ax, panel.repeats)
             if row is axes[0]:
-                ax.set_title(f"{size_name(model, size)}, f = {-negative:.0%}", fontsize=9)
+                ax.set_title(f"{size_name(model, size)}, f = {percent(-negative)}", fontsize=9)
         row[0].set_ylabel(f"{COMPARED[metric]},\nexcess (nats/token)")
     legend(figure, axes)
     return Plot(

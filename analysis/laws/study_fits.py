@@ -14,6 +14,7 @@ from analysis.runs import Runs, scaling_runs
 
 RESAMPLES = 100
 MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
+FIXED_POOL = "the pool has a fixed size, so f and R grow together and a fit cannot tell their effects apart"
 SHARE_OF_FITS = 0.43  # fits take 4.8 of 11.2 s for the 104 runs in repeats_axis; cross-validation takes the rest
 
 
@@ -60,6 +61,9 @@ def study_points(runs: Runs) -> Points:
 
 def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
     """Fit and cross-validate all laws on a study's finished runs."""
+    if runs.has_fixed_pool:
+        empty = Points(*(np.empty(0) for _ in range(5)))
+        return StudyFits(empty, {}, dict.fromkeys((law.name for law in LAWS), FIXED_POOL), pd.DataFrame())
     points = study_points(runs) if len(runs.done) else None
     if points is None or not points.clean.any() or points.clean.all():
         kind = "clean" if points is None or not points.clean.any() else "repeated"

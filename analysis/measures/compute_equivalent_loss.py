@@ -39,7 +39,7 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
     `effective_size.clean_law`.
     """
     table = scaling_runs(runs)
-    clean = table[table.repeats == 1]
+    clean = table[table.is_clean_control]
     if clean.model.nunique() < PARAMETERS:
         return NoLaw(f"the clean law of compute needs {clean_sizes_needed(runs)}")
     law = _fitted(tuple(compute(clean)), tuple(clean.final_test_loss))

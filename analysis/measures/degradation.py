@@ -105,7 +105,7 @@ def judge_descent(
 
 def clean_rise(runs: Runs) -> float:
     """Twice the largest rise in test loss in any clean run, in nats; NaN without clean runs."""
-    clean = runs.done[runs.done.repeats == 1]
+    clean = runs.done[runs.done.is_clean_control]
     rises = [double_descent(curve.tokens, curve.test_loss).rise for curve in map(runs.curve, clean.name)]
     return 2 * max(rises, default=NAN)
 
@@ -116,7 +116,7 @@ def noise_of_rise(runs: Runs) -> float:
     It is the larger of `clean_rise` and 2·s, where s is the standard deviation of final test loss among clean runs of one size, for the
     size with the largest s.
     """
-    clean = runs.done[runs.done.repeats == 1]
+    clean = runs.done[runs.done.is_clean_control]
     if clean.empty:
         return NAN
     between = clean.groupby("model").final_test_loss.std(ddof=1).fillna(0.0)
@@ -136,7 +136,7 @@ class _Clean:
 
 def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[str, _Clean]:
     sizes = {}
-    for model, rows in runs.done[runs.done.repeats == 1].groupby("model"):
+    for model, rows in runs.done[runs.done.is_clean_control].groupby("model"):
         falls = [float(curve.test_loss.iloc[0] - curve.test_loss.iloc[-1]) for curve in map(runs.curve, rows.name)]
         final = [losses[-1] for name in rows.name if (losses := sequences[name]) is not None]
         comparable = len(final) == len(rows) and len({len(losses) for losses in final}) == 1

@@ -42,7 +42,7 @@ def test_sets(runs: Runs) -> list[Metric]:
 def clean_sizes_needed(runs: Runs) -> str:
     """A clause to follow "the clean law needs", for studies with too few clean sizes. It mentions any runs left out."""
     table = scaling_runs(runs)
-    sizes = table[table.repeats == 1].model.nunique()
+    sizes = table[table.is_clean_control].model.nunique()
     left_out = left_out_of_laws(runs).rstrip(".")
     return (
         f"finished clean runs of at least {PARAMETERS} sizes, because it has {PARAMETERS} parameters; found {sizes}"
@@ -57,8 +57,8 @@ def clean_law(runs: Runs, metric: Metric = TEST_LOSS) -> PowerLaw | NoLaw:
     over all clean sizes, the law falls by no more than twice its largest residual, or if no clean run's score exceeds twice its null.
     """
     table = scaling_runs(runs)
-    clean = table[(table.repeats == 1) & falling(metric, table).notna()]
-    if table[table.repeats == 1].parameters_non_embedding.nunique() < PARAMETERS:
+    clean = table[table.is_clean_control & falling(metric, table).notna()]
+    if table[table.is_clean_control].parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw(f"the clean law needs {clean_sizes_needed(runs)}")
     if clean.parameters_non_embedding.nunique() < PARAMETERS:
         return NoLaw("the clean runs did not record this metric at enough sizes")

@@ -34,7 +34,7 @@ def starts(runs: Runs) -> pd.DataFrame:
     includes the parent's R, the rest of the parent's label, and settings of the run itself, such as its learning rate.
     """
     table = runs.combined.table
-    table = table[(table.parent != "") | (table.repeats == 1)]
+    table = table[(table.parent != "") | table.is_clean_control]
     labels = [
         short_label(run.parent_label, run.model, int(run.parent_seed)) if run.parent else ""
         for run in table.itertuples()

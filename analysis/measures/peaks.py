@@ -64,7 +64,7 @@ class Peak:
 def peaks(runs: Runs) -> list[Peak]:
     """Find the peak for every size and fraction among the finished runs, sorted by decreasing fraction, then by size."""
     done, unsorted = runs.done, []
-    clean = done[done.repeats == 1]
+    clean = done[done.is_clean_control]
     by = ["repeated_fraction", "parameters_non_embedding", "model"]
     for (fraction, size, model), repeated in done[done.repeats > 1].groupby(by):
         control = tuple(clean[clean.model == model].final_test_loss)

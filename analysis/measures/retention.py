@@ -33,7 +33,7 @@ def retention(runs: Runs) -> pd.DataFrame:
     Runs without a clean run of the same seed are left out. So are runs by older versions, which did not record these losses.
     """
     done = runs.done
-    clean = {key: str(run["name"]) for key, run in _by_pool(done[done.repeats == 1])}
+    clean = {key: str(run["name"]) for key, run in _by_pool(done[done.is_clean_control])}
     tables = []
     for key, run in _by_pool(done[done.repeats > 1]):
         own = runs.pool_sequences(str(run["name"]))

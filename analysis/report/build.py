@@ -13,6 +13,7 @@ from analysis.report import (
     fine_tuning_section,
     html,
     introduction,
+    named_pool_section,
     provenance,
     published_comparison,
     tables,
@@ -64,11 +65,15 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
     # If none of the runs from scratch repeats data, they serve only as baselines for the fine-tuned runs.
     has_grid = not tuned or (runs.table.repeats > 1).any()
-    collected = collect(runs, f"{title}, token by token", cache, progress) if has_grid else Collected([], [], None)
+    collected = (
+        collect(runs, f"{title}, token by token", cache, progress) if has_grid else Collected([], [], None, None)
+    )
     variants, token_html = collected.variants, collected.token_html
     compared = variants_section.collect(runs, collected.comparison) if collected.comparison else None
+    pool = named_pool_section.collect(runs, collected.named_pool) if collected.named_pool else None
     progress("writing tables and the page", 1.0)
     saved = [
+        *(pool.figures if pool else []),
         *(tuned.figures if tuned else []),
         *(compared.figures if compared else []),
         *(figure for variant in variants for figure in variant.figures),
@@ -80,12 +85,18 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     written += _write_tables(folder, variants, tuned, comparison)
     if compared:
         written += compared.write_tables(folder)
+    if pool:
+        written += pool.write_table(folder)
     if token_html:
         write_atomically(folder / TOKEN_PAGE, token_html.encode())
         written.append(TOKEN_PAGE)
     else:
         (folder / TOKEN_PAGE).unlink(missing_ok=True)
-    sections = [*(compared.sections if compared else []), *_sections(variants, tuned, comparison)]
+    sections = [
+        *(pool.sections if pool else []),
+        *(compared.sections if compared else []),
+        *_sections(variants, tuned, comparison),
+    ]
     combined = runs.combined
     notes = list(introduction.notes(combined))
     link = TOKEN_PAGE if token_html else ""
@@ -107,7 +118,9 @@ def _write_tables(
     by_name = {"published_comparison": comparison}
     if variants:
         laws = {variant.name: fit_study(variant.runs) for variant in variants}
-        by_name["summary"] = tables.joined({variant.name: variant.numbers for variant in variants})
+        by_name["summary"] = tables.joined(
+            {variant.name: tables.with_declared_repeats(variant.runs, variant.numbers) for variant in variants}
+        )
         by_name["laws"] = tables.joined({name: fits.constants() for name, fits in laws.items()})
         by_name["cross_validation"] = tables.joined({name: fits.cross_validation for name, fits in laws.items()})
     if tuned:
@@ -126,7 +139,7 @@ def _sections(variants: list[Variant], tuned: FineTuning | None, comparison: pd.
     for variant in variants:
         if variant.name:
             yield Section(variant.name, level=1)
-        details = findings(variant.numbers) if len(variant.numbers) else []
+        details = findings(variant.numbers, variant.runs.has_fixed_pool) if len(variant.numbers) else []
         yield Section("Summary", summarize(variant.runs, variant.numbers), details)
         yield from figure_sections(variant.figures)
         yield from variant.sections

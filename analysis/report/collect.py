@@ -13,7 +13,7 @@ from analysis.figures.plot import Missing, SavedPlot
 from analysis.measures.degradation import summary
 from analysis.report import laws_section, token_page
 from analysis.report.digests import ReportRecord, digest_of
-from analysis.report.figure_list import FIGURES, VARIANT_FIGURES, plot_figure
+from analysis.report.figure_list import FIGURES, NAMED_POOL_FIGURE, VARIANT_FIGURES, plot_figure
 from analysis.report.progress import Progress, report_figure
 from analysis.report.section import Section
 from analysis.report.workers import process_count, run_tasks
@@ -68,6 +68,7 @@ class Collected:
 
     variants: list[Variant]
     comparison: list[SavedPlot | Missing]  # empty if there is only one variant
+    named_pool: SavedPlot | Missing | None  # None without a named pool
     token_html: str | None
 
 
@@ -97,6 +98,8 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     plotted = [(name, variant, figure) for name, variant in variants for figure in FIGURES]
     if len(variants) > 1:
         plotted += [("", runs, figure) for figure in VARIANT_FIGURES]
+    if runs.has_named_pool:
+        plotted.append(("", runs, NAMED_POOL_FIGURE))
     # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
     names = {(name, figure): file_name(figure, name) for name, _, figure in plotted}
@@ -133,7 +136,8 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
         for pieces in [[made[name, maker] for maker in (*FIGURES, *SECTIONS)]]
     ]
     comparison = [results["", figure] for figure in VARIANT_FIGURES] if len(variants) > 1 else []
-    return Collected(finished, comparison, token_html if isinstance(token_html, str) else None)
+    named_pool = results["", NAMED_POOL_FIGURE] if runs.has_named_pool else None
+    return Collected(finished, comparison, named_pool, token_html if isinstance(token_html, str) else None)
 
 
 def _run(

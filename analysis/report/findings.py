@@ -4,41 +4,46 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import any_of, bracketed, plural, size_name, span
+from analysis.formatting import any_of, bracketed, percent, plural, size_name, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
 from repeat_study.records.metrics import METRICS
 
 
-def findings(numbers: pd.DataFrame) -> list[str]:
+def findings(numbers: pd.DataFrame, fixed_pool: bool = False) -> list[str]:
     """Sentences about double descent, the worst R for every size and fraction, and induction heads. Null results are reported too.
 
-    numbers: `degradation.summary`. Losses and multipliers are averaged over the runs with the same R.
+    numbers: `degradation.summary`. Losses and multipliers are averaged over the runs with the same R. fixed_pool: whether the pool has
+    the same size for every R. Every R then has its own f, so there is no worst R of a fraction.
     """
     sentences = []
     for fraction, arms in numbers[numbers.repeats > 1].groupby("repeated_fraction"):
+        if fixed_pool:
+            break
         sentences.append(_double_descent(fraction, arms))
         sentences += [
             _worst(size_name(model, size), fraction, runs)
             for (size, model), runs in arms.groupby(["parameters_non_embedding", "model"])
         ]
-    return [*(sentences or ["No repeated run has finished yet."]), *_induction(numbers)]
+    if not (numbers.repeats > 1).any():
+        sentences = ["No repeated run has finished yet."]
+    return [*sentences, *_induction(numbers)]
 
 
 def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
     if runs.double_descent.isna().all():
-        return f"Double descent at f = {fraction:.0%} {double_descent.CANNOT_BE_JUDGED}."
+        return f"Double descent at f = {percent(fraction)} {double_descent.CANNOT_BE_JUDGED}."
     descents, note = double_descent.with_double_descent(runs), double_descent.note_on_cruder_threshold(runs)
     threshold = double_descent.threshold(runs)
     if descents.empty:
         return (
-            f"No double descent at f = {fraction:.0%} in {plural(len(runs), 'run')}. Double descent means that test loss rises above its"
-            f" earlier minimum and then falls again, with both changes exceeding {threshold}.{note}"
+            f"No double descent at f = {percent(fraction)} in {plural(len(runs), 'run')}. Double descent means that test loss rises above"
+            f" its earlier minimum and then falls again, with both changes exceeding {threshold}.{note}"
         )
     clearest = double_descent.clearest_case(descents)
     return (
-        f"Double descent at f = {fraction:.0%}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
+        f"Double descent at f = {percent(fraction)}: in {len(descents)} of {plural(len(runs), 'run')}, test loss rises above its earlier"
         f" minimum and then falls again, and both changes exceed {threshold}. In the clearest case, {clearest.run}, test loss rises"
         f" by {double_descent.size_of(clearest)}, peaks at {clearest.rise_at_tokens:,.0f} training tokens and then falls by"
         f" {double_descent.recovery_of(clearest)} nats.{note}"
@@ -49,7 +54,7 @@ def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
     means = runs.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
     worst, bound = worst_repeats(runs.repeats, runs.test_loss)
     at_worst, worst_runs = means.loc[worst], runs[runs.repeats == worst]
-    text = f"{size}, f = {fraction:.0%}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
+    text = f"{size}, f = {percent(fraction)}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
     text += f", with a test loss of {at_worst.test_loss:.3f}"
     if pd.notna(at_worst.excess_over_clean):
         interval = ""
@@ -111,10 +116,10 @@ def _induction_of(size: str, runs: pd.DataFrame) -> Iterator[str]:
         yield f"Induction heads in clean {size}: {_formed(clean)}."
     for fraction, repeated in runs[runs.repeats > 1].groupby("repeated_fraction"):
         arms = "; ".join(f"R = {repeats:,}: {_formed(arm)}" for repeats, arm in repeated.groupby("repeats"))
-        yield f"Induction heads in {size}, f = {fraction:.0%}: {arms}."
+        yield f"Induction heads in {size}, f = {percent(fraction)}: {arms}."
         worst = repeated.groupby("repeats").test_loss.mean().idxmax()
         if len(clean):
-            yield _clean_and_worst(f"{size}, f = {fraction:.0%}", clean, repeated[repeated.repeats == worst])
+            yield _clean_and_worst(f"{size}, f = {percent(fraction)}", clean, repeated[repeated.repeats == worst])
 
 
 def _formed(arm: pd.DataFrame) -> str:

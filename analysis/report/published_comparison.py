@@ -32,9 +32,15 @@ def table(runs: Runs) -> pd.DataFrame:
 
     Columns: `quantity` with its unit, `where` (model and f), `here` (this study's value), its 95% interval `low` and `high` (NaN for a
     single seed), `bound` ("≤" or "≥" if `here` is only a bound), `published` (NaN if no paper gives it) and its `source`. Published
-    values are for the same f. If a paper gives values for several sizes, the value for the nearest size is used.
+    values are for the same f, so pools of fixed size are left out. If a paper gives values for several sizes, the
+    value for the nearest size is used.
     """
-    rows = [row for label, variant in runs.variants() if len(variant.done) for row in _rows(variant, label)]
+    rows = [
+        row
+        for label, variant in runs.variants()
+        if len(variant.done) and not variant.has_fixed_pool
+        for row in _rows(variant, label)
+    ]
     rows += _fine_tuned(runs) if runs.fine_tuned and len(runs.fine_tuned.done) else []
     return pd.DataFrame(rows, columns=COLUMNS)
 

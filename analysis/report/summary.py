@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import any_of, plural, short_count, span
+from analysis.formatting import any_of, percent, plural, short_count, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
@@ -18,6 +18,8 @@ def summarize(runs: Runs, numbers: pd.DataFrame) -> list[str]:
     """
     if numbers.empty or not (numbers.repeats > 1).any():
         return [_study(runs), "No repeated run has finished yet, so the effect of repetition is unknown."]
+    if runs.has_fixed_pool:  # every R has its own f, so no R is the worst at its f
+        return [_study(runs), _double_descent(numbers), f"{_heads(numbers)}."]
     worst = worst_arms(numbers)
     heads = f"{_heads(numbers)}{_copying(numbers, worst)}."
     return [_study(runs), _worst(worst), _double_descent(numbers), _cost(worst), heads]
@@ -59,7 +61,7 @@ def _study(runs: Runs) -> str:
         f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} non-embedding parameters)",
     ]
     if len(repeated):
-        fractions = " and ".join(f"{fraction:.0%}" for fraction in sorted(repeated.repeated_fraction.unique()))
+        fractions = " and ".join(map(percent, sorted(repeated.repeated_fraction.unique())))
         between = "=" if repeated.repeats.nunique() == 1 else "from"
         clean = "with clean runs" if (table.repeats == 1).any() else "without clean runs"
         facts += [f"f = {fractions}", f"R {between} {span(repeated.repeats, '{:,}'.format)}, {clean}"]
@@ -73,7 +75,7 @@ def _worst(worst: pd.DataFrame) -> str:
     for fraction, sizes in worst.groupby("repeated_fraction", sort=False):
         harmed = sizes[~(sizes.excess_over_clean <= sizes.noise.fillna(0.0))]
         if harmed.empty:
-            arms.append(f"at f = {fraction:.0%}, none ({plural(len(sizes), 'size')})")
+            arms.append(f"at f = {percent(fraction)}, none ({plural(len(sizes), 'size')})")
             continue
         interior = int(harmed.interior.sum())
         if interior:
@@ -85,7 +87,7 @@ def _worst(worst: pd.DataFrame) -> str:
         some = f" for {interior} of them" if 0 < interior < len(harmed) else ""
         repeats = span(harmed.repeats, "{:,}".format)
         arms.append(
-            f"at f = {fraction:.0%}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})"
+            f"at f = {percent(fraction)}, R = {repeats} ({len(harmed)} of {plural(len(sizes), 'size')}; {edge}{some})"
         )
     noise = ", counting only harm beyond the noise between clean seeds" if worst.noise.notna().all() else ""
     return f"Worst R by test loss among finished runs{noise}: {'; '.join(arms)}."
@@ -102,7 +104,7 @@ def _double_descent(numbers: pd.DataFrame) -> str:
             f" again, with both changes exceeding {double_descent.threshold(repeated)}.{note}"
         )
     shares = [
-        f"in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')} at f = {fraction:.0%}"
+        f"in {len(double_descent.with_double_descent(arms))} of {plural(len(arms), 'run')} at f = {percent(fraction)}"
         for fraction, arms in repeated.groupby("repeated_fraction")
     ]
     clearest = double_descent.clearest_case(descents)
@@ -118,7 +120,7 @@ def _cost(worst: pd.DataFrame) -> str:
         return "The cost of repetition is unknown, because no clean run of these sizes has finished."
     arms = []
     for fraction, sizes in comparable.groupby("repeated_fraction", sort=False):
-        text = f"at f = {fraction:.0%}, {span(sizes.excess_over_clean, '{:+.3f}'.format)} nats over clean runs"
+        text = f"at f = {percent(fraction)}, {span(sizes.excess_over_clean, '{:+.3f}'.format)} nats over clean runs"
         sized = sizes[sizes.size_multiplier.notna()].sort_values("size_multiplier")
         sized = sized[
             (sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)

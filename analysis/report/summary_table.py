@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.formatting import NOTHING, cell, size_name
+from analysis.formatting import NOTHING, cell, percent, size_name
 
 HEAD_COLUMNS = ("copying ×", "prefix ×", "prefix matching", "null score", "heads from")  # dropped if empty for all runs
 
@@ -22,7 +22,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
         {
             "run": numbers.label,
             "model": list(map(size_name, numbers.model, numbers.parameters_non_embedding)),
-            "f": [f"{value:.0%}" if value else "clean" for value in numbers.repeated_fraction],
+            "f": [percent(value) if value else "clean" for value in numbers.repeated_fraction],
             "R": numbers.repeats,
             "test loss": text(numbers.test_loss, ".3f"),
             "over clean": text(numbers.excess_over_clean, "+.3f"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import NOTHING, size_name, three_digits
+from analysis.formatting import NOTHING, percent, size_name, three_digits
 from analysis.report.collect import Variant
 from analysis.report.section import Table
 from analysis.report.summary_table import short_summary
@@ -36,11 +36,18 @@ def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table.assign(variant=name) for name, table in tables.items()]) if tables else pd.DataFrame()
 
 
+def with_declared_repeats(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs in which the clean control of a named pool has R = 0, as the study declares it."""
+    if not runs.has_named_pool or numbers.empty:
+        return numbers
+    return numbers.assign(repeats=numbers.repeats.where(numbers.repeats > 1, 0))
+
+
 def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
     """A short summary of the finished runs, or the status of every run if none has finished."""
     if numbers.empty:
         return runs.combined.table.rename(columns={"label": "run"})[["run", "status"]]
-    short = short_summary(numbers)
+    short = short_summary(with_declared_repeats(runs, numbers))
     if runs.table.label.duplicated().any():
         short["run"] = numbers.run.to_list()  # variants share labels
     return short[[column for column in IN_CONSOLE if column in short]]
@@ -48,7 +55,8 @@ def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
 
 def runs_table(variant: Variant) -> Table:
     """The table of a variant's runs. For unfinished runs, the status gives the progress, and final metrics are missing."""
-    short = short_summary(variant.numbers) if len(variant.numbers) else pd.DataFrame()
+    numbers = with_declared_repeats(variant.runs, variant.numbers)
+    short = short_summary(numbers) if len(numbers) else pd.DataFrame()
     names = variant.numbers.run.to_list() if len(variant.numbers) else []
     unfinished = variant.runs.table[variant.runs.table.status != Status.DONE]
     if len(unfinished):
@@ -57,8 +65,8 @@ def runs_table(variant: Variant) -> Table:
                 "run": run.label,
                 "status": _progress(variant.runs.curve(str(run.name)), run),
                 "model": size_name(str(run.model), run.parameters_non_embedding),
-                "f": f"{run.repeated_fraction:.0%}" if run.repeats > 1 else "clean",
-                "R": run.repeats,
+                "f": percent(run.repeated_fraction) if run.repeats > 1 else "clean",
+                "R": run.repeats if run.repeats > 1 or not variant.runs.has_named_pool else 0,
             }
             for run in unfinished.itertuples()
         ]

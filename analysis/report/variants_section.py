@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, order_name, plural, short_count, size_name
+from analysis.formatting import NOTHING, cell, order_name, percent, plural, short_count, size_name
 from analysis.intervals import CHANCE
 from analysis.measures.retention import by_tokens_since, half_lives, retention
 from analysis.measures.variant_comparison import COMPARED, Comparison, compare_variants
@@ -89,7 +89,7 @@ def _differences_table(comparison: Comparison) -> Table:
         {
             "variant": rows.variant,
             "model": map(size_name, rows.model, rows.parameters_non_embedding),
-            "f": [f"{fraction:.0%}" if fraction else "clean" for fraction in rows.repeated_fraction],
+            "f": [percent(fraction) if fraction else "clean" for fraction in rows.repeated_fraction],
             "R": rows.repeats,
             "metric": rows.metric.map(COMPARED),
             "difference": rows["mean"].map("{:+.3f}".format),
@@ -111,7 +111,7 @@ def _half_lives_table(lives: pd.DataFrame) -> Table:
         {
             "order": map(order_name, lives.spacing, lives.burst_distance),
             "model": map(size_name, lives.model, lives.parameters_non_embedding),
-            "f": lives.repeated_fraction.map("{:.0%}".format),
+            "f": lives.repeated_fraction.map(percent),
             "R": lives.repeats,
             "retention (nats)": lives.retention.map(cell),
             "half-life (tokens)": lives.bound + lives.half_life.map(short_count),

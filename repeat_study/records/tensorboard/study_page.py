@@ -63,6 +63,7 @@ def run_factors(run: Run) -> dict[str, str | float]:
     factors |= {key: str(factors[key]) for key in LABELS}
     if run.fixed_pool:
         factors["pool_tokens"] = run.fixed_pool * run.context
+        factors["repeated_fraction"] = float(run.mixture().exact_fraction)
     if run.parent:
         factors["parent"] = run.parent.label
     return factors | {"parameters_non_embedding": run.shape.parameters_non_embedding}

@@ -1,0 +1,150 @@
+"""Describe the effect of a named pool: a verdict computed from the numbers, the figure, and a short table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures.plot import Missing, SavedPlot
+from analysis.formatting import NOTHING, bracketed, listed, percent, plural, short_count, size_name
+from analysis.measures.named_pool import DOMAIN, GENERAL, MEMORIZED, OVER_FRESH, PANEL, NamedPool, named_pool
+from analysis.report.section import Section, Table, missing_section
+from analysis.runs import Runs
+from data_prep.files import write_atomically
+
+FIGURE, BY_RUN = "named_pool", "named_pool_by_run"
+TABLE = (
+    "Changes from the control with R = 0, at the end of training, in nats per token; means over seeds with 95% intervals. General: loss on"
+    " held-out text of the training data. Domain: loss on held-out text of the pool's source. Memorization: loss on the domain's held-out"
+    " text minus loss on the pool, relative to R = 0. Over fresh: the domain loss minus that of a run that reads as many tokens of the"
+    " domain, each of them once."
+)
+
+
+@dataclass(frozen=True)
+class NamedPoolSection:
+    """The section of the page on a named pool."""
+
+    sections: list[Section]
+    figures: list[SavedPlot]
+    by_run: pd.DataFrame
+
+    def write_table(self, folder: Path) -> list[str]:
+        """Write the losses of every run to tables/named_pool_by_run.csv. Returns its path relative to the folder, in a list."""
+        path = f"tables/{BY_RUN}.csv"
+        write_atomically(folder / path, self.by_run.to_csv(index=False).encode())
+        return [path]
+
+
+def collect(runs: Runs, figure: SavedPlot | Missing) -> NamedPoolSection:
+    """Describe the named pool of a study. figure: the result of `figure_list.NAMED_POOL_FIGURE`."""
+    effect = named_pool(runs)
+    if effect is None or isinstance(figure, Missing):
+        missing = figure if isinstance(figure, Missing) else Missing(FIGURE, "no finished run has a control with R = 0")
+        return NamedPoolSection([missing_section([missing])], [], pd.DataFrame())
+    section = Section(figure.title, verdict(effect), figure=figure, tables=[_table(effect)])
+    return NamedPoolSection([section], [figure], effect.runs)
+
+
+def verdict(effect: NamedPool) -> list[str]:
+    """Sentences about every model size and design of the pool: the best R, its price, memorization, and the cost of repeating."""
+    return [
+        " ".join(_verdict_of(effect, arms))
+        for _, arms in effect.arms.groupby([*PANEL, "setting"], sort=False)
+        if (arms.repeats > 1).any()
+    ]
+
+
+def _verdict_of(effect: NamedPool, arms: pd.DataFrame) -> Iterator[str]:
+    first, domain = arms.iloc[0], arms[arms.measure == DOMAIN].sort_values("repeats")
+    setting = f", {first.setting}" if first.setting else ""
+    where = f"{size_name(first.model, first.parameters_non_embedding)}, {first.design}{setting}"
+    best = domain.loc[domain["mean"].idxmin()]
+    general, memorized = (effect.of(measure, best) for measure in (GENERAL, MEMORIZED))
+    tried = f"R = {listed([f'{repeats:g}' for repeats in domain.repeats])}"
+    if best["mean"] >= 0:
+        yield f"{where}: at none of the R tried ({tried}) does the pool lower the loss on unseen text of its domain."
+    else:
+        yield (
+            f"{where}: the loss on unseen text of the pool's domain is lowest at R = {best.repeats:g} ({tried} were tried), where it"
+            f" changes by {_nats(best)} relative to R = 0.{_doubt(best)}"
+        )
+        if general is not None:
+            yield f"At this R, the general test loss changes by {_nats(general)}.{_doubt(general)}"
+    for measure, name in ((GENERAL, "general test loss"), (DOMAIN, "loss on unseen text of the domain")):
+        yield _clear_arms(arms[arms.measure == measure].sort_values("repeats"), name)
+    largest = domain.iloc[-1]
+    at_largest = effect.of(MEMORIZED, largest)
+    if memorized is not None and at_largest is not None:
+        further = f", and {_nats(at_largest)} at R = {largest.repeats:g}" if largest.repeats != best.repeats else ""
+        yield f"Memorization is {_nats(memorized)} at R = {best.repeats:g}{further}."
+    yield from _over_fresh(effect, best if effect.of(DOMAIN + OVER_FRESH, best) is not None else largest)
+
+
+def _over_fresh(effect: NamedPool, arm: pd.Series) -> Iterator[str]:
+    domain, general = (effect.of(measure + OVER_FRESH, arm) for measure in (DOMAIN, GENERAL))
+    fresh = effect.of(DOMAIN, arm, fresh=True)
+    if domain is None or general is None or fresh is None:
+        return
+    yield (
+        f"As many tokens of fresh text from the domain as R = {arm.repeats:g} reads, each read once, change the domain loss by"
+        f" {_nats(fresh)}. Compared with this, repetition costs {_nats(domain)} in the domain and {_nats(general)} in general."
+    )
+
+
+def _clear_arms(line: pd.DataFrame, name: str) -> str:
+    several = line[line.seeds > 1]
+    if several.empty:
+        return f"With a single seed, it is unknown where the {name} clearly changes."
+    higher, lower = several[several.low > 0].repeats, several[several.high < 0].repeats
+    places = [
+        f"clearly {word} than at R = 0 at R = {listed([f'{value:g}' for value in repeats])}"
+        for word, repeats in (("higher", higher), ("lower", lower))
+        if len(repeats)
+    ]
+    if not places:
+        return f"The {name} is not clearly different from R = 0 at any R."
+    return f"The {name} is {' and '.join(places)}."
+
+
+def _nats(row: pd.Series) -> str:
+    interval = bracketed(row.low, row.high, "{:+.3f}".format) if row.seeds > 1 else ""
+    return f"{row['mean']:+.3f} nats{interval}"
+
+
+def _doubt(row: pd.Series) -> str:
+    if row.seeds < 2:
+        return " There is only one seed, so there is no interval."
+    return f" The 95% interval over {plural(int(row.seeds), 'seed')} contains 0." if row.low <= 0 <= row.high else ""
+
+
+def _table(effect: NamedPool) -> Table:
+    def cells(measure: str, rows: pd.DataFrame) -> Sequence[str]:
+        values = [effect.of(measure, row) for _, row in rows.iterrows()]
+        return [
+            NOTHING
+            if value is None
+            else f"{value['mean']:+.3f}"
+            + (bracketed(value.low, value.high, "{:+.3f}".format) if value.seeds > 1 else "")
+            for value in values
+        ]
+
+    rows = effect.arms[effect.arms.measure == GENERAL].sort_values([*PANEL, "setting", "repeats"])
+    table = pd.DataFrame(
+        {
+            "model": list(map(size_name, rows.model, rows.parameters_non_embedding)),
+            "setting": rows.setting,
+            "design": rows.design,
+            "R": rows.repeats,
+            "f": rows.repeated_fraction.map(percent),
+            "pool (tokens)": rows.pool_tokens.map(short_count),
+            "general": cells(GENERAL, rows),
+            "domain": cells(DOMAIN, rows),
+            "memorization": cells(MEMORIZED, rows),
+            "over fresh": cells(DOMAIN + OVER_FRESH, rows),
+            "seeds": rows.seeds,
+        }
+    )
+    unused = [name for name in ("setting",) if (table[name] == "").all()]
+    return Table(TABLE, table.drop(columns=unused), FIGURE, "Gain in the domain and loss in general")
