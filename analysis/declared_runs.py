@@ -34,7 +34,7 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
             )
         parents = Parents(study.parent_study.name, parent_runs, final_test_losses(parent_folder, parent_runs))
     texts_of = {path.parent.name: _texts(path) for path in folder.glob("*/spec.json")}
-    candidates = {texts for texts in texts_of.values() if texts.fit(study)}
+    candidates = {texts for texts in texts_of.values() if texts.could_belong_to(study)}
     runs_on = {texts: study.known_runs(**texts._asdict(), parents=parents).runs for texts in candidates}
     texts_of_study = {
         texts
@@ -57,8 +57,8 @@ class _Texts(NamedTuple):
     pool_corpus: PoolCorpus | None
     mix: tuple[MixedCorpus, ...]
 
-    def fit(self, study: Study) -> bool:
-        """Whether a run of the study could have these stores, judging by their names."""
+    def could_belong_to(self, study: Study) -> bool:
+        """Whether a run in the study could use these stores, judging by their names."""
         mix = [(source.label, source.share) for source in study.data.mix]
         return (
             [test.name for test in self.further_tests] == list(study.test_sets)
@@ -68,11 +68,11 @@ class _Texts(NamedTuple):
 
 
 def _texts(spec: Path) -> _Texts:
-    """Read the stores of a run from its spec.json."""
+    """Read a run's stores from its spec.json."""
     record = read_record(spec, "corpus")
     tests, pool, mix = record.get("further_tests", []), record.get("pool_corpus"), record.get("mix", [])
     if not isinstance(record["corpus"], str) or not isinstance(tests, list) or not isinstance(mix, list):
-        raise InputError(f"{spec}: corpus, further_tests or mix is malformed; move the folder of this run away")
+        raise InputError(f"{spec}: corpus, further_tests or mix is malformed; move this run's folder elsewhere")
     return _Texts(
         record["corpus"],
         tuple(validated(FurtherTest, test, f"{spec}: further_tests: ") for test in tests),

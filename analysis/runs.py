@@ -29,8 +29,8 @@ from repeat_study.records.tables import check_columns, read_table, steps_in
 GRID = ("model", "repeats", "repeated_fraction", "seed", "pool_seed")
 OF_EVALUATION = ("evaluation", "further_tests")  # fields that do not affect training
 ORDER = ("spacing", "burst_distance")  # the order of the copies
-# The fields of the pool that a clean run ignores, because it has no pool
-OF_THE_POOL = (*ORDER, "fixed_pool", "hold_fixed")
+# Pool fields that do not apply to a clean run
+POOL_FIELDS = (*ORDER, "fixed_pool", "hold_fixed")
 CORPORA = ("corpus", "pool_corpus", "mix")  # the token stores that a run trains on
 FACTORS = sorted(Run.model_fields.keys() - {*GRID, *OF_EVALUATION, "parent"})
 # Runs that agree in all of these fields are the same training run with different evaluation settings, not two seeds.
@@ -105,7 +105,7 @@ class Runs:
             same = pd.Series(True, self.table.index)
             for key, value in chosen.items():
                 matches = self.table[key] == value
-                same &= matches | self.table.is_clean_control if key in OF_THE_POOL else matches
+                same &= matches | self.table.is_clean_control if key in POOL_FIELDS else matches
             table = self.table[same]
             evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
             pool_tokens = int(table.pool_tokens.max())
@@ -210,12 +210,12 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         model, layers           name of the model size, number of layers
         parameters_non_embedding, parameters_total
         trained_tokens, reached_tokens      tokens in the full run, tokens at the last evaluation
-        repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run, also with a named pool, where its spec has R = 0.
+        repeated_fraction, repeats          f and R; f = 0 and R = 1 for a clean run, even with a named pool, where the spec's R is 0.
                                 If the size of the pool is given, f is the exact fraction that follows from it
         is_clean_control        whether the run trains on no pool text; in `Runs.table`, these are the runs with repeats = 1
         exact_repeated_fraction, pool_tokens, unique_tokens     f and the token counts after rounding to whole sequences
-        pool_corpus, fixed_pool, hold_fixed, mix    the named pool's store (empty: none), the size of a pool of given size in sequences
-                                (0: it follows from f), what training.tokens counts, and the sources of the unique stream as text
+        pool_corpus, fixed_pool, hold_fixed, mix    the named pool's store (empty if none), the pool's size in sequences if it is fixed
+                                (0 if it follows from f), which tokens training.tokens counts, and the sources of the unique stream as text
         seed, pool_seed, learning_rate, ... every other field of the run's spec
         final_<metric>          metrics from a finished run's last evaluation, such as final_test_loss
         parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction

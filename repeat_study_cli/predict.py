@@ -46,7 +46,7 @@ def predict(
     repeats: Annotated[
         float | None,
         typer.Option(
-            help="R, the number of times each token of the subset is seen. [default: the worst R of each law, or a list of R with"
+            help="R, the number of times each token in the subset is seen. [default: the worst R of each law, or a list of R with"
             " --subset-tokens]"
         ),
     ] = None,
@@ -78,8 +78,8 @@ def predict(
     """Predict the cost of repeating data in a planned training run.
 
     Each law predicts how much repetition increases the test loss, how much effective model size it costs, and which R to avoid. R
-    is the number of times each token of the repeated subset is seen. Give the size of your subset to compare values of R for it, or
-    give the share of the training tokens that it makes up.
+    is the number of times each token in the repeated subset is seen. Give the size of your subset to compare values of R, or give its
+    share of the training tokens.
     """
     from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
     from analysis.forecast.forecast import forecast
@@ -130,12 +130,12 @@ def predict(
 
 def _check_outputs(paths: "dict[str, Path | None]") -> None:
     """Raise InputError if an output cannot be written or two outputs are the same file."""
-    given = {option: path for option, path in paths.items() if path}
-    for path in given.values():
+    outputs = {option: path for option, path in paths.items() if path}
+    for path in outputs.values():
         require_writable(path)
-    for (one, path), (other, same) in combinations(given.items(), 2):
-        if os.path.realpath(path) == os.path.realpath(same):
-            raise InputError(f"{one} and {other}: both are {path}; expected two files")
+    for (first, path), (second, other) in combinations(outputs.items(), 2):
+        if os.path.realpath(path) == os.path.realpath(other):
+            raise InputError(f"{first} and {second}: both are {path}; expected two files")
 
 
 def _write_csv(path: Path, rows: "list[dict[str, object]]") -> None:
@@ -250,7 +250,7 @@ def _description(question: "Question") -> str:
 def _subset_lines(
     rows: "list[Row]", forecasts: "list[Forecast]", question: "Question"
 ) -> "Iterator[WrappedTable | str]":
-    """The table for a subset of given size, and what its columns mean."""
+    """The table for a subset of fixed size, and what its columns mean."""
     from analysis.forecast.console import HEADINGS, safe_range
     from analysis.forecast.subset import OUTSIDE, table_headings, table_row
 
@@ -259,7 +259,7 @@ def _subset_lines(
         table.add_row(*table_row(row, forecasts, question), note=row.reason)
     yield table
     explanation = (
-        "\nThe columns of the laws are penalties in nats per token relative to a run of the same length without repetition."
+        "\nEach law's column shows its penalty in nats per token, relative to a run of the same length without repetition."
         " The laws assume that the subset comes from the same distribution as the other tokens and the test text."
     )
     if without := [prediction.predictor.label for prediction in forecasts if prediction.predictor.ignores_fraction]:

@@ -203,7 +203,7 @@ def _harmful(forecast: Forecast) -> str:
 
 
 def safe_range(forecast: Forecast) -> str:
-    """The ranges of R in which the effective size is at least SAFE of the actual size, with the interval of the first one's end."""
+    """The ranges of R in which the effective size is at least SAFE of the actual size, with the interval of the first range's end."""
     up_to, safe_from = forecast.safe_up_to, forecast.safe_from.value
     if math.isinf(up_to.value):
         return "all"

@@ -41,14 +41,14 @@ class Question:
     subset_tokens: float | None = None
 
     def fraction_at(self, repeats: npt.ArrayLike) -> npt.ArrayLike:
-        """f for these R."""
+        """The repeated fraction f at each R."""
         if self.subset_tokens is None:
             return self.fraction
         return np.asarray(repeats, float) * self.subset_tokens / self.tokens
 
     @property
     def listed_repeats(self) -> list[float]:
-        """The values of R to list for a subset of given size. The last one can exceed `most_repeats`."""
+        """The values of R to list for a subset of fixed size. The last one can exceed `most_repeats`."""
         if self.repeats is not None:
             return [self.repeats]
         decades = range(int(np.log10(MOST_REPEATS)) + 1)

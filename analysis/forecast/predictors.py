@@ -18,7 +18,7 @@ class Predictor:
 
     name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
     loss: in nats per token, for given points. resampled_losses: the loss with each bootstrap resample's constants.
-    ignores_fraction: whether f is not in the formula.
+    ignores_fraction: whether the formula does not contain f.
     varied_tokens: whether the runs in the fit have different numbers of tokens. If not, the law cannot estimate lost compute.
     noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or
     minus this difference.

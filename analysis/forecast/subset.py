@@ -1,4 +1,4 @@
-"""Forecast the cost of repeating a subset of a given size: one row per R, in which f = R·D/T follows from the subset's D tokens."""
+"""Forecast the cost of repeating a subset of fixed size: one row per R, with f = R·D/T for a subset of D tokens."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Answer:
 
     penalty: Estimate
     multiplier: Estimate
-    outside: list[str]  # if f or R is outside the range of the fit
+    outside: list[str]  # clauses about f and R, if they are outside the range of the fit
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def _row(forecasts: list[Forecast], question: Question, repeats: float) -> Row:
     for forecast in forecasts:
         penalty, multiplier = penalty_at(forecast.predictor, question, repeats)
         domain = forecast.predictor.domain
-        anywhere = domain.outside(question.params, question.tokens, domain.fraction, domain.repeats)
-        outside = domain.outside(question.params, question.tokens, fraction, repeats) if repeats > 1 else anywhere
-        answers.append(Answer(penalty, multiplier, [clause for clause in outside if clause not in anywhere]))
+        outside_size = domain.outside(question.params, question.tokens, domain.fraction, domain.repeats)
+        outside = domain.outside(question.params, question.tokens, fraction, repeats) if repeats > 1 else outside_size
+        answers.append(Answer(penalty, multiplier, [clause for clause in outside if clause not in outside_size]))
     return Row(repeats, fraction, answers)
 
 

@@ -87,7 +87,7 @@ class Domain:
     tokens_per_param: tuple[float, float] | None = None  # given if this range is narrower than params and tokens imply
 
     def outside(self, params: float, tokens: float, fraction: npt.ArrayLike, repeats: npt.ArrayLike) -> list[str]:
-        """One clause for every quantity that lies outside the domain by more than 1%. `fraction` and `repeats` can be arrays."""
+        """One clause for every quantity that is outside the domain by more than 1%. `fraction` and `repeats` can be arrays."""
         values = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": repeats}
         if self.tokens_per_param:
             values["tokens_per_param"] = tokens / params

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.intervals import Bound, Estimate, t_half_width
-from analysis.runs import ARM, FACTORS, OF_THE_POOL, Runs
+from analysis.runs import ARM, FACTORS, POOL_FIELDS, Runs
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
 # A clean run is evaluated on the same pool sequences as the repeated runs that agree with it in all of these fields.
-SAME_POOL = ["model", "seed", "pool_seed", *(factor for factor in FACTORS if factor not in OF_THE_POOL)]
-OF_POOL = [*ARM, *OF_THE_POOL]
+SAME_POOL = ["model", "seed", "pool_seed", *(factor for factor in FACTORS if factor not in POOL_FIELDS)]
+OF_POOL = [*ARM, *POOL_FIELDS]
 
 
 def retention(runs: Runs) -> pd.DataFrame:

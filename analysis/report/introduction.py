@@ -20,7 +20,7 @@ SHARED = {
 # Without a tokenizer, training records a space and the id of each token of the copied sequence.
 TOKEN_IDS = r" \d+"
 NO_TOKENIZER = (
-    "The training data have no tokenizer. The copying probe copies sequences from the test split instead of a given text, and tokens"
+    "The training data has no tokenizer. The copying probe copies sequences from the test split instead of paragraphs, and tokens"
     " are shown as ids."
 )
 

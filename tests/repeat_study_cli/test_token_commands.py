@@ -30,5 +30,5 @@ def test_a_study_of_tokens_without_a_tokenizer_trains_and_shows_ids(tmp_path: Pa
         assert done.returncode == 0, done.stderr
         assert all(text in done.stdout for text in shown), (verb, done.stdout)
     (report,) = (tmp_path / "runs").glob("*/report.html")
-    assert "The training data have no tokenizer." in report.read_text()
+    assert "The training data has no tokenizer." in report.read_text()
     assert report.with_name("tokens.html").is_file()
