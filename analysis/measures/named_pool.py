@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.formatting import percent
 from analysis.intervals import over_seeds
-from analysis.runs import FACTORS, OF_THE_POOL, Runs
+from analysis.runs import FACTORS, POOL_FIELDS, Runs
 from repeat_study.config.corpora import POOL_DOMAIN, HoldFixed
 from repeat_study.records.metrics import further_test_loss
 
@@ -21,7 +21,7 @@ MEASURES = {
 }
 SAME_FRACTION = 0.02  # relative tolerance; f is rounded to whole sequences
 # A control has no pool. Everything else about it is the same as in the runs that it is compared with.
-SHARED = ["model", *(factor for factor in FACTORS if factor not in OF_THE_POOL)]
+SHARED = ["model", *(factor for factor in FACTORS if factor not in POOL_FIELDS)]
 PANEL = ["model", "parameters_non_embedding", "design"]
 ARM = [*PANEL, "setting", "repeats", "repeated_fraction", "pool_tokens"]
 
