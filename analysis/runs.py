@@ -80,7 +80,7 @@ class Runs:
 
     @property
     def has_fixed_pool(self) -> bool:
-        """Whether the repeated runs have pools of a given size. Every R then has its own f."""
+        """Whether the repeated runs have pools of a fixed size. Every R then has its own f."""
         return bool((self.table.fixed_pool > 0).any())
 
     @property

@@ -1,4 +1,4 @@
-"""What a named pool gains in its own domain and what it costs in general, along R."""
+"""How a named pool changes test loss in its own domain and in general, as a function of R."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ NAME = "named_pool"
 LABELS = {GENERAL: "general test set", DOMAIN: "pool's domain,\nunseen text"}
 FRESH_LABELS = {GENERAL: "general, fresh", DOMAIN: "domain, fresh"}
 ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
-ROOM = 9.0  # factor to the right of the largest R, for the labels of the lines
+ROOM = 9.0  # the axis extends beyond the largest R by this factor, to make room for the labels of the lines
 LINE_HEIGHT = 0.085  # distance between labels, as a share of the panel's height
 
 
@@ -65,10 +65,10 @@ def plot(runs: Runs) -> Plot | Missing:
         upper.set_title("\n".join(filter(None, (f"{size_name(model, size)}, {design}", setting))), fontsize=9)
         lower.set_xlabel(log_label("repeats R of the pool"))
     axes[0][0].set_ylabel("change in test loss\nfrom R = 0 (nats/token)")
-    axes[1][0].set_ylabel("memorization: pool below unseen\ntext of its domain (nats/token)")
+    axes[1][0].set_ylabel("memorization of the pool\n(nats/token)")
     return Plot(
         NAME,
-        "A named pool: what its domain gains and what the rest loses",
+        "A named pool: gain in its domain and cost in general",
         _caption(effect.arms, len(effect.fresh) > 0),
         figure,
         pd.concat([effect.arms.assign(control="R = 0"), effect.fresh.assign(control="fresh text of the domain")])
@@ -79,23 +79,22 @@ def plot(runs: Runs) -> Plot | Missing:
 
 def _caption(arms: pd.DataFrame, has_fresh: bool) -> str:
     fresh = (
-        " White markers: the domain's clean controls, which read as many tokens of the pool's domain as the run with this R, but each"
-        " of them once (R = 1). The distance between a filled and a white marker is the cost of repeating text instead of reading fresh"
-        " text."
+        " White markers: the domain's clean controls, which train on as many tokens from the pool's domain as the run with this R, but"
+        " see each only once (R = 1). The distance between a filled and a white marker is the cost of repeating text instead of reading"
+        " fresh text."
         if has_fresh
         else ""
     )
     return (
-        "Above: final test loss of a run with R repeats of the pool minus that of the control with R = 0, which never reads the pool,"
-        " paired by seed. Below 0, the pool helps. The general test set is held-out text of the training data; the other one is"
-        " held-out text of"
-        f" the pool's source.{fresh} Below: memorization, the loss on unseen text of the pool's domain minus the loss on the pool itself,"
-        f" relative to the same difference at R = 0. {interval_note(arms)}"
+        "Above: final test loss of a run that repeats the pool R times, minus that of the R = 0 control, which never sees the pool,"
+        " paired by seed. Values below 0 mean that the pool helps. The general test set is held-out text from the training data; the"
+        f" other one is held-out text from the pool's source.{fresh} Below: memorization, the loss on unseen text from the pool's domain"
+        f" minus the loss on the pool itself, relative to the same difference at R = 0. {interval_note(arms)}"
     )
 
 
 def _axis_with_zero(ax: Axes, repeats: Sequence[float]) -> None:
-    """A logarithmic axis of R, on which R = 0 has a place of its own, to the left of a dotted line."""
+    """Draw a logarithmic R axis that shows R = 0 at the left, separated by a dotted line."""
     zero = repeats[0] / ZERO
     ax.set_xscale("log")
     ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
@@ -118,7 +117,6 @@ def _label_ends(ax: Axes, last: float, ends: list[tuple[float, str, Any]]) -> No
         heights.append(max(share, heights[-1] + LINE_HEIGHT * (1 + lines) / 2 if heights else -np.inf))
     above = max(0.0, heights[-1] - 0.97)
     for height, (_, label, color) in zip(heights, ordered, strict=True):
-        place = (
-            ax.get_xaxis_transform()
-        )  # R along the horizontal axis, shares of the panel's height along the vertical one
-        ax.text(last * 1.35, height - above, label, transform=place, color=color, fontsize=8, va="center")
+        # R along the horizontal axis, shares of the panel's height along the vertical one
+        transform = ax.get_xaxis_transform()
+        ax.text(last * 1.35, height - above, label, transform=transform, color=color, fontsize=8, va="center")

@@ -1,4 +1,4 @@
-"""Measure what a named pool gains in its own domain and what it costs in general, in runs paired by seed with the R = 0 control."""
+"""Measure the effects of a named pool in its own domain and in general. Runs are paired with the R = 0 control of the same seed."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,15 @@ from repeat_study.config.corpora import POOL_DOMAIN, HoldFixed
 from repeat_study.records.metrics import further_test_loss
 
 GENERAL, DOMAIN, MEMORIZED = "general", "domain", "memorized"
-OVER_FRESH = (
-    "_over_fresh"  # suffix of the differences from runs that read as much text of the domain, each sequence once
-)
+# Suffix of the differences from runs that train on as many tokens from the domain, but see each sequence only once
+OVER_FRESH = "_over_fresh"
 MEASURES = {
     GENERAL: "general test loss",
     DOMAIN: "test loss in the pool's domain",
     MEMORIZED: "memorization",
 }
 SAME_FRACTION = 0.02  # relative tolerance; f is rounded to whole sequences
-# A control has no pool. Everything else about it is the same as in the runs that it is compared with.
+# A control has no pool. Its other fields are the same as in the runs that it is compared with.
 SHARED = ["model", *(factor for factor in FACTORS if factor not in POOL_FIELDS)]
 PANEL = ["model", "parameters_non_embedding", "design"]
 ARM = [*PANEL, "setting", "repeats", "repeated_fraction", "pool_tokens"]
@@ -32,11 +31,11 @@ class NamedPool:
 
     runs: one row per finished run that trains on a named pool, with its losses and its differences from the control with R = 0 and the
         same seed, in nats per token. `general` and `domain` are changes in test loss. `memorized` is the loss on unseen text from the
-        pool's domain minus the loss on the pool, with the same difference in the control subtracted. In the `_over_fresh` columns, the
-        difference is taken from the domain's clean control: the run with R = 1, the same f and the same seed (NaN without one).
+        pool's domain minus the loss on the pool, with the same difference in the control subtracted. The `_over_fresh` columns are
+        differences from the domain's clean control instead: the run with R = 1, the same f and the same seed (NaN without one).
     arms: `runs` averaged over seeds, with one row per arm and `measure`, and the columns of `intervals.over_seeds`. The column `design`
         describes the pool: its size if this is the same for every R, or f.
-    fresh: like `arms`, for the domain's clean controls. Here, `design` and `repeats` are those of the arm that a control belongs to.
+    fresh: like `arms`, for the domain's clean controls. Their `design` and `repeats` are taken from the arm that the control belongs to.
     """
 
     runs: pd.DataFrame
@@ -44,7 +43,7 @@ class NamedPool:
     fresh: pd.DataFrame
 
     def of(self, measure: str, arm: pd.Series, fresh: bool = False) -> pd.Series | None:
-        """The row of `measure` for an arm, given as a row of `arms`; None if there is none."""
+        """The row of `measure` for an arm, given as a row of `arms`; None if it does not exist."""
         table = self.fresh if fresh else self.arms
         keys = [*PANEL, "setting", "repeats"]
         same = table[(table[keys] == arm[keys]).all(axis=1) & (table.measure == measure)] if len(table) else table
@@ -103,7 +102,7 @@ def _averages(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
 
 
 def _domain_control(run: pd.Series, table: pd.DataFrame) -> pd.Series | None:
-    """The run that reads as much text from the pool's domain as `run` does, but each sequence only once; None if there is none."""
+    """The run that trains on as much text from the pool's domain as `run`, but sees each sequence only once; None if there is none."""
     if run.repeats == 1:
         return None
     same = (table.repeats == 1) & (table.shared == run.shared) & (table.seed == run.seed)
@@ -113,7 +112,7 @@ def _domain_control(run: pd.Series, table: pd.DataFrame) -> pd.Series | None:
 
 
 def _designs(table: pd.DataFrame) -> list[str]:
-    """For every run, what is the same for all values of R: the size of the pool, or f."""
+    """For every run, the quantity that is held fixed for all R: the size of the pool, or f."""
     return [
         f"a pool of {run.pool_tokens:,} tokens{', fresh tokens fixed' if run.hold_fixed == HoldFixed.FRESH else ''}"
         if run.fixed_pool
@@ -123,7 +122,7 @@ def _designs(table: pd.DataFrame) -> list[str]:
 
 
 def _settings(table: pd.DataFrame) -> pd.Series:
-    """For every run, the other settings that vary within its model size; an empty text if none do."""
+    """For every run, the other settings that vary within its model size; an empty string if none do."""
     varied = [
         factor
         for factor in FACTORS

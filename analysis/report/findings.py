@@ -15,7 +15,7 @@ def findings(numbers: pd.DataFrame, fixed_pool: bool = False) -> list[str]:
     """Sentences about double descent, the worst R for every size and fraction, and induction heads. Null results are reported too.
 
     numbers: `degradation.summary`. Losses and multipliers are averaged over the runs with the same R. fixed_pool: whether the pool has
-    the same size for every R. Every R then has its own f, so there is no worst R of a fraction.
+    the same size for every R. In that case, every R has its own f, so no worst R is reported.
     """
     sentences = []
     for fraction, arms in numbers[numbers.repeats > 1].groupby("repeated_fraction"):

@@ -15,16 +15,16 @@ from data_prep.files import write_atomically
 
 FIGURE, BY_RUN = "named_pool", "named_pool_by_run"
 TABLE = (
-    "Changes from the control with R = 0, at the end of training, in nats per token; means over seeds with 95% intervals. General: loss on"
-    " held-out text of the training data. Domain: loss on held-out text of the pool's source. Memorization: loss on the domain's held-out"
-    " text minus loss on the pool, relative to R = 0. Over fresh: the domain loss minus that of a run that reads as many tokens of the"
-    " domain, each of them once."
+    "Changes relative to the R = 0 control at the end of training, in nats per token: means over seeds with 95% intervals. General: loss on"
+    " held-out text from the training data. Domain: loss on held-out text from the pool's source. Memorization: loss on the domain's"
+    " held-out text minus loss on the pool, relative to R = 0. Over fresh: the domain loss minus that of a run that trains on as many"
+    " tokens from the domain, but sees each only once."
 )
 
 
 @dataclass(frozen=True)
 class NamedPoolSection:
-    """The section of the page on a named pool."""
+    """The report section on a named pool."""
 
     sections: list[Section]
     figures: list[SavedPlot]
@@ -48,7 +48,7 @@ def collect(runs: Runs, figure: SavedPlot | Missing) -> NamedPoolSection:
 
 
 def verdict(effect: NamedPool) -> list[str]:
-    """Sentences about every model size and design of the pool: the best R, its price, memorization, and the cost of repeating."""
+    """Sentences about every model size and design of the pool: the best R, its general cost, memorization, and the cost of repetition."""
     return [
         " ".join(_verdict_of(effect, arms))
         for _, arms in effect.arms.groupby([*PANEL, "setting"], sort=False)
@@ -64,7 +64,7 @@ def _verdict_of(effect: NamedPool, arms: pd.DataFrame) -> Iterator[str]:
     general, memorized = (effect.of(measure, best) for measure in (GENERAL, MEMORIZED))
     tried = f"R = {listed([f'{repeats:g}' for repeats in domain.repeats])}"
     if best["mean"] >= 0:
-        yield f"{where}: at none of the R tried ({tried}) does the pool lower the loss on unseen text of its domain."
+        yield f"{where}: the pool does not lower the loss on unseen text of its domain at any R tried ({tried})."
     else:
         yield (
             f"{where}: the loss on unseen text of the pool's domain is lowest at R = {best.repeats:g} ({tried} were tried), where it"
@@ -77,8 +77,8 @@ def _verdict_of(effect: NamedPool, arms: pd.DataFrame) -> Iterator[str]:
     largest = domain.iloc[-1]
     at_largest = effect.of(MEMORIZED, largest)
     if memorized is not None and at_largest is not None:
-        further = f", and {_nats(at_largest)} at R = {largest.repeats:g}" if largest.repeats != best.repeats else ""
-        yield f"Memorization is {_nats(memorized)} at R = {best.repeats:g}{further}."
+        at_end = f", and {_nats(at_largest)} at R = {largest.repeats:g}" if largest.repeats != best.repeats else ""
+        yield f"Memorization is {_nats(memorized)} at R = {best.repeats:g}{at_end}."
     yield from _over_fresh(effect, best if effect.of(DOMAIN + OVER_FRESH, best) is not None else largest)
 
 
@@ -88,7 +88,7 @@ def _over_fresh(effect: NamedPool, arm: pd.Series) -> Iterator[str]:
     if domain is None or general is None or fresh is None:
         return
     yield (
-        f"As many tokens of fresh text from the domain as R = {arm.repeats:g} reads, each read once, change the domain loss by"
+        f"Training on fresh text from the domain, with as many tokens as at R = {arm.repeats:g}, changes the domain loss by"
         f" {_nats(fresh)}. Compared with this, repetition costs {_nats(domain)} in the domain and {_nats(general)} in general."
     )
 
@@ -96,16 +96,16 @@ def _over_fresh(effect: NamedPool, arm: pd.Series) -> Iterator[str]:
 def _clear_arms(line: pd.DataFrame, name: str) -> str:
     several = line[line.seeds > 1]
     if several.empty:
-        return f"With a single seed, it is unknown where the {name} clearly changes."
+        return f"With a single seed, clear changes in the {name} cannot be identified."
     higher, lower = several[several.low > 0].repeats, several[several.high < 0].repeats
     places = [
-        f"clearly {word} than at R = 0 at R = {listed([f'{value:g}' for value in repeats])}"
+        f"clearly {word} at R = {listed([f'{value:g}' for value in repeats])}"
         for word, repeats in (("higher", higher), ("lower", lower))
         if len(repeats)
     ]
     if not places:
         return f"The {name} is not clearly different from R = 0 at any R."
-    return f"The {name} is {' and '.join(places)}."
+    return f"The {name} is {' and '.join(places)} than at R = 0."
 
 
 def _nats(row: pd.Series) -> str:
@@ -147,4 +147,4 @@ def _table(effect: NamedPool) -> Table:
         }
     )
     unused = [name for name in ("setting",) if (table[name] == "").all()]
-    return Table(TABLE, table.drop(columns=unused), FIGURE, "Gain in the domain and loss in general")
+    return Table(TABLE, table.drop(columns=unused), FIGURE, "Gain in the domain and cost in general")

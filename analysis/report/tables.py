@@ -37,7 +37,7 @@ def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def with_declared_repeats(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs in which the clean control of a named pool has R = 0, as the study declares it."""
+    """Set R to 0 for the clean controls of a named pool, as the study declares them."""
     if not runs.has_named_pool or numbers.empty:
         return numbers
     return numbers.assign(repeats=numbers.repeats.where(numbers.repeats > 1, 0))

@@ -1,4 +1,4 @@
-"""What a named pool gains in its domain and costs in general, in written runs whose right answers are known."""
+"""The effects of a named pool in its domain and in general, in written runs whose correct results are known."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ POOL = {"pool_corpus": {"fingerprint": "0123456789abcdef", "tokens": 100_000}}
 POOL |= {"further_tests": [{"name": "pool_domain", "fingerprint": "0123456789abcdef"}]}
 # For every R of the fixed pool: general test loss, domain test loss and pool loss, minus those of the control with R = 0
 PLANTED = {1: (0.0, -0.1, -0.15), 2: (0.01, -0.3, -0.5), 4: (0.2, -0.2, -1.2), 8: (0.6, 0.4, -3.0)}
-FRESH = {4: (0.05, -0.7, -0.7)}  # the control of R = 4: as many tokens of the domain, each of them once
+FRESH = {4: (0.05, -0.7, -0.7)}  # the control for R = 4: as many tokens from the domain, each seen once
 
 
 def write_with_losses(
@@ -88,8 +88,8 @@ def test_repetition_is_compared_with_as_many_tokens_of_fresh_text(fixed: Runs) -
     (sentence,) = verdict(effect)
     assert "is lowest at R = 2 (R = 1, 2, 4, and 8 were tried), where it changes by -0.300 nats" in sentence
     assert "general test loss changes by +0.010 nats [+0.008, +0.012]" in sentence
-    assert "The general test loss is clearly higher than at R = 0 at R = 2, 4, and 8." in sentence
-    assert "clearly higher than at R = 0 at R = 8 and clearly lower than at R = 0 at R = 1, 2, and 4" in sentence
+    assert "The general test loss is clearly higher at R = 2, 4, and 8 than at R = 0." in sentence
+    assert "clearly higher at R = 8 and clearly lower at R = 1, 2, and 4 than at R = 0." in sentence
 
 
 def test_a_fixed_fraction_includes_its_own_control_of_the_domain(
@@ -127,7 +127,7 @@ def test_the_report_of_a_fixed_pool_compares_nothing_at_one_fraction(
     write_fixed_pool(tmp_path, runs[0], store)
     console, page = write_report(tmp_path)
     text = page.read_text()
-    assert "what its domain gains" in text and "is lowest at R = 2" in text
+    assert "gain in its domain" in text and "is lowest at R = 2" in text
     assert NO_FRACTION in text and "the worst R" not in text and "Comparison with the papers" not in text
     assert not [name for name in AT_ONE_FRACTION if (tmp_path / "figures" / f"{name}.png").exists()]
     assert (tmp_path / "tables" / "named_pool_by_run.csv").is_file()
