@@ -258,7 +258,7 @@ def _variant_name(factors: dict[str, Any], pool_tokens: int) -> str:
     """Name a variant by its factors, such as "weight_decay = 1.0, passes". The order of copies is named without its keys."""
     words = [f"{key} = {value}" for key, value in factors.items() if key not in (*ORDER, "fixed_pool")]
     if "fixed_pool" in factors:
-        words.append(f"a pool of {pool_tokens:,} tokens" if factors["fixed_pool"] else "a pool of a given fraction")
+        words.append(f"a pool of {pool_tokens:,} tokens" if factors["fixed_pool"] else "a pool of f·T/R tokens")
     if factors.keys() & set(ORDER):
         words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
     return ", ".join(words)

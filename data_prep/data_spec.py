@@ -47,8 +47,8 @@ class MixedSource(BaseModel):
 class DataSpec(BaseModel):
     """Specification of a token store. Its fields are the keys of a study's `[data]` table.
 
-    With `mix`, the training text comes from several stores, and this is the specification of the first one, whose tokenizer the
-    others use. `stores` lists all of them.
+    With `mix`, the training text comes from several stores. This is then the specification of the first store, and the others use its
+    tokenizer. `stores` lists all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

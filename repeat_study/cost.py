@@ -10,7 +10,7 @@ from repeat_study.records.metrics import METRICS
 PROBE_CONTEXT = 1_600  # maximum length of a probe sequence in tokens: 11 copies of a paragraph
 CHUNK_LOGITS = (
     1 << 27
-)  # logits per chunk of the loss on a GPU; equals loss.CHUNK_LOGITS_CUDA, which cannot be imported without torch
+)  # number of logits per chunk in the GPU loss; equals loss.CHUNK_LOGITS_CUDA, which cannot be imported without torch
 
 # CPU overhead per token, expressed in FLOPs.
 # It was fitted to the models 2x32, 2x64 and 2x96, and predicts the ratios of their training times to within 2%.

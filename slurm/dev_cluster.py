@@ -72,7 +72,7 @@ class DevCluster:
             try:
                 self.start_daemon("munged")
                 self.start_daemon("slurmctld")
-                self._cancel_jobs()  # a previous `stop` could not cancel them if slurmctld was down
+                self._cancel_jobs()  # a previous `stop` could not cancel jobs if slurmctld was down
                 for name in NODES:
                     self.start_daemon(name)
                 states = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
