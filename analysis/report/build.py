@@ -82,7 +82,8 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     (folder / "figures").mkdir(exist_ok=True)
     written += write_images(folder, saved)
     comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
-    written += _write_tables(folder, variants, tuned, comparison)
+    controls = pool.controls if pool else []
+    written += _write_tables(folder, variants, controls, tuned, comparison)
     if compared:
         written += compared.write_tables(folder)
     if pool:
@@ -105,21 +106,31 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
     )
     write_atomically(folder / PAGE, html.render(page).encode())
     written.append(PAGE)
-    numbers = tables.joined({variant.name: variant.numbers for variant in variants})
+    numbers = tables.joined({variant.name: variant.numbers for variant in [*variants, *controls]})
     if tuned and len(tuned.numbers) and numbers.empty:
         return fine_tuning_section.short(tuned.numbers), written
     return tables.console_table(runs, numbers), written
 
 
 def _write_tables(
-    folder: Path, variants: list[Variant], tuned: FineTuning | None, comparison: pd.DataFrame
+    folder: Path,
+    variants: list[Variant],
+    controls: list[Variant],
+    tuned: FineTuning | None,
+    comparison: pd.DataFrame,
 ) -> list[str]:
-    """Write the CSV tables that do not belong to a figure. Returns their paths relative to the folder."""
+    """Write the CSV tables that do not belong to a figure. Returns their paths relative to the folder.
+
+    controls: the clean controls of a named pool's domain, which appear only in the summary.
+    """
     by_name = {"published_comparison": comparison}
     if variants:
         laws = {variant.name: fit_study(variant.runs) for variant in variants}
         by_name["summary"] = tables.joined(
-            {variant.name: tables.with_declared_repeats(variant.runs, variant.numbers) for variant in variants}
+            {
+                variant.name: tables.with_declared_repeats(variant.runs, variant.numbers)
+                for variant in [*variants, *controls]
+            }
         )
         by_name["laws"] = tables.joined({name: fits.constants() for name, fits in laws.items()})
         by_name["cross_validation"] = tables.joined({name: fits.cross_validation for name, fits in laws.items()})

@@ -8,11 +8,16 @@ import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
 from analysis.formatting import NOTHING, bracketed, listed, percent, plural, short_count, size_name
+from analysis.intervals import NAN
+from analysis.measures.degradation import summary
 from analysis.measures.named_pool import DOMAIN, GENERAL, MEMORIZED, OVER_FRESH, PANEL, NamedPool, named_pool
+from analysis.report.collect import Variant
 from analysis.report.section import Section, Table, missing_section
+from analysis.report.tables import runs_table
 from analysis.runs import Runs
 from data_prep.files import write_atomically
 
+CONTROLS = "Clean controls of the pool's domain (R = 1)"
 FIGURE, BY_RUN = "named_pool", "named_pool_by_run"
 TABLE = (
     "Changes relative to the R = 0 control at the end of training, in nats per token: means over seeds with 95% intervals. General: loss on"
@@ -29,6 +34,7 @@ class NamedPoolSection:
     sections: list[Section]
     figures: list[SavedPlot]
     by_run: pd.DataFrame
+    controls: list[Variant]  # the clean controls of the domain, if there are any, for the tables of runs
 
     def write_table(self, folder: Path) -> list[str]:
         """Write the losses of every run to tables/named_pool_by_run.csv. Returns its path relative to the folder, in a list."""
@@ -39,12 +45,28 @@ class NamedPoolSection:
 
 def collect(runs: Runs, figure: SavedPlot | Missing) -> NamedPoolSection:
     """Describe the named pool of a study. figure: the result of `figure_list.NAMED_POOL_FIGURE`."""
-    effect = named_pool(runs)
+    effect, controls = named_pool(runs), _controls(runs)
+    sections = [Section(CONTROLS, tables=[runs_table(variant)]) for variant in controls]
     if effect is None or isinstance(figure, Missing):
         missing = figure if isinstance(figure, Missing) else Missing(FIGURE, "no finished run has a control with R = 0")
-        return NamedPoolSection([missing_section([missing])], [], pd.DataFrame())
+        return NamedPoolSection([missing_section([missing]), *sections], [], pd.DataFrame(), controls)
     section = Section(figure.title, verdict(effect), figure=figure, tables=[_table(effect)])
-    return NamedPoolSection([section], [figure], effect.runs)
+    return NamedPoolSection([section, *sections], [figure], effect.runs, controls)
+
+
+def _controls(runs: Runs) -> list[Variant]:
+    """The clean controls of the domain as a variant without figures. Their excess is relative to R = 0, as for all runs.
+
+    If the study has several variants, R = 0 is ambiguous, and there is no excess.
+    """
+    if not runs.domain_controls:
+        return []
+    numbers = summary(runs.with_domain_controls) if len(runs.domain_controls.done) else pd.DataFrame()
+    if len(numbers):
+        numbers = numbers[numbers.run.isin(runs.domain_controls.table.name)]
+    if len(numbers) and len(runs.variants()) > 1:
+        numbers = numbers.assign(excess_over_clean=NAN, excess_low=NAN, excess_high=NAN)
+    return [Variant(CONTROLS, runs.domain_controls, numbers, [], [], [])]
 
 
 def verdict(effect: NamedPool) -> list[str]:

@@ -40,7 +40,7 @@ def with_declared_repeats(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:
     """Set R to 0 for the clean controls of a named pool, as the study declares them."""
     if not runs.has_named_pool or numbers.empty:
         return numbers
-    return numbers.assign(repeats=numbers.repeats.where(numbers.repeats > 1, 0))
+    return numbers.assign(repeats=numbers.repeats.where(numbers.repeated_fraction > 0, 0))
 
 
 def console_table(runs: Runs, numbers: pd.DataFrame) -> pd.DataFrame:

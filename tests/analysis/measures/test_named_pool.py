@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from written_runs import write_run
 
@@ -132,7 +133,10 @@ def test_the_report_of_a_fixed_pool_compares_nothing_at_one_fraction(
     assert not [name for name in AT_ONE_FRACTION if (tmp_path / "figures" / f"{name}.png").exists()]
     assert (tmp_path / "tables" / "named_pool_by_run.csv").is_file()
     clean = console[console.run.str.contains("clean")]
-    assert len(clean) == len(SEEDS) and "18 finished runs" in text, "the domain's controls count as runs"
+    assert len(clean) == len(SEEDS) and len(console) == 18 and "18 finished runs" in text, "with the domain's controls"
+    numbers = pd.read_csv(tmp_path / "tables" / "summary.csv")
+    assert sorted(set(numbers.repeats)) == [0, 1, 2, 4, 8] and (numbers.repeats == 1).sum() == 2 * len(SEEDS)
+    assert numbers[numbers.repeats == 0].excess_over_clean.mean() == pytest.approx(0, abs=1e-12)
 
 
 def test_without_a_control_or_a_named_pool_there_is_no_measure(
