@@ -97,6 +97,7 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
         *(pool.sections if pool else []),
         *(compared.sections if compared else []),
         *_sections(variants, tuned, comparison),
+        *(pool.sections_of_runs() if pool else []),
     ]
     combined = runs.combined
     notes = list(introduction.notes(combined))

@@ -36,6 +36,10 @@ class NamedPoolSection:
     by_run: pd.DataFrame
     controls: list[Variant]  # the clean controls of the domain, if there are any, for the tables of runs
 
+    def sections_of_runs(self) -> list[Section]:
+        """The tables of the domain's clean controls, for the end of the page."""
+        return [Section(CONTROLS, tables=[runs_table(variant)]) for variant in self.controls]
+
     def write_table(self, folder: Path) -> list[str]:
         """Write the losses of every run to tables/named_pool_by_run.csv. Returns its path relative to the folder, in a list."""
         path = f"tables/{BY_RUN}.csv"
@@ -46,12 +50,11 @@ class NamedPoolSection:
 def collect(runs: Runs, figure: SavedPlot | Missing) -> NamedPoolSection:
     """Describe the named pool of a study. figure: the result of `figure_list.NAMED_POOL_FIGURE`."""
     effect, controls = named_pool(runs), _controls(runs)
-    sections = [Section(CONTROLS, tables=[runs_table(variant)]) for variant in controls]
     if effect is None or isinstance(figure, Missing):
         missing = figure if isinstance(figure, Missing) else Missing(FIGURE, "no finished run has a control with R = 0")
-        return NamedPoolSection([missing_section([missing]), *sections], [], pd.DataFrame(), controls)
+        return NamedPoolSection([missing_section([missing])], [], pd.DataFrame(), controls)
     section = Section(figure.title, verdict(effect), figure=figure, tables=[_table(effect)])
-    return NamedPoolSection([section, *sections], [figure], effect.runs, controls)
+    return NamedPoolSection([section], [figure], effect.runs, controls)
 
 
 def _controls(runs: Runs) -> list[Variant]:
@@ -152,7 +155,11 @@ def _table(effect: NamedPool) -> Table:
             for value in values
         ]
 
-    rows = effect.arms[effect.arms.measure == GENERAL].sort_values([*PANEL, "setting", "repeats"])
+    rows = effect.arms[effect.arms.measure == GENERAL]
+    by_design = rows.groupby([*PANEL, "setting"])
+    # The designs with repeats come first, then the controls by the size of their pools.
+    rows = rows.assign(most=-by_design.repeats.transform("max"), largest=by_design.pool_tokens.transform("max"))
+    rows = rows.sort_values(["parameters_non_embedding", "model", "setting", "most", "largest", "design", "repeats"])
     table = pd.DataFrame(
         {
             "model": list(map(size_name, rows.model, rows.parameters_non_embedding)),
