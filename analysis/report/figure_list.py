@@ -37,6 +37,7 @@ AT_ONE_FRACTION = (
     "law_of_repetition",
     "copying_and_prefix_sizes",
     "out_of_distribution",
+    "variant_comparison",
 )
 NO_FRACTION = "compares values of R at the same f, but the pool has a fixed size, so every R has its own f"
 NAMED_POOL_FIGURE = "named_pool"  # in studies with a named pool
