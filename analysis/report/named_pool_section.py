@@ -60,7 +60,7 @@ def collect(runs: Runs, figure: SavedPlot | Missing) -> NamedPoolSection:
 def _controls(runs: Runs) -> list[Variant]:
     """The clean controls of the domain as a variant without figures. Their excess is relative to R = 0, as for all runs.
 
-    If the study has several variants, R = 0 is ambiguous, and there is no excess.
+    If the study has several variants, R = 0 is ambiguous, so no excess is given.
     """
     if not runs.domain_controls:
         return []
