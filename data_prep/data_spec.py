@@ -62,6 +62,8 @@ class DataSpec(BaseModel):
     end_of_text: str = END_OF_TEXT
     max_tokens: int = Field(gt=0, le=10**15)  # total for both splits; the last document may exceed it
     test_fraction: float = Field(0.05, gt=0, le=1)  # 1: everything is test text
+    # Maximum number of training documents that two sources of a mixture may share. It does not change any store.
+    max_shared_documents: int = Field(0, ge=0, exclude=True)
 
     @field_validator("vocabulary")
     @classmethod
@@ -76,6 +78,13 @@ class DataSpec(BaseModel):
         if self.tokenizer_of is not None:
             return self.tokenizer_of.has_tokenizer
         return self.tokenizer is not None or not isinstance(self.source, Tokens)
+
+    @property
+    def trains_tokenizer(self) -> bool:
+        """Whether the vocabulary of the store, or of the store whose tokenizer it uses, is trained on the store's text."""
+        if self.tokenizer_of is not None:
+            return self.tokenizer_of.trains_tokenizer
+        return self.tokenizer is None and isinstance(self.source, Source) and self.source.fixed_vocabulary() is None
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +104,8 @@ class DataSpec(BaseModel):
     @model_validator(mode="after")
     def _check_mix(self) -> "DataSpec":
         if not self.mix:
+            if self.max_shared_documents:
+                raise InputError("data.max_shared_documents: needs a mixture of sources ([[data.mix]] tables)")
             return self
         labels = [mixed.label for mixed in self.mix]
         for number, label in enumerate(labels):
@@ -115,7 +126,7 @@ class DataSpec(BaseModel):
         """The specification of every store with training text: one, or one per source of the mixture."""
         if not self.mix:
             return (self,)
-        first = self.model_copy(update={"mix": ()})
+        first = self.model_copy(update={"mix": (), "max_shared_documents": 0})
         tokenizer = {} if self.tokenizer is not None or self.tokenizer_of is not None else {"tokenizer_of": first}
         others = [{"source": mixed.source, "max_tokens": mixed.max_tokens, **tokenizer} for mixed in self.mix[1:]]
         return (first, *(first.model_copy(update=other) for other in others))

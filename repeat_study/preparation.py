@@ -78,6 +78,8 @@ class PreparedStudy:
         `evaluation.copying_text` is unsuitable for the copying probe.
         """
         check_overlaps(self)
+        if drawn_from := self.pool_drawn_from:
+            self.study.refuse_entire_pool(f"its text equals the text of {drawn_from}")
         data_dir = self.store.folder.parent
         test_stores = {test.name: find_store(data_dir, test.fingerprint) for test in self.further_tests}
         for run in self.study.runs(**self._texts):
@@ -116,6 +118,15 @@ class PreparedStudy:
         if self.parent:
             yield from self.parent.ancestors(runs_dir)
             yield self.parent, self.parents_needed(runs_dir)
+
+    @property
+    def pool_drawn_from(self) -> str | None:
+        """The name of the source with the same text as the named pool; None if there is no named pool, or if its text is separate."""
+        return (
+            source_names(self)[self.pool.fingerprint]
+            if self.pool and self.pool.fingerprint in self._fingerprints
+            else None
+        )
 
     @property
     def training_stores(self) -> tuple[TokenStore, ...]:
@@ -165,7 +176,7 @@ def source_names(prepared: PreparedStudy) -> dict[str, str]:
 
 
 def check_overlaps(prepared: PreparedStudy) -> None:
-    """Check that no test document is in a training split, and that a named pool shares no more training text than allowed.
+    """Check that no test document is in a training split, and that training stores share no more documents than allowed.
 
     Ancestors' splits are checked too. Raises InputError if a check fails.
     """
@@ -180,14 +191,18 @@ def check_overlaps(prepared: PreparedStudy) -> None:
         for fingerprint, store in trained.items():
             if fingerprint != test_store.fingerprint:
                 require_disjoint(test_store, store, where)
-    if (pool := prepared.study.pool) is None or prepared.pool in prepared.sources:
-        return
+    names = source_names(prepared)
     for store, other, text in prepared.shared_training_text():
-        if store is prepared.pool and text.documents > pool.max_shared_documents:
+        in_pool = prepared.pool is not None and prepared.pool.fingerprint in (store.fingerprint, other.fingerprint)
+        table = prepared.study.pool if in_pool else prepared.study.data
+        assert table is not None
+        # Sources with equal fingerprints are refused when the runs are drawn.
+        if text.documents > table.max_shared_documents and store.fingerprint != other.fingerprint:
             raise InputError(
-                f"pool: {text.documents} training documents ({text.tokens:,} tokens) also appear in the training text"
-                f" of {other.folder}, e.g. {text.first}; their text would be seen more than R times; remove them, or set"
-                f" pool.max_shared_documents (now {pool.max_shared_documents})"
+                f"{names[store.fingerprint]}: {text.documents} training documents ({text.tokens:,} tokens) also appear in the"
+                f" training text of {names[other.fingerprint]} ({other.folder}), e.g. {text.first}; runs would see their text"
+                f" more than {'R times' if in_pool else 'once'}; remove them, or set {'pool' if in_pool else 'data'}"
+                f".max_shared_documents (now {table.max_shared_documents})"
             )
 
 

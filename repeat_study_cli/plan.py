@@ -57,7 +57,7 @@ def plan(
 
     declared = load(study, set_, lanes)
     speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
-    for section in plan_of(declared, speeds, _pool_corpus(declared, data_dir)):
+    for section in plan_of(declared, speeds, data_dir):
         console.print(section)
     for declared_study in declared.lineage:
         for warning in (*expected_train_shortage(declared_study), *expected_test_shortage(declared_study)):
@@ -76,10 +76,14 @@ class Speeds:
     processes: int
 
 
-def plan_of(study: "Study", speeds: Speeds, pool_corpus: "PoolCorpus | None" = None) -> "Iterator[WrappedTable | str]":
-    """Yield a table of runs with exact repeat counts, a table of model sizes with costs, and the totals."""
+def plan_of(study: "Study", speeds: Speeds, data_dir: Path = Path("data")) -> "Iterator[WrappedTable | str]":
+    """Yield a table of runs with exact repeat counts, a table of model sizes with costs, and the totals.
+
+    data_dir: the folder of the token stores. If the store of a named pool is already there, the size of the pool is exact.
+    """
     from repeat_study.cost import local_seconds, run_flops
 
+    pool_corpus = _pool_corpus(study, data_dir)
     runs, vocabulary = study.runs(pool_corpus=pool_corpus), study.data.expected_vocabulary()
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
@@ -89,7 +93,7 @@ def plan_of(study: "Study", speeds: Speeds, pool_corpus: "PoolCorpus | None" = N
         " steps. The column 'eval' is the share of FLOPs spent on evaluation.\n"
     )
     if study.pool:
-        yield _pool_notes(study, runs, is_estimate=pool_corpus is None)
+        yield _pool_notes(study, runs, _pool_drawn_from(study, data_dir))
     if study.data.mix:
         yield _sources(runs)
         yield "\nThe column of each source counts its tokens in the unique stream.\n"
@@ -135,8 +139,11 @@ def _grid(runs: "list[Run]", vocabulary: int) -> WrappedTable:
         repeated = pool * run.repeats
         counts = (run.shape.parameters_non_embedding, run.steps, tokens, tokens - repeated, pool)
         share = repeated / tokens
+        mark = "~" if _is_estimate(run) else ""
         costs = (f"{run_flops(run, vocabulary):.2e}", f"{expected_evaluation_share(run):.1%}")
-        table.add_row(run.label, *map(_count, counts), f"{run.repeats:,}", (f"{share:.3%}", f"{share:.1%}"), *costs)
+        cells = [*map(_count, counts[1:]), (f"{share:.3%}", f"{share:.1%}")]
+        marked = [(mark + long, mark + short) for long, short in cells]
+        table.add_row(run.label, _count(counts[0]), *marked[:-1], f"{run.repeats:,}", marked[-1], *costs)
     return table
 
 
@@ -151,22 +158,47 @@ def _pool_corpus(study: "Study", data_dir: Path) -> "PoolCorpus | None":
     return PoolCorpus(fingerprint=store.fingerprint, tokens=store.train.size)
 
 
-def _pool_notes(study: "Study", runs: "list[Run]", is_estimate: bool) -> str:
-    """Explain the arms of a study with a named pool."""
-    from repeat_study.config.corpora import ALL
-    from repeat_study.config.grid import axis_values
+def _pool_drawn_from(study: "Study", data_dir: Path) -> str | None:
+    """The name of the source that a named pool is drawn from, as far as is known before all stores are built; otherwise None."""
+    from data_prep.token_store import MANIFEST, TokenStore
 
+    assert study.pool
+    pool, names = study.pool.data(study.data), [source.label for source in study.data.mix] or ["data"]
+    for name, data in zip(names, study.data.stores, strict=True):
+        folders = [data_dir / spec.store_name for spec in (data, pool)]
+        built = all((folder / MANIFEST).is_file() for folder in folders)
+        if data == pool or (built and len({TokenStore(folder).fingerprint for folder in folders}) == 1):
+            return name
+    return None
+
+
+def _is_estimate(run: "Run") -> bool:
+    """Whether the size of the run's pool is an estimate, because its store is not built yet."""
+    pool = run.pool_corpus
+    return pool is not None and not pool.fingerprint and 0 < run.fixed_pool == pool.tokens // (run.context + 1)
+
+
+def _pool_notes(study: "Study", runs: "list[Run]", drawn_from: str | None) -> str:
+    """Explain the arms of a study with a named pool."""
     lines = ["The pool has its own source."]
+    if drawn_from:
+        lines = [
+            f"The pool is drawn from the text of {drawn_from}, and the unique stream leaves this part of the text out."
+        ]
     if any(run.is_clean_control for run in runs):
         lines.append("Runs with R = 0 train on none of its text.")
+    else:
+        lines.append("There is no clean control; add runs with repeats = 0.")
     if any(run.repeats == 1 for run in runs):
         lines.append("Runs with R = 1 train on it once.")
     if any(run.hold_fixed is not run.hold_fixed.TOTAL for run in runs):
         lines.append(
             "Runs labeled 'fresh' have equal numbers of unique tokens, to within one step, and different numbers of steps."
         )
-    if is_estimate and any(ALL in axis_values(table.get("pool_tokens")) for table in study.grid):
-        lines.append(f'With pool_tokens = "{ALL}", the pool shown here is an estimate; `prepare` determines its size.')
+    if any(_is_estimate(run) for run in runs):
+        lines.append(
+            'Numbers marked "~" are estimates from pool.max_tokens; `prepare` determines the size of the pool.'
+        )
     return " ".join(lines) + "\n"
 
 

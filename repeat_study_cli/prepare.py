@@ -36,6 +36,10 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         if not store.has_tokenizer:
             console.print(NO_TOKENIZER)
         console.print(f"token store: {store.folder}, fingerprint {store.fingerprint}")
+    if ready.pool_drawn_from:
+        console.print(
+            f"The pool is drawn from the text of {ready.pool_drawn_from}, and the unique stream leaves this part of the text out."
+        )
     for store, other, shared in ready.shared_training_text():
         console.print(
             f"training documents in {names[store.fingerprint]} that are also in {names[other.fingerprint]}:"

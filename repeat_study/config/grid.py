@@ -77,18 +77,25 @@ def known_runs(
     models: dict[str, dict[str, Any]],
     finetune: FineTune | None,
     parents: Parents | None,
+    separate_pool: bool = False,
 ) -> KnownRuns:
     """The runs at these points, in order and without duplicates.
 
     shared: values for all runs. models: values by model size, which override `shared`. A point's own values override both.
-    parents: the candidate parents; None if no run has a parent. Raises InputError if a point is invalid.
+    parents: the candidate parents; None if no run has a parent. separate_pool: whether the pool has a store of its own, so that
+    the unit of the pool does not affect the clean control. Raises InputError if a point is invalid.
     """
     runs: dict[Run, None] = {}
     waiting: list[str] = []
-    for point in points:
-        values = shared | models.get(str(point.values.get("model")), {}) | point.values
+    points = list(points)
+    declared = [shared | models.get(str(point.values.get("model")), {}) | point.values for point in points]
+    pool_corpus = _limited_estimate(shared.get("pool_corpus"), declared)
+    for point, values in zip(points, declared, strict=True):
+        values["pool_corpus"] = pool_corpus
         if "pool_tokens" in values:
-            values |= {"fixed_pool": _fixed_pool(values.pop("pool_tokens"), values, point.prefix)}
+            values["fixed_pool"] = _fixed_pool(values.pop("pool_tokens"), values, point.prefix)
+        if separate_pool and values.get("repeats") == 0:
+            values.pop("unit", None)  # runs with other units share one clean control
         run = validated(Run, values, point.prefix)
         try:
             choice = parents.choose(point.parent, run.model, run.seed) if parents else None
@@ -121,28 +128,39 @@ def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
 
 
 def _fixed_pool(pool_tokens: Any, values: dict[str, Any], prefix: str) -> int:
-    """Convert the key `pool_tokens` to a number of sequences, rounded down. "all" means the whole training split of the pool's store.
-
-    If that store is not prepared yet, the size of its split is an estimate, limited to what fits into the run.
-    """
+    """Convert the key `pool_tokens` to a number of sequences, rounded down. "all" means the whole training split of the pool's store."""
     pool_corpus, context = values.get("pool_corpus"), values.get("context")
     if not isinstance(context, int) or context < 1:
         return 0  # the run is invalid, and its validation reports this
     if pool_tokens == ALL:
         if not isinstance(pool_corpus, PoolCorpus):
             raise InputError(f'{prefix}pool_tokens: "{ALL}" needs a named pool (a [pool] table)')
-        sequences = pool_corpus.tokens // (context + 1)
-        repeats = values.get("repeats")
-        if not pool_corpus.fingerprint and isinstance(repeats, int) and values.get("hold_fixed") != HoldFixed.FRESH:
-            positions = int(values["tokens"]) // context - values["sequences_per_step"]
-            sequences = max(1, min(sequences, positions // max(1, repeats)))
-        return sequences
+        return pool_corpus.tokens // (context + 1)
     if isinstance(pool_tokens, bool) or not isinstance(pool_tokens, int) or pool_tokens < context:
         raise InputError(
             f'{prefix}pool_tokens: expected "{ALL}" or a number of tokens, at least {context} (one sequence), found'
             f" {toml_text(pool_tokens)}"
         )
     return pool_tokens // context
+
+
+def _limited_estimate(pool_corpus: PoolCorpus | None, declared: list[dict[str, Any]]) -> PoolCorpus | None:
+    """Limit the estimated size of an unprepared pool so that it fits into every run with pool_tokens = "all".
+
+    All runs then have the same estimated pool. The size of a prepared store is not changed.
+    """
+    if pool_corpus is None or pool_corpus.fingerprint:
+        return pool_corpus
+    tokens = pool_corpus.tokens
+    for values in declared:
+        numbers = [values.get(key, 0) for key in ("tokens", "context", "sequences_per_step", "repeats")]
+        if values.get("pool_tokens") != ALL or values.get("hold_fixed") == HoldFixed.FRESH:
+            continue
+        if all(isinstance(number, int) and number > 0 for number in numbers):
+            run_tokens, context, sequences_per_step, repeats = numbers
+            positions = run_tokens // (context * sequences_per_step) * sequences_per_step
+            tokens = min(tokens, max(1, positions // repeats) * (context + 1))
+    return pool_corpus.model_copy(update={"tokens": tokens})
 
 
 def _check_parent(run: Run, parent: Run, prefix: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.sources import SourceSpec
+from data_prep.sources import SourceSpec, Tokens
 from repeat_study.config import grid
 from repeat_study.config.base import PATTERNS, STUDY_NAME, TEST_SET_NAME, Spec, validated
 from repeat_study.config.corpora import ALL, POOL_DOMAIN, MixedCorpus, PoolCorpus
@@ -105,7 +105,14 @@ class Study(Spec):
             parents = Parents(self.parent_study.name, self.parent_study.runs())
         shared = self.training.model_dump() | {"evaluation": self.evaluation, "corpus": corpus}
         shared |= {"further_tests": further_tests, "pool_corpus": pool_corpus, "mix": mix}
-        return grid.known_runs(self._points(), shared, self.models, self.finetune, parents)
+        training = {corpus, *(mixed.fingerprint for mixed in mix)}
+        separate = self.has_separate_pool and pool_corpus is not None and pool_corpus.fingerprint not in training - {""}
+        return grid.known_runs(self._points(), shared, self.models, self.finetune, parents, separate)
+
+    @property
+    def has_separate_pool(self) -> bool:
+        """Whether a named pool is not drawn from a source of the training data. A pool with equal text is drawn from it, too."""
+        return self.pool is not None and self.pool.data(self.data) not in self.data.stores
 
     @property
     def test_sets(self) -> dict[str, DataSpec]:
@@ -126,8 +133,8 @@ class Study(Spec):
         """
         tables = {f"data.mix.{number}": data for number, data in enumerate(self.data.stores)}
         tables = tables if self.data.mix else {"data": self.data}
-        if self.pool and (pool := self.pool.data(self.data)) not in self.data.stores:
-            tables["pool"] = pool
+        if self.pool and self.has_separate_pool:
+            tables["pool"] = self.pool.data(self.data)
         return tables
 
     @property
@@ -135,6 +142,15 @@ class Study(Spec):
         """Every store that the study needs, without duplicates."""
         specs = [*self.training_tables.values(), *self.test_sets.values()]
         return list({spec.store_name: spec for spec in specs}.values())
+
+    def refuse_entire_pool(self, reason: str) -> None:
+        """Raise InputError if the grid contains pool_tokens = "all". reason: why the pool is drawn from the training data."""
+        for number, table in enumerate(self.grid):
+            if ALL in grid.axis_values(table.get("pool_tokens")):
+                raise InputError(
+                    f'grid.{number}.pool_tokens: "{ALL}" is not possible, because the pool is drawn from the training data'
+                    f" ({reason}), and the unique stream needs the rest of its text; expected a number of tokens"
+                )
 
     def parents_needed(self, parents: Parents) -> list[Run]:
         """Runs in the parent study that this study's runs depend on, without duplicates."""
@@ -190,13 +206,22 @@ class Study(Spec):
         return self
 
     @model_validator(mode="after")
+    def _check_token_sources(self) -> Self:
+        tables = self.training_tables
+        tables |= {f"evaluate.{number}": test.data(self.data) for number, test in enumerate(self.evaluate)}
+        for table, data in tables.items():
+            if isinstance(data.source, Tokens) and data.trains_tokenizer:
+                tokenizer = "data.tokenizer" + (f" in {self.lineage[0].name}" if self.parent_study else "")
+                raise InputError(
+                    f"{table}.source: these files contain token ids of another tokenizer, but the study trains its own; set"
+                    f" {tokenizer} to the tokenizer.json file that belongs to the ids"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_pool(self) -> Self:
-        whole_pool = [n for n, table in enumerate(self.grid) if ALL in grid.axis_values(table.get("pool_tokens"))]
-        if self.pool and whole_pool and self.pool.data(self.data) in self.data.stores:
-            raise InputError(
-                f'grid.{whole_pool[0]}.pool_tokens: "{ALL}" is not possible, because the pool is drawn from the training data; expected a'
-                " number of tokens"
-            )
+        if self.pool and not self.has_separate_pool:
+            self.refuse_entire_pool("it has the same source, max_tokens and test_fraction")
         installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
         if self.pool and installed and self.pool.source.kind in INSTALLED:
             expected = self.data.test_fraction

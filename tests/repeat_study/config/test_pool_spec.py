@@ -98,6 +98,26 @@ def test_the_size_of_an_entire_pool_is_an_estimate_until_its_store_is_built(
     assert run.model_dump()["fixed_pool"] == run.pool, "the identity contains a number"
 
 
+def test_a_pool_with_the_text_of_the_training_data_is_drawn_from_it(tmp_path: Path, sources: dict[str, Any]) -> None:
+    same = pool_tables(sources, source=sources["web"], max_tokens=900_000)
+    prepared = prepare_study(study_of(tmp_path, same, "repeats = 2\npool_tokens = 320"), tmp_path)
+    assert prepared.pool_drawn_from == "data" and prepared.training_stores == (prepared.store,)
+    with pytest.raises(
+        InputError, match=r'grid.0.pool_tokens: "all" is not possible, .* equals the text of data\), .*number'
+    ):
+        prepare_study(study_of(tmp_path, same, "repeats = [0, 1]\npool_tokens = 'all'\ntokens = 320"), tmp_path)
+
+
+def test_all_units_share_the_clean_control_of_a_separate_pool(tmp_path: Path, sources: dict[str, Any]) -> None:
+    grid = "repeats = [0, 2]\nrepeated_fraction = 0.25\nunit = ['sequence', 'document']"
+    for pool, controls in ((sources["good"], 1), (sources["web"], 2)):
+        study = study_of(tmp_path, pool_tables(sources, source=pool), grid)
+        for runs in (study.runs(), prepare_study(study, tmp_path).runs(tmp_path)):
+            assert sum(run.is_clean_control for run in runs) == controls, (
+                "a unit changes the stream that leaves out the pool"
+            )
+
+
 def test_identities_depend_on_the_pool_and_the_shares_and_omit_absent_fields(
     tmp_path: Path, sources: dict[str, Any]
 ) -> None:
@@ -129,6 +149,11 @@ def test_the_stores_of_a_mixture_share_one_tokenizer(tmp_path: Path, sources: di
         ({}, "repeats = 4\nrepeated_fraction = 0.5\npool_tokens = 64", "0.5 found together with pool_tokens; expected one of the two"),
         ({}, "repeats = 1", r"repeated_fraction \(or pool_tokens\): required with repeats = 1; expected 0 < f <= 1"),
         ({}, "repeats = 2\nrepeated_fraction = 0.5\nhold_fixed = 'fresh'", 'hold_fixed: "fresh" needs pool_tokens'),
+        ({}, "repeats = 2\npool_tokens = 'all'\ntokens = 'many'", "grid.0.tokens: .* found 'many'"),
+        ({}, "repeats = 2\npool_tokens = 'all'\ntokens = inf", "grid.0.tokens: "),
+        ({}, "repeats = 2\npool_tokens = 'all'\nsequences_per_step = 'x'", "grid.0.sequences_per_step: .* found 'x'"),
+        ({"source": {"kind": "tokens", "format": "nanogpt", "paths": ["x.bin"], "end_of_text": 0}}, "repeats = 0",
+         "pool.source: these files contain token ids of another tokenizer, but the study trains its own; set data.tokenizer to"),
         ({}, "repeats = 2\npool_tokens = 3", r'pool_tokens: expected "all" or a number of tokens, at least 16 \(one sequence\), found 3'),
         ({}, "repeats = 2\npool_tokens = 'everything'", "pool_tokens: expected .all. or a number of tokens, .*, found 'everything'"),
         ({}, "repeats = 2\nfixed_pool = 3", "fixed_pool: not an axis; expected .*hold_fixed, .*pool_tokens"),
@@ -205,12 +230,29 @@ def test_text_that_the_stores_share_is_refused(tmp_path: Path, sources: dict[str
     both = error("both", mine + TEXTS[:6])
     assert (
         "training documents (" in both
-        and "would be seen more than R times; remove them, or set pool.max_shared_documents" in both
+        and "runs would see their text more than R times; remove them, or set pool.max_shared_documents" in both
     )
-    allowed = pool_tables(sources, source=source(tmp_path, "both", mine + TEXTS[:6]), max_shared_documents=6)
+    allowed_source = source(tmp_path, "both", mine + TEXTS[:6])
+    allowed = pool_tables(sources, source=allowed_source, max_shared_documents=6)
     prepared = prepare_study(study_of(tmp_path, allowed, grid), tmp_path)
     (shared,) = prepared.shared_training_text()
     assert shared.store is prepared.pool and shared.other is prepared.store and 0 < shared.text.documents <= 6
+    as_mixture = mix_tables(sources | {"both": allowed_source}, web=0.5, both=0.5)
+    pool = f"\n[pool]\nsource = {toml(allowed_source)}\nmax_tokens = 1_000_000"
+    for tables, message in (
+        (
+            as_mixture,
+            r"^both: 3 training documents .* training text of web .*more than once; .* set data.max_shared_documents",
+        ),
+        (
+            as_mixture + pool,
+            r"^both: 3 training documents .* more than R times; .* set pool.max_shared_documents \(now 0\)",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            prepare_study(study_of(tmp_path, tables, "repeats = 1\nrepeated_fraction = 0.1"), tmp_path)
+    limit = as_mixture.replace("[data]", "[data]\nmax_shared_documents = 3")
+    assert prepare_study(study_of(tmp_path, limit, "repeats = 1"), tmp_path).store.folder == prepared.store.folder
     tested = error("tested", mine + TEXTS, max_shared_documents=100, test_fraction=0.9)
     assert tested.startswith("pool: document tested.jsonl:") and "also appears in the training text" in tested
     trained = error("trained", mine + TEXTS, max_shared_documents=100, test_fraction=0.05)
