@@ -46,10 +46,9 @@ def run_draw(run: "Run", store: TokenStore) -> Draw | CombinedDraw:
     use that store's whole training split. Raises InputError if a store is missing or has too few tokens.
     """
     stores = training_stores(run, store)
-    draw = _draw(run, stores)
     for each in stores:
         _require_test_text(each, run.context)
-    return draw
+    return _draw(run, stores)
 
 
 def _draw(run: "Run", stores: list[TokenStore]) -> Draw | CombinedDraw:

@@ -46,6 +46,13 @@ def test_a_named_pool_from_plan_to_data_frames(pools: Path, invoke: Invoke) -> N
     table = plan.stdout.split("encodings")[-1].splitlines()
     counts = {line.split()[0]: line.split()[1:] for line in table if "-s0" in line}
     assert counts["1x16-clean-s0"] == ["11,488", "4,896"] and counts["1x16-pool1024-R4-s0"] == ["8,608", "3,680"]
+    entire = invoke("plan", "pools", "--set", "grid.0.pool_tokens='all'", "--set", "grid.0.repeats=[2, 4]", cwd=pools)
+    assert (
+        "There is no clean control; add runs with repeats = 0." in entire.stdout
+        and 'marked "~" are estimates' in entire.stdout
+    )
+    rows = [line.split() for line in entire.stdout.splitlines() if "-R" in line and "~" in line]
+    assert len(rows) == 2 and len({row[5] for row in rows}) == 1 and rows[0][5].startswith("~"), "one pool for all R"
     status = invoke("status", "pools", cwd=pools)
     assert "3 pending" in status.stdout
     prepared = invoke("prepare", "pools", cwd=pools)

@@ -167,10 +167,12 @@ def test_the_vocabulary_is_padded_to_a_multiple(study: Study) -> None:
 def test_every_declared_study_has_distinct_runs_and_clean_controls(path: Path) -> None:
     runs = load_study(path).runs()
     assert len({run.identity for run in runs}) == len(runs)
-    clean = {(run.model, run.seed) for run in runs if run.repeats == 1}
+    clean = {(run.model, run.seed) for run in runs if run.is_clean_control}
     seeds = {run.seed for run in runs}
     assert {run.model for run in runs} == {model for model, _ in clean} and seeds == {seed for _, seed in clean}
     for run in runs:
+        if run.fixed_pool:
+            continue  # f follows from the size of the pool
         share = run.pool * run.repeats / run.positions
         assert abs(share - run.repeated_fraction) <= 0.05 * run.repeated_fraction
 
