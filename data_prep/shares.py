@@ -37,9 +37,9 @@ class ShareOrder:
     def __post_init__(self) -> None:
         """Raise InputError unless the shares are positive and add up to 1, and the period is at most LONGEST_PERIOD."""
         if min(self.shares) <= 0 or sum(self.shares) != 1:
-            listed = " + ".join(f"{float(share):g}" for share in self.shares)
+            listed = " + ".join(_decimal(share) for share in self.shares)
             raise InputError(
-                f"share: the shares add up to {listed} = {float(sum(self.shares)):.9g}; expected exactly 1"
+                f"share: the shares add up to {listed} = {_decimal(sum(self.shares, Fraction()))}; expected exactly 1"
             )
         if self.period > LONGEST_PERIOD:
             raise InputError(
@@ -82,6 +82,10 @@ class ShareOrder:
 def exact_shares(shares: Sequence[float]) -> tuple[Fraction, ...]:
     """Convert shares to exact fractions, reading each as a decimal: 0.1 becomes one tenth."""
     return tuple(Fraction(str(share)) for share in shares)
+
+
+def _decimal(share: Fraction) -> str:
+    return f"{float(share):.15f}".rstrip("0").rstrip(".")
 
 
 @lru_cache(maxsize=8)

@@ -64,7 +64,10 @@ class Overview:
             "folder": str(self.folder / run.name) if self.names_are_final else None,
             "model": run.model,
             "repeats": run.repeats,
-            "repeated_fraction": run.repeated_fraction,
+            "repeated_fraction": run.repeated_fraction,  # 0 if the grid contains pool_tokens
+            "exact_repeated_fraction": float(run.mixture().exact_fraction),
+            "pool_tokens": run.pool * run.context,
+            "hold_fixed": run.hold_fixed.value,
             "seed": run.seed,
             "state": state.state.value,
             "step": state.step,

@@ -13,7 +13,9 @@ from repeat_study.config.base import Spec
 from repeat_study.config.run import Parent, Run
 
 SCRATCH, CLEAN, WORST = "scratch", "clean", "worst"
-LABEL = "label"  # selector key for a run's short label; all other keys are run fields
+LABEL = "label"  # selector key for a run's short label
+POOL_TOKENS = "pool_tokens"  # selector key for the size of a fixed pool
+SELECTORS = Run.model_fields.keys() - Run.internal_fields | {LABEL, POOL_TOKENS}
 ACCEPTED = (
     f'expected "{SCRATCH}", "{CLEAN}", "{WORST}", or a table that selects one run, e.g. {{repeats = 100,'
     f' repeated_fraction = 0.9}}, {{repeats = "{WORST}", repeated_fraction = 0.9}} or {{{LABEL} = "f0.9-R100"}}'
@@ -67,9 +69,14 @@ class Parents:
             return matching
         if worst or len(of_seed) != 1:
             expected = "one for each R and seed" if worst else "exactly one"
+            ignored = {"seed", "repeats"} if worst else {"seed"}
+            differing = sorted(
+                key for key in SELECTORS - ignored - {LABEL} if len({_value(run, key) for run in of_seed}) > 1
+            )
+            hint = f"; they differ in {', '.join(differing)}" if differing else ""
             raise InputError(
                 f"{_selector_text(selector)} matches {len(of_seed)} runs in {self.study} with model {model} and seed {seed};"
-                f" expected {expected}; available: {_labels(of_seed or matching)}"
+                f" expected {expected}{hint}; available: {_labels(of_seed or matching)}"
             )
         return of_seed
 
@@ -86,8 +93,9 @@ class Parents:
         if criteria.get("repeats") != WORST:
             return self._chosen(needed[0])
         if self.losses is None:
-            label = f"{model}-f{needed[0].repeated_fraction:g}-{WORST}-s{seed}"
-            chosen = self._chosen(needed[0])
+            run = next(run for run in needed if run.seed == criteria.get("seed", seed))
+            label = run.label.replace(f"-R{run.repeats}-", f"-{WORST}-")
+            chosen = self._chosen(run)
             return ChosenParent(chosen.record.model_copy(update={"label": label, "identity": ""}), chosen.run)
         return self._chosen(self._worst(needed, selector, criteria.get("seed", seed)))
 
@@ -98,20 +106,21 @@ class Parents:
             raise InputError(f"{self.study} has no run with model {model}; its models are {models}")
         keys = {key: value for key, value in criteria.items() if key != "seed" and (key, value) != ("repeats", WORST)}
         for key, value in keys.items():
-            if key not in Run.model_fields and key != LABEL:
+            if key not in SELECTORS:
                 raise InputError(f"{key}: unknown key; {ACCEPTED}")
+            if key == POOL_TOKENS and not isinstance(value, int):
+                raise InputError(f"{key} = {toml_text(value)}: expected a number of tokens, as printed by plan")
             if value == WORST or isinstance(value, bool):
                 raise InputError(f"{key} = {value}: no run can have this value; {ACCEPTED}")
-        matching = [run for run in of_model if all(_value(run, key) == value for key, value in keys.items())]
+        matching = [run for run in of_model if all(_matches(run, key, value) for key, value in keys.items())]
         if selector == CLEAN:
             matching = [run for run in matching if run.is_clean_control]
         if criteria.get("repeats") == WORST:
             matching = [run for run in matching if run.repeats > 1]
-            if len(fractions := sorted({run.repeated_fraction for run in matching})) > 1:
-                matching_fractions = ", ".join(f"{fraction:g}" for fraction in fractions)
+            if len(pools := sorted({_pool(run) for run in matching})) > 1:
                 raise InputError(
-                    f"{_selector_text(selector)} matches several repeated fractions in {self.study} ({matching_fractions});"
-                    f' choose one, e.g. {{repeats = "{WORST}", repeated_fraction = {fractions[-1]:g}}}'
+                    f"{_selector_text(selector)} matches several pools in {self.study} ({', '.join(pools)}); choose one, e.g."
+                    f' {{repeats = "{WORST}", {pools[-1]}}}'
                 )
         if not matching:
             text = _selector_text(selector)
@@ -154,7 +163,22 @@ def short_label(label: str, model: str, seed: int) -> str:
 
 
 def _value(run: Run, key: str) -> Any:
+    if key == POOL_TOKENS:
+        return run.fixed_pool * run.context
     return short_label(run.label, run.model, run.seed) if key == LABEL else getattr(run, key)
+
+
+def _matches(run: Run, key: str, value: Any) -> bool:
+    if key == POOL_TOKENS:  # rounded down to whole sequences, as in the grid
+        value = value // run.context * run.context
+    return bool(_value(run, key) == value)
+
+
+def _pool(run: Run) -> str:
+    """The key that selects the size of the run's pool, e.g. `repeated_fraction = 0.9`."""
+    if run.fixed_pool:
+        return f"{POOL_TOKENS} = {_value(run, POOL_TOKENS)}"
+    return f"repeated_fraction = {run.repeated_fraction:g}"
 
 
 def _criteria(selector: Any) -> dict[str, Any]:

@@ -139,10 +139,19 @@ class Run(TrainingSpec):
             step = f"{self.sequences_per_step} sequences x {self.context} tokens"
             raise InputError(f"tokens: {self.tokens} is less than one step of {step}")
         if self.fixed_pool * self.repeats > self.positions:
-            pool = self.fixed_pool * self.context
+            pool, tokens, largest = (
+                self.fixed_pool * self.context,
+                self.positions * self.context,
+                self.positions // self.fixed_pool,
+            )
+            if not largest:
+                raise InputError(
+                    f"pool_tokens: a pool of {pool:,} tokens is larger than the run, which has {tokens:,} tokens; use a smaller pool,"
+                    f' more tokens or hold_fixed = "{HoldFixed.FRESH}"'
+                )
             raise InputError(
                 f"pool_tokens: {self.repeats} repeats of a pool of {pool:,} tokens are {self.repeats * pool:,} tokens, but the run"
-                f" has only {self.positions * self.context:,}; the largest possible R is {self.positions // self.fixed_pool}"
+                f" has only {tokens:,}; the largest possible R is {largest}"
             )
         self.mixture()  # raises InputError if R, f and T are incompatible
         return self

@@ -109,6 +109,8 @@ def test_status_as_json_has_every_number_with_its_unit(trained: Path, invoke: In
     assert clean["label"] == "1x16-clean-s0" and clean["name"].startswith("1x16-clean-s0-")
     assert (trained / clean["folder"] / "spec.json").is_file()
     assert repeated["repeats"] == 4 and repeated["repeated_fraction"] == 0.5 and repeated["seed"] == 0
+    assert (repeated["exact_repeated_fraction"], repeated["hold_fixed"]) == (0.5, "total")
+    assert repeated["pool_tokens"] == 64 * 8 * 32 // 2 // 4
     assert repeated["step"] == repeated["steps"] == 64 and repeated["tokens"] == 64 * 8 * 32
     done = json.loads((trained / repeated["folder"] / "done.json").read_text())
     assert repeated["test_loss_nats"] == done["test_loss"]

@@ -193,6 +193,34 @@ def test_a_grandchild_selects_its_parents_by_short_label(declare: Callable[..., 
     )
 
 
+def test_a_parent_with_a_fixed_pool_is_selected_by_the_size_of_its_pool(declare: Callable[..., Study]) -> None:
+    pool = "[pool]\nsource = 'installed-prose'\nmax_tokens = 1_000_000\n[training]"
+    grid = "repeats = [0, 2, 4]\npool_tokens = [1_024, 2_048]\nhold_fixed = ['total', 'fresh']\n"
+    parents = PARENTS.replace("[training]", pool).replace("repeats = [1, 10, 30]\nrepeated_fraction = 0.9\n", grid)
+    one_size = ('["2x32", "2x64"]', '"2x32"')
+
+    def last(selector: str) -> str:
+        return declare(("{repeats = 30}", selector), one_size, parents=parents).runs()[-1].label
+
+    assert last("{repeats = 4, pool_tokens = 1_050, hold_fixed = 'total'}") == "2x32-from-pool1024-R4-s0"
+    worst = last("{repeats = 'worst', pool_tokens = 2_048, hold_fixed = 'fresh'}")
+    assert worst == "2x32-from-pool2048-worst-fresh-s0"
+    for selector, message in (
+        (
+            "'worst'",
+            r"matches several pools in parents \(pool_tokens = 1024, pool_tokens = 2048\); choose one, e.g. .*pool_tokens = 2048",
+        ),
+        (
+            "{repeats = 4, pool_tokens = 1_024}",
+            "matches 2 runs in parents .*; expected exactly one; they differ in hold_fixed; available",
+        ),
+        ("{repeats = 4, fixed_pool = 8}", "fixed_pool: unknown key; expected"),
+        ("{repeats = 4, pool_tokens = 'all'}", "pool_tokens = 'all': expected a number of tokens, as printed by plan"),
+    ):
+        with pytest.raises(InputError, match=message):
+            last(selector)
+
+
 def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'))
     assert study.parent_study

@@ -145,6 +145,7 @@ def test_the_stores_of_a_mixture_share_one_tokenizer(tmp_path: Path, sources: di
     ("pool", "grid", "message"),
     [
         ({}, "repeats = 4\npool_tokens = 1_024", "are 4,096 tokens, but the run has only 2,048; the largest possible R is 2"),
+        ({}, "repeats = 1\npool_tokens = 4_096", "pool_tokens: a pool of 4,096 tokens is larger than the run, which has 2,048 tokens"),
         ({}, "repeats = 4\nrepeated_fraction = 1.5", "repeated_fraction: input should be less than or equal to 1, found 1.5"),
         ({}, "repeats = 4\nrepeated_fraction = 0.5\npool_tokens = 64", "0.5 found together with pool_tokens; expected one of the two"),
         ({}, "repeats = 1", r"repeated_fraction \(or pool_tokens\): required with repeats = 1; expected 0 < f <= 1"),
@@ -201,6 +202,7 @@ def test_without_a_named_pool_its_settings_are_refused(tmp_path: Path, sources: 
     ("shares", "change", "message"),
     [
         ({"web": 0.5, "code": 0.4}, ("", ""), r"data.mix: share: the shares add up to 0.5 \+ 0.4 = 0.9; expected exactly 1"),
+        ({"web": 0.1234567, "code": 0.876543}, ("", ""), r"add up to 0.1234567 \+ 0.876543 = 0.9999997; expected exactly 1"),
         ({"web": 0.12345678, "code": 0.87654322}, ("", ""), "data.mix: share: the common denominator .*; expected at most 1,000,000"),
         ({"web": 1.5, "code": 0.5}, ("", ""), "data.mix.0.share: input should be less than or equal to 1, found 1.5"),
         ({"web": 0.5, "code": 0.5}, ("'code'", "'web'"), "data.mix.1.name: 'web' is used twice"),
@@ -265,6 +267,13 @@ def test_an_error_in_a_pool_names_the_table_that_contains_the_key(tmp_path: Path
     tables = pool_tables(sources | {"web": data}).replace("vocabulary = 260", "vocabulary = 300").replace("0.2", "0.5")
     study = study_of(tmp_path, tables, "repeats = 0")
     with pytest.raises(InputError, match=r"^pool.source: the training data has no tokenizer, .*; set data.tokenizer"):
+        prepare_study(study, tmp_path)
+    np.full(9, 300, np.uint16).tofile(tmp_path / "large.bin")
+    tables = pool_tables({"web": data, "good": data | {"paths": [str(tmp_path / "large.bin")]}})
+    study = study_of(
+        tmp_path, tables.replace("vocabulary = 260", "vocabulary = 300").replace("0.2", "0.5"), "repeats = 0"
+    )
+    with pytest.raises(InputError, match=r"check pool.source.dtype, and data.vocabulary or data.tokenizer$"):
         prepare_study(study, tmp_path)
 
 
