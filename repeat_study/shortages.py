@@ -1,9 +1,10 @@
 """Warn about a study whose text is probably too short for its grid, or whose test sets have fewer sequences than requested."""
 
 import math
+from collections.abc import Iterator
 
-from data_prep.data_spec import DataSpec
 from data_prep.draw import Unit
+from data_prep.shares import ShareOrder, exact_shares
 from data_prep.token_store import find_store
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
@@ -51,14 +52,23 @@ def _train_sequences(study: Study, run: Run) -> list[int]:
 def expected_test_shortage(study: Study) -> list[str]:
     """Warn if a test split will probably have fewer sequences than `evaluation.test_sequences`. Reads no text."""
     tests = [*study.data.stores, *study.test_sets.values()]
-    return [
-        sentence
-        for (name, requested), data in zip(_test_splits(study), tests, strict=True)
-        for context in _contexts(study.runs())
-        for sentence in _shortage(
-            study, name, context, requested, _expected_sequences(data, context), "will contain at most about"
-        )
-    ]
+    expected = {
+        context: [int(data.max_tokens * data.test_fraction) // (context + 1) for data in tests]
+        for context in _contexts(study)
+    }
+    return list(_shortages(study, expected, "will contain at most about"))
+
+
+def actual_test_shortage(prepared: PreparedStudy) -> list[str]:
+    """State which test splits have fewer sequences than `evaluation.test_sequences`, and how many are used instead."""
+    study, folder = prepared.study, prepared.store.folder.parent
+    stores = [*prepared.sources, *(find_store(folder, test.fingerprint) for test in prepared.further_tests)]
+    actual = {context: [store.sequences_in("test", context) for store in stores] for context in _contexts(study)}
+    return list(_shortages(study, actual, "contains only"))
+
+
+def _contexts(study: Study) -> list[int]:
+    return sorted({run.context for run in study.runs()})
 
 
 def _test_splits(study: Study) -> list[tuple[str, int]]:
@@ -69,37 +79,27 @@ def _test_splits(study: Study) -> list[tuple[str, int]]:
     return [*(mixed or [("test split", requested)]), *((f"test set {name}", requested) for name in study.test_sets)]
 
 
-def _expected_sequences(data: DataSpec, context: int) -> int:
-    return int(data.max_tokens * data.test_fraction) // (context + 1)
-
-
-def actual_test_shortage(prepared: PreparedStudy) -> list[str]:
-    """State which test splits have fewer sequences than `evaluation.test_sequences`, and how many are used instead."""
-    study, folder = prepared.study, prepared.store.folder.parent
-    stores = [*prepared.sources, *(find_store(folder, test.fingerprint) for test in prepared.further_tests)]
-    return [
-        sentence
-        for (name, requested), store in zip(_test_splits(study), stores, strict=True)
-        for context in _contexts(study.runs())
-        for sentence in _shortage(study, name, context, requested, store.sequences_in("test", context), "contains only")
-    ]
-
-
-def _contexts(runs: list[Run]) -> list[int]:
-    return sorted({run.context for run in runs})
-
-
-def _shortage(study: Study, name: str, context: int, requested: int, sequences: int, contains: str) -> list[str]:
-    if sequences >= requested:
-        return []
-    if not sequences:  # an error once the store is built
-        return [
-            f"warning: {study.name}: the {name} will probably be shorter than one sequence of {context + 1} tokens; increase its"
-            " max_tokens or test_fraction"
-        ]
+def _shortages(study: Study, sequences: dict[int, list[int]], contains: str) -> Iterator[str]:
+    """Yield one warning per short test split and context. sequences: for each context, the number of sequences in each split."""
     total = study.evaluation.test_sequences
-    share = f" ({requested:,} of them from this source)" if requested < total else ""
-    return [
-        f"warning: {study.name}: evaluation.test_sequences = {total:,}{share}, but the {name} {contains} {plural(sequences, 'sequence')} of"
-        f" {context + 1} tokens; runs are tested on {'fewer' if share else 'all of it'}"
-    ]
+    for number, (name, requested) in enumerate(_test_splits(study)):
+        for context, counts in sequences.items():
+            if not counts[number]:  # an error once the store is built
+                yield (
+                    f"warning: {study.name}: the {name} will probably be shorter than one sequence of {context + 1} tokens; increase"
+                    " its max_tokens or test_fraction"
+                )
+            elif counts[number] < requested:
+                share = f" ({requested:,} of them from this source)" if requested < total else ""
+                from_mixture = number < len(study.data.mix)
+                tested = f"a mixture of {plural(_mixed(study, counts), 'sequence')}" if from_mixture else "all of it"
+                yield (
+                    f"warning: {study.name}: evaluation.test_sequences = {total:,}{share}, but the {name} {contains}"
+                    f" {plural(counts[number], 'sequence')} of {context + 1} tokens; runs are tested on {tested}"
+                )
+
+
+def _mixed(study: Study, sequences: list[int]) -> int:
+    """The number of sequences in the test set of a mixture, given the number in the test split of each source."""
+    total, order = study.evaluation.test_sequences, ShareOrder(exact_shares([mixed.share for mixed in study.data.mix]))
+    return min(total, *(order.position(n, min(total, sequences[n])) for n in range(len(study.data.mix))))

@@ -7,6 +7,7 @@ from pyarrow import parquet
 
 from data_prep.draw import Unit
 from data_prep.errors import InputError
+from data_prep.shares import ShareOrder, exact_shares
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study, load_study
@@ -91,6 +92,27 @@ def test_a_test_split_that_is_too_small_is_reported_and_recorded(
     train(run, store, tmp_path)
     table = parquet.read_table(RunDirectory(tmp_path / run.name).test_sequences)
     assert table["step"].to_pylist().count(0) == available
+
+
+def test_a_mixture_with_a_short_test_split_states_how_many_sequences_are_used(study: Study) -> None:
+    """A source with a share of one fifth and 3 test sequences is read at the positions 4, 9 and 14 or earlier."""
+    mix = [
+        {"name": name, "source": {"kind": kind}, "share": share, "max_tokens": max_tokens}
+        for name, kind, share, max_tokens in (
+            ("code", "installed-python", 0.8, 10**6),
+            ("prose", "installed-prose", 0.2, 2 * 3 * 33),
+        )
+    ]
+    evaluation = study.evaluation.model_copy(update={"test_sequences": 40})
+    table = study.model_dump() | {"data": {"mix": mix, "test_fraction": 0.5}, "evaluation": evaluation}
+    (warning,) = expected_test_shortage(Study.model_validate(table))
+    order = ShareOrder(exact_shares([0.8, 0.2]))
+    used = next(n for n in range(40) if order.counts(n + 1)[1] > 3)
+    assert 15 <= used < 20 and warning.endswith(f"; runs are tested on a mixture of {used} sequences")
+    assert (
+        "(8 of them from this source), but the test split of prose will contain at most about 3 sequences of 33"
+        in warning
+    )
 
 
 def test_the_expected_size_of_every_test_set_is_compared(study: Study) -> None:
