@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from repeat_study.config.study import Study
     from repeat_study.preparation import PreparedStudy
 
-# Lines in pipes and files are wide, so that each record stays on one line.
+# Pipes and files get long lines, so that each record stays on one line.
 PIPE_WIDTH = 1_000
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 # Progress goes to standard error, so that standard output contains only results.

@@ -94,7 +94,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
     folder = runs_dir / declared.name
     for path in (folder, runs_dir):
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: not a folder; expected the folder of the run directories")
+            raise InputError(f"{path}: not a folder; expected the folder that contains the run directories")
     missing = _missing_stores(declared, data_dir)
     runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
     submitted = read_submissions(folder)

@@ -46,7 +46,7 @@ def predict(
     repeats: Annotated[
         float | None,
         typer.Option(
-            help="R, the number of times each token in the subset is seen. [default: the worst R of each law, or a list of R with"
+            help="R, the number of times each token in the subset is seen. [default: each law's worst R, or a series of values with"
             " --subset-tokens]"
         ),
     ] = None,
@@ -219,6 +219,7 @@ def _predictors(names: list[str] | None, points: "Points | None", source: str) -
     source: the file or study that the points come from.
     """
     from analysis.forecast.predictors import fitted_predictor, published_predictors
+    from analysis.laws.registry import OF_REPETITION
 
     predictors = published_predictors()
     if points is not None:
@@ -227,7 +228,8 @@ def _predictors(names: list[str] | None, points: "Points | None", source: str) -
         predictors += map(fitted_predictor, fit_laws(points, source, names, of_repetition=True))
     available = list(dict.fromkeys(predictor.name for predictor in predictors))
     if unknown := sorted(set(names or ()) - set(available)):
-        hint = "" if points is not None else "; partial and lovelace require --study or --csv"
+        unpublished = " and ".join(law.name for law in OF_REPETITION if law.name not in available)
+        hint = "" if points is not None else f"; {unpublished} require --study or --csv"
         raise InputError(f"--law {', '.join(unknown)}: unknown law; expected {', '.join(available)}{hint}")
     return [predictor for predictor in predictors if not names or predictor.name in names]
 

@@ -88,7 +88,7 @@ def over_training(table: pd.DataFrame, runs: Runs, columns: Sequence[str]) -> pd
 
 
 def ordered_starts(names: Sequence[str]) -> list[str]:
-    """The distinct starts in order: from scratch, clean parents, then all others."""
+    """The distinct starting points, in order: from scratch, from clean parents, then all others."""
     return sorted(set(names), key=lambda start: (not start.startswith(SCRATCH), not start.startswith(CLEAN), start))
 
 

@@ -38,7 +38,7 @@ class Peak:
     fraction: float
     tokens: float  # T
     repeats: tuple[float, ...]  # tested values of R above 1
-    seeds: int  # smallest number of runs at any R, including clean runs
+    seeds: int  # smallest number of runs at any R, where clean runs count as R = 1
     height: Estimate  # largest mean excess, nats
     worst: Estimate  # its R
     # Between `left` and `right`, the excess is at least half of the height [H22, fig. 4 right].

@@ -94,7 +94,7 @@ def decoder_weights(state_dict: Weights) -> Weights:
 
 
 def load_weights(model: Decoder, weights: Weights, path: Path, name: str) -> None:
-    """Copy weights that were read from `path` into a model of size `name`.
+    """Load weights into a model of size `name`. They were read from `path`, which errors refer to.
 
     Raises InputError if the weights do not fit the model.
     """

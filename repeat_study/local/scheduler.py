@@ -181,7 +181,7 @@ class LocalScheduler:
                 self.on_event(Restarted(run.name, reason))
             self._start_group()
         else:
-            with suppress(InputError):  # e.g. a full disk, which must not hide the reason
+            with suppress(InputError):  # e.g. if the disk is full; this error must not hide the original one
                 RunDirectory(self.study_dir / unfinished[0].name).fail(reason)
             self._record(Ended(unfinished[0].name, Outcome.FAILED, reason))
             self._start_group()

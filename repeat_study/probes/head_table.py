@@ -84,7 +84,7 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
 
 
 def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
-    """The costs of ablating each head, in nats, by column name, [lanes, layers, heads, sequences] on the CPU."""
+    """The cost of ablating each head, in nats: a CPU tensor of shape [lanes, layers, heads, sequences] for each column name."""
     length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
     intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))

@@ -122,7 +122,7 @@ def _check_lengths(lists: pa.ChunkedArray, where: str) -> None:
         found = " and ".join(map(str, sorted(lengths)[:2]))
         raise InputError(f"{where}: {found} numbers found; expected 2 to {LONGEST_LIST}, the same at every evaluation")
     if pc.list_flatten(lists).null_count:
-        raise InputError(f"{where}: a number is missing; expected lists of numbers")
+        raise InputError(f"{where}: a list has a missing number; expected complete lists")
 
 
 def _check_paragraph(table: pa.Table, path: Path, copies: npt.NDArray[np.int64], rows: int) -> None:

@@ -115,7 +115,10 @@ from tests.repeat_study_cli.conftest import Invoke
             ["prepare", "tiny", "--set", "data.source={kind='files',paths=['']}"],
             'an empty path; use "." for the current',
         ),
-        (["status", "tiny", "--runs-dir", "s.txt"], "s.txt: not a folder; expected the folder of the run directories"),
+        (
+            ["status", "tiny", "--runs-dir", "s.txt"],
+            "s.txt: not a folder; expected the folder that contains the run directories",
+        ),
         (["sweep", "tiny", "--time", "soon"], "slurm.time: expected minutes, hours:minutes:seconds"),
         (
             ["sweep", "tiny", "--gpus-per-node", "4"],
