@@ -1,14 +1,13 @@
 """List the runs that a study declares. The corpus comes from the run directories, so no token store is needed."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from data_prep.errors import InputError
 from data_prep.files import read_record
 from repeat_study.config.base import validated
-from repeat_study.config.corpora import MixedCorpus, PoolCorpus
+from repeat_study.config.corpora import FurtherTest, MixedCorpus, PoolCorpus, StudyTexts
 from repeat_study.config.parents import Parents
-from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.records.recorded_run import final_test_losses
 
@@ -34,8 +33,8 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
             )
         parents = Parents(study.parent_study.name, parent_runs, final_test_losses(parent_folder, parent_runs))
     texts_of = {path.parent.name: _texts(path) for path in folder.glob("*/spec.json")}
-    candidates = {texts for texts in texts_of.values() if texts.could_belong_to(study)}
-    runs_on = {texts: study.known_runs(**texts._asdict(), parents=parents).runs for texts in candidates}
+    candidates = {texts for texts in texts_of.values() if _could_belong_to(texts, study)}
+    runs_on = {texts: study.known_runs(texts, parents).runs for texts in candidates}
     texts_of_study = {
         texts
         for name, texts in texts_of.items()
@@ -49,31 +48,23 @@ def declared_runs(folder: Path, study: Study) -> list[Run]:
     return runs_on[texts_of_study.pop()] if texts_of_study else []
 
 
-class _Texts(NamedTuple):
-    """The stores that a run is trained and evaluated on, as arguments of `Study.runs`."""
-
-    corpus: str
-    further_tests: tuple[FurtherTest, ...]
-    pool_corpus: PoolCorpus | None
-    mix: tuple[MixedCorpus, ...]
-
-    def could_belong_to(self, study: Study) -> bool:
-        """Whether a run in the study could use these stores, judging by their names."""
-        mix = [(source.label, source.share) for source in study.data.mix]
-        return (
-            [test.name for test in self.further_tests] == list(study.test_sets)
-            and (self.pool_corpus is None) == (study.pool is None)
-            and [(mixed.name, mixed.share) for mixed in self.mix] == mix
-        )
+def _could_belong_to(texts: StudyTexts, study: Study) -> bool:
+    """Whether a run in the study could use these stores, judging by their names."""
+    mix = [(source.label, source.share) for source in study.data.mix]
+    return (
+        [test.name for test in texts.further_tests or ()] == list(study.test_sets)
+        and (texts.pool_corpus is None) == (study.pool is None)
+        and [(mixed.name, mixed.share) for mixed in texts.mix or ()] == mix
+    )
 
 
-def _texts(spec: Path) -> _Texts:
+def _texts(spec: Path) -> StudyTexts:
     """Read a run's stores from its spec.json."""
     record = read_record(spec, "corpus")
     tests, pool, mix = record.get("further_tests", []), record.get("pool_corpus"), record.get("mix", [])
     if not isinstance(record["corpus"], str) or not isinstance(tests, list) or not isinstance(mix, list):
         raise InputError(f"{spec}: corpus, further_tests or mix is malformed; move this run's folder elsewhere")
-    return _Texts(
+    return StudyTexts(
         record["corpus"],
         tuple(validated(FurtherTest, test, f"{spec}: further_tests: ") for test in tests),
         None if pool is None else validated(PoolCorpus, pool, f"{spec}: pool_corpus: "),

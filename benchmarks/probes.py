@@ -26,6 +26,7 @@ import torch
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import load_study
 from repeat_study.local.workers import WORKER_ENVIRONMENT
@@ -90,7 +91,7 @@ def share_of_training(data_dir: Path, rounds: int) -> dict[str, float]:
     torch.set_num_threads(1)
     study = load_study(STUDY)
     store = prepare(study.data, data_dir)
-    runs = study.runs(store.fingerprint, further_tests=())
+    runs = study.runs(StudyTexts(store.fingerprint, ()))
     counts = Counter(run.model for run in runs)
     # Take the run with the largest R for each size, because a clean run has no pool.
     of_size = {run.model: run for run in sorted(runs, key=lambda run: (run.shape.d_model, run.repeats))}

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from data_prep.prepare import prepare
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.study import load_study
 from repeat_study.training.trainer import train
 from slurm.dev_cluster import DevCluster
@@ -58,7 +59,7 @@ def measure(count: int) -> tuple[float, float]:
     path.write_text(STUDY.format(library=Path(os.__file__).parent, seeds=list(range(count // 2))))
     study = load_study(path)
     store = prepare(study.data, Path("data"))
-    runs = study.runs(store.fingerprint)
+    runs = study.runs(StudyTexts(store.fingerprint))
     train(runs[0], store, Path("one"))
     submitting, output = command("sweep", name)
     assert f"{count} runs to submit" in output, output

@@ -4,30 +4,20 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from data_prep.build import Progress
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from data_prep.overlap import SharedText, count_shared_training_text, require_disjoint
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore, find_store
-from repeat_study.config.corpora import POOL_DOMAIN, MixedCorpus, PoolCorpus
+from repeat_study.config.corpora import FurtherTest, MixedCorpus, PoolCorpus, StudyTexts
 from repeat_study.config.grid import KnownRuns
 from repeat_study.config.parents import Parents
-from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.run import Run
 from repeat_study.config.study import Study
+from repeat_study.overlap_checks import check_overlaps, table_of
 from repeat_study.records.recorded_run import final_test_losses
-
-
-class SharedTrainingText(NamedTuple):
-    """The training text that two stores of a study share."""
-
-    store: TokenStore  # the store of the pool or of one source in a mixture
-    other: TokenStore
-    text: SharedText
 
 
 @dataclass(frozen=True)
@@ -50,26 +40,21 @@ class PreparedStudy:
 
         Raises InputError if a grid point is invalid, and ParentNotKnown if a parent depends on unfinished runs.
         """
-        return self.study.runs(**self._texts, parents=self.parents(runs_dir))
+        return self.study.runs(self.texts, self.parents(runs_dir))
 
     def known_runs(self, runs_dir: Path) -> KnownRuns:
         """Like `runs`, but lists points whose parent is not known yet in `waiting` instead of raising ParentNotKnown."""
-        return self.study.known_runs(**self._texts, parents=self.parents(runs_dir))
+        return self.study.known_runs(self.texts, self.parents(runs_dir))
 
     @cached_property
-    def _texts(self) -> dict[str, Any]:
-        """The prepared stores, as arguments of `Study.runs`."""
-        pool = self.pool and PoolCorpus(fingerprint=self.pool.fingerprint, tokens=self.pool.train.size)
+    def texts(self) -> StudyTexts:
+        """The prepared stores, for `Study.runs`."""
+        pool = None if self.pool is None else PoolCorpus.of(self.pool)
         mix = tuple(
             MixedCorpus(name=source.label, share=source.share, fingerprint=store.fingerprint)
             for source, store in zip(self.study.data.mix, self.sources, strict=False)
         )
-        return {
-            "corpus": self.store.fingerprint,
-            "further_tests": self.further_tests,
-            "pool_corpus": pool,
-            "mix": mix,
-        }
+        return StudyTexts(self.store.fingerprint, self.further_tests, pool, mix)
 
     def check(self) -> None:
         """Check that every run has enough data and that no test document is in a training split.
@@ -82,12 +67,12 @@ class PreparedStudy:
             self.study.refuse_entire_pool(f"its text equals the text of {drawn_from}")
         data_dir = self.store.folder.parent
         test_stores = {test.name: find_store(data_dir, test.fingerprint) for test in self.further_tests}
-        for run in self.study.runs(**self._texts):
+        for run in self.study.runs(self.texts):
             run.draw(self.store)
             for name, test_store in test_stores.items():
                 if not test_store.sequences_in("test", run.context):
                     raise InputError(
-                        f"{_table_of(name)}: the test set has {test_store.test.size} tokens, too few for one sequence of"
+                        f"{table_of(name)}: the test set has {test_store.test.size} tokens, too few for one sequence of"
                         f" {run.context} tokens and its target; provide more text or increase max_tokens"
                     )
         if (text := self.study.evaluation.copying_text) is not None:
@@ -119,11 +104,18 @@ class PreparedStudy:
             yield from self.parent.ancestors(runs_dir)
             yield self.parent, self.parents_needed(runs_dir)
 
+    @cached_property
+    def source_names(self) -> dict[str, str]:
+        """The name of each source of training text, by the fingerprint of its store: its name in a mixture, `data` or `pool`."""
+        names = [source.label for source in self.study.data.mix] or ["data"]
+        named = zip(self.training_stores, [*names, "pool"], strict=False)
+        return {store.fingerprint: name for store, name in named}
+
     @property
     def pool_drawn_from(self) -> str | None:
         """The name of the source with the same text as the named pool; None if there is no named pool, or if its text is separate."""
         return (
-            source_names(self)[self.pool.fingerprint]
+            self.source_names[self.pool.fingerprint]
             if self.pool and self.pool.fingerprint in self._fingerprints
             else None
         )
@@ -136,11 +128,6 @@ class PreparedStudy:
             if self.pool is None or self.pool.fingerprint in self._fingerprints
             else (*self.sources, self.pool)
         )
-
-    def shared_training_text(self) -> Iterator[SharedTrainingText]:
-        """Count the training documents that each pair of training stores shares: sources of a mixture, and a named pool."""
-        for store, other in combinations(reversed(self.training_stores), 2):
-            yield SharedTrainingText(store, other, count_shared_training_text(store, other))
 
     @property
     def _fingerprints(self) -> set[str]:
@@ -168,56 +155,13 @@ def open_study(study: Study, data_dir: Path) -> PreparedStudy:
     return _with_stores(study, lambda data: TokenStore(data_dir / data.store_name))
 
 
-def source_names(prepared: PreparedStudy) -> dict[str, str]:
-    """The name of each source of training text, by the fingerprint of its store: its name in a mixture, `data` or `pool`."""
-    names = [source.label for source in prepared.study.data.mix] or ["data"]
-    named = zip(prepared.training_stores, [*names, "pool"], strict=False)
-    return {store.fingerprint: name for store, name in named}
-
-
-def check_overlaps(prepared: PreparedStudy) -> None:
-    """Check that no test document is in a training split, and that training stores share no more documents than allowed.
-
-    Ancestors' splits are checked too. Raises InputError if a check fails.
-    """
-    data_dir = prepared.store.folder.parent
-    trained = {store.fingerprint: store for ancestor in prepared.lineage for store in ancestor.training_stores}
-    tested = {f"{_table_of(test.name)}": find_store(data_dir, test.fingerprint) for test in prepared.further_tests}
-    for ancestor in prepared.lineage:
-        for number, store in enumerate(ancestor.sources):
-            source = f", {ancestor.study.data.mix[number].label}" if ancestor.study.data.mix else ""
-            tested[f"test split of {ancestor.study.name}{source}"] = store
-    for where, test_store in tested.items():
-        for fingerprint, store in trained.items():
-            if fingerprint != test_store.fingerprint:
-                require_disjoint(test_store, store, where)
-    names = source_names(prepared)
-    for store, other, text in prepared.shared_training_text():
-        in_pool = prepared.pool is not None and prepared.pool.fingerprint in (store.fingerprint, other.fingerprint)
-        table = prepared.study.pool if in_pool else prepared.study.data
-        assert table is not None
-        # Sources with equal fingerprints are refused when the runs are drawn.
-        if text.documents > table.max_shared_documents and store.fingerprint != other.fingerprint:
-            raise InputError(
-                f"{names[store.fingerprint]}: {text.documents} training documents ({text.tokens:,} tokens) also appear in the"
-                f" training text of {names[other.fingerprint]} ({other.folder}), e.g. {text.first}; runs would see their text"
-                f" more than {'R times' if in_pool else 'once'}; remove them, or set {'pool' if in_pool else 'data'}"
-                f".max_shared_documents (now {table.max_shared_documents})"
-            )
-
-
-def _table_of(test_set: str) -> str:
-    """The table of the study file that declares an additional test set."""
-    return "pool" if test_set == POOL_DOMAIN else f"evaluate, {test_set}"
-
-
 def _with_stores(study: Study, store_of: Callable[[DataSpec], TokenStore]) -> PreparedStudy:
     parent = _with_stores(study.parent_study, store_of) if study.parent_study else None
     trained = {table: _located(table, store_of, data) for table, data in study.training_tables.items()}
     named = study.pool and study.pool.data(study.data)
     pool = next((trained[table] for table, data in study.training_tables.items() if data == named), None)
     sources = [store for table, store in trained.items() if table != "pool"]
-    test_stores = {name: _located(_table_of(name), store_of, data) for name, data in study.test_sets.items()}
+    test_stores = {name: _located(table_of(name), store_of, data) for name, data in study.test_sets.items()}
     further = tuple(FurtherTest(name=name, fingerprint=test.fingerprint) for name, test in test_stores.items())
     return PreparedStudy(study, tuple(sources), pool, further, parent)
 

@@ -81,10 +81,11 @@ def plan_of(study: "Study", speeds: Speeds, data_dir: Path = Path("data")) -> "I
 
     data_dir: the folder of the token stores. If the store of a named pool is already there, the size of the pool is exact.
     """
+    from repeat_study.config.corpora import StudyTexts
     from repeat_study.cost import local_seconds, run_flops
 
     pool_corpus = _pool_corpus(study, data_dir)
-    runs, vocabulary = study.runs(pool_corpus=pool_corpus), study.data.expected_vocabulary()
+    runs, vocabulary = study.runs(StudyTexts(pool_corpus=pool_corpus)), study.data.expected_vocabulary()
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (
@@ -155,7 +156,7 @@ def _pool_corpus(study: "Study", data_dir: Path) -> "PoolCorpus | None":
     if study.pool is None or not ((folder := data_dir / study.pool.data(study.data).store_name) / MANIFEST).is_file():
         return None
     store = TokenStore(folder)
-    return PoolCorpus(fingerprint=store.fingerprint, tokens=store.train.size)
+    return PoolCorpus.of(store)
 
 
 def _pool_drawn_from(study: "Study", data_dir: Path) -> str | None:

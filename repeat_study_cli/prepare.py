@@ -20,11 +20,11 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     this study's runs start from.
     """
     from data_prep.token_store import TokenStore
-    from repeat_study.preparation import source_names
+    from repeat_study.overlap_checks import shared_training_text
 
     declared = load(study, set_)
     ready = prepare_with_progress(declared, data_dir)
-    names = source_names(ready)
+    names = ready.source_names
     for store in ready.training_stores:
         if len(ready.training_stores) > 1:
             console.print(f"source {names[store.fingerprint]}:")
@@ -40,7 +40,7 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
         console.print(
             f"The pool is drawn from the text of {ready.pool_drawn_from}, and the unique stream leaves this part of the text out."
         )
-    for store, other, shared in ready.shared_training_text():
+    for store, other, shared in shared_training_text(ready):
         console.print(
             f"training documents in {names[store.fingerprint]} that are also in {names[other.fingerprint]}:"
             f" {shared.documents:,} ({shared.tokens:,} tokens)"

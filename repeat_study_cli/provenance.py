@@ -35,7 +35,7 @@ def provenance(
     sequences to the previous and next copies, and the source and documents that it comes from.
     """
     from data_prep.provenance import describe_sequences
-    from repeat_study.preparation import open_study, source_names
+    from repeat_study.preparation import open_study
 
     declared = load(study, set_)
     ready = open_study(declared, data_dir)
@@ -44,7 +44,7 @@ def provenance(
         raise InputError(f"--step {step}: expected a step from 0 to {chosen.steps - 1}")
     first = step * chosen.sequences_per_step
     positions = range(first, first + chosen.sequences_per_step)
-    sources = source_names(ready)
+    sources = ready.source_names
     sequences = list(describe_sequences(chosen.mixture(), chosen.draw(ready.store), positions))
     table = WrappedTable("position", "stream", "index", "copy", "since last copy", "until next copy", notes="documents")
     show_source = len(sources) > 1

@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 from data_prep.data_spec import DataSpec
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.local import workers
@@ -97,7 +98,7 @@ def study(data_spec: DataSpec) -> Study:
 
 @pytest.fixture
 def runs(study: Study, store: TokenStore) -> list[Run]:
-    return study.runs(store.fingerprint)
+    return study.runs(StudyTexts(store.fingerprint))
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pandas as pd
 from analysis.formatting import percent
 from analysis.intervals import over_seeds
 from analysis.runs import FACTORS, POOL_FIELDS, Runs
-from repeat_study.config.corpora import POOL_DOMAIN, HoldFixed
+from repeat_study.config.corpora import POOL_DOMAIN
+from repeat_study.config.fixed_pool import HoldFixed
 from repeat_study.records.metrics import further_test_loss
 
 GENERAL, DOMAIN, MEMORIZED = "general", "domain", "memorized"

@@ -1,11 +1,11 @@
-"""The token stores that a run uses in addition to its corpus, as recorded in its spec."""
+"""The token stores that runs use, as recorded in their specs."""
 
-from enum import StrEnum
+from typing import NamedTuple, Self
 
+from data_prep.token_store import TokenStore
 from repeat_study.config.base import Spec
 
 POOL_DOMAIN = "pool_domain"  # name of the additional test set with the test text of a named pool
-ALL = "all"  # value of `pool_tokens` in a grid: the whole training split of the pool's store
 
 
 class PoolCorpus(Spec):
@@ -13,6 +13,11 @@ class PoolCorpus(Spec):
 
     fingerprint: str = ""  # empty until the store is prepared
     tokens: int  # in the training split; an estimate until the store is prepared
+
+    @classmethod
+    def of(cls, store: TokenStore) -> Self:
+        """Describe a prepared store."""
+        return cls(fingerprint=store.fingerprint, tokens=store.train.size)
 
 
 class MixedCorpus(Spec):
@@ -23,8 +28,20 @@ class MixedCorpus(Spec):
     fingerprint: str = ""  # empty until the store is prepared
 
 
-class HoldFixed(StrEnum):
-    """Which number of tokens is held fixed for all R if the size of the pool is given."""
+class FurtherTest(Spec):
+    """An additional test set, which is evaluated whenever the run's own test set is evaluated."""
 
-    TOTAL = "total"  # training.tokens counts all tokens, so a larger R leaves fewer unique tokens
-    FRESH = "fresh"  # training.tokens counts the unique tokens, so a larger R makes the run longer
+    name: str
+    fingerprint: str  # the fingerprint of the test set's token store; empty until the store is prepared
+
+
+class StudyTexts(NamedTuple):
+    """The stores that the runs of a study are trained and evaluated on. Empty or None: not prepared yet."""
+
+    corpus: str = ""  # fingerprint of the (first) store of training text
+    further_tests: tuple[FurtherTest, ...] | None = None
+    pool_corpus: PoolCorpus | None = None
+    mix: tuple[MixedCorpus, ...] | None = None
+
+
+UNPREPARED = StudyTexts()

@@ -7,9 +7,8 @@ from math import prod
 from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.validation import toml_text
 from repeat_study.config.base import validated
-from repeat_study.config.corpora import ALL, HoldFixed, PoolCorpus
+from repeat_study.config.fixed_pool import fixed_pool, limited_estimate
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.run import Parent, Run
 
@@ -89,11 +88,11 @@ def known_runs(
     waiting: list[str] = []
     points = list(points)
     declared = [shared | models.get(str(point.values.get("model")), {}) | point.values for point in points]
-    pool_corpus = _limited_estimate(shared.get("pool_corpus"), declared)
+    pool_corpus = limited_estimate(shared.get("pool_corpus"), declared)
     for point, values in zip(points, declared, strict=True):
         values["pool_corpus"] = pool_corpus
         if "pool_tokens" in values:
-            values["fixed_pool"] = _fixed_pool(values.pop("pool_tokens"), values, point.prefix)
+            values["fixed_pool"] = fixed_pool(values.pop("pool_tokens"), values, point.prefix)
         if separate_pool and values.get("repeats") == 0:
             values.pop("unit", None)  # runs with other units share one clean control
         run = validated(Run, values, point.prefix)
@@ -125,42 +124,6 @@ def parents_needed(points: Iterable[Point], parents: Parents) -> list[Run]:
             raise point.located(error) from error
         needed |= dict.fromkeys(runs)
     return list(needed)
-
-
-def _fixed_pool(pool_tokens: Any, values: dict[str, Any], prefix: str) -> int:
-    """Convert the key `pool_tokens` to a number of sequences, rounded down. "all" means the whole training split of the pool's store."""
-    pool_corpus, context = values.get("pool_corpus"), values.get("context")
-    if not isinstance(context, int) or context < 1:
-        return 0  # the run is invalid, and its validation reports this
-    if pool_tokens == ALL:
-        if not isinstance(pool_corpus, PoolCorpus):
-            raise InputError(f'{prefix}pool_tokens: "{ALL}" needs a named pool (a [pool] table)')
-        return pool_corpus.tokens // (context + 1)
-    if isinstance(pool_tokens, bool) or not isinstance(pool_tokens, int) or pool_tokens < context:
-        raise InputError(
-            f'{prefix}pool_tokens: expected "{ALL}" or a number of tokens, at least {context} (one sequence), found'
-            f" {toml_text(pool_tokens)}"
-        )
-    return pool_tokens // context
-
-
-def _limited_estimate(pool_corpus: PoolCorpus | None, declared: list[dict[str, Any]]) -> PoolCorpus | None:
-    """Limit the estimated size of an unprepared pool so that it fits into every run with pool_tokens = "all".
-
-    All runs then have the same estimated pool. The size of a prepared store is not changed.
-    """
-    if pool_corpus is None or pool_corpus.fingerprint:
-        return pool_corpus
-    tokens = pool_corpus.tokens
-    for values in declared:
-        numbers = [values.get(key, 0) for key in ("tokens", "context", "sequences_per_step", "repeats")]
-        if values.get("pool_tokens") != ALL or values.get("hold_fixed") == HoldFixed.FRESH:
-            continue
-        if all(isinstance(number, int) and number > 0 for number in numbers):
-            run_tokens, context, sequences_per_step, repeats = numbers
-            positions = run_tokens // (context * sequences_per_step) * sequences_per_step
-            tokens = min(tokens, max(1, positions // repeats) * (context + 1))
-    return pool_corpus.model_copy(update={"tokens": tokens})
 
 
 def _check_parent(run: Run, parent: Run, prefix: str) -> None:

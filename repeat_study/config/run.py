@@ -11,11 +11,12 @@ from data_prep.combined_draw import CombinedDraw
 from data_prep.draw import Draw, Unit
 from data_prep.errors import InputError
 from data_prep.files import canonical_json
-from data_prep.mixture import RepeatMixture, Spacing, named_pool_size, pool_size
+from data_prep.mixture import RepeatMixture, Spacing, named_pool_size
 from data_prep.shares import ShareOrder, exact_shares
 from data_prep.token_store import TokenStore
 from repeat_study.config.base import NOT_BLANK, Spec, validated
-from repeat_study.config.corpora import HoldFixed, MixedCorpus, PoolCorpus
+from repeat_study.config.corpora import FurtherTest, MixedCorpus, PoolCorpus
+from repeat_study.config.fixed_pool import HoldFixed
 from repeat_study.config.model_sizes import Shape, shape_of
 from repeat_study.config.run_draw import run_draw
 
@@ -59,13 +60,6 @@ class TrainingSpec(Spec):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)  # maximum gradient norm, separately for each lane
-
-
-class FurtherTest(Spec):
-    """An additional test set, which is evaluated whenever the run's own test set is evaluated."""
-
-    name: str
-    fingerprint: str  # the fingerprint of the test set's token store; empty until the store is prepared
 
 
 class Parent(Spec):
@@ -217,9 +211,7 @@ class Run(TrainingSpec):
         """Number of sequences in the repeated pool; 0 in the clean control."""
         if self.fixed_pool or self.is_clean_control:
             return self.fixed_pool
-        if self.pool_corpus:
-            return named_pool_size(self.positions, self.repeated_fraction, self.repeats)
-        return pool_size(self.positions, self.repeated_fraction, self.repeats)
+        return named_pool_size(self.positions, self.repeated_fraction, self.repeats)
 
     @property
     def label(self) -> str:

@@ -13,12 +13,13 @@ from data_prep.errors import InputError
 from data_prep.sources import SourceSpec, Tokens
 from repeat_study.config import grid
 from repeat_study.config.base import PATTERNS, STUDY_NAME, TEST_SET_NAME, Spec, validated
-from repeat_study.config.corpora import ALL, POOL_DOMAIN, MixedCorpus, PoolCorpus
+from repeat_study.config.corpora import POOL_DOMAIN, UNPREPARED, FurtherTest, MixedCorpus, PoolCorpus, StudyTexts
+from repeat_study.config.fixed_pool import ALL
 from repeat_study.config.grid import KnownRuns, Point
 from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Parents
 from repeat_study.config.pool_spec import PoolSpec
 from repeat_study.config.resources import Resources, check_divisible
-from repeat_study.config.run import EvaluationSpec, FurtherTest, Run, TrainingSpec
+from repeat_study.config.run import EvaluationSpec, Run, TrainingSpec
 from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
 
 LONGEST_NAME = 200  # characters; names of folders and files contain the name of the study
@@ -66,35 +67,20 @@ class Study(Spec):
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values that override [training] for a model size
     grid: list[dict[str, Any]] = Field(min_length=1)
 
-    def runs(
-        self,
-        corpus: str = "",
-        further_tests: tuple[FurtherTest, ...] | None = None,
-        parents: Parents | None = None,
-        pool_corpus: PoolCorpus | None = None,
-        mix: tuple[MixedCorpus, ...] | None = None,
-    ) -> list[Run]:
+    def runs(self, texts: StudyTexts = UNPREPARED, parents: Parents | None = None) -> list[Run]:
         """All runs in the grid, in file order and without duplicates.
 
-        corpus: fingerprint of the (first) token store. further_tests: the prepared additional test sets. pool_corpus: the prepared
-        store of the named pool. mix: the prepared stores of a mixture of sources. parents: the candidate parents for `[finetune]`.
-        Identities are final only if everything that the study declares is given. Raises InputError if a grid point is invalid, and
-        ParentNotKnown if a parent is not known yet.
+        texts: the prepared stores. parents: the candidate parents for `[finetune]`. Identities are final only if everything that the
+        study declares is given. Raises InputError if a grid point is invalid, and ParentNotKnown if a parent is not known yet.
         """
-        points = self.known_runs(corpus, further_tests, parents, pool_corpus, mix)
+        points = self.known_runs(texts, parents)
         if points.waiting:
             raise ParentNotKnown(points.waiting[0])
         return points.runs
 
-    def known_runs(
-        self,
-        corpus: str = "",
-        further_tests: tuple[FurtherTest, ...] | None = None,
-        parents: Parents | None = None,
-        pool_corpus: PoolCorpus | None = None,
-        mix: tuple[MixedCorpus, ...] | None = None,
-    ) -> KnownRuns:
+    def known_runs(self, texts: StudyTexts = UNPREPARED, parents: Parents | None = None) -> KnownRuns:
         """Like `runs`, but reports unknown parents in `waiting` instead of raising ParentNotKnown."""
+        corpus, further_tests, pool_corpus, mix = texts
         if further_tests is None:
             further_tests = tuple(FurtherTest(name=name, fingerprint="") for name in self.test_sets)
         if pool_corpus is None and self.pool:
@@ -171,6 +157,10 @@ class Study(Spec):
                 for run in study.runs():
                     check_divisible(run, study.resources, vocabulary)
 
+    @property
+    def _trains_on_installed(self) -> bool:
+        return any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
+
     def _points(self) -> list[Point]:
         return grid.grid_points(self.grid, allow_parents=self.finetune is not None)
 
@@ -192,13 +182,16 @@ class Study(Spec):
             raise InputError(
                 f"evaluate.{names.index(POOL_DOMAIN)}.name: {POOL_DOMAIN!r} is reserved for the test set of the [pool] table"
             )
-        installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
         for number, test in enumerate(self.evaluate):
             if test.name in names[:number]:
                 raise InputError(
                     f"evaluate.{number}.name: {test.name!r} is used twice; each test set needs its own name"
                 )
-            if installed and test.source.kind in INSTALLED and (test.test_fraction or 0) > self.data.test_fraction:
+            if (
+                self._trains_on_installed
+                and test.source.kind in INSTALLED
+                and (test.test_fraction or 0) > self.data.test_fraction
+            ):
                 raise InputError(
                     f"evaluate.{number}.test_fraction: {test.test_fraction} of the installed files would include training text;"
                     f" expected at most data.test_fraction = {self.data.test_fraction}"
@@ -222,8 +215,7 @@ class Study(Spec):
     def _check_pool(self) -> Self:
         if self.pool and not self.has_separate_pool:
             self.refuse_entire_pool("it has the same source, max_tokens and test_fraction")
-        installed = any(data.source.kind in INSTALLED for study in self.lineage for data in study.data.stores)
-        if self.pool and installed and self.pool.source.kind in INSTALLED:
+        if self.pool and self._trains_on_installed and self.pool.source.kind in INSTALLED:
             expected = self.data.test_fraction
             if (self.pool.test_fraction or expected) != expected:
                 raise InputError(

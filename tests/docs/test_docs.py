@@ -13,6 +13,7 @@ import typer
 from data_prep import text_batches
 from data_prep.sources.tokens.source import FORMATS, Tokens
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.study import Study, load_study
 from repeat_study.training.trainer import train
 from repeat_study_cli import app
@@ -157,7 +158,7 @@ def test_the_python_examples_run(
 ) -> None:
     """Run the examples on a study that trains in seconds instead of `laptop`."""
     (workplace / "studies" / "tiny.toml").rename(workplace / "studies" / "laptop.toml")
-    for run in study.runs(store.fingerprint)[:3]:
+    for run in study.runs(StudyTexts(store.fingerprint))[:3]:
         train(run, store, workplace / "runs" / "laptop")
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(text_batches, "TOKENIZER_CHARACTERS", 200_000)  # training a tokenizer on more takes a minute

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Precision, Resources
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
@@ -44,7 +45,7 @@ def resources(device: str) -> Resources:
 
 @pytest.fixture(scope="session")
 def lanes(study: Study, store: TokenStore) -> list[Run]:
-    template = study.runs(store.fingerprint)[-1]
+    template = study.runs(StudyTexts(store.fingerprint))[-1]
     evaluation = template.evaluation.model_copy(update={"even_points": 2, "log_points": 0})
     fields = template.model_dump() | {"evaluation": evaluation, "model": "2x32", "context": CONTEXT}
     fields |= {"tokens": STEPS * SEQUENCES * CONTEXT, "sequences_per_step": SEQUENCES}

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 import repeat_study
 from data_prep.token_store import TokenStore
 from repeat_study import load_study, mixture_dataset, prepare_study
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.training.dataset import MixtureDataset
@@ -36,7 +37,9 @@ def test_two_processes_split_the_batches_of_one_process(runs: list[Run], store: 
 def test_a_study_is_prepared_from_python(study: Study, store: TokenStore, data_dir: Path, tmp_path: Path) -> None:
     prepared = prepare_study(study, data_dir)
     assert prepared.store.fingerprint == store.fingerprint
-    assert [run.identity for run in prepared.runs(tmp_path)] == [run.identity for run in study.runs(store.fingerprint)]
+    assert [run.identity for run in prepared.runs(tmp_path)] == [
+        run.identity for run in study.runs(StudyTexts(store.fingerprint))
+    ]
 
 
 def test_installed_studies_are_loaded_by_name_and_local_ones_come_first(

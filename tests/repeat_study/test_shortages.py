@@ -9,6 +9,7 @@ from data_prep.draw import Unit
 from data_prep.errors import InputError
 from data_prep.shares import ShareOrder, exact_shares
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study, load_study
 from repeat_study.config.study_file import INSTALLED_STUDIES
@@ -51,7 +52,7 @@ def test_a_study_without_a_warning_has_enough_text(study: Study, store: TokenSto
         def sequences_in(self, split: str, context: int) -> int:
             return self.sequences if split == "train" else super().sequences_in(split, context)  # type: ignore[arg-type]
 
-    for run in study.runs(store.fingerprint):
+    for run in study.runs(StudyTexts(store.fingerprint)):
         cut = Cut(store.folder)
         cut.sequences = run.positions + run.pool
         run.draw(cut)
@@ -88,7 +89,7 @@ def test_a_test_split_that_is_too_small_is_reported_and_recorded(
         f"warning: tiny: evaluation.test_sequences = {10 * available:,}, but the test split contains only {available:,} sequences"
         " of 33 tokens; runs are tested on all of it"
     ]
-    run: Run = large.runs(store.fingerprint)[0]
+    run: Run = large.runs(StudyTexts(store.fingerprint))[0]
     train(run, store, tmp_path)
     table = parquet.read_table(RunDirectory(tmp_path / run.name).test_sequences)
     assert table["step"].to_pylist().count(0) == available

@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.study import Study, load_study
 from repeat_study.records.outcome import Outcome
 from repeat_study.training.trainer import train_bundle
@@ -43,7 +44,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def trained(tmp_path_factory: pytest.TempPathFactory, store: TokenStore, study: Study) -> Path:
     """A folder in which all runs of the study `tiny` are done. Tests must not change it."""
     folder = make_workplace(tmp_path_factory.mktemp("trained"), store, study)
-    runs = load_study(folder / "studies" / "tiny.toml").runs(store.fingerprint)
+    runs = load_study(folder / "studies" / "tiny.toml").runs(StudyTexts(store.fingerprint))
     assert set(train_bundle(runs, store, folder / "runs" / "tiny").values()) == {Outcome.DONE}
     return folder
 

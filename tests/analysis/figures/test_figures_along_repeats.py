@@ -19,6 +19,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.formatting import short_count
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
@@ -73,7 +74,7 @@ def drawn(figure: Plot | Missing) -> Plot:
 
 @pytest.fixture(scope="module")
 def planted(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return plant(tmp_path_factory.mktemp("planted"), study.runs(store.fingerprint)[0], store)
+    return plant(tmp_path_factory.mktemp("planted"), study.runs(StudyTexts(store.fingerprint))[0], store)
 
 
 def test_divergence_is_shown_where_harm_is_largest(planted: Runs) -> None:

@@ -22,6 +22,7 @@ from analysis.figures.style import UNTRAINED, colors, styles
 from analysis.report.figure_list import FIGURES, FINE_TUNING_FIGURES, plot_figure
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Parent, Run
 from repeat_study.config.study import Study
 
@@ -82,7 +83,7 @@ def test_28_lines_differ_without_color() -> None:
 def plots(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> list[Plot]:
     """The figures of a grid with induction heads and of fine-tuned runs."""
     grid, tuned = tmp_path_factory.mktemp("grid"), tmp_path_factory.mktemp("tuned")
-    template = study.runs(store.fingerprint)[0]
+    template = study.runs(StudyTexts(store.fingerprint))[0]
     write_runs_with_heads(grid, template, store)
     write_fine_tuned(tuned, template, store)
     made = [plot_figure(name, load_runs(grid)) for name in FIGURES]

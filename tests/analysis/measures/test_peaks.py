@@ -24,6 +24,7 @@ from analysis.report.findings import findings
 from analysis.report.summary import summarize, worst_arms
 from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.model_sizes import shape_of
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
@@ -82,7 +83,7 @@ def plant(
 
 @pytest.fixture(scope="module")
 def planted(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return plant(tmp_path_factory.mktemp("planted"), study.runs(store.fingerprint)[0], store)
+    return plant(tmp_path_factory.mktemp("planted"), study.runs(StudyTexts(store.fingerprint))[0], store)
 
 
 def test_planted_peaks_are_found_within_their_intervals(planted: Runs) -> None:

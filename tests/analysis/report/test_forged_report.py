@@ -16,6 +16,7 @@ from analysis.report.build import write_report
 from analysis.runs import Runs, load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.study import Study
 from repeat_study.records.completion import checksums
 from repeat_study.records.outcome import Outcome
@@ -31,7 +32,7 @@ NUMBERED = ("step", "tokens", "layer", "head", "copy", "sequence")  # integer co
 def trained(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with trained runs, which have every metric and every table."""
     folder = tmp_path_factory.mktemp("trained")
-    runs = [run for run in study.runs(store.fingerprint) if run.model == "2x16"]
+    runs = [run for run in study.runs(StudyTexts(store.fingerprint)) if run.model == "2x16"]
     assert set(train_bundle(runs, store, folder).values()) == {Outcome.DONE}
     return folder
 

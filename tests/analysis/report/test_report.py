@@ -22,6 +22,7 @@ from analysis.report.summary import summarize
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 
@@ -56,7 +57,7 @@ def planted(tmp_path: Path, runs: list[Run], store: TokenStore) -> Path:
 def reported(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The planted runs with a complete report. Tests must not change this folder."""
     folder = tmp_path_factory.mktemp("reported")
-    plant(folder, study.runs(store.fingerprint)[0], store)
+    plant(folder, study.runs(StudyTexts(store.fingerprint))[0], store)
     write_report(folder)
     return folder
 

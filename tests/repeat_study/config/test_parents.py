@@ -17,6 +17,7 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import read_weights, weights_sha256
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.parents import ParentNotKnown, Parents
 from repeat_study.config.run import Run
 from repeat_study.config.study import EvaluateSpec, Study, load_study
@@ -116,10 +117,10 @@ def test_the_worst_parent_is_known_once_all_candidates_are_finished(declare: Cal
     with pytest.raises(
         ParentNotKnown, match=r"grid.0.parent: worst depends on 4 runs in parents, and 4 of them are unfinished"
     ):
-        study.runs("", (), parents)
+        study.runs(StudyTexts("", ()), parents)
     # The single worst run has R = 10, but R = 30 is worse on average.
     losses = dict(zip([run.name for run in runs], [3.0, 3.0, 5.0, 9.0, 7.5, 7.5], strict=True))
-    chosen = study.runs("", (), Parents("parents", runs, losses))[-1].parent
+    chosen = study.runs(StudyTexts("", ()), Parents("parents", runs, losses))[-1].parent
     assert chosen and (chosen.repeats, chosen.seed, chosen.name) == (30, 0, runs[4].name)
 
 
@@ -224,7 +225,7 @@ def test_a_parent_with_a_fixed_pool_is_selected_by_the_size_of_its_pool(declare:
 def test_runs_with_a_known_parent_need_not_wait_for_the_others(declare: Callable[..., Study]) -> None:
     study = declare(("{repeats = 30}", '"worst"'))
     assert study.parent_study
-    resolved = study.known_runs("", (), Parents("parents", study.parent_study.runs(), {}))
+    resolved = study.known_runs(StudyTexts("", ()), Parents("parents", study.parent_study.runs(), {}))
     assert [run.label for run in resolved.runs] == [
         f"{size}-{label}-s0" for size in ("2x32", "2x64") for label in ("clean", "from-clean")
     ]

@@ -9,8 +9,9 @@ import pytest
 
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
-from repeat_study.config.corpora import MixedCorpus, PoolCorpus
+from repeat_study.config.corpora import MixedCorpus, PoolCorpus, StudyTexts
 from repeat_study.config.study import Study, load_study
+from repeat_study.overlap_checks import shared_training_text
 from repeat_study.preparation import prepare_study
 from tests.command import toml
 
@@ -123,11 +124,11 @@ def test_identities_depend_on_the_pool_and_the_shares_and_omit_absent_fields(
 ) -> None:
     study = study_of(tmp_path, pool_tables(sources), "repeats = 4\nrepeated_fraction = 0.25")
     pools = [PoolCorpus(fingerprint=fingerprint, tokens=9) for fingerprint in ("a" * 16, "b" * 16)]
-    assert len({study.runs("c" * 16, pool_corpus=pool)[0].identity for pool in pools}) == 2
+    assert len({study.runs(StudyTexts("c" * 16, pool_corpus=pool))[0].identity for pool in pools}) == 2
     mixed = study_of(tmp_path, mix_tables(sources, web=0.5, code=0.5), "repeats = 4\nrepeated_fraction = 0.25")
     mix = mixed.runs()[0].mix
     other = (mix[0], MixedCorpus(name="code", share=0.5, fingerprint="d" * 16))
-    assert mixed.runs(mix=mix)[0].identity != mixed.runs(mix=other)[0].identity
+    assert mixed.runs(StudyTexts(mix=mix))[0].identity != mixed.runs(StudyTexts(mix=other))[0].identity
     plain = study_of(tmp_path, pool_tables(sources).split("[pool]")[0], "repeats = 4\nrepeated_fraction = 0.25")
     assert not plain.runs()[0].model_dump().keys() & {"pool_corpus", "mix", "fixed_pool", "hold_fixed"}
     assert "mix" not in plain.data.model_dump()
@@ -237,7 +238,7 @@ def test_text_that_the_stores_share_is_refused(tmp_path: Path, sources: dict[str
     allowed_source = source(tmp_path, "both", mine + TEXTS[:6])
     allowed = pool_tables(sources, source=allowed_source, max_shared_documents=6)
     prepared = prepare_study(study_of(tmp_path, allowed, grid), tmp_path)
-    (shared,) = prepared.shared_training_text()
+    (shared,) = shared_training_text(prepared)
     assert shared.store is prepared.pool and shared.other is prepared.store and 0 < shared.text.documents <= 6
     as_mixture = mix_tables(sources | {"both": allowed_source}, web=0.5, both=0.5)
     pool = f"\n[pool]\nsource = {toml(allowed_source)}\nmax_tokens = 1_000_000"

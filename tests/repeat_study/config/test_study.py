@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from data_prep.errors import InputError
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import EvaluationSpec, Run
 from repeat_study.config.study import Study, load_study
@@ -98,7 +99,7 @@ def test_all_fractions_share_one_clean_control(study: Study) -> None:
 
 
 def test_identity_depends_on_everything_that_can_change_the_result(study: Study) -> None:
-    run = study.runs("corpus-a")[1]
+    run = study.runs(StudyTexts("corpus-a"))[1]
     changes = {
         "seed": 1,
         "tokens": 2 * run.tokens,
@@ -118,9 +119,8 @@ def test_identity_depends_on_everything_that_can_change_the_result(study: Study)
 
 
 def test_identity_is_the_same_on_every_machine() -> None:
-    run = load_study(LAPTOP).runs("0123456789abcdef", further_tests=())[
-        0
-    ]  # the identity dates from before additional test sets
+    # The identity dates from before additional test sets.
+    run = load_study(LAPTOP).runs(StudyTexts("0123456789abcdef", ()))[0]
     assert run.name == "2x32-clean-s0-" + run.identity[:8]
     assert run.identity == "44509d9ece146cbe29cef9bf12e10bf799de55d66e6961d4ae54605bd330016e"
 

@@ -10,6 +10,7 @@ import torch
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.probes.checkpoint_probe import load_trained, probe
@@ -21,7 +22,7 @@ from repeat_study_cli.probe_tables import tables_of
 
 @pytest.fixture(scope="module")
 def trained(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    run = study.runs(store.fingerprint)[3]
+    run = study.runs(StudyTexts(store.fingerprint))[3]
     folder = tmp_path_factory.mktemp("trained")
     train(run, store, folder, resources=Resources(keep_checkpoints="log"))
     return RunDirectory(folder / run.name)

@@ -6,7 +6,8 @@ import torch
 
 from data_prep.mixture import Stream
 from data_prep.token_store import TokenStore
-from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.corpora import FurtherTest
+from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import PROBES, evaluator
 from repeat_study.probes.head_table import ABLATED_SEQUENCES

@@ -19,6 +19,7 @@ from analysis.report.digests import ReportRecord, run_digests
 from analysis.runs import load_runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Parent, Run
 from repeat_study.config.study import Study
 from repeat_study.probes.checkpoint_probe import load_trained
@@ -33,7 +34,7 @@ from slurm.status import run_states
 
 @pytest.fixture(scope="module")
 def finished(study: Study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    run, folder = study.runs(store.fingerprint)[1], tmp_path_factory.mktemp("finished")
+    run, folder = study.runs(StudyTexts(store.fingerprint))[1], tmp_path_factory.mktemp("finished")
     assert train(run, store, folder) is Outcome.DONE
     return RunDirectory(folder / run.name)
 

@@ -20,6 +20,7 @@ from werkzeug.test import Client
 
 from data_prep.errors import InputError
 from data_prep.mixture import Spacing
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.records.metric import NATS, Metric, Null
@@ -36,7 +37,7 @@ ALL_STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RU
 
 @pytest.fixture
 def grid(study: Study) -> list[Run]:
-    return study.runs("0123456789abcdef")
+    return study.runs(StudyTexts("0123456789abcdef"))
 
 
 def has_tagged_null(metric: Metric) -> bool:

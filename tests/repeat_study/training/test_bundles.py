@@ -15,6 +15,7 @@ import torch
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import checkpointed_step
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.records.outcome import Outcome, Progress
@@ -36,7 +37,7 @@ LANES: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")
 def lanes(study: Any, store: TokenStore) -> list[Run]:
-    template = study.runs(store.fingerprint)[-1]
+    template = study.runs(StudyTexts(store.fingerprint))[-1]
     fields = template.model_dump() | {"evaluation": template.evaluation, "model": "2x16", "gradient_clip": 0.3}
     return [Run.model_validate(fields | lane) for lane in LANES]
 

@@ -19,8 +19,9 @@ from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.checksum import COMMENT_BYTES, LABEL, check_checksum, seal
 from repeat_study.checkpoints.files import read_weights
+from repeat_study.config.corpora import FurtherTest, StudyTexts
 from repeat_study.config.resources import Resources
-from repeat_study.config.run import FurtherTest, Run
+from repeat_study.config.run import Run
 from repeat_study.config.study import EvaluateSpec
 from repeat_study.probes.checkpoint_probe import load_trained
 from repeat_study.records.completion import AlteredRecord, checksums
@@ -44,7 +45,7 @@ def interrupted(run: Run, store: TokenStore, folder: Path, after: int = 39) -> R
 @pytest.fixture(scope="module")
 def stopped(study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:  # type: ignore[no-untyped-def]
     """A run that was stopped halfway, with the weights of all evaluations kept."""
-    return interrupted(study.runs(store.fingerprint)[1], store, tmp_path_factory.mktemp("stopped"))
+    return interrupted(study.runs(StudyTexts(store.fingerprint))[1], store, tmp_path_factory.mktemp("stopped"))
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_stops_only_its_own_lane(runs: list[Run], store: To
 @pytest.fixture(scope="module")
 def finished(study, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("finished")
-    run = study.runs(store.fingerprint)[1]
+    run = study.runs(StudyTexts(store.fingerprint))[1]
     assert train(run, store, folder) is Outcome.DONE
     return RunDirectory(folder / run.name)
 

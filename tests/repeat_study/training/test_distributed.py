@@ -10,6 +10,7 @@ import torch
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import checkpointed_step
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.local.scheduler import Event, LocalScheduler
@@ -40,7 +41,7 @@ def scores(folder: Path, run: Run) -> list[float]:
 @pytest.fixture(scope="module")
 def alone(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    assert train(study.runs(store.fingerprint)[4], store, folder) is Outcome.DONE
+    assert train(study.runs(StudyTexts(store.fingerprint))[4], store, folder) is Outcome.DONE
     return folder
 
 

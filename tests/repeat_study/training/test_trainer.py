@@ -23,6 +23,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from data_prep.errors import InputError
 from data_prep.files import exclusive_lock
 from data_prep.token_store import TokenStore
+from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Keep, Resources
 from repeat_study.config.run import Run
 from repeat_study.local import workers
@@ -72,7 +73,7 @@ def tensorboard_points(run: Path) -> dict[str, list[tuple[int, float]]]:
 @pytest.fixture(scope="module")
 def undisturbed(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    for run in study.runs(store.fingerprint):
+    for run in study.runs(StudyTexts(store.fingerprint)):
         assert train(run, store, folder) is Outcome.DONE
     return folder
 
