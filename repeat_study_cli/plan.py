@@ -198,7 +198,8 @@ def _pool_notes(study: "Study", runs: "list[Run]", drawn_from: str | None) -> st
         )
     if any(_is_estimate(run) for run in runs):
         lines.append(
-            'Numbers marked "~" are estimates from pool.max_tokens; `prepare` determines the size of the pool.'
+            'Numbers marked "~" are estimates, with a pool of pool.max_tokens or the largest pool that fits into every run; `prepare`'
+            " determines its size."
         )
     return " ".join(lines) + "\n"
 

@@ -25,7 +25,12 @@ def fixed_pool(pool_tokens: Any, values: dict[str, Any], prefix: str) -> int:
     if pool_tokens == ALL:
         if not isinstance(pool_corpus, PoolCorpus):
             raise InputError(f'{prefix}pool_tokens: "{ALL}" needs a named pool (a [pool] table)')
-        return pool_corpus.tokens // (context + 1)
+        if not (sequences := pool_corpus.tokens // (context + 1)):
+            raise InputError(
+                f'{prefix}pool_tokens: "{ALL}" found, but the pool has {pool_corpus.tokens} tokens, too few for one sequence of'
+                f" {context} tokens and its target; increase pool.max_tokens"
+            )
+        return sequences
     if isinstance(pool_tokens, bool) or not isinstance(pool_tokens, int) or pool_tokens < context:
         raise InputError(
             f'{prefix}pool_tokens: expected "{ALL}" or a number of tokens, at least {context} (one sequence), found'

@@ -152,6 +152,7 @@ def test_the_stores_of_a_mixture_share_one_tokenizer(tmp_path: Path, sources: di
         ({}, "repeats = 1", r"repeated_fraction \(or pool_tokens\): required with repeats = 1; expected 0 < f <= 1"),
         ({}, "repeats = 2\nrepeated_fraction = 0.5\nhold_fixed = 'fresh'", 'hold_fixed: "fresh" needs pool_tokens'),
         ({}, "repeats = 2\npool_tokens = 'all'\ntokens = 'many'", "grid.0.tokens: .* found 'many'"),
+        ({"max_tokens": 20}, "repeats = 2\npool_tokens = 'all'", "the pool has 16 tokens, too few for one sequence of 16 tokens and its"),
         ({}, "repeats = 2\npool_tokens = 'all'\ntokens = inf", "grid.0.tokens: "),
         ({}, "repeats = 2\npool_tokens = 'all'\nsequences_per_step = 'x'", "grid.0.sequences_per_step: .* found 'x'"),
         ({"source": {"kind": "tokens", "format": "nanogpt", "paths": ["x.bin"], "end_of_text": 0}}, "repeats = 0",
