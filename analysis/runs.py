@@ -93,7 +93,8 @@ class Runs:
 
         Runs that differ in anything other than size, fraction, repeats and seeds belong to different experiments. Each experiment has
         its own laws, averages and figures. A setting that depends only on the size, such as the learning rate of compute-optimal
-        runs, does not split a study. Clean runs have no pool, so they serve as controls for every pool spacing.
+        runs, does not split a study. Clean runs have no pool, so they serve as controls for every pool spacing and, if the pool has
+        a store of its own, for every unit.
         """
         factors = [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
         if not factors:
@@ -105,7 +106,11 @@ class Runs:
             same = pd.Series(True, self.table.index)
             for key, value in chosen.items():
                 matches = self.table[key] == value
-                same &= matches | self.table.is_clean_control if key in POOL_FIELDS else matches
+                if key in POOL_FIELDS:
+                    matches |= self.table.is_clean_control
+                elif key == "unit":
+                    matches |= self.table.is_clean_control & self.table.has_separate_pool
+                same &= matches
             table = self.table[same]
             evaluations = self.evaluations[self.evaluations.name.isin(table.name)]
             pool_tokens = int(table.pool_tokens.max())
@@ -216,6 +221,7 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
         exact_repeated_fraction, pool_tokens, unique_tokens     f and the token counts after rounding to whole sequences
         pool_corpus, fixed_pool, hold_fixed, mix    the named pool's store (empty if none), the pool's size in sequences if it is fixed
                                 (0 if it follows from f), which tokens training.tokens counts, and the sources of the unique stream as text
+        has_separate_pool       whether the named pool's store is not a store of the unique stream
         seed, pool_seed, learning_rate, ... every other field of the run's spec
         final_<metric>          metrics from a finished run's last evaluation, such as final_test_loss
         parent, parent_study, parent_label, parent_seed, parent_repeats, parent_fraction
@@ -305,6 +311,7 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], pa.Table | None]:
         record["repeats"] = 1
     if run.fixed_pool:
         record["repeated_fraction"] = record["exact_repeated_fraction"]
+    record["has_separate_pool"] = run.has_separate_pool
     record["pool_corpus"] = run.pool_corpus.fingerprint if run.pool_corpus else ""
     record["mix"] = ", ".join(f"{mixed.name} {mixed.share:g}" for mixed in run.mix)
     record |= {"fixed_pool": run.fixed_pool, "hold_fixed": run.hold_fixed.value}

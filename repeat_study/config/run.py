@@ -181,6 +181,12 @@ class Run(TrainingSpec):
         return self.repeats == (0 if self.pool_corpus else 1)
 
     @property
+    def has_separate_pool(self) -> bool:
+        """Whether the run has a named pool whose store is not a store of the unique stream."""
+        stores = {self.corpus, *(mixed.fingerprint for mixed in self.mix)}
+        return self.pool_corpus is not None and self.pool_corpus.fingerprint not in stores
+
+    @property
     def shape(self) -> Shape:
         """Dimensions of the model."""
         return shape_of(self.model)

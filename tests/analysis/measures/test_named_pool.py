@@ -79,6 +79,19 @@ def test_changes_are_paired_by_seed_with_the_control_that_never_reads_the_pool(f
     assert general.repeated_fraction == pytest.approx(0.5)
 
 
+def test_a_separate_pool_of_documents_has_the_same_control_as_a_pool_of_sequences(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    write_with_losses(tmp_path, runs[0], store, (0.0, 0.0, 0.0), 0, repeats=0)
+    for unit in ("sequence", "document"):
+        write_with_losses(
+            tmp_path, runs[0], store, PLANTED[4], 0, repeats=4, fixed_pool=runs[0].positions // 16, unit=unit
+        )
+    variants = [variant.table for _, variant in load_runs(tmp_path).variants()]
+    assert [sorted(table.repeats) for table in variants] == [[1, 4], [1, 4]], "one control for both"
+    assert variants[0].has_separate_pool.all()
+
+
 def test_repetition_is_compared_with_as_many_tokens_of_fresh_text(fixed: Runs) -> None:
     effect = effect_of(fixed)
     over_fresh = effect.arms[effect.arms.measure == DOMAIN + OVER_FRESH]
