@@ -59,7 +59,9 @@ def named_pool(runs: Runs) -> NamedPool | None:
     if table.empty or domain_loss not in table:
         return None
     table = table.assign(
-        shared=table[SHARED].astype(str).agg("|".join, axis=1),
+        shared=_shared(table),
+        # The unit of a separate pool does not affect the control.
+        with_control=_shared(table.assign(unit=table.unit.where(~table.has_separate_pool, ""))),
         repeated_fraction=table.exact_repeated_fraction,
         design=_designs(table),
         setting=_settings(table),
@@ -68,9 +70,11 @@ def named_pool(runs: Runs) -> NamedPool | None:
         pool_loss=table.final_pool_loss,
         gap=table[domain_loss] - table.final_pool_loss,
     )
-    control = table[table.is_clean_control].drop_duplicates(["shared", "seed"]).set_index(["shared", "seed"])
+    control = (
+        table[table.is_clean_control].drop_duplicates(["with_control", "seed"]).set_index(["with_control", "seed"])
+    )
     with_pool = table[~table.is_clean_control]
-    base = control.reindex(pd.MultiIndex.from_frame(with_pool[["shared", "seed"]]))
+    base = control.reindex(pd.MultiIndex.from_frame(with_pool[["with_control", "seed"]]))
     losses = {GENERAL: "general_loss", DOMAIN: "domain_loss", MEMORIZED: "gap"}
     for measure, loss in losses.items():
         with_pool = with_pool.assign(**{measure: with_pool[loss].to_numpy() - base[loss].to_numpy()})
@@ -100,6 +104,10 @@ def named_pool(runs: Runs) -> NamedPool | None:
 def _averages(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
     long = table.melt(ARM, measures, var_name="measure").dropna(subset="value")
     return over_seeds(long, [*ARM, "measure"], "value")
+
+
+def _shared(table: pd.DataFrame) -> pd.Series:
+    return table[SHARED].astype(str).agg("|".join, axis=1)
 
 
 def _domain_control(run: pd.Series, table: pd.DataFrame) -> pd.Series | None:

@@ -87,7 +87,12 @@ def test_a_separate_pool_of_documents_has_the_same_control_as_a_pool_of_sequence
         write_with_losses(
             tmp_path, runs[0], store, PLANTED[4], 0, repeats=4, fixed_pool=runs[0].positions // 16, unit=unit
         )
-    variants = [variant.table for _, variant in load_runs(tmp_path).variants()]
+    loaded = load_runs(tmp_path)
+    effects = effect_of(loaded).runs
+    assert set(effects.setting) == {"unit = sequence", "unit = document"} and effects[
+        GENERAL
+    ].tolist() == pytest.approx([PLANTED[4][0]] * 2)
+    variants = [variant.table for _, variant in loaded.variants()]
     assert [sorted(table.repeats) for table in variants] == [[1, 4], [1, 4]], "one control for both"
     assert variants[0].has_separate_pool.all()
 
