@@ -208,6 +208,7 @@ def test_the_error_for_an_empty_split_gives_the_reason(corpus: Path, tmp_path: P
         prepare(spec_of(corpus / "json", test_fraction=1), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_build_killed_after_it_wrote_the_manifest_is_resumed(
     corpus: Path, tmp_path: Path, uninterrupted: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.command import call
 from tests.repeat_study_cli.conftest import Invoke, on_a_terminal
 
 
+@pytest.mark.slow
 def test_a_study_from_plan_to_report(workplace: Path, trained: Path, invoke: Invoke) -> None:
     plan = invoke("plan", "tiny", cwd=workplace)
     assert plan.returncode == 0 and "tiny: 2 runs" in plan.stdout and "50.000%" in plan.stdout

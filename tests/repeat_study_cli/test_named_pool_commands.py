@@ -7,6 +7,7 @@ import pytest
 
 from analysis.declared_runs import declared_runs
 from analysis.runs import load_runs
+from data_prep.token_store import TokenStore
 from repeat_study.config.study import Study, load_study
 from tests.command import toml
 from tests.repeat_study_cli.conftest import Invoke
@@ -20,8 +21,11 @@ pool_tokens = 1_024
 
 
 @pytest.fixture
-def pools(workplace: Path, study: Study) -> Path:
-    """A folder with the study `pools`, whose runs repeat a named pool."""
+def pools(workplace: Path, study: Study, store: TokenStore) -> Path:
+    """A folder with the study `pools`, whose runs repeat a named pool. Other tests have not prepared its stores."""
+    (workplace / "data").unlink()
+    (workplace / "data").mkdir()
+    (workplace / "data" / store.folder.name).symlink_to(store.folder)
     library = Path(os.__file__).parent
     path = workplace / "studies" / "pools.toml"
     data, training = (workplace / "studies" / "tiny.toml").read_text().split("[training]")

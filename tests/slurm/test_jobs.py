@@ -153,7 +153,7 @@ def test_cancelling_or_killing_one_job_of_an_array_does_not_affect_the_others(
 def test_a_bundle_that_is_requeued_ends_like_single_runs(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
-    longer = {"tokens": 600 * 32 * 8, "model": "2x32"}
+    longer = {"tokens": 400 * 32 * 8, "model": "2x32"}
     grid = [run.model_copy(update=longer | {"seed": seed}) for run in runs[:2] for seed in (0, 1)]
     diverging = grid[0].model_copy(update={"seed": 9, **DIVERGING})
     everything, folder, lines = [*grid, diverging], tmp_path / "swept", list[str]()

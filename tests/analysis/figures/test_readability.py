@@ -158,6 +158,7 @@ def look(handle: Artist) -> tuple[str, str, bool]:
     return dashes, str(line.get_marker()), str(line.get_markerfacecolor()) == "white"
 
 
+@pytest.mark.slow
 def test_no_two_entries_of_a_legend_differ_in_color_alone(plots: list[Plot]) -> None:
     for plot in plots:
         looks: dict[tuple[str, str, bool], str] = {}

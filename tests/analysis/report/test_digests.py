@@ -88,6 +88,7 @@ def test_an_unchanged_study_is_not_even_read(
     pd.testing.assert_frame_equal(first.astype(str), second)
 
 
+@pytest.mark.slow
 def test_a_changed_run_is_redrawn_everywhere(study_folder: Path, plotted: list[str]) -> None:
     write_report(study_folder)
     before = contents(study_folder)

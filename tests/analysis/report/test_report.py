@@ -167,6 +167,7 @@ def test_tables_work_without_scripts_and_sort_with_them(reported: Path) -> None:
     assert "Comparison with the papers</h2>" in text
 
 
+@pytest.mark.slow
 def test_runs_that_differ_only_in_evaluation_are_not_two_seeds(
     planted: Path, few_figures: None, runs: list[Run], store: TokenStore
 ) -> None:
@@ -246,6 +247,7 @@ def tensorboard_images(folder: Path) -> dict[str, bytes]:
     return images
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path, few_figures: None) -> None:
     write_report(planted)
     first = tensorboard_images(planted)
@@ -262,6 +264,7 @@ def test_tensorboard_shows_the_figures_of_the_last_report(planted: Path, few_fig
     assert second["report/learning_curves"] != first["report/learning_curves"]
 
 
+@pytest.mark.slow
 def test_seeds_become_intervals(planted: Path, few_figures: None, runs: list[Run], store: TokenStore) -> None:
     write_run(planted, runs[0], store, [5.0, 4.4, 4.6, 4.0], model="2x64", repeats=4, repeated_fraction=0.5, seed=1)
     write_report(planted)

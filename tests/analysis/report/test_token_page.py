@@ -8,7 +8,7 @@ import pytest
 from head_runs import BAD, GOOD
 
 from analysis.figures.panels import arms
-from analysis.report import token_page
+from analysis.report import collect, token_page
 from analysis.report.build import write_report
 from analysis.runs import load_runs
 
@@ -25,7 +25,8 @@ def test_the_largest_drops_come_from_the_second_and_later_copies() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_puts_the_worst_run_next_to_the_clean_one(with_heads: Path) -> None:
+def test_the_page_puts_the_worst_run_next_to_the_clean_one(with_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "FIGURES", ("learning_curves",))  # plotting all figures takes seconds
     runs = load_runs(with_heads)
     panel = next(panel for panel in arms(runs.done) if panel.model == "2x64")
     (comparison,) = token_page.comparisons(panel, runs)

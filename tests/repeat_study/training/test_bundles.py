@@ -161,6 +161,7 @@ def test_killed_runs_resume_in_other_bundles_and_alone(
     assert bundle_sizes == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_lanes_can_move_between_bundles_with_one_and_with_several_recipes(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_lanes_can_move_between_bundles_with_one_and_with_several_recipes(
         assert_same_result(tmp_path / run.name, alone / run.name)
 
 
+@pytest.mark.slow
 def test_a_bundle_asked_to_stop_saves_every_run(
     lanes: list[Run], alone: Path, store: TokenStore, tmp_path: Path
 ) -> None:
