@@ -236,7 +236,7 @@ def main() -> None:
         sys.exit(2)
 
     version = importlib.metadata.version("mosaicml-streaming")
-    print(f"mosaicml-streaming {version} and RepeatMixture; times in ms; peak memory in MB, without the imports")
+    print(f"mosaicml-streaming {version} and RepeatMixture; times in ms; peak memory in MB, excluding imports")
     print(
         f"{'method':10} {'positions':>13} {'f':>4} {'R':>4} {'ranks':>5} {'setup':>9} {'first':>9} {'late':>9} {'whole':>9}"
         f" {'memory':>8} {'extra':>5} {'pool = R':>11} {'min-max':>9} {'unique once':>15} {'':3} {'pass 1':>6}"

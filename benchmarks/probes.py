@@ -53,7 +53,7 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 
 def timed_functions(run: Run, store: TokenStore) -> Functions:
-    """Functions for an optimizer step, each probe, and a complete evaluation. The steps change the weights during timing."""
+    """Functions that run an optimizer step, each probe, and a complete evaluation. The steps change the weights during timing."""
     module = LanguageModeling([run], store.vocabulary)
     model, optimizer, parameters = module.model, module.configure_optimizers(), list(module.model.parameters())
     batches = MixtureDataset([(run.mixture(), run.draw(store))], run.sequences_per_step)

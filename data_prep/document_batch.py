@@ -34,7 +34,7 @@ class BatchReader(ABC):
 
     vocabulary: int
     end_of_text: int
-    # Numbers of documents read and dropped, with the keys in COUNTS, up to the last document that `skip` or `batches`
+    # Counts of documents read and dropped, keyed as in COUNTS, up to the last document that `skip` or `batches`
     # yielded. Once the source has ended, they also include the documents that were dropped after it.
     counts: dict[str, int]
     stage: str  # name of the stage for the progress display

@@ -159,7 +159,7 @@ class SplitWriter:
         return full
 
     def write(self, buffer: _WriteBuffer) -> None:
-        """Write documents that `take` returned. This can run in another thread than `append`."""
+        """Write documents that `take` returned. This method and `append` can run in different threads."""
         if not buffer.names:
             return
         content = buffer.tokens.data.cast("B")

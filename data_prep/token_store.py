@@ -69,7 +69,7 @@ class TokenStore:
             if not path.is_file():
                 raise InputError(f"{path}: missing, but the manifest lists it; {REBUILD}")
             if path.stat().st_size != size:
-                raise InputError(f"{path}: {path.stat().st_size} bytes long, but {size} in the manifest; {REBUILD}")
+                raise InputError(f"{path}: {path.stat().st_size} bytes long, but the manifest says {size}; {REBUILD}")
             if verify and sha256_file(path) != self.manifest["sha256"][name]:
                 raise InputError(f"{path}: does not match its checksum in the manifest; {REBUILD}")
 

@@ -13,7 +13,7 @@ from data_prep.errors import CannotResume
 from data_prep.sources import Document
 
 LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
-ENOUGH_CHARACTERS = 1_000_000  # a large loss stops the build early, but only after this much text
+ENOUGH_CHARACTERS = 1_000_000  # the audit can stop the build only after this much text
 TWICE_CHARACTERS = 100_000  # this much text is encoded twice to check that the result is the same
 QUOTED = 20  # number of characters that an error quotes from a document
 

@@ -28,7 +28,7 @@ def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Poin
             f"{folder}: the runs belong to {len(variants)} experiments ({names}); a law can be fitted to only one"
         )
     if runs.done.empty:
-        raise InputError(f"{folder}: no run is finished yet")
+        raise InputError(f"{folder}: no runs have finished yet")
     if left_out := left_out_of_laws(runs):
         console.print(left_out)
     return study_points(runs)

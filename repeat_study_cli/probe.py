@@ -41,7 +41,7 @@ def probe(
 ) -> None:
     """Measure copying, induction and every attention head of a trained model.
 
-    Prints each measurement with its null and its value for the untrained model. Specify the run as STUDY RUN or by its folder.
+    Prints each measurement alongside its null and the value for the untrained model. Specify the run as STUDY RUN or by its folder.
     """
     from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes import checkpoint_probe

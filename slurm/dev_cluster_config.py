@@ -106,7 +106,7 @@ def daemon_command(folder: Path, name: str) -> list[str]:
     """The command line of munged, slurmctld or the slurmd of node n1 or n2."""
     if name == "munged":
         options = ("key-file", "socket", "pid-file", "log-file", "seed-file")
-        # Without --force, munged started by root rejects a folder whose parent is writable by others.
+        # Without --force, munged refuses to use a folder whose parent is writable by others if root starts it.
         return [name, "--force", *(f"--{o}={folder}/munged.{o.removesuffix('-file')}" for o in options)]
     conf = ["-f", str(folder / "slurm.conf")]
     return ["slurmctld", *conf] if name == "slurmctld" else ["slurmd", *conf, "-N", name]

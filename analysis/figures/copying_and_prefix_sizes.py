@@ -25,7 +25,7 @@ def plot(runs: Runs) -> Plot | Missing:
             reasons.setdefault(law.reason, []).append(metric.name)
     why = "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items())
     if len(with_law) < 2:
-        return Missing(NAME, f"needs two metrics with a clean law ({why})")
+        return Missing(NAME, f"needs two metrics whose scaling law can be fitted to the clean runs ({why})")
     tables = [_multipliers(runs, metric.name, size_multipliers(runs, metric)) for metric in with_law]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:

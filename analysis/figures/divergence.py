@@ -80,7 +80,7 @@ def plot(runs: Runs) -> Plot | Missing:
 def _chosen(done: pd.DataFrame) -> dict[float, float]:
     """For each fraction, the R with the largest excess test loss, averaged over sizes.
 
-    Only values of R that were run at the most sizes are considered. Fractions without two sizes at the same R are omitted.
+    Considers only the values of R that cover the largest number of sizes. Fractions without two sizes at the same R are omitted.
     """
     clean = done[done.repeats == 1].groupby("model").final_test_loss.mean() if len(done) else pd.Series(dtype=float)
     repeated = done[(done.repeats > 1) & done.model.isin(clean.index)]

@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
         return Missing(NAME, NO_PEAK)
     sizes = [peak.total for peak in all_peaks]
     if len(set(sizes)) < 2:
-        return Missing(NAME, "needs peaks of at least two sizes, but only one size has a peak")
+        return Missing(NAME, "needs peaks for at least two model sizes, but only one has a peak")
     fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     figure, axes = grid_of_axes(2, len(fractions), sharey="row")
     overlap = C26_FRACTION in fractions and min(sizes) <= C26_SIZES[1] and max(sizes) >= C26_SIZES[0]

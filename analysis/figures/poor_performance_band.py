@@ -24,7 +24,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if not all_peaks:
         return Missing(NAME, NO_PEAK)
     if not fractions:
-        return Missing(NAME, "needs peaks of at least two sizes at one fraction, but only one size has a peak")
+        return Missing(NAME, "needs peaks for at least two model sizes at one fraction, but only one has a peak")
     plotted = [peak for peak in all_peaks if peak.fraction in fractions]
     sizes = [peak.size for peak in plotted]
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)

@@ -17,7 +17,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """One law's answer for one R: the penalty in nats and the multiplier (effective size over size)."""
+    """One law's prediction for one R: the penalty in nats and the size multiplier (effective size / actual size)."""
 
     penalty: Estimate
     multiplier: Estimate

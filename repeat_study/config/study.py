@@ -219,8 +219,8 @@ class Study(Spec):
             expected = self.data.test_fraction
             if (self.pool.test_fraction or expected) != expected:
                 raise InputError(
-                    f"pool.test_fraction: {self.pool.test_fraction} found, but data.test_fraction is {expected}; both read the"
-                    " installed files, so with different fractions, test text of one could be training text of the other"
+                    f"pool.test_fraction: {self.pool.test_fraction} found; expected data.test_fraction = {expected}, because the"
+                    " pool and the data come from the same installed files: otherwise, one's test text could be the other's training text"
                 )
         return self
 

@@ -1,4 +1,4 @@
-"""Compute cross-entropy in chunks, so that the logits of all tokens are never in memory at the same time.
+"""Compute cross-entropy in chunks, so that memory never holds the logits for all tokens at once.
 
 With a context of 8,192 and a vocabulary of 50,304, the logits of a single sequence take up 1.6 GB in float32, and autograd
 would keep both the logits and their gradient.

@@ -13,7 +13,7 @@ from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import FileFault
 
 ALTERED = "altered after the run finished; delete the run's folder to train it again"
-# Keys of done.json, mapped to the keys of the last evaluation that must have the same values.
+# Maps each key of done.json to the key in the last evaluation whose value must be equal.
 FINAL_VALUES = {"steps": "step", "tokens": "tokens", "test_loss": "test_loss"}
 Stamp = tuple[int, int] | None  # size in bytes and modification time in ns; None if there is no regular file
 

@@ -78,7 +78,7 @@ class MixtureDataset(Dataset[Tensor]):
             self._block = number, [draw.locate(mixture.at(positions)) for mixture, draw in self.lanes]
             if self._tokens is not None:
                 located = torch.from_numpy(np.stack(self._block[1]))
-                if self._tokens.is_cuda:  # a copy from other memory would wait for the GPU
+                if self._tokens.is_cuda:  # a copy from pageable memory would wait for earlier work on the GPU
                     located = located.pin_memory()
                 self._block_on_device = located.to(self._tokens.device, non_blocking=True)
         if self._tokens is not None and self._block_on_device is not None:

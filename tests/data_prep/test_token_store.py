@@ -108,7 +108,7 @@ def edit(folder: Path, key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"train.tokens: \d+ bytes long, but \d+ in the manifest"),
+        (truncate, r"train.tokens: \d+ bytes long, but the manifest says \d+"),
         (alter, "test.tokens: does not match its checksum in the manifest"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "missing, but the manifest lists it"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "not valid JSON"),

@@ -75,7 +75,7 @@ def _with_recorded_ends(tokens: Ids, recorded: Ints, end_of_text: int, end: End)
     if not len(marks):
         return starts, recorded
     filled = recorded > starts
-    # Positions at which the end-of-text token belongs to the recorded start or end of a document.
+    # Positions where the format puts an end-of-text token: at the recorded start or end of each document.
     expected = recorded[filled] - 1 if end == "after" else starts[filled]
     inside = marks[~np.isin(marks, expected)]
     is_mark = np.zeros(len(starts), bool)

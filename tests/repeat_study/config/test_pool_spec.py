@@ -191,7 +191,7 @@ def test_without_a_named_pool_its_settings_are_refused(tmp_path: Path, sources: 
     ):
         study_of(tmp_path, same, "repeats = 2\npool_tokens = 'all'")
     installed = "[data]\nsource = 'installed-python'\nmax_tokens = 1_000_000\n[pool]\nsource = 'installed-prose'\nmax_tokens = 9_000\n"
-    with pytest.raises(InputError, match=r"pool.test_fraction: 0.2 found, but data.test_fraction is 0.05"):
+    with pytest.raises(InputError, match=r"pool.test_fraction: 0.2 found; expected data.test_fraction = 0.05"):
         study_of(tmp_path, installed + "test_fraction = 0.2", "repeats = 0")
     taken = pool_tables(sources) + f"\n[[evaluate]]\nname = 'pool_domain'\nsource = {toml(sources['code'])}\n"
     with pytest.raises(
