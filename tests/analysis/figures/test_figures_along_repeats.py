@@ -183,9 +183,9 @@ def test_a_study_without_further_test_sets_has_no_such_figure(planted: Runs) -> 
             "model == '2x64'",
             {
                 "divergence": "at least two sizes",
-                "poor_performance_band": "only one size has a peak",
+                "poor_performance_band": "only one has a peak",
                 "compute_equivalent_loss": "at least 3 sizes",
-                "peak_location": "at least two sizes",
+                "peak_location": "at least two model sizes",
             },
         ),
         (

@@ -111,6 +111,7 @@ def test_repetition_is_compared_with_as_many_tokens_of_fresh_text(fixed: Runs) -
     assert "clearly higher at R = 8 and clearly lower at R = 1, 2, and 4 than at R = 0." in sentence
 
 
+@pytest.mark.slow
 def test_a_fixed_fraction_includes_its_own_control_of_the_domain(
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_deleted_page_or_table_is_written_again_without_plotting(study_folder:
     assert not plotted and contents(study_folder) == before
 
 
+@pytest.mark.slow
 def test_other_code_redraws_everything(study_folder: Path, plotted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(study_folder)
     monkeypatch.setattr(digests, "code_digest", lambda: "another version")
@@ -184,6 +185,7 @@ def test_figures_of_a_deleted_variant_are_deleted(
     assert list(study_folder.glob("figures/learning_curves.*")) and (study_folder / "figures" / "mine.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_has_trained_further_is_reported_again(study_folder: Path, plotted: list[str]) -> None:
     (run,) = study_folder.glob("2x64-f0.5-R4-*")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)

@@ -217,6 +217,7 @@ def test_unfinished_and_undeclared_runs_are_named_and_left_out(
     assert len(short) == len(others)
 
 
+@pytest.mark.slow
 def test_names_are_escaped(planted: Path, few_figures: None) -> None:
     names = sorted(path.parent.name for path in planted.glob("*/spec.json"))
     (planted / "<b>strange").mkdir()

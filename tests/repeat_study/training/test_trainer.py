@@ -78,6 +78,7 @@ def undisturbed(study: Any, store: TokenStore, tmp_path_factory: pytest.TempPath
     return folder
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_complete_records(undisturbed: Path, runs: list[Run]) -> None:
     for run in runs:
         directory = RunDirectory(undisturbed / run.name)
