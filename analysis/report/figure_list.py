@@ -23,22 +23,9 @@ FIGURES = (
     "loss_by_position",
     "out_of_distribution",
 )
+SHOW_ANY_POOL = ("learning_curves", "induction_over_training", "heads", "loss_by_position")
 # Figures that compare values of R at the same f. With a pool of fixed size, every R has its own f.
-AT_ONE_FRACTION = (
-    "degradation_by_repeats",
-    "degradation_by_size",
-    "divergence",
-    "size_multiplier",
-    "poor_performance_band",
-    "peak_location",
-    "compute_equivalent_loss",
-    "pool_loss",
-    "repeats_map",
-    "law_of_repetition",
-    "copying_and_prefix_sizes",
-    "out_of_distribution",
-    "variant_comparison",
-)
+AT_ONE_FRACTION = (*(name for name in FIGURES if name not in SHOW_ANY_POOL), "variant_comparison")
 NO_FRACTION = "compares values of R at the same f, but the pool has a fixed size, so every R has its own f"
 NAMED_POOL_FIGURE = "named_pool"  # in studies with a named pool
 VARIANT_FIGURES = ("variant_comparison", "retention")  # compare all variants, in studies with more than one
