@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.draw import Draw, Unit
+from data_prep.draw import Draw, Unit, locate_sequences
 from data_prep.errors import InputError
 from data_prep.mixture import Provenance, Stream
 from data_prep.permutation import Ints
@@ -92,12 +92,7 @@ class CombinedDraw:
 
         Each value is the index of a sequence in the list of all stores' sequences or, in a pool of documents, -1 - slot.
         """
-        pool = provenance.stream == Stream.POOL
-        located = np.empty(provenance.place.shape, np.int64)
-        located[~pool] = self._unique_rows(provenance.place[~pool])
-        slots = provenance.place[pool]
-        located[pool] = self._pool_rows(slots) if self.unit is Unit.SEQUENCE else -1 - slots
-        return located
+        return locate_sequences(provenance, self.unit, self._unique_rows, self._pool_rows)
 
     def gather(self, located: Ints) -> Ints:
         """Tokens of the sequences that `locate` found, as int64 of shape [*located.shape, context + 1]."""

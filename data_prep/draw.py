@@ -1,5 +1,6 @@
 """The data draw: a seeded choice of the training text for a run's pool and its unique stream."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -94,12 +95,7 @@ class Draw:
         Each value is the index of a sequence in the split or, in a pool of documents, -1 - slot. This reads no tokens,
         so it is fast even for many positions.
         """
-        pool = provenance.stream == Stream.POOL
-        located = np.empty(provenance.place.shape, np.int64)
-        located[~pool] = self.unique_sequence(provenance.place[~pool])
-        slots = provenance.place[pool]
-        located[pool] = self.pool_sequence(slots) if self.unit is Unit.SEQUENCE else -1 - slots
-        return located
+        return locate_sequences(provenance, self.unit, self.unique_sequence, self.pool_sequence)
 
     def gather(self, located: Ints) -> Ints:
         """Tokens of the sequences that `locate` found, as int64 of shape [*located.shape, context + 1]."""
@@ -176,3 +172,18 @@ class Draw:
     def _packings(self) -> list[PackedDocuments]:
         """The current packing, in a list that is empty before the first call. The dataclass is frozen, but the list can change."""
         return []
+
+
+def locate_sequences(
+    provenance: Provenance, unit: Unit, unique_sequence: Callable[[Ints], Ints], pool_sequence: Callable[[Ints], Ints]
+) -> Ints:
+    """Find the sequence at each position, as int64 with the shape of `provenance.place`. In a pool of documents, it is -1 - slot.
+
+    unique_sequence, pool_sequence: return the index of the sequence at each place in the unique stream, or in each pool slot.
+    """
+    pool = provenance.stream == Stream.POOL
+    located = np.empty(provenance.place.shape, np.int64)
+    located[~pool] = unique_sequence(provenance.place[~pool])
+    slots = provenance.place[pool]
+    located[pool] = pool_sequence(slots) if unit is Unit.SEQUENCE else -1 - slots
+    return located
