@@ -20,7 +20,7 @@ class Style(StrEnum):
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions of a decoder."""
+    """The dimensions of a decoder, and the constants that Qwen-style models may choose."""
 
     layers: int
     d_model: int  # width of the residual stream
@@ -28,6 +28,8 @@ class Shape:
     d_head: int
     mlp_width: int  # 0 in attention-only models
     style: Style = Style.SHORTFORMER
+    rotary_base: float = 10_000.0  # [S21] [C26]; only for Qwen-style models
+    norm_epsilon: float = 1e-6  # [Q25]; only for Qwen-style models
 
     @property
     def parameters_non_embedding(self) -> int:

@@ -16,7 +16,6 @@ from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.model import loss
 
 INIT_STD = 0.02  # [R19] [Q25]
-ROTARY_BASE = 10_000.0  # [S21] [C26]
 
 # A function that replaces causal attention. It maps (layer, queries, keys, values) to the head outputs. All tensors have
 # shape [lanes·batch, heads, time, d_head]. Probes use it to record or change attention patterns.
@@ -44,10 +43,10 @@ def sinusoid(context: int, d_model: int) -> Tensor:
     return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1).float()
 
 
-def rotation(context: int, d_head: int) -> Tensor:
+def rotation(context: int, d_head: int, base: float) -> Tensor:
     """Cosine and sine of the rotary angles, shape [2, context, d_head / 2] [S21]."""
     position = torch.arange(context, dtype=torch.float64)[:, None]
-    angle = position * ROTARY_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    angle = position * base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     return torch.stack([torch.cos(angle), torch.sin(angle)]).float()
 
 
@@ -74,9 +73,9 @@ class Linear(nn.Module):
 class Norm(nn.Module):
     """LayerNorm, or RMSNorm in Qwen-style models, with one gain vector per lane and no bias."""
 
-    def __init__(self, lanes: int, width: int, style: Style) -> None:
+    def __init__(self, lanes: int, width: int, shape: Shape) -> None:
         super().__init__()
-        self.style = style
+        self.style, self.epsilon = shape.style, shape.norm_epsilon
         self.gain = nn.Parameter(torch.ones(lanes, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class Norm(nn.Module):
         if self.style is Style.SHORTFORMER:
             return F.layer_norm(x, x.shape[-1:], gain_d)
         # The kernel requires the gain to have the same dtype as the input.
-        return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=1e-6)
+        return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=self.epsilon)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -118,8 +117,8 @@ class Attention(nn.Module):
         self.value = Linear(lanes, shape.d_model, inner)
         self.out = Linear(lanes, inner, shape.d_model)
         if shape.style is Style.QWEN:
-            self.query_norm, self.key_norm = (Norm(lanes, shape.d_head, shape.style) for _ in range(2))
-            self.register_buffer("position", rotation(context, shape.d_head), persistent=False)
+            self.query_norm, self.key_norm = (Norm(lanes, shape.d_head, shape) for _ in range(2))
+            self.register_buffer("position", rotation(context, shape.d_head, shape.rotary_base), persistent=False)
         else:
             self.register_buffer("position", sinusoid(context, shape.d_model), persistent=False)
 
@@ -175,11 +174,9 @@ class Block(nn.Module):
 
     def __init__(self, lanes: int, shape: Shape, context: int) -> None:
         super().__init__()
-        self.attention_norm = Norm(lanes, shape.d_model, shape.style)
+        self.attention_norm = Norm(lanes, shape.d_model, shape)
         self.attention = Attention(lanes, shape, context)
-        self.mlp = (
-            nn.Sequential(Norm(lanes, shape.d_model, shape.style), MLP(lanes, shape)) if shape.mlp_width else None
-        )
+        self.mlp = nn.Sequential(Norm(lanes, shape.d_model, shape), MLP(lanes, shape)) if shape.mlp_width else None
 
     def forward(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
         """Map [lanes, batch, time, d_model] to the same shape."""
@@ -214,7 +211,7 @@ class Decoder(nn.Module):
         self.compiled = False
         self.embedding = nn.Parameter(torch.empty(lanes, vocabulary, shape.d_model))
         self.blocks = nn.ModuleList(Block(lanes, shape, context) for _ in range(shape.layers))
-        self.final_norm = Norm(lanes, shape.d_model, shape.style)
+        self.final_norm = Norm(lanes, shape.d_model, shape)
         self.unembedding = Linear(lanes, shape.d_model, vocabulary)
         self._initialize(seeds)
 

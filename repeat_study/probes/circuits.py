@@ -26,7 +26,7 @@ def final_norm_scale(model: Decoder, stream_lntd: Tensor) -> Tensor:
     x = stream_lntd.float()
     if model.shape.style is Style.SHORTFORMER:
         return (x.var(dim=-1, correction=0) + 1e-5).sqrt()
-    return (x.square().mean(dim=-1) + 1e-6).sqrt()
+    return (x.square().mean(dim=-1) + model.shape.norm_epsilon).sqrt()
 
 
 def direct_contributions(attention: Attention, z_nhtk: Tensor, read_lntd: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -165,16 +166,20 @@ class HeadProbe:
 
 
 def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
-    """Make the probe for a context length; None if 4 copies of 2 tokens do not fit.
-
-    The copies are shorter than 25 tokens if 4 copies of that length do not fit, or if the vocabulary is very small.
-    """
-    length = min(LENGTH, context // COPIES)
+    """Make the probe for a context length from tokens of medium frequency; None if 4 copies of 2 tokens do not fit."""
     counts = np.bincount(store.train[:COUNTED_TOKENS], minlength=store.vocabulary)
     ranked = np.argsort(counts, kind="stable")
     ranked = ranked[(counts[ranked] > 0) & (ranked != store.end_of_text)]
+    return head_probe_from(ranked, store.end_of_text, context)
+
+
+def head_probe_from(ranked: npt.NDArray[np.int64], start_token: int, context: int) -> HeadProbe | None:
+    """Make the probe from the middle half of the ranked token ids; None if 4 copies of 2 tokens do not fit.
+
+    The copies are shorter than 25 tokens if 4 copies of that length do not fit, or if the vocabulary is very small.
+    """
     middle = ranked[len(ranked) // 4 : len(ranked) - len(ranked) // 4]
-    length = min(length, len(middle))
+    length = min(LENGTH, context // COPIES, len(middle))
     if length < 2:
         return None
     random = np.random.default_rng(0)
@@ -185,5 +190,5 @@ def head_probe(store: TokenStore, context: int) -> HeadProbe | None:
     else:  # the vocabulary is too small, so some tokens occur twice
         fresh = np.stack([random.choice(middle, length, replace=False) for _ in range(COPIES)])
     null = [np.concatenate([fresh[(first + k) % COPIES] for k in range(COPIES)]) for first in range(NULL_SEQUENCES)]
-    start = np.full((SEQUENCES + NULL_SEQUENCES, 1), store.end_of_text)
+    start = np.full((SEQUENCES + NULL_SEQUENCES, 1), start_token)
     return HeadProbe(torch.from_numpy(np.hstack([start, np.stack(copied + null)])), length)

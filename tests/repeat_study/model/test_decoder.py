@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from repeat_study.config.model_sizes import Style, shape_of
+from repeat_study.config.model_sizes import Shape, Style, shape_of
 from repeat_study.model import loss
 from repeat_study.model.decoder import Attention, Decoder, sinusoid
 from repeat_study.model.loss import mean_loss_per_lane, token_losses
@@ -13,7 +14,11 @@ VOCABULARY, CONTEXT = 50, 12
 
 
 def decoder(seeds: list[int], name: str = "2x32") -> Decoder:
-    model = Decoder(shape_of(name), VOCABULARY, CONTEXT, seeds)
+    return decoder_of(shape_of(name), seeds)
+
+
+def decoder_of(shape: Shape, seeds: list[int]) -> Decoder:
+    model = Decoder(shape, VOCABULARY, CONTEXT, seeds)
     generator = torch.Generator().manual_seed(99)
     with torch.no_grad():  # larger weights than at initialization, so attention is not uniform and gains are not one
         for name_, parameter in model.named_parameters():
@@ -29,14 +34,14 @@ def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
 
     def norm(x: np.ndarray, gain: np.ndarray) -> np.ndarray:
         if qwen:
-            return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * gain
+            return x / np.sqrt((x**2).mean(-1, keepdims=True) + shape.norm_epsilon) * gain
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gain
 
     def positioned(head: np.ndarray) -> np.ndarray:
         """Rotary positions as products of complex numbers; dimension i is paired with i + d_head/2."""
         half = shape.d_head // 2
         turned = (head[:, :half] + 1j * head[:, half:]) * np.exp(
-            1j * np.outer(steps, 10000.0 ** (-np.arange(half) / half))
+            1j * np.outer(steps, shape.rotary_base ** (-np.arange(half) / half))
         )
         return np.concatenate([turned.real, turned.imag], axis=1)
 
@@ -76,7 +81,14 @@ def reference_logits(model: Decoder, tokens: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["2x32", "2x32-attn", "1L-attn", "2x64-qwen", "34M"])
 def test_logits_and_losses_equal_an_independent_float64_reference(name: str) -> None:
-    model = decoder([0], name)
+    assert_equals_reference(decoder([0], name))
+
+
+def test_qwen_style_models_may_choose_their_rotary_base_and_norm_epsilon() -> None:
+    assert_equals_reference(decoder_of(replace(shape_of("2x64-qwen"), rotary_base=50.0, norm_epsilon=0.3), [0]))
+
+
+def assert_equals_reference(model: Decoder) -> None:
     tokens = torch.randint(0, VOCABULARY, (1, 3, CONTEXT + 1), generator=torch.Generator().manual_seed(1))
     logits = model(tokens[..., :-1])[0].detach().numpy()
     mean = float(model(tokens[..., :-1], tokens[..., 1:]).detach())
