@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": "Submit unfinished runs to SLURM again with the options of the last submission.",
     "cancel": "Remove a study's runs from the SLURM queue.",
     "probe": "Measure copying, induction and every attention head of a trained model.",
+    "export": "Write a trained model as a Hugging Face folder.",
     "report": "Write a study's report: tables, figures and report.html.",
     "predict": "Predict the cost of repeating data in a planned training run.",
     "fit": "Fit the laws of repetition to your own runs.",

@@ -43,6 +43,10 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+RunFolderArgument = Annotated[
+    str,
+    typer.Argument(metavar="STUDY|FOLDER", help="The run's study, or the run's folder if RUN is omitted."),
+]
 RUN_HELP = "Label, name or folder of a run. `repeat-study status` lists them."
 SetOption = Annotated[
     list[str] | None,
@@ -127,6 +131,20 @@ def choose_run(given: str, runs: "Sequence[Run]", study_dir: Path) -> "Run":
     raise InputError(
         f"{given or repr(given)}: no run in study {study_dir.name!r} has this label, name or folder; expected one of {labels}"
     )
+
+
+def run_folder(study: str, run: str | None, set_: list[str] | None, data_dir: Path, runs_dir: Path) -> Path:
+    """The folder of the run that is given as STUDY RUN, or by its folder. Raises InputError if there is no such run or folder."""
+    from repeat_study.preparation import open_study
+
+    if run is None:
+        if not Path(study).is_dir():
+            raise InputError(f"{study}: no such folder; specify a run as STUDY RUN or by its folder")
+        return Path(study)
+    declared = load(study, set_)
+    candidates = open_study(declared, data_dir).known_runs(runs_dir).runs
+    study_dir = runs_dir / declared.name
+    return study_dir / choose_run(run, candidates, study_dir).name
 
 
 def require_writable(path: Path | None) -> None:

@@ -9,20 +9,17 @@ from data_prep.errors import InputError
 from repeat_study_cli.arguments import (
     RUN_HELP,
     DataOption,
+    RunFolderArgument,
     RunsOption,
     SetOption,
-    choose_run,
     console,
-    load,
     require_writable,
+    run_folder,
 )
 
 
 def probe(
-    study_or_folder: Annotated[
-        str,
-        typer.Argument(metavar="STUDY|FOLDER", help="The run's study, or the run's folder if RUN is omitted."),
-    ],
+    study_or_folder: RunFolderArgument,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
@@ -51,7 +48,7 @@ def probe(
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
     require_writable(json_)
-    folder = _folder_of(study_or_folder, run, set_, data_dir, runs_dir)
+    folder = run_folder(study_or_folder, run, set_, data_dir, runs_dir)
     trained = checkpoint_probe.load_trained(folder, data_dir, step)
     try:
         probed = checkpoint_probe.probe(trained, paragraphs)
@@ -64,17 +61,3 @@ def probe(
     if json_:
         write_output(json_, json_text(probed.record()))
         console.print(f"written: {json_}")
-
-
-def _folder_of(study: str, run: str | None, set_: list[str] | None, data_dir: Path, runs_dir: Path) -> Path:
-    """Folder of the run to probe."""
-    from repeat_study.preparation import open_study
-
-    if run is None:
-        if not Path(study).is_dir():
-            raise InputError(f"{study}: no such folder; specify a run as STUDY RUN or by its folder")
-        return Path(study)
-    declared = load(study, set_)
-    candidates = open_study(declared, data_dir).known_runs(runs_dir).runs
-    study_dir = runs_dir / declared.name
-    return study_dir / choose_run(run, candidates, study_dir).name

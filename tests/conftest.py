@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # with small tensors, competing threads slow each other down
 
@@ -133,3 +135,14 @@ def preloaded_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repeat_study.training.trainer"])
     monkeypatch.setattr(workers, "PROCESSES", context)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs permission to mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

@@ -16,6 +16,7 @@ from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.model import loss
 
 INIT_STD = 0.02  # [R19] [Q25]
+LAYER_NORM_EPSILON = 1e-5
 
 # A function that replaces causal attention. It maps (layer, queries, keys, values) to the head outputs. All tensors have
 # shape [lanes·batch, heads, time, d_head]. Probes use it to record or change attention patterns.
@@ -91,7 +92,7 @@ class Norm(nn.Module):
     def _normalize(self, x: Tensor, gain_d: Tensor | None) -> Tensor:
         """Call the fused kernel, which accepts the gain of only one lane."""
         if self.style is Style.SHORTFORMER:
-            return F.layer_norm(x, x.shape[-1:], gain_d)
+            return F.layer_norm(x, x.shape[-1:], gain_d, eps=LAYER_NORM_EPSILON)
         # The kernel requires the gain to have the same dtype as the input.
         return F.rms_norm(x, x.shape[-1:], gain_d if gain_d is None else gain_d.to(x.dtype), eps=self.epsilon)
 

@@ -4,8 +4,7 @@ import json
 import os
 import random
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -409,17 +408,6 @@ def test_a_store_with_only_a_new_modification_time_is_accepted(
 ) -> None:
     tokens = own_store.folder / "train.tokens"
     assert train(runs[0], own_store, tmp_path / "runs", alter_at(32, lambda: os.utime(tokens))) is Outcome.DONE
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 1 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("needs permission to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize("left", [0, 40_000, 150_000])
