@@ -22,6 +22,10 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 NATURAL_REPEATS = "natural_repeats.json"  # cached statistics, not listed in the manifest
 REBUILD = "delete the folder and run prepare again"
+NO_TOKENIZER = (
+    "tokenizer: none, so tokens are shown as ids, and the copying probe copies test sequences instead of a text; set"
+    " data.tokenizer to change this"
+)
 
 
 class TokenStore:

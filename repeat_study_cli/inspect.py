@@ -10,11 +10,6 @@ from repeat_study_cli.tables import WrappedTable
 if TYPE_CHECKING:
     from data_prep.token_store import TokenStore
 
-NO_TOKENIZER = (
-    "tokenizer: none, so tokens are shown as ids, and the copying probe copies test sequences instead of a text; set"
-    " data.tokenizer to change this"
-)
-
 
 def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
     """Show what a study's token stores contain.
@@ -31,6 +26,7 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
 
 
 def _print_store(store: "TokenStore") -> None:
+    from data_prep.token_store import NO_TOKENIZER
     from data_prep.tokenizer_audit import TextLoss
 
     manifest = store.manifest

@@ -10,7 +10,6 @@ from repeat_study_cli.arguments import (
     load,
     prepare_with_progress,
 )
-from repeat_study_cli.inspect import NO_TOKENIZER
 
 
 def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
@@ -19,7 +18,7 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     These are the stores of the training text, of a named pool ([pool]), of additional test sets ([[evaluate]]) and of the studies that
     this study's runs start from.
     """
-    from data_prep.token_store import TokenStore
+    from data_prep.token_store import NO_TOKENIZER, TokenStore
     from repeat_study.overlap_checks import shared_training_text
 
     declared = load(study, set_)

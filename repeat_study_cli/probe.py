@@ -1,4 +1,4 @@
-"""`repeat-study probe`: measure a trained model."""
+"""`repeat-study probe`: measure a trained model, or all models in a table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,6 @@ from data_prep.errors import InputError
 from repeat_study_cli.arguments import (
     RUN_HELP,
     DataOption,
-    RunFolderArgument,
     RunsOption,
     SetOption,
     console,
@@ -19,7 +18,13 @@ from repeat_study_cli.arguments import (
 
 
 def probe(
-    study_or_folder: RunFolderArgument,
+    study_or_folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY|FOLDER",
+            help="The run's study; or, if RUN is omitted, the run's folder or the folder of a Hugging Face model.",
+        ),
+    ],
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
@@ -31,6 +36,13 @@ def probe(
             help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's text]"
         ),
     ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="Longest probe sequence for a Hugging Face model, in tokens. [default: its context, up to 2048]"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs.")] = "cpu",
     json_: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
@@ -38,24 +50,22 @@ def probe(
 ) -> None:
     """Measure copying, induction and every attention head of a trained model.
 
-    Prints each measurement alongside its null and the value for the untrained model. Specify the run as STUDY RUN or by its folder.
+    Prints each measurement alongside its null and the value for the untrained model. Specify a run as STUDY RUN or by its folder.
+    A Hugging Face model is specified by its local folder; nothing is downloaded, and no code from the folder is run.
     """
     from data_prep.files import json_text, read_text, write_output
-    from repeat_study.probes import checkpoint_probe
     from repeat_study.probes.copying import CopyingTextError
-    from repeat_study_cli.inspect import NO_TOKENIZER
+    from repeat_study.probes.path_probe import ProbeOptions, probe_path
     from repeat_study_cli.probe_tables import tables_of
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
     require_writable(json_)
     folder = run_folder(study_or_folder, run, set_, data_dir, runs_dir)
-    trained = checkpoint_probe.load_trained(folder, data_dir, step)
+    options = ProbeOptions(data_dir, paragraphs, context, device)
     try:
-        probed = checkpoint_probe.probe(trained, paragraphs)
+        probed = probe_path(folder, options, step)
     except CopyingTextError as error:
         raise InputError(f"{text or 'evaluation.copying_text'}: {error}") from error
-    if not trained.store.has_tokenizer:
-        console.print(NO_TOKENIZER)
     for section in tables_of(probed):
         console.print(section)
     if json_:

@@ -2,30 +2,33 @@
 
 from collections.abc import Iterator
 
-from repeat_study.probes.checkpoint_probe import ProbedCheckpoint
+from repeat_study.formatting import plural
 from repeat_study.probes.copying import COPIES
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
+from repeat_study.probes.probed_model import ProbedModel
 from repeat_study.records.metrics import BY_KEY, METRICS
 from repeat_study_cli.tables import WrappedTable
 
 
-def tables_of(probed: ProbedCheckpoint) -> Iterator[WrappedTable | str]:
+def tables_of(probed: ProbedModel) -> Iterator[WrappedTable | str]:
     """Yield a description of the measurement, a table of numbers, and a table of attention heads."""
-    run, copying = probed.run, probed.evaluator.copying
-    assert probed.evaluator.heads
-    yield f"{run.name}, step {probed.step} of {run.steps}, {probed.step * run.tokens_per_step:,} tokens"
-    sizes = f"copying: {copying.copies} copies of {len(copying.copied)} paragraphs, {copying.length} tokens each"
-    too_short = (
-        f"; the paper's {COPIES} copies do not fit a context of {run.context}" if copying.copies < COPIES else ""
-    )
-    yield f"{sizes}{too_short}"
-    yield f"heads: {HEAD_COPIES} copies of {probed.evaluator.heads.length} random tokens\n"
+    copying = probed.copying
+    yield probed.title
+    if copying:
+        sizes = f"copying: {copying.copies} copies of {plural(len(copying.copied), 'paragraph')}, {copying.length} tokens each"
+        too_short = (
+            f"; the paper's {COPIES} copies do not fit a context of {probed.context}" if copying.copies < COPIES else ""
+        )
+        yield f"{sizes}{too_short}"
+    yield f"heads: {HEAD_COPIES} copies of {probed.heads.length} random tokens"
+    yield from probed.notes
+    yield ""
     yield _numbers(probed)
     yield "\nAttention heads: value ± half of its 95% interval over sequences, with the null in parentheses."
     yield _heads(probed)
 
 
-def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
+def _numbers(probed: ProbedModel) -> WrappedTable:
     table = WrappedTable("metric", "unit", "value", "± 95%", "null", "untrained", left=2, optional=("unit",))
     row, untrained = probed.trained.row, probed.untrained.row
     for name, value in row.items():
@@ -37,9 +40,9 @@ def _numbers(probed: ProbedCheckpoint) -> WrappedTable:
     return table
 
 
-def _heads(probed: ProbedCheckpoint) -> WrappedTable:
-    names = [metric.column for metric in METRICS if metric.column]
+def _heads(probed: ProbedModel) -> WrappedTable:
     heads = probed.trained.tables["heads"]
+    names = [metric.column for metric in METRICS if metric.column in heads]
     table = WrappedTable("head", *(name.replace("_", " ") for name in names))
     for index, (layer, head) in enumerate(zip(heads["layer"], heads["head"], strict=True)):
         cells = []

@@ -16,7 +16,6 @@ from repeat_study_cli.arguments import (
     console,
     load,
 )
-from repeat_study_cli.inspect import NO_TOKENIZER
 from repeat_study_cli.tables import WrappedTable
 
 
@@ -35,6 +34,7 @@ def provenance(
     sequences to the previous and next copies, and the source and documents that it comes from.
     """
     from data_prep.provenance import describe_sequences
+    from data_prep.token_store import NO_TOKENIZER
     from repeat_study.preparation import open_study
 
     declared = load(study, set_)

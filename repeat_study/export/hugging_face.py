@@ -3,20 +3,14 @@
 Qwen-style models become a Qwen3ForCausalLM. Other models become a RepeatStudyForCausalLM, which `modeling_repeat_study.py` defines.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
 from repeat_study.config.model_sizes import Style
-from repeat_study.model.decoder import (
-    LAYER_NORM_EPSILON,
-    MLP,
-    Attention,
-    Block,
-    Decoder,
-    Norm,
-)
+from repeat_study.hugging_face.decoders import OWN, QWEN
+from repeat_study.hugging_face.names import named_weights
+from repeat_study.model.decoder import LAYER_NORM_EPSILON, Block, Decoder
 
 MODELING = (
     "modeling_repeat_study"  # the module with the model's code, which is next to this file and in exported folders
@@ -40,7 +34,7 @@ def configuration(model: Decoder) -> dict[str, Any]:
     if shape.style is Style.QWEN:
         return {
             "architectures": ["Qwen3ForCausalLM"],
-            "model_type": "qwen3",
+            "model_type": QWEN,
             **shared,
             "num_key_value_heads": shape.heads,
             "hidden_act": "silu",
@@ -51,7 +45,7 @@ def configuration(model: Decoder) -> dict[str, Any]:
         }
     return {
         "architectures": ["RepeatStudyForCausalLM"],
-        "model_type": "repeat_study",
+        "model_type": OWN,
         "auto_map": {
             "AutoConfig": f"{MODELING}.RepeatStudyConfig",
             "AutoModelForCausalLM": f"{MODELING}.RepeatStudyForCausalLM",
@@ -64,41 +58,9 @@ def configuration(model: Decoder) -> dict[str, Any]:
 
 def weights(model: Decoder) -> dict[str, Tensor]:
     """The first lane's weights, in float32. A linear layer's weight has shape [outputs, inputs]."""
-    tensors = {
-        "model.embed_tokens.weight": model.embedding[0],
-        "model.norm.weight": model.final_norm.gain[0],
-        "lm_head.weight": model.unembedding.weight[0].T,
-    }
-    for layer, block in enumerate(model.blocks):
+    tensors = named_weights(model)
+    if model.shape.style is Style.SHORTFORMER:
+        block = model.blocks[0]
         assert isinstance(block, Block)
-        tensors |= {f"model.layers.{layer}.{name}.weight": weight for name, weight in _of_block(block)}
-        if model.shape.style is Style.SHORTFORMER:
-            tensors["model.positions"] = block.attention.position  # equal in all layers
+        tensors["model.positions"] = block.attention.position  # equal in all layers
     return {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
-
-
-def _of_block(block: Block) -> Iterator[tuple[str, Tensor]]:
-    yield "input_layernorm", block.attention_norm.gain[0]
-    for name, weight in _of_attention(block.attention):
-        yield f"self_attn.{name}", weight
-    if block.mlp is not None:
-        norm, mlp = block.mlp
-        assert isinstance(norm, Norm) and isinstance(mlp, MLP)
-        yield "post_attention_layernorm", norm.gain[0]
-        into_oi = mlp.into.weight[0].T
-        if mlp.style is Style.QWEN:
-            gate_oi, into_oi = into_oi.chunk(2)
-            yield "mlp.gate_proj", gate_oi
-        yield "mlp.up_proj", into_oi
-        yield "mlp.down_proj", mlp.out.weight[0].T
-
-
-def _of_attention(attention: Attention) -> Iterator[tuple[str, Tensor]]:
-    query_oi, key_oi = attention.query_key.weight[0].T.chunk(2)
-    yield "q_proj", query_oi
-    yield "k_proj", key_oi
-    yield "v_proj", attention.value.weight[0].T
-    yield "o_proj", attention.out.weight[0].T
-    if attention.shape.style is Style.QWEN:
-        yield "q_norm", attention.query_norm.gain[0]
-        yield "k_norm", attention.key_norm.gain[0]

@@ -1,19 +1,17 @@
 """Run an evaluation's probes on a saved checkpoint, and on an untrained model as the null."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.token_store import TokenStore, find_store
+from data_prep.token_store import NO_TOKENIZER, TokenStore, find_store
 from repeat_study.checkpoints.files import load_weights, read_weights
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
-from repeat_study.probes.evaluation import Evaluator, evaluator
+from repeat_study.probes.evaluation import evaluator
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
-from repeat_study.probes.probe import Evaluation
+from repeat_study.probes.probed_model import ProbedModel
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
@@ -53,56 +51,43 @@ def _check_size(run: Run, vocabulary: int, path: Path) -> None:
     Raises an InputError that names the checkpoint's `path` if the trained and untrained models do not fit into this machine's
     memory.
     """
-    weights = BYTES_PER_WEIGHT * run.shape.parameters_total(vocabulary)
-    positions = BYTES_PER_WEIGHT * run.shape.layers * run.context * run.shape.d_model
-    needed = 2 * (weights + positions)
+    weights = run.shape.parameters_total(vocabulary)
+    positions = run.shape.layers * run.context * run.shape.d_model
+    check_memory(
+        path, f"a trained and an untrained {run.model} with a context of {run.context} need", 2 * (weights + positions)
+    )
+
+
+def check_memory(path: Path, need: str, numbers: int) -> None:
+    """Raise an InputError that names `path` if this many float32 numbers do not fit into this machine's memory."""
+    needed = BYTES_PER_WEIGHT * numbers
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
-        raise InputError(
-            f"{path}: a trained and an untrained {run.model} with a context of {run.context} need {needed / 1e9:,.1f} GB; this"
-            f" machine has {available / 1e9:,.1f} GB"
-        )
+        raise InputError(f"{path}: {need} {needed / 1e9:,.1f} GB; this machine has {available / 1e9:,.1f} GB")
 
 
-@dataclass(frozen=True)
-class ProbedCheckpoint:
-    """Evaluations of a run's model after `step` steps and of its null, an untrained model with the same shape and seed."""
+def probe(trained: TrainedModel, text: str | None = None, device: str = "cpu") -> ProbedModel:
+    """Run all probes on a trained model and on its null, an untrained model with the same shape and seed.
 
-    run: Run
-    step: int
-    evaluator: Evaluator
-    trained: Evaluation
-    untrained: Evaluation
-
-    def record(self) -> dict[str, Any]:
-        """All numbers for a JSON file, with the same keys and columns as a run's metrics.jsonl and tables."""
-        copying, heads = self.evaluator.copying, self.evaluator.heads
-        lengths = {"copying": [copying.copies, copying.length], "heads": [HEAD_COPIES, heads.length if heads else 0]}
-        numbers = {"copies_and_tokens": lengths, **self.trained.record(), "untrained": self.untrained.record()}
-        return {"run": self.run.name, "step": self.step, **_without_nan(numbers)}
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace NaN with None, because JSON has no NaN. Intervals over a single sequence are NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def probe(trained: TrainedModel, text: str | None = None) -> ProbedCheckpoint:
-    """Run all probes on a trained model and on its untrained null.
-
-    text: paragraphs to copy instead of the study's own. Raises InputError if the context is too short or the text cannot be used.
+    text: paragraphs to copy instead of the study's own. device: where the models run. Raises InputError if the context is too
+    short or the text cannot be used.
     """
-    run, model = trained.run, trained.model
-    if run.context < 2 * HEAD_COPIES:
-        raise InputError(
-            f"{run.name}: a context of {run.context} tokens is too short; the heads probe needs {2 * HEAD_COPIES} or more"
-        )
+    run, model = trained.run, trained.model.to(device)
     if text is not None:
         run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"copying_text": text})})
     evaluate = evaluator(run, trained.store)
-    untrained = Decoder(run.shape, model.vocabulary, run.context, [run.seed])
-    return ProbedCheckpoint(trained.run, trained.step, evaluate, evaluate(model, trained.step), evaluate(untrained, 0))
+    if evaluate.heads is None:
+        raise InputError(
+            f"{run.name}: a context of {run.context} tokens is too short; the heads probe needs {2 * HEAD_COPIES} or more"
+        )
+    untrained = Decoder(run.shape, model.vocabulary, run.context, [run.seed]).to(device)
+    return ProbedModel(
+        {"run": trained.run.name, "step": trained.step},
+        f"{run.name}, step {trained.step} of {run.steps}, {trained.step * run.tokens_per_step:,} tokens",
+        run.context,
+        evaluate.copying,
+        evaluate.heads,
+        evaluate(model, trained.step),
+        evaluate(untrained, 0),
+        () if trained.store.has_tokenizer else (NO_TOKENIZER,),
+    )

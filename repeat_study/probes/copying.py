@@ -87,8 +87,11 @@ class CopyingProbe:
     def measure_lanes(self, model: Decoder) -> list[CopyingLosses]:
         """Losses of every lane, on the CPU."""
         sequences_lbs = self.sequences.to(model.embedding.device).expand(len(model.embedding), -1, -1)
-        losses_lb = model.token_losses(sequences_lbs).cpu().unflatten(2, (self.copies, self.length))
-        return [CopyingLosses(*losses.chunk(2)) for losses in losses_lb]
+        return [self.losses(losses_bt) for losses_bt in model.token_losses(sequences_lbs).cpu()]
+
+    def losses(self, losses_bt: Tensor) -> CopyingLosses:
+        """Separate the losses on all sequences, [2·paragraphs, copies·length]."""
+        return CopyingLosses(*losses_bt.unflatten(1, (self.copies, self.length)).chunk(2))
 
 
 def copying_probe(
@@ -97,19 +100,21 @@ def copying_probe(
     """Make the probe for a context length, with 11 copies of every paragraph in `text`, or as many as fit.
 
     All paragraphs are cut to the length of the shortest one, or even shorter if 4 copies would not otherwise fit. Without `text`,
-    the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If there is no tokenizer or if it cannot
-    encode them, for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs, time], are copied
-    instead. Raises InputError if `text` has no paragraphs or too many, or if a paragraph is too short or cannot be encoded.
+    the paragraphs come from Alice's Adventures in Wonderland (Carroll 1865, public domain). If there is no tokenizer or if it
+    cannot encode them, for example because it was made for a synthetic language, sequences from `fallback`, shape [paragraphs,
+    time], are copied instead. Raises InputError if `text` has no paragraphs or too many, if a paragraph is too short, or if one
+    cannot be encoded and there is no fallback.
     """
     if text is not None:
         if tokenizer is None:
             raise CopyingTextError("copying text: the data has no tokenizer to encode it; set data.tokenizer")
         paragraphs = _encode_users_text(tokenizer, text)
     else:
-        shipped = split_paragraphs(files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8"))
+        shipped = split_paragraphs(shipped_text())
         paragraphs = [_encode(tokenizer, paragraph) if tokenizer else [] for paragraph in shipped]
         if not all(paragraphs):
-            assert fallback is not None, "the tokenizer cannot encode the shipped text"
+            if fallback is None:
+                raise CopyingTextError("the tokenizer cannot encode the text of the copying probe and decode it again")
             paragraphs = fallback[: len(paragraphs)].tolist()
     length = min(max(1, context // MIN_COPIES), MAX_TOKENS, *map(len, paragraphs))
     copies = min(COPIES, context // length)
@@ -131,6 +136,11 @@ def copying_probe_of(subject: Subject) -> CopyingProbe:
 def store_tokenizer(store: TokenStore) -> Tokenizer | None:
     """The store's tokenizer; None if it has none."""
     return store.tokenizer() if store.has_tokenizer else None
+
+
+def shipped_text() -> str:
+    """Paragraphs from Alice's Adventures in Wonderland (Carroll 1865, public domain)."""
+    return files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
 
 
 def split_paragraphs(text: str) -> list[str]:
@@ -159,7 +169,7 @@ def _encode_users_text(tokenizer: Tokenizer, text: str) -> list[list[int]]:
         ids = _encode(tokenizer, paragraph)
         where = f"copying text, paragraph {number} ({paragraph[:30]!r})"
         if not ids:
-            raise CopyingTextError(f"{where}: the study's tokenizer cannot encode it")
+            raise CopyingTextError(f"{where}: the tokenizer cannot encode it")
         if len(ids) < MIN_TOKENS:
             raise CopyingTextError(f"{where}: {len(ids)} tokens; expected {MIN_TOKENS} or more")
         encoded.append(ids)

@@ -4,7 +4,7 @@ Every number has its null in the same table, except `ov_copying` and two ablatio
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,16 +71,27 @@ def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test:
 
     copying, test: the texts on which heads are ablated; `test` has shape [sequences, context + 1].
     """
-    samples = {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")}
-    samples |= _ablation_costs(model, copying, test)
-    tables = []
-    for lane in range(len(model.embedding)):
-        # Process one lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
-        columns = {"ov_copying": scores.ov_copying[lane]}
-        for name, by_sequence in samples.items():
-            columns[name], columns[f"{name}_ci"] = mean_and_interval(by_sequence[lane])
-        tables.append(HeadTable(columns))
-    return tables
+    samples = score_samples(scores) | _ablation_costs(model, copying, test)
+    # Process one lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
+    return [
+        HeadTable(
+            {"ov_copying": scores.ov_copying[lane], **columns_of({name: of[lane] for name, of in samples.items()})}
+        )
+        for lane in range(len(model.embedding))
+    ]
+
+
+def score_samples(scores: HeadScores) -> dict[str, Tensor]:
+    """Every score that has a null, and the nulls, on every sequence, [lanes, layers, heads, sequences]."""
+    return {name: getattr(scores, name) for score in SCORES for name in (score, f"{score}_null")}
+
+
+def columns_of(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Means over sequences and half-widths of their 95% intervals, from samples [layers, heads, sequences]."""
+    columns = {}
+    for name, by_sequence in samples.items():
+        columns[name], columns[f"{name}_ci"] = mean_and_interval(by_sequence)
+    return columns
 
 
 def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ Additional shape suffixes: n sequences, q queries, p keys, y layers.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,19 @@ def attention_patterns(query: Tensor, key: Tensor) -> Tensor:
     scores = (query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
+
+
+def attention_samples(by_head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scores that attention patterns alone determine, and their nulls; see HeadScores.
+
+    by_head: results of `HeadProbe.attention_scores`, stacked to [..., layers, heads, all sequences].
+    """
+    return {
+        "prefix_matching": by_head["prefix"][..., :SEQUENCES],
+        "prefix_matching_null": by_head["prefix"][..., SEQUENCES:],
+        "previous_token": by_head["previous"][..., SEQUENCES:],
+        "previous_token_null": by_head["two before"][..., SEQUENCES:],
+    }
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,32 @@ class HeadProbe:
         distance = query + 1 - key
         return ((distance > 0) & (distance % self.length == 0) & (key > 1)).float()
 
+    def queries(self) -> Tensor:
+        """The query times at which prefix matching is measured."""
+        # Indices instead of a mask, because a GPU would have to count the mask's elements for every use.
+        return self.target().any(dim=1).nonzero()[:, 0]
+
+    def attention_scores(self, device: torch.device) -> Callable[[Tensor], dict[str, Tensor]]:
+        """A function that scores attention patterns of all sequences, [..., sequences, heads, time, time].
+
+        Each of its scores has shape [..., sequences, heads].
+        """
+        target_qp, queries = self.target().to(device), self.queries().to(device)
+
+        def scores(pattern_nhqp: Tensor) -> dict[str, Tensor]:
+            return {
+                "prefix": (pattern_nhqp * target_qp).sum(dim=-1)[..., queries].mean(dim=-1),
+                "previous": pattern_nhqp.diagonal(-1, dim1=-2, dim2=-1).mean(dim=-1),
+                "two before": pattern_nhqp.diagonal(-2, dim1=-2, dim2=-1).mean(dim=-1),
+            }
+
+        return scores
+
+    def random_copying(self, losses_nt: Tensor) -> CopyingLosses:
+        """The losses on all sequences as losses on each copy. In the null, every copy consists of new tokens."""
+        losses = losses_nt.unflatten(1, (COPIES, self.length))
+        return CopyingLosses(losses[:SEQUENCES], losses[SEQUENCES:])
+
     @torch.no_grad()
     def __call__(self, model: Decoder) -> HeadScores:
         """Scores of every head on every sequence, from one forward pass."""
@@ -103,9 +143,7 @@ class HeadProbe:
         tokens_nt = self.sequences.to(device)
         inputs_lnt = tokens_nt[:, :-1].expand(lanes, -1, -1)
         targets_lnt = tokens_nt[:, 1:].expand(lanes, -1, -1)
-        target_qp = self.target().to(device)
-        # Indices instead of a mask, because a GPU would have to count the mask's elements for every use.
-        queries = self.target().any(dim=1).nonzero()[:, 0].to(device)
+        attended, queries = self.attention_scores(device), self.queries().to(device)
         by_layer: dict[str, list[Tensor]] = defaultdict(list)
         directions: dict[str, Tensor] = {}  # of the sample's tokens, and of the next token minus the sample's mean
 
@@ -116,10 +154,8 @@ class HeadProbe:
                 assert isinstance(block, Block)
                 pattern = attention_patterns(query.float(), key.float())
                 z = pattern @ value.float()
-                pattern_lnhqp = pattern.unflatten(0, (lanes, -1))
-                by_layer["prefix"].append((pattern_lnhqp * target_qp).sum(dim=-1)[..., queries].mean(dim=-1))
-                for name, distance in (("previous", 1), ("two before", 2)):
-                    by_layer[name].append(pattern_lnhqp.diagonal(-distance, dim1=-2, dim2=-1).mean(dim=-1))
+                for name, score in attended(pattern.unflatten(0, (lanes, -1))).items():
+                    by_layer[name].append(score)
                 if not directions:
                     read_ldv = logit_directions(model)
                     directions["sample"] = read_ldv[:, :, tokens_nt[:, 1 : 1 + self.length]].movedim(1, 2)
@@ -152,10 +188,7 @@ class HeadProbe:
         # Stack lists of [lanes, sequences, heads] into [lanes, layers, heads, sequences], all lanes in one transfer.
         by_head = {name: torch.stack(layers, dim=1).movedim(2, -1).cpu() for name, layers in by_layer.items()}
         return HeadScores(
-            prefix_matching=by_head["prefix"][..., :SEQUENCES],
-            prefix_matching_null=by_head["prefix"][..., SEQUENCES:],
-            previous_token=by_head["previous"][..., SEQUENCES:],
-            previous_token_null=by_head["two before"][..., SEQUENCES:],
+            **attention_samples(by_head),
             copying=by_head["copying"][..., :SEQUENCES],
             copying_null=by_head["copying null"][..., :SEQUENCES],
             attribution=by_head["attribution"][..., :SEQUENCES],

@@ -40,7 +40,7 @@ def test_probing_a_checkpoint_reproduces_its_evaluation(
 ) -> None:
     probed = probe(load_trained(trained.path, data_dir, step))
     row = next(row for row in trained.rows() if row["step"] == (step or 64))
-    assert probed.step == row["step"]
+    assert probed.source["step"] == row["step"]
     assert probed.trained.row == {key: value for key, value in row.items() if key in probed.trained.row}
     heads = heads_of(trained, [row])[0]
     measured = probed.trained.tables["heads"]
@@ -57,7 +57,7 @@ def test_every_number_is_printed_and_written(trained: RunDirectory, data_dir: Pa
     for table in tables_of(probed):
         console.print(table)
     output = console.export_text()
-    assert "4 copies of 1 paragraphs, 8 tokens each; the paper's 11 copies do not fit a context of 32" in output
+    assert "4 copies of 1 paragraph, 8 tokens each; the paper's 11 copies do not fit a context of 32" in output
     assert "L0H0" in output and "L1H0" in output and "prefix matching" in output
     assert "heads: 4 copies of 8 random tokens" in output
     assert "± " not in output.split("Attention heads: value")[1].partition("\n")[2], "no sign without an interval"

@@ -126,7 +126,7 @@ def test_a_users_paragraphs_are_copied(store: TokenStore) -> None:
         (None, "\n \n", "copying text: no paragraphs; expected 1 to 64"),
         (None, "", "copying text: no paragraphs"),
         (None, "A paragraph of more than eight tokens.\n\n" * 65, "copying text: 65 paragraphs"),
-        (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: the study's tokenizer cannot encode it"),
+        (["a", "b"], "a b a z a b a b a b", "paragraph 1 .*: the tokenizer cannot encode it"),
     ],
 )
 def test_unusable_copying_text_is_refused(words: list[str] | None, text: str, message: str, store: TokenStore) -> None:

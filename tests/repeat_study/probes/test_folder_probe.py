@@ -1,0 +1,155 @@
+"""Probes of models in Hugging Face folders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from data_prep.errors import InputError
+from data_prep.token_store import TokenStore
+from repeat_study.config.model_sizes import shape_of
+from repeat_study.hugging_face.decoders import decoder_config, trained_decoder
+from repeat_study.hugging_face.folder import open_folder
+from repeat_study.model.decoder import Decoder
+from repeat_study.probes import folder_probe
+from repeat_study.probes.folder_probe import probe_folder
+from repeat_study.records.metrics import METRICS
+from tests.repeat_study.hugging_face_models import (
+    CONTEXT,
+    SMALL_GPT2,
+    SPECIAL,
+    VOCABULARY,
+    assert_close,
+    gpt2_with_induction_circuit,
+    numbers,
+    save_transformer,
+    write_decoder,
+)
+
+SHORT_TEXT = "The cat sat on the mat, and the dog lay down.\n\nAnother cat ran over the wall, and nobody saw it."
+
+
+def perturbed(decoder: Decoder) -> Decoder:
+    """A decoder whose attention is not uniform, and whose gains are not 1."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2.5).add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return decoder
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_qwen3_models_with_shared_keys_and_embeddings_are_converted(tied: bool, tmp_path: Path) -> None:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        **{"vocab_size": 120, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 12},
+        **{"num_attention_heads": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-3, "tie_word_embeddings": tied},
+        **{"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "max_position_embeddings": 64},
+        **SPECIAL,
+    )
+    torch.manual_seed(0)
+    theirs = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(3.0).add_(0.05 * torch.randn(parameter.shape))
+    folder = open_folder(save_transformer(tmp_path / "qwen", theirs, None))
+    settings = decoder_config(folder)
+    assert settings
+    tokens = torch.randint(0, 120, (3, 64), generator=torch.Generator().manual_seed(1))
+    expected = theirs(tokens).logits
+    ours = trained_decoder(folder, settings, 64)(tokens[None])[0]
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_converted_model_has_the_scores_that_transformers_gives(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = replace(shape_of("2x32-qwen"), rotary_base=300.0, norm_epsilon=1e-4)
+    decoder = perturbed(Decoder(shape, VOCABULARY, CONTEXT, [3]))
+    folder = write_decoder(tmp_path / "qwen", decoder, store)
+    converted = probe_folder(folder, tmp_path, SHORT_TEXT, 64)
+    monkeypatch.setattr(folder_probe, "decoder_config", lambda folder: None)
+    other = probe_folder(folder, tmp_path, SHORT_TEXT, 64)
+    theirs = numbers(replace(other, untrained=other.trained))
+    ours = numbers(replace(converted, untrained=converted.trained))
+    assert max(theirs["trained head prefix_matching"]) > 1.2 * min(theirs["trained head prefix_matching"])
+    assert_close({key: ours[key] for key in theirs}, theirs, relative=1e-5)
+    assert "trained head attribution" in ours and "trained head attribution" not in theirs
+    missing = " ".join(other.notes)
+    heads = [metric.name for metric in METRICS if metric.column not in ("", "prefix_matching", "previous_token")]
+    assert all(name in missing for name in heads) and "copying loss," not in missing
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_the_scores_of_random_models_are_at_their_nulls(family: str, store: TokenStore, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(1)  # not the seed of the untrained model
+    neox = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = (
+        GPT2LMHeadModel(GPT2Config(**SMALL_GPT2, n_embd=32))
+        if family == "gpt2"
+        else GPTNeoXForCausalLM(GPTNeoXConfig(**neox, intermediate_size=64, max_position_embeddings=CONTEXT, **SPECIAL))
+    )
+    probed = probe_folder(save_transformer(tmp_path / family, model, store), tmp_path, SHORT_TEXT)
+    row = probed.trained.row
+    for score in ("prefix_matching", "previous_token"):
+        assert row[score] == pytest.approx(row[f"{score}_null"], abs=0.01)
+    for gain in ("copying_gain", "random_copying_gain"):
+        assert row[gain] == pytest.approx(row[f"{gain}_null"], abs=0.05)
+    assert row["in_context_score"] == pytest.approx(0, abs=0.1)
+    again = probe_folder(tmp_path / family, tmp_path, SHORT_TEXT)
+    assert again.record() == probed.record(), "the untrained model has a fixed seed"
+    assert probed.untrained.row["copying_loss"] != row["copying_loss"]
+
+
+def test_a_built_induction_head_in_gpt2_has_the_highest_scores(store: TokenStore, tmp_path: Path) -> None:
+    folder = save_transformer(tmp_path / "built", gpt2_with_induction_circuit(), store)
+    probed = probe_folder(folder, tmp_path)
+    heads = probed.trained.tables["heads"]
+    named = list(zip(heads["layer"], heads["head"], strict=True))
+    assert heads["prefix_matching"][named.index((1, 0))] >= 0.95
+    assert heads["previous_token"][named.index((0, 0))] >= 0.95
+    assert max(heads["prefix_matching"][index] for index in range(4) if named[index] != (1, 0)) < 0.05
+    row = probed.trained.row
+    assert row["prefix_matching"] >= 0.95 and row["prefix_matching_null"] < 0.05
+    assert row["random_copying_gain"] > 5 and abs(row["random_copying_gain_null"]) < 1
+    assert probed.untrained.row["prefix_matching"] < 0.05
+
+
+def test_without_a_tokenizer_only_random_tokens_are_measured(tmp_path: Path) -> None:
+    decoder = Decoder(shape_of("1x16-qwen"), VOCABULARY, CONTEXT, [0])
+    folder = write_decoder(tmp_path / "qwen", decoder, None)
+    probed = probe_folder(folder, tmp_path)
+    assert probed.copying is None and "random_copying_loss" in probed.trained.row
+    assert {"attribution", "copying", "ov_copying"} <= probed.trained.tables["heads"].keys()
+    assert any("copying loss" in note and "the folder has no tokenizer.json" in note for note in probed.notes)
+    with pytest.raises(InputError, match=r"no tokenizer to encode the text with; expected a tokenizer.json"):
+        probe_folder(folder, tmp_path, SHORT_TEXT)
+    with pytest.raises(InputError, match=r"--context: 256 found; .* accepts up to 128 tokens"):
+        probe_folder(folder, tmp_path, context=256)
+
+
+def test_random_tokens_are_ordinary_tokens_from_the_middle_of_the_vocabulary(store: TokenStore, tmp_path: Path) -> None:
+    decoder = Decoder(shape_of("1x16-qwen"), VOCABULARY + 40, CONTEXT, [0])  # more embeddings than tokens
+    probed = probe_folder(write_decoder(tmp_path / "qwen", decoder, store, bos_token_id=0), tmp_path, SHORT_TEXT)
+    assert (probed.heads.sequences[:, 0] == 0).all()
+    drawn = probed.heads.sequences[:, 1:]
+    ordinary = VOCABULARY - 1  # without the end-of-text token
+    assert 1 + ordinary // 4 <= drawn.min() and drawn.max() <= VOCABULARY - ordinary // 4
+
+
+def test_every_order_of_the_paragraphs_begins_with_another_one(store: TokenStore, tmp_path: Path) -> None:
+    decoder = Decoder(shape_of("1x16-qwen"), VOCABULARY, CONTEXT, [0])
+    folder = write_decoder(tmp_path / "qwen", decoder, store)
+    texts = folder_probe.model_texts(
+        folder_probe.read_vocabulary(open_folder(folder), VOCABULARY), CONTEXT, SHORT_TEXT
+    ).paragraphs
+    assert texts
+    decoded = [store.tokenizer().decode(row.tolist()) for row in texts.rotations]
+    assert [text[:12] for text in decoded] == ["The cat sat ", "Another cat "]
+    assert (texts.rotations[:, 0] == 0).all() and texts.rotations.shape[1] <= CONTEXT + 1
