@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hooked import hooked
 from torch import Tensor
 from transformer_lens import FactoredMatrix, HookedTransformer
 from transformer_lens.head_detector import (
@@ -20,6 +19,8 @@ from transformer_lens.head_detector import (
 )
 from transformer_lens.utils import get_act_name
 
+from repeat_study.export.hugging_face import configuration, weights
+from repeat_study.export.transformer_lens import to_hooked_transformer
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses
 from repeat_study.probes.checkpoint_probe import load_trained
@@ -76,7 +77,7 @@ class Lens:
     def copying(self) -> dict[str, Tensor]:
         value_ynhsk = self.cache.stack_activation("v")[:, :, 1 : 1 + self.length].transpose(2, 3)
         written_ynhsd = value_ynhsk @ self.model.W_O[:, None]
-        written_ynhsd = (written_ynhsd - written_ynhsd.mean(dim=-1, keepdim=True)) * self.model.ln_final.w
+        written_ynhsd = self.centered(written_ynhsd, -1) * self.model.ln_final.w
         logits_ynhss = written_ynhsd @ self.sample_nsd[:, None].mT
         push = (logits_ynhss - logits_ynhss.mean(dim=-1, keepdim=True)).relu()
         share = push / push.sum(dim=-1, keepdim=True)
@@ -84,13 +85,17 @@ class Lens:
         score, null = (4 * mean.clamp_max(0.5) - 1 for mean in means)
         return {"copying": score[..., :SEQUENCES], "copying_null": null[..., :SEQUENCES]}
 
+    def centered(self, x: Tensor, dim: int) -> Tensor:
+        """What LayerNorm does before it divides; RMSNorm does not subtract the mean."""
+        return x - x.mean(dim=dim, keepdim=True) if self.model.cfg.normalization_type == "LN" else x
+
     def circuits(self) -> dict[str, Tensor]:
         """Eigenvalue copying scores, which depend on the weights alone, shape [layers, heads]."""
         model, scores = self.model, []
         read_dv = model.ln_final.w[:, None] * model.W_U
         for layer, block in enumerate(model.blocks):
-            source_vd = (model.W_E - model.W_E.mean(dim=1, keepdim=True)) * block.ln1.w
-            circuit = source_vd @ FactoredMatrix(model.W_V[layer], model.W_O[layer]) @ (read_dv - read_dv.mean(dim=0))
+            source_vd = self.centered(model.W_E, 1) * block.ln1.w
+            circuit = source_vd @ FactoredMatrix(model.W_V[layer], model.W_O[layer]) @ self.centered(read_dv, 0)
             eigenvalues = circuit.eigenvalues
             scores.append(eigenvalues.real.sum(dim=-1) / eigenvalues.abs().sum(dim=-1))
         return {"ov_copying": torch.stack(scores)}
@@ -222,7 +227,7 @@ def compared(folder: Path, data_dir: Path, rounds: int) -> dict[str, float]:
     evaluate = evaluator(run, subject.store)
     if evaluate.heads is None:
         raise SystemExit(f"probes: {folder}: a context of {run.context} tokens is too short for the head probe")
-    lens = Lens(hooked(model), evaluate.heads)
+    lens = Lens(to_hooked_transformer(configuration(model), weights(model)), evaluate.heads)
     largest = differences(model, lens, evaluate)
     print(f"{folder.name}: largest absolute differences from TransformerLens; allowed: {LIMIT:g}")
     for name, difference in largest.items():

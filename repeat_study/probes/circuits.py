@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repeat_study.config.model_sizes import Style
-from repeat_study.model.decoder import Attention, Block, Decoder
+from repeat_study.model.decoder import LAYER_NORM_EPSILON, Attention, Block, Decoder
 
 
 def logit_directions(model: Decoder) -> Tensor:
@@ -25,7 +25,7 @@ def final_norm_scale(model: Decoder, stream_lntd: Tensor) -> Tensor:
     """The divisor that the final norm applies to the residual stream at each position, [lanes, n, time]."""
     x = stream_lntd.float()
     if model.shape.style is Style.SHORTFORMER:
-        return (x.var(dim=-1, correction=0) + 1e-5).sqrt()
+        return (x.var(dim=-1, correction=0) + LAYER_NORM_EPSILON).sqrt()
     return (x.square().mean(dim=-1) + model.shape.norm_epsilon).sqrt()
 
 
