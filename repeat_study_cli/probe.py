@@ -19,12 +19,12 @@ from repeat_study_cli.arguments import (
 
 def probe(
     study_or_folder: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="STUDY|FOLDER",
             help="The run's study; or, if RUN is omitted, the run's folder or the folder of a Hugging Face model.",
         ),
-    ],
+    ] = None,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUN_HELP)] = None,
     step: Annotated[
         int | None,
@@ -44,6 +44,19 @@ def probe(
     ] = None,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs.")] = "cpu",
     json_: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODELS.csv",
+            help="Probe all models in this file. Columns: path, params, tokens, fraction, repeats and seed.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --table: folder of the scores, the table and the figures. [default: MODELS]"
+        ),
+    ] = None,
     set_: SetOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
@@ -59,9 +72,18 @@ def probe(
     from repeat_study_cli.probe_tables import tables_of
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
+    options = ProbeOptions(data_dir, paragraphs, context, device)
+    if table is not None:
+        from repeat_study_cli.probe_models import probe_models
+
+        if study_or_folder is not None or step is not None or json_ is not None:
+            raise InputError("--table cannot be combined with STUDY, RUN, a folder, --step or --json")
+        probe_models(table, table.with_suffix("") if out is None else out, options)
+        return
+    if study_or_folder is None or out is not None:
+        raise InputError("expected STUDY RUN or a model's folder, or --table MODELS.csv, optionally with --out DIR")
     require_writable(json_)
     folder = run_folder(study_or_folder, run, set_, data_dir, runs_dir)
-    options = ProbeOptions(data_dir, paragraphs, context, device)
     try:
         probed = probe_path(folder, options, step)
     except CopyingTextError as error:

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from analysis.formatting import short_count
 
 CHARACTERS = 36  # tick-label characters that fit below a panel of the standard width
+ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
 FEWEST_TICKS = 3  # at 1, 2 and 5 times powers of ten on a logarithmic axis; if fewer fit, ticks are evenly spaced
 
 
@@ -27,8 +28,20 @@ def size_axis(axes: Axes, sizes: Iterable[float], label: str = "non-embedding pa
 
 
 def repeats_axis(axes: Axes, repeats: Iterable[float]) -> None:
-    """Make the horizontal axis a logarithmic axis of repeats, with a tick at every R that fits; 1 is labeled "clean"."""
-    _named_ticks(axes, repeats, "repeats R", lambda value: "clean" if value == 1 else f"{value:g}")
+    """Make the horizontal axis a logarithmic axis of repeats, with a tick at every R that fits.
+
+    The clean R is labeled "clean". It is 0 if that is among the values, and 1 otherwise; see `place_of_repeats`.
+    """
+    values = sorted(set(repeats))
+    place, clean = place_of_repeats(values), 0 if 0 in values else 1
+    names = {place(value): "clean" if value == clean else f"{value:g}" for value in values}
+    _named_ticks(axes, names, "repeats R", names.__getitem__)
+
+
+def place_of_repeats(repeats: Iterable[float]) -> Callable[[float], float]:
+    """Where to draw a number of repeats on a logarithmic axis: R = 0 is drawn to the left of the smallest R above 0."""
+    zero = min((value for value in repeats if value > 0), default=1.0) / ZERO
+    return lambda value: value or zero
 
 
 def tokens_axis(axes: Axes, label: str = "training tokens") -> None:

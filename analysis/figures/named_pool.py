@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.axes import log_label
+from analysis.figures.axes import ZERO, log_label
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import Missing, Plot
@@ -19,7 +19,6 @@ from analysis.runs import Runs
 NAME = "named_pool"
 LABELS = {GENERAL: "general test set", DOMAIN: "pool's domain,\nunseen text"}
 FRESH_LABELS = {GENERAL: "general, fresh", DOMAIN: "domain, fresh"}
-ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
 ROOM = 9.0  # the axis extends beyond the largest R by this factor, to make room for the labels of the lines
 LINE_HEIGHT = 0.085  # distance between labels, as a share of the panel's height
 

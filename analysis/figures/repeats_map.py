@@ -1,15 +1,14 @@
 """Harm, memorization, copying and induction heads against R, one line per size."""
 
 import pandas as pd
-from matplotlib.axes import Axes
 
+from analysis.figures.along_repeats import line_along_repeats
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import range_note
 from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
-from analysis.figures.style import Style, styles
+from analysis.figures.style import styles
 from analysis.formatting import size_names
-from analysis.intervals import interval_or_range, over_seeds
 from analysis.runs import ARM, Runs
 from repeat_study.records.metric import CLEAN_RUN, NATS, Direction, Metric
 from repeat_study.records.metrics import BY_KEY
@@ -54,7 +53,9 @@ def plot(runs: Runs) -> Plot | Missing:
                 size_runs = final[
                     (final.parameters_non_embedding == size) & final.repeated_fraction.isin([0.0, fraction])
                 ]
-                line = _line(ax, size_runs, measure, by_size[size], names[size])
+                line = line_along_repeats(
+                    ax, size_runs, measure, ["parameters_non_embedding"], by_size[size], names[size]
+                )
                 tables.append(line.assign(measure=measure.key, repeated_fraction=fraction))
             if measure is recorded[0]:
                 ax.set_title(f"f = {fraction:.0%}")
@@ -87,19 +88,3 @@ def plot(runs: Runs) -> Plot | Missing:
         figure,
         table,
     )
-
-
-def _line(ax: Axes, size_runs: pd.DataFrame, measure: Metric, style: Style, label: str) -> pd.DataFrame:
-    """Plot one size's line; return its means over seeds with the ends of their error bars."""
-    color = style["color"]
-    means = interval_or_range(size_runs, ["parameters_non_embedding", "repeats"], measure.key)
-    bars = [means["mean"] - means.low, means.high - means["mean"]]
-    style = style | {"markersize": 4, "linewidth": 1.3, "capsize": 2, "label": label}
-    ax.errorbar(means.repeats, means["mean"], yerr=bars if means.seeds.max() > 1 else None, **style)
-    if measure.null_key:
-        null = over_seeds(size_runs, ["repeats"], measure.null_key)
-        ax.plot(null.repeats, null["mean"], ":", color=color, linewidth=1)
-    else:
-        for value in means[means.repeats == 1]["mean"]:
-            ax.axhline(value, linestyle=":", color=color, linewidth=1)
-    return means

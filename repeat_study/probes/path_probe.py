@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import InputError
+from repeat_study.hugging_face.decoders import decoder_config
+from repeat_study.hugging_face.folder import CONFIG, open_folder
 from repeat_study.probes import checkpoint_probe
+from repeat_study.probes.exported_probe import SPEC
 from repeat_study.probes.folder_probe import probe_folder
 from repeat_study.probes.probed_model import ProbedModel
 
-SPEC, CONFIG = "spec.json", "config.json"  # files that a run directory and a Hugging Face folder contain
 DEVICES = ("cpu", "cuda")
 
 
@@ -36,6 +38,13 @@ def require_model(path: Path) -> None:
         steps = [folder.parent.name for folder in sorted(path.glob(f"step-*/{CONFIG}"))]
         hint = f"; choose one of its folders, such as {path / steps[-1]}" if steps else ""
         raise InputError(f"{path}: not a run directory (no {SPEC}) and not a model's folder (no {CONFIG}){hint}")
+
+
+def check_model(path: Path) -> None:
+    """Raise InputError for every error in a model's folder that can be detected without loading its weights."""
+    require_model(path)
+    if (path / CONFIG).is_file():
+        decoder_config(open_folder(path))
 
 
 def check_device(device: str) -> None:

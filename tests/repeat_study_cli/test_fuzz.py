@@ -51,7 +51,9 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "status": {"--stuck-after": numbers, "--every": numbers},
     "resume": {"--time": texts, "--partition": texts},
     "cancel": {},
-    "probe": {"--step": numbers, "--text": texts, "--json": texts},
+    "probe": {"--step": numbers, "--text": texts, "--json": texts, "--context": numbers, "--device": texts, "--table": texts}
+    | {"--out": texts},
+    "export": {"--to": texts, "--step": numbers},
     "report": {},
     "predict": {"--params": numbers, "--tokens": numbers, "--fraction": numbers, "--repeats": numbers, "--subset-tokens": numbers}
     | {"--law": texts, "--csv": texts, "--columns": texts, "--json": texts, "--figure": texts, "--table": texts},

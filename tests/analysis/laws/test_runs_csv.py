@@ -97,5 +97,5 @@ def test_a_bad_column_mapping_is_rejected(text: str, message: str) -> None:
 
 
 def test_an_endless_file_is_rejected_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.laws.runs_csv.MOST_BYTES", 10_000)
+    monkeypatch.setattr("analysis.csv_table.MOST_BYTES", 10_000)
     assert "larger than the limit of 10,000 bytes" in refusal(Path("/dev/zero"))

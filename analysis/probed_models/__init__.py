@@ -1,0 +1,1 @@
+"""Tables and figures of models that were trained elsewhere and probed here."""
