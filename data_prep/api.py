@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data_prep.build import Progress
 from data_prep.data_spec import DataSpec
+from data_prep.document_batch import Progress
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
@@ -18,6 +18,7 @@ def build_store(
     spec: DataSpec | Mapping[str, Any],
     data_dir: str | Path = "data",
     progress: Progress = lambda stage, share: None,
+    processes: int = 1,
 ) -> TokenStore:
     """Build a token store from a spec, or open it if it already exists in `data_dir`.
 
@@ -25,7 +26,9 @@ def build_store(
         store.train  # uint16 token ids, shape [tokens]
 
     spec: a DataSpec, or a mapping with the keys of a study's `[data]` table. progress: a callback that receives the
-    name of the current stage and the fraction of it that is done (0 to 1).
+    name of the current stage, sometimes followed by " | " and details, and the fraction of it that is done (0 to 1).
+    processes: how many worker processes encode text. With 1, this process encodes with one thread per core. With more, a script
+    must call this function under `if __name__ == "__main__":`.
     Raises InputError if the spec is invalid, the corpus cannot be used or the disk is full.
     """
     if not isinstance(spec, DataSpec):
@@ -39,7 +42,7 @@ def build_store(
             raise InputError(f"{key}: {problem(first)}") from error
     if spec.mix:
         raise InputError("data.mix: a mixture has several stores; build each spec in spec.stores")
-    return prepare(spec, Path(data_dir), progress)
+    return prepare(spec, Path(data_dir), progress, processes)
 
 
 def open_store(folder: str | Path, verify: bool = False) -> TokenStore:

@@ -2,20 +2,16 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_prep.data_spec import DataSpec
-from data_prep.document_batch import DIGEST_BYTES, BatchReader
-from data_prep.document_batch import Progress as Progress
+from data_prep.document_batch import DIGEST_BYTES, BatchReader, Progress
 from data_prep.empty_split import empty_split
 from data_prep.errors import CannotResume, InputError
 from data_prep.files import read_record, write_json
-from data_prep.sources import Source
-from data_prep.sources.tokens import Tokens
 from data_prep.store_writer import StoreWriter, token_dtype, write_manifest
-from data_prep.text_batches import TextReader
-from data_prep.token_batches import TokenReader
 from data_prep.token_store import SPLITS
 
 JOURNAL_SECONDS = 10.0  # time between journal writes; a killed build loses about this much work
@@ -25,8 +21,9 @@ JOURNAL = "journal.json"
 class StoreBuilder:
     """Builds one store in a scratch folder. A journal records its progress, so an interrupted build can resume."""
 
-    def __init__(self, spec: DataSpec, folder: Path, progress: Progress) -> None:
-        self.spec, self.folder, self.progress = spec, folder, progress
+    def __init__(self, spec: DataSpec, folder: Path, reader: Callable[[bool], BatchReader], progress: Progress) -> None:
+        """reader: makes the reader of the source; its argument is whether the folder is empty, so that a tokenizer has to be copied."""
+        self.spec, self.folder, self.reader, self.progress = spec, folder, reader, progress
         self.inputs = spec.inputs(folder.parent)
         self.written = 0  # documents
         self.digest_of_written = hashlib.sha256()  # hash of all document digests, used to detect a changed source
@@ -34,7 +31,7 @@ class StoreBuilder:
     def build(self) -> None:
         """Write the files of the store into the scratch folder. The manifest is written last."""
         journal = self._journal()
-        reader = self._reader(fresh=not journal)
+        reader = self.reader(not journal)
         dtype = token_dtype(reader.vocabulary)
         try:
             with StoreWriter(self.folder, dtype) as writer:
@@ -44,7 +41,7 @@ class StoreBuilder:
                 splits = writer.close()
             for split in SPLITS:
                 if not splits[split]["documents"] and not (split == "train" and self.spec.test_fraction == 1):
-                    raise InputError(empty_split(self.spec, split, self.written, reader.kept, reader.more_documents))
+                    raise CannotResume(empty_split(self.spec, split, self.written, reader.kept, reader.more_documents))
             checked = reader.finish()
         except CannotResume:
             (self.folder / JOURNAL).unlink(missing_ok=True)
@@ -66,13 +63,6 @@ class StoreBuilder:
         for line in [*reader.notes(), *([skipped] if skipped else [])]:
             self.progress(line, 1.0)
 
-    def _reader(self, fresh: bool) -> BatchReader:
-        source = self.spec.source
-        if isinstance(source, Tokens):
-            return TokenReader(self.spec, source, self.folder, fresh)
-        assert isinstance(source, Source)
-        return TextReader(self.spec, source, self.folder, self.progress, fresh)
-
     def _journal(self) -> dict[str, Any] | None:
         path = self.folder / JOURNAL
         if path.is_file():
@@ -89,7 +79,6 @@ class StoreBuilder:
         self.progress("resuming an interrupted build", 0.0)
         try:
             writer.rewind(journal["splits"])
-            reader.restore(journal)
             for digests in reader.skip(journal["taken"]):
                 self._count_written(digests)
         except (KeyError, TypeError) as error:
@@ -110,14 +99,14 @@ class StoreBuilder:
             self._count_written(batch.digests)
             self.progress(reader.stage, min(1.0, writer.tokens / self.spec.max_tokens))
             if time.monotonic() - last_journal > JOURNAL_SECONDS and writer.tokens < self.spec.max_tokens:
-                self._write_journal(reader, writer)
+                self._write_journal(writer)
                 last_journal = time.monotonic()
 
-    def _write_journal(self, reader: BatchReader, writer: StoreWriter) -> None:
+    def _write_journal(self, writer: StoreWriter) -> None:
         splits = writer.sync()
         seen = self.digest_of_written.hexdigest()
         record = {"taken": self.written, "seen": seen, "inputs": self.inputs, "splits": splits}
-        write_json(self.folder / JOURNAL, record | reader.journal_entries())
+        write_json(self.folder / JOURNAL, record)
 
     def _count_written(self, digests: bytes) -> None:
         """Add documents to the count and to the digest of written documents."""

@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from data_prep.document_batch import DETAILS
+
 LINE_EVERY = 10.0  # seconds between plain progress lines
 
 
@@ -34,17 +36,23 @@ class BuildDisplay:
         self.bars.stop()
 
     def __call__(self, stage: str, share: float) -> None:
-        """Report the current stage and how much of it is done (0 to 1). No bar is shown if its first report is 0 or 1."""
+        """Report the current stage and how much of it is done (0 to 1). A bar is shown once the share is between 0 and 1."""
         now = time.monotonic()
+        stage, _, details = stage.partition(DETAILS)
         if stage != self.stage:
             self.stage, self.start, self.first_share, self.last_line = stage, now, share, now
             if self.task is not None:
                 self.bars.remove_task(self.task)
-            self.task = self.bars.add_task(f"data: {stage}", total=1.0) if 0 < share < 1 else None
+            self.task = None
             self.bars.console.print(f"data: {stage}")
+        if self.task is None and 0 < share < 1:
+            self.task = self.bars.add_task("", total=1.0)
         if self.task is not None:
-            self.bars.update(self.task, completed=share)
+            self.bars.update(
+                self.task, completed=share, description=", ".join(filter(None, [f"data: {stage}", details]))
+            )
         if now - self.last_line >= LINE_EVERY and not self.console.is_terminal and share > self.first_share:
             self.last_line = now
             left = (1 - share) / (share - self.first_share) * (now - self.start)
-            self.bars.console.print(f"data: {stage} {share:.0%}, at most {left:.0f} s left")
+            rate = f", {details}" if details else ""
+            self.bars.console.print(f"data: {stage} {share:.0%}{rate}, at most {left:.0f} s left")

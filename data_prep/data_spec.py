@@ -144,6 +144,10 @@ class DataSpec(BaseModel):
             content.append(self.tokenizer_of.store_name)
         return f"{self.source.kind}-{hashlib.sha256(canonical_json(content)).hexdigest()[:8]}"
 
+    def chunks_folder(self, data_dir: Path) -> Path:
+        """The folder of the encoded text while the store is being built from a text source."""
+        return data_dir / f".{self.store_name}.chunks"
+
     def expected_vocabulary(self) -> int:
         """Vocabulary size of the store once it is built. Raises InputError if the given tokenizer cannot be read."""
         if self.tokenizer_of is not None:
@@ -158,7 +162,9 @@ class DataSpec(BaseModel):
         if not self.has_tokenizer:
             return None
         if self.tokenizer_of is not None:
-            return data_dir / self.tokenizer_of.store_name / TOKENIZER
+            built = data_dir / self.tokenizer_of.store_name / TOKENIZER
+            being_built = self.tokenizer_of.chunks_folder(data_dir) / TOKENIZER
+            return built if built.is_file() or not being_built.is_file() else being_built
         return None if self.tokenizer is None else user_path(self.tokenizer, "data.tokenizer")
 
     def inputs(self, data_dir: Path) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from data_prep.data_spec import DataSpec
 from data_prep.token_store import Split
 
+MORE_DOCUMENTS = "provide several files, or a .jsonl file with one document per line"  # for sources of text
+
 
 def empty_split(spec: DataSpec, empty: Split, written: int, kept: int, more_documents: str) -> str:
     """Describe why a split is empty, and what to change.

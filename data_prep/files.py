@@ -31,6 +31,15 @@ def user_path(given: str, key: str) -> Path:
         ) from error
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a file above the size limit
+
+
+def write_error(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that cannot be written."""
+    advice = "; free some space and run again" if error.errno in _NO_SPACE else ""
+    return InputError(f"{path}: cannot be written: {error.strerror}{advice}")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: a crash leaves either the old file or the new one, never a partial one.
 
@@ -42,7 +51,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         replace_durably(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise write_error(path, error) from error
 
 
 def write_output(path: Path, content: bytes) -> None:

@@ -1,9 +1,8 @@
 """Read a source of tokens as batches of documents: check the ids, drop duplicates and choose the splits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.data_spec import DataSpec
-from data_prep.document_batch import COUNTS, DIGEST_BYTES, BatchReader, DocumentBatch, documents_within
+from data_prep.document_batch import COUNTS, DIGEST_BYTES, BatchReader, CountedBatch
 from data_prep.errors import CannotResume, InputError
 from data_prep.files import read_record
 from data_prep.permutation import Ints
@@ -45,12 +44,9 @@ class TokenReader(BatchReader):
             (folder / TOKENIZER).write_text(load_tokenizer(tokenizer_path).to_str(pretty=True), encoding="utf-8")
         self.vocabulary, self.end_of_text = self._vocabulary_and_end(folder)
         self.dtype = token_dtype(self.vocabulary)
-        self.counts = dict.fromkeys(COUNTS, 0)
-        # Like `counts`, but up to the end of the last block that was read.
-        self._totals = dict.fromkeys(COUNTS, 0)
+        super().__init__()
         self._notes: list[str] = []
         self._seen: set[bytes] = set()
-        self._unread: Iterator[_TokenBatch] = self._batches()
 
     def _vocabulary_and_end(self, folder: Path) -> tuple[int, int]:
         """The size of the vocabulary, and the end-of-text token of both the files and the store."""
@@ -90,28 +86,6 @@ class TokenReader(BatchReader):
         """Number of distinct documents read so far."""
         return len(self._seen)
 
-    def skip(self, documents: int) -> Iterator[bytes]:
-        """Read the next documents, and yield their digests."""
-        while documents and (batch := next(self._unread, None)):
-            selected = batch.select(0, documents)
-            self.counts = selected.counts_at_end()
-            self._unread = chain(
-                [batch.select(documents)] if len(selected.names) < len(batch.names) else [], self._unread
-            )
-            documents -= len(selected.names)
-            yield selected.digests
-
-    def batches(self, tokens: int) -> Iterator[DocumentBatch]:
-        """Yield the next documents. Raises CannotResume if an id is not in the vocabulary or a file is damaged."""
-        for batch in self._unread:
-            selected = batch.select(0, documents_within(batch.lengths, tokens))
-            self.counts = selected.counts_at_end()
-            tokens -= int(selected.lengths.sum())
-            yield selected
-            if tokens <= 0:
-                return
-        self.counts = dict(self._totals)
-
     def corpus_entries(self) -> dict[str, Any]:
         """Notes about packed rows. There are no malformed rows, because damaged files are not accepted."""
         return {"bad_named": [], "notes": self._notes}
@@ -120,7 +94,7 @@ class TokenReader(BatchReader):
         """Notes about packed rows."""
         return self._notes
 
-    def _batches(self) -> "Iterator[_TokenBatch]":
+    def _all_batches(self) -> Iterator[CountedBatch]:
         runs = map(self._checked, self.source.runs(self.end_of_text, self._notes))
         for run in divide(runs, self.end_of_text, self.source.end_position):
             batch = self._batch(run)
@@ -140,7 +114,7 @@ class TokenReader(BatchReader):
                 )
         return TokenRun(run.name, run.start, run.tokens.astype(self.dtype, copy=False), run.ends)
 
-    def _batch(self, run: DocumentRun) -> "_TokenBatch":
+    def _batch(self, run: DocumentRun) -> CountedBatch:
         numbers = np.flatnonzero(run.ends > run.starts)  # empty documents are dropped
         starts, ends = run.starts[numbers], run.ends[numbers]
         view = run.tokens.data
@@ -156,7 +130,7 @@ class TokenReader(BatchReader):
         hashes = np.frombuffer(joined, "<u8").reshape(-1, DIGEST_BYTES // 8)[:, SPLIT_WORD]
         share = self.spec.test_fraction
         tokens, starts, lengths = _with_end_of_text(run.tokens, starts[is_new], ends[is_new], self.end_of_text)
-        return _TokenBatch(
+        return CountedBatch(
             tokens=tokens,
             starts=starts,
             lengths=lengths,
@@ -179,32 +153,6 @@ class TokenReader(BatchReader):
             is_new[number] = prefix not in self._seen
             self._seen.add(prefix)
         return is_new
-
-
-@dataclass(frozen=True)
-class _TokenBatch(DocumentBatch):
-    """counts: the values of `BatchReader.counts` after each document was read, shape [documents, 4]."""
-
-    counts: Ints
-
-    def select(self, first: int, last: int | None = None) -> "_TokenBatch":
-        """The documents from `first` to `last` (exclusive)."""
-        chosen = slice(first, last)
-        start, stop, _ = chosen.indices(len(self.names))
-        return _TokenBatch(
-            tokens=self.tokens,
-            starts=self.starts[chosen],
-            lengths=self.lengths[chosen],
-            is_test=self.is_test[chosen],
-            digests=self.digests[DIGEST_BYTES * start : DIGEST_BYTES * stop],
-            names=self.names[chosen],
-            text_bytes=None,
-            counts=self.counts[chosen],
-        )
-
-    def counts_at_end(self) -> dict[str, int]:
-        """The value of `BatchReader.counts` after the last document was read."""
-        return dict(zip(COUNTS, self.counts[-1].tolist(), strict=True))
 
 
 def _with_end_of_text(tokens: Ids, starts: Ints, ends: Ints, end_of_text: int) -> tuple[Ids, Ints, Ints]:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders
 
 from data_prep.encoding import EncodedBatch
 from data_prep.errors import CannotResume
+from data_prep.permutation import Ints
 from data_prep.sources import Document
 
 LARGEST_LOSS = 0.01  # share of the visible characters that may be lost
@@ -28,13 +29,15 @@ class TextLoss:
     documents: int = 0  # number of documents with lost text
     first: str = ""  # name of the first document with lost text
 
-    def __add__(self, more: "TextLoss") -> "TextLoss":
+    def add(self, losses: Ints, names: list[str]) -> "TextLoss":
+        """Add the loss of more documents. losses: as returned by `TokenizerAudit.check`; names: of the documents."""
+        lossy = np.flatnonzero(losses[:, 1])
         return TextLoss(
-            self.characters + more.characters,
-            self.lost + more.lost,
-            self.unknown + more.unknown,
-            self.documents + more.documents,
-            self.first or more.first,
+            self.characters + int(losses[:, 0].sum()),
+            self.lost + int(losses[:, 1].sum()),
+            self.unknown + int(losses[:, 2].sum()),
+            self.documents + len(lossy),
+            self.first or (names[lossy[0]] if len(lossy) else ""),
         )
 
     def __str__(self) -> str:
@@ -46,13 +49,17 @@ class TextLoss:
             f" documents (first: {self.first})"
         )
 
-    def require_small(self, last: bool) -> None:
-        """Raise CannotResume if more than LARGEST_LOSS of the text is lost.
+    def is_large(self, last: bool) -> bool:
+        """Whether more than LARGEST_LOSS of the text is lost.
 
         last: whether this is the final check. Earlier checks do nothing until ENOUGH_CHARACTERS characters have been read.
         """
         enough = last or self.characters >= ENOUGH_CHARACTERS
-        if enough and self.lost > LARGEST_LOSS * self.characters:
+        return enough and self.lost > LARGEST_LOSS * self.characters
+
+    def require_small(self, last: bool) -> None:
+        """Raise CannotResume if `is_large`."""
+        if self.is_large(last):
             raise CannotResume(
                 f"data.{self}; at most {LARGEST_LOSS:.0%} is accepted; use a tokenizer that was trained on similar text"
             )
@@ -74,8 +81,8 @@ class TokenizerAudit:
             self._decoder.decoder = decoders.ByteLevel()
         self._tested_twice = False
 
-    def check(self, batch: EncodedBatch) -> TextLoss:
-        """Measure how much of a batch's text was lost.
+    def check(self, batch: EncodedBatch) -> Ints:
+        """Measure how much text was lost: visible characters, lost characters and unknown tokens, shape [documents, 3].
 
         Raises CannotResume if the encoding of a document is empty or contains a special token, or if encoding is not deterministic.
         """
@@ -85,15 +92,14 @@ class TokenizerAudit:
         ends = np.cumsum(batch.lengths)
         self._require_no_special_tokens(batch, ends)
         texts = np.split(batch.tokens, ends[:-1])
-        unknown = 0
+        losses = np.zeros((len(texts), 3), np.int64)
         if self._unknown is not None:
             texts = [tokens[tokens != self._unknown] for tokens in texts]
-            unknown = batch.tokens.size - sum(tokens.size for tokens in texts)
-        loss = TextLoss(unknown=unknown)
+            losses[:, 2] = batch.lengths - [tokens.size for tokens in texts]
         decoded = self._decoder.decode_batch([tokens.tolist() for tokens in texts], skip_special_tokens=False)
-        for document, text, length in zip(batch.documents, decoded, batch.lengths.tolist(), strict=True):
-            loss += _loss_of(document, text, length)
-        return loss
+        for number, (document, text) in enumerate(zip(batch.documents, decoded, strict=True)):
+            losses[number, :2] = _loss_of(document, text, int(batch.lengths[number]))
+        return losses
 
     def _require_no_special_tokens(self, batch: EncodedBatch, ends: np.ndarray) -> None:
         places = np.flatnonzero(np.isin(batch.tokens, self._special))
@@ -123,19 +129,18 @@ def _unknown_token(model: dict[str, object], tokenizer: Tokenizer) -> int | None
     return tokenizer.token_to_id(name) if isinstance(name, str) else None
 
 
-def _loss_of(document: Document, decoded: str, tokens: int) -> TextLoss:
-    """Measure how much of one document's text was lost."""
+def _loss_of(document: Document, decoded: str, tokens: int) -> tuple[int, int]:
+    """Number of visible characters in a document, and how many of them were lost."""
     before = _visible(document.text)
     characters = before.total()
     if decoded == document.text:
-        return TextLoss(characters)
+        return characters, 0
     if characters and not tokens:
         raise CannotResume(
             f"data.tokenizer: {document.name}: the tokenizer drops all of its text, which begins with"
             f" {document.text.strip()[:QUOTED]!r}; use a tokenizer that was trained on similar text"
         )
-    lost = (before - _visible(decoded)).total()
-    return TextLoss(characters, lost, 0, int(lost > 0), document.name if lost else "")
+    return characters, (before - _visible(decoded)).total()
 
 
 def _visible(text: str) -> Counter[str]:

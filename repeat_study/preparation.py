@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_prep.build import Progress
 from data_prep.data_spec import DataSpec
+from data_prep.document_batch import Progress
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore, find_store
@@ -139,12 +139,14 @@ class PreparedStudy:
         return [*(self.parent.lineage if self.parent else []), self]
 
 
-def prepare_study(study: Study, data_dir: Path, progress: Progress = lambda what, share: None) -> PreparedStudy:
+def prepare_study(
+    study: Study, data_dir: Path, progress: Progress = lambda what, share: None, processes: int = 1
+) -> PreparedStudy:
     """Build missing token stores, and check the data of the study and its ancestors.
 
-    Raises InputError if a store cannot be built or if `PreparedStudy.check` fails.
+    processes: see `data_prep.prepare.prepare`. Raises InputError if a store cannot be built or if `PreparedStudy.check` fails.
     """
-    prepared = _with_stores(study, lambda data: prepare(data, data_dir, progress))
+    prepared = _with_stores(study, lambda data: prepare(data, data_dir, progress, processes))
     for ancestor in prepared.lineage:
         ancestor.check()
     return prepared

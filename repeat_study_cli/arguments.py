@@ -96,8 +96,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
-    """Open the study's token stores, building missing ones and showing progress. Warns if there is too little text."""
+def prepare_with_progress(study: "Study", data_dir: Path, processes: int | None = None) -> "PreparedStudy":
+    """Open the study's token stores, building missing ones and showing progress. Warns if there is too little text.
+
+    processes: number of worker processes that encode text; None: one per core.
+    """
     from data_prep.build_progress import BuildDisplay
     from repeat_study.preparation import prepare_study
     from repeat_study.shortages import actual_test_shortage, expected_train_shortage
@@ -107,7 +110,7 @@ def prepare_with_progress(study: "Study", data_dir: Path) -> "PreparedStudy":
             for warning in expected_train_shortage(declared):
                 console.print(warning)
     with BuildDisplay(console) as display:
-        prepared = prepare_study(study, data_dir, display)
+        prepared = prepare_study(study, data_dir, display, processes or cores())
     for ready in prepared.lineage:
         for warning in actual_test_shortage(ready):
             console.print(warning)

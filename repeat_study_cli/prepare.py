@@ -4,6 +4,7 @@ from pathlib import Path
 
 from repeat_study_cli.arguments import (
     DataOption,
+    ProcessesOption,
     SetOption,
     StudyArgument,
     console,
@@ -12,8 +13,15 @@ from repeat_study_cli.arguments import (
 )
 
 
-def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+def prepare(
+    study: StudyArgument,
+    set_: SetOption = None,
+    processes: ProcessesOption = None,
+    data_dir: DataOption = Path("data"),
+) -> None:
     """Build a study's token stores, or check the existing ones.
+
+    Text is encoded on all cores. An interrupted build continues when the command is repeated.
 
     These are the stores of the training text, of a named pool ([pool]), of additional test sets ([[evaluate]]) and of the studies that
     this study's runs start from.
@@ -22,7 +30,7 @@ def prepare(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     from repeat_study.overlap_checks import shared_training_text
 
     declared = load(study, set_)
-    ready = prepare_with_progress(declared, data_dir)
+    ready = prepare_with_progress(declared, data_dir, processes)
     names = ready.source_names
     for store in ready.training_stores:
         if len(ready.training_stores) > 1:

@@ -81,7 +81,7 @@ def train_with_parents(
         gpus_for(study.resources)
     declared.check_sharing(declared.data.expected_vocabulary())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # saves every run, like Ctrl-C
-    ready = prepare_with_progress(declared, data_dir)
+    ready = prepare_with_progress(declared, data_dir, processes)
     all_done = True
     for stage, runs in ready.ancestors(runs_dir):
         folder = runs_dir / stage.study.name

@@ -14,6 +14,15 @@ from repeat_study.records.run_directory import RunDirectory, Status
 MAX_STARTS = 5
 
 
+def record_progress(path: Path, progress: Sequence[int]) -> int:
+    """Append the progress at a job's start to a file. Returns how many starts in a row before this one had the same progress."""
+    previous = path.read_text().splitlines() if path.is_file() else []
+    now = json.dumps(list(progress))
+    with path.open("a") as file:
+        file.write(now + "\n")
+    return len(list(takewhile(lambda line: line == now, reversed(previous))))
+
+
 @dataclass(frozen=True)
 class StartLog:
     """A file next to a job's logs that records the job's progress at each start. It is deleted when a signal stops the job."""
@@ -26,9 +35,7 @@ class StartLog:
 
         After MAX_STARTS starts without progress, marks all unfinished runs as failed and raises InputError.
         """
-        previous = self.path.read_text().splitlines() if self.path.is_file() else []
-        now = json.dumps(self._progress())
-        without_progress = len(list(takewhile(lambda line: line == now, reversed(previous))))
+        without_progress = record_progress(self.path, self._progress())
         unfinished = [directory for directory in self.directories if directory.status() is not Status.DONE]
         if without_progress >= MAX_STARTS and unfinished:
             reason = f"killed {without_progress} times in a row without progress (out of memory?); see the job's log"
@@ -36,8 +43,6 @@ class StartLog:
                 directory.make()
                 directory.fail(reason)
             raise InputError(f"{unfinished[0].path}: {reason}")
-        with self.path.open("a") as file:
-            file.write(now + "\n")
 
     def clear(self) -> None:
         """Delete the file, because the job was stopped by a signal and saved its state."""

@@ -45,6 +45,9 @@ class BadRow:
     place: str  # "file" or "file:row"
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.place}: {one_line(self.reason)}"
+
 
 def split_hash(origin: bytes) -> int:
     """Hash of a text's origin, 0 <= hash < 2**64. The text is test text if hash / 2**64 < test_fraction.
@@ -74,11 +77,16 @@ class SourceReport:
         """Count a bad row. Raises InputError if the count now exceeds `limit` (None means no limit)."""
         self.read += 1
         self.bad += 1
-        line = f"{row.place}: {one_line(row.reason)}"
+        line = str(row)
         if self.bad <= NAMED_ROWS:
             self.bad_named.append(line)
         if limit is not None and self.bad > limit:
-            raise InputError(f"{line}; bad rows so far: {self.bad}, but data.source.max_bad_rows is {limit}")
+            raise too_many_bad_rows(row, self.bad, limit)
+
+
+def too_many_bad_rows(row: BadRow, bad: int, limit: int) -> InputError:
+    """The error for the row that exceeds the limit on bad rows."""
+    return InputError(f"{row}; bad rows so far: {bad}, but data.source.max_bad_rows is {limit}")
 
 
 def one_line(message: object) -> str:

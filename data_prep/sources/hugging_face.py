@@ -1,8 +1,10 @@
 """Read datasets from the Hugging Face hub (streamed) or from folders written by `save_to_disk`."""
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ from pydantic import Field
 from data_prep.errors import InputError
 from data_prep.files import user_path
 from data_prep.sources.document import BadRow, BadText, Document, one_line
-from data_prep.sources.source import Source
+from data_prep.sources.source import Chunk, Source
 
 
 class HuggingFace(Source):
@@ -30,6 +32,10 @@ class HuggingFace(Source):
         Raises InputError if the `datasets` library is missing, or if the dataset, its split or its column cannot be
         opened.
         """
+        return self.read_chunk(Chunk())
+
+    def read_chunk(self, chunk: Chunk) -> Iterator[Document | BadRow]:
+        """Yield a range of the rows of a saved dataset, or of the shards of a streamed one. Raises InputError like `read`."""
         with one_line_errors(self.dataset):
             rows = open_dataset(self.dataset, self.config, self.split)
             columns = rows.column_names  # None if a streamed dataset does not declare them
@@ -40,12 +46,48 @@ class HuggingFace(Source):
                         f" {', '.join(columns)}"
                     )
                 rows = rows.select_columns([self.text_field])
-            for number, row in enumerate(rows, 1):
+            if chunk.last is not None:
+                if hasattr(rows, "select"):
+                    rows = rows.select(range(chunk.first, chunk.last))
+                else:
+                    rows = rows.shard(num_shards=rows.num_shards, index=chunk.first)
+            for number, row in enumerate(rows, (chunk.rows_before or 0) + 1):
                 name = f"{Path(self.dataset).name}/{self.split}:{number}"
                 try:
                     yield Document.of(name, row.get(self.text_field), field=self.text_field)
                 except BadText as error:
                     yield BadRow(name, str(error))
+
+    def text_bytes(self) -> float | None:
+        """Size of a saved dataset in memory. For a streamed one, the size that it declares, or infinite."""
+        if importlib.util.find_spec("datasets") is None:
+            return None
+        if not _is_saved(user_path(self.dataset, "data.source.dataset")):
+            return inf
+        with suppress(Exception):  # reading the dataset reports the error
+            return float(open_dataset(self.dataset, self.config, self.split).data.nbytes)
+        return None
+
+    def chunks(self, size: int, most_tokens: int) -> list[Chunk]:
+        """A range of rows of a saved dataset, or a shard of a streamed one, per chunk."""
+        with one_line_errors(self.dataset):
+            rows = open_dataset(self.dataset, self.config, self.split)
+            if not hasattr(rows, "select"):
+                shards = rows.num_shards
+                if shards == 1:
+                    return [Chunk()]
+                return [Chunk((), number, number + 1, None if number else 0) for number in range(shards)]
+            text_bytes, count = max(1, rows.data.nbytes), len(rows)
+            state = str(getattr(rows, "_fingerprint", ""))
+        step = max(1, int(count * size / text_bytes))
+        ranges = [(first, min(first + step, count)) for first in range(0, count, step)]
+        return [
+            Chunk((), first, last, first, text_bytes * (last - first) // count, state) for first, last in ranges
+        ] or [Chunk()]
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json"))
 
 
 def open_dataset(dataset: str, config: str | None, split: str) -> Any:
@@ -55,7 +97,7 @@ def open_dataset(dataset: str, config: str | None, split: str) -> Any:
     except ModuleNotFoundError as error:
         raise InputError("data.source: needs the datasets library; run pip install 'repeat-study[hf]'") from error
     folder = user_path(dataset, "data.source.dataset")
-    if not any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
+    if not _is_saved(folder):
         name = str(folder) if folder.is_dir() else dataset
         return datasets.load_dataset(name, config, split=split, streaming=True)
     saved = datasets.load_from_disk(str(folder))

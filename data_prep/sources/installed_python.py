@@ -9,7 +9,9 @@ from typing import Literal
 from data_prep.errors import InputError
 from data_prep.sources.decoding import decode_python
 from data_prep.sources.document import BadRow, BadText, Document
-from data_prep.sources.source import Source
+from data_prep.sources.source import Chunk, Source
+
+CHUNK_BYTES = 2**24
 
 
 class InstalledPython(Source):
@@ -25,18 +27,39 @@ class InstalledPython(Source):
         declared encoding is a bad row.
         Raises InputError if no Python files are found.
         """
+        for chunk in self.chunks(CHUNK_BYTES, 0):
+            yield from self.read_chunk(chunk)
+
+    def chunks(self, size: int, most_tokens: int) -> list[Chunk]:
+        """Several files per chunk. Files that cannot be read come first, and `read_chunk` reports them."""
         roots = installed_python_roots()
-        files: list[tuple[bytes, str, Path]] = []
+        files: list[tuple[bytes, str, Path, int]] = []
+        unreadable: list[tuple[bytes, str, Path, int]] = []
         for name, path in installed_files(roots, "*.py"):
             try:
-                files.append((hashlib.sha256(path.read_bytes()).digest(), name, path))
-            except OSError as error:
-                yield BadRow(name, f"cannot be read: {error.strerror}")
+                content = path.read_bytes()
+                files.append((hashlib.sha256(content).digest(), name, path, len(content)))
+            except OSError:
+                unreadable.append((b"", name, path, 0))
         if not files:
             raise InputError(f"installed-python: no Python source found in {', '.join(map(str, roots))}")
-        for _, name, path in sorted(files):
+        chunks = []
+        ordered = [*unreadable, *sorted(files)]
+        start = text_bytes = 0
+        for number, (_, _, _, file_bytes) in enumerate(ordered, 1):
+            text_bytes += file_bytes
+            if text_bytes >= size or number == len(ordered):
+                names = tuple((name, str(path)) for _, name, path, _ in ordered[start:number])
+                state = hashlib.sha256(b"".join(digest for digest, *_ in ordered[start:number])).hexdigest()
+                chunks.append(Chunk(names, text_bytes=text_bytes, state=state))
+                start, text_bytes = number, 0
+        return chunks
+
+    def read_chunk(self, chunk: Chunk) -> Iterator[Document | BadRow]:
+        """Yield the files of a chunk."""
+        for name, path in chunk.files:
             try:
-                yield Document.of(name, decode_python(path.read_bytes()))
+                yield Document.of(name, decode_python(Path(path).read_bytes()))
             except BadText as error:
                 yield BadRow(name, str(error))
             except OSError as error:

@@ -10,15 +10,37 @@ To add a source of text, create a file in this folder with a subclass of `Source
             for path in sorted(Path(self.folder).glob("*.txt")):
                 yield Document.of(path.name, path.read_text())
 
+Several processes share the work on a source that can be divided: see `Source.chunks`.
+
 To add a format of tokenized data, see `data_prep.sources.tokens`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from data_prep.sources.document import BadRow, Document
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive documents of a source, which one process reads.
+
+    files: name and path of each file, if the source consists of files.
+    first, last: range of bytes, rows, row groups or documents, depending on the source. `last` is exclusive; None means the end.
+    rows_before: number of rows in the file before this chunk. None: unknown, so `read_chunk` numbers the rows from 1.
+    text_bytes: estimated size of the text; None if it is unknown.
+    state: changes if the content of the files changes.
+    """
+
+    files: tuple[tuple[str, str], ...] = ()
+    first: int = 0
+    last: int | None = None
+    rows_before: int | None = 0
+    text_bytes: int | None = None
+    state: str = ""
 
 
 class DataSource(BaseModel, ABC):
@@ -59,6 +81,30 @@ class Source(DataSource):
 
         Raises InputError if the source cannot be read.
         """
+
+    def text_bytes(self) -> float | None:
+        """Estimated size of the text in bytes: infinite if it has no limit on this machine, None if it is unknown."""
+        return None
+
+    def chunks(self, size: int, most_tokens: int) -> list[Chunk]:
+        """Divide the documents into chunks of about `size` bytes of text each, in order. By default, there is one chunk.
+
+        most_tokens: the number of tokens that the build needs, for a source without an end. Raises InputError if the source cannot be
+        read.
+        """
+        return [Chunk()]
+
+    def read_chunk(self, chunk: Chunk) -> Iterator[Document | BadRow]:
+        """Yield the documents of a chunk. All chunks together give the same documents in the same order as `read`."""
+        return self.read()
+
+    def rows_in(self, chunk: Chunk, rows: int) -> int:
+        """How many row numbers a chunk uses. rows: how many rows `read_chunk` yielded."""
+        return rows
+
+    def numbered(self, chunk: Chunk) -> Chunk:
+        """The same chunk with `rows_before`, if it can be counted. Called only to name a row in an error message."""
+        return chunk
 
     def fixed_vocabulary(self) -> list[str] | None:
         """All words in the language, if every text consists of these words separated by single spaces.

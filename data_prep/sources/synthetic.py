@@ -5,7 +5,9 @@ With them, damage to copying can be distinguished from damage to memorized stati
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count
+from math import inf
 from typing import Literal, Self
 
 import numpy as np
@@ -14,12 +16,14 @@ from pydantic import Field, model_validator
 
 from data_prep.permutation import permute, stream_key
 from data_prep.sources.document import Document
-from data_prep.sources.source import Source
+from data_prep.sources.source import Chunk, Source
 
 COPY, END = "=", ";"
 Floats = npt.NDArray[np.float64]
 # The probability that two documents are equal must be at most 2^-64, so in practice no document repeats.
 FEWEST_BITS = 64.0
+BYTES_PER_WORD = 4.5  # approximate, including the space
+MOST_CHUNKS = 100_000
 
 
 class Synthetic(Source):
@@ -54,12 +58,29 @@ class Synthetic(Source):
 
     def read(self) -> Iterator[Document]:
         """Yield the documents synthetic:0, synthetic:1, ... without end. Document i depends only on i and the spec."""
+        return self.read_chunk(Chunk())
+
+    def read_chunk(self, chunk: Chunk) -> Iterator[Document]:
+        """Yield the documents chunk.first..chunk.last (exclusive)."""
         words = words_of(self)[: self.words]
         after = transitions(self).ravel().data
         cumulative = np.cumsum(zipf(self))
         cumulative[-1] = 1.0
-        for number in count():
+        for number in count(chunk.first) if chunk.last is None else range(chunk.first, chunk.last):
             yield Document.of(f"synthetic:{number}", _text(self, number, words, after, cumulative))
+
+    def text_bytes(self) -> float:
+        """Infinite, because the series has no end."""
+        return inf
+
+    def chunks(self, size: int, most_tokens: int) -> list[Chunk]:
+        """As many documents as the build can need, and then all others."""
+        per_chunk = max(1, int(size / BYTES_PER_WORD / tokens_per_document(self)))
+        shortest = self.passages * (self.shortest + 1) + 1
+        count_of_chunks = min(most_tokens // shortest // per_chunk + 1, MOST_CHUNKS)
+        starts = [number * per_chunk for number in range(count_of_chunks)]
+        chunks = [Chunk((), start, start + per_chunk, text_bytes=size) for start in starts]
+        return [*chunks, Chunk((), count_of_chunks * per_chunk, text_bytes=0)]
 
     @property
     def bad_row_limit(self) -> int:
@@ -82,6 +103,7 @@ def zipf(spec: Synthetic) -> Floats:
     return weight / weight.sum()
 
 
+@lru_cache(maxsize=1)  # for the chunks that a process reads one after another
 def transitions(spec: Synthetic) -> npt.NDArray[np.uint16]:
     """Each word's ranking of all words, shape [words + 1, words]. The last row is the ranking at the start of a document."""
     key = stream_key("synthetic language", spec.seed)

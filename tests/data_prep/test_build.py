@@ -425,5 +425,5 @@ def test_an_existing_folder_that_is_not_a_store_is_left_untouched(corpus: Path, 
 def test_only_a_full_disk_is_answered_with_the_advice_to_free_space(corpus: Path, tmp_path: Path) -> None:
     spec = spec_of(corpus)
     (tmp_path / f".{spec.store_name}.building").write_text("not a folder")
-    with pytest.raises(InputError, match=r"building: the store cannot be written: File exists$"):
+    with pytest.raises(InputError, match=r"building: cannot be written: File exists$"):
         prepare(spec, tmp_path)

@@ -181,7 +181,10 @@ def test_dropout_is_switched_off(build: Build) -> None:
 def test_a_random_tokenizer_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads(byte_bpe(ENGLISH).to_str())
     content["model"]["dropout"] = 0.5
-    monkeypatch.setattr("data_prep.text_batches.load_tokenizer", lambda path: Tokenizer.from_file(os.fspath(path)))
+    for module in ("plan", "encoder"):
+        monkeypatch.setattr(
+            f"data_prep.chunks.{module}.load_tokenizer", lambda path: Tokenizer.from_file(os.fspath(path))
+        )
     with pytest.raises(
         InputError, match=r"data\.tokenizer: the same text \(a\.jsonl:1\) is encoded differently each time"
     ):

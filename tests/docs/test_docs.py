@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from data_prep import text_batches
+from data_prep.chunks import plan as chunk_plan
 from data_prep.sources.tokens.source import FORMATS, Tokens
 from data_prep.token_store import TokenStore
 from repeat_study.config.corpora import StudyTexts
@@ -161,7 +161,7 @@ def test_the_python_examples_run(
     for run in study.runs(StudyTexts(store.fingerprint))[:3]:
         train(run, store, workplace / "runs" / "laptop")
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(text_batches, "TOKENIZER_CHARACTERS", 200_000)  # training a tokenizer on more takes a minute
+    monkeypatch.setattr(chunk_plan, "TOKENIZER_CHARACTERS", 200_000)  # training a tokenizer on more takes a minute
     examples = [block for page, block in blocks("python") if page == "python-api.md"]
     assert len(examples) >= 4
     for example in examples:
