@@ -105,13 +105,20 @@ class RepeatStudyDecoderLayer(nn.Module):
             self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=False)
             self.mlp = RepeatStudyMLP(config)
 
-    def forward(self, hidden_states: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The residual stream after this layer, and the attention pattern; see RepeatStudyAttention for the shapes."""
+    def forward(
+        self, hidden_states: Tensor, positions: Tensor, mask: Tensor, patterns: list[Tensor] | None = None
+    ) -> Tensor:
+        """The residual stream after this layer. The attention pattern is appended to `patterns`.
+
+        See RepeatStudyAttention for the shapes. As in other models of transformers, a layer returns only one tensor.
+        """
         attention_output, pattern = self.self_attn(self.input_layernorm(hidden_states), positions, mask)
+        if patterns is not None:
+            patterns.append(pattern)
         hidden_states = hidden_states + attention_output
         if self.has_mlp:
             hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-        return hidden_states, pattern
+        return hidden_states
 
 
 class RepeatStudyModel(nn.Module):
@@ -191,10 +198,10 @@ class RepeatStudyForCausalLM(PreTrainedModel, GenerationMixin):
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        patterns, residuals = [], [hidden]
+        patterns: list[Tensor] = []
+        residuals = [hidden]
         for layer in self.model.layers:
-            hidden, pattern = layer(hidden, positions, mask)
-            patterns.append(pattern)
+            hidden = layer(hidden, positions, mask, patterns)
             residuals.append(hidden)
         residuals[-1] = hidden = self.model.norm(hidden)
         logits = self.lm_head(hidden)

@@ -64,7 +64,12 @@ def exported_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: no config.json here; expected a folder like DIR/step-N from `repeat-study export`")
-    return read_record(path, "repeat_study", "architectures")
+    config = read_record(path)
+    if "repeat_study" not in config:
+        raise InputError(
+            f"{path}: not from `repeat-study export`, because it has no key 'repeat_study'; expected DIR/step-N"
+        )
+    return config
 
 
 def _tokenizer(folder: Path) -> Any:

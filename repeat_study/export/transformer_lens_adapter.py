@@ -46,6 +46,7 @@ class RepeatStudyAdapter(ArchitectureAdapter):
 
     # A norm's gain cannot be folded into W_Q and W_K, because positions are added after the norm.
     supports_fold_ln = False
+    supports_center_writing_weights = False  # would also center a module of position embeddings, and there is none
     supports_kv_cache = False
 
     def __init__(self, cfg: Any) -> None:

@@ -37,5 +37,5 @@ def test_a_folder_that_was_not_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config.json here; expected a folder like DIR/step-N"):
         hooked_transformer(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match=r"config.json: the key 'repeat_study' is missing"):
+    with pytest.raises(InputError, match=r"config.json: not from `repeat-study export`"):
         exported_config(tmp_path)
