@@ -88,6 +88,10 @@ class Runs:
         """The rows of finished runs. Only these have final metrics."""
         return self.table[self.table.status == Status.DONE]
 
+    def varied_factors(self) -> list[str]:
+        """The fields outside the repetition grid that differ between runs of the same size."""
+        return [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
+
     def variants(self) -> list[tuple[str, "Runs"]]:
         """Split the study into experiments, each with a label. A single experiment has an empty label.
 
@@ -96,7 +100,7 @@ class Runs:
         runs, does not split a study. Clean runs have no pool, so they serve as controls for every pool spacing and, if the pool has
         a store of its own, for every unit.
         """
-        factors = [key for key in FACTORS if self.table.groupby("model")[key].nunique().max() > 1]
+        factors = self.varied_factors()
         if not factors:
             return [("", self)]
         variants = []
@@ -168,6 +172,27 @@ class Runs:
         losses = table.to_pandas().pivot_table(index="step", columns="sequence", values="loss", aggfunc="first")
         complete = losses.index.tolist() == self.curve(name).step.tolist() and not losses.isna().any(axis=None)
         return losses.to_numpy(float) if complete else None
+
+    def head_scores(self, name: str) -> npt.NDArray[np.float64] | None:
+        """A run's prefix matching, shape [evaluations, layers, heads]; None if it was not measured. The file is read on every call."""
+        table = self._columns(name, "heads", last=False)
+        if table is None:
+            return None
+        layers, heads = (int(pc.max(table[column]).as_py()) + 1 for column in ("layer", "head"))
+        scores = table["prefix_matching"].to_numpy()
+        return scores.reshape(-1, layers, heads) if len(scores) % (layers * heads) == 0 else None
+
+    def paragraph_losses(self, name: str) -> tuple[list[str], list[int], npt.NDArray[np.float64]]:
+        """The tokens of the copied paragraph, the copy that each belongs to, and their losses in nats, shape [evaluations, tokens].
+
+        Empty if the run has no such file. The file is read on every call.
+        """
+        table = self._columns(name, "paragraph", last=False)
+        if table is None:
+            return [], [], np.empty((0, 0))
+        count = len(table) // max(len(steps_in(table)), 1)
+        first = table.slice(0, count)
+        return first["token"].to_pylist(), first["copy"].to_pylist(), table["loss"].to_numpy().reshape(-1, count)
 
     def last_table(self, name: str, which: Literal["heads", "paragraph"]) -> pd.DataFrame:
         """The rows of `heads` or `paragraph` from a run's last evaluation. Faster than converting all rows to pandas."""

@@ -114,7 +114,7 @@ def heads_table(run: Run, steps: np.ndarray, formed: np.ndarray, rng: np.random.
         "tokens": steps.repeat(layers * heads) * 2048,
         "layer": np.tile(np.arange(layers).repeat(heads), len(steps)),
         "head": np.tile(np.arange(heads), len(steps) * layers),
-        "ov_copying": rng.normal(size=rows),
+        "ov_copying": rng.uniform(-1, 1, rows),
     }
     for name in OF_HEADS:
         columns |= {f"{name}{suffix}": rng.uniform(0, 0.04, rows) for suffix in ("", "_ci", "_null", "_null_ci")}

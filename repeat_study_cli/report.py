@@ -4,6 +4,7 @@ from pathlib import Path
 
 from repeat_study_cli.arguments import RunsOption, SetOption, StudyArgument, console, load
 from repeat_study_cli.progress import show_progress
+from repeat_study_cli.run import report_arguments
 from repeat_study_cli.tables import WrappedTable
 
 
@@ -18,7 +19,9 @@ def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = 
     declared = load(study, set_)
     folder = runs_dir / declared.name
     with show_progress() as progress:
-        summary, page = write_report(folder, declared_names(folder, declared), progress)
+        arguments = report_arguments(study, set_, runs_dir)
+        command = f"repeat-study run {arguments}\nrepeat-study report {arguments}"
+        summary, page = write_report(folder, declared_names(folder, declared), progress, command)
     table = WrappedTable(*map(str, summary.columns))
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))

@@ -22,6 +22,9 @@ UNTRAINED = "0.55"  # gray, for untrained models
 # From dark to light, so the order survives in grayscale. Every color has a contrast of at least 3:1 on white (WCAG 2.2,
 # criterion 1.4.11), and eight colors stay distinct with red-green color blindness.
 SCALE = LinearSegmentedColormap.from_list("dark to light", ["#2b1a6b", "#2456c8", "#0b8f8a", "#8a9a10"])
+# The same hues for a dark background, where every color has a contrast of at least 4.5:1 on DARK_PAGE.
+DARK_SCALE = LinearSegmentedColormap.from_list("dark to light, on black", ["#9b8cff", "#6ba4ff", "#2fc9bf", "#dfe86a"])
+DARK_PAGE = "#14161a"
 # Triangles are reserved for bounds, dots for nulls and short dashes for clean runs. Seven markers and four line styles give 28 pairs.
 MARKERS = ("o", "s", "D", "X", "P", "*", "p")
 LINE_STYLES = ("-", (0, (8, 1.5)), "-.", (0, (6, 1, 1, 1, 1, 1)))
@@ -31,11 +34,11 @@ Style = dict[str, Any]  # color, marker and line style, as keyword arguments of 
 CLEAN: Style = {"color": "black", "linestyle": "--"}  # clean runs, in every figure
 
 
-def colors(values: Iterable[float]) -> dict[float, tuple[float, ...]]:
+def colors(values: Iterable[float], scale: LinearSegmentedColormap = SCALE) -> dict[float, tuple[float, ...]]:
     """A color for each value, dark for small values and light for large ones."""
     ordered = sorted(set(values))
-    scale = SCALE(np.linspace(0.0, 1.0, max(len(ordered), 2)))
-    return {value: tuple(map(float, scale[index])) for index, value in enumerate(ordered)}
+    shades = scale(np.linspace(0.0, 1.0, max(len(ordered), 2)))
+    return {value: tuple(map(float, shades[index])) for index, value in enumerate(ordered)}
 
 
 def styles(values: Iterable[float]) -> dict[float, Style]:

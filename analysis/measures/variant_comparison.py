@@ -9,9 +9,9 @@ from analysis.measures.degradation import double_descent
 from analysis.runs import ARM, CORPORA, FACTORS, Runs
 from repeat_study.config.run import Run
 
-RISE = "rise"
+LOSS, RISE = "test_loss", "rise"
 # The metrics to compare, in nats per token. For all of them, higher values are worse.
-COMPARED = {"test_loss": "test loss", "copying_loss": "copying loss", RISE: "rise in test loss"}
+COMPARED = {LOSS: "test loss", "copying_loss": "copying loss", RISE: "rise in test loss"}
 SAME_ARM = ["model", "parameters_non_embedding", "repeated_fraction", "repeats"]
 SAME_RUN = [*SAME_ARM, "seed", "pool_seed"]
 

@@ -1,15 +1,18 @@
 """Write the report of a study: figures, tables and a self-contained HTML page."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.figures.headline import card
 from analysis.figures.plot import SavedPlot
 from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
 from analysis.report import (
     digests,
+    explorer,
     fine_tuning_section,
     html,
     introduction,
@@ -19,9 +22,11 @@ from analysis.report import (
     tables,
     variants_section,
 )
-from analysis.report.collect import Collected, FigureCache, Variant, collect
+from analysis.report.collect import Collected, FigureCache, Variant, collect, save_figure
+from analysis.report.figure_list import HEADLINE_FIGURE
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
+from analysis.report.first_screen import first_screen
 from analysis.report.progress import Progress, no_progress
 from analysis.report.section import Page, Section, figure_sections, missing_section
 from analysis.report.summary import summarize
@@ -29,22 +34,23 @@ from analysis.report.tensorboard_images import write_images
 from analysis.runs import Runs, load_runs
 from data_prep.files import write_atomically
 
-PAGE, TOKEN_PAGE = "report.html", "tokens.html"
+PAGE, TOKEN_PAGE, CARD = "report.html", "tokens.html", "card.png"
 
 
 def write_report(
-    folder: Path, names: list[str] | None = None, progress: Progress = no_progress
+    folder: Path, names: list[str] | None = None, progress: Progress = no_progress, command: str = ""
 ) -> tuple[pd.DataFrame, Path]:
-    """Write report.html, figures/ and tables/ to the study's folder, and tokens.html if there are runs to compare token by token.
+    """Write report.html, card.png, figures/ and tables/ to the study's folder, and tokens.html if there are runs to compare token by token.
 
     names: the names of the study's runs; None includes every run directory in the folder.
+    command: the shell commands that train the runs and write the report, for the page's first screen; one per line.
     Returns the summary table for the console and the path of report.html. Figures are plotted again only if their inputs have
     changed since the last report.
     Raises InputError if the folder has no evaluated runs or if a record cannot be read.
     """
     runs_digest = digests.run_digests(folder)
     code = digests.code_digest()
-    inputs = digests.digest_of([code, folder.resolve().name, names, runs_digest])
+    inputs = digests.digest_of([code, folder.resolve().name, names, command, runs_digest])
     old, new = digests.ReportRecord.load(folder), digests.ReportRecord(folder)
     if old.is_current(inputs):
         progress("nothing changed since the last report", 1.0)
@@ -53,26 +59,39 @@ def write_report(
     runs = load_runs(folder, names)
     # A page that is rewritten from unchanged inputs, for example because a file was deleted, keeps its date.
     new.date = old.date if old.inputs == inputs and old.date else provenance.today()
-    console, written = _write(runs, FigureCache(old, new, code, runs_digest), new.date, progress)
+    cache = FigureCache(old, new, code, runs_digest)
+    console, written = _write(runs, cache, new.date, command or _command(folder.resolve().name), progress)
     old.delete_files_not_in(written)
     new.save(inputs, written, console)
     return console, folder / PAGE
 
 
-def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tuple[pd.DataFrame, list[str]]:
+def _command(study: str) -> str:
+    return f"repeat-study run {shlex.quote(study)}\nrepeat-study report {shlex.quote(study)}"
+
+
+def _write(
+    runs: Runs, cache: FigureCache, date: str, command: str, progress: Progress
+) -> tuple[pd.DataFrame, list[str]]:
     """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
     # If none of the runs from scratch repeats data, they serve only as baselines for the fine-tuned runs.
     has_grid = not tuned or (runs.table.repeats > 1).any()
     collected = (
-        collect(runs, f"{title}, token by token", cache, progress) if has_grid else Collected([], [], None, None)
+        collect(runs, f"{title}, token by token", cache, progress)
+        if has_grid
+        else Collected([], [], None, None, explorer.page_data([("", runs)]))
     )
     variants, token_html = collected.variants, collected.token_html
     compared = variants_section.collect(runs, collected.comparison) if collected.comparison else None
     pool = named_pool_section.collect(runs, collected.named_pool) if collected.named_pool else None
     progress("writing tables and the page", 1.0)
+    headline = cache.reused(HEADLINE_FIGURE, runs) or save_figure(HEADLINE_FIGURE, HEADLINE_FIGURE, runs)
+    cache.keep(HEADLINE_FIGURE, runs, headline)
+    first = first_screen(runs, headline if isinstance(headline, SavedPlot) else None, command)
     saved = [
+        *([first.figure] if first.figure else []),
         *(pool.figures if pool else []),
         *(tuned.figures if tuned else []),
         *(compared.figures if compared else []),
@@ -100,13 +119,20 @@ def _write(runs: Runs, cache: FigureCache, date: str, progress: Progress) -> tup
         *(pool.sections_of_runs() if pool else []),
     ]
     combined = runs.combined
-    notes = list(introduction.notes(combined))
-    link = TOKEN_PAGE if token_html else ""
     page = Page(
-        title, introduction.introduction(combined), notes, link, sections, provenance.sentence(folder, combined, date)
+        title,
+        first,
+        introduction.introduction(combined),
+        list(introduction.notes(combined)),
+        TOKEN_PAGE if token_html else "",
+        sections,
+        provenance.sentence(folder, combined, date),
+        collected.data or "",
     )
     write_atomically(folder / PAGE, html.render(page).encode())
-    written.append(PAGE)
+    footer = f"{plural(len(combined.done), 'run')}, {plural(combined.table.seed.nunique(), 'seed')}"
+    write_atomically(folder / CARD, card(runs, title, first.question, first.answer, footer))
+    written += [PAGE, CARD]
     numbers = tables.joined({variant.name: variant.numbers for variant in [*variants, *controls]})
     if tuned and len(tuned.numbers) and numbers.empty:
         return fine_tuning_section.short(tuned.numbers), written

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
 from analysis.measures.degradation import summary
-from analysis.report import laws_section, token_page
+from analysis.report import explorer, laws_section, token_page
 from analysis.report.digests import ReportRecord, digest_of
 from analysis.report.figure_list import FIGURES, NAMED_POOL_FIGURE, VARIANT_FIGURES, plot_figure
 from analysis.report.progress import Progress, report_figure
@@ -70,6 +70,7 @@ class Collected:
     comparison: list[SavedPlot | Missing]  # empty if there is only one variant
     named_pool: SavedPlot | Missing | None  # None without a named pool
     token_html: str | None
+    data: str | None = None  # for the movable figures, from `explorer.page_data`
 
 
 def file_name(figure: str, variant: str) -> str:
@@ -103,7 +104,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
     names = {(name, figure): file_name(figure, name) for name, _, figure in plotted}
-    made: dict[object, object] = {}  # keys: (variant, figure or section); None for the token page
+    made: dict[object, object] = {}  # keys: (variant, figure or section), or the module of another part of the page
     for name, figure_runs, figure in plotted:
         if reused := cache.reused(names[name, figure], figure_runs):
             made[name, figure] = reused
@@ -113,7 +114,8 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
         if (name, figure) not in made
     }
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
-    tasks[None] = partial(token_page.page, title, variants)
+    tasks[token_page] = partial(token_page.page, title, variants)
+    tasks[explorer] = partial(explorer.page_data, variants)
     titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
     made |= _run(tasks, titles, len(runs.table), progress)
     results: dict[tuple[str, str], SavedPlot | Missing] = {}
@@ -122,7 +124,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
         assert isinstance(result, SavedPlot | Missing)
         results[name, figure] = result
         cache.keep(names[name, figure], figure_runs, result)
-    token_html = made[None]
+    token_html, data = made[token_page], made[explorer]
     finished = [
         Variant(
             name,
@@ -137,7 +139,13 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     ]
     comparison = [results["", figure] for figure in VARIANT_FIGURES] if len(variants) > 1 else []
     named_pool = results["", NAMED_POOL_FIGURE] if runs.has_named_pool else None
-    return Collected(finished, comparison, named_pool, token_html if isinstance(token_html, str) else None)
+    return Collected(
+        finished,
+        comparison,
+        named_pool,
+        token_html if isinstance(token_html, str) else None,
+        data if isinstance(data, str) else None,
+    )
 
 
 def _run(

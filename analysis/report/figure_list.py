@@ -27,6 +27,7 @@ SHOW_ANY_POOL = ("learning_curves", "induction_over_training", "heads", "loss_by
 # Figures that compare values of R at the same f. With a pool of fixed size, every R has its own f.
 AT_ONE_FRACTION = (*(name for name in FIGURES if name not in SHOW_ANY_POOL), "variant_comparison")
 NO_FRACTION = "compares values of R at the same f, but the pool has a fixed size, so every R has its own f"
+HEADLINE_FIGURE = "headline"  # on the first screen
 NAMED_POOL_FIGURE = "named_pool"  # in studies with a named pool
 VARIANT_FIGURES = ("variant_comparison", "retention")  # compare all variants, in studies with more than one
 FINE_TUNING_FIGURES = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")

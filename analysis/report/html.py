@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
 
+# Colors of token probabilities, evenly spaced in the square root of probability, because small models are rarely confident.
+COLOR_STEPS = 10
 MOST_NOTES = 8  # notes of one kind that are shown in full; a larger number is collapsed under a summary
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")
 
@@ -21,8 +23,22 @@ def render(page: Page) -> str:
         for number, section in enumerate(page.sections)
     ]
     return render_template(
-        "report.html.j2", page=page, entries=list(zip(anchors, page.sections, strict=True)), most_notes=MOST_NOTES
+        "report.html.j2",
+        page=page,
+        entries=list(zip(anchors, page.sections, strict=True)),
+        most_notes=MOST_NOTES,
+        scale=color_scale(),
     )
+
+
+def color_scale() -> list[str]:
+    """The colors of token probabilities, from low through middle to high, each as a mix of two CSS colors."""
+    return [_color(step / (COLOR_STEPS - 1) * 2) for step in range(COLOR_STEPS)]
+
+
+def _color(share: float) -> str:
+    (low, high), mixed = (("low", "middle"), share) if share <= 1 else (("middle", "high"), share - 1)
+    return f"var(--{low}) {1 - mixed:.0%}, var(--{high})"
 
 
 def render_template(name: str, **values: object) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.figures.plot import Missing, Noise, SavedPlot
+from analysis.report.first_screen import FirstScreen
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Page:
     """The content of report.html."""
 
     title: str
+    first: FirstScreen
     introduction: str
     notes: Sequence[Note]
     token_page: str  # file name, empty if there is none
     sections: Sequence[Section]
     provenance: str  # the last line: when the page was written, and by which version
+    data: str = ""  # the JSON object of `explorer.page_data`, empty if there is nothing to move
 
 
 def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:

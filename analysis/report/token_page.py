@@ -9,12 +9,9 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from analysis.figures.panels import Arms, arms
-from analysis.report.html import render_template
+from analysis.report.html import COLOR_STEPS, color_scale, render_template
 from analysis.runs import Runs
 
-STEPS = (
-    10  # number of colors, evenly spaced in the square root of probability, because small models are rarely confident
-)
 DROPS = 12  # tokens in the list of largest drops
 MOST_SEEDS = 4
 CONTEXT = 6  # tokens before a listed token
@@ -76,10 +73,9 @@ class Block:
 def page(title: str, variants: list[tuple[str, Runs]]) -> str | None:
     """Render the page for a study's named variants. Returns None if no clean run can be compared with a repeated one."""
     blocks = [block for name, runs in variants for block in _blocks(name, runs)]
-    scale = [_color(step) for step in range(STEPS)]
-    thresholds = [(step / STEPS) ** 2 for step in range(STEPS)]
+    thresholds = [(step / COLOR_STEPS) ** 2 for step in range(COLOR_STEPS)]
     return (
-        render_template("tokens.html.j2", title=title, blocks=blocks, scale=scale, thresholds=thresholds)
+        render_template("tokens.html.j2", title=title, blocks=blocks, scale=color_scale(), thresholds=thresholds)
         if blocks
         else None
     )
@@ -121,13 +117,6 @@ def _character(character: str) -> Markup:
     return Markup("<u>{}</u>").format(symbol) if symbol else escape(character)
 
 
-def _color(step: int) -> str:
-    """A step of the color scale, which runs from low through middle to high, as a mix of two CSS colors."""
-    share = step / (STEPS - 1) * 2
-    (low, high), mixed = (("low", "middle"), share) if share <= 1 else (("middle", "high"), share - 1)
-    return f"var(--{low}) {1 - mixed:.0%}, var(--{high})"
-
-
 def _last(runs: Runs, name: str) -> pd.DataFrame:
     table = runs.last_table(name, "paragraph")
     return table.assign(probability=np.exp(-table.loss))
@@ -152,7 +141,7 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
 
 def _copies(table: pd.DataFrame) -> list[tuple[int, list[Token]]]:
     """The number of each copy, from 1, and its tokens."""
-    color = np.minimum((np.sqrt(table.probability) * STEPS).astype(int), STEPS - 1)
+    color = np.minimum((np.sqrt(table.probability) * COLOR_STEPS).astype(int), COLOR_STEPS - 1)
     tokens = [
         Token(visible(token), step, probability, loss)
         for step, probability, loss, token in zip(color, table.probability, table.loss, table.token, strict=True)

@@ -10,13 +10,12 @@ from analysis.figures.plot import Missing, SavedPlot
 from analysis.formatting import NOTHING, cell, order_name, percent, plural, short_count, size_name
 from analysis.intervals import CHANCE
 from analysis.measures.retention import by_tokens_since, half_lives, retention
-from analysis.measures.variant_comparison import COMPARED, Comparison, compare_variants
+from analysis.measures.variant_comparison import COMPARED, LOSS, Comparison, compare_variants
 from analysis.report.section import Section, Table, figure_sections, missing_section
 from analysis.runs import Runs
 from data_prep.files import write_atomically
 
 DIFFERENCES, HALF_LIVES = "variant_differences", "retention_half_lives"
-LOSS = "test_loss"
 
 
 @dataclass(frozen=True)

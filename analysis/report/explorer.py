@@ -1,0 +1,253 @@
+"""Collect the numbers behind the page's movable figures: curves, head scores and paragraph probabilities of every run.
+
+The page contains them as one JSON object. To keep it small, curves have at most MOST_POINTS points and three decimals, head scores have
+two decimals, and probabilities are whole percents. Tables and static figures contain every evaluation.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.panels import DRAWN_FROM, arms
+from analysis.figures.style import DARK_SCALE, MARKERS, colors
+from analysis.formatting import short_count, size_name
+from analysis.intervals import t_quantile
+from analysis.measures import fine_tuning
+from analysis.runs import Runs
+from repeat_study.config.corpora import POOL_DOMAIN
+from repeat_study.records.metric import NATS, Direction, Metric
+from repeat_study.records.metrics import METRICS, further_test_loss
+from repeat_study.records.run_directory import Status
+
+MOST_POINTS = 60  # points per curve
+MOST_SEEDS = 4  # per arm, for head scores and paragraphs
+MOST_FRAMES, FEWEST_FRAMES = 24, 6  # evaluations per run, for head scores and paragraphs
+MOST_CHARACTERS = 2_500_000  # for all head scores and paragraphs together
+ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
+Experiment = tuple[str, Runs]  # the name of a variant or of a study, and its runs
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs that differ only in their seed: one line in the figures, and one position of the slider."""
+
+    name: str  # such as "R = 30"
+    tick: str  # such as "30"
+    x: float  # horizontal position
+    runs: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The arms that the page shows together: one model and fraction, or one fine-tuned model."""
+
+    title: str
+    axis: str  # the label of the slider and of the horizontal axis
+    arms: list[Arm]
+
+
+def page_data(experiments: Sequence[Experiment]) -> str | None:
+    """The JSON object for the page; None if there is nothing to move, because no panel has two arms.
+
+    experiments: the study's variants, or the studies to compare. Raises InputError if a record cannot be read.
+    """
+    panels = [(name, runs, panel) for name, runs in experiments for panel in _panels(runs)]
+    panels = [entry for entry in panels if len(entry[2].arms) > 1] or panels
+    if not any(len(panel.arms) > 1 for _, _, panel in panels):
+        return None
+    metrics = _metrics([runs for _, runs, _ in panels])
+    collected = _Collected(metrics, _frames([(runs, panel) for _, runs, panel in panels]))
+    content = {
+        "metrics": [_metric_record(metric) for metric in metrics],
+        "panels": [collected.panel(name, runs, panel) for name, runs, panel in panels],
+        "runs": collected.runs,
+        "grids": collected.grids,
+        "texts": collected.texts,
+        "t": [0, 0, *(round(float(t_quantile(seeds - 1)), 3) for seeds in range(2, 31))],
+        "drawnFrom": DRAWN_FROM,
+        "start": _start([panel for _, _, panel in panels]),
+    }
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _panels(runs: Runs) -> Iterator[Panel]:
+    if runs.fine_tuned is not None:
+        yield from _fine_tuning_panels(runs)
+        if not (runs.table.repeats > 1).any():
+            return
+    if runs.has_fixed_pool:  # every R has its own f
+        for _, table in runs.table.sort_values("parameters_non_embedding").groupby("model", sort=False):
+            yield Panel(size_name(table.model.iloc[0], table.parameters_non_embedding.iloc[0]), *_repeats(runs, table))
+        return
+    for panel in arms(runs.table):
+        yield Panel(panel.title, *_repeats(runs, panel.runs))
+
+
+def _repeats(runs: Runs, table: pd.DataFrame) -> tuple[str, list[Arm]]:
+    clean = 0 if runs.has_named_pool else 1
+    smallest = table.repeats[table.repeats > 1].min()
+    listed = []
+    for repeats, rows in table.groupby("repeats"):
+        is_clean = bool(rows.is_clean_control.iloc[0])
+        name = ("R = 0" if clean == 0 else "clean") if is_clean else f"R = {repeats:,}"
+        x = smallest / ZERO if is_clean and clean == 0 and smallest == smallest else repeats
+        listed.append(Arm(name, name.removeprefix("R = ").replace(",", ""), math.log10(max(x, 0.1)), rows))
+    return "Repeats R", listed
+
+
+def _fine_tuning_panels(runs: Runs) -> Iterator[Panel]:
+    table = fine_tuning.starts(runs)
+    table = table[table.model.isin(table[table.parent != ""].model)]
+    for (size, model), rows in table.groupby(["parameters_non_embedding", "model"]):
+        starts = fine_tuning.ordered_starts(rows.start)
+        yield Panel(
+            f"{size_name(model, size)}, fine-tuning",
+            "Starting point",
+            [Arm(start, start, float(place), rows[rows.start == start]) for place, start in enumerate(starts)],
+        )
+
+
+def _metrics(all_runs: Sequence[Runs]) -> list[Metric]:
+    """The metrics that TensorBoard's table of runs lists as results, and the loss on a named pool's domain, if recorded."""
+    candidates = [*(metric for metric in METRICS if metric.result), further_test_loss(POOL_DOMAIN)]
+    recorded = [runs.combined.evaluations for runs in all_runs]
+    return [
+        metric
+        for metric in candidates
+        if any(metric.key in table and table[metric.key].notna().any() for table in recorded)
+    ]
+
+
+def _metric_record(metric: Metric) -> dict[str, str]:
+    return {
+        "key": metric.key,
+        "name": metric.name[0].upper() + metric.name[1:],
+        "unit": "nats/token" if metric.unit == NATS else metric.unit,
+        "better": {Direction.LOWER: "lower", Direction.HIGHER: "higher"}.get(metric.direction, ""),
+    }
+
+
+def _start(panels: Sequence[Panel]) -> dict[str, int]:
+    """The panel and the arm that are selected first: the arm with the largest excess over its control in final test loss."""
+    largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
+    for place, panel in enumerate(panels):
+        losses = [arm.runs[arm.runs.status == Status.DONE].final_test_loss.mean() for arm in panel.arms]
+        for index, loss in enumerate(losses):
+            if loss - losses[0] > largest:
+                largest, start = loss - losses[0], {"panel": place, "arm": index}
+    return start
+
+
+def _frames(panels: Sequence[tuple[Runs, Panel]]) -> int:
+    """The number of evaluations per run whose head scores and paragraphs fit into MOST_CHARACTERS."""
+    characters = 0  # per evaluation, over all runs
+    for runs, panel in panels:
+        shown = [str(name) for arm in panel.arms for name in _shown(arm).name]
+        tables = (runs.combined.last_table(shown[0], which) for which in ("heads", "paragraph"))
+        characters += 2 * len(shown) * sum(map(len, tables))
+    return int(np.clip(MOST_CHARACTERS // max(characters, 1), FEWEST_FRAMES, MOST_FRAMES))
+
+
+def _shown(arm: Arm) -> pd.DataFrame:
+    """The runs whose head scores and paragraph the page contains."""
+    return arm.runs.sort_values(["seed", "pool_seed"]).drop_duplicates("seed").head(MOST_SEEDS)
+
+
+def thinned_indices(length: int, most: int) -> list[int]:
+    """At most `most` evenly spaced indices of a list, including the first and the last."""
+    return sorted({int(index) for index in np.linspace(0, length - 1, min(length, most)).round()})
+
+
+class _Collected:
+    """The lists that panels refer to by index, without duplicates: runs, grids of training tokens, and texts."""
+
+    def __init__(self, metrics: Sequence[Metric], frames: int) -> None:
+        self._metrics, self._frames = metrics, frames
+        self.runs: list[dict[str, Any]] = []
+        self.grids: list[list[int]] = []
+        self.texts: list[dict[str, list[Any]]] = []
+        self._index: dict[str, int] = {}  # of a run, by its folder
+
+    def panel(self, group: str, runs: Runs, panel: Panel) -> dict[str, Any]:
+        """A panel with the indices of its runs."""
+        of_arm = [index for index, arm in enumerate(panel.arms) if index or not _is_control(arm)]
+        light, dark = colors(of_arm), colors(of_arm, DARK_SCALE)
+        content = []
+        for index, arm in enumerate(panel.arms):
+            shown = set(_shown(arm).name)
+            pool = arm.runs.pool_tokens.unique()
+            entry = {
+                "name": arm.name,
+                "tick": arm.tick,
+                "x": round(arm.x, 4),
+                "runs": [
+                    self._run(runs, str(run.name), int(run.seed), run.name in shown) for run in arm.runs.itertuples()
+                ],
+            }
+            if index in light:
+                place = of_arm.index(index)
+                entry |= {"color": _hex(light[index]), "dark": _hex(dark[index]), "style": place % len(MARKERS)}
+            if len(pool) == 1 and not _is_control(arm):
+                entry["pool"] = short_count(int(pool[0]))
+            content.append(entry)
+        return {"group": group, "title": panel.title, "axis": panel.axis, "arms": content}
+
+    def _run(self, runs: Runs, name: str, seed: int, with_tables: bool) -> int:
+        folder = f"{runs.folder.resolve()}/{name}"
+        if folder not in self._index:
+            self._index[folder] = len(self.runs)
+            self.runs.append(self._record(runs.combined, name, seed, with_tables))
+        return self._index[folder]
+
+    def _record(self, runs: Runs, name: str, seed: int, with_tables: bool) -> dict[str, Any]:
+        curve = runs.curve(name)
+        kept = thinned_indices(len(curve), MOST_POINTS) if len(curve) else []
+        record: dict[str, Any] = {
+            "name": name,
+            "seed": seed,
+            "grid": _place(self.grids, curve.tokens.iloc[kept].tolist()),
+        }
+        record["values"] = [_thousandths(curve[metric.key].iloc[kept]) for metric in self._metrics]
+        if not with_tables or not kept:
+            return record
+        frames = [kept[place] for place in thinned_indices(len(kept), self._frames)]
+        record["frames"] = [kept.index(frame) for frame in frames]
+        scores = runs.head_scores(name)
+        if scores is not None and len(scores) == len(curve):
+            record["heads"] = [*scores.shape[1:], _two_digits(scores[frames])]
+        tokens, copies, losses = runs.paragraph_losses(name)
+        if len(losses) == len(curve):
+            record["text"] = _place(self.texts, {"tokens": tokens, "copies": copies})
+            record["paragraph"] = _two_digits(np.exp(-losses[frames]))
+        return record
+
+
+def _is_control(arm: Arm) -> bool:
+    """Whether an arm has the style of clean runs."""
+    return arm.name == fine_tuning.SCRATCH or bool((arm.runs.is_clean_control & (arm.runs.parent == "")).all())
+
+
+def _place(known: list[Any], entry: Any) -> int:
+    """The index of an entry in a list, which is extended if necessary."""
+    if entry not in known:
+        known.append(entry)
+    return known.index(entry)
+
+
+def _thousandths(values: pd.Series) -> list[int | None]:
+    return [None if not math.isfinite(value) else round(1000 * value) for value in values.astype(float)]
+
+
+def _two_digits(shares: np.ndarray) -> str:
+    """Shares from 0 to 1 as two decimals each, without separators; 1 becomes 99."""
+    digits = np.clip(np.round(100 * shares.ravel()), 0, 99).astype(int)
+    return "".join(map("{:02d}".format, digits))
+
+
+def _hex(color: tuple[float, ...]) -> str:
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in color[:3])

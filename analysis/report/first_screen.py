@@ -1,0 +1,163 @@
+"""Write the first screen of the page: the question, the answer with its interval, and how to train the runs again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.figures.plot import SavedPlot
+from analysis.formatting import listed, percent, plural, size_name, span
+from analysis.measures.headline import Headline, Kind, headline
+from analysis.runs import ORDER, Runs
+
+MOST_VALUES = 6  # values of a factor that are listed one by one; longer lists are given as a range
+FEWEST_FOR_SELECTION = 3  # with fewer arms, selecting the largest difference hardly matters
+FACTOR_NAMES = {
+    **dict.fromkeys(ORDER, "the order of the copies"),
+    "fixed_pool": "the size of the pool",
+    "hold_fixed": "which tokens are held fixed",
+    "corpus": "the training data",
+    "mix": "the training data",
+    "pool_corpus": "the text of the pool",
+    "unit": "the unit that is repeated",
+}
+NO_ANSWER = (
+    "No finished run can be compared with a finished control of the same size and seed, so there is no answer yet."
+)
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """The first screen. All texts are sentences, except for `varied`, which lists factors and their values."""
+
+    question: str
+    varied: list[tuple[str, str]]
+    answer: str
+    certainty: str
+    command: str  # shell commands, one per line
+    figure: SavedPlot | None
+
+
+def first_screen(runs: Runs, figure: SavedPlot | None, command: str) -> FirstScreen:
+    """The first screen of a study's page. figure: the figure `headline`, or None if it is missing."""
+    result = headline(runs)
+    answer, certainty = (_answer(result), _certainty(result)) if result else (NO_ANSWER, "")
+    return FirstScreen(_question(runs, result), list(_varied(runs)), answer, certainty, command, figure)
+
+
+def _question(runs: Runs, result: Headline | None) -> str:
+    if runs.fine_tuned is not None:
+        return "Does training on repeated data first make fine-tuning on new text worse?"
+    if runs.has_named_pool:
+        return "What does a model gain from reading a pool of extra text R times, and what does it cost elsewhere?"
+    factors = runs.varied_factors()
+    if len(runs.variants()) > 1:
+        return f"Does the cost of repeating data depend on {listed(_factor_names(factors))}?"
+    repeated = runs.table[runs.table.repeats > 1]
+    if repeated.empty:
+        return "How does test loss depend on model size without any repeated data?"
+    shares = listed([percent(share) for share in sorted(repeated.repeated_fraction.unique())])
+    times = span(repeated.repeats, "{:,}".format)
+    return f"What does it cost if {shares.replace(' and ', ' or ')} of the training tokens repeat a pool {times} times?"
+
+
+def _factor_names(factors: list[str]) -> list[str]:
+    return list(dict.fromkeys(FACTOR_NAMES.get(name, f"the {name.replace('_', ' ')}") for name in factors))
+
+
+def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
+    """Every factor that differs between runs, with its values."""
+    table = runs.combined.table
+    repeated = table[table.repeats > 1]
+    sizes = table.drop_duplicates("model").sort_values("parameters_non_embedding")
+    if len(sizes) > 1:
+        yield "model size", _values([size_name(row.model, row.parameters_non_embedding) for row in sizes.itertuples()])
+    if runs.fine_tuned is not None:
+        parents = runs.fine_tuned.table.drop_duplicates(["parent_fraction", "parent_repeats"])
+        rows = parents.sort_values(["parent_fraction", "parent_repeats"]).itertuples()
+        names = [
+            f"f = {percent(row.parent_fraction)}, R = {row.parent_repeats:,}" if row.parent_repeats > 1 else "clean"
+            for row in rows
+        ]
+        yield "starting point", _values(["from scratch", *(f"parent: {name}" for name in names)])
+    if repeated.repeats.nunique() > 1:
+        yield "repeats R", _values([f"{value:,}" for value in sorted(repeated.repeats.unique())])
+    if repeated.repeated_fraction.nunique() > 1 and not runs.has_fixed_pool:
+        yield "repeated share f", _values([percent(value) for value in sorted(repeated.repeated_fraction.unique())])
+    factors = runs.varied_factors()
+    names = [name for name, _ in runs.variants()]
+    if len(names) > 1:
+        yield listed(_factor_names(factors)).removeprefix("the "), _values(names)
+    control = "R = 0" if runs.has_named_pool else "clean runs"
+    if len(repeated) and (runs.table.repeats == 1).any():
+        yield "compared with", f"{control} that see every sequence once" if control == "clean runs" else control
+    yield "seeds", str(table.seed.nunique())
+
+
+def _values(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_VALUES else f"{names[0]} to {names[-1]} ({len(names)} values)"
+
+
+def _answer(result: Headline) -> str:
+    arm = result.arm
+    size, change, clear = size_name(arm.model, arm.parameters_non_embedding), _nats(arm), _is_clear(arm)
+    if result.kind is Kind.FINE_TUNING:
+        start = f"a parent that saw {percent(arm.parent_fraction_repeated)} repeated data"
+        verb = "ends" if clear is not False else "does not clearly end"
+        direction = "worse" if arm["mean"] > 0 else "better"
+        text = (
+            f"Fine-tuning {size} from {start} {verb} {direction} than from a clean parent: {change} in final test loss."
+        )
+    elif result.kind is Kind.NAMED_POOL:
+        effect = "lowers" if arm["mean"] < 0 else "does not lower"
+        sure = ", though not clearly" if clear is False and arm["mean"] < 0 else ""
+        text = f"Reading the pool {arm.repeats:g} times {effect} the loss on unseen text like it the most{sure}: {change} for {size}."
+        general = result.lines[(result.lines.repeats == arm.repeats) & (result.lines.measure != arm.measure)]
+        if len(general):
+            text = f"{text[:-1]}, and changes the loss on other text by {_nats(general.iloc[0])}."
+    elif result.kind is Kind.VARIANTS:
+        where = _where(arm)
+        text = (
+            f"The largest difference is that {arm.variant} {'costs' if arm['mean'] > 0 else 'saves'} {change} in final test loss"
+            f" compared with {arm.reference}, {where}."
+        )
+        if clear is False:
+            text = f"There is no clear difference: the largest, {arm.variant} compared with {arm.reference}, {where}, is {change}."
+    elif arm["mean"] <= 0 or clear is False:
+        text = (
+            f"Repetition costs nothing measurable: the largest difference from clean runs is {change}, {_where(arm)}."
+        )
+    else:
+        worst = f"The worst of {plural(result.arms, 'arm')} is R = {arm.repeats:,}"
+        text = f"{worst}: final test loss is {change} above clean runs, {_where(arm)}."
+    return text
+
+
+def _where(arm: pd.Series) -> str:
+    size = size_name(arm.model, arm.parameters_non_embedding)
+    share = f" and f = {percent(arm.repeated_fraction)}" if arm.repeated_fraction else " in clean runs"
+    repeats = f", R = {arm.repeats:,}" if "variant" in arm and arm.repeats > 1 else ""
+    return f"for {size}{share}{repeats}"
+
+
+def _nats(arm: pd.Series) -> str:
+    interval = f" [{arm.low:+.3f}, {arm.high:+.3f}]" if arm.seeds > 1 else ""
+    return f"{arm['mean']:+.3f} nats/token{interval}"
+
+
+def _is_clear(arm: pd.Series) -> bool | None:
+    """Whether the interval excludes 0; None for a single seed."""
+    return None if arm.seeds < 2 else bool(arm.low > 0 or arm.high < 0)
+
+
+def _certainty(result: Headline) -> str:
+    arm = result.arm
+    if arm.seeds < 2:
+        return (
+            "There is one seed, so there is no interval: another seed could give a different number. Train more seeds to find out how"
+            " different."
+        )
+    text = f"Brackets: 95% interval over {plural(int(arm.seeds), 'seed')}. Each run is compared with the control of the same seed."
+    if result.arms >= FEWEST_FOR_SELECTION:
+        text += f" The difference was selected as the largest of {result.arms}, so it is probably somewhat smaller in new runs."
+    return text
