@@ -25,6 +25,7 @@ COMMANDS = {
     "probe": "Measure copying, induction and every attention head of a trained model.",
     "export": "Write a trained model as a Hugging Face folder.",
     "report": "Write a study's report: tables, figures and report.html.",
+    "compare": "Compare studies on one page, with paired differences.",
     "predict": "Predict the cost of repeating data in a planned training run.",
     "fit": "Fit the laws of repetition to your own runs.",
     "dev-cluster": "Start or stop a small SLURM cluster on this machine for testing.",

@@ -38,7 +38,7 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "The result in one figure",
-        f"{QUANTITY[result.kind].replace(chr(10), ' ').capitalize()} at the end of training, paired by seed{_where(result)}."
+        f"{_quantity(result.kind)} at the end of training, paired by seed{_where(result)}."
         f" {interval_note(result.lines)}",
         figure,
         result.lines.drop(columns="x"),
@@ -64,12 +64,17 @@ def card(runs: Runs, study: str, question: str, answer: str, footer: str) -> byt
     return content.getvalue()
 
 
+def _quantity(kind: Kind) -> str:
+    text = QUANTITY[kind].replace("\n", " ")
+    return text[0].upper() + text[1:]
+
+
 def _where(result: Headline) -> str:
     """The panel that the figure shows, if the lines do not name it."""
     if result.kind is Kind.VARIANTS:
         arm = result.arm
         return f", at {size_name(arm.model, arm.parameters_non_embedding)} and f = {percent(arm.repeated_fraction)}"
-    return f", for a {result.arm.design} pool" if result.kind is Kind.NAMED_POOL else ""
+    return f", with {result.arm.design}" if result.kind is Kind.NAMED_POOL else ""
 
 
 def _draw(ax: Axes, result: Headline) -> None:
@@ -105,4 +110,5 @@ def _label_of_arm(ax: Axes, result: Headline) -> None:
     ax.annotate(
         f"{arm['mean']:+.3f}", (line.x, end), offset, textcoords="offset points", ha="center", va=side, fontsize=9
     )
-    ax.margins(x=0.1)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - (0.0 if above else 0.08 * (high - low)), high + (0.05 * (high - low) if above else 0.0))

@@ -81,7 +81,7 @@ def _write(
     collected = (
         collect(runs, f"{title}, token by token", cache, progress)
         if has_grid
-        else Collected([], [], None, None, explorer.page_data([("", runs)]))
+        else Collected([], [], None, None, explorer.of_variants([("", runs)]))
     )
     variants, token_html = collected.variants, collected.token_html
     compared = variants_section.collect(runs, collected.comparison) if collected.comparison else None

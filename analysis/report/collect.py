@@ -115,7 +115,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     }
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
     tasks[token_page] = partial(token_page.page, title, variants)
-    tasks[explorer] = partial(explorer.page_data, variants)
+    tasks[explorer] = partial(explorer.of_variants, variants)
     titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
     made |= _run(tasks, titles, len(runs.table), progress)
     results: dict[tuple[str, str], SavedPlot | Missing] = {}

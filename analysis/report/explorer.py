@@ -7,7 +7,7 @@ two decimals, and probabilities are whole percents. Tables and static figures co
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ MOST_FRAMES, FEWEST_FRAMES = 24, 6  # evaluations per run, for head scores and p
 MOST_CHARACTERS = 2_500_000  # for all head scores and paragraphs together
 ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
 Experiment = tuple[str, Runs]  # the name of a variant or of a study, and its runs
+REPEATS = "Repeats R"  # the axis of panels with one arm per R
+NEXT_TO = 0.02  # distance between the points of several studies at the same R, in powers of ten
 
 
 @dataclass(frozen=True)
@@ -39,83 +41,113 @@ class Arm:
     name: str  # such as "R = 30"
     tick: str  # such as "30"
     x: float  # horizontal position
-    runs: pd.DataFrame
+    table: pd.DataFrame  # one row per run
+    runs: Runs  # the study or variant that contains them
+    line: int = 0  # points of arms with the same number are connected, and compared with the same control
 
 
 @dataclass(frozen=True)
 class Panel:
     """The arms that the page shows together: one model and fraction, or one fine-tuned model."""
 
+    group: str  # the name of the variant or study
     title: str
     axis: str  # the label of the slider and of the horizontal axis
     arms: list[Arm]
 
 
-def page_data(experiments: Sequence[Experiment]) -> str | None:
+def page_data(panels: Sequence[Panel]) -> str | None:
     """The JSON object for the page; None if there is nothing to move, because no panel has two arms.
 
-    experiments: the study's variants, or the studies to compare. Raises InputError if a record cannot be read.
+    Raises InputError if a record cannot be read.
     """
-    panels = [(name, runs, panel) for name, runs in experiments for panel in _panels(runs)]
-    panels = [entry for entry in panels if len(entry[2].arms) > 1] or panels
-    if not any(len(panel.arms) > 1 for _, _, panel in panels):
+    panels = [panel for panel in panels if len(panel.arms) > 1]
+    if not panels:
         return None
-    metrics = _metrics([runs for _, runs, _ in panels])
-    collected = _Collected(metrics, _frames([(runs, panel) for _, runs, panel in panels]))
+    metrics = _metrics(panels)
+    collected = _Collected(metrics, _frames(panels))
     content = {
         "metrics": [_metric_record(metric) for metric in metrics],
-        "panels": [collected.panel(name, runs, panel) for name, runs, panel in panels],
+        "panels": [collected.panel(panel) for panel in panels],
         "runs": collected.runs,
         "grids": collected.grids,
         "texts": collected.texts,
         "t": [0, 0, *(round(float(t_quantile(seeds - 1)), 3) for seeds in range(2, 31))],
         "drawnFrom": DRAWN_FROM,
-        "start": _start([panel for _, _, panel in panels]),
+        "start": _start(panels),
     }
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
-def _panels(runs: Runs) -> Iterator[Panel]:
+def of_variants(experiments: Sequence[Experiment]) -> str | None:
+    """`page_data` for the variants of a study, which have separate panels."""
+    return page_data([panel for name, runs in experiments for panel in _panels(name, runs)])
+
+
+def of_studies(studies: Sequence[Experiment]) -> str | None:
+    """`page_data` for several studies. Their arms share a panel where model and fraction are the same."""
+    together: dict[str, list[tuple[int, Panel]]] = {}
+    for line, (name, runs) in enumerate(studies):
+        for panel in _panels(name, runs):
+            together.setdefault(panel.title, []).append((line, panel))
+    panels = []
+    for title, entries in together.items():
+        arms = [
+            replace(arm, name=f"{arm.name}, {panel.group}", x=arm.x + line * NEXT_TO, line=line)
+            for line, panel in entries
+            for arm in panel.arms
+        ]
+        panels.append(Panel("", title, entries[0][1].axis, sorted(arms, key=lambda arm: (arm.x, arm.line))))
+    return page_data(panels)
+
+
+def _panels(name: str, runs: Runs) -> Iterator[Panel]:
     if runs.fine_tuned is not None:
-        yield from _fine_tuning_panels(runs)
+        yield from _fine_tuning_panels(name, runs)
         if not (runs.table.repeats > 1).any():
             return
     if runs.has_fixed_pool:  # every R has its own f
         for _, table in runs.table.sort_values("parameters_non_embedding").groupby("model", sort=False):
-            yield Panel(size_name(table.model.iloc[0], table.parameters_non_embedding.iloc[0]), *_repeats(runs, table))
+            size = size_name(table.model.iloc[0], table.parameters_non_embedding.iloc[0])
+            yield Panel(name, size, REPEATS, _repeats(runs, table))
         return
     for panel in arms(runs.table):
-        yield Panel(panel.title, *_repeats(runs, panel.runs))
+        yield Panel(name, panel.title, REPEATS, _repeats(runs, panel.runs))
 
 
-def _repeats(runs: Runs, table: pd.DataFrame) -> tuple[str, list[Arm]]:
-    clean = 0 if runs.has_named_pool else 1
-    smallest = table.repeats[table.repeats > 1].min()
-    listed = []
+def _repeats(runs: Runs, table: pd.DataFrame) -> list[Arm]:
+    smallest, arms_found = table.repeats[table.repeats > 1].min(), []
     for repeats, rows in table.groupby("repeats"):
-        is_clean = bool(rows.is_clean_control.iloc[0])
-        name = ("R = 0" if clean == 0 else "clean") if is_clean else f"R = {repeats:,}"
-        x = smallest / ZERO if is_clean and clean == 0 and smallest == smallest else repeats
-        listed.append(Arm(name, name.removeprefix("R = ").replace(",", ""), math.log10(max(x, 0.1)), rows))
-    return "Repeats R", listed
+        is_control = bool(rows.is_clean_control.all())
+        label, x = f"{repeats}", float(repeats)
+        if is_control and runs.has_named_pool:
+            label, x = "0", smallest / ZERO
+        name = "clean" if is_control and not runs.has_named_pool else f"R = {label}"
+        arms_found.append(Arm(name, name.removeprefix("R = "), math.log10(x), rows, runs))
+    return arms_found
 
 
-def _fine_tuning_panels(runs: Runs) -> Iterator[Panel]:
+def _fine_tuning_panels(name: str, runs: Runs) -> Iterator[Panel]:
     table = fine_tuning.starts(runs)
     table = table[table.model.isin(table[table.parent != ""].model)]
     for (size, model), rows in table.groupby(["parameters_non_embedding", "model"]):
         starts = fine_tuning.ordered_starts(rows.start)
         yield Panel(
+            name,
             f"{size_name(model, size)}, fine-tuning",
             "Starting point",
-            [Arm(start, start, float(place), rows[rows.start == start]) for place, start in enumerate(starts)],
+            [
+                Arm(start, start, float(place), rows[rows.start == start], runs.combined)
+                for place, start in enumerate(starts)
+            ],
         )
 
 
-def _metrics(all_runs: Sequence[Runs]) -> list[Metric]:
+def _metrics(panels: Sequence[Panel]) -> list[Metric]:
     """The metrics that TensorBoard's table of runs lists as results, and the loss on a named pool's domain, if recorded."""
     candidates = [*(metric for metric in METRICS if metric.result), further_test_loss(POOL_DOMAIN)]
-    recorded = [runs.combined.evaluations for runs in all_runs]
+    studies = {id(arm.runs): arm.runs for panel in panels for arm in panel.arms}
+    recorded = [runs.evaluations for runs in studies.values()]
     return [
         metric
         for metric in candidates
@@ -136,26 +168,27 @@ def _start(panels: Sequence[Panel]) -> dict[str, int]:
     """The panel and the arm that are selected first: the arm with the largest excess over its control in final test loss."""
     largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
     for place, panel in enumerate(panels):
-        losses = [arm.runs[arm.runs.status == Status.DONE].final_test_loss.mean() for arm in panel.arms]
+        losses = [arm.table[arm.table.status == Status.DONE].final_test_loss.mean() for arm in panel.arms]
         for index, loss in enumerate(losses):
             if loss - losses[0] > largest:
                 largest, start = loss - losses[0], {"panel": place, "arm": index}
     return start
 
 
-def _frames(panels: Sequence[tuple[Runs, Panel]]) -> int:
+def _frames(panels: Sequence[Panel]) -> int:
     """The number of evaluations per run whose head scores and paragraphs fit into MOST_CHARACTERS."""
     characters = 0  # per evaluation, over all runs
-    for runs, panel in panels:
-        shown = [str(name) for arm in panel.arms for name in _shown(arm).name]
-        tables = (runs.combined.last_table(shown[0], which) for which in ("heads", "paragraph"))
-        characters += 2 * len(shown) * sum(map(len, tables))
+    for panel in panels:
+        shown = [(arm.runs, str(name)) for arm in panel.arms for name in _shown(arm).name]
+        runs, name = shown[0]
+        sizes = (len(runs.last_table(name, "heads")), len(runs.last_table(name, "paragraph")))
+        characters += 2 * len(shown) * sum(sizes)
     return int(np.clip(MOST_CHARACTERS // max(characters, 1), FEWEST_FRAMES, MOST_FRAMES))
 
 
 def _shown(arm: Arm) -> pd.DataFrame:
     """The runs whose head scores and paragraph the page contains."""
-    return arm.runs.sort_values(["seed", "pool_seed"]).drop_duplicates("seed").head(MOST_SEEDS)
+    return arm.table.sort_values(["seed", "pool_seed"]).drop_duplicates("seed").head(MOST_SEEDS)
 
 
 def thinned_indices(length: int, most: int) -> list[int]:
@@ -173,20 +206,22 @@ class _Collected:
         self.texts: list[dict[str, list[Any]]] = []
         self._index: dict[str, int] = {}  # of a run, by its folder
 
-    def panel(self, group: str, runs: Runs, panel: Panel) -> dict[str, Any]:
+    def panel(self, panel: Panel) -> dict[str, Any]:
         """A panel with the indices of its runs."""
-        of_arm = [index for index, arm in enumerate(panel.arms) if index or not _is_control(arm)]
+        of_arm = [index for index, arm in enumerate(panel.arms) if not _is_control(arm)]
         light, dark = colors(of_arm), colors(of_arm, DARK_SCALE)
         content = []
         for index, arm in enumerate(panel.arms):
             shown = set(_shown(arm).name)
-            pool = arm.runs.pool_tokens.unique()
+            pool = arm.table.pool_tokens.unique()
             entry = {
                 "name": arm.name,
                 "tick": arm.tick,
                 "x": round(arm.x, 4),
+                "line": arm.line,
                 "runs": [
-                    self._run(runs, str(run.name), int(run.seed), run.name in shown) for run in arm.runs.itertuples()
+                    self._run(arm.runs, str(run.name), int(run.seed), run.name in shown)
+                    for run in arm.table.itertuples()
                 ],
             }
             if index in light:
@@ -195,13 +230,13 @@ class _Collected:
             if len(pool) == 1 and not _is_control(arm):
                 entry["pool"] = short_count(int(pool[0]))
             content.append(entry)
-        return {"group": group, "title": panel.title, "axis": panel.axis, "arms": content}
+        return {"group": panel.group, "title": panel.title, "axis": panel.axis, "arms": content}
 
     def _run(self, runs: Runs, name: str, seed: int, with_tables: bool) -> int:
         folder = f"{runs.folder.resolve()}/{name}"
         if folder not in self._index:
             self._index[folder] = len(self.runs)
-            self.runs.append(self._record(runs.combined, name, seed, with_tables))
+            self.runs.append(self._record(runs, name, seed, with_tables))
         return self._index[folder]
 
     def _record(self, runs: Runs, name: str, seed: int, with_tables: bool) -> dict[str, Any]:
@@ -229,7 +264,7 @@ class _Collected:
 
 def _is_control(arm: Arm) -> bool:
     """Whether an arm has the style of clean runs."""
-    return arm.name == fine_tuning.SCRATCH or bool((arm.runs.is_clean_control & (arm.runs.parent == "")).all())
+    return arm.name == fine_tuning.SCRATCH or bool((arm.table.is_clean_control & (arm.table.parent == "")).all())
 
 
 def _place(known: list[Any], entry: Any) -> int:

@@ -32,6 +32,33 @@ NAMED_POOL_FIGURE = "named_pool"  # in studies with a named pool
 VARIANT_FIGURES = ("variant_comparison", "retention")  # compare all variants, in studies with more than one
 FINE_TUNING_FIGURES = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")
 
+# One sentence per figure, under its heading. docs/report.md contains the same sentences.
+WHAT_TO_SEE = {
+    "learning_curves": "A line that rises and then falls again is double descent.",
+    "degradation_by_repeats": "The loss is highest at a moderate R: fewer and more repeats both do less harm.",
+    "degradation_by_size": "The further a line is above 1, the more repetition costs at that size.",
+    "divergence": "Test loss leaves the clean law where the pool loss goes to zero, that is, where the pool is memorized.",
+    "size_multiplier": "A multiplier of 0.5 means that the run is only as good as a clean model of half its size.",
+    "poor_performance_band": "The band shows which R to avoid at each model size.",
+    "peak_location": "The worst R becomes smaller as models grow.",
+    "compute_equivalent_loss": "The height of a line is the share of compute that repetition wasted.",
+    "pool_loss": "Test loss suffers most where the pool has just been memorized.",
+    "repeats_map": "The harm, memorization, copying and heads change at similar values of R.",
+    "law_of_repetition": "The closer the points are to the lines, the better one law describes all runs.",
+    "induction_over_training": "A curve that rises above its dotted null shows that induction heads have formed.",
+    "heads": "A cell that is bright in the clean run and dark in a repeated one is an induction head that repetition broke.",
+    "copying_and_prefix_sizes": "If these multipliers are lower than that of test loss, copying suffers more than prediction in general.",
+    "loss_by_position": "A flat curve means that the model makes little use of its context.",
+    "out_of_distribution": "If the lines agree, repetition harms other text as much as the training distribution.",
+    "named_pool": "A pool helps where its domain's loss falls and the general loss does not rise.",
+    "variant_comparison": "Lines that differ by more than their bars show that the factor matters.",
+    "retention": "A line that falls quickly shows that a repeated sequence is soon forgotten.",
+    "ossification": "If a repeated parent ends above training from scratch, what it learned is in the way.",
+    "fine_tuning_curves": "The distance between the lines shows how long the starting point matters.",
+    "forgetting": "A loss on the parent's text that rises during fine-tuning shows forgetting.",
+    "heads_over_fine_tuning": "The curves show whether fine-tuning repairs or breaks induction heads.",
+}
+
 
 def plot_figure(name: str, runs: Runs) -> Plot | Missing:
     """Plot a figure of these runs. Its module is imported on first use."""

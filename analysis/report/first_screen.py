@@ -20,6 +20,14 @@ FACTOR_NAMES = {
     "mix": "the training data",
     "pool_corpus": "the text of the pool",
     "unit": "the unit that is repeated",
+    "order": "the order of the copies",
+    "model": "the model size",
+    "repeats": "the number of repeats",
+    "repeated_fraction": "the repeated share",
+    "tokens": "the number of training tokens",
+    "parent_repeats": "the parent's repeats",
+    "parent_fraction": "the parent's repeated share",
+    "is_fine_tuned": "the starting point",
 }
 NO_ANSWER = (
     "No finished run can be compared with a finished control of the same size and seed, so there is no answer yet."
@@ -36,6 +44,7 @@ class FirstScreen:
     certainty: str
     command: str  # shell commands, one per line
     figure: SavedPlot | None
+    again: str = "Train and analyze these runs again:"  # above the command
 
 
 def first_screen(runs: Runs, figure: SavedPlot | None, command: str) -> FirstScreen:
@@ -62,7 +71,12 @@ def _question(runs: Runs, result: Headline | None) -> str:
 
 
 def _factor_names(factors: list[str]) -> list[str]:
-    return list(dict.fromkeys(FACTOR_NAMES.get(name, f"the {name.replace('_', ' ')}") for name in factors))
+    return list(dict.fromkeys(map(factor_name, factors)))
+
+
+def factor_name(field: str) -> str:
+    """The name of a field in sentences, such as "the learning rate"."""
+    return FACTOR_NAMES.get(field, f"the {field.replace('_', ' ')}")
 
 
 def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
@@ -100,7 +114,7 @@ def _values(names: list[str]) -> str:
 
 def _answer(result: Headline) -> str:
     arm = result.arm
-    size, change, clear = size_name(arm.model, arm.parameters_non_embedding), _nats(arm), _is_clear(arm)
+    size, change, clear = size_name(arm.model, arm.parameters_non_embedding), nats(arm), is_clear(arm)
     if result.kind is Kind.FINE_TUNING:
         start = f"a parent that saw {percent(arm.parent_fraction_repeated)} repeated data"
         verb = "ends" if clear is not False else "does not clearly end"
@@ -114,7 +128,7 @@ def _answer(result: Headline) -> str:
         text = f"Reading the pool {arm.repeats:g} times {effect} the loss on unseen text like it the most{sure}: {change} for {size}."
         general = result.lines[(result.lines.repeats == arm.repeats) & (result.lines.measure != arm.measure)]
         if len(general):
-            text = f"{text[:-1]}, and changes the loss on other text by {_nats(general.iloc[0])}."
+            text = f"{text[:-1]}, and changes the loss on other text by {nats(general.iloc[0])}."
     elif result.kind is Kind.VARIANTS:
         where = _where(arm)
         text = (
@@ -140,14 +154,15 @@ def _where(arm: pd.Series) -> str:
     return f"for {size}{share}{repeats}"
 
 
-def _nats(arm: pd.Series) -> str:
-    interval = f" [{arm.low:+.3f}, {arm.high:+.3f}]" if arm.seeds > 1 else ""
+def nats(arm: pd.Series) -> str:
+    """A difference in nats per token with its interval. arm: a row with `mean`, `low`, `high` and `seeds`."""
+    interval = f" [{arm.low:+.3f}, {arm.high:+.3f}]" if arm.seeds > 1 and arm.low == arm.low else ""
     return f"{arm['mean']:+.3f} nats/token{interval}"
 
 
-def _is_clear(arm: pd.Series) -> bool | None:
+def is_clear(arm: pd.Series) -> bool | None:
     """Whether the interval excludes 0; None for a single seed."""
-    return None if arm.seeds < 2 else bool(arm.low > 0 or arm.high < 0)
+    return None if arm.seeds < 2 or arm.low != arm.low else bool(arm.low > 0 or arm.high < 0)
 
 
 def _certainty(result: Headline) -> str:

@@ -24,9 +24,7 @@ def today() -> str:
 
 def sentence(folder: Path, runs: Runs, date: str) -> str:
     """State when and by which version a page was written and, if recorded, the time of the most recent evaluation and torch versions."""
-    revision = commit()
-    program = f"repeat-study {__version__}" + (f" (commit {revision})" if revision else "")
-    text = f"Written on {date} by {program}."
+    text = written(date)
     directories = [RunDirectory(folder / str(name)) for name in runs.table.name]
     last_rows = [row for directory in directories if (row := last_row(directory.timing))]
     times = [time for row in last_rows if (time := row.get("time")) and _is_time(time)]
@@ -35,6 +33,12 @@ def sentence(folder: Path, runs: Runs, date: str) -> str:
     sessions = [row for directory in directories for row in directory.session_rows()]
     versions = sorted({str(version) for row in sessions if (version := row.get("torch"))})
     return text + (f" The runs were trained with torch {' and '.join(versions)}." if versions else "")
+
+
+def written(date: str) -> str:
+    """State when and by which version of the program a page was written."""
+    revision = commit()
+    return f"Written on {date} by repeat-study {__version__}" + (f" (commit {revision})." if revision else ".")
 
 
 def _is_time(value: object) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.figures.plot import Missing, Noise, SavedPlot
+from analysis.report.figure_list import WHAT_TO_SEE
 from analysis.report.first_screen import FirstScreen
 
 
@@ -31,6 +32,7 @@ class Section:
     folded: Sequence[SavedPlot] = ()  # figures that show only noise; the sentences say why
     tables: Sequence[Table] = ()
     level: int = 2  # heading level; 1 for a variant of the study
+    see: str = ""  # what to look for, in one sentence
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def figure_sections(figures: Sequence[SavedPlot]) -> list[Section]:
     folded: set[Noise] = set()
     for figure in figures:
         if figure.noise is None:
-            sections.append(Section(figure.title, figure=figure))
+            sections.append(
+                Section(figure.title, figure=figure, see=WHAT_TO_SEE.get(figure.name.partition(".")[0], ""))
+            )
         elif figure.noise not in folded:
             folded.add(figure.noise)
             same = [other for other in figures if other.noise == figure.noise]

@@ -3,6 +3,7 @@
   const source = document.getElementById("explorer-data"), root = document.getElementById("explorer");
   if (!source || !root) return;
   const {add, apart, begin, count, dash, marker, scale, ticks, xLabels, yAxis, yText, CHARACTER, LINE} = Chart;
+  const LINE_DASHES = ["", "6 3", "2 3"]; // of the lines that connect the arms of one study
   const data = JSON.parse(source.textContent), SHOWN_STEPS = 10, FEWEST_SEEDS = 2;
   const state = {panel: 0, arm: 0, frame: 0, metric: 0, seed: null, hot: null, hidden: new Set()};
   const node = (tag, properties = {}, ...children) => {
@@ -13,7 +14,10 @@
 
   // Data
   const panel = () => data.panels[state.panel], arms = () => panel().arms, arm = () => arms()[state.arm];
-  const control = of => of.arms.find(candidate => candidate.color === undefined);
+  const isControl = entry => entry.color === undefined;
+  const controlOf = entry => arms().find(candidate => isControl(candidate) && candidate.line === entry.line);
+  const hasControl = () => arms().some(isControl);
+  const armOf = run => arms().find(entry => entry.runs.some(index => data.runs[index] === run));
   const visible = () => arms().filter(candidate => !state.hidden.has(candidate.name));
   const runsOf = of => of.runs.map(index => data.runs[index]);
   const gridOf = run => data.grids[run.grid];
@@ -31,14 +35,14 @@
   const seeds = () => [...new Set(arms().flatMap(runsOf).filter(run => run.frames).map(run => run.seed))].sort((a, b) => a - b);
   const runAt = of => of && (runsOf(of).find(run => run.seed === state.seed && run.frames) ?? runsOf(of).find(run => run.frames));
   const partner = run => { // the control with the same seed
-    const clean = control(panel());
+    const clean = controlOf(armOf(run));
     return clean && runsOf(clean).find(candidate => candidate.seed === run.seed);
   };
   // The metric minus that of the control with the same seed, or the metric itself if the panel has no control.
   function difference(run, at) {
     const own = last(gridOf(run), at), unfinished = gridOf(run).at(-1) < at;
     if (own < 0 || unfinished) return NaN;
-    if (!control(panel())) return valueAt(run, own);
+    if (!hasControl()) return valueAt(run, own);
     const other = partner(run), place = other ? last(gridOf(other), gridOf(run)[own]) : -1;
     return place < 0 || gridOf(other)[place] !== gridOf(run)[own] ? NaN : valueAt(run, own) - valueAt(other, place);
   }
@@ -265,7 +269,7 @@
           gridOf(run).forEach((at, place) => { if (isDrawn(run, place)) values.push(difference(run, at)); });
       }
       state.panel = kept;
-      const finite = control(panel()) ? values.filter(Number.isFinite) : values.slice(1).filter(Number.isFinite);
+      const finite = hasControl() ? values.filter(Number.isFinite) : values.slice(1).filter(Number.isFinite);
       ranges.set(key, finite.length ? [Math.min(...finite), Math.max(...finite)] : [0, 1]);
     }
     return ranges.get(key);
@@ -273,7 +277,7 @@
 
   let dots = [];
   function drawCost() {
-    const svg = cost.svg, [least, greatest] = costRange(), extent = greatest - least || 0.1, clean = control(panel());
+    const svg = cost.svg, [least, greatest] = costRange(), extent = greatest - least || 0.1, clean = hasControl();
     const low = least - 0.06 * extent, high = greatest + 0.16 * extent, marks = ticks(low, high, 5);
     const pools = arms().map(entry => entry.pool), hasPools = new Set(pools.filter(Boolean)).size > 1, isNumeric = panel().axis === "Repeats R";
     const rows = isNumeric ? 1 : Math.max(...arms().map(entry => Chart.wrapped(entry.tick, room()).length));
@@ -282,12 +286,12 @@
     const y = yAxis(svg, box, low, high, marks.digits, marks.values), xs = arms().map(entry => entry.x);
     const margin = isNumeric ? 18 : room() / 2 + 8;
     const x = scale(Math.min(...xs), Math.max(...xs), box.left + margin, box.right - margin);
-    const labels = arms().map(entry => [x(entry.x), entry.tick]);
+    const labels = arms().filter(entry => entry.line === arms()[0].line || !isNumeric).map(entry => [x(entry.x), entry.tick]);
     isNumeric ? xLabels(svg, apart(labels), box.bottom + 16) : xLabels(svg, labels, box.bottom + 16, room());
     const middle = {x: (box.left + box.right) / 2, "text-anchor": "middle", class: "name"};
     add(svg, "text", {...middle, y: box.height - 6}, isNumeric ? "repeats R (log scale)" : "starting point");
     if (hasPools) {
-      xLabels(svg, apart(arms().filter(entry => entry.pool).map(entry => [x(entry.x), entry.pool])), box.top - 8);
+      xLabels(svg, apart(arms().filter(entry => entry.pool && entry.line === arms()[0].line).map(entry => [x(entry.x), entry.pool])), box.top - 8);
       add(svg, "text", {...middle, y: 12}, "tokens in the pool");
     }
     if (clean) add(svg, "line", {x1: box.left, x2: box.right, y1: y(0), y2: y(0), class: "zero"});
@@ -303,15 +307,17 @@
         dots.push({entry, run, value, x: px, y: inside(value)});
         if (measured.length > 1) add(group, "circle", {cx: px, cy: inside(value), r: 2.2, class: "seed"});
       });
-      if (Number.isFinite(of.low) && entry !== clean)
+      if (Number.isFinite(of.low) && !isControl(entry))
         add(group, "line", {x1: x(entry.x), x2: x(entry.x), y1: inside(of.low), y2: inside(of.high), class: "line"});
       add(group, "path", {d: marker(entry.style), transform: `translate(${x(entry.x)} ${inside(of.mean)})`, class: entry.style === undefined ? "mark hollow" : "mark"});
       const top = Math.min(inside(of.mean) - 4, ...measured.map(([, value]) => inside(value)), inside(of.high) || Infinity);
       means.push({entry, of, x: x(entry.x), y: inside(of.mean), top});
     }
-    if (isNumeric && means.length > 1)
-      svg.insertBefore(add(null, "path", {d: `M${means.map(mean => `${mean.x},${mean.y}`).join("L")}`, class: "join"}), svg.querySelector(".lines"));
-    markWorst(svg, box, means.filter(mean => mean.entry !== clean));
+    for (const line of isNumeric ? new Set(means.map(mean => mean.entry.line)) : []) {
+      const joined = means.filter(mean => mean.entry.line === line).map(mean => `${mean.x},${mean.y}`).join("L");
+      svg.insertBefore(add(null, "path", {d: `M${joined}`, class: "join", "stroke-dasharray": LINE_DASHES[line % 3]}), svg.querySelector(".lines"));
+    }
+    markWorst(svg, box, means.filter(mean => !isControl(mean.entry)));
     for (const group of svg.querySelectorAll("[data-arm]")) group.classList.toggle("on", Number(group.dataset.arm) === state.arm);
     const title = clean ? `${metric().name} minus that of ${panel().axis === "Repeats R" ? "the clean run" : "training from scratch"}` : metric().name;
     cost.caption.replaceChildren(node("strong", {textContent: title}), ` at ${count(tokens())} tokens, paired by seed`);
@@ -322,7 +328,7 @@
     const sign = {lower: 1, higher: -1}[metric().better];
     if (!sign || means.length < 2) return;
     const worst = means.reduce((a, b) => sign * b.of.mean > sign * a.of.mean ? b : a);
-    const words = `${sign > 0 ? "highest" : "lowest"}: ${worst.entry.name}, ${control(panel()) ? signed(worst.of.mean) : worst.of.mean.toFixed(3)}`;
+    const words = `${sign > 0 ? "highest" : "lowest"}: ${worst.entry.name}, ${hasControl() ? signed(worst.of.mean) : worst.of.mean.toFixed(3)}`;
     const half = words.length * CHARACTER / 2, above = Math.max(worst.top - 10, box.top + 10);
     add(svg, "text", {class: "worst", x: Math.min(Math.max(worst.x, box.left + half), box.right - half), y: above, "text-anchor": "middle"}, words);
   }
@@ -341,7 +347,7 @@
     return `rgb(${stops[low].map((channel, index) => Math.round(channel + part * (stops[low + 1][index] - channel))).join()})`;
   };
   const pairOf = () => {
-    const clean = control(panel()), own = runAt(arm()), base = clean && clean !== arm() ? runAt(clean) : null;
+    const clean = controlOf(arm()), own = runAt(arm()), base = clean && clean !== arm() ? runAt(clean) : null;
     return [[clean, base], [arm(), own]].filter(pair => pair[1]);
   };
   const tops = new Map(); // the highest head score of each panel
@@ -355,7 +361,7 @@
   }
 
   function drawHeads() {
-    const pair = pairOf().filter(([, run]) => run.heads);
+    const pair = pairOf().filter(([, run], _, all) => run.heads && run.heads[0] === all.at(-1)[1].heads?.[0] && run.heads[1] === all.at(-1)[1].heads[1]);
     heads.box.hidden = !pair.length;
     if (!pair.length) return;
     const svg = heads.svg, [layers, width] = pair[0][1].heads, top = topScore();
@@ -421,7 +427,7 @@
   // Numbers as text
   function describe() {
     const own = meanAt(arm()), diffs = runsOf(arm()).map(run => difference(run, tokens())).filter(Number.isFinite);
-    const of = diffs.length ? estimate(diffs) : null, over = control(panel()) && arm() !== control(panel()) && of;
+    const of = diffs.length ? estimate(diffs) : null, over = controlOf(arm()) && !isControl(arm()) && of;
     const range = over && Number.isFinite(of.low) ? ` [${signed(of.low)}, ${signed(of.high)}]` : "";
     const against = panel().axis === "Repeats R" ? "the clean run" : "training from scratch";
     const sure = !over ? "" : of.n > 1 ? ` (95% interval over ${of.n} seeds)` : " (one seed, so there is no interval)";
@@ -477,7 +483,7 @@
   cost.svg.addEventListener("pointermove", event => {
     const near = nearestDot(event);
     heat(near ? arms().indexOf(near.entry) : null);
-    if (near) showTip(`${near.entry.name}, seed ${near.run.seed}\n${withUnit(control(panel()) ? signed(near.value) : near.value.toFixed(3))}\n${name(near.run)}`, event);
+    if (near) showTip(`${near.entry.name}, seed ${near.run.seed}\n${withUnit(hasControl() ? signed(near.value) : near.value.toFixed(3))}\n${name(near.run)}`, event);
     else tip.hidden = true;
   });
   cost.svg.addEventListener("click", event => {

@@ -16,13 +16,14 @@ from analysis.laws.points import Points
 from analysis.laws.study_fits import StudyFits
 from analysis.report import collect, digests
 from analysis.report.build import write_report
-from analysis.report.figure_list import VARIANT_FIGURES
+from analysis.report.figure_list import HEADLINE_FIGURE, VARIANT_FIGURES
 from analysis.runs import Runs
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 
 FIGURES = ("learning_curves", "pool_loss")
+PLOTTED = [*FIGURES, HEADLINE_FIGURE]
 NO_LAWS = StudyFits(Points(*(np.empty(0) for _ in range(5))), {}, {}, pd.DataFrame())
 
 
@@ -80,11 +81,11 @@ def test_an_unchanged_study_is_not_even_read(
     study_folder: Path, plotted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, page = write_report(study_folder)
-    assert plotted == list(FIGURES)
+    assert plotted == PLOTTED
     before = contents(study_folder)
     monkeypatch.setattr("analysis.report.build.load_runs", None)
     second, same_page = write_report(study_folder)
-    assert plotted == list(FIGURES) and page == same_page and contents(study_folder) == before
+    assert plotted == PLOTTED and page == same_page and contents(study_folder) == before
     pd.testing.assert_frame_equal(first.astype(str), second)
 
 
@@ -94,7 +95,7 @@ def test_a_changed_run_is_redrawn_everywhere(study_folder: Path, plotted: list[s
     before = contents(study_folder)
     alter(study_folder, 3.999)
     write_report(study_folder)
-    assert plotted == [*FIGURES, *FIGURES]
+    assert plotted == [*PLOTTED, *PLOTTED]
     after = contents(study_folder)
     for name in ("report.html", "summary.csv", "learning_curves.csv", "pool_loss.svg"):
         assert before[name] != after[name], name
@@ -131,7 +132,7 @@ def test_other_code_redraws_everything(study_folder: Path, plotted: list[str], m
     write_report(study_folder)
     monkeypatch.setattr(digests, "code_digest", lambda: "another version")
     write_report(study_folder)
-    assert plotted == [*FIGURES, *FIGURES]
+    assert plotted == [*PLOTTED, *PLOTTED]
 
 
 def test_the_code_digest_follows_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +157,12 @@ def test_a_new_run_redraws_only_its_own_variant(
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
         write_run(study_folder, runs[0], store, [5.0, 4.5, 4.0], **fields)
     write_report(study_folder)
-    assert plotted == [*FIGURES, *FIGURES, *VARIANT_FIGURES]
+    assert plotted == [*FIGURES, *FIGURES, *VARIANT_FIGURES, HEADLINE_FIGURE]
     plotted.clear()
     write_run(study_folder, runs[0], store, [5.0, 4.5, 4.1], **fields | {"repeats": 8})
     before = contents(study_folder)
     write_report(study_folder)
-    assert plotted == [*FIGURES, *VARIANT_FIGURES]
+    assert plotted == [*FIGURES, *VARIANT_FIGURES, HEADLINE_FIGURE]
     changed = {name for name, content in contents(study_folder).items() if before.get(name) != content}
     assert {name for name in changed if name.startswith(FIGURES)} == {name for name in changed if "0.001" in name}
 
@@ -196,7 +197,7 @@ def test_a_run_that_has_trained_further_is_reported_again(study_folder: Path, pl
     with (run / "metrics.jsonl").open("a") as file:
         file.write(lines[-1])
     page = write_report(study_folder)[1]
-    assert plotted == list(FIGURES) and "100% trained" in page.read_text()
+    assert plotted == PLOTTED and "100% trained" in page.read_text()
 
 
 def test_a_change_in_the_declared_runs_makes_a_new_report(study_folder: Path, plotted: list[str]) -> None:
@@ -222,7 +223,7 @@ def test_a_damaged_record_causes_a_complete_redraw(study_folder: Path, plotted: 
         plotted.clear()
         (study_folder / digests.RECORD).write_text(content)
         write_report(study_folder)
-        assert plotted == list(FIGURES) and contents(study_folder) == before, content
+        assert plotted == PLOTTED and contents(study_folder) == before, content
 
 
 def test_a_new_modification_time_changes_the_digest_of_a_run(study_folder: Path) -> None:
