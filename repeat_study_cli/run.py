@@ -116,6 +116,7 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
     from repeat_study.records.outcome import Outcome
     from repeat_study.records.recorded_run import final_test_losses
     from repeat_study.records.run_directory import RunDirectory, Status
+    from repeat_study.records.tensorboard.arm_means import write_arm_means
     from repeat_study.records.tensorboard.study_page import write_study_page
 
     folder, resources = runs_dir / ready.study.name, ready.study.resources
@@ -125,6 +126,7 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
         RunDirectory(folder / run.name).check(run, ready.store)
     _warn_of_missing_weights(runs, ready, folder)
     if all(RunDirectory(folder / run.name).status() is Status.DONE for run in runs):
+        write_arm_means(folder, [run.name for run in ready.known_runs(runs_dir).runs])
         console.print(f"{ready.study.name}: {plural(len(runs), 'run')}, all done")
         return True
     workers = plural(gpus, "GPU") if gpus else plural(processes, "process")
@@ -136,6 +138,7 @@ def _train_here(runs: "list[Run]", ready: "PreparedStudy", runs_dir: Path, proce
         except KeyboardInterrupt:
             console.print("stopped; every run has saved its state and resumes when you repeat the command")
             raise typer.Exit(130) from None
+    write_arm_means(folder, [run.name for run in ready.known_runs(runs_dir).runs])
     failures = [end for end in ended.values() if end.outcome not in (Outcome.DONE, Outcome.ALREADY_DONE)]
     for end in failures:
         console.print(f"{end.outcome.value}: {folder / end.run}" + (f": {end.reason}" if end.reason else ""))

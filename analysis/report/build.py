@@ -33,6 +33,7 @@ from analysis.report.summary import summarize
 from analysis.report.tensorboard_images import write_images
 from analysis.runs import Runs, load_runs
 from data_prep.files import write_atomically
+from repeat_study.records.tensorboard.arm_means import write_arm_means
 
 PAGE, TOKEN_PAGE, CARD = "report.html", "tokens.html", "card.png"
 
@@ -75,6 +76,7 @@ def _write(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
+    combined = runs.combined
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
     # If none of the runs from scratch repeats data, they serve only as baselines for the fine-tuned runs.
     has_grid = not tuned or (runs.table.repeats > 1).any()
@@ -100,6 +102,7 @@ def _write(
     written = [path for figure in saved for path in SavedPlot.files(figure.name)]
     (folder / "figures").mkdir(exist_ok=True)
     written += write_images(folder, saved)
+    written += write_arm_means(folder, combined.table.name)
     comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
     controls = pool.controls if pool else []
     written += _write_tables(folder, variants, controls, tuned, comparison)
@@ -118,7 +121,6 @@ def _write(
         *_sections(variants, tuned, comparison),
         *(pool.sections_of_runs() if pool else []),
     ]
-    combined = runs.combined
     page = Page(
         title,
         first,

@@ -10,7 +10,7 @@ import io
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,27 +101,47 @@ def hparams_value(tag: str, plugin_data: HParamsPluginData) -> Summary.Value:
     return Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)
 
 
+Point = tuple[float, int, Sequence[Summary.Value]]  # wall time, step and values of one event
+
+
 def write_events(folder: Path, values: Sequence[Summary.Value]) -> None:
     """Replace the events in `folder` with `values` at step 0, unless the folder already contains these values.
 
-    The file name ends with a hash of the content. Raises InputError if the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     content = b"".join(value.SerializeToString(deterministic=True) for value in values)
-    label = f".{hashlib.sha256(content).hexdigest()[:16]}"
+    write_labeled_events(folder, hashlib.sha256(content).hexdigest()[:16], lambda: [(time.time(), 0, values)])
+
+
+def write_labeled_events(folder: Path, label: str, points: Callable[[], Sequence[Point]]) -> None:
+    """Replace the events in `folder` with `points`, unless the folder already contains a file with this label.
+
+    label: a hash of the content or of its inputs, which ends the name of the file. Raises InputError if the file cannot be written.
+    """
     try:
         old_files = event_files(folder)
-        if any(path.name.endswith(label) and path.stat().st_size for path in old_files):
+        if any(path.name.endswith(f".{label}") and path.stat().st_size for path in old_files):
             return
-        now = time.time()
         records = io.BytesIO()
         writer = RecordWriter(records)
-        for record in (file_header(now), *restart(0), event(now, 0, values)):
+        written = points()
+        first = min((step for _, step, _ in written), default=0)
+        for record in (file_header(time.time()), *restart(first), *(event(*point) for point in written)):
             writer.write(record.SerializeToString())
-        path, scratch = later_path(folder, label), folder / f".tensorboard.{os.getpid()}"
+        path, scratch = later_path(folder, f".{label}"), folder / f".tensorboard.{os.getpid()}"
         write_atomically(scratch, records.getvalue())  # TensorBoard reads every file whose name contains "tfevents"
         for old_file in old_files:
             _empty(old_file)
         scratch.replace(path)
+    except OSError as error:
+        raise InputError(f"{folder}: TensorBoard events cannot be written: {error.strerror}") from error
+
+
+def clear_events(folder: Path) -> None:
+    """Empty all event files in `folder`. Raises InputError if one cannot be written."""
+    try:
+        for path in event_files(folder):
+            _empty(path)
     except OSError as error:
         raise InputError(f"{folder}: TensorBoard events cannot be written: {error.strerror}") from error
 

@@ -89,7 +89,7 @@ class TensorBoardWriter:
         evaluation's rows of heads.parquet, as columns.
         """
         self._wall_time = _wall_time(row)
-        values = [_scalar_value(scalar) for scalar in scalars_of(row)]
+        values = [scalar_value(scalar) for scalar in scalars_of(row)]
         if heads:
             png = heat_map(heads["layer"], heads["head"], heads["prefix_matching"])
             values.append(image("heads/prefix_matching", *HEAT_MAP, png))
@@ -192,7 +192,8 @@ def _results(record: Event) -> Results:
     }
 
 
-def _scalar_value(scalar: Scalar) -> Summary.Value:
+def scalar_value(scalar: Scalar) -> Summary.Value:
+    """A point for TensorBoard's Scalars tab."""
     return Summary.Value(
         tag=scalar.tag,
         metadata=scalars.create_summary_metadata(scalar.title, f"{scalar.title}: {scalar.description}"),
