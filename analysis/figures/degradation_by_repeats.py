@@ -1,15 +1,20 @@
 """Final test loss against the number of repeats, one line per size [H22, fig. 2]."""
 
-from analysis.figures.axes import repeats_axis
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.figures.axes import apart, repeats_axis
 from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import size_names
+from analysis.formatting import percent, short_count, size_names, span
 from analysis.intervals import over_seeds
 from analysis.runs import Runs
 
 NAME = "degradation_by_repeats"
+RULE = 4  # "at most 4 epochs" [M23]
+MOST_LABELED = 3  # lines whose lowest and highest points are labeled with their R
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -28,8 +33,14 @@ def plot(runs: Runs) -> Plot | Missing:
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, label=names[size], **by_size[size])
-        ax.set_title(f"f = {fraction:.0%}")
+            if len(by_size) <= MOST_LABELED:
+                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"])
         repeats_axis(ax, done.repeats)
+        ax.set_title(f"f = {percent(fraction)}")
+        _pool_axis(ax, repeated[repeated.repeated_fraction == fraction])
+        _rule_of_thumb(ax, arms)
+    low, high = axes[0][0].get_ylim()
+    axes[0][0].set_ylim(low - 0.14 * (high - low), high + 0.08 * (high - low))  # room for labels
     axes[0][0].set_ylabel("final test loss (nats/token)")
     legend(figure, axes)
     return Plot(
@@ -37,7 +48,70 @@ def plot(runs: Runs) -> Plot | Missing:
         "Degradation against repeats",
         "Final test loss against R, one line per model size, with the clean run on the left. A few repeats do little harm, and so do very"
         " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right) find"
-        f" that the worst R becomes smaller as models grow. {interval_note(data)}",
+        f" that the worst R becomes smaller as models grow. The upper axis gives the size of the pool. Labels give the R of the highest and"
+        f" the lowest point of a line. {_rule_note(done)}{interval_note(data)}",
         figure,
         data,
+    )
+
+
+def _label_extremes(ax: Axes, line: pd.DataFrame, color: object) -> None:
+    """Label the highest and the lowest point with their R."""
+    if len(line) < 3:
+        return
+    for index, side, offset in ((line["mean"].idxmax(), "bottom", 5), (line["mean"].idxmin(), "top", -5)):
+        point = line.loc[index]
+        end = point["mean"] if point.seeds < 2 else point.high if side == "bottom" else point.low
+        ax.annotate(
+            f"R = {point.repeats:g}",
+            (point.repeats, end),
+            (0, offset),
+            textcoords="offset points",
+            ha="center",
+            va=side,
+            fontsize=7,
+            color=color,
+        )
+
+
+def _pool_axis(ax: Axes, repeated: pd.DataFrame) -> None:
+    """Add an upper axis with the number of tokens in the pool at every R, if it is the same for all sizes."""
+    pools = repeated.groupby("repeats").pool_tokens
+    if pools.nunique().max() > 1:
+        return
+    tokens = {float(repeats): short_count(int(pool)) for repeats, pool in pools.first().items()}
+    ticks = apart(tokens, tokens.__getitem__)
+    upper = ax.secondary_xaxis("top")
+    upper.set_xticks(ticks, [tokens[repeats] for repeats in ticks])
+    upper.minorticks_off()
+    upper.tick_params(labelsize=7)
+    upper.set_xlabel("tokens in the pool", fontsize=7)
+
+
+def _costs(arms: pd.DataFrame) -> list[float]:
+    """How much the loss at 1 < R <= RULE exceeds that of clean runs, for every size and R, in nats."""
+    clean = arms[arms.repeats == 1].set_index("parameters_non_embedding")["mean"]
+    few = arms[(arms.repeats > 1) & (arms.repeats <= RULE)]
+    excess = few["mean"] - few.parameters_non_embedding.map(clean)
+    return list(excess.dropna())
+
+
+def _rule_of_thumb(ax: Axes, arms: pd.DataFrame) -> None:
+    """Draw a bracket over the R that the rule of thumb allows, with what they cost."""
+    costs = _costs(arms)
+    if not costs:
+        return
+    transform = ax.get_xaxis_transform()
+    ax.plot([1, 1, RULE, RULE], [0.07, 0.04, 0.04, 0.07], color="0.35", linewidth=1, transform=transform, clip_on=False)
+    text = f"at most {RULE} epochs: {span(costs, '{:+.3f}'.format)}"
+    ax.text(1, 0.085, text, fontsize=7, color="0.25", transform=transform)
+
+
+def _rule_note(done: pd.DataFrame) -> str:
+    repeats = done.repeats[(done.repeats > 1) & (done.repeats <= RULE)]
+    if repeats.empty or not (done.repeats == 1).any():
+        return ""
+    return (
+        f"The bracket shows the rule of thumb to repeat data at most {RULE} times [M23] and how much its R cost compared with clean runs."
+        " "
     )

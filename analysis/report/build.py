@@ -10,10 +10,12 @@ from analysis.figures.headline import card
 from analysis.figures.plot import SavedPlot
 from analysis.formatting import plural
 from analysis.laws.study_fits import fit_study
+from analysis.measures.run_health import run_health
 from analysis.report import (
     digests,
     explorer,
     fine_tuning_section,
+    health_section,
     html,
     introduction,
     named_pool_section,
@@ -105,7 +107,10 @@ def _write(
     written += write_arm_means(folder, combined.table.name)
     comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
     controls = pool.controls if pool else []
-    written += _write_tables(folder, variants, controls, tuned, comparison)
+    problems = run_health(runs)
+    written += _write_tables(
+        folder, variants, controls, tuned, {"published_comparison": comparison, health_section.CSV: problems}
+    )
     if compared:
         written += compared.write_tables(folder)
     if pool:
@@ -120,6 +125,7 @@ def _write(
         *(compared.sections if compared else []),
         *_sections(variants, tuned, comparison),
         *(pool.sections_of_runs() if pool else []),
+        health_section.section(problems, len(combined.table)),
     ]
     page = Page(
         title,
@@ -146,13 +152,12 @@ def _write_tables(
     variants: list[Variant],
     controls: list[Variant],
     tuned: FineTuning | None,
-    comparison: pd.DataFrame,
+    by_name: dict[str, pd.DataFrame],
 ) -> list[str]:
     """Write the CSV tables that do not belong to a figure. Returns their paths relative to the folder.
 
-    controls: the clean controls of a named pool's domain, which appear only in the summary.
+    controls: the clean controls of a named pool's domain, which appear only in the summary. by_name: more tables by file name.
     """
-    by_name = {"published_comparison": comparison}
     if variants:
         laws = {variant.name: fit_study(variant.runs) for variant in variants}
         by_name["summary"] = tables.joined(
