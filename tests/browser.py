@@ -1,11 +1,11 @@
 """Control a headless Chromium over its DevTools protocol, through a pipe, so that no library or network port is needed."""
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,13 @@ class Browser:
     """One browser process with a single page. `errors` lists everything that the page wrote to the console, and its exceptions."""
 
     def __init__(self, command: str, profile: Path) -> None:
-        read_here, write_there = os.pipe()
-        read_there, write_here = os.pipe()
+        read_here, write_there = map(_above_standard, os.pipe())
+        read_there, write_here = map(_above_standard, os.pipe())
         words = [command, *FLAGS, *QUIET, f"--user-data-dir={profile}", "about:blank"]
         # The browser reads from descriptor 3 and writes to descriptor 4.
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{read_there} 4>&{write_there}', "sh", *words],
-            pass_fds=(read_there, write_there),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        actions = [(os.POSIX_SPAWN_DUP2, read_there, 3), (os.POSIX_SPAWN_DUP2, write_there, 4)]
+        actions += [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]  # type: ignore[misc]
+        self._process = os.posix_spawn(command, words, os.environ, file_actions=actions)
         os.close(read_there)
         os.close(write_there)
         self._read, self._write = read_here, write_here
@@ -141,8 +138,11 @@ class Browser:
         """End the browser."""
         os.close(self._write)
         os.close(self._read)
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        os.waitpid(self._process, 0)
+
+
+def _above_standard(descriptor: int) -> int:
+    """A copy of a descriptor with a number that the browser does not use; the original is closed."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(descriptor)
+    return copy

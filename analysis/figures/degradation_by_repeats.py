@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from analysis.figures.axes import apart, repeats_axis
 from analysis.figures.estimates import interval_note, points
@@ -14,7 +15,7 @@ from analysis.runs import Runs
 
 NAME = "degradation_by_repeats"
 RULE = 4  # "at most 4 epochs" [M23]
-MOST_LABELED = 3  # lines whose lowest and highest points are labeled with their R
+MOST_LABELED = 3  # lines whose highest points are labeled with their R
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -34,7 +35,7 @@ def plot(runs: Runs) -> Plot | Missing:
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, label=names[size], **by_size[size])
             if len(by_size) <= MOST_LABELED:
-                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"])
+                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"], lowest=len(by_size) == 1)
         repeats_axis(ax, done.repeats)
         ax.set_title(f"f = {percent(fraction)}")
         _pool_axis(ax, repeated[repeated.repeated_fraction == fraction])
@@ -48,18 +49,19 @@ def plot(runs: Runs) -> Plot | Missing:
         "Degradation against repeats",
         "Final test loss against R, one line per model size, with the clean run on the left. A few repeats do little harm, and so do very"
         " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right) find"
-        f" that the worst R becomes smaller as models grow. The upper axis gives the size of the pool. Labels give the R of the highest and"
-        f" the lowest point of a line. {_rule_note(done)}{interval_note(data)}",
+        f" that the worst R becomes smaller as models grow. The upper axis gives the size of the pool. Labels give the worst R."
+        f" {_rule_note(done)}{interval_note(data)}",
         figure,
         data,
     )
 
 
-def _label_extremes(ax: Axes, line: pd.DataFrame, color: object) -> None:
-    """Label the highest and the lowest point with their R."""
+def _label_extremes(ax: Axes, line: pd.DataFrame, color: object, lowest: bool) -> None:
+    """Label the highest point with its R, and the lowest one too if `lowest`."""
     if len(line) < 3:
         return
-    for index, side, offset in ((line["mean"].idxmax(), "bottom", 5), (line["mean"].idxmin(), "top", -5)):
+    ends = [(line["mean"].idxmax(), "bottom", 5), (line["mean"].idxmin(), "top", -5)]
+    for index, side, offset in ends if lowest else ends[:1]:
         point = line.loc[index]
         end = point["mean"] if point.seeds < 2 else point.high if side == "bottom" else point.low
         ax.annotate(
@@ -71,6 +73,7 @@ def _label_extremes(ax: Axes, line: pd.DataFrame, color: object) -> None:
             va=side,
             fontsize=7,
             color=color,
+            path_effects=[withStroke(linewidth=2, foreground="white")],  # readable on top of other lines
         )
 
 
