@@ -32,7 +32,7 @@ NAMED_POOL_FIGURE = "named_pool"  # in studies with a named pool
 VARIANT_FIGURES = ("variant_comparison", "retention")  # compare all variants, in studies with more than one
 FINE_TUNING_FIGURES = ("ossification", "fine_tuning_curves", "forgetting", "heads_over_fine_tuning")
 
-# One sentence per figure, under its heading. docs/report.md contains the same sentences.
+# One sentence per figure, under its heading.
 WHAT_TO_SEE = {
     "learning_curves": "A line that rises and then falls again is double descent.",
     "degradation_by_repeats": "The loss is highest at a moderate R: fewer and more repeats both do less harm.",

@@ -7,7 +7,7 @@ import pytest
 from written_runs import write_run
 
 from analysis.figures.plot import Missing, Noise, SavedPlot
-from analysis.report import collect, published_comparison
+from analysis.report import collect, figure_list, published_comparison
 from analysis.report.build import write_report
 from analysis.report.section import figure_sections, missing_section
 from analysis.report.tables import published_table
@@ -66,6 +66,11 @@ def test_figures_that_are_missing_for_the_same_reason_share_a_sentence() -> None
         ]
     )
     assert section.sentences == ["Size multiplier, laws: no law.", "Heads: no probe."]
+
+
+def test_every_figure_has_a_sentence_on_what_to_see_in_it() -> None:
+    listed = {*figure_list.FIGURES, *figure_list.VARIANT_FIGURES, *figure_list.FINE_TUNING_FIGURES}
+    assert set(figure_list.WHAT_TO_SEE) == listed | {figure_list.NAMED_POOL_FIGURE}
 
 
 def test_every_row_compared_with_the_papers_has_something_to_compare_with(with_heads: Path) -> None:
