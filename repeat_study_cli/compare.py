@@ -24,9 +24,10 @@ def compare(
         Path | None, typer.Option(help="Folder for the page. [default: comparisons/STUDY-STUDY in the folder of runs]")
     ] = None,
 ) -> None:
-    """Compare studies: find the factors in which they differ, and pair the runs that agree in everything else.
+    """Compare studies on one page, with paired differences.
 
-    Writes compare.html, figures and tables. The first study is the reference. Reads only the run directories.
+    Finds the factors in which the studies differ, and pairs the runs that agree in everything else. The first study is the reference.
+    Writes compare.html, figures and tables. Reads only the run directories.
     """
     from analysis.report.compare import write_comparison
 

@@ -109,7 +109,8 @@ def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
 
 
 def _values(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= MOST_VALUES else f"{names[0]} to {names[-1]} ({len(names)} values)"
+    separator = "; " if any(", " in name for name in names) else ", "
+    return separator.join(names) if len(names) <= MOST_VALUES else f"{names[0]} to {names[-1]} ({len(names)} values)"
 
 
 def _answer(result: Headline) -> str:
