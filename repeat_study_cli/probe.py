@@ -33,7 +33,8 @@ def probe(
     text: Annotated[
         Path | None,
         typer.Option(
-            help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's text]"
+            help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's text, or"
+            " the shipped one]"
         ),
     ] = None,
     context: Annotated[
@@ -63,8 +64,9 @@ def probe(
 ) -> None:
     """Measure copying, induction and every attention head of a trained model.
 
-    Prints each measurement alongside its null and the value for the untrained model. Specify a run as STUDY RUN or by its folder.
-    A Hugging Face model is specified by its local folder; nothing is downloaded, and no code from the folder is run.
+    Prints each measurement alongside its null and the value for the untrained model. Specify a run as STUDY RUN or by its folder,
+    and a Hugging Face model by its local folder. Nothing is downloaded, and no code from the folder is run. To compare many
+    models, list them in a CSV file; this writes a table and figures of copying and prefix matching against R.
     """
     from data_prep.files import json_text, read_text, write_output
     from repeat_study.probes.copying import CopyingTextError
@@ -80,8 +82,10 @@ def probe(
             raise InputError("--table cannot be combined with STUDY, RUN, a folder, --step or --json")
         probe_models(table, table.with_suffix("") if out is None else out, options)
         return
-    if study_or_folder is None or out is not None:
-        raise InputError("expected STUDY RUN or a model's folder, or --table MODELS.csv, optionally with --out DIR")
+    if out is not None:
+        raise InputError("--out: only --table writes to a folder; to write the scores of one model, use --json")
+    if study_or_folder is None:
+        raise InputError("no model given; expected STUDY RUN, the folder of a run or a model, or --table MODELS.csv")
     require_writable(json_)
     folder = run_folder(study_or_folder, run, set_, data_dir, runs_dir)
     try:

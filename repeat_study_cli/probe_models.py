@@ -64,7 +64,7 @@ def _records(models: "Sequence[ListedModel]", folder: Path, options: "ProbeOptio
     reused = 0
     with show_progress() as report:
         for model in models:
-            report(f"probing {model.path.name}", len(records) / len(models))
+            report(f"probing {model.name}", len(records) / len(models))
             file = scores_file(folder, model.path)
             with naming(model):
                 record = saved_scores(file, model.path, options)
@@ -94,7 +94,7 @@ def _summary(scores: "pd.DataFrame") -> WrappedTable:
     for row in scores.to_dict("records"):
         numbers = [row[name] for key in keys for name in (key, BY_KEY[key].null_key) if name]
         table.add_row(
-            Path(row["path"]).name,
+            row["path"],
             short_count(row["params"]),
             short_count(row["tokens"]),
             percent(row["fraction"]),

@@ -9,12 +9,12 @@ from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import percent, short_count
+from repeat_study.records.metric import FRACTION
 from repeat_study.records.metrics import BY_KEY
 
 COPYING = ("copying_loss", "copying_gain", "random_copying_gain")
 PREFIX_MATCHING = ("prefix_matching",)
 SIZE = ["params", "tokens"]
-DOTTED = "Dotted: the clean models for losses, and the null for the other scores."
 
 
 def copying(table: pd.DataFrame) -> Plot | Missing:
@@ -26,7 +26,7 @@ def copying(table: pd.DataFrame) -> Plot | Missing:
         "Copying along R",
         "Copying against R, one line per model size. Copying loss is the loss on the second and later copies of a paragraph. Copying"
         " gain is the loss on the first copy minus the copying loss. Hernandez et al. (fig. 5) find that copying suffers more than test"
-        " loss at the worst R.",
+        " loss at the worst R. Dotted: the clean models for copying loss, and the null for the gains.",
     )
 
 
@@ -37,7 +37,8 @@ def prefix_matching(table: pd.DataFrame) -> Plot | Missing:
         "prefix_matching_along_repeats",
         PREFIX_MATCHING,
         "Prefix matching along R",
-        "The best head's prefix matching against R, one line per model size. Hernandez et al. (fig. 6) find that it falls at the worst R.",
+        "The best head's prefix matching against R, one line per model size. Hernandez et al. (fig. 6) find that it falls at the worst R."
+        " Dotted: the null.",
     )
 
 
@@ -70,12 +71,16 @@ def _along_repeats(table: pd.DataFrame, name: str, keys: tuple[str, ...], title:
             if measure is not measures[-1]:
                 ax.set_xlabel("")
         values = table[[key for key in (measure.key, measure.null_key) if key]]
-        limit(row[0], values.min(axis=None), values.max(axis=None))
+        low, high = values.min(axis=None), values.max(axis=None)
+        if measure.unit == FRACTION:  # without this, the noise of models without induction heads would fill the panel
+            low, high = 0.0, max(high, 4 * table[measure.null_key].max())
+        limit(row[0], low, high)
         row[0].set_ylabel(measure.axis_label)
-    axes[-1][-1].plot([], [], ":", color="0.3", label="clean or null")
+    dotted = "null" if all(measure.null_key for measure in measures) else "clean or null"
+    axes[-1][-1].errorbar([], [], linestyle=":", color="0.3", label=dotted)
     legend(figure, axes)
     data = pd.concat(tables, ignore_index=True)
-    return Plot(name, title, f"{idea} {DOTTED} {range_note(data)}", figure, data)
+    return Plot(name, title, f"{idea} {range_note(data)}", figure, data)
 
 
 def _labels(sizes: list[tuple[float, float]]) -> dict[tuple[float, float], str]:

@@ -18,11 +18,12 @@ COLUMNS = ("path", *NUMBERS, "seed")
 class ListedModel:
     """One line of the table.
 
-    path: the model's folder. tokens: T. fraction: f, which is 0 for clean controls. repeats: R. clean: whether it is a clean
-    control.
+    name: the folder as the table names it. path: the folder. tokens: T. fraction: f, which is 0 for clean controls. repeats: R.
+    clean: whether it is a clean control.
     """
 
     where: str  # the line, for error messages
+    name: str
     path: Path
     params: float
     tokens: float
@@ -66,6 +67,7 @@ def read_models(path: Path) -> list[ListedModel]:
         models.append(
             ListedModel(
                 row.where,
+                row.cells["path"],
                 folder,
                 numbers["params"],
                 numbers["tokens"],

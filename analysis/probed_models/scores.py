@@ -17,7 +17,7 @@ def score_table(models: Sequence[ListedModel], records: Sequence[Mapping[str, An
     rows = []
     for model, record in zip(models, records, strict=True):
         training = {
-            "path": str(model.path),
+            "path": model.name,
             "params": model.params,
             "tokens": model.tokens,
             "fraction": model.fraction,

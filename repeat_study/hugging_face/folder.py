@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from data_prep.files import read_text
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights that are split into several files
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MOST_BYTES = 50_000_000  # of a JSON file
 
 
@@ -35,12 +37,12 @@ class ModelFolder:
         return str(self.config["model_type"])
 
     def read(self, name: str) -> Tensor:
-        """Read a tensor as float32. Raises InputError if it does not contain floating-point numbers."""
+        """Read a tensor as float32. Raises InputError if it is quantized."""
         with safe_open(self.files[name], framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
-        if not tensor.is_floating_point():
+        if tensor.dtype not in FLOATING:
             raise InputError(
-                f"{self.files[name]}: {name} has the type {tensor.dtype}; expected floating-point weights, not quantized ones"
+                f"{self.files[name]}: {name} has the type {tensor.dtype}; expected {', '.join(map(str, FLOATING))}"
             )
         return tensor.float()
 
@@ -55,6 +57,8 @@ def open_folder(path: Path) -> ModelFolder:
     config = _json(path / CONFIG)
     if not isinstance(config.get("model_type"), str):
         raise InputError(f"{path / CONFIG}: model_type: {config.get('model_type')!r} found; expected a string")
+    if "quantization_config" in config:
+        raise InputError(f"{path / CONFIG}: quantization_config: quantized models are not supported")
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):

@@ -33,13 +33,13 @@ class ProbedModel:
         lengths = {"copying": copying, "heads": [HEAD_COPIES, self.heads.length]}
         numbers = {"copies_and_tokens": lengths, **self.trained.record(), "untrained": self.untrained.record()}
         notes = {"notes": list(self.notes)} if self.notes else {}
-        return {**self.source, **notes, **_without_nan(numbers)}
+        return {**self.source, **notes, **_finite(numbers)}
 
 
-def _without_nan(value: Any) -> Any:
-    """Replace NaN with None, because JSON has no NaN. Intervals over a single sequence are NaN."""
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity with None, because JSON has neither. Intervals over a single sequence are NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

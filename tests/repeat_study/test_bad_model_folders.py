@@ -52,6 +52,10 @@ def narrow(name: str) -> Callable[[dict[str, torch.Tensor]], object]:
     return lambda weights: weights.update({name: weights[name][:, :4].contiguous()})
 
 
+def quantize(weights: dict[str, torch.Tensor]) -> None:
+    weights[KEY] = weights[KEY].to(torch.int8)
+
+
 def split(folder: Path) -> None:
     """An index that lists two files, of which only one exists."""
     names = dict.fromkeys(load_file(folder / "model.safetensors"), "a.safetensors")
@@ -94,7 +98,8 @@ def folders(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("qwen", change_config(bos_token_id=None, eos_token_id=None), "neither bos_token_id nor eos_token_id"),
         ("qwen", change_weights(narrow(KEY)), r"k_proj.weight has the shape \[16, 4\]; expected \[16, 16\]"),
         ("qwen", change_weights(lambda weights: weights.pop(KEY)), "no tensor model.layers.0.self_attn.k_proj.weight"),
-        ("qwen", change_weights(lambda weights: weights.update({KEY: weights[KEY].to(torch.int8)})), "expected floating-point"),
+        ("qwen", change_weights(quantize), "k_proj.weight has the type torch.int8; expected torch.float32"),
+        ("qwen", change_config(quantization_config={}), "quantization_config: quantized models are not supported"),
         ("qwen", lambda folder: (folder / "model.safetensors").unlink(), "no weights; expected model.safetensors, or model"),
         ("qwen", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pytorch_model.bin may contain code"),
         ("qwen", lambda folder: (folder / "model.safetensors").write_bytes(b"\1" * 20), "damaged, or not a safetensors file"),

@@ -67,7 +67,9 @@ def record(value: float, **row: float) -> dict[str, Any]:
 def models(*repeats: float, fraction: float = 0.5, params: float = 1e6, seed: str = "0") -> list[ListedModel]:
     control = min(repeats)
     return [
-        ListedModel("", Path(f"{params}-{r}"), params, 1e9, 0.0 if r == control else fraction, r, seed, r == control)
+        ListedModel(
+            "", f"{params}-{r}", Path("x"), params, 1e9, 0.0 if r == control else fraction, r, seed, r == control
+        )
         for r in repeats
     ]
 

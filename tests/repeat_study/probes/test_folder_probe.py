@@ -1,5 +1,6 @@
 """Probes of models in Hugging Face folders."""
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,22 @@ def test_without_a_tokenizer_only_random_tokens_are_measured(tmp_path: Path) -> 
         probe_folder(folder, tmp_path, SHORT_TEXT)
     with pytest.raises(InputError, match=r"--context: 256 found; .* accepts up to 128 tokens"):
         probe_folder(folder, tmp_path, context=256)
+
+
+def test_nothing_is_downloaded_to_read_a_tokenizer_in_another_format(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a network connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    folder = save_transformer(tmp_path / "gpt2", GPT2LMHeadModel(GPT2Config(**SMALL_GPT2, n_embd=16)), None)
+    store.tokenizer().model.save(str(folder))
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in folder.iterdir()}
+    probed = probe_folder(folder, tmp_path, SHORT_TEXT)
+    assert probed.copying and store.tokenizer().decode(probed.copying.copied[0, 1:8].tolist()) in SHORT_TEXT
 
 
 def test_random_tokens_are_ordinary_tokens_from_the_middle_of_the_vocabulary(store: TokenStore, tmp_path: Path) -> None:
