@@ -56,6 +56,7 @@ class RotaryParameters(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
     rope_type: str = "default"
     rope_theta: float | None = Field(None, gt=1)
+    partial_rotary_factor: float = 1.0
 
 
 class QwenConfig(DecoderConfig):
@@ -64,7 +65,7 @@ class QwenConfig(DecoderConfig):
     num_key_value_heads: Count | None = None
     rms_norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10_000.0, gt=1)
-    rope_parameters: RotaryParameters = RotaryParameters()
+    rope_parameters: RotaryParameters | None = None
     rope_scaling: dict[str, Any] | None = None
     use_sliding_window: bool = False
     layer_types: list[str] | None = None
@@ -79,7 +80,7 @@ class QwenConfig(DecoderConfig):
     @property
     def shape(self) -> Shape:
         """The shape with the model's own rotary base and norm epsilon."""
-        base = self.rope_parameters.rope_theta or self.rope_theta
+        base = (self.rope_parameters and self.rope_parameters.rope_theta) or self.rope_theta
         sizes = super().shape
         return Shape(
             sizes.layers, sizes.d_model, sizes.heads, sizes.d_head, sizes.mlp_width, Style.QWEN, base, self.rms_norm_eps
@@ -87,9 +88,11 @@ class QwenConfig(DecoderConfig):
 
     def unsupported(self) -> str:
         """The first setting that our decoder lacks; empty if it has all."""
-        scaling = self.rope_scaling or {}
-        if (scaling.get("rope_type") or scaling.get("type") or self.rope_parameters.rope_type) != "default":
+        scaling, rotary = self.rope_scaling or {}, self.rope_parameters or RotaryParameters()
+        if (scaling.get("rope_type") or scaling.get("type") or rotary.rope_type) != "default":
             return "rope_scaling"
+        if rotary.partial_rotary_factor != 1:
+            return "partial_rotary_factor"
         if self.use_sliding_window or any(kind != "full_attention" for kind in self.layer_types or ()):
             return "sliding windows"
         if self.attention_bias:
@@ -124,20 +127,35 @@ def decoder_config(folder: ModelFolder) -> DecoderConfig | None:
 
 
 def _check_shapes(folder: ModelFolder, config: DecoderConfig) -> None:
-    """Raise InputError if a tensor is missing or does not have the shape that config.json implies. Uses no memory for weights."""
+    """Raise InputError if a tensor is missing or unknown, or does not have the shape that config.json implies.
+
+    Uses no memory for weights.
+    """
+    last, inner = f"model.layers.{config.num_hidden_layers - 1}", config.num_attention_heads * config.head_dim
+    # If the file has these shapes, it limits the size of the decoder below.
+    limits = {
+        "model.embed_tokens.weight": (config.vocab_size, config.hidden_size),
+        f"{last}.self_attn.q_proj.weight": (inner, config.hidden_size),
+    }
+    if config.intermediate_size:
+        limits[f"{last}.mlp.up_proj.weight"] = (config.intermediate_size, config.hidden_size)
+    for name, shape in limits.items():
+        _check_shape(folder, name, shape)
     with torch.device("meta"):
         views = named_weights(Decoder(config.shape, config.vocab_size, 1, [0]))
     for name, view in views.items():
-        rows = view.shape[0]
-        expected = (_rows_in_file(config, name, rows), *view.shape[1:])
-        source = _source(config, name)
-        if source not in folder.shapes:
-            raise InputError(f"{folder.path}: no tensor {source}, which a {folder.model_type} model needs")
-        if folder.shapes[source] != expected:
-            raise InputError(
-                f"{folder.files[source]}: {source} has the shape {list(folder.shapes[source])}; expected {list(expected)}, as in"
-                f" {CONFIG}"
-            )
+        _check_shape(folder, _source(config, name), (_rows_in_file(config, name, view.shape[0]), *view.shape[1:]))
+    if unknown := folder.shapes.keys() - views.keys() - {"model.positions"}:
+        raise InputError(f"{folder.files[min(unknown)]}: {min(unknown)} is not part of a {folder.model_type} model")
+
+
+def _check_shape(folder: ModelFolder, name: str, expected: tuple[int, ...]) -> None:
+    if name not in folder.shapes:
+        raise InputError(f"{folder.path}: no tensor {name}, which a {folder.model_type} model needs")
+    if folder.shapes[name] != expected:
+        raise InputError(
+            f"{folder.files[name]}: {name} has the shape {list(folder.shapes[name])}; expected {list(expected)}, as in {CONFIG}"
+        )
 
 
 def _source(config: DecoderConfig, name: str) -> str:

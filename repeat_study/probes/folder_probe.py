@@ -76,11 +76,11 @@ def probe_folder(
     check_memory(path, "the model needs", parameters)
     config = decoder_config(folder)
     loader = _decoder_loader(folder, config, device) if config else _causal_lm_loader(folder, device)
-    words = read_vocabulary(folder, loader.vocabulary)
-    if text is not None and words.tokenizer is None:
+    vocabulary = read_vocabulary(folder, loader.vocabulary)
+    if text is not None and vocabulary.tokenizer is None:
         raise InputError(f"{path}: no tokenizer to encode the text with; expected a tokenizer.json")
     length = _context(path, context, loader.context)
-    texts = model_texts(words, length, text)
+    texts = model_texts(vocabulary, length, text)
     trained, untrained = _evaluations(loader, texts, length)
     return ProbedModel(
         {"model": path.resolve().name},
@@ -90,7 +90,7 @@ def probe_folder(
         texts.heads,
         trained,
         untrained,
-        (*notes, *_notes(folder, words, texts, trained, converted=config is not None)),
+        (*notes, *_notes(folder, vocabulary, texts, trained, converted=config is not None)),
     )
 
 
@@ -164,13 +164,13 @@ def _text_scores(token_losses: Callable[[Tensor], Tensor], texts: ModelTexts) ->
 
 
 def _notes(
-    folder: ModelFolder, words: Vocabulary, texts: ModelTexts, trained: Evaluation, converted: bool
+    folder: ModelFolder, vocabulary: Vocabulary, texts: ModelTexts, trained: Evaluation, converted: bool
 ) -> list[str]:
     """How the model was measured, and which scores are missing and why."""
-    token = words.tokenizer.id_to_token(words.start_token) if words.tokenizer else None
+    token = vocabulary.tokenizer.id_to_token(vocabulary.start_token) if vocabulary.tokenizer else None
     notes = [
-        f"random tokens: from the middle half of the {len(words.ordinary):,} ordinary tokens by id",
-        f"start token: {words.start_token}" + (f" ({token!r})" if token else ""),
+        f"random tokens: from the middle half of the {len(vocabulary.ordinary):,} ordinary tokens by id",
+        f"start token: {vocabulary.start_token}" + (f" ({token!r})" if token else ""),
     ]
     if texts.paragraphs:
         count, time = len(texts.paragraphs.rotations), texts.paragraphs.rotations.shape[1] - 1
@@ -181,7 +181,7 @@ def _notes(
         )
     no_text = (
         "its tokenizer cannot encode the shipped text and decode it again; use --text"
-        if words.tokenizer
+        if vocabulary.tokenizer
         else "the folder has no tokenizer.json, so only random tokens can be copied"
     )
     missing: dict[str, list[str]] = {}
