@@ -1,5 +1,6 @@
 """Read a user's table of models: where each one is, and how it was trained."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,10 @@ def read_models(path: Path) -> list[ListedModel]:
         fraction = 0.0 if clean else numbers["fraction"]
         folder = path.parent / Path(row.cells["path"])
         training = (numbers["params"], numbers["tokens"], fraction, numbers["repeats"], row.cells["seed"])
-        for key, problem in ((folder.resolve(), "the same folder as"), (training, "the same training and seed as")):
+        for key, problem in (
+            (os.path.realpath(folder), "the same folder as"),
+            (training, "the same training and seed as"),
+        ):
             if (first := lines.setdefault(key, row.line)) != row.line:
                 raise InputError(f"{row.where}: {problem} line {first}; expected every model once")
         models.append(

@@ -5,6 +5,7 @@ scores that follow from their attention patterns and losses.
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def probe_folder(
     texts = model_texts(vocabulary, length, text)
     trained, untrained = _evaluations(loader, texts, length)
     return ProbedModel(
-        {"model": path.resolve().name},
+        {"model": Path(os.path.realpath(path)).name},
         f"{path}: {folder.model_type}, {short_count(parameters)} parameters",
         length,
         texts.paragraphs.copying.probe if texts.paragraphs else None,

@@ -1,6 +1,7 @@
 """Save a model's scores, and reuse them as long as the model and the options have not changed."""
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ FORMAT = 1  # incremented when a change to the code alters scores
 
 def scores_file(folder: Path, model: Path) -> Path:
     """Where the scores of the model at a path are saved. The name contains a hash of the path, because folders may share their name."""
-    path = model.resolve()
+    path = Path(os.path.realpath(model))
     return folder / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.json"
 
 

@@ -53,6 +53,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "cancel": {},
     "probe": {"--step": numbers, "--text": texts, "--json": texts, "--context": numbers, "--device": texts, "--table": texts}
     | {"--out": texts},
+    "compare": {"--out": texts},
     "export": {"--to": texts, "--step": numbers},
     "report": {},
     "predict": {"--params": numbers, "--tokens": numbers, "--fraction": numbers, "--repeats": numbers, "--subset-tokens": numbers}
@@ -60,7 +61,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "fit": {"--law": texts, "--columns": texts, "--json": texts},
     "dev-cluster": {"--folder": texts},
 }  # fmt: skip
-WITH_STUDY = OPTIONS.keys() - {"predict", "fit", "dev-cluster"}
+WITH_STUDY = OPTIONS.keys() - {"predict", "fit", "compare", "dev-cluster"}
 
 
 @pytest.fixture
@@ -183,3 +184,25 @@ def test_any_table_of_runs_exits_cleanly(folder: Path, lines: list[str], header:
     text = end.join(["params,tokens,fraction,repeats,loss"] * header + lines)
     (folder / "runs.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert_exits_cleanly("fit", "runs.csv")
+
+
+@settings(fuzz, max_examples=100)
+@given(lines=st.lists(rows | st.just("studies,1M,1B,0.5,10,0") | texts.map("{},1M,1B,0,1,0".format), max_size=4))
+def test_any_table_of_models_exits_cleanly(folder: Path, lines: list[str]) -> None:
+    text = "\n".join(["path,params,tokens,fraction,repeats,seed", *lines])
+    (folder / "models.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert_exits_cleanly("probe", "--table", "models.csv", code=2)
+
+
+SIZES = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), 8)
+
+
+@settings(fuzz, max_examples=100)
+@given(
+    config=st.dictionaries(st.sampled_from(["vocab_size", "head_dim", "rope_parameters", "hidden_act"]), toml_values)
+)
+def test_any_model_configuration_exits_cleanly(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "qwen3"} | SIZES | config))
+    (folder / "model" / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")  # without tensors
+    assert_exits_cleanly("probe", "model", code=2)
