@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 
 from data_prep.build import JOURNAL, StoreBuilder
-from data_prep.chunks.ledger import Ledger
+from data_prep.chunks.ledger import Ledger, clear_errors
 from data_prep.chunks.local_pool import encode_with_processes
 from data_prep.chunks.plan import BYTES_PER_TOKEN, PLAN, Plan, existing_plan, make_plan
 from data_prep.chunks.progress import EncodingProgress
@@ -137,7 +137,7 @@ def _encode(spec: DataSpec, data_dir: Path, progress: Progress, processes: int) 
     plan = make_plan(spec, data_dir, progress)
     show = EncodingProgress(spec, plan, progress)
     ledger = Ledger(spec, data_dir, plan)
-    ledger.clear_errors()
+    clear_errors(ledger.folder)
     if ledger.is_settled:
         return plan
     ledger.advance()

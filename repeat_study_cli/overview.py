@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from data_prep.token_store import MANIFEST
 from repeat_study.config.run import Run
 from repeat_study.config.study import Study
-from repeat_study.preparation import open_study
 from repeat_study.records.run_directory import evaluation_share
 from slurm import client
+from slurm.preparation_status import PreparationJobs, StoreProgress, preparation_states, store_progress
+from slurm.resolution import known_runs, missing_stores
 from slurm.status import RunState, State, run_states
 from slurm.submissions import jobs_by_run, read_submissions
 
@@ -28,6 +28,8 @@ class Overview:
     waiting: list[str] = field(default_factory=list)  # grid points whose parent is not known yet, one line each
     submitted: bool = False  # whether runs were ever submitted to SLURM
     queue_error: str = ""
+    preparation: list[StoreProgress] = field(default_factory=list)  # of the missing stores whose preparation has begun
+    preparation_jobs: PreparationJobs = field(default_factory=PreparationJobs)
     undeclared: list[str] = field(default_factory=list)  # runs in the queue that the study does not declare
 
     @property
@@ -38,9 +40,11 @@ class Overview:
 
     @property
     def active(self) -> bool:
-        """Whether a run is training or in the queue."""
+        """Whether a run is training or in the queue, or the data is being prepared by jobs."""
         busy = {State.PREEMPTED, State.STARTING, State.RUNNING, State.STUCK}
-        return any(state.state in busy or (state.state is State.PENDING and state.job_id) for state in self.states)
+        return bool(self.preparation_jobs.queued) or any(
+            state.state in busy or (state.state is State.PENDING and state.job_id) for state in self.states
+        )
 
     def record(self) -> dict[str, Any]:
         """The record printed by --json. Each key ends with its unit, except for tokens, steps and counts."""
@@ -49,6 +53,8 @@ class Overview:
             "folder": str(self.folder),
             "prepared": not self.missing_stores,
             "missing_token_stores": [str(store) for store in self.missing_stores],
+            "preparation": [progress.record() for progress in self.preparation],
+            "preparation_jobs": self.preparation_jobs.record(),
             "counts": self.counts,
             "runs": [self._run_record(state) for state in self.states],
             "runs_waiting_for_a_parent": self.waiting,
@@ -95,7 +101,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
     for path in (folder, runs_dir):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: not a folder; expected the folder that contains the run directories")
-    missing = _missing_stores(declared, data_dir)
+    missing = missing_stores(declared, data_dir)
     runs, waiting, names_are_final = _runs_of(declared, data_dir, runs_dir, prepared=not missing)
     submitted = read_submissions(folder)
     queue, queue_error = None, ""
@@ -111,16 +117,12 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
         names_are_final,
         list(run_states(runs, folder, submitted, queue, stuck_after)),
         waiting,
-        bool(submitted),
+        any(submission.arrays for submission in submitted),
         queue_error,
+        [progress for folder in missing if (progress := store_progress(folder))],
+        preparation_states(submitted, queue, prepared=not missing),
         sorted(set(jobs_by_run(submitted, queue or {})) - {run.name for run in runs}),
     )
-
-
-def _missing_stores(declared: Study, data_dir: Path) -> list[Path]:
-    """Folders of the token stores that the study needs but that have not been built yet."""
-    folders = dict.fromkeys(data_dir / spec.store_name for study in declared.lineage for spec in study.stores)
-    return [folder for folder in folders if not (folder / MANIFEST).is_file()]
 
 
 def _runs_of(declared: Study, data_dir: Path, runs_dir: Path, prepared: bool) -> tuple[list[Run], list[str], bool]:
@@ -128,8 +130,8 @@ def _runs_of(declared: Study, data_dir: Path, runs_dir: Path, prepared: bool) ->
 
     Without token stores, the names come from the existing run directories, if there are any.
     """
+    known = known_runs(declared, data_dir, runs_dir)
     if prepared:
-        known = open_study(declared, data_dir).known_runs(runs_dir)
         return known.runs, known.waiting, True
     folder = runs_dir / declared.name
     if any(folder.glob("*/spec.json")):
@@ -137,5 +139,4 @@ def _runs_of(declared: Study, data_dir: Path, runs_dir: Path, prepared: bool) ->
 
         if runs := declared_runs(folder, declared):
             return runs, [], True
-    known = declared.known_runs()
     return known.runs, known.waiting, False

@@ -9,6 +9,7 @@ from rich.text import Text
 from repeat_study.formatting import byte_size, duration, plural
 from repeat_study_cli.overview import Overview, evaluation_share_of
 from repeat_study_cli.tables import Cell, WrappedTable
+from slurm.preparation_status import StoreProgress
 from slurm.status import RunState, State
 
 SPEED_HEADINGS = ("left", "tokens/s", "of peak", "memory", "eval")
@@ -18,6 +19,13 @@ def tables_of(overview: Overview, max_rows: int | None = None) -> Iterator[Wrapp
     """Yield the table of runs, error logs, counts and warnings. Omits done and pending runs if there are more than `max_rows`."""
     if overview.missing_stores:
         yield Text(_not_prepared(overview) + "\n")
+        for progress in overview.preparation:
+            yield Text(_encoding(progress))
+    jobs = overview.preparation_jobs
+    if jobs.queued or (jobs.failed and overview.missing_stores):
+        yield Text(f"preparation: {', '.join(f'{count} {state}' for state, count in jobs.counts.items())}\n")
+    for job_id, log in jobs.failed.items() if overview.missing_stores else ():
+        yield Text(f"job {job_id}, end of its error log:\n  " + "\n  ".join(log) + "\n")
     omitted = {State.DONE, State.PENDING} if max_rows is not None and len(overview.states) > max_rows else set()
     listed = [state for state in overview.states if state.state not in omitted]
     job_heading = ("job",) if overview.submitted else ()
@@ -59,6 +67,16 @@ def _not_prepared(overview: Overview) -> str:
         f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are listed by label;"
         f" `repeat-study prepare {overview.study}` makes their names final."
     )
+
+
+def _encoding(progress: StoreProgress) -> str:
+    """One line about the encoding of a store's text."""
+    text = f"{progress.store.name}: {progress.encoded} of {progress.chunks} chunks encoded, {progress.tokens:,} tokens"
+    if progress.is_settled:
+        return f"{text}; the store is to be written"
+    if progress.tokens_per_second:
+        text += f", {progress.tokens_per_second:,.0f} tokens/s"
+    return text + (f", about {duration(progress.seconds_left)} left" if progress.seconds_left else "")
 
 
 def _name_cell(state: RunState, overview: Overview, label_is_unique: bool) -> Cell:

@@ -28,6 +28,7 @@ from repeat_study_cli.submission import (
     ParallelismOption,
     PartitionOption,
     QosOption,
+    TasksOption,
     TimeOption,
     allocation_options,
     merged_allocations,
@@ -68,6 +69,10 @@ def sweep(
     cpus_per_task: CpusOption = None,
     mem_gb: MemoryOption = None,
     array_parallelism: ParallelismOption = None,
+    tasks: TasksOption = None,
+    prepare_here: Annotated[
+        bool, typer.Option("--prepare-here", help="Build missing token stores in this process before submitting.")
+    ] = False,
     processes: ProcessesOption = None,
     lanes: LanesOption = None,
     data_dir: DataOption = Path("data"),
@@ -75,14 +80,15 @@ def sweep(
 ) -> None:
     """Submit all unfinished runs in a study to SLURM.
 
-    Runs that are done or in the queue are skipped. Options that are not given come from the study's [slurm] table or, if
+    Runs that are done or in the queue are skipped. If the study's token stores are missing, jobs that prepare them are submitted first,
+    and the runs wait for them. Options that are not given come from the study's [slurm] table or, if
     they are not there, from ~/.config/repeat-study/slurm.toml. Without SLURM, use --cluster local.
     """
     declared = load(study, set_, lanes)
     options = allocation_options(context)
     allocations = merged_allocations(declared, options)  # also without SLURM, so that wrong options are reported
     if cluster is Cluster.SLURM:
-        submit_study(declared, allocations, options, data_dir, runs_dir)
+        submit_study(declared, allocations, options, data_dir, runs_dir, prepare_here, tasks)
         return
     if cluster is Cluster.LOCAL:
         from repeat_study_cli.run import report_arguments, train_with_parents

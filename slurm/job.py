@@ -12,13 +12,18 @@ from pathlib import Path
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
+from repeat_study.config.study import Study
+from repeat_study.preparation import open_study
 from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory
 from slurm.preemption import SAVED_MESSAGE, StopSignal, exit_for_requeue
+from slurm.resolution import final_run
 from slurm.start_log import StartLog
+from slurm.submissions import Position
 
 # Seconds to wait for another process to release the run.
 # If SLURM loses contact with a node, it restarts the job on another node, although the old process may still be training.
@@ -86,6 +91,36 @@ class TrainJob:
 
     def checkpoint(self) -> DelayedSubmission:
         """Requeue the same call. submitit calls this if a signal arrives before `__call__` has replaced its handlers."""
+        return DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class DeferredTrainJob:
+    """Like `TrainJob`, for runs that were submitted before their data was prepared and therefore have provisional names."""
+
+    study: Study
+    data_dir: Path
+    runs_dir: Path
+    positions: tuple[Position, ...]
+    resources: Resources
+
+    def __call__(self) -> str:
+        """Find the final runs, and train them."""
+        prepared = open_study(self.study, self.data_dir)
+        runs = prepared.known_runs(self.runs_dir).runs
+        bundle = []
+        for position in self.positions:
+            if (run := final_run(position, runs)) is None:
+                raise InputError(
+                    f"{position.label}: the prepared data does not allow this run, or its parent is not known; see `repeat-study"
+                    " status`"
+                )
+            bundle.append(run)
+        study_dir = self.runs_dir / self.study.name
+        return TrainJob(tuple(bundle), prepared.store.folder.resolve(), study_dir, self.resources)()
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Requeue the same call."""
         return DelayedSubmission(self)
 
 

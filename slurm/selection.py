@@ -74,7 +74,7 @@ def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[s
 
     Waits at most ENDING_TIMEOUT.
     """
-    _reconcile(read_submissions(study_dir))
+    reconcile(read_submissions(study_dir))
     deadline, groups = time.monotonic() + ENDING_TIMEOUT, group_by_state(runs, study_dir)
     if groups.ending:
         report(f"waiting for the jobs of {count_runs(groups.ending)} to leave the queue")
@@ -84,14 +84,14 @@ def group_after_ending(runs: Sequence[Run], study_dir: Path, report: Callable[[s
     return groups
 
 
-def _reconcile(submissions: Sequence[Submission]) -> None:
+def reconcile(submissions: Sequence[Submission]) -> None:
     """Repair submissions that were interrupted after sbatch accepted a job but before its id was recorded.
 
     A job whose pickle exists can run, and its id is recorded. A job without a pickle cannot run and is cancelled.
     """
     queue = client.queued_jobs()
     for submission in submissions:
-        for array in submission.arrays:
+        for array in [*submission.arrays, *submission.preparation]:
             job_ids = [job.job_id for (name, _), job in queue.items() if name == array.name]
             if array.job_id or not job_ids:
                 continue

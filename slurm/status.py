@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -128,13 +128,23 @@ def _activity(run: Run, directory: RunDirectory, job: QueuedJob | None, stuck_af
 
 def saved_before_leaving(submission: Submission, run: Run) -> bool:
     """Whether the output of the run's job ends with the message that the state has been saved."""
-    outputs = [path.with_suffix(".out") for path in submission.error_logs(run.name)[:1]]
+    return saved_state(submission.error_logs(run.name))
+
+
+def saved_state(error_logs: Sequence[Path]) -> bool:
+    """Whether the output of a job ends with the message that its state has been saved."""
+    outputs = [path.with_suffix(".out") for path in error_logs[:1]]
     return any(path.is_file() and path.read_text(errors="replace").rstrip().endswith(SAVED_MESSAGE) for path in outputs)
 
 
 def error_log(submission: Submission, run: Run) -> tuple[str, ...]:
     """The last lines of the job's standard error, taken from the first task that raised an exception, if any."""
-    texts = [path.read_text(errors="replace") for path in submission.error_logs(run.name)]
+    return end_of_logs(submission.error_logs(run.name))
+
+
+def end_of_logs(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The last lines of the first log with an exception, or of the first log if there is none."""
+    texts = [path.read_text(errors="replace") for path in paths]
     text = next((text for text in texts if "Traceback" in text), texts[0] if texts else "")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     own_lines = [line for line in lines if not re.match(r"srun: |slurmstepd|submitit (ERROR|INFO|WARNING)", line)]

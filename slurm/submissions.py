@@ -41,9 +41,19 @@ class Array:
         return self.job_id if self.job_id is None or len(self.bundles) == 1 else f"{self.job_id}_{index}"
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a run with a provisional name is in its study."""
+
+    index: int  # among all runs of the study
+    count: int  # of runs in the study
+    label: str
+    nth: int  # among the runs with the same label
+
+
 @dataclass
 class Submission:
-    """One call to `sweep` or `resume` that submitted jobs."""
+    """One call to `sweep`, `resume` or `prepare` that submitted jobs."""
 
     folder: Path
     time: float  # seconds since the epoch
@@ -54,6 +64,10 @@ class Submission:
     source: str
     commit: str | None
     arrays: list[Array] = field(default_factory=list)
+    preparation: list[Array] = field(default_factory=list)  # jobs that encode text, and the job that writes the stores
+    provisional: dict[str, Position] = field(
+        default_factory=dict
+    )  # runs with provisional names; see `slurm.resolution`
     cancelled: list[str] = field(default_factory=list)
 
     @classmethod
@@ -85,7 +99,11 @@ class Submission:
 
     def error_logs(self, run: str) -> list[Path]:
         """The standard-error files of the run's job, one per task, starting with the first task."""
-        if not (job_id := self.job_id_of(run)):
+        return self.error_logs_of_job(self.job_id_of(run))
+
+    def error_logs_of_job(self, job_id: str | None) -> list[Path]:
+        """The standard-error files of a job, one per task, starting with the first task."""
+        if not job_id:
             return []
         from submitit.core.utils import JobPaths  # imported here because it takes 0.05 s and `status` rarely needs it
 
@@ -137,11 +155,19 @@ def jobs_by_run(submissions: Sequence[Submission], queue: Queue) -> dict[str, li
     return jobs
 
 
+def preparation_jobs(submissions: Sequence[Submission], queue: Queue) -> list[QueuedJob]:
+    """The queued jobs that prepare the study's data."""
+    names = {array.name for submission in submissions for array in submission.preparation}
+    return [job for (name, _), job in queue.items() if name in names]
+
+
 def _read(path: Path) -> Submission:
     try:
         record = json.loads(read_regular(path))
-        arrays = [Array(**array) for array in record.pop("arrays")]
-        return Submission(folder=path.parent, arrays=arrays, **record)
+        for key in ("arrays", "preparation"):  # older records have no preparation
+            record[key] = [Array(**array) for array in record.get(key, [])]
+        record["provisional"] = {name: Position(**position) for name, position in record.get("provisional", {}).items()}
+        return Submission(folder=path.parent, **record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({error}); restore it, or cancel the jobs named *.{path.parent.name}.* and delete its folder"

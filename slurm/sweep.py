@@ -1,38 +1,46 @@
 """Submit a study's unfinished runs to SLURM as job arrays. A run is never in the queue twice."""
 
-import io
-import os
-import shlex
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import clean_env
-
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Accelerator, Resources
 from repeat_study.config.run import Run
-from repeat_study.local.workers import WORKER_ENVIRONMENT
+from repeat_study.config.study import Study
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.training.bundles import pack_bundles
 from slurm import client
 from slurm.allocation import Allocation
 from slurm.arrays import ArrayPlan, plan_arrays, split_parallelism
-from slurm.job import TrainJob
-from slurm.preemption import requeue_lines
+from slurm.executor import recording, submit_array
+from slurm.job import DeferredTrainJob, TrainJob
 from slurm.selection import count_runs, group_after_ending
 from slurm.source_snapshot import commit, keep_source
-from slurm.submissions import Array, Submission, submission_lock, sweeps_dir
+from slurm.submissions import Array, Position, Submission, submission_lock, sweeps_dir
 
-# submitit limits how often a job may be requeued after preemptions and timeouts. Runs need no such limit.
-NO_LIMIT = 10**6
+
+@dataclass(frozen=True)
+class StoreInPreparation:
+    """The store of a study whose data is prepared by a job in the queue. The study's runs have provisional names."""
+
+    study: Study
+    data_dir: Path
+    job_id: str  # of the job that writes the study's stores
+    positions: dict[str, Position]  # of the study's runs
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the store once it is written."""
+        return self.data_dir / self.study.data.store_name
+
+    @property
+    def vocabulary(self) -> int:
+        """The size of the vocabulary."""
+        return self.study.data.expected_vocabulary()
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Sweep:
     """A study's runs and the resources for training them on a cluster."""
 
     runs: Sequence[Run]
-    store: TokenStore
+    store: "TokenStore | StoreInPreparation"
     study_dir: Path
     allocation: Allocation
     resources: Resources = field(default_factory=Resources)
@@ -55,15 +63,16 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
     rejects an array; the arrays accepted before it are recorded.
     """
     study_dir, allocation = sweep.study_dir, sweep.allocation
-    _check_path(study_dir.resolve())
+    check_path(study_dir.resolve())
     resources = sweep.resources
     if allocation.gpus_per_node and resources.accelerator is Accelerator.AUTO:
         # If the GPU cannot be used, the job must fail. Otherwise it would train on the CPU for weeks, and in float32.
         resources = resources.model_copy(update={"accelerator": Accelerator.CUDA})
     max_array_size = client.max_array_size()
     with submission_lock(study_dir):
-        for run in sweep.runs:
-            RunDirectory(study_dir / run.name).check(run, sweep.store)
+        if isinstance(sweep.store, TokenStore):
+            for run in sweep.runs:
+                RunDirectory(study_dir / run.name).check(run, sweep.store)
         groups = group_after_ending(sweep.runs, study_dir, report)
         report(groups.summary())
         if not groups.todo:
@@ -79,6 +88,7 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
             store=str(sweep.store.folder.resolve()),
             source=keep_source(sweeps_dir(study_dir)).name,
             commit=commit(),
+            provisional=sweep.store.positions if isinstance(sweep.store, StoreInPreparation) else {},
         )
         names = [f"{study_dir.name}.{submission.folder.name}.{number}" for number in range(len(plans))]
         submission.arrays = [
@@ -90,7 +100,7 @@ def submit(sweep: Sweep, report: Callable[[str], None]) -> Submission | None:
         return submission
 
 
-def _check_path(folder: Path) -> None:
+def check_path(folder: Path) -> None:
     """Raise InputError if SLURM would misread this path and write job output to a different folder."""
     for mark, meaning in (("%", "a pattern"), ("\\", "an escape character")):
         if mark in str(folder):
@@ -116,76 +126,25 @@ def _submit_arrays(
     """Submit the arrays in order, yielding each one after sbatch has accepted it."""
     limit = sweep.allocation.array_parallelism
     slots = split_parallelism(limit, [len(plan.bundles) for plan in plans])
-    try:
-        submission.logs.mkdir(parents=True)
-        submission.write()
-        parameters = _sbatch_parameters(submission, sweep, resources)
+    with recording(submission):
         for number, (array, plan) in enumerate(zip(submission.arrays, plans, strict=True)):
-            executor = submitit.SlurmExecutor(submission.logs, max_num_timeout=NO_LIMIT)
-            executor.update_parameters(**parameters, job_name=array.name, array_parallelism=slots[number])
             after = list(plan.after)
             if limit and number >= limit:  # more arrays than jobs allowed, so wait for an earlier array
                 after.append(str(submission.arrays[number - limit].job_id))
-            if after:
-                # With afterok, SLURM would hold the run forever if a parent failed. With afterany, the run starts and reports the failure.
-                executor.update_parameters(dependency=":".join(["afterany", *after]))
-            store, study_dir = Path(submission.store), sweep.study_dir.resolve()
-            calls = [TrainJob(tuple(bundle), store, study_dir, resources) for bundle in plan.bundles]
-            with _outside_allocation(), redirect_stderr(io.StringIO()):  # submitit also prints the errors it raises
-                jobs = executor.submit_array(calls)
-            array.job_id = jobs[0].job_id.split("_")[0]
-            submission.write()
+            # With afterok, SLURM would not start the run if a parent failed. With afterany, the run starts and reports the failure.
+            conditions = [":".join(["afterany", *after])] if after else []
+            if isinstance(sweep.store, StoreInPreparation):
+                conditions.insert(0, f"afterok:{sweep.store.job_id}")
+            calls = [_job(sweep, bundle, resources) for bundle in plan.bundles]
+            submit_array(submission, array, calls, sweep.allocation, resources, slots[number], conditions)
             yield array
-    except (FailedJobError, FailedSubmissionError) as error:
-        _discard_rejected(submission)
-        accepted = sum(len(array.runs) for array in submission.arrays if array.job_id)
-        total = sum(len(bundle) for plan in plans for bundle in plan.bundles)
-        rest = f"; {accepted} of {total} runs are in the queue; submit the rest with `resume`" if accepted else ""
-        raise InputError(f"sbatch: {client.main_error(str(error))}{rest}") from error
-    except OSError as error:
-        raise InputError(f"{error.filename or submission.folder}: cannot be written: {error.strerror}") from error
 
 
-def _sbatch_parameters(submission: Submission, sweep: Sweep, resources: Resources) -> dict[str, Any]:
-    """The sbatch parameters that all arrays of a submission share, as arguments for submitit."""
-    parameters = sweep.allocation.parameters(resources)
-    source = sweeps_dir(sweep.study_dir).resolve() / submission.source
-    parameters["additional_parameters"]["chdir"] = str(source)
-    parameters["setup"] += [
-        "set +e",  # modules may leave `set -e` on, which would skip the lines after training
-        f"cd {shlex.quote(str(source))}",  # python -m imports packages from here first
-        *(f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()),
-    ]
-    parameters["teardown"] = requeue_lines()
-    # If one task dies, the others cannot continue. srun does not inherit --cpus-per-task from sbatch.
-    parameters["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={sweep.allocation.cpus_per_task}"]
-    return parameters
-
-
-@contextmanager
-def _outside_allocation() -> Iterator[None]:
-    """Hide the environment variables of an enclosing SLURM job, because new jobs would inherit its settings."""
-    if "SLURM_JOB_ID" not in os.environ:
-        yield
-        return
-    cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}  # keep using the same cluster
-    with clean_env():
-        os.environ |= cluster
-        yield
-
-
-def _discard_rejected(submission: Submission) -> None:
-    """Delete the records of arrays that are not in the queue. sbatch can fail even after it has submitted an array."""
-    try:
-        queued_names = {name for name, _ in client.queued_jobs()}
-    except InputError:
-        return  # the record of an array that is not in the queue is harmless
-    submission.arrays = [array for array in submission.arrays if array.job_id or array.name in queued_names]
-    if not submission.arrays:
-        shutil.rmtree(submission.folder, ignore_errors=True)
-        return
-    submission.write()
-    for path in submission.logs.iterdir():
-        # Delete files that submitit has not yet renamed to include a job id. A link points to an accepted script.
-        if len(path.stem) == 32 or (path.name.startswith(".submission_file") and not path.is_symlink()):
-            path.unlink()
+def _job(sweep: Sweep, bundle: Sequence[Run], resources: Resources) -> TrainJob | DeferredTrainJob:
+    store = sweep.store
+    if isinstance(store, StoreInPreparation):
+        where = tuple(store.positions[run.name] for run in bundle)
+        return DeferredTrainJob(
+            store.study, store.data_dir.resolve(), sweep.study_dir.resolve().parent, where, resources
+        )
+    return TrainJob(tuple(bundle), store.folder.resolve(), sweep.study_dir.resolve(), resources)

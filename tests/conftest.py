@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 # Tests on a SLURM cluster mostly wait, so they start first. The files of a group share a cluster and run one after another,
 # because every job imports torch, and too many simultaneous jobs would exceed the tests' time limits.
 SLURM_GROUPS = (
-    ("tests/slurm/test_jobs.py", "tests/slurm/test_disturbances.py"),
+    ("tests/slurm/test_jobs.py", "tests/slurm/test_disturbances.py", "tests/slurm/test_preparation.py"),
     ("tests/slurm/test_command_line.py", "tests/slurm/test_sweep.py", "tests/slurm/test_dev_cluster.py"),
 )
 FIRST = [file for group in SLURM_GROUPS for file in group]

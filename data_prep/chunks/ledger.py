@@ -190,11 +190,6 @@ class Ledger:
         record = {"message": str(error), "can_resume": not isinstance(error, CannotResume)}
         write_json(self._path(chunk, "error"), record)
 
-    def clear_errors(self) -> None:
-        """Forget all errors, because the cause may have been corrected."""
-        for path in self.folder.glob("*.error"):
-            path.unlink(missing_ok=True)
-
     def segments(self) -> Iterator[tuple[int, int]]:
         """The chunk and number of each segment of the complete chunks and the one after them, in order."""
         for chunk in range(min(self.next + 1, len(self.plan.chunks))):
@@ -213,3 +208,18 @@ class Ledger:
 
     def _path(self, chunk: int, suffix: str) -> Path:
         return self.folder / f"{chunk:06d}.{suffix}"
+
+
+def clear_errors(folder: Path) -> None:
+    """Forget all errors of a build, because their cause may have been corrected."""
+    for path in folder.glob("*.error"):
+        path.unlink(missing_ok=True)
+
+
+def read_records(folder: Path) -> list[tuple[Record, float]]:
+    """The records of all chunks that are at least partly encoded, and when they were written (seconds since the epoch)."""
+    records = []
+    for path in sorted(folder.glob("[0-9]*.json")):
+        with suppress(InputError, OSError, TypeError):  # the folder is deleted when the store is complete
+            records.append((Record(**read_record(path)), path.stat().st_mtime))
+    return records
