@@ -22,7 +22,8 @@ def plot(runs: Runs) -> Plot | Missing:
     metrics = [metric for metric in COMPARED if metric in set(data.metric)]
     names = list(dict.fromkeys(data.variant))
     variant_styles = dict(zip(names, styles(range(len(names))).values(), strict=True))
-    figure, axes = grid_of_axes(len(metrics), len(panels), sharey="row")
+    # Panels do not share their vertical axes, because the harm at f = 10% can be a tenth of the harm at f = 50%.
+    figure, axes = grid_of_axes(len(metrics), len(panels), sharey=False)
     for row, metric in zip(axes, metrics, strict=True):
         for ax, (negative, size, model) in zip(row, panels, strict=True):
             panel = data[(data.metric == metric) & (data.model == model) & (data.repeated_fraction == -negative)]

@@ -20,6 +20,8 @@ SAME_RUN = [*SAME_ARM, "seed", "pool_seed"]
 class Comparison:
     """Differences between a study's variants.
 
+    Rows are in the order of `Runs.variants`.
+
     reference: the variant that the others are compared with.
     excess: one row per arm, variant and metric: the repeated run's value minus the value of the variant's own clean run with the
         same seed, averaged over seeds, with `low`, `high` and `seeds` as in `intervals.over_seeds`.
@@ -53,10 +55,17 @@ def compare_variants(runs: Runs) -> Comparison | None:
     # Variants that differ only in the order of copies share their clean runs, so the differences between these are 0.
     same = pairs[pairs.repeats == 1].groupby("variant").value.transform(lambda difference: (difference == 0).all())
     pairs = pairs.drop(index=same[same].index)
-    by = ["variant", *SAME_ARM, "metric"]
     if pairs.empty:
         return None
-    return Comparison(reference, over_seeds(joined[joined.repeats > 1], by, "value"), over_seeds(pairs, by, "value"))
+    order = [name for name, _ in variants]
+    return Comparison(reference, _averaged(joined[joined.repeats > 1], order), _averaged(pairs, order))
+
+
+def _averaged(values: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Means over seeds, with the variants in this order. Sorted by name, "bursts 20 apart" would precede "bursts 4 apart"."""
+    means = over_seeds(values, ["variant", *SAME_ARM, "metric"], "value")
+    rank = {name: number for number, name in enumerate(order)}
+    return means.sort_values("variant", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
 
 
 def _values(runs: Runs) -> pd.DataFrame:

@@ -44,6 +44,17 @@ def test_orders_of_copies_are_paired_by_seed(runs: list[Run], store: TokenStore,
     assert isinstance(figure, Plot) and set(figure.table.variant) == {"passes", "uniform"}
 
 
+def test_variants_are_in_numerical_order(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    for seed in SEEDS[:2]:
+        write_run(tmp_path, runs[0], store, [9.0, 3.0], repeats=1, seed=seed)
+        for distance in (20, 4, 1):
+            pool = {"repeats": 4, "repeated_fraction": 0.5, "spacing": "bursts", "burst_distance": distance}
+            write_run(tmp_path, runs[0], store, [9.0, 3.5], seed=seed, **pool)
+    comparison = compared(tmp_path)
+    assert list(comparison.excess.variant.unique()) == ["bursts 1 apart", "bursts 4 apart", "bursts 20 apart"]
+    assert list(comparison.differences.variant.unique()) == ["bursts 4 apart", "bursts 20 apart"]
+
+
 def test_a_factor_of_training_is_compared_by_excess_and_in_clean_runs(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
