@@ -23,6 +23,7 @@ def test_a_study_of_tokens_without_a_tokenizer_trains_and_shows_ids(tmp_path: Pa
         ("provenance", run, "--step", "1", "--text"): (none, "train_00000", " 37 38 39 0 "),
         ("run",): ("2 runs: 2 done",),
         ("probe", run): (none, "copies of 6 paragraphs"),
+        ("export", run, "--to", "exported"): ("no tokenizer: ", "trust_remote_code=True"),
         ("report",): ("report.html",),
     }
     for (verb, *arguments), shown in steps.items():
@@ -32,3 +33,7 @@ def test_a_study_of_tokens_without_a_tokenizer_trains_and_shows_ids(tmp_path: Pa
     (report,) = (tmp_path / "runs").glob("*/report.html")
     assert "The training data has no tokenizer." in report.read_text()
     assert report.with_name("tokens.html").is_file()
+    (exported,) = (tmp_path / "exported").iterdir()
+    assert not list(exported.glob("tokenizer*"))
+    card = (exported / "README.md").read_text()
+    assert "There is no tokenizer, because the run was trained on token ids." in card and "AutoTokenizer" not in card
