@@ -75,6 +75,7 @@ def files_of(trained: TrainedModel, directory: RunDirectory) -> dict[str, bytes]
 def _tokenizer_files(store: TokenStore, context: int) -> dict[str, bytes]:
     """The store's tokenizer. It encodes text exactly as in the store, without adding special tokens to it."""
     tokenizer = store.tokenizer()
+    tokenizer.post_processor = None  # it may add special tokens to every text
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": tokenizer.id_to_token(store.end_of_text),

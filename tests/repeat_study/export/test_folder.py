@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -86,13 +87,17 @@ def test_our_modeling_file_returns_attention_patterns_and_hidden_states(exported
 
 
 def test_the_tokenizer_encodes_as_the_store_does(
-    families: dict[str, RunDirectory], data_dir: Path, tmp_path: Path
+    families: dict[str, RunDirectory], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even if the store's tokenizer adds a token to every text by default."""
     trained = load_step(families["2x32"], data_dir, None)
-    loaded = AutoTokenizer.from_pretrained(export(trained, families["2x32"], tmp_path))
+    plain, adding = trained.store.tokenizer(), trained.store.tokenizer()
+    adding.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    monkeypatch.setattr(TokenStore, "tokenizer", lambda store: adding)
+    loaded = AutoTokenizer.from_pretrained(export(trained, families["2x32"], tmp_path), trust_remote_code=True)
     ids = sequences(trained.store, 1, 200)[0].tolist()
-    text = trained.store.tokenizer().decode([number for number in ids if number != trained.store.end_of_text])
-    assert loaded(text).input_ids == trained.store.tokenizer().encode(text).ids
+    text = plain.decode([number for number in ids if number != trained.store.end_of_text])
+    assert loaded(text).input_ids == plain.encode(text).ids
     assert loaded.decode(loaded(text).input_ids) == text
     assert loaded.eos_token_id == trained.store.end_of_text
 
