@@ -43,6 +43,13 @@ def probe(
             min=8, help="Longest probe sequence for a Hugging Face model, in tokens. [default: its context, up to 2048]"
         ),
     ] = None,
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation/--no-ablation",
+            help="Whether to ablate every head of a Hugging Face model, which takes most of the time.",
+        ),
+    ] = True,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs.")] = "cpu",
     json_: Annotated[Path | None, typer.Option("--json", help="Also write all numbers to this file.")] = None,
     table: Annotated[
@@ -74,7 +81,7 @@ def probe(
     from repeat_study_cli.probe_tables import tables_of
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
-    options = ProbeOptions(data_dir, paragraphs, context, device)
+    options = ProbeOptions(data_dir, paragraphs, context, device, ablation)
     if table is not None:
         from repeat_study_cli.probe_models import probe_models
 

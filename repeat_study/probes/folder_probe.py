@@ -57,17 +57,22 @@ class Loader(Generic[Model]):
 
 
 def probe_folder(
-    path: Path, data_dir: Path, text: str | None = None, context: int | None = None, device: str = "cpu"
+    path: Path,
+    data_dir: Path,
+    text: str | None = None,
+    context: int | None = None,
+    device: str = "cpu",
+    ablation: bool = True,
 ) -> ProbedModel:
     """Measure the model in a folder. An exported run is measured like the run itself if `data_dir` contains its token store.
 
     text: paragraphs to copy instead of the shipped ones. context: length of the longest probe sequence in tokens, which excludes
-    the run's own texts; by default, the model's own context, up to 2,048 tokens. Raises InputError if the folder, the text or the
-    context cannot be used.
+    the run's own texts; by default, the model's own context, up to 2,048 tokens. ablation: whether to ablate every head, which takes most
+    of the time. Raises InputError if the folder, the text or the context cannot be used.
     """
     folder = open_folder(path)
     notes = []
-    if context is None:
+    if context is None and ablation:
         try:
             if exported := exported_run(folder, data_dir):
                 return checkpoint_probe.probe(exported, text, device)
@@ -76,7 +81,7 @@ def probe_folder(
     parameters = sum(map(math.prod, folder.shapes.values()))
     check_memory(path, "the model needs", parameters)
     config = decoder_config(folder)
-    loader = _decoder_loader(folder, config, device) if config else _causal_lm_loader(folder, device)
+    loader = _decoder_loader(folder, config, device, ablation) if config else _causal_lm_loader(folder, device)
     vocabulary = read_vocabulary(folder, loader.vocabulary)
     if text is not None and vocabulary.tokenizer is None:
         raise InputError(f"{path}: no tokenizer to encode the text with; expected a tokenizer.json")
@@ -100,13 +105,13 @@ def _evaluations(loader: Loader[Any], texts: ModelTexts, context: int) -> list[E
     return [loader.evaluate(load(context), texts) for load in (loader.trained, loader.untrained)]
 
 
-def _decoder_loader(folder: ModelFolder, config: DecoderConfig, device: str) -> Loader[Decoder]:
+def _decoder_loader(folder: ModelFolder, config: DecoderConfig, device: str, ablation: bool) -> Loader[Decoder]:
     return Loader(
         config.vocab_size,
         config.max_position_embeddings,
         lambda context: trained_decoder(folder, config, context).to(device),
         lambda context: untrained_decoder(config, context, SEED).to(device),
-        _evaluate_decoder,
+        lambda model, texts: _evaluate_decoder(model, texts, ablation),
     )
 
 
@@ -127,10 +132,10 @@ def _context(path: Path, given: int | None, longest: int) -> int:
     return given or min(longest, LONGEST_CONTEXT)
 
 
-def _evaluate_decoder(model: Decoder, texts: ModelTexts) -> Evaluation:
+def _evaluate_decoder(model: Decoder, texts: ModelTexts, ablation: bool) -> Evaluation:
     """Measure everything that needs no training data."""
     scores = texts.heads(model)
-    if texts.paragraphs:
+    if texts.paragraphs and ablation:
         table = head_table(model, scores, texts.paragraphs.copying.probe, texts.paragraphs.rotations)
     else:
         samples = {name: of_lane[0] for name, of_lane in score_samples(scores).items()}
@@ -194,5 +199,7 @@ def _notes(
                 )
             else:
                 reason = NO_STORE if metric.probe == "text_losses" and metric.is_loss else no_text
+                if metric.column and texts.paragraphs:
+                    reason = "switched off by --no-ablation"
             missing.setdefault(reason, []).append(metric.name)
     return notes + [f"not measured: {', '.join(names)} ({reason})" for reason, names in missing.items()]

@@ -28,6 +28,7 @@ class ProbeOptions:
     text: str | None = None
     context: int | None = None
     device: str = "cpu"
+    ablation: bool = True
 
 
 def require_model(path: Path) -> None:
@@ -62,8 +63,10 @@ def probe_path(path: Path, options: ProbeOptions, step: int | None = None) -> Pr
     if (path / CONFIG).is_file():
         if step is not None:
             raise InputError(f"--step: {path} contains one model; --step is only for run directories")
-        return probe_folder(path, options.data_dir, options.text, options.context, options.device)
+        return probe_folder(path, options.data_dir, options.text, options.context, options.device, options.ablation)
     if options.context is not None:
         raise InputError(f"--context: {path} is a run directory, whose spec determines the context")
+    if not options.ablation:
+        raise InputError(f"--no-ablation: {path} is a run directory; expected a model's folder")
     trained = checkpoint_probe.load_trained(path, options.data_dir, step)
     return checkpoint_probe.probe(trained, options.text, options.device)

@@ -71,4 +71,10 @@ def _options(model: Path, options: ProbeOptions) -> dict[str, Any]:
     with suppress(InputError):
         find_store(options.data_dir, str(read_record(model / SPEC).get("corpus")))
         has_store = True
-    return {"format": FORMAT, "text": text, "context": options.context, "store": has_store}
+    return {
+        "format": FORMAT,
+        "text": text,
+        "context": options.context,
+        "ablation": options.ablation,
+        "store": has_store,
+    }

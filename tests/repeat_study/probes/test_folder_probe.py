@@ -122,6 +122,14 @@ def test_a_built_induction_head_in_gpt2_has_the_highest_scores(store: TokenStore
     assert probed.untrained.row["prefix_matching"] < 0.05
 
 
+def test_ablation_can_be_switched_off(store: TokenStore, tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "qwen", Decoder(shape_of("1x16-qwen"), VOCABULARY, CONTEXT, [0]), store)
+    complete, quick = (probe_folder(folder, tmp_path, SHORT_TEXT, ablation=ablation) for ablation in (True, False))
+    rest = {key: value for key, value in numbers(complete).items() if "ablation" not in key}
+    assert_close(numbers(quick), rest)
+    assert len(rest) < len(numbers(complete)) and any("switched off by --no-ablation" in note for note in quick.notes)
+
+
 def test_without_a_tokenizer_only_random_tokens_are_measured(tmp_path: Path) -> None:
     decoder = Decoder(shape_of("1x16-qwen"), VOCABULARY, CONTEXT, [0])
     folder = write_decoder(tmp_path / "qwen", decoder, None)
