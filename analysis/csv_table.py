@@ -50,16 +50,20 @@ class Row:
     others: tuple[str, ...]
 
 
-def read_rows(path: Path, columns: Sequence[str], names: Mapping[str, str], hint: str = "") -> Iterator[Row]:
+def read_rows(
+    path: Path, columns: Sequence[str], names: Mapping[str, str], hint: str = "", optional: Sequence[str] = ()
+) -> Iterator[Row]:
     """Yield every line below the header.
 
     columns: our names of the columns that the file must have. names: maps our names to those in the file's header, where they
-    differ. hint: is added to the error for a missing column. Raises InputError if the file is not CSV, if it lacks a column, or
+    differ. hint: is added to the error for a missing column. optional: our names of columns that `cells` contains too if the file has
+    them; they also count as other columns. Raises InputError if the file is not CSV, if it lacks a column, or
     if a line has too few or too many cells.
     """
     lines = _lines(path)
     header = next(lines, (0, []))[1]
     indices = _indices(path, header, columns, names, hint)
+    extra = {name: header.index(theirs) for name in optional if (theirs := names.get(name, name)) in header}
     for line, cells in lines:
         where = f"{path}, line {line}"
         if any(cells[len(header) :]) or len(cells) < len(header):
@@ -67,7 +71,7 @@ def read_rows(path: Path, columns: Sequence[str], names: Mapping[str, str], hint
                 f"{where}: {len(cells)} cells, but the header has {len(header)}; expected one cell per column"
             )
         others = tuple(cell for index, cell in enumerate(cells[: len(header)]) if index not in indices.values())
-        yield Row(where, line, {name: cells[index] for name, index in indices.items()}, others)
+        yield Row(where, line, {name: cells[index] for name, index in (indices | extra).items()}, others)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

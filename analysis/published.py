@@ -57,6 +57,3 @@ C26_WORST_REPEATS = PowerOfSize(2.31e10, -0.96, *C26_SIZES)
 C26_WORST_POOL = PowerOfSize(7.58e-10, 1.84, *C26_SIZES)
 # Compute-equivalent loss at the worst R, by N.
 C26_LOST_COMPUTE = {34e6: 0.19, 48e6: 0.19, 63e6: 0.21, 93e6: 0.21, 153e6: 0.26, 344e6: 0.33}
-# Loss difference in nats between two runs on different data, for R up to C26_NOISY_REPEATS and for larger R.
-C26_DATA_NOISE = (0.006, 0.018)
-C26_NOISY_REPEATS = 719

@@ -87,6 +87,24 @@ def natural_repeats(
     }
 
 
+def duplicate_census(
+    train: Tokens, window: int = 50, most_windows: int = 20_000_000, chunk_tokens: int = CHUNK_TOKENS
+) -> dict[int, float]:
+    """Count the distinct windows of a text by their number of copies.
+
+    train: unsigned token ids, shape [tokens]. A window starts at every token, so a passage of n tokens that occurs c times contributes
+    about n windows with c copies. Returns {copies: distinct windows} in ascending order of copies; copies times windows sum to
+    the number of windows. If there are more than `most_windows` windows, the counts are estimated from a sample by content, as in
+    `natural_repeats`.
+    """
+    windows = max(0, train.size - window + 1)
+    share = min(1.0, most_windows / max(1, windows))
+    kept = [_sampled(hashes, share) for _, hashes in _window_hashes(train, (window,), chunk_tokens)]
+    _, occurrences = np.unique(_joined(kept), return_counts=True)
+    copies, distinct = np.unique(occurrences, return_counts=True)
+    return {int(number): int(count) / share for number, count in zip(copies, distinct, strict=True)}
+
+
 class _KeptWindows:
     """The hashes of the sampled training windows. Two copies of a hash are enough to show that its window repeats."""
 

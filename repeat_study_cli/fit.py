@@ -21,7 +21,7 @@ def fit(
         Path,
         typer.Argument(
             metavar="RUNS.csv",
-            help="File with the columns params, tokens, fraction, repeats, loss and, optionally, seed.",
+            help="File with the columns params, tokens, fraction, repeats, loss and, optionally, seed, cell and clean_loss.",
         ),
     ],
     columns: ColumnsOption = None,
@@ -32,10 +32,11 @@ def fit(
 ) -> None:
     """Fit the laws of repetition to your own runs.
 
-    Prints the constants with 95% intervals, and each law's errors on runs that were left out of the fit.
+    Laws of repetition are fitted to the penalty, the loss above the clean run of the same size and tokens. Prints which runs were
+    compared, the constants with 95% intervals, and each law's errors on runs that were left out of the fit.
     """
     from analysis.laws.cross_validation import cross_validate, verdict
-    from analysis.laws.registry import NAMES
+    from analysis.laws.registry import NAMES, OF_REPETITION
     from analysis.laws.runs_csv import parse_columns, read_points
     from data_prep.files import json_text, write_output
     from repeat_study_cli.fitting import fit_laws
@@ -44,28 +45,37 @@ def fit(
     require_writable(json_)
     if unknown := set(law or ()) - set(NAMES):
         raise InputError(f"--law {', '.join(sorted(unknown))}: unknown law; expected {', '.join(NAMES)}")
-    points = read_points(runs, parse_columns(columns) if columns is not None else None)
-    console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean\n")
+    pairing = read_points(runs, parse_columns(columns) if columns is not None else None)
+    points = pairing.points
+    console.print(f"{plural(len(points), 'run')}, {int(points.clean.sum())} clean. {pairing}\n")
     fits = fit_laws(points, str(runs), law)
     for fitted in fits:
+        predicted = "loss" if fitted.law.clean_only else "penalty"
         console.print(
-            f"{fitted.law.title} (--law {fitted.law.name}): {fitted.law.idea}. {fitted.points} runs, root mean square error"
-            f" {fitted.error:.3g} nats."
+            f"{fitted.law.title} (--law {fitted.law.name}): {fitted.law.idea}. {fitted.points} runs; error of the"
+            f" {predicted}: root mean square {fitted.error:.3g}, median {fitted.median_error:.3g} nats."
+            f"{_failed(fitted)}"
         )
         console.print(_constants_table(fitted))
         console.print()
     with show_progress() as report:
-        compared = cross_validate(points, lambda share: report("cross-validation", share))
+        compared = cross_validate(points, lambda share: report("cross-validation", share), OF_REPETITION)
     if compared.empty:
-        console.print("cross-validation skipped: it needs at least four sizes or five values of R")
+        console.print("cross-validation skipped: it needs at least three sizes or three values of R above 1")
     else:
         console.print("cross-validation on runs that were left out of the fit:")
         console.print(_cross_validation_table(compared))
         console.print("\n" + verdict(compared))
     if json_:
         left_out = compared.astype(object).where(compared.notna(), None).to_dict("records")
-        write_output(json_, json_text({"fits": [_record(fitted) for fitted in fits], "left_out": left_out}))
+        written = {"paired": pairing.counts, "fits": [_record(fitted) for fitted in fits], "left_out": left_out}
+        write_output(json_, json_text(written))
         console.print(f"written: {json_}")
+
+
+def _failed(fitted: "FittedLaw") -> str:
+    share = fitted.fitted.failed_starts
+    return f" {share:.0%} of the starting points led to a worse fit." if share else ""
 
 
 def _constants_table(fitted: "FittedLaw") -> WrappedTable:
@@ -85,11 +95,22 @@ def _constants_table(fitted: "FittedLaw") -> WrappedTable:
 def _cross_validation_table(compared: "pd.DataFrame") -> WrappedTable:
     from analysis.laws.registry import title_of
 
-    table = WrappedTable("left out", "law", "runs", "error (nats)", "median", "worst R (decades)", left=2)
+    headings = (
+        "left out",
+        "law",
+        "runs",
+        "error of the penalty (nats)",
+        "median",
+        "worst R (decades)",
+        "in 95% interval",
+    )
+    table = WrappedTable(*headings, left=2)
     for row in compared.itertuples(index=False):
-        numbers = ("" if value != value else f"{value:.3f}" for value in (row.median, row.peak))
-        table.add_row(row.held_out, title_of(row.law), str(row.runs), "" if row.reason else f"{row.error:.3f}", *numbers,
-                      note=row.reason or "")  # fmt: skip
+        values = (row.error, row.median, row.worst_repeats)
+        numbers = ["" if value != value else f"{value:.4f}" for value in values]
+        coverage = "" if row.coverage != row.coverage else f"{row.coverage:.0%}"
+        beyond = f"{plural(row.implausible, 'prediction')} above any plausible loss" if row.implausible else ""
+        table.add_row(row.held_out, title_of(row.law), str(row.runs), *numbers, coverage, note=row.reason or beyond)
     return table
 
 
@@ -97,7 +118,9 @@ def _record(fitted: "FittedLaw") -> dict[str, object]:
     return {
         "law": fitted.law.name,
         "runs": fitted.points,
-        "error_nats": fitted.error,
+        "penalty_error_rms_nats": fitted.error,
+        "penalty_error_median_nats": fitted.median_error,
+        "share_of_failed_starts": fitted.fitted.failed_starts,
         "constants": dict(fitted.constants),
         "intervals": {name: fitted.interval(name) if fitted.resamples else None for name in fitted.free},
         "fitted_on": {name: getattr(fitted.domain, name) for name in ("params", "tokens", "fraction", "repeats")},

@@ -10,11 +10,15 @@ from repeat_study_cli.progress import show_progress
 
 if TYPE_CHECKING:
     from analysis.laws.fit import FittedLaw
+    from analysis.laws.pairing import Pairing
     from analysis.laws.points import Points
 
 
-def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Points":
-    """A study's finished runs as data points. Raises InputError if there are none or they come from several experiments."""
+def points_of_study(study: str, set_: list[str] | None, runs_dir: Path) -> "Pairing":
+    """A study's finished runs, paired with clean runs.
+
+    Raises InputError if there are none or they come from several experiments.
+    """
     from analysis.declared_runs import declared_names
     from analysis.laws.study_fits import study_points
     from analysis.runs import left_out_of_laws, load_runs

@@ -2,16 +2,31 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from repeat_study_cli.arguments import DataOption, SetOption, StudyArgument, console, load
+import typer
+
+from repeat_study_cli.arguments import DataOption, SetOption, StudyArgument, console, load, require_writable
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
     from data_prep.token_store import TokenStore
 
 
-def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption = Path("data")) -> None:
+EXACT_COPIES = 10  # larger numbers of copies are grouped in the histogram, each group spanning a factor of 2
+
+
+def inspect(
+    study: StudyArgument,
+    set_: SetOption = None,
+    data_dir: DataOption = Path("data"),
+    histogram: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write how many tokens occur how many times to this CSV file, for `predict --histogram`. It counts windows of 50 tokens."
+        ),
+    ] = None,
+) -> None:
     """Show what a study's token stores contain.
 
     There is one store per source of training text, and one for a named pool.
@@ -19,10 +34,33 @@ def inspect(study: StudyArgument, set_: SetOption = None, data_dir: DataOption =
     """
     from data_prep.token_store import TokenStore
 
+    require_writable(histogram)
     declared = load(study, set_)
     folders = [data_dir / data.store_name for data in declared.training_tables.values()]
-    for store in [TokenStore(folder) for folder in folders]:
+    stores = [TokenStore(folder) for folder in folders]
+    for store in stores:
         _print_store(store)
+    if histogram:
+        _write_histogram(histogram, stores)
+        console.print(f"written: {histogram}")
+
+
+def _write_histogram(path: Path, stores: "list[TokenStore]") -> None:
+    """Write the columns `copies` and `tokens` (distinct tokens) of the training splits. Large numbers of copies are grouped."""
+    from collections import defaultdict
+
+    from data_prep.files import write_output
+    from data_prep.natural_repeats import duplicate_census
+
+    tokens: defaultdict[int, float] = defaultdict(float)
+    occurrences: defaultdict[int, float] = defaultdict(float)
+    for store in stores:
+        for copies, distinct in duplicate_census(store.train).items():
+            group = copies if copies <= EXACT_COPIES else EXACT_COPIES + copies.bit_length()
+            tokens[group] += distinct
+            occurrences[group] += copies * distinct
+    rows = [f"{occurrences[group] / tokens[group]:.6g},{tokens[group]:.0f}" for group in sorted(tokens)]
+    write_output(path, "\n".join(["copies,tokens", *rows, ""]).encode())
 
 
 def _print_store(store: "TokenStore") -> None:

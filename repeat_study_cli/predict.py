@@ -15,10 +15,11 @@ from repeat_study_cli.tables import WrappedTable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from analysis.forecast.forecast import Forecast, Question
+    from analysis.forecast.census import Price
+    from analysis.forecast.forecast import Forecast
     from analysis.forecast.predictors import Predictor
-    from analysis.forecast.subset import Row
-    from analysis.laws.points import Points
+    from analysis.forecast.question import Question
+    from analysis.laws.pairing import Pairing
 
 SUFFIXES = (".pdf", ".png", ".svg")
 
@@ -69,38 +70,53 @@ def predict(
     columns: ColumnsOption = None,
     figure: Annotated[Path | None, typer.Option(help="Plot the curves to this file: .svg, .pdf or .png.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
-    table: Annotated[
-        Path | None, typer.Option(help="Without --fraction: write the table, one row per R and law, to this CSV file.")
+    table: Annotated[Path | None, typer.Option(help="Write one row per R and law to this CSV file.")] = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT", help="Also print the largest R that costs at most this much of the loss, e.g. 0.5%."
+        ),
+    ] = None,
+    histogram: Annotated[
+        Path | None,
+        typer.Option(
+            help="Price the duplicates in a corpus. A CSV file with the columns copies and tokens, as `inspect --histogram` writes it."
+        ),
     ] = None,
     set_: SetOption = None,
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Predict the cost of repeating data in a planned training run.
 
-    Each law predicts how much repetition increases the test loss, how much effective model size it costs, and which R to avoid. R
-    is the number of times each token in the repeated subset is seen. Give the size of your subset to compare values of R, or give its
-    share of the training tokens.
+    The answer is the share of the loss that repetition costs, with a 95% interval, and the size of a model that would reach the same
+    loss without repetition. R is the number of times each token in the repeated subset is seen. Give the size of your subset to compare
+    values of R, or give its share of the training tokens.
     """
-    from analysis.forecast.console import agreement, clean_losses, curves, curves_title, notes
+    from analysis.forecast.console import clean_losses, curves, curves_title, notes
     from analysis.forecast.forecast import forecast
-    from analysis.forecast.record import as_record
-    from analysis.forecast.subset import records, subset_rows
+    from analysis.forecast.record import answer_record, as_record, price_record
+    from analysis.forecast.record import table as table_records
     from data_prep.files import json_text, write_output
 
-    question = _question(params, tokens, fraction, repeats, subset_tokens)
-    of_subset = question.subset_tokens is not None
-    if table and not of_subset:
-        raise InputError("--table: requires --subset-tokens without --fraction")
+    share = None if max_cost is None else _max_cost(max_cost)
     _check_outputs({"--figure": figure, "--json": json_, "--table": table})
     if figure and figure.suffix not in SUFFIXES:
         raise InputError(f"{figure}: unknown figure format; expected {', '.join(SUFFIXES)}")
+    if histogram:
+        _require_no_subset(fraction, repeats, subset_tokens, max_cost, figure, table)
     predictors = _predictors(law, _points_to_fit(study, csv, columns, set_, runs_dir), str(csv or study))
+    inputs: dict[str, object] = {"params": params, "tokens": tokens}
+    if histogram:
+        priced = _price_histogram(histogram, predictors, params, tokens)
+        if json_:
+            plan = inputs | {"histogram": str(histogram)}
+            write_output(json_, json_text({"plan": plan, "duplicates": price_record(priced)}))
+            console.print(f"written: {json_}")
+        return
+    question = _question(params, tokens, fraction, repeats, subset_tokens)
     forecasts = [forecast(predictor, question) for predictor in predictors]
-    console.print(_description(question) + "\n")
-    rows = subset_rows(forecasts, question) if of_subset else []
-    for part in _subset_lines(rows, forecasts, question) if of_subset else [_table(forecasts, question)]:
+    for part in _answer(forecasts, share):
         console.print(part)
-    console.print("\n" + agreement(forecasts, question))
     if line := clean_losses(forecasts):
         console.print(line)
     console.print(f"\n{curves_title(forecasts)}:")
@@ -111,21 +127,82 @@ def predict(
         for note in notes(prediction):
             console.print(f"- {note}.")
     if json_:
-        inputs = {"params": params, "tokens": tokens, "fraction": fraction, "repeats": question.repeats}
-        written: dict[str, object] = {"question": inputs}
-        if of_subset:
-            written = {"question": inputs | {"subset_tokens": subset_tokens}}
-            written["table"] = records(rows, forecasts, question)
-        write_output(json_, json_text(written | {"forecasts": [as_record(prediction) for prediction in forecasts]}))
+        inputs |= {"fraction": fraction, "repeats": question.repeats, "subset_tokens": subset_tokens}
+        record: dict[str, object] = {"plan": inputs} | answer_record(forecasts, share)
+        write_output(json_, json_text(record | {"forecasts": [as_record(prediction) for prediction in forecasts]}))
         console.print(f"written: {json_}")
     if table:
-        _write_csv(table, records(rows, forecasts, question))
+        _write_csv(table, table_records(forecasts))
         console.print(f"written: {table}")
     if figure:
         from analysis.forecast.figure import plot
 
         plot(forecasts, question, figure)
         console.print(f"written: {figure}")
+
+
+def _max_cost(text: str) -> float:
+    """Parse a cost such as 0.5% or 0.5, both in percent. Raises InputError if it is not a share of the loss."""
+    from analysis.counts import parse_number
+
+    value = parse_number(text.strip().removesuffix("%"))
+    if value is None or not 0 < value <= 100:
+        raise InputError(f"--max-cost {text}: expected a percentage of the loss above 0 and up to 100, such as 0.5%")
+    return value / 100
+
+
+def _require_no_subset(
+    fraction: float | None,
+    repeats: float | None,
+    subset_tokens: float | None,
+    max_cost: str | None,
+    figure: Path | None,
+    table: Path | None,
+) -> None:
+    """Raise InputError for options that do not apply to a census of duplicates."""
+    options = {
+        "--fraction": fraction,
+        "--repeats": repeats,
+        "--subset-tokens": subset_tokens,
+        "--max-cost": max_cost,
+        "--figure": figure,
+        "--table": table,
+    }
+    if given := [option for option, value in options.items() if value is not None]:
+        raise InputError(
+            f"--histogram and {', '.join(given)}: the census already says what repeats; expected only one of them"
+        )
+
+
+def _price_histogram(path: Path, predictors: "list[Predictor]", params: float, tokens: float) -> "Price":
+    """Print what the duplicates in a census cost. Raises InputError if our law gives no number for this plan."""
+    from analysis.forecast.answer import PARTIAL
+    from analysis.forecast.census import price, read_census
+    from analysis.forecast.console import PRICE_HEADINGS, price_row, price_sentence
+    from analysis.forecast.forecast import distance, too_far
+    from analysis.forecast.question import Question
+    from analysis.formatting import short_count
+
+    census = read_census(path)
+    question = Question(params, tokens, max(census.repeated_share, 1e-9))
+    ours = [predictor for predictor in predictors if predictor.name == PARTIAL]
+    if not ours:
+        raise InputError(f"--histogram: requires --law {PARTIAL}, the only law with intervals")
+    predictor = min(reversed(ours), key=lambda each: distance(each, question, 2.0))
+    if reason := too_far(predictor, question, 2.0):
+        raise InputError(f"--histogram: no number: {reason}")
+    priced = price(census, predictor, question)
+    passes = tokens / census.total
+    console.print(price_sentence(priced))
+    console.print(
+        f"Of the {short_count(census.total)} tokens in the census, {census.repeated_share:.3g} occur more than once; the run passes"
+        f" over them {passes:.3g} times. {predictor.label} priced each number of copies on its own, and the costs were added.\n"
+    )
+    rows = WrappedTable(*PRICE_HEADINGS, left=0)
+    for row in priced.rows:
+        rows.add_row(*price_row(row, passes))
+    console.print(rows)
+    return priced
 
 
 def _check_outputs(paths: "dict[str, Path | None]") -> None:
@@ -142,11 +219,11 @@ def _write_csv(path: Path, rows: "list[dict[str, object]]") -> None:
     import csv
     import io
 
-    from analysis.forecast.subset import COLUMNS
+    from analysis.forecast.record import TABLE_COLUMNS
     from data_prep.files import write_output
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, TABLE_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_output(path, text.getvalue().encode())
@@ -156,7 +233,7 @@ def _question(
     params: float, tokens: float, fraction: float | None, repeats: float | None, subset_tokens: float | None
 ) -> "Question":
     """The planned run. Raises InputError for a bad value."""
-    from analysis.forecast.forecast import MOST_REPEATS, Question
+    from analysis.forecast.question import MOST_REPEATS, Question
 
     if fraction is not None:
         return Question(params, tokens, fraction, _check_repeats(fraction, tokens, repeats, subset_tokens))
@@ -178,7 +255,7 @@ def _question(
 
 def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset_tokens: float | None) -> float | None:
     """The value of R, given directly or computed from the subset size. None if neither is given. Raises InputError for a bad value."""
-    from analysis.forecast.forecast import MOST_REPEATS
+    from analysis.forecast.question import MOST_REPEATS
 
     if not 0 < fraction <= 1:
         raise InputError(f"--fraction {fraction:.12g}: expected a share above 0 and up to 1")
@@ -196,7 +273,7 @@ def _check_repeats(fraction: float, tokens: float, repeats: float | None, subset
 
 def _points_to_fit(
     study: str | None, csv: Path | None, columns: str | None, set_: list[str] | None, runs_dir: Path
-) -> "Points | None":
+) -> "Pairing | None":
     """The runs from a study or a file to which laws are fitted. None if neither is given."""
     from repeat_study_cli.fitting import points_of_study
 
@@ -213,23 +290,25 @@ def _points_to_fit(
     return points_of_study(study, set_, runs_dir) if study else None
 
 
-def _predictors(names: list[str] | None, points: "Points | None", source: str) -> "list[Predictor]":
-    """The published laws and the laws fitted to `points`. If `names` is given, only these laws are included.
+def _predictors(names: list[str] | None, pairing: "Pairing | None", source: str) -> "list[Predictor]":
+    """The pooled and published laws, and the laws fitted to the runs in `pairing`. If `names` is given, only these laws are included.
 
-    source: the file or study that the points come from.
+    source: the file or study that the runs come from.
     """
-    from analysis.forecast.predictors import fitted_predictor, published_predictors
+    from analysis.forecast.predictors import fitted_predictor, published_predictors, with_clean_law
     from analysis.laws.registry import OF_REPETITION
 
     predictors = published_predictors()
-    if points is not None:
+    if pairing is not None:
         from repeat_study_cli.fitting import fit_laws
 
-        predictors += map(fitted_predictor, fit_laws(points, source, names, of_repetition=True))
+        console.print(f"{pairing}\n")
+        fits = fit_laws(pairing.points, source, names, of_repetition=True)
+        predictors = [with_clean_law(predictors[0], fits), *predictors[1:], *map(fitted_predictor, fits)]
     available = list(dict.fromkeys(predictor.name for predictor in predictors))
     if unknown := sorted(set(names or ()) - set(available)):
         unpublished = " and ".join(law.name for law in OF_REPETITION if law.name not in available)
-        hint = "" if points is not None else f"; {unpublished} require --study or --csv"
+        hint = "" if pairing is not None else f"; {unpublished} require --study or --csv"
         raise InputError(f"--law {', '.join(unknown)}: unknown law; expected {', '.join(available)}{hint}")
     return [predictor for predictor in predictors if not names or predictor.name in names]
 
@@ -249,36 +328,46 @@ def _description(question: "Question") -> str:
     return f"{line}; R = {question.repeats:,.4g}, a subset of {short_count(subset)} tokens"
 
 
-def _subset_lines(
-    rows: "list[Row]", forecasts: "list[Forecast]", question: "Question"
-) -> "Iterator[WrappedTable | str]":
-    """The table for a subset of fixed size, and what its columns mean."""
-    from analysis.forecast.console import HEADINGS, safe_range
-    from analysis.forecast.subset import OUTSIDE, table_headings, table_row
+def _answer(forecasts: "list[Forecast]", max_cost: float | None) -> "Iterator[WrappedTable | str]":
+    """The answer: a sentence, a small table, and the laws."""
+    from analysis.forecast import answer
+    from analysis.forecast.console import COST_HEADINGS, LAW_HEADINGS, cost_row, law_row
 
-    table = WrappedTable(*table_headings(forecasts), left=0, notes="")
-    for row in rows:
-        table.add_row(*table_row(row, forecasts, question), note=row.reason)
-    yield table
-    explanation = (
-        "\nEach law's column shows its penalty in nats per token, relative to a run of the same length without repetition."
-        " The laws assume that the subset comes from the same distribution as the other tokens and the test text."
-    )
-    if without := [prediction.predictor.label for prediction in forecasts if prediction.predictor.ignores_fraction]:
-        explanation += (
-            f" The formula of {', '.join(without)} does not contain f, so it cannot account for the size of the subset."
+    question = forecasts[0].question
+    answering = answer.primary(forecasts)
+    if answering is None:
+        yield answer.refusal(forecasts)
+    else:
+        if max_cost is not None:
+            yield answer.limit_sentence(answering, max_cost)
+        yield answer.sentence(answering)
+        yield answer.confidence(answering)
+        yield answer.rule_of_thumb(answering)[1]
+        if sentence := answer.indistinguishable_sentence(answering):
+            yield sentence
+    yield f"\n{_description(question)}"
+    if answering is not None:
+        costs = WrappedTable(*COST_HEADINGS, left=0)
+        too_far = ""
+        for repeats in question.listed_repeats:
+            too_far = too_far or answering.too_far_at(repeats)
+            if not too_far:
+                costs.add_row(*cost_row(answering.cost_at(repeats), answering))
+        yield costs
+        if too_far:
+            yield f"No number for larger R: {too_far}."
+        yield ""
+    laws = WrappedTable(*LAW_HEADINGS)
+    for prediction in forecasts:
+        laws.add_row(*law_row(prediction))
+    yield laws
+    if sentence := answer.disagreement(forecasts):
+        yield f"\n{sentence}"
+    yield (
+        "The laws assume that the subset comes from the same distribution as the other tokens and the test text."
+        + "".join(
+            f" The formula of {prediction.predictor.label} does not contain f, so it cannot account for the size of the subset."
+            for prediction in forecasts
+            if prediction.predictor.ignores_fraction
         )
-    if any(answer.outside for row in rows for answer in row.answers):
-        explanation += f" {OUTSIDE}: f or R is outside the range that the law was fitted on."
-    yield explanation
-    for prediction in forecasts:
-        yield f"{HEADINGS[-1]}, {prediction.predictor.label}: {safe_range(prediction)}"
-
-
-def _table(forecasts: "list[Forecast]", question: "Question") -> WrappedTable:
-    from analysis.forecast.console import HEADINGS, table_row
-
-    table = WrappedTable(*HEADINGS, left=2)
-    for prediction in forecasts:
-        table.add_row(*table_row(prediction, question))
-    return table
+    )

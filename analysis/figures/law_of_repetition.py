@@ -8,10 +8,8 @@ from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import size_names
-from analysis.intervals import percentile_band
 from analysis.laws import partial
-from analysis.laws.law import Constants
-from analysis.laws.points import Floats, Points, prediction_points
+from analysis.laws.points import prediction_points
 from analysis.laws.study_fits import fit_study
 from analysis.runs import Runs
 
@@ -36,41 +34,33 @@ def plot(runs: Runs) -> Plot | Missing:
             size_runs = repeated[(repeated.params == size) & (repeated.fraction == fraction)]
             if not len(size_runs):
                 continue
-            excess = size_runs.loss - fitted.loss(size_runs.as_clean())
-            ax.plot(size_runs.repeats, excess, label=names[size], **style | {"linestyle": "none", "markersize": 4.5})
+            assert size_runs.control is not None
+            ax.plot(
+                size_runs.repeats,
+                size_runs.penalty,
+                label=names[size],
+                **style | {"linestyle": "none", "markersize": 4.5},
+            )
             line = prediction_points(
                 size, size_runs.tokens[0], fraction, np.geomspace(1.0, repeated.repeats.max(), 200)
             )
-            resampled = np.array([_excess(constants, line) for constants in fitted.resamples])
-            ax.plot(line.repeats, _excess(fitted.constants, line), linewidth=1.3, **style | {"marker": ""})
-            if len(resampled):
-                ax.fill_between(line.repeats, *percentile_band(resampled), color=style["color"], alpha=0.2, linewidth=0)
-            predicted = fitted.loss(size_runs) - fitted.loss(size_runs.as_clean())
-            rows.append(
-                pd.DataFrame({"N": size, "f": fraction, "R": size_runs.repeats, "penalty": excess, "law": predicted})
-            )
+            low, high = fitted.penalty_interval(line, np.full(len(line), size_runs.control.mean()))
+            ax.plot(line.repeats, fitted.penalty(line), linewidth=1.3, **style | {"marker": ""})
+            ax.fill_between(line.repeats, low, high, color=style["color"], alpha=0.2, linewidth=0)
+            columns = {"N": size, "f": fraction, "R": size_runs.repeats, "penalty": size_runs.penalty}
+            rows.append(pd.DataFrame(columns | {"law": fitted.penalty(size_runs)}))
         ax.set_title(f"f = {fraction:.0%}", fontsize=9)
         repeats_axis(ax, np.append(1, repeated.repeats))
-    axes[0][0].set_ylabel("test loss above clean law\n(nats/token)")
+    axes[0][0].set_ylabel("test loss above clean run\n(nats/token)")
     legend(figure, axes)
-    bands = (
-        "Bands: 95% bootstrap intervals, which do not account for a wrong functional form. Nothing was measured between the tested values"
-        " of R"
-        if fitted.resamples
-        else "There are no intervals, because the law has as many constants as there are runs"
-    )
     return Plot(
         NAME,
         "A law of partial repetition",
-        "Test loss above the fitted clean law. Points: runs. Lines: the law L = E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·m(R)/R, where"
-        " m = 1 - exp(-((R-1)/R_m)^s) is how well the pool is memorized, R_m = k·N^-0.5·f^c·T^b, and D' is the number of effective"
-        f" tokens as defined by Muennighoff et al. The law has {len(fitted.free)} constants, which were fitted to {fitted.points} runs,"
-        " with a root-mean-square error of"
-        f' {fitted.error:.3f} nats. {bands}. The section "Laws" shows how well the law predicts held-out runs.',
+        "Test loss above the clean run of the same size. Points: runs. Lines: our law, the sum of the value that repeated tokens lose and"
+        " the cost of memorizing the pool, P·f^gamma·N^eta·peak(R/R*), where R* = k·N^a·T^b·f^c is the worst R and peak rises and falls as"
+        f" powers of R. The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
+        f" root-mean-square error of {fitted.error:.3f} nats. Bands: 95% intervals for another run, measured by leaving out sizes and"
+        ' ranges of R. The section "Laws" shows how well the law predicts held-out runs.',
         figure,
         pd.concat(rows, ignore_index=True),
     )
-
-
-def _excess(constants: Constants, line: Points) -> Floats:
-    return partial.loss(constants, line) - partial.loss(constants, line.as_clean())

@@ -1,17 +1,21 @@
-"""Format forecasts for the console: table rows, sentences about where the laws agree, and curves plotted as text."""
+"""Format forecasts for the console: tables, notes, and curves plotted as text."""
 
 import math
 
 import numpy as np
 
-from analysis.forecast.forecast import FADED_UP_TO, LARGEST_LOSS, SAFE, Forecast, Question
-from analysis.formatting import NOTHING, bracketed, short_count, short_repeats, span
+from analysis.forecast.answer import interval_words, share_with_interval
+from analysis.forecast.census import Price
+from analysis.forecast.forecast import FADED_UP_TO, LARGEST_LOSS, SAFE, Cost, Forecast
+from analysis.formatting import NOTHING, bracketed, short_count, short_repeats
 
-HEADINGS = (
+COST_HEADINGS = ("R", "f", "subset", "cost of the loss", "95% interval", "nats", "acts like")
+PRICE_HEADINGS = ("copies", "share of tokens", "R", "cost of the loss", "95% interval")
+LAW_HEADINGS = (
     "law",
-    "origin",
     "at R",
-    "penalty (nats)",
+    "cost of the loss",
+    "95% interval",
     "acts like",
     "compute lost",
     "worst R",
@@ -19,34 +23,64 @@ HEADINGS = (
     f"R with ≥ {SAFE:.0%} of the size",
 )
 NOT_CREDIBLE = "not credible"  # printed instead of a number if the predicted loss exceeds LARGEST_LOSS
+NO_NUMBER = "no number"  # printed if the plan is too far from the runs in the fit
 SAME_CLEAN_LOSS = 0.02  # nats; a smaller difference between laws is not worth a sentence
 NOTABLE_JUMP = 0.05  # share of the largest penalty; a smaller jump at R = 1 is not worth a note
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 72  # maximum width of a curve in characters
 
 
-def table_row(forecast: Forecast, question: Question) -> tuple[str, ...]:
-    """The table cells for one forecast, in the order of HEADINGS, with intervals in brackets."""
-    penalty, lost = forecast.penalty.value, forecast.lost_compute
+def cost_row(cost: Cost, forecast: Forecast) -> tuple[str, ...]:
+    """The table cells for one R, in the order of COST_HEADINGS."""
+    question = forecast.question
+    head = (f"{cost.repeats:,.6g}", f"{cost.fraction:.3g}", short_count(question.subset_at(cost.repeats)))
+    if forecast.too_far_at(cost.repeats):
+        return (*head, NO_NUMBER, NOTHING, NOTHING, NOTHING)
+    if forecast.is_beyond(cost.penalty.value):
+        return (*head, NOT_CREDIBLE, NOTHING, NOTHING, NOTHING)
+    return (*head, *_shares(cost), f"{cost.penalty.value:.2g}", _effective_size(cost, forecast))
+
+
+def price_row(cost: Cost, passes: float) -> tuple[str, ...]:
+    """The table cells for one number of copies in a census: copies, share of the corpus, R, cost and its interval."""
+    return (f"{cost.repeats / passes:,.6g}", f"{cost.fraction:.3g}", short_repeats(cost.repeats), *_shares(cost))
+
+
+def price_sentence(price: Price) -> str:
+    """What all duplicates together cost."""
+    return f"The duplicates cost {share_with_interval(price.share)} of the loss, compared with as many tokens that are all different."
+
+
+def law_row(forecast: Forecast) -> tuple[str, ...]:
+    """The table cells for one law, in the order of LAW_HEADINGS."""
+    cost, lost = forecast.cost, forecast.lost_compute
+    if not forecast.has_number:
+        why = NO_NUMBER if forecast.too_far else NOT_CREDIBLE
+        return (forecast.predictor.label, short_repeats(forecast.repeats), why, *([NOTHING] * 6))
     return (
-        forecast.predictor.title,
-        forecast.predictor.origin,
+        forecast.predictor.label,
         short_repeats(forecast.repeats),
-        _penalty(forecast),
-        NOTHING if forecast.is_beyond(penalty) else _effective_size(forecast, question),
-        NOTHING if math.isnan(lost) or forecast.is_beyond(penalty) else f"{lost:.0%}",
+        *_shares(cost),
+        _effective_size(cost, forecast),
+        NOTHING if math.isnan(lost) else f"{lost:.0%}",
         _worst(forecast),
         _harmful(forecast),
         safe_range(forecast),
     )
 
 
+def _shares(cost: Cost) -> tuple[str, str]:
+    """A cost in percent of the clean loss, and its interval."""
+    value = f"{100 * cost.share.value:.2f}%" if cost.share.value < 0.1 else f"{cost.share.value:.0%}"
+    return value, NOTHING if math.isnan(cost.share.low) else f"{interval_words(cost.share)}%"
+
+
 def notes(forecast: Forecast) -> list[str]:
     """Reasons for caution about a forecast, one line each."""
     predictor = forecast.predictor
-    lines = (
-        [f"the planned run is outside the range of the fit: {', '.join(forecast.outside)}"] if forecast.outside else []
-    )
+    lines = [f"no number: {forecast.too_far}"] if forecast.too_far else []
+    if forecast.outside:
+        lines.append(f"the planned run is outside the range of the fit: {', '.join(forecast.outside)}")
     if not predictor.varied_tokens:
         lines.append(
             "all runs in the fit have the same number of tokens, so the law cannot estimate lost compute, and other token counts are"
@@ -65,38 +99,6 @@ def notes(forecast: Forecast) -> list[str]:
     return [f"{predictor.label}: {line}" for line in [*lines, *predictor.notes]]
 
 
-def agreement(forecasts: list[Forecast], question: Question) -> str:
-    """Sentences about where the laws agree and where they differ."""
-    if len(forecasts) < 2:
-        return "Only one law was used; compare several to see how well they agree."
-    beyond = [forecast.predictor.label for forecast in forecasts if forecast.is_beyond(forecast.penalty.value)]
-    penalties = [forecast.penalty.value for forecast in forecasts if not forecast.is_beyond(forecast.penalty.value)]
-    place = f"At R = {short_repeats(question.repeats)}" if question.repeats else "At their own worst R"
-    sentences = []
-    if penalties:
-        sentences.append(f"{place}, the laws predict penalties of {span(penalties, lambda nats: f'{nats:.2g}')} nats.")
-    if beyond:
-        sentences.append(f"The penalty is {NOT_CREDIBLE} for {', '.join(beyond)}.")
-    with_worst = [forecast for forecast in forecasts if not math.isnan(forecast.worst.value)]
-    worst = [forecast.worst.value for forecast in with_worst]
-    if len(worst) > 1:
-        sentences.append(
-            f"Their worst R ranges from {short_repeats(min(worst))} to {short_repeats(max(worst))},"
-            f" a factor of {max(worst) / min(worst):.2g}."
-        )
-    not_reached = [forecast for forecast in forecasts if math.isnan(forecast.worst.value)]
-    if labels := ", ".join(each.predictor.label for each in not_reached if _no_worst(each).startswith("none")):
-        sentences.append(f"There is no worst R up to {short_repeats(forecasts[0].curve.repeats[-1])} for {labels}.")
-    if question.repeats and with_worst:
-        inside = sum(
-            forecast.harmful[0].value <= question.repeats <= forecast.harmful[1].value for forecast in with_worst
-        )
-        sentences.append(
-            f"R = {short_repeats(question.repeats)} is in the harmful range of {inside} of {len(with_worst)} laws."
-        )
-    return " ".join(sentences)
-
-
 def clean_losses(forecasts: list[Forecast]) -> str:
     """Sentences that compare the laws' clean losses; empty if these agree."""
     losses = [forecast.clean_loss for forecast in forecasts]
@@ -109,7 +111,7 @@ def clean_losses(forecasts: list[Forecast]) -> str:
     listed = "; ".join(f"{clean} for {', '.join(labels)}" for clean, labels in by_loss.items())
     return (
         f"The laws predict different losses in nats for the same run without repetition: {listed}. They were fitted on different text"
-        " or have different formulas, so compare effective sizes and worst R rather than nats."
+        " or have different formulas, so compare shares of the loss and worst R rather than nats."
     )
 
 
@@ -162,16 +164,6 @@ def _axis(top: float, width: int) -> str:
     return axis
 
 
-def _penalty(forecast: Forecast) -> str:
-    def nats(value: float) -> str:
-        return NOT_CREDIBLE if forecast.is_beyond(value) else f"{value:.3g}"
-
-    penalty = forecast.penalty
-    if forecast.is_beyond(penalty.value):
-        return f"> {forecast.limit:.3g}, {NOT_CREDIBLE}" if forecast.limit else NOT_CREDIBLE
-    return nats(penalty.value) + bracketed(penalty.low, penalty.high, nats)
-
-
 def _no_worst(forecast: Forecast) -> str:
     """Why there is no worst R: the penalty is not credible, peaks where the jump at R = 1 is faded in, or never falls."""
     curve = forecast.curve
@@ -180,12 +172,8 @@ def _no_worst(forecast: Forecast) -> str:
     return f"≤ {FADED_UP_TO:g}" if curve.peaks_too_early else f"none up to {short_repeats(curve.repeats[-1])}"
 
 
-def _effective_size(forecast: Forecast, question: Question) -> str:
-    multiplier, smallest = forecast.multiplier, forecast.smallest_multiplier
-    if multiplier.value < smallest:  # the clean law is not extrapolated
-        return f"≤ {short_count(smallest * question.params)}, ≤ {smallest:.2g}×"
-    interval = bracketed(multiplier.low, multiplier.high, lambda share: short_count(share * question.params))
-    return f"{short_count(multiplier.value * question.params)}{interval}, {multiplier.value:.2g}×"
+def _effective_size(cost: Cost, forecast: Forecast) -> str:
+    return f"{short_count(cost.multiplier.value * forecast.question.params)} ({cost.multiplier.value:.2f})"
 
 
 def _worst(forecast: Forecast) -> str:
@@ -196,7 +184,7 @@ def _worst(forecast: Forecast) -> str:
 
 
 def _harmful(forecast: Forecast) -> str:
-    low, high = (edge.value for edge in forecast.harmful)
+    low, high = forecast.harmful
     if math.isnan(low):
         return NOTHING
     return f"from {short_repeats(low)}" if math.isinf(high) else f"{short_repeats(low)} to {short_repeats(high)}"
@@ -204,7 +192,7 @@ def _harmful(forecast: Forecast) -> str:
 
 def safe_range(forecast: Forecast) -> str:
     """The ranges of R in which the effective size is at least SAFE of the actual size, with the interval of the first range's end."""
-    up_to, safe_from = forecast.safe_up_to, forecast.safe_from.value
+    up_to, safe_from = forecast.safe_up_to, forecast.safe_from
     if math.isinf(up_to.value):
         return "all"
     first = f"up to {short_repeats(up_to.value)}{bracketed(up_to.low, up_to.high, short_repeats)}"

@@ -8,7 +8,8 @@ import numpy as np
 from analysis.figures.axes import log_axis, log_label
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.style import along, styles
-from analysis.forecast.forecast import SAFE, Forecast, Question
+from analysis.forecast.forecast import SAFE, Forecast
+from analysis.forecast.question import Question
 from analysis.formatting import short_count
 from data_prep.files import write_output
 
@@ -23,8 +24,8 @@ def plot(forecasts: list[Forecast], question: Question, path: Path) -> None:
         penalty = np.where(curve.penalty <= forecast.limit, curve.penalty, np.nan)  # NaN leaves a gap in the curve
         upper.plot(curve.repeats, penalty, label=label, **style)
         lower.plot(curve.repeats, curve.multiplier, **style)
-        if forecast.penalty_band is not None:
-            low, high = (np.minimum(end, forecast.limit) for end in forecast.penalty_band)
+        if forecast.band is not None:
+            low, high = (np.minimum(end, forecast.limit) for end in forecast.band)
             upper.fill_between(curve.repeats, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for ax in (upper, lower):
         if question.repeats:

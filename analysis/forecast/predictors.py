@@ -1,38 +1,47 @@
-"""Prepare laws for forecasts, both published laws and laws fitted to runs."""
+"""Prepare laws for forecasts: published laws, our law pooled over several laboratories, and laws fitted to a user's runs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from analysis.laws.law import Constants, Domain
-from analysis.laws.points import Floats, Points
+import numpy as np
+
+from analysis.laws import muennighoff, partial, pooled
+from analysis.laws.law import Constants, Domain, Law
+from analysis.laws.points import SCALE, Floats, Points
 from analysis.laws.registry import LAWS
 
-if TYPE_CHECKING:  # published laws are evaluated without scipy
+if TYPE_CHECKING:
     from analysis.laws.fit import FittedLaw
+
+Penalty = Callable[[Points], Floats]
+PUBLISHED, POOLED = "published", "pooled"
+POOLED_DRAWS = 60
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A published law, or a law that was fitted to runs.
+    """A law with constants.
 
-    name, title: the key and the readable name of the law. origin: "published", or how many runs it was fitted on.
-    loss: in nats per token, for given points. resampled_losses: the loss with each bootstrap resample's constants.
-    ignores_fraction: whether the formula does not contain f.
-    varied_tokens: whether the runs in the fit have different numbers of tokens. If not, the law cannot estimate lost compute.
-    noise: the loss difference in nats between two data seeds, as a function of R. If given, the interval is the loss plus or
-    minus this difference.
+    name, title: the key and the readable name of the law. origin: where the constants come from, such as "fitted on 24 runs".
+    penalty: the loss above a clean run of the same size and tokens, in nats per token. clean_loss: the loss of that clean run.
+    interval: the ends of the penalty's 95% interval, for points and their clean losses; None if no interval has been measured.
+    draws: the penalty with constants drawn from their joint uncertainty.
+    interval_holds: what the interval contains, as a clause. scatter: standard deviation between runs, as a share of the clean loss.
     """
 
     name: str
     title: str
     origin: str
-    loss: Callable[[Points], Floats]
+    penalty: Penalty
+    clean_loss: Penalty
     domain: Domain
-    resampled_losses: tuple[Callable[[Points], Floats], ...] = ()
+    interval: Callable[[Points, Floats], tuple[Floats, Floats]] | None = None
+    draws: tuple[Penalty, ...] = ()
     varied_tokens: bool = True
     ignores_fraction: bool = False
-    noise: Callable[[float], float] | None = None
+    interval_holds: str = ""
+    scatter: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -42,41 +51,90 @@ class Predictor:
 
 
 def published_predictors() -> list[Predictor]:
-    """The laws whose constants are published or follow from published numbers."""
-    return [
-        Predictor(
-            law.name,
-            law.title,
-            "published",
-            law.published.loss,
-            law.published.domain,
-            law.published.alternatives,
-            ignores_fraction=law.ignores_fraction,
-            noise=law.published.noise,
-            notes=law.published.notes,
-        )
-        for law in LAWS
-        if law.published
-    ]
+    """Our law pooled over laboratories, and the laws whose constants are published or follow from published numbers."""
+    listed = []
+    for law in LAWS:
+        if published := law.published:
+            loss = published.loss
+            listed.append(
+                Predictor(
+                    law.name,
+                    law.title,
+                    PUBLISHED,
+                    lambda points, loss=loss: loss(points) - loss(points.as_clean()),  # type: ignore[misc]
+                    lambda points, loss=loss: loss(points.as_clean()),  # type: ignore[misc]
+                    published.domain,
+                    ignores_fraction=law.ignores_fraction,
+                    notes=published.notes,
+                )
+            )
+    return [pooled_predictor(), *listed]
+
+
+def published_clean_loss(points: Points) -> Floats:
+    """The clean loss in nats per token for plans without a clean law of their own [M23]."""
+    return muennighoff.clean_loss(muennighoff.CONSTANTS, points)
+
+
+def pooled_predictor() -> Predictor:
+    """Our law with constants from several laboratories."""
+    fitted = pooled.law()
+    return Predictor(
+        partial.LAW.name,
+        partial.LAW.title,
+        POOLED,
+        fitted.penalty,
+        published_clean_loss,
+        pooled.DOMAIN,
+        fitted.interval,
+        _with(partial.LAW, fitted.drawn(POOLED_DRAWS)),
+        interval_holds=pooled.INTERVAL_HOLDS,
+        scatter=SCALE * fitted.spread.noise,
+        notes=(f"{pooled.SOURCE}. Its clean loss is M23's",),
+    )
+
+
+def with_clean_law(predictor: Predictor, fits: "list[FittedLaw]") -> Predictor:
+    """The pooled law with the clean loss of the user's runs, if one of the fits has a clean law for it."""
+    for fitted in fits:
+        if fitted.law.name == predictor.name and fitted.clean is not None:
+            notes = (f"{pooled.SOURCE}. Its clean loss is that of the runs in the fit",)
+            return replace(predictor, clean_loss=fitted.clean.loss, notes=notes)
+    return predictor
 
 
 def fitted_predictor(fitted: "FittedLaw") -> Predictor:
     """Prepare a fitted law for forecasts."""
-
-    def loss_with(constants: Constants) -> Callable[[Points], Floats]:
-        return lambda points: fitted.law.loss(constants, points)
-
+    has_clean_law = fitted.law.clean_loss is not None or fitted.clean is not None
+    widths = fitted.fitted.spread.widths
+    left_out = " or a ".join(widths)
+    notes = [
+        f"the error of the penalty on the runs in the fit is {fitted.error:.2g} nats (root mean square), {fitted.median_error:.2g} nats"
+        " (median)"
+    ]
+    if not has_clean_law:
+        notes.append("too few sizes have clean runs for a clean law, so the clean loss is M23's")
     return Predictor(
         fitted.law.name,
         fitted.law.title,
         f"fitted on {fitted.points} runs",
-        fitted.loss,
+        fitted.penalty,
+        fitted.clean_loss if has_clean_law else published_clean_loss,
         fitted.domain,
-        tuple(map(loss_with, fitted.resamples)),
+        fitted.fitted.interval,
+        _with(fitted.law, fitted.resamples),
         varied_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         ignores_fraction=fitted.law.ignores_fraction,
-        notes=(
-            f"the root mean square error on the runs in the fit is {fitted.error:.2g} nats. The intervals cover only the uncertainty in the"
-            " constants; if the formula is wrong, the error on other runs can be much larger",
-        ),
+        interval_holds=f"contained 95% of the runs when a {left_out} was left out of the fit"
+        if widths
+        else "could not be checked, because too few runs can be left out; they extend four standard deviations to either side",
+        scatter=SCALE * fitted.fitted.spread.noise,
+        notes=tuple(notes),
     )
+
+
+def _with(law: Law, resamples: Sequence[Constants]) -> tuple[Penalty, ...]:
+    def penalty_with(constants: Constants) -> Penalty:
+        return lambda points: np.asarray(law.penalty(constants, points))
+
+    return tuple(map(penalty_with, resamples))

@@ -6,15 +6,13 @@ The worst R, at the center of the Gaussian, follows a power law in model size.
 import numpy as np
 
 from analysis.laws import hernandez
-from analysis.laws.clean import COMPUTE, FLOOR
+from analysis.laws.clean import COMPUTE_WITH_PRIORS, FLOOR_WITH_PRIOR, by_compute
 from analysis.laws.law import Constant, Constants, Domain, Law, Power, Published
 from analysis.laws.points import Floats, Points
 from analysis.published import (
     C26_CLEAN_LAW,
-    C26_DATA_NOISE,
     C26_FRACTION,
     C26_LOST_COMPUTE,
-    C26_NOISY_REPEATS,
     C26_SIZES,
     C26_TOKENS_PER_PARAMETER,
     C26_WORST_REPEATS,
@@ -38,13 +36,13 @@ def compute_kept(logit_at_worst: Floats, repeats: Floats, worst: Floats, sigma: 
     return 1 - np.where(repeats > 1, height, 0.0) / (1 + np.exp(-logit_at_worst))
 
 
-def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/(CEG·C)^alpha with compute C = 6·N·T."""
+def penalty(constants: Constants, points: Points) -> Floats:
+    """A/(CEG·C)^alpha - A/C^alpha with compute C = 6·N·T."""
     compute = 6 * points.params * points.tokens
     worst = constants["k"] * points.params ** constants["a"]
     logit = np.log(constants["odds"] * points.params ** constants["growth"])
     kept = compute_kept(logit, points.repeats, worst, constants["sigma"])
-    return constants["E"] + constants["A"] * (kept * compute) ** -constants["alpha"]
+    return constants["A"] * compute ** -constants["alpha"] * (kept ** -constants["alpha"] - 1)
 
 
 def published_compute_kept(points: Points) -> Floats:
@@ -67,34 +65,28 @@ def published_loss(points: Points) -> Floats:
     return floor + coefficient * (published_compute_kept(points) * 6 * points.params * points.tokens) ** -exponent
 
 
-def noise(repeats: float) -> float:
-    """Loss difference in nats between two runs that differ only in their data."""
-    return C26_DATA_NOISE[repeats > C26_NOISY_REPEATS]
-
-
 LAW = Law(
     "chudnovsky",
     "Chudnovsky et al.",
     "the share of compute that repetition wastes is a Gaussian in log R",
     (
-        FLOOR,
-        *COMPUTE,
-        Constant("odds", (0.5, 5.0), 1e-4, 1e6, multiplies=(Power("params", "growth", 1),)),
-        Constant("growth", (0.0,), -3.0, 3.0, positive=False),
-        Constant("k", (30.0, 300.0), 1.0, 1e7, multiplies=(Power("params", "a", 1),)),
-        Constant("a", (-0.5,), -3.0, 1.0, positive=False),
-        Constant("sigma", (0.4, 0.8), 0.05, 5.0),
+        FLOOR_WITH_PRIOR,
+        *COMPUTE_WITH_PRIORS,
+        Constant("odds", (0.5, 5.0), 1e-4, 1e6, multiplies=(Power("params", "growth", 1),), prior=(1.0, 3.0)),
+        Constant("growth", (0.2,), -3.0, 3.0, positive=False, prior=(0.3, 0.4)),
+        Constant("k", (30.0, 100.0, 400.0), 1.0, 1e7, multiplies=(Power("params", "a", 1),), prior=(100.0, 3.0)),
+        Constant("a", (-0.7,), -3.0, 1.0, positive=False, prior=(-0.7, 0.3)),
+        Constant("sigma", (0.5,), 0.05, 5.0, prior=(0.5, 0.5)),
     ),
-    loss,
+    penalty,
+    by_compute,
     ignores_fraction=True,
     published=Published(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "the law's parameter counts include embeddings. C26 does not publish the width of the peak, so the width comes from H22. The"
-            " interval is the loss difference between two data seeds, 0.006 to 0.018 nats",
+            "the law's parameter counts include embeddings. C26 does not publish the width of the peak, so the width comes from H22",
         ),
-        noise=noise,
     ),
 )
 LAWS = (LAW,)

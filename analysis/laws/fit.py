@@ -1,49 +1,161 @@
-"""Fit laws to runs by minimizing a Huber loss on log loss from several starting points [M23, section 6]; bootstrap intervals."""
+"""Fit a law to runs, with intervals for its constants and its predictions.
 
-from collections.abc import Callable
+The interval of a prediction has three sources: the uncertainty of the constants (including their priors), the scatter of the runs, and
+the error of the formula. The third one is measured: the law is fitted without one group of sizes or one range of R at a time, and the
+intervals are widened until they contain 95% of the runs that were left out.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+import numpy.typing as npt
 
 from analysis.intervals import percentile_interval
-from analysis.laws.law import Constant, Constants, Domain, Law, domain_of
-from analysis.laws.points import Floats, Points
+from analysis.laws.estimate import STEP, CannotFit, Problem, check, covariance, solve
+from analysis.laws.law import Constants, Domain, Law, domain_of
+from analysis.laws.leave_out import OF_NEW_SIZES, Fold, folds
+from analysis.laws.pairing import CleanLaw, clean_law, with_controls
+from analysis.laws.points import Floats, Points, scaled, unscaled
 
-HUBER_DELTA = 1e-3  # on log loss [M23]
-BEST_STARTS = 4  # how many starting points the optimizer continues from
-STEP = 1e-6  # step of the finite differences
-MAX_LOG_LOSS = 10.0  # replaces log losses that overflow
-NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents
+__all__ = ["CannotFit", "FittedLaw", "fit"]
+
 NOT_DETERMINED = "not determined: at a bound of the search"
-BOOTSTRAP_STEPS = 30
 RESAMPLES = 200
+LEVEL = 0.95
+NORMAL_95 = 1.96
+SMALLEST_WIDTH = (
+    2.5  # in standard deviations; a normal error needs 1.96, but errors of held-out runs have heavier tails
+)
+UNMEASURED_WIDTH = 4.0  # half-width in standard deviations if too few runs can be left out to measure it
+MOST_SIZE_FOLDS = 4
+NOISE_WIDTH = 2.0  # half-width in standard deviations for the scatter between runs
+NOISE_SHARE = 0.4  # form error of small penalties, as a share of the scatter between runs
+NEAR_BOUND = 1e-2  # in the units of theta, which are logarithms or exponents
+SMALLEST_NOISE = 0.02  # on the scale of `points.scaled`
+SMALL = 0.4  # tanh of a scaled penalty below which the scatter between runs dominates
+FEWEST_TO_MEASURE = 5
+NEAR = 2.0  # a point is near a run if its N, T, f and R differ by no more than this factor
+SMALLEST_SHARE = 1e-9  # avoids log(0)
 
 Progress = Callable[[float], None]  # called with the share of the work that is done, from 0 to 1
+Mask = npt.NDArray[np.bool_]
 
 
-class CannotFit(Exception):
-    """Raised if the points do not determine a law. The message gives the reason."""
+@dataclass(frozen=True)
+class Spread:
+    """The error of predictions on the scale of `points.scaled`, apart from the uncertainty of the constants.
+
+    noise: standard deviation for small penalties, which is the scatter between runs. relative: additional standard deviation for large
+    penalties, as a relative error. widths: by kind of fold, the half-width of a 95% interval in standard deviations, measured by
+    leaving runs out.
+    """
+
+    noise: float
+    relative: float
+    widths: dict[str, float]
+
+    def half_width(self, width: Floats | float, predicted: Floats, distance: Floats, constants: Floats) -> Floats:
+        """Half-width of the interval of predicted penalties on the scale of `points.scaled`.
+
+        width: in standard deviations. distance: from the runs in the fit. constants: variance due to the constants. The scatter between
+        runs is measured directly, so only the other terms are widened.
+        """
+        return np.sqrt(self._scatter(distance) + width**2 * self._uncertain(predicted, distance, constants))
+
+    def standardized(self, error: Floats, predicted: Floats, distance: Floats, constants: Floats) -> Floats:
+        """The `width` at which the interval just contains an error."""
+        beyond = np.maximum(error**2 - self._scatter(distance), 0.0)
+        return np.sqrt(beyond / self._uncertain(predicted, distance, constants))
+
+    def _scatter(self, distance: Floats) -> Floats:
+        return (NOISE_WIDTH * self.noise) ** 2 * np.ones_like(distance)
+
+    def _uncertain(self, predicted: Floats, distance: Floats, constants: Floats) -> Floats:
+        form = (self.relative * np.tanh(predicted)) ** 2 + (NOISE_SHARE * self.noise) ** 2
+        return form * (1 + distance**2) + constants
+
+    def width(self, new_size: Mask) -> Floats:
+        """Half-width of a 95% interval in standard deviations. new_size: whether the fit contains no run of this size."""
+        measured = max([SMALLEST_WIDTH, *self.widths.values()]) if self.widths else UNMEASURED_WIDTH
+        extrapolated = measured if OF_NEW_SIZES & self.widths.keys() else max(measured, UNMEASURED_WIDTH)
+        return np.where(new_size, extrapolated, measured)
+
+
+@dataclass(frozen=True)
+class SubsetFit:
+    """A fit to some of a problem's runs, and the error of its predictions."""
+
+    problem: Problem
+    used: Mask
+    theta: Floats
+    covariance: Floats
+    spread: Spread
+    failed_starts: float
+
+    @property
+    def widened(self) -> float:
+        """How much wider the intervals are than the constants and the scatter alone would make them."""
+        return max([NORMAL_95, *self.spread.widths.values()]) / NORMAL_95
+
+    def drawn(self, number: int, seed: int = 0) -> list[dict[str, float]]:
+        """Constants drawn from their joint uncertainty."""
+        # A Cholesky factor changes little if the covariance does. Singular vectors can change sign, and reports would not be reproducible.
+        factor = np.linalg.cholesky(self.covariance + 1e-12 * np.eye(len(self.theta))) * self.widened
+        normal = np.random.default_rng(seed).standard_normal((number, len(self.theta)))
+        return [self.problem.numbers(row) for row in np.clip(self.theta + normal @ factor.T, *self.problem.bounds())]
+
+    def penalty(self, points: Points) -> Floats:
+        """Predicted penalty in nats."""
+        return self.problem.penalty(self.theta, points)
+
+    def interval(self, points: Points, clean: Floats) -> tuple[Floats, Floats]:
+        """The ends of the 95% interval of the penalty that a new run would have, in nats. clean: loss of a clean run."""
+        stepped = scaled(self.problem.penalty(steps(self.theta), points), clean)
+        runs = self.problem.points[self.used]
+        width = self.spread.width(~np.isin(points.params, runs.params))
+        uncertain = prediction_variance(stepped, self.covariance)
+        half = self.spread.half_width(width, stepped[0], distance(points, runs), uncertain)
+        return unscaled(stepped[0] - half, clean), unscaled(stepped[0] + half, clean)
 
 
 @dataclass(frozen=True)
 class FittedLaw:
-    """A law with its best-fitting constants, and the constants fitted to every bootstrap resample."""
+    """A law with its best-fitting constants."""
 
     law: Law
+    fitted: SubsetFit
     constants: Constants
-    resamples: tuple[Constants, ...]
-    free: tuple[str, ...]  # names of the constants that were fitted
+    resamples: tuple[Constants, ...]  # constants drawn from their joint uncertainty
     domain: Domain
     points: int
-    error: float  # root mean square of fitted - measured loss, nats
+    error: float  # root mean square of predicted - measured penalty (loss, for a clean law), nats
+    median_error: float  # median absolute difference, nats
     undetermined: tuple[str, ...] = ()  # names of the constants that stopped at a bound of the search
+    clean: CleanLaw | None = None  # the law of the clean runs, if `law` does not describe them
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the fitted constants."""
+        return self.fitted.problem.names
+
+    def clean_loss(self, points: Points) -> Floats:
+        """Predicted loss of clean runs of the same size and tokens, in nats; NaN if there is no clean law."""
+        if self.law.clean_loss:
+            return self.fitted.problem.clean_loss(self.fitted.theta, points.as_clean())
+        return np.full(points.params.shape, np.nan) if self.clean is None else self.clean.loss(points)
+
+    def penalty(self, points: Points) -> Floats:
+        """Predicted loss above a clean run of the same size and tokens, in nats."""
+        return self.fitted.penalty(points)
+
+    def penalty_interval(self, points: Points, clean: Floats | None = None) -> tuple[Floats, Floats]:
+        """The ends of the 95% interval of the penalty that a new run would have. clean: loss of clean runs, if known; nats."""
+        return self.fitted.interval(points, self.clean_loss(points) if clean is None else clean)
 
     def loss(self, points: Points) -> Floats:
-        """Predicted loss in nats per token."""
-        return self.law.loss(self.constants, points)
+        """Predicted loss in nats per token; NaN if there is no clean law."""
+        return self.clean_loss(points) + self.penalty(points)
 
     def interval(self, name: str) -> tuple[float, float]:
         """95% interval of a constant; NaN without resamples."""
@@ -53,151 +165,129 @@ class FittedLaw:
 def fit(
     law: Law, points: Points, resamples: int = RESAMPLES, seed: int = 0, progress: Progress | None = None
 ) -> FittedLaw:
-    """Fit a law to these points. A clean law is fitted to the clean points only.
+    """Fit a law to these runs: a law of repetition to their penalties, a clean law to the losses of clean runs.
 
-    The bootstrap resamples the residuals in log loss. It keeps the grid of runs fixed, because the grid is not random. With n runs and
-    p constants, the residuals are scaled by n/(n - p), because the fit passes through about p runs exactly, as a least-absolute-deviations
-    fit does.
+    Repeated runs without a control are compared with the clean runs of the same size and tokens, see `pairing.paired`.
+    resamples: how many times to draw the constants from their joint uncertainty. With 0, runs are not left out to measure intervals.
     Raises CannotFit if the points do not determine the law.
     """
-    points = points[points.clean] if law.clean_only else points
+    report = progress or (lambda share: None)
+    report(0.0)
+    points = points[points.clean] if law.clean_only else with_controls(points)
     check(law, points)
-    search = _Search.of(law, points)
-    measured = np.log(points.loss)
-    best = search.best(measured)
-    fitted = search.predicted(best)
-    residuals = measured - fitted
-    surplus = len(points) - len(best)
-    scale = len(points) / max(surplus, 1)
-    random = np.random.default_rng(seed)
-    resampled = []
-    for number in range(resamples if surplus > 0 else 0):
-        if progress:
-            progress(number / resamples)
-        losses = fitted + scale * random.choice(residuals, len(points))
-        resampled.append(search.optimize(best, losses, BOOTSTRAP_STEPS)[0])
-    if progress:
-        progress(1.0)
-    return FittedLaw(
+    (fitted,) = fit_subsets(law, points, [np.ones(len(points), bool)], measure=resamples > 0)
+    report(0.8)
+    problem, theta = fitted.problem, fitted.theta
+    drawn = fitted.drawn(resamples, seed)
+    low, high = problem.bounds()
+    errors = _errors(problem, theta)
+    near = (theta - low < NEAR_BOUND) | (high - theta < NEAR_BOUND)
+    result = FittedLaw(
         law,
-        search.constants(best),
-        tuple(map(search.constants, resampled)),
-        tuple(constant.name for constant in search.free),
+        fitted,
+        problem.numbers(theta),
+        tuple(drawn),
         domain_of(points),
         len(points),
-        float(np.sqrt(np.mean((np.exp(fitted) - points.loss) ** 2))),
-        search.at_bounds(best),
+        float(np.sqrt(np.mean(errors**2))),
+        float(np.median(np.abs(errors))),
+        tuple(name for name, is_near in zip(problem.names, near, strict=True) if is_near),
+        None if law.clean_loss else clean_law(points),
     )
+    report(1.0)
+    return result
 
 
-def check(law: Law, points: Points) -> None:
-    """Raise CannotFit if the points do not determine the law."""
-    needed = len(free_constants(law, points))
-    design = np.stack([points.params, points.tokens, points.fraction, points.repeats])
-    distinct = np.unique(design, axis=1).shape[1] if len(points) else 0
-    kind = "clean runs" if law.clean_only else "runs"
-    if not points.clean.any():
-        raise CannotFit("needs clean runs, found none")
-    if distinct < needed:
-        raise CannotFit(f"needs at least {needed} different {kind} for its {needed} constants, found {distinct}")
-    sizes = len(np.unique(points.params[points.clean]))
-    if sizes < 3:
-        raise CannotFit(f"needs clean runs of at least three sizes, found {sizes}")
-    if not law.clean_only and law.ignores_fraction and len(np.unique(points.fraction[~points.clean])) > 1:
-        raise CannotFit("does not depend on the repeated fraction, but the runs have several fractions")
-    if not law.clean_only and len(np.unique(points.repeats)) < 4:
-        raise CannotFit(f"needs runs at three or more R above 1, found {len(np.unique(points.repeats[~points.clean]))}")
+def fit_subsets(law: Law, points: Points, subsets: Sequence[Mask], measure: bool = True) -> list[SubsetFit]:
+    """Fit a law to several subsets of the runs. All fits run at the same time, including those that measure the intervals.
 
-
-def free_constants(law: Law, points: Points) -> tuple[Constant, ...]:
-    """The constants that these points can determine."""
-
-    def varies(column: str) -> bool:
-        values = getattr(points, column) if column != "fraction" else points.fraction[~points.clean]
-        return len(np.unique(values)) > 1
-
-    return tuple(constant for constant in law.constants if not constant.needs_several or varies(constant.needs_several))
-
-
-@dataclass(frozen=True)
-class _Search:
-    """The optimization problem, in units that make every parameter of order one.
-
-    theta: the fitted parameters, shape [free] or [rows, free]. A positive constant is replaced by its logarithm. A coefficient is
-    first multiplied by its powers of N and T, evaluated at the geometric mean of the points.
+    points: repeated runs need controls. measure: whether to leave out runs of each subset to measure the width of intervals.
     """
+    problem = Problem.of(law, points)
+    weights = np.array(subsets, float)
+    outer = solve(problem, weights)
+    fits = []
+    for row, used in enumerate(subsets):
+        theta, sigma = outer.theta[row], float(outer.sigma[row])
+        spread = Spread(sigma, 0.0, {}) if law.clean_only else scatter(problem, theta, sigma, used)
+        if measure and not law.clean_only:
+            spread = _measured(problem, theta, used, spread)
+        uncertainty = covariance(problem, theta, sigma, weights[row])
+        fits.append(SubsetFit(problem, used, theta, uncertainty, spread, float(outer.failed[row])))
+    return fits
 
-    law: Law
-    points: Points
-    free: tuple[Constant, ...]
-    fixed: dict[str, float]
-    mean: dict[str, float]  # geometric means of params and tokens
 
-    @classmethod
-    def of(cls, law: Law, points: Points) -> "_Search":
-        free = free_constants(law, points)
-        defaults = {constant.name: constant.default for constant in law.constants if constant not in free}
-        mean = {name: float(np.exp(np.log(getattr(points, name)).mean())) for name in ("params", "tokens")}
-        return cls(law, points, free, dict(law.fixed) | defaults, mean)
+def scatter(problem: Problem, theta: Floats, sigma: float, used: Mask) -> Spread:
+    """Split the scatter of the residuals into noise and a relative error. Outliers count as three standard deviations."""
+    repeated = used & ~problem.points.clean
+    runs = problem.points[repeated]
+    assert runs.control is not None
+    squares = np.minimum(np.abs(problem.residuals(theta[None])[0][repeated]), 3 * sigma) ** 2
+    relative = np.tanh(np.abs(scaled(problem.penalty(theta, runs), runs.control)))
+    small = relative < SMALL
+    # If all penalties are large, the scatter between runs cannot be told from the error of the formula.
+    noise = np.sqrt(squares[small].mean()) if small.sum() >= FEWEST_TO_MEASURE else np.sqrt(squares.mean()) / 2
+    noise = max(float(noise), SMALLEST_NOISE)
+    if (~small).sum() < FEWEST_TO_MEASURE:
+        return Spread(noise, noise, {})
+    excess = max(0.0, float(squares[~small].mean()) - noise**2)
+    return Spread(noise, float(np.sqrt(excess / np.mean(relative[~small] ** 2))), {})
 
-    def constants(self, theta: Floats) -> dict[str, Any]:
-        """Convert theta to the law's constants: numbers for shape [free], columns [rows, 1] for shape [rows, free]."""
-        columns = theta[..., None] if theta.ndim > 1 else theta
-        values: dict[str, Any] = dict(self.fixed)
-        for place, constant in enumerate(self.free):
-            value = columns[:, place] if theta.ndim > 1 else columns[place]
-            values[constant.name] = np.exp(value) if constant.positive else value
-        for constant in self.free:
-            for power in constant.multiplies:
-                factor = self.mean[power.column] ** (-power.sign * values[power.exponent])
-                values[constant.name] = values[constant.name] * factor
-        return values
 
-    def predicted(self, theta: Floats) -> Floats:
-        """Predicted log loss, shape [points] or [rows, points]. Non-finite values are replaced with ±MAX_LOG_LOSS."""
-        with np.errstate(all="ignore"):
-            log_loss = np.log(self.law.loss(self.constants(theta), self.points))
-        return np.nan_to_num(log_loss, nan=MAX_LOG_LOSS, posinf=MAX_LOG_LOSS, neginf=-MAX_LOG_LOSS)
+def _measured(problem: Problem, theta: Floats, used: Mask, spread: Spread) -> Spread:
+    """Measure the widths: fit without each fold, predict it, and take the 95% quantile of the standardized errors."""
+    chosen = np.flatnonzero(used)
+    left_out: list[Fold] = folds(problem.points[used], MOST_SIZE_FOLDS)
+    if not left_out:
+        return spread
+    weights = np.tile(used.astype(float), (len(left_out), 1))
+    for row, fold in enumerate(left_out):
+        weights[row, chosen[fold.dropped]] = 0.0
+    solutions = solve(problem, weights, theta)
+    errors: dict[str, list[Floats]] = {}
+    for row, fold in enumerate(left_out):
+        runs = problem.points[chosen[fold.test]]
+        assert runs.control is not None
+        stepped = scaled(problem.penalty(steps(solutions.theta[row]), runs), runs.control)
+        constants = covariance(problem, solutions.theta[row], float(solutions.sigma[row]), weights[row])
+        away = distance(runs, problem.points[weights[row] > 0])
+        error = stepped[0] - scaled(runs.penalty, runs.control)
+        width = spread.standardized(error, stepped[0], away, prediction_variance(stepped, constants))
+        errors.setdefault(fold.kind, []).append(width)
+    widths = {}
+    for kind, listed in errors.items():
+        together = np.concatenate(listed)
+        widths[kind] = float(np.quantile(together, min(1.0, LEVEL * (1 + 1 / len(together)))))
+    return Spread(spread.noise, spread.relative, widths)
 
-    def jacobian(self, theta: Floats) -> Floats:
-        """Derivatives of the predicted log loss, [points, free]. A single vectorized call for all columns keeps fits fast."""
-        stepped = self.predicted(np.vstack([theta, theta + STEP * np.eye(len(theta))]))
-        return (stepped[1:] - stepped[0]).T / STEP
 
-    def optimize(self, start: Floats, measured: Floats, steps: int) -> tuple[Floats, float]:
-        """Optimize from one starting point with at most `steps` evaluations. Returns the parameters and their cost."""
-        low, high = self._bounds()
-        result = least_squares(
-            lambda theta: self.predicted(theta) - measured,
-            np.clip(start, low + 1e-6, high - 1e-6),
-            jac=self.jacobian,
-            bounds=(low, high),
-            loss="huber",
-            f_scale=HUBER_DELTA,
-            max_nfev=steps,
-        )
-        return result.x, float(result.cost)
+def distance(points: Points, runs: Points) -> Floats:
+    """How far each point is from the nearest repeated run in N, T, f and R, in factors of e beyond a factor of NEAR."""
+    repeated = runs[~runs.clean]
+    total = np.zeros(points.params.shape)
+    for column in ("params", "tokens", "fraction", "repeats"):
+        tried = np.log(np.unique(np.maximum(getattr(repeated, column), SMALLEST_SHARE)))
+        asked = np.log(np.maximum(getattr(points, column), SMALLEST_SHARE))
+        nearest = np.abs(asked[..., None] - tried).min(-1)
+        total += np.maximum(nearest - np.log(NEAR), 0.0) ** 2
+    return np.sqrt(total)
 
-    def best(self, measured: Floats) -> Floats:
-        """Find the best fit. Evaluates a grid of starting points, optimizes the best few briefly, and continues from the best result."""
-        grid = ([self._theta(constant, start) for start in constant.starts] for constant in self.free)
-        starts = np.array(list(product(*grid)))
-        cost = np.abs(self.predicted(starts) - measured).sum(axis=1)
-        nearest = starts[np.argsort(cost, kind="stable")[:BEST_STARTS]]
-        candidates = sorted((self.optimize(start, measured, 20) for start in nearest), key=lambda result: result[1])
-        return self.optimize(candidates[0][0], measured, 400)[0]
 
-    def at_bounds(self, theta: Floats) -> tuple[str, ...]:
-        """Names of the constants that stopped at a bound."""
-        low, high = self._bounds()
-        near = (theta - low < NEAR_BOUND) | (high - theta < NEAR_BOUND)
-        return tuple(constant.name for constant, is_near in zip(self.free, near, strict=True) if is_near)
+def steps(theta: Floats) -> Floats:
+    """Theta, and theta with each parameter increased by STEP, [1 + free, free]."""
+    return np.vstack([theta, theta + STEP * np.eye(len(theta))])
 
-    def _bounds(self) -> tuple[Floats, Floats]:
-        low = np.array([self._theta(constant, constant.low) for constant in self.free])
-        high = np.array([self._theta(constant, constant.high) for constant in self.free])
-        return low, high
 
-    @staticmethod
-    def _theta(constant: Constant, value: float) -> float:
-        return float(np.log(value)) if constant.positive else value
+def prediction_variance(stepped: Floats, covariance_: Floats) -> Floats:
+    """Variance of predictions due to the constants. stepped: predictions at `steps`, [1 + free, points]."""
+    jacobian = (stepped[1:] - stepped[0]) / STEP
+    return np.maximum(np.einsum("fp,fg,gp->p", jacobian, covariance_, jacobian), 0.0)
+
+
+def _errors(problem: Problem, theta: Floats) -> Floats:
+    """Predicted minus measured penalty of repeated runs, or loss for a clean law, in nats."""
+    points = problem.points
+    if problem.law.clean_only:
+        return problem.clean_loss(theta, points) - points.loss
+    repeated = points[~points.clean]
+    return problem.penalty(theta, repeated) - repeated.penalty

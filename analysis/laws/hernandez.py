@@ -4,16 +4,14 @@ The edges of the band follow power laws in model size.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from analysis.laws import muennighoff
-from analysis.laws.clean import FLOOR, SIZE
-from analysis.laws.law import Constant, Constants, Domain, Law, Power, Published, with_fixed
+from analysis.laws.clean import FLOOR_WITH_PRIOR, SIZE_WITH_PRIORS, by_size
+from analysis.laws.law import Constant, Constants, Domain, Law, Power, Published
 from analysis.laws.points import Floats, Points
 from analysis.published import (
-    H22_ACTS_LIKE,
     H22_ACTS_LIKE_MIDDLE,
     H22_ACTS_LIKE_REPEATS,
     H22_ACTS_LIKE_SIZE,
@@ -36,13 +34,13 @@ def bump(repeats: Floats, left: Floats, right: Floats) -> Floats:
     return np.where(repeats > 1, height, 0.0)
 
 
-def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/(m·N)^alpha with -ln m = depth·f^gamma·bump(R); the edges of the band follow power laws in N."""
+def penalty(constants: Constants, points: Points) -> Floats:
+    """A/(m·N)^alpha - A/N^alpha with -ln m = depth·f^gamma·bump(R); the edges of the band follow power laws in N."""
     left = constants["k_left"] * points.params ** constants["a_left"]
     right = np.maximum(constants["k_right"] * points.params ** constants["a_right"], 1.5 * left)
     depth = constants["depth"] * np.maximum(points.fraction, 1e-9) ** constants["gamma"]
-    size = points.params * np.exp(-depth * bump(points.repeats, left, right))
-    return constants["E"] + constants["A"] * size ** -constants["alpha"]
+    lost = depth * bump(points.repeats, left, right)
+    return constants["A"] * points.params ** -constants["alpha"] * np.expm1(constants["alpha"] * lost)
 
 
 def published_edges(params: Floats) -> tuple[Floats, Floats]:
@@ -60,68 +58,50 @@ def _depth_at_10_percent(size: float) -> float:
 PUBLISHED_DEPTHS = {f: -np.log(m) for f, m in H22_WORST_MULTIPLIER.items()} | {
     H22_BAND_FRACTION: _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE)
 }
-# At f = 10%, the paper gives an effective size of 340M to 400M. These are the depths for both ends of that range, divided by the depth
-# for its middle.
-PUBLISHED_DEPTH_RANGE = tuple(
-    _depth_at_10_percent(size) / _depth_at_10_percent(H22_ACTS_LIKE_MIDDLE) for size in H22_ACTS_LIKE
-)
 
 
-def published_multiplier(points: Points, depth_factor: float = 1.0) -> Floats:
+def published_multiplier(points: Points) -> Floats:
     """Effective size divided by actual size, computed from the published numbers.
 
     The depth is interpolated between the paper's fractions, linearly in log depth and log f. The paper reports depths for 800M
-    models only, so these depths are used for all sizes. `depth_factor` multiplies the depth.
+    models only, so these depths are used for all sizes.
     """
     fractions, depths = zip(*sorted(PUBLISHED_DEPTHS.items()), strict=True)
     log_f = np.log(np.maximum(points.fraction, 1e-3))
     depth = np.exp(np.interp(log_f, np.log(fractions), np.log(depths)))
     left, right = published_edges(points.params)
-    return np.exp(-depth_factor * depth * bump(points.repeats, left, right))
+    return np.exp(-depth * bump(points.repeats, left, right))
 
 
-def published_loss(points: Points, depth_factor: float = 1.0) -> Floats:
+def published_loss(points: Points) -> Floats:
     """Loss of a clean model of the effective size. The clean law comes from M23, because H22 publishes no constants."""
-    smaller = replace(points, params=points.params * published_multiplier(points, depth_factor))
+    smaller = replace(points, params=points.params * published_multiplier(points))
     return muennighoff.clean_loss(muennighoff.CONSTANTS, smaller)
 
 
-FREE = Law(
+LAW = Law(
     "hernandez",
     "Hernandez et al.",
     "within a band of R, a model performs like a smaller one",
     (
-        FLOOR,
-        *SIZE,
-        Constant("depth", (1.0, 4.0), 1e-3, 50.0),
-        Constant("gamma", (1.0,), -3.0, 10.0, positive=False, needs_several="fraction"),
-        Constant("k_left", (10.0, 50.0), 1.0, 1e5, multiplies=(Power("params", "a_left", 1),)),
-        Constant("a_left", (-0.5,), -3.0, 1.0, positive=False),
-        Constant("k_right", (300.0, 3000.0), 1.5, 1e7, multiplies=(Power("params", "a_right", 1),)),
-        Constant("a_right", (-0.5,), -3.0, 1.0, positive=False),
+        FLOOR_WITH_PRIOR,
+        *SIZE_WITH_PRIORS,
+        Constant("depth", (0.3, 2.0), 1e-3, 50.0, multiplies=(Power("fraction", "gamma", 1),), prior=(1.0, 2.0)),
+        Constant("gamma", (1.0,), -3.0, 10.0, positive=False, needs_several="fraction", default=1.0, prior=(1.0, 0.5)),
+        Constant("k_left", (10.0, 50.0), 1.0, 1e5, multiplies=(Power("params", "a_left", 1),), prior=(30.0, 3.0)),
+        Constant("a_left", (-0.5,), -3.0, 1.0, positive=False, prior=(H22_LEFT_EDGE.exponent, 0.15)),
+        Constant("k_right", (300.0, 3000.0), 1.5, 1e7, multiplies=(Power("params", "a_right", 1),), prior=(700.0, 3.0)),
+        Constant("a_right", (-0.5,), -3.0, 1.0, positive=False, prior=(H22_RIGHT_EDGE.exponent, 0.15)),
     ),
-    loss,
-)
-LAW = replace(
-    FREE,
-    variants=(
-        with_fixed(
-            FREE,
-            "hernandez_printed",
-            "Hernandez et al. (published exponents)",
-            a_left=H22_LEFT_EDGE.exponent,
-            a_right=H22_RIGHT_EDGE.exponent,
-        ),
-    ),
+    penalty,
+    by_size,
     published=Published(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
             "H22 publishes effective sizes but no constants, so M23's clean law converts them to nats. All sizes use the depth that H22"
-            " measured at 800M. The interval is H22's range of 340M to 400M for the effective size of an 800M model at R = 100. It does"
-            " not cover the multiplier of 0.55 that H22 reports for 10M to 100M models at R = 1,220",
+            " measured at 800M",
         ),
-        alternatives=tuple(partial(published_loss, depth_factor=factor) for factor in PUBLISHED_DEPTH_RANGE),
     ),
 )
 LAWS = (LAW,)

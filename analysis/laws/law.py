@@ -1,7 +1,7 @@
 """Define what a law consists of: its constants, its loss function, and the range of runs that it was fitted on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ Constants = Mapping[str, float]
 class Power(NamedTuple):
     """A factor column^(sign·exponent) in a law. For example, N^-alpha is Power("params", "alpha", -1)."""
 
-    column: str  # params or tokens
-    exponent: str  # name of the constant that is the exponent
+    column: str  # params, tokens or fraction
+    exponent: str | float  # the exponent, or the name of the constant that is the exponent
     sign: int
 
 
@@ -25,10 +25,13 @@ class Power(NamedTuple):
 class Constant:
     """A constant of a law, with the range in which a fit searches for it.
 
-    For a positive constant, the fit searches for its logarithm. If the constant multiplies powers of N or T, the fit searches for the
-    whole product, evaluated at the geometric mean of the points, because this product hardly depends on the exponents.
+    For a positive constant, the fit searches for its logarithm. If the constant multiplies powers of N, T or f, the fit searches for the
+    whole product, evaluated at a reference point amid the runs, because this product hardly depends on the exponents. Starts, bounds and
+    prior then refer to the product.
 
-    needs_several: a column. If its value is the same for all points, the constant is set to `default` instead of being fitted.
+    needs_several: a column. Without a prior, the constant is set to `default` if this column has the same value for all points.
+    prior: mean and standard deviation of a normal prior. For a positive constant, the mean is its median, and the standard deviation
+        refers to its natural logarithm.
     """
 
     name: str
@@ -39,32 +42,44 @@ class Constant:
     multiplies: tuple[Power, ...] = ()
     needs_several: str = ""
     default: float = 0.0
+    prior: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Law:
-    """A formula for the loss L(N, T, f, R) in nats per token; `registry.LAWS` lists all laws.
+    """A formula for what repetition costs; `registry.LAWS` lists all laws.
 
     name: the key in options and files. title: the name for readers. idea: what the law assumes, as a clause.
+    penalty: the loss above a clean run of the same size and tokens, in nats per token, for N, T, f and R.
+    clean_loss: the loss of a clean run. None if the penalty does not depend on the constants of a clean law; another law then describes
+        the clean runs.
     """
 
     name: str
     title: str
     idea: str
     constants: tuple[Constant, ...]
-    loss: Callable[[Constants, Points], Floats]
+    penalty: Callable[[Constants, Points], Floats]
+    clean_loss: Callable[[Constants, Points], Floats] | None = None
     clean_only: bool = False  # no R in the law, so it is fitted on clean runs only
     ignores_fraction: bool = False  # no f in the law, so all repeated runs in a fit must share one fraction
-    fixed: Constants = field(default_factory=dict)  # constants that are not fitted
-    variants: "tuple[Law, ...]" = ()  # the same formula with other fixed constants, for cross-validation only
-    caveat: str = ""  # a caution to print with cross-validation results
     published: "Published | None" = None
 
+    def loss(self, constants: Constants, points: Points) -> Floats:
+        """Loss in nats per token, for a law that has a clean loss."""
+        assert self.clean_loss
+        return self.clean_loss(constants, points) + self.penalty(constants, points)
 
-def with_fixed(law: Law, name: str, title: str, **values: float) -> Law:
-    """A variant of the law with the constants in `values` held fixed."""
-    free = tuple(constant for constant in law.constants if constant.name not in values)
-    return replace(law, name=name, title=title, constants=free, fixed=values, variants=(), caveat="", published=None)
+
+def no_penalty(constants: Constants, points: Points) -> Floats:
+    """The penalty of a law of clean runs."""
+    return np.zeros(np.broadcast_shapes(np.shape(next(iter(constants.values()))), points.params.shape))
+
+
+def without_priors(law: Law, name: str, title: str) -> Law:
+    """A variant of the law that is fitted without priors."""
+    constants = tuple(replace(constant, prior=None) for constant in law.constants)
+    return replace(law, name=name, title=title, constants=constants, published=None)
 
 
 _DOMAIN_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -106,16 +121,12 @@ class Domain:
 class Published:
     """A law with constants from its paper.
 
-    loss: in nats per token. alternatives: the loss with other constants that the paper supports; the interval spans them. noise: the
-    loss difference in nats between two runs that differ only in their data, as a function of R. If given, the interval is the loss plus
-    or minus this difference.
+    loss: in nats per token.
     """
 
     loss: Callable[[Points], Floats]
     domain: Domain
     notes: tuple[str, ...] = ()
-    alternatives: tuple[Callable[[Points], Floats], ...] = ()
-    noise: Callable[[float], float] | None = None
 
 
 def domain_of(points: Points) -> Domain:

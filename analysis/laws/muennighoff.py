@@ -4,12 +4,10 @@ The value of repeated tokens decays exponentially with the number of passes. The
 decays in the same way.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
-from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.law import Constant, Constants, Domain, Law, Published, with_fixed
+from analysis.laws.clean import DATA_WITH_PRIORS, FLOOR_WITH_PRIOR, SIZE_WITH_PRIORS
+from analysis.laws.law import Constant, Constants, Domain, Law, Published
 from analysis.laws.points import Floats, Points
 
 CONSTANTS = {
@@ -36,21 +34,32 @@ def effective_tokens(points: Points, half_life: float) -> Floats:
     )
 
 
+def _useful_size(constants: Constants, points: Points) -> Floats:
+    """N', in which parameters beyond the size that is compute-optimal for the unique tokens count less."""
+    a, alpha, b, beta = (constants[name] for name in ("A", "alpha", "B", "beta"))
+    # At a given compute 6·N·D, the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
+    optimal = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
+    useful = np.minimum(points.params, optimal)
+    # Far from the best fit, `useful` can underflow to 0. The surplus is then infinite and is discounted like any large surplus.
+    with np.errstate(over="ignore", divide="ignore"):
+        surplus = points.params / useful - 1
+    return useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
+
+
 def loss(constants: Constants, points: Points) -> Floats:
     """E + A/N'^alpha + B/D'^beta.
 
     D' is `effective_tokens`, which discounts passes beyond the first. In the same way, N' discounts parameters beyond the
     size that is compute-optimal for the unique tokens.
     """
-    a, alpha, b, beta = (constants[name] for name in ("A", "alpha", "B", "beta"))
-    # At a given compute 6·N·D, the loss is smallest where alpha·A/N^alpha = beta·B/D^beta.
-    optimal = (alpha * a / (beta * b) * points.unique**beta) ** (1 / alpha)
-    useful = np.minimum(points.params, optimal)
-    # Far from the best fit, `useful` can underflow to 0. The surplus is then infinite and is discounted like any large surplus.
-    with np.errstate(over="ignore"):
-        surplus = points.params / useful - 1
-    size = useful * (1 + constants["R_N"] * -np.expm1(-surplus / constants["R_N"]))
-    return constants["E"] + a * size**-alpha + b * effective_tokens(points, constants["R_D"]) ** -beta
+    size = _useful_size(constants, points) ** -constants["alpha"]
+    data = effective_tokens(points, constants["R_D"]) ** -constants["beta"]
+    return constants["E"] + constants["A"] * size + constants["B"] * data
+
+
+def penalty(constants: Constants, points: Points) -> Floats:
+    """The loss above that of a clean run. In both, parameters beyond the compute-optimal size count less."""
+    return loss(constants, points) - loss(constants, points.as_clean())
 
 
 def clean_loss(constants: Constants, points: Points) -> Floats:
@@ -59,24 +68,19 @@ def clean_loss(constants: Constants, points: Points) -> Floats:
     return constants["E"] + constants["A"] * size + constants["B"] * data
 
 
-FREE = Law(
+LAW = Law(
     "muennighoff",
     "Muennighoff et al.",
     "every additional pass is worth less",
-    (FLOOR, *SIZE, *DATA, Constant("R_D", (5.0, 20.0), 0.1, 1e4), Constant("R_N", (5.0,), 0.1, 1e4)),
-    loss,
-)
-LAW = replace(
-    FREE,
-    variants=(
-        with_fixed(
-            FREE,
-            "muennighoff_printed",
-            "Muennighoff et al. (published half-lives)",
-            R_D=CONSTANTS["R_D"],
-            R_N=CONSTANTS["R_N"],
-        ),
+    (
+        FLOOR_WITH_PRIOR,
+        *SIZE_WITH_PRIORS,
+        *DATA_WITH_PRIORS,
+        Constant("R_D", (15.0,), 0.1, 1e4, prior=(CONSTANTS["R_D"], 0.8)),
+        Constant("R_N", (5.0,), 0.1, 1e4, prior=(CONSTANTS["R_N"], 0.8)),
     ),
+    penalty,
+    lambda constants, points: loss(constants, points.as_clean()),
     published=Published(
         lambda points: loss(CONSTANTS, points),
         PUBLISHED_DOMAIN,

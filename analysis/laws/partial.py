@@ -1,72 +1,82 @@
-"""Our law of partial repetition. The harm peaks at an interior R and vanishes at R = 1 and for tiny pools.
+"""Our law of partial repetition. The harm peaks at an interior R, the worst R, and vanishes at R = 1 and for tiny pools.
 
-Repeating a pool has two effects. First, every additional pass teaches the model less [M23], which makes the loss rise with R. Second,
-the model memorizes the pool. The cost of memorization is a product of two factors: how well the model knows the pool, which grows with
-R until it saturates, and how much there is to memorize, which falls as 1/R. The product peaks near R = R_m.
+Repeating a pool costs two things. First, every additional pass over the pool teaches the model less [M23]. Second, the model spends
+capacity on memorizing the pool. This cost rises as a power of R while the model still learns the pool, and falls as a power of R once
+the pool is small enough to be memorized early.
 
-`LAW` fixes three constants at theoretical or published values, which lie within the 95% intervals of a free fit to `repeats_axis`. Fixing
-them improves predictions of held-out runs. The values were chosen after seeing those runs (results/LOG.md). `FREE` leaves all constants
-free.
+The priors of the constants are the same for every table of runs. They were chosen by cross-validation over several tables
+(results/LOG.md). The half-life of a repeated token and the exponent of data are held.
 """
-
-from dataclasses import replace
 
 import numpy as np
 
-from analysis.laws import muennighoff
-from analysis.laws.clean import DATA, FLOOR, SIZE
-from analysis.laws.law import Constant, Constants, Law, Power, with_fixed
-from analysis.laws.muennighoff import effective_tokens
+from analysis.laws.law import Constant, Constants, Law, Power
 from analysis.laws.points import Floats, Points
 
-# kappa = 1: the cost of memorization is proportional to the size of the pool. a = -0.5: R_m falls with model size like the edges of
-# the H22 band, which fall as N^-0.56 and N^-0.50 [H22, fig. 4 right]. R_D is the half-life of M23.
-FIXED = {"kappa": 1.0, "a": -0.5, "R_D": muennighoff.CONSTANTS["R_D"]}
+HALF_LIFE = 15.4  # passes until a repeated token is worth 1/e of a fresh one [M23]
+DATA_EXPONENT = 0.3
+SMALLEST_FRACTION = 1e-9
 
 
-def memorized(constants: Constants, points: Points) -> Floats:
-    """How well the model knows the pool, from 0 to 1: 1 - exp(-((R - 1)/R_m)^s) with R_m = k·N^a·f^c·T^b."""
-    passes = constants["k"] * points.params ** constants["a"] * points.tokens ** constants["b"]
-    passes = passes * np.maximum(points.fraction, 1e-9) ** constants["c"]
-    return -np.expm1(-(((points.repeats - 1) / passes) ** constants["s"]))
+def reuse(constants: Constants, points: Points) -> Floats:
+    """B·(D'^-0.3 - T^-0.3), where D' counts the passes over the pool with decreasing value [M23]."""
+    worth = 1 + HALF_LIFE * -np.expm1(-(points.repeats - 1) / HALF_LIFE)
+    share = 1 - points.fraction + points.fraction / points.repeats * worth  # D'/T
+    return constants["B"] * points.tokens**-DATA_EXPONENT * (share**-DATA_EXPONENT - 1)
 
 
-def loss(constants: Constants, points: Points) -> Floats:
-    """E + A/N^alpha + B/D'^beta + P·f^gamma·N^eta·memorized(R)/R^kappa, where D' is `effective_tokens`."""
-    clean = constants["E"] + constants["A"] * points.params ** -constants["alpha"]
-    data = constants["B"] * effective_tokens(points, constants["R_D"]) ** -constants["beta"]
-    cost = constants["P"] * points.params ** constants["eta"] * np.maximum(points.fraction, 1e-9) ** constants["gamma"]
-    return clean + data + cost * memorized(constants, points) * points.repeats ** -constants["kappa"]
+def worst_repeats(constants: Constants, points: Points) -> Floats:
+    """R* = k·N^a·T^b·f^c, where memorizing costs most."""
+    fraction = np.maximum(points.fraction, SMALLEST_FRACTION)
+    powers = points.params ** constants["a"] * points.tokens ** constants["b"] * fraction ** constants["c"]
+    return constants["k"] * powers
 
 
-FREE = Law(
-    "partial_free",
-    "partial repetition (all constants free)",
-    "memorizing a pool costs most at an intermediate R",
+def peak(repeats: Floats, worst: Floats, rise: Floats | float, fall: Floats | float) -> Floats:
+    """A curve that rises as R^rise, is 1 at the worst R and falls as R^-fall."""
+    x = np.clip(np.log(repeats / worst), -200, 200)
+    with np.errstate(over="ignore"):
+        return (rise + fall) / (fall * np.exp(-rise * x) + rise * np.exp(fall * x))
+
+
+def penalty(constants: Constants, points: Points) -> Floats:
+    """`reuse` plus P·f^gamma·N^eta·`peak`(R/R*), in nats per token; 0 for clean runs."""
+    height = constants["P"] * points.params ** constants["eta"]
+    height = height * np.maximum(points.fraction, SMALLEST_FRACTION) ** constants["gamma"]
+    at = peak(points.repeats, worst_repeats(constants, points), constants["rise"], constants["fall"])
+    return reuse(constants, points) + height * at * (1 - 1 / points.repeats)
+
+
+LAW = Law(
+    "partial",
+    "partial repetition",
+    "repeated tokens are worth less, and memorizing the pool costs most at an intermediate R",
     (
-        FLOOR,
-        *SIZE,
-        *DATA,
-        Constant("R_D", (5.0, 15.0), 0.1, 1e4),
-        Constant("P", (10.0, 300.0), 1e-4, 1e6, multiplies=(Power("params", "eta", 1),)),
-        Constant("eta", (-0.3,), -3.0, 3.0, positive=False),
-        Constant("gamma", (1.0, 3.0), -2.0, 10.0, positive=False, needs_several="fraction", default=0.0),
-        Constant("kappa", (0.5, 1.0), 0.01, 3.0),
-        Constant("s", (1.5, 3.0), 0.3, 8.0),
-        Constant("k", (30.0, 100.0, 300.0), 1.0, 1e6, multiplies=(Power("params", "a", 1), Power("tokens", "b", 1))),
-        Constant("a", (-0.5,), -3.0, 1.0, positive=False),
-        Constant("b", (-0.4,), -3.0, 3.0, positive=False, needs_several="tokens"),
-        Constant("c", (0.0,), -5.0, 5.0, positive=False, needs_several="fraction"),
+        Constant("B", (0.05, 0.4), 1e-3, 50.0, multiplies=(Power("tokens", DATA_EXPONENT, -1),), prior=(0.14, 2.0)),
+        Constant(
+            "P",
+            (0.14, 1.0),
+            1e-5,
+            100.0,
+            multiplies=(Power("params", "eta", 1), Power("fraction", "gamma", 1)),
+            prior=(0.4, 2.0),
+        ),
+        Constant("eta", (0.0,), -3.0, 3.0, positive=False, needs_several="params", prior=(0.0, 0.3)),
+        Constant("gamma", (1.5,), -2.0, 10.0, positive=False, needs_several="fraction", default=1.5, prior=(1.5, 0.7)),
+        Constant("rise", (1.8,), 0.15, 12.0, prior=(1.8, 0.4)),
+        Constant("fall", (0.7,), 0.05, 7.0, prior=(0.7, 0.5)),
+        Constant(
+            "k",
+            (20.0, 66.0, 245.0),
+            1.0,
+            1e6,
+            multiplies=(Power("params", "a", 1), Power("tokens", "b", 1), Power("fraction", "c", 1)),
+            prior=(66.0, 2.0),
+        ),
+        Constant("a", (-0.5,), -3.0, 1.0, positive=False, needs_several="params", default=-0.5, prior=(-0.5, 0.15)),
+        Constant("b", (0.0,), -3.0, 3.0, positive=False, needs_several="tokens", prior=(0.0, 0.5)),
+        Constant("c", (0.0,), -5.0, 5.0, positive=False, needs_several="fraction", prior=(0.0, 0.5)),
     ),
-    loss,
-)
-LAW = replace(
-    with_fixed(FREE, "partial", "partial repetition", **FIXED),
-    variants=(FREE,),
-    caveat=(
-        "The fixed constants of the partial-repetition law were chosen after seeing the runs of repeats_axis, so a comparison on those"
-        " runs favors it. This does not apply to the variants with free or published constants. results/LOG.md reports errors on"
-        " runs trained after these constants were chosen."
-    ),
+    penalty,
 )
 LAWS = (LAW,)

@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-from analysis.laws.law import Law
+from analysis.laws import memorization, partial
+from analysis.laws.law import Law, without_priors
 
 FILES = (
     "clean",
@@ -15,9 +16,9 @@ FILES = (
 LAWS: tuple[Law, ...] = tuple(law for file in FILES for law in import_module(f"{__package__}.{file}").LAWS)
 NAMES = tuple(law.name for law in LAWS)
 OF_REPETITION = tuple(law for law in LAWS if not law.clean_only)
-# `partial` fixes some constants. For a fair comparison, cross-validation also includes a variant of `partial` in which all constants
-# are free, and variants of other laws in which some constants are fixed at published values.
-CROSS_VALIDATED = (*OF_REPETITION, *(variant for law in OF_REPETITION for variant in law.variants))
+# For comparison, cross-validation also includes an earlier form of our law and our law without priors.
+VARIANTS = (memorization.LAW, without_priors(partial.LAW, "partial_free", "partial repetition (no priors)"))
+CROSS_VALIDATED = (*OF_REPETITION, *VARIANTS)
 _TITLES = {law.name: law.title for law in (*LAWS, *CROSS_VALIDATED)}
 
 

@@ -1,6 +1,6 @@
 """Fit and cross-validate all laws on the finished runs of a study."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
 import numpy as np
@@ -8,21 +8,24 @@ import pandas as pd
 
 from analysis.laws.cross_validation import cross_validate, verdict
 from analysis.laws.fit import CannotFit, FittedLaw, Progress, fit
+from analysis.laws.pairing import Pairing, paired
 from analysis.laws.points import Points
-from analysis.laws.registry import LAWS
+from analysis.laws.registry import LAWS, OF_REPETITION
 from analysis.runs import Runs, scaling_runs
 
+COLUMNS = tuple(field.name for field in fields(Points))
 RESAMPLES = 100
 MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
 FIXED_POOL = "the pool has a fixed size, so f and R grow together and a fit cannot separate their effects"
-SHARE_OF_FITS = 0.43  # fits take 4.8 of 11.2 s for the 104 runs in repeats_axis; cross-validation takes the rest
+SHARE_OF_FITS = 0.2  # of the running time; cross-validation takes the rest
 
 
 @dataclass(frozen=True)
 class StudyFits:
     """All laws that were fitted to the runs in one study.
 
-    points: the runs used in the fits. fits: the fitted laws by name. reasons: why each of the other laws could not be fitted, by name.
+    points: the runs used in the fits. pairing: a sentence that says which runs were compared. fits: the fitted laws by name.
+    reasons: why each of the other laws could not be fitted, by name.
     cross_validation: the table returned by `cross_validate`; empty if no law of repetition was fitted.
     """
 
@@ -30,6 +33,7 @@ class StudyFits:
     fits: dict[str, FittedLaw]
     reasons: dict[str, str]
     cross_validation: pd.DataFrame
+    pairing: str = ""
 
     @property
     def verdict(self) -> str:
@@ -52,11 +56,15 @@ class StudyFits:
         return pd.DataFrame(rows, columns=["law", "runs", "error", "constant", "value", "low", "high", "determined"])
 
 
-def study_points(runs: Runs) -> Points:
-    """A study's finished runs, where N excludes embeddings. One-layer models are left out if there are deeper ones."""
+def study_points(runs: Runs) -> Pairing:
+    """A study's finished runs, where N excludes embeddings, paired with clean runs of the same seed.
+
+    One-layer models are left out if there are deeper ones.
+    """
     table = scaling_runs(runs)
     names = ("parameters_non_embedding", "trained_tokens", "repeated_fraction", "repeats", "final_test_loss")
-    return Points(*(table[name].to_numpy(float) for name in names))
+    points = Points(*(table[name].to_numpy(float) for name in names))
+    return paired(points, table.seed.astype(str).tolist())
 
 
 def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
@@ -64,13 +72,13 @@ def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
     if runs.has_fixed_pool:
         empty = Points(*(np.empty(0) for _ in range(5)))
         return StudyFits(empty, {}, dict.fromkeys((law.name for law in LAWS), FIXED_POOL), pd.DataFrame())
-    points = study_points(runs) if len(runs.done) else None
+    pairing = study_points(runs) if len(runs.done) else None
+    points = pairing.points if pairing else None
     if points is None or not points.clean.any() or points.clean.all():
         kind = "clean" if points is None or not points.clean.any() else "repeated"
         empty = points if points is not None else Points(*(np.empty(0) for _ in range(5)))
         return StudyFits(empty, {}, {law.name: f"no finished {kind} run" for law in LAWS}, pd.DataFrame())
-    columns = (points.params, points.tokens, points.fraction, points.repeats, points.loss)
-    return _fit_columns(_Job(tuple(tuple(column) for column in columns), progress))
+    return _fit_columns(_Job(tuple(tuple(getattr(points, name)) for name in COLUMNS), str(pairing), progress))
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class _Job:
     """A cache key that ignores the progress callback."""
 
     columns: tuple[tuple[float, ...], ...]
+    pairing: str
     progress: Progress | None = field(compare=False)
 
 
@@ -96,14 +105,14 @@ def _fit_columns(job: _Job) -> StudyFits:
             reasons[law.name] = str(error)
     errors = pd.DataFrame()
     if any(not fitted.law.clean_only for fitted in fits.values()):
-        errors = cross_validate(points, lambda share: progress(SHARE_OF_FITS + (1 - SHARE_OF_FITS) * share))
+        report = lambda share: progress(SHARE_OF_FITS + (1 - SHARE_OF_FITS) * share)  # noqa: E731
+        errors = cross_validate(points, report, OF_REPETITION)
     progress(1.0)
-    return StudyFits(points, fits, reasons, errors)
+    return StudyFits(points, fits, reasons, errors, job.pairing)
 
 
 def means(points: Points) -> Points:
-    """Replace runs that differ only in their seed with a single point at their mean loss."""
-    names = ["params", "tokens", "fraction", "repeats"]
-    table = pd.DataFrame({name: getattr(points, name) for name in [*names, "loss"]})
-    table = table.groupby(names, as_index=False).loss.mean()
-    return Points(*(table[name].to_numpy(float) for name in [*names, "loss"]))
+    """Replace runs that differ only in their seed with a single point at their mean loss and mean control."""
+    table = pd.DataFrame({name: getattr(points, name) for name in COLUMNS})
+    table = table.groupby(list(COLUMNS[:4]), as_index=False).mean()
+    return Points(*(table[name].to_numpy(float) for name in COLUMNS))

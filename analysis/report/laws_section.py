@@ -11,14 +11,15 @@ from analysis.report.section import Section, Table
 from analysis.runs import Runs, left_out_of_laws
 
 CROSS_VALIDATION = (
-    "Each law is fitted without the runs of one model size or one range of R, and then predicts the test loss of these held-out runs."
-    " Error: root-mean-square difference between predicted and measured test loss over the held-out repeated runs. Median: median"
-    " absolute error over the same runs. Worst R: error in log10 of the worst R, given only if the held-out size has an interior worst"
-    " R. Two simple rules serve as baselines."
+    "Each law is fitted without the runs of one model size or one range of R, and then predicts the penalty of these held-out runs, their"
+    " test loss above the clean run of the same size and tokens. Error: root-mean-square difference between predicted and measured penalty"
+    " over the held-out runs. Median: median absolute error over the same runs. Worst R: error in log10 of the worst R, given only if the"
+    " held-out size has an interior worst R. Coverage: share of the held-out runs inside the 95% interval. Two simple rules serve as"
+    " baselines."
 )
 CONSTANTS = (
-    "Constants are in the papers' units: N in non-embedding parameters, T in tokens, loss in nats. The 95% intervals come from a"
-    " bootstrap of the residuals; they do not account for a wrong functional form."
+    "Constants are in the papers' units: N in non-embedding parameters, T in tokens, loss in nats. The 95% intervals come from the"
+    " curvature of the fit and the priors; they are widened if the law predicts held-out runs worse than the runs of the fit."
 )
 
 
@@ -30,7 +31,7 @@ def section(runs: Runs) -> Section | Missing:
     if not laws.fits:
         reasons = [f"{headings[name]}: {reason}" for name, reason in laws.reasons.items()]
         return Missing("laws", "; ".join([*reasons, *left_out]))
-    sentences = [*([laws.verdict] if laws.verdict else []), *left_out]
+    sentences = [sentence for sentence in (laws.pairing, laws.verdict, *left_out) if sentence]
     in_list = {name: heading[0].upper() + heading[1:] for name, heading in headings.items()}
     sentences += [
         f"{in_list[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"
@@ -59,7 +60,8 @@ def _cross_validation(laws: StudyFits, runs: Runs) -> pd.DataFrame:
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),
             "median (nats)": table["median"].map(cell),
-            "worst R (log10)": table.peak.map(cell),
+            "worst R (log10)": table.worst_repeats.map(cell),
+            "coverage": table.coverage.map(lambda share: cell(share, ".0%")),
             "not fitted because": table.reason.replace("", NOTHING),
         }
     )

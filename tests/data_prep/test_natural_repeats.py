@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.natural_repeats import natural_repeats
+from data_prep.natural_repeats import duplicate_census, natural_repeats
 
 SHARES = ("repeated_window_share", "test_overlap_share", "test_window_overlap_share")
 
@@ -155,3 +155,11 @@ def test_wrong_shapes_types_and_sizes_are_refused() -> None:
         natural_repeats(tokens.reshape(3, 3), tokens)
     with pytest.raises(ValueError, match="1 or more"):
         natural_repeats(tokens, tokens, window=0)
+
+
+@given(texts(), sizes, st.integers(1, 130))
+def test_a_census_counts_every_window_by_its_copies(
+    tokens: npt.NDArray[np.uint16], window: int, chunk_tokens: int
+) -> None:
+    copies = Counter(Counter(windows_of(tokens, window)).values())
+    assert duplicate_census(tokens, window, chunk_tokens=chunk_tokens) == dict(sorted(copies.items()))

@@ -4,30 +4,39 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from law_tables import TRUE, table
 
-from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak, verdict
+from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak, summarize, verdict
+from analysis.laws.leave_out import SIZE, folds
 from analysis.laws.points import prediction_points
 
 
-@pytest.mark.slow
-def test_the_true_law_predicts_held_out_runs_best() -> None:
+def test_the_true_law_predicts_held_out_runs_best_and_its_intervals_hold() -> None:
     law, constants = TRUE["partial"]
     points = table(law, constants, 0.004, 0)
-    table_of_errors = cross_validate(
-        points[(points.tokens == 2e4 * points.params**0.5) & (points.fraction != 0.5) & (points.params < 1e8)]
-    )
-    sizes = table_of_errors[table_of_errors.held_out.str.startswith("N")]
-    errors = sizes.groupby("law").error.mean()
-    assert errors["partial"] < errors[NEAREST] < errors[NO_HARM]
-    assert errors.idxmin() == "partial", "the runs follow this law"
-    sentences = verdict(table_of_errors)
+    points = points[(points.tokens == 2e4 * points.params**0.5) & (points.fraction != 0.5) & (points.params < 1e8)]
+    errors = cross_validate(points, laws=(TRUE["partial"][0], TRUE["lovelace"][0]))
+    sizes = summarize(errors).query("kind == 'size'").set_index("law")
+    assert sizes.error["partial"] < sizes.error[NEAREST] < sizes.error[NO_HARM]
+    assert sizes.error.idxmin() == "partial", "the runs follow this law"
+    assert sizes.coverage["partial"] >= 0.9
+    sentences = verdict(errors)
     assert "The best law, partial repetition, beats the better baseline, " in sentences
-    assert "partial_free" not in sentences and "hernandez" not in sentences, "readers see titles"
-    peaks = sizes[sizes.law == "partial"].peak.dropna()
+    assert "lovelace" not in sentences, "readers see titles"
+    peaks = errors[(errors.law == "partial") & (errors.kind == SIZE)].worst_repeats.dropna()
     assert len(peaks) and peaks.max() < 0.35, "the R tried are half a decade apart"
-    assert table_of_errors[table_of_errors.held_out.str.startswith("R")].peak.isna().all()
+    assert errors[errors.kind != SIZE].worst_repeats.isna().all()
+    assert list(dict.fromkeys(errors.held_out))[:2] == ["N = 200,000", "N = 1,000,000"]
+
+
+def test_a_held_out_size_takes_its_clean_runs_with_it() -> None:
+    law, constants = TRUE["partial"]
+    points = table(law, constants, 0.0, 0)
+    for fold in folds(points):
+        assert not (fold.test & points.clean).any() and (fold.dropped | ~fold.test).all()
+        if fold.kind == SIZE:
+            assert np.isin(points.params[~fold.dropped], points.params[fold.test]).sum() == 0
+    assert sum(fold.kind == SIZE for fold in folds(points, most_sizes=2)) == 2
 
 
 def test_a_peak_at_the_edge_of_the_range_is_not_measured() -> None:

@@ -4,28 +4,30 @@ import numpy as np
 import pytest
 from law_tables import TRUE
 
+from analysis.laws import partial
 from analysis.laws.points import prediction_points
+from analysis.laws.registry import CROSS_VALIDATED
 
 
-def test_the_cost_of_memorizing_peaks_at_an_interior_R_and_vanishes_at_both_ends() -> None:
+def test_the_cost_of_memorizing_is_largest_at_the_worst_R_and_vanishes_at_both_ends() -> None:
     law, constants = TRUE["partial"]
-    grid = np.geomspace(1, 1e6, 400)
-    excess = law.loss(constants, prediction_points(1e6, 2e7, 0.5, grid)) - law.loss(
-        constants, prediction_points(1e6, 2e7, 0.0, 1)
-    )
-    memorizing = excess - (
-        law.loss({**constants, "P": 0.0}, prediction_points(1e6, 2e7, 0.5, grid))
-        - law.loss(constants, prediction_points(1e6, 2e7, 0.0, 1))
-    )
-    assert memorizing[0] == pytest.approx(0.0, abs=1e-12)
-    assert 0 < memorizing.argmax() < len(grid) - 1
-    assert memorizing[-1] < 0.05 * memorizing.max()
-    assert (np.diff(memorizing[: memorizing.argmax()]) > 0).all() and (
-        np.diff(memorizing[memorizing.argmax() :]) < 0
-    ).all()
+    grid = np.geomspace(1, 1e7, 2000)
+    points = prediction_points(1e6, 2e7, 0.5, grid)
+    memorizing = law.penalty(constants, points) - partial.reuse(constants, points)
+    assert memorizing[0] == 0
+    worst = float(partial.worst_repeats(constants, prediction_points(1e6, 2e7, 0.5, 2.0)))
+    assert grid[memorizing.argmax()] == pytest.approx(worst, rel=0.05)
+    assert memorizing[-1] < 0.01 * memorizing.max()
+
+
+@pytest.mark.parametrize("law", CROSS_VALIDATED, ids=lambda law: law.name)
+def test_a_clean_run_has_no_penalty(law: partial.Law) -> None:
+    constants = TRUE[law.name.removesuffix("_free")][1]
+    penalty = law.penalty(constants, prediction_points([1e6, 1e8], 2e9, 0.0, 1.0))
+    assert penalty == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_M23_and_L26_have_no_interior_worst_R_at_fixed_tokens() -> None:
     for law, constants in (TRUE["muennighoff"], TRUE["lovelace"]):
-        losses = law.loss(constants, prediction_points(1e8, 1e10, 0.5, np.geomspace(1.01, 1e5, 300)))
-        assert (np.diff(losses) > -1e-12).all()
+        penalties = law.penalty(constants, prediction_points(1e8, 1e10, 0.5, np.geomspace(1.01, 1e5, 300)))
+        assert (np.diff(penalties) > -1e-12).all()

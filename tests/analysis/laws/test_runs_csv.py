@@ -55,26 +55,28 @@ def test_a_bad_csv_is_rejected_with_its_line_and_column(tmp_path: Path, change: 
 
 
 def test_lines_that_end_in_a_separator_are_read_and_blank_lines_count(tmp_path: Path) -> None:
-    points = read_points(written(tmp_path, HEADER, f"{CLEAN},", "", f"{REPEATED},,"))
+    points = read_points(written(tmp_path, HEADER, f"{CLEAN},", "", f"{REPEATED},,")).points
     assert points.loss.tolist() == [3.1, 3.4] and points.repeats.tolist() == [1, 10]
     assert refusal(written(tmp_path, HEADER, CLEAN, "", f"{REPEATED},x")).startswith("line 4: 6 cells")
 
 
 def test_seeds_may_have_the_same_loss_if_another_column_differs(tmp_path: Path) -> None:
     with_seeds = [f"{HEADER},seed", f"{CLEAN},0", f"{CLEAN},1", f"{REPEATED},0", f"{REPEATED},1"]
-    assert read_points(written(tmp_path, *with_seeds)).loss.tolist() == [3.1, 3.1, 3.4, 3.4]
+    assert read_points(written(tmp_path, *with_seeds)).points.loss.tolist() == [3.1, 3.1, 3.4, 3.4]
     assert refusal(written(tmp_path, *with_seeds, f"{CLEAN},1")).startswith("line 6: identical to line 3")
 
 
 def test_counts_may_have_suffixes_and_separators(tmp_path: Path) -> None:
-    points = read_points(written(tmp_path, HEADER, "125M,1.5B,0,1,3.1", '"1,500_000",2.5e9,0.1,1k,3.2', "3 k,1T,0,1,5"))
+    points = read_points(
+        written(tmp_path, HEADER, "125M,1.5B,0,1,3.1", '"1,500_000",2.5e9,0.1,1k,3.2', "3 k,1T,0,1,5")
+    ).points
     assert points.params.tolist() == [125e6, 1.5e6, 3e3] and points.tokens.tolist() == [1.5e9, 2.5e9, 1e12]
     assert points.repeats.tolist() == [1, 1000, 1]
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     path = written(tmp_path, "name,N,D,fraction,R,loss", f"a,{CLEAN}", f"b,{REPEATED}")
-    points = read_points(path, parse_columns("params=N, tokens=D,repeats=R"))
+    points = read_points(path, parse_columns("params=N, tokens=D,repeats=R")).points
     assert np.array_equal(points.params, [1e6, 1e6]) and np.array_equal(points.repeats, [1, 10])
     assert "missing column params, tokens, repeats; found name, N, D" in refusal(path)
     assert "missing column T" in refusal(path, parse_columns("params=N,tokens=T,repeats=R"))
@@ -86,7 +88,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("params", "'params' found; expected pairs such as params=N"),
         ("", "'' found; expected pairs"),
         ("params=N,,tokens=T", "'' found; expected pairs"),
-        ("size=N", "unknown column 'size'; expected params, tokens, fraction, repeats, loss, seed"),
+        ("size=N", "unknown column 'size'; expected params, tokens, fraction, repeats, loss, seed, cell, clean_loss"),
         ("params=N,params=M", "'params=M' repeats a column"),
         ("params=N,tokens=N", "'tokens=N' repeats a column"),
     ],

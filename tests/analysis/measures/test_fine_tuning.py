@@ -57,7 +57,7 @@ def loaded(tuned: Path) -> Runs:
 
 def test_fine_tuned_runs_are_left_out_of_the_clean_law(loaded: Runs) -> None:
     assert len(loaded.done) == 4 and loaded.fine_tuned and len(loaded.fine_tuned.done) == 4
-    assert len(loaded.combined.table) == 8 and len(study_points(loaded)) == 4
+    assert len(loaded.combined.table) == 8 and len(study_points(loaded).points) == 4
     assert isinstance(clean := clean_law(loaded), PowerLaw) and clean.points == 4
     assert clean.exponent == pytest.approx(0.3, abs=0.01)
     assert [label for label, _ in loaded.variants()] == [""], (
