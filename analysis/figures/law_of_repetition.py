@@ -57,8 +57,8 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "A law of partial repetition",
         "Test loss above the clean run of the same size. Points: runs. Lines: our law, the sum of the value that repeated tokens lose and"
-        " the cost of memorizing the pool, P·f^gamma·N^eta·peak(R/R*), where R* = k·N^a·T^b·f^c is the worst R and peak rises and falls as"
-        f" powers of R. The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
+        " the cost of memorizing the pool, P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa with R_m = k·N^a·T^b·f^c."
+        f" The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
         f" root-mean-square error of {fitted.error:.3f} nats. Bands: 95% intervals for another run, measured by leaving out sizes and"
         ' ranges of R. The section "Laws" shows how well the law predicts held-out runs.',
         figure,

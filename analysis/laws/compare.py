@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.laws import memorization, partial
+from analysis.laws import partial, powers
 from analysis.laws.cross_validation import cross_validate, summarize
 from analysis.laws.points import Points
 from analysis.laws.pool import Pool, fit_pool, leave_laboratories_out, pooled
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
             if not errors.empty:
                 tables.append(summarize(errors).assign(table=Path(file).stem))
     pool = pooled({name: _together(points) for name, points in laboratories.items()})
-    left_out = leave_laboratories_out(pool, (partial.LAW, memorization.LAW))
+    left_out = leave_laboratories_out(pool, (partial.LAW, powers.LAW))
     tables.append(left_out.rename(columns={"held_out": "table"}).assign(folds=1))
     columns = [
         "table",

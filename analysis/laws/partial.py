@@ -1,8 +1,8 @@
-"""Our law of partial repetition. The harm peaks at an interior R, the worst R, and vanishes at R = 1 and for tiny pools.
+"""Our law of partial repetition. The harm peaks at an interior R and vanishes at R = 1 and for tiny pools.
 
 Repeating a pool costs two things. First, every additional pass over the pool teaches the model less [M23]. Second, the model spends
-capacity on memorizing the pool. This cost rises as a power of R while the model still learns the pool, and falls as a power of R once
-the pool is small enough to be memorized early.
+capacity on memorizing the pool. This cost is a product of two factors: how well the model knows the pool, which grows with R until it
+saturates, and how much there is to memorize, which falls as a power of R. The product peaks near R = R_m.
 
 The priors of the constants are the same for every table of runs. They were chosen by cross-validation over several tables
 (results/LOG.md). The half-life of a repeated token and the exponent of data are held.
@@ -25,26 +25,26 @@ def reuse(constants: Constants, points: Points) -> Floats:
     return constants["B"] * points.tokens**-DATA_EXPONENT * (share**-DATA_EXPONENT - 1)
 
 
-def worst_repeats(constants: Constants, points: Points) -> Floats:
-    """R* = k·N^a·T^b·f^c, where memorizing costs most."""
+def memorizing_repeats(constants: Constants, points: Points) -> Floats:
+    """R_m = k·N^a·T^b·f^c, the R at which the model begins to know the pool."""
     fraction = np.maximum(points.fraction, SMALLEST_FRACTION)
     powers = points.params ** constants["a"] * points.tokens ** constants["b"] * fraction ** constants["c"]
     return constants["k"] * powers
 
 
-def peak(repeats: Floats, worst: Floats, rise: Floats | float, fall: Floats | float) -> Floats:
-    """A curve that rises as R^rise, is 1 at the worst R and falls as R^-fall."""
-    x = np.clip(np.log(repeats / worst), -200, 200)
-    with np.errstate(over="ignore"):
-        return (rise + fall) / (fall * np.exp(-rise * x) + rise * np.exp(fall * x))
+def height(constants: Constants, points: Points) -> Floats:
+    """P·f^gamma·N^eta, the scale of the cost of memorizing in nats per token."""
+    fraction = np.maximum(points.fraction, SMALLEST_FRACTION)
+    return constants["P"] * points.params ** constants["eta"] * fraction ** constants["gamma"]
 
 
 def penalty(constants: Constants, points: Points) -> Floats:
-    """`reuse` plus P·f^gamma·N^eta·`peak`(R/R*), in nats per token; 0 for clean runs."""
-    height = constants["P"] * points.params ** constants["eta"]
-    height = height * np.maximum(points.fraction, SMALLEST_FRACTION) ** constants["gamma"]
-    at = peak(points.repeats, worst_repeats(constants, points), constants["rise"], constants["fall"])
-    return reuse(constants, points) + height * at * (1 - 1 / points.repeats)
+    """`reuse` plus `height` times (1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa, in nats per token; 0 for clean runs."""
+    start = memorizing_repeats(constants, points)
+    with np.errstate(over="ignore"):
+        memorized = -np.expm1(-(((points.repeats - 1) / start) ** constants["s"]))
+    falling = (points.repeats / start) ** -constants["kappa"]
+    return reuse(constants, points) + height(constants, points) * memorized * falling
 
 
 LAW = Law(
@@ -63,8 +63,8 @@ LAW = Law(
         ),
         Constant("eta", (0.0,), -3.0, 3.0, positive=False, needs_several="params", prior=(0.0, 0.3)),
         Constant("gamma", (1.5,), -2.0, 10.0, positive=False, needs_several="fraction", default=1.5, prior=(1.5, 0.7)),
-        Constant("rise", (1.8,), 0.15, 12.0, prior=(1.8, 0.4)),
-        Constant("fall", (0.7,), 0.05, 7.0, prior=(0.7, 0.5)),
+        Constant("kappa", (0.7,), 0.02, 3.0, prior=(0.7, 0.5)),
+        Constant("s", (2.0,), 0.3, 7.0, prior=(2.0, 0.4)),
         Constant(
             "k",
             (20.0, 66.0, 245.0),

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from analysis.laws import memorization, partial
+from analysis.laws import partial, powers
 from analysis.laws.law import Law, without_priors
 
 FILES = (
@@ -16,8 +16,8 @@ FILES = (
 LAWS: tuple[Law, ...] = tuple(law for file in FILES for law in import_module(f"{__package__}.{file}").LAWS)
 NAMES = tuple(law.name for law in LAWS)
 OF_REPETITION = tuple(law for law in LAWS if not law.clean_only)
-# For comparison, cross-validation also includes an earlier form of our law and our law without priors.
-VARIANTS = (memorization.LAW, without_priors(partial.LAW, "partial_free", "partial repetition (no priors)"))
+# For comparison, cross-validation also includes another form of our law, and our law without priors.
+VARIANTS = (powers.LAW, without_priors(partial.LAW, "partial_free", "partial repetition (no priors)"))
 CROSS_VALIDATED = (*OF_REPETITION, *VARIANTS)
 _TITLES = {law.name: law.title for law in (*LAWS, *CROSS_VALIDATED)}
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.laws import chudnovsky, clean, hernandez, lovelace, memorization, muennighoff, partial
+from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial, powers
 from analysis.laws.law import Constants, Law
 from analysis.laws.points import Floats, Points, prediction_points
 
@@ -24,8 +24,8 @@ TRUE: dict[str, tuple[Law, dict[str, float]]] = {
         chudnovsky.LAW,
         {"E": 1.8, "A": 2000.0, "alpha": 0.2, "odds": 0.05, "growth": 0.2, "k": 1e5, "a": -0.5, "sigma": 0.6},
     ),
-    "partial": (
-        partial.LAW,
+    "powers": (
+        powers.LAW,
         {
             "B": 60.0,
             "P": 2.0,
@@ -39,8 +39,8 @@ TRUE: dict[str, tuple[Law, dict[str, float]]] = {
             "c": -0.2,
         },
     ),
-    "memorization": (
-        memorization.LAW,
+    "partial": (
+        partial.LAW,
         {
             "B": 60.0,
             "P": 2.0,

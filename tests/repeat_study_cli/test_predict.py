@@ -24,8 +24,8 @@ def runs_csv(tmp_path: Path) -> Path:
         "P": 2.0,
         "eta": -0.1,
         "gamma": 1.5,
-        "rise": 2.0,
-        "fall": 0.8,
+        "s": 2.0,
+        "kappa": 0.8,
         "k": 9e3,
         "a": -0.4,
         "b": 0.0,
@@ -119,7 +119,7 @@ def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path
     )
     assert "With a size held out, the root mean square errors of the penalty" in fitted.stdout
     record = json.loads((runs_csv.parent / "fit.json").read_text())
-    low, high = record["fits"][0]["intervals"]["rise"]
+    low, high = record["fits"][0]["intervals"]["s"]
     assert low < 2.0 < high
     assert {"partial", "hernandez"} <= {row["law"] for row in record["left_out"]}, "files have keys, not titles"
     assert all(row["coverage"] is None or 0 <= row["coverage"] <= 1 for row in record["left_out"])

@@ -32,7 +32,7 @@ def test_without_noise_a_fit_recovers_the_losses(name: str) -> None:
     assert fitted.points == len(points)
 
 
-@pytest.mark.parametrize("name", ["partial", "memorization"])
+@pytest.mark.parametrize("name", ["partial", "powers"])
 def test_intervals_of_predictions_contain_the_penalties_of_new_runs(name: str) -> None:
     law, constants = TRUE[name]
     held = []
