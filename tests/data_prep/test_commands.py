@@ -1,10 +1,12 @@
 """Output of `prepare` and `inspect` on the command line, and their one-line errors for invalid input."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from analysis.forecast.census import read_census
 from tests.command import STUDY, call, toml
 from tests.data_prep.test_tokenizer_audit import ENGLISH, RUSSIAN, SPECIAL, byte_bpe, unigram
 
@@ -32,6 +34,11 @@ def test_prepare_and_inspect_show_skipped_files_and_lost_text(tmp_path: Path) ->
         done = call(verb, name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert skipped in done.stdout and "tokenizer: no text is lost or unknown\n" in done.stdout
+    counted = call("inspect", name, "--histogram", "census.csv", cwd=tmp_path)
+    assert counted.returncode == 0, counted.stderr
+    windows = int(re.search(r"occur more than once: .* of ([0-9,]+)\)", counted.stdout)[1].replace(",", ""))  # type: ignore[index]
+    census = read_census(tmp_path / "census.csv")
+    assert census.total == pytest.approx(windows, rel=1e-3)
 
 
 @pytest.mark.parametrize("fault", ["special token", "lost text", "one document", "path with NUL"])
