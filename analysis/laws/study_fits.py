@@ -15,6 +15,7 @@ from analysis.runs import Runs, scaling_runs
 
 COLUMNS = tuple(field.name for field in fields(Points))
 RESAMPLES = 100
+MISSING = -1.0  # no column of Points is negative
 MOST_RUNS = 150  # larger studies are fitted on means over seeds, which takes a third of the time
 FIXED_POOL = "the pool has a fixed size, so f and R grow together and a fit cannot separate their effects"
 SHARE_OF_FITS = 0.2  # of the running time; cross-validation takes the rest
@@ -78,12 +79,13 @@ def fit_study(runs: Runs, progress: Progress | None = None) -> StudyFits:
         kind = "clean" if points is None or not points.clean.any() else "repeated"
         empty = points if points is not None else Points(*(np.empty(0) for _ in range(5)))
         return StudyFits(empty, {}, {law.name: f"no finished {kind} run" for law in LAWS}, pd.DataFrame())
-    return _fit_columns(_Job(tuple(tuple(getattr(points, name)) for name in COLUMNS), str(pairing), progress))
+    columns = (np.nan_to_num(getattr(points, name), nan=MISSING) for name in COLUMNS)
+    return _fit_columns(_Job(tuple(map(tuple, columns)), str(pairing), progress))
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A cache key that ignores the progress callback."""
+    """A cache key that ignores the progress callback. Missing numbers are MISSING, because NaN does not equal itself."""
 
     columns: tuple[tuple[float, ...], ...]
     pairing: str
@@ -92,7 +94,7 @@ class _Job:
 
 @lru_cache(maxsize=64)  # figures, tables and the summary of one report share the same fits
 def _fit_columns(job: _Job) -> StudyFits:
-    points = Points(*(np.array(column) for column in job.columns))
+    points = Points(*(np.where(np.array(column) == MISSING, np.nan, column) for column in job.columns))
     if len(points) > MOST_RUNS:
         points = means(points)
     progress = job.progress or (lambda share: None)
