@@ -101,7 +101,7 @@ def sentence(forecast: Forecast) -> str:
 
 def share_with_interval(share: Estimate) -> str:
     """A cost as a share of the loss, such as "0.8% (0.3 to 1.9)"; "(at most 1.9)" if the interval includes 0."""
-    value = _percent(share.value)
+    value = "less than 0.01" if 0 < share.value < 5e-5 else _percent(share.value)
     if share.low != share.low:
         return f"{value}%"
     return f"{value}% ({interval_words(share)})"
