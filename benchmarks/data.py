@@ -13,18 +13,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.chunks.duplicates import first_copies
 from data_prep.data_spec import DataSpec
+from data_prep.document_batch import DIGEST_BYTES
 from data_prep.draw import Draw, Unit
 from data_prep.encoding import BATCH_CHARACTERS
 from data_prep.mixture import RepeatMixture, pool_size
 from data_prep.prepare import prepare
-from data_prep.sources import InstalledPython, SourceReport, documents
-from data_prep.token_store import TokenStore
+from data_prep.sources import Document, InstalledPython, SourceReport, documents
+from data_prep.token_store import SPLITS, TokenStore
 from repeat_study.training.dataset import MixtureDataset
 
 ROUNDS = 5
@@ -36,26 +39,27 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
+def builder(folder: Path, megabytes: int, vocabulary: int) -> tuple[dict[str, float], TokenStore]:
     """Compare building a token store from a JSONL file with encode_batch_fast on the same texts.
 
-    The encoder alone receives the same batches of texts from memory. A build reads and parses the file, hashes the texts, removes
-    duplicates, assigns splits, encodes and writes the texts, and computes checksums. Returns the median ratio of encoder
-    time to build time, and the store.
+    The encoder alone receives the same batches of texts from memory and uses a thread per core. A build uses a process per core: it
+    reads and parses the file, hashes the texts, removes duplicates, assigns splits, encodes and writes the texts, and computes checksums.
+    Returns median ratios and the store: encoder time to build time, the same in CPU time, and the share of the build's CPU time that
+    does not get shorter with more processes.
     """
-    first = prepare(DataSpec.model_validate({"source": "installed-python", "max_tokens": 1_000_000}), folder)
+    fields = {"source": "installed-python", "max_tokens": 1_000_000, "vocabulary": vocabulary}
+    first = prepare(DataSpec.model_validate(fields), folder)
     tokenizer = first.tokenizer()
     batches: list[list[str]] = [[]]
     characters = total = 0
     path = folder / "text.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for document in documents(InstalledPython(), SourceReport()):
-            batches[-1].append(document.text)
-            file.write(json.dumps({"text": document.text}) + "\n")
-            characters += len(document.text)
-            total += len(document.text)
-            if total >= megabytes * 1e6:
-                break
+        for copy, document in texts(megabytes):
+            text = f"{copy} {document.text}"  # copies of a document differ in their first word
+            batches[-1].append(text)
+            file.write(json.dumps({"text": text}) + "\n")
+            characters += len(text)
+            total += len(text)
             if characters >= BATCH_CHARACTERS:
                 batches.append([])
                 characters = 0
@@ -66,17 +70,63 @@ def builder(folder: Path, megabytes: int) -> tuple[float, TokenStore]:
     tokens = bare() + sum(map(len, batches))
     fields = {"source": {"kind": "files", "paths": [str(path)]}, "tokenizer": str(first.folder / "tokenizer.json")}
     spec = DataSpec.model_validate(fields | {"max_tokens": tokens})
-    print(f"builder: {total / 1e6:.0f} M characters, {tokens / 1e6:.1f} M tokens, {os.cpu_count()} cores")
-    ratios, store = [], first
+    cores = len(os.sched_getaffinity(0))
+    print(f"builder: {total / 1e6:.0f} M characters, {tokens / 1e6:.1f} M tokens, {cores} cores")
+    measured: dict[str, list[float]] = {"builder": [], "builder_cpu": [], "serial_share": []}
+    store = first
     for number in range(ROUNDS):
-        alone = seconds(bare)
-        start = time.perf_counter()
-        store = prepare(spec, folder / str(number))
-        build = time.perf_counter() - start
-        ratios.append(alone / build)
+        start, start_cpu = time.perf_counter(), cpu_seconds()
+        bare()
+        alone, alone_cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
+        start, start_cpu, serial = time.perf_counter(), cpu_seconds(), serial_seconds()
+        store = prepare(spec, folder / str(number), processes=cores)
+        build, build_cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
+        serial = serial_seconds() - serial + settling_seconds(store)
+        measured["builder"].append(alone / build)
+        measured["builder_cpu"].append(alone_cpu / build_cpu)
+        measured["serial_share"].append(serial / build_cpu)
         rates = f"encoder alone {tokens / alone / 1e6:.2f} M tokens/s, complete build {tokens / build / 1e6:.2f}"
-        print(f"  {rates}: ratio {ratios[-1]:.2f}")
-    return statistics.median(ratios), store
+        cpu = f"CPU time {alone_cpu:.1f} s, {build_cpu:.1f} s"
+        print(f"  {rates}: ratio {alone / build:.2f}; {cpu}: ratio {alone_cpu / build_cpu:.2f}; serial {serial:.2f} s")
+    ratios = {name: statistics.median(values) for name, values in measured.items()}
+    per_core = tokens / build_cpu
+    for many in (16, 64):  # Amdahl's law
+        speed = per_core * many / (1 + ratios["serial_share"] * (many - 1))
+        print(
+            f"  expected on {many} cores: {speed / 1e6:.1f} M tokens/s ({speed / per_core / many:.0%} of {many} single cores)"
+        )
+    return ratios, store
+
+
+def texts(megabytes: int) -> Iterator[tuple[int, Document]]:
+    """Yield installed Python files with the number of times they were yielded before, `megabytes` million characters in total."""
+    total = 0
+    for copy in count():
+        for document in documents(InstalledPython(), SourceReport()):
+            yield copy, document
+            total += len(document.text)
+            if total >= megabytes * 1e6:
+                return
+
+
+def serial_seconds() -> float:
+    """CPU time of this process, which plans a build and writes the store."""
+    return time.process_time()
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def settling_seconds(store: TokenStore) -> float:
+    """CPU time to find the duplicates in a store's documents, which one process does for the entire build."""
+    lengths = [np.diff(store.offsets(split)) for split in SPLITS]
+    digests = np.random.default_rng(0).integers(0, 256, (sum(map(len, lengths)), DIGEST_BYTES), np.uint8)
+    start = time.process_time()
+    first_copies([len(digests)], lambda number: digests)
+    return time.process_time() - start
 
 
 def assembly(store: TokenStore) -> dict[str, float]:
@@ -147,13 +197,17 @@ def plans() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--megabytes", type=int, default=40, help="size of the text to encode, in millions of characters"
+        "--megabytes", type=int, default=100, help="size of the text to encode, in millions of characters"
     )
+    parser.add_argument("--vocabulary", type=int, default=1024, help="size of the tokenizer's vocabulary")
+    parser.add_argument("--builder-only", action="store_true", help="measure only the building of stores")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ratio, store = builder(Path(folder), arguments.megabytes)
-        ratios = {"builder": ratio, **assembly(store), **plans()}
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+        ratios, store = builder(Path(folder), arguments.megabytes, arguments.vocabulary)
+        if not arguments.builder_only:
+            ratios |= assembly(store) | plans()
+    for name, who in (("this process", resource.RUSAGE_SELF), ("a worker process", resource.RUSAGE_CHILDREN)):
+        print(f"peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1e3:.0f} MB")
     print(json.dumps({"ratios": {name: round(value, 3) for name, value in ratios.items()}}))
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from repeat_study.config.run import Run
     from repeat_study.config.study import Study
 
+CLUSTER_JOBS = 64  # for the time that preparation takes on a cluster
+
 
 def plan(
     study: StudyArgument,
@@ -47,6 +49,10 @@ def plan(
             min=1e-3, max=1, callback=finite, help="Assumed share of the GPU's peak speed that training reaches."
         ),
     ] = 0.4,
+    encoding: Annotated[
+        float,
+        typer.Option(min=1e-3, callback=finite, help="Assumed speed of one core that encodes text, in MB/s."),
+    ] = 2.0,
     data_dir: DataOption = Path("data"),
 ) -> None:
     """Show a study's runs with their exact repeats and costs.
@@ -62,6 +68,8 @@ def plan(
     for declared_study in declared.lineage:
         for warning in (*expected_train_shortage(declared_study), *expected_test_shortage(declared_study)):
             console.print(warning)
+    for section in _preparation(declared, data_dir, encoding * 1e6, speeds.processes):
+        console.print(section)
     console.print(
         f"assumed: {peak:g} TFLOP/s per GPU at {utilisation:.0%} utilisation; {gigaflops:g} GFLOP/s per CPU process"
     )
@@ -124,6 +132,32 @@ def _parents(study: "Study") -> "list[Run]":
 
     assert study.parent_study
     return study.parents_needed(Parents(study.parent_study.name, study.parent_study.runs()))
+
+
+def _preparation(
+    study: "Study", data_dir: Path, bytes_per_second: float, processes: int
+) -> "Iterator[WrappedTable | str]":
+    """A table of the costs of building the missing stores, and their total."""
+    from repeat_study.preparation_cost import preparation_costs
+
+    costs = preparation_costs(study, data_dir, bytes_per_second)
+    if not costs:
+        return
+    table = WrappedTable("token store", "text", "tokens", "core time", "disk")
+    for cost in costs:
+        size = ("" if cost.is_exact else "~") + byte_size(cost.text_bytes)
+        table.add_row(
+            cost.store, size, f"~{short_count(cost.tokens)}", duration(cost.core_seconds), byte_size(cost.disk_bytes)
+        )
+    yield table
+    seconds = sum(cost.core_seconds for cost in costs)
+    cores_here, cluster = duration(seconds / processes), duration(seconds / CLUSTER_JOBS)
+    yield (
+        f"\nBuilding the missing token stores takes {seconds / 3600:,.3g} core hours: about {cores_here} on {plural(processes, 'core')} of"
+        f" this machine, or {cluster} in {CLUSTER_JOBS} jobs (`prepare --cluster slurm --tasks {CLUSTER_JOBS}`). Half of the disk space is"
+        f" free again afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
+        " with a vocabulary of 50,257; --encoding changes it.\n"
+    )
 
 
 def _count(value: int) -> tuple[str, str]:

@@ -46,7 +46,8 @@ def resume(
     from slurm.submissions import read_submissions
 
     declared = load(study, set_, lanes)
-    earlier = read_submissions(runs_dir / declared.name)
+    submissions = read_submissions(runs_dir / declared.name)
+    earlier = [submission for submission in submissions if submission.arrays]  # without preparations
     if not earlier:
         raise InputError(f"{runs_dir / declared.name}: no submission found; use `repeat-study sweep` first")
     last = earlier[-1]

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.token_store import TokenStore
+from data_prep.tokenizer_audit import _visible, visible_characters
 from tests.data_prep.test_build import spec_of
 
 ENGLISH = [f"the {n} quick brown foxes jump over the lazy dogs in row {n * 7}; they're far away" for n in range(200)]
@@ -219,3 +222,9 @@ def test_a_tokenizer_path_that_cannot_exist_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr("pwd.getpwuid", lambda _: {}["no such user"])
     with pytest.raises(InputError, match=r"^~/tok\.json: the home folder of ~ is unknown \(data\.tokenizer\)"):
         prepare(spec_of(tmp_path, tokenizer="~/tok.json"), tmp_path / "data")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("Ångström \u212b ﬁ ß İ \u0345\u1fb7 ▁ \u200b \u00a0 ⅷ ㍍ \uac01 e\u0301 \x7f\x00")
+def test_visible_characters_are_counted_one_by_one(text: str) -> None:
+    assert visible_characters(text) == _visible(text).total()
