@@ -75,11 +75,15 @@ class Spread:
         form = (self.relative * np.tanh(predicted)) ** 2 + (NOISE_SHARE * self.noise) ** 2
         return form * (1 + distance**2) + constants
 
-    def width(self, new_size: Mask) -> Floats:
-        """Half-width of a 95% interval in standard deviations. new_size: whether the fit contains no run of this size."""
+    def width(self, new_size: Mask, new_repeats: Mask) -> Floats:
+        """Half-width of a 95% interval in standard deviations.
+
+        new_size: whether the fit contains no run of this size. new_repeats: whether it contains no run near this R. A wrong formula
+        errs most there, and folds cannot measure it, because they leave out less.
+        """
         measured = max([SMALLEST_WIDTH, *self.widths.values()]) if self.widths else UNMEASURED_WIDTH
         extrapolated = measured if OF_NEW_SIZES & self.widths.keys() else max(measured, UNMEASURED_WIDTH)
-        return np.where(new_size, extrapolated, measured)
+        return np.where(new_repeats, max(measured, UNMEASURED_WIDTH), np.where(new_size, extrapolated, measured))
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ class SubsetFit:
         """The ends of the 95% interval of the penalty that a new run would have, in nats. clean: loss of a clean run."""
         stepped = scaled(self.problem.penalty(steps(self.theta), points), clean)
         runs = self.problem.points[self.used]
-        width = self.spread.width(~np.isin(points.params, runs.params))
+        new_repeats = _beyond(points.repeats, runs[~runs.clean].repeats) > 0
+        width = self.spread.width(~np.isin(points.params, runs.params), new_repeats)
         uncertain = prediction_variance(stepped, self.covariance)
         half = self.spread.half_width(width, stepped[0], distance(points, runs), uncertain)
         return unscaled(stepped[0] - half, clean), unscaled(stepped[0] + half, clean)
@@ -266,11 +271,15 @@ def distance(points: Points, runs: Points) -> Floats:
     repeated = runs[~runs.clean]
     total = np.zeros(points.params.shape)
     for column in ("params", "tokens", "fraction", "repeats"):
-        tried = np.log(np.unique(np.maximum(getattr(repeated, column), SMALLEST_SHARE)))
-        asked = np.log(np.maximum(getattr(points, column), SMALLEST_SHARE))
-        nearest = np.abs(asked[..., None] - tried).min(-1)
-        total += np.maximum(nearest - np.log(NEAR), 0.0) ** 2
+        total += _beyond(getattr(points, column), getattr(repeated, column)) ** 2
     return np.sqrt(total)
+
+
+def _beyond(asked: Floats, tried: Floats) -> Floats:
+    """How far each value is from the nearest of `tried`, in factors of e beyond a factor of NEAR."""
+    logs = np.log(np.unique(np.maximum(tried, SMALLEST_SHARE)))
+    nearest = np.abs(np.log(np.maximum(asked, SMALLEST_SHARE))[..., None] - logs).min(-1)
+    return np.maximum(nearest - np.log(NEAR), 0.0)
 
 
 def steps(theta: Floats) -> Floats:
