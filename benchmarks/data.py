@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from data_prep.chunks.duplicates import first_copies
 from data_prep.data_spec import DataSpec
-from data_prep.document_batch import DIGEST_BYTES
+from data_prep.document_batch import DETAILS, DIGEST_BYTES
 from data_prep.draw import Draw, Unit
 from data_prep.encoding import BATCH_CHARACTERS
 from data_prep.mixture import RepeatMixture, pool_size
@@ -78,10 +79,12 @@ def builder(folder: Path, megabytes: int, vocabulary: int) -> tuple[dict[str, fl
         start, start_cpu = time.perf_counter(), cpu_seconds()
         bare()
         alone, alone_cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
-        start, start_cpu, serial = time.perf_counter(), cpu_seconds(), serial_seconds()
-        store = prepare(spec, folder / str(number), processes=cores)
+        stages = {"planning": time.process_time()}
+        start, start_cpu = time.perf_counter(), cpu_seconds()
+        store = prepare(spec, folder / str(number), partial(note_stage, stages), processes=cores)
         build, build_cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
-        serial = serial_seconds() - serial + settling_seconds(store)
+        serial = time.process_time() - stages["writing the store"] + stages["tokenizing"] - stages["planning"]
+        serial += settling_seconds(store)
         measured["builder"].append(alone / build)
         measured["builder_cpu"].append(alone_cpu / build_cpu)
         measured["serial_share"].append(serial / build_cpu)
@@ -109,9 +112,9 @@ def texts(megabytes: int) -> Iterator[tuple[int, Document]]:
                 return
 
 
-def serial_seconds() -> float:
-    """CPU time of this process, which plans a build and writes the store."""
-    return time.process_time()
+def note_stage(stages: dict[str, float], stage: str, share: float) -> None:
+    """Progress callback of a build: note this process's CPU time when each stage begins."""
+    stages.setdefault(stage.partition(DETAILS)[0], time.process_time())
 
 
 def cpu_seconds() -> float:

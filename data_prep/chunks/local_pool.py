@@ -17,7 +17,7 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 
 PROCESSES = multiprocessing.get_context("spawn")  # fork is unsafe after the tokenizer has started threads
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 MOST_RESTARTS = 3  # of killed processes, as long as no chunk is completed in the meantime
 
 
