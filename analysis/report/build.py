@@ -13,7 +13,6 @@ from analysis.laws.study_fits import fit_study
 from analysis.measures.run_health import run_health
 from analysis.report import (
     digests,
-    explorer,
     fine_tuning_section,
     health_section,
     html,
@@ -24,7 +23,7 @@ from analysis.report import (
     tables,
     variants_section,
 )
-from analysis.report.collect import Collected, FigureCache, Variant, collect, save_figure
+from analysis.report.collect import FigureCache, Variant, collect, save_figure
 from analysis.report.figure_list import HEADLINE_FIGURE
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning
@@ -35,7 +34,6 @@ from analysis.report.summary import summarize
 from analysis.report.tensorboard_images import write_images
 from analysis.runs import Runs, load_runs
 from data_prep.files import write_atomically
-from repeat_study.records.tensorboard.arm_means import write_arm_means
 
 PAGE, TOKEN_PAGE, CARD = "report.html", "tokens.html", "card.png"
 
@@ -82,11 +80,7 @@ def _write(
     tuned = fine_tuning_section.collect(runs, cache, progress) if runs.fine_tuned else None
     # If none of the runs from scratch repeats data, they serve only as baselines for the fine-tuned runs.
     has_grid = not tuned or (runs.table.repeats > 1).any()
-    collected = (
-        collect(runs, f"{title}, token by token", cache, progress)
-        if has_grid
-        else Collected([], [], None, None, explorer.of_variants([("", runs)]))
-    )
+    collected = collect(runs, f"{title}, token by token", cache, progress) if has_grid else without_grid(runs)
     variants, token_html = collected.variants, collected.token_html
     compared = variants_section.collect(runs, collected.comparison) if collected.comparison else None
     pool = named_pool_section.collect(runs, collected.named_pool) if collected.named_pool else None
@@ -104,7 +98,7 @@ def _write(
     written = [path for figure in saved for path in SavedPlot.files(figure.name)]
     (folder / "figures").mkdir(exist_ok=True)
     written += write_images(folder, saved)
-    written += write_arm_means(folder, combined.table.name)
+    written += collected.arm_files
     comparison = published_comparison.table(runs) if len(runs.combined.done) else pd.DataFrame()
     controls = pool.controls if pool else []
     problems = run_health(runs)

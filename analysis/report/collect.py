@@ -18,6 +18,7 @@ from analysis.report.progress import Progress, report_figure
 from analysis.report.section import Section
 from analysis.report.workers import process_count, run_tasks
 from analysis.runs import Runs
+from repeat_study.records.tensorboard.arm_means import write_arm_means
 
 SECTIONS: tuple[Callable[[Runs], Section | Missing], ...] = (laws_section.section,)  # sections that have no figure
 LAW_FIGURES = ("law_of_repetition",)  # share their fits with the laws section; fitting takes about ten seconds
@@ -70,7 +71,8 @@ class Collected:
     comparison: list[SavedPlot | Missing]  # empty if there is only one variant
     named_pool: SavedPlot | Missing | None  # None without a named pool
     token_html: str | None
-    data: str | None = None  # for the movable figures, from `explorer.page_data`
+    data: str | None  # for the movable figures, from `explorer.page_data`
+    arm_files: list[str]  # TensorBoard files with the means over seeds, relative to the folder
 
 
 def file_name(figure: str, variant: str) -> str:
@@ -104,7 +106,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
     names = {(name, figure): file_name(figure, name) for name, _, figure in plotted}
-    made: dict[object, object] = {}  # keys: (variant, figure or section), or the module of another part of the page
+    made: dict[object, object] = {}  # keys: (variant, figure or section), or the module or function for something else
     for name, figure_runs, figure in plotted:
         if reused := cache.reused(names[name, figure], figure_runs):
             made[name, figure] = reused
@@ -116,6 +118,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
     tasks[token_page] = partial(token_page.page, title, variants)
     tasks[explorer] = partial(explorer.of_variants, variants)
+    tasks[write_arm_means] = partial(write_arm_means, runs.folder, list(runs.combined.table.name))
     titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
     made |= _run(tasks, titles, len(runs.table), progress)
     results: dict[tuple[str, str], SavedPlot | Missing] = {}
@@ -124,7 +127,8 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
         assert isinstance(result, SavedPlot | Missing)
         results[name, figure] = result
         cache.keep(names[name, figure], figure_runs, result)
-    token_html, data = made[token_page], made[explorer]
+    token_html, data, arm_files = made[token_page], made[explorer], made[write_arm_means]
+    assert isinstance(arm_files, list)
     finished = [
         Variant(
             name,
@@ -145,7 +149,14 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
         named_pool,
         token_html if isinstance(token_html, str) else None,
         data if isinstance(data, str) else None,
+        arm_files,
     )
+
+
+def without_grid(runs: Runs) -> Collected:
+    """The result of `collect` for a study without repeated runs from scratch, which serve only as baselines for fine-tuned runs."""
+    names = list(runs.combined.table.name)
+    return Collected([], [], None, None, explorer.of_variants([("", runs)]), write_arm_means(runs.folder, names))
 
 
 def _run(

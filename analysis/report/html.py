@@ -1,11 +1,11 @@
 """Render the report as one HTML file that needs no network access and works on phones and in print."""
 
-import base64
 import re
 from collections.abc import Iterator
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
@@ -54,8 +54,13 @@ def render_template(name: str, **values: object) -> str:
     return environment.get_template(name).render(**values)
 
 
-def _data_url(figure: SavedPlot) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}"
+def _data_url(figure: SavedPlot) -> Markup:
+    """The figure as a URL, to be placed between double quotes. It is a quarter shorter than in base64."""
+    drawing = re.sub(
+        r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", figure.svg.decode(), flags=re.DOTALL
+    )
+    quoted = drawing.replace("%", "%25").replace("#", "%23").replace("'", "%27").replace('"', "'")
+    return Markup("data:image/svg+xml," + re.sub(r"\s+", " ", quoted).replace("&", "%26"))
 
 
 def _cells(table: Table) -> Iterator[list[tuple[str, str, str]]]:

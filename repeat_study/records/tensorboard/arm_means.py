@@ -17,7 +17,7 @@ from repeat_study.config.run import Run
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tensorboard.events import clear_events, event_files, write_labeled_events
-from repeat_study.records.tensorboard.run_writer import Scalar, scalar_value, scalars_of
+from repeat_study.records.tensorboard.run_writer import point_value, scalar_metadata, scalars_of, values_of
 
 FOLDER = "arms"
 FORMAT = 1  # incremented when the content of the files changes for the same runs
@@ -103,17 +103,21 @@ def _means(directories: list[RunDirectory]) -> list[tuple[float, int, list[Summa
     events = []
     for tokens in sorted(set.intersection(*map(set, curves))):
         rows = [curve[tokens] for curve in curves]
-        points = [{scalar.tag: scalar for scalar in scalars_of(row)} for row in rows]
+        points = [values_of(row) for row in rows]
+        means = {
+            tag: sum(point[tag] for point in points) / count
+            for tag in points[0]
+            if all(tag in point for point in points)
+        }
+        if means.keys() - described:  # the first event with a tag describes it
+            titles = {scalar.tag: (scalar.title, f"{scalar.description} ({note})") for scalar in scalars_of(rows[0])}
         values = []
-        for tag in points[0]:
-            if all(tag in point for point in points):
-                mean = sum(point[tag].value for point in points) / count
-                first = points[0][tag]
-                value = scalar_value(Scalar(tag, first.title, f"{first.description} ({note})", mean))
-                if tag in described:
-                    value.ClearField("metadata")
+        for tag, mean in means.items():
+            value = point_value(tag, mean)
+            if tag not in described:
+                value.metadata.CopyFrom(scalar_metadata(*titles[tag]))
                 described.add(tag)
-                values.append(value)
+            values.append(value)
         time = max(at.get(row["step"], 0.0) for at, row in zip(times, rows, strict=True))
         events.append((time, tokens, values))
     return events

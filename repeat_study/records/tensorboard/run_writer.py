@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 from tensorboard.compat.tensorflow_stub.errors import OpError
@@ -27,7 +28,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from data_prep.errors import InputError
 from repeat_study.config.run import Run
-from repeat_study.records.metric import NATS, Metric, Null
+from repeat_study.records.metric import NATS, Null
 from repeat_study.records.metrics import METRICS, further_test_loss
 from repeat_study.records.tables import Columns
 from repeat_study.records.tensorboard.events import (
@@ -44,6 +45,7 @@ from repeat_study.records.tensorboard.events import (
 from repeat_study.records.tensorboard.heat_map import heat_map
 from repeat_study.records.tensorboard.study_page import run_factors
 
+COPY_TAG = "loss_by_copy/"
 HEAT_MAP = ("prefix matching of every head", "layers from bottom to top, heads from left to right; 0 to 1")
 
 
@@ -89,7 +91,7 @@ class TensorBoardWriter:
         evaluation's rows of heads.parquet, as columns.
         """
         self._wall_time = _wall_time(row)
-        values = [scalar_value(scalar) for scalar in scalars_of(row)]
+        values = [_scalar_value(scalar) for scalar in scalars_of(row)]
         if heads:
             png = heat_map(heads["layer"], heads["head"], heads["prefix_matching"])
             values.append(image("heads/prefix_matching", *HEAT_MAP, png))
@@ -192,32 +194,63 @@ def _results(record: Event) -> Results:
     }
 
 
-def scalar_value(scalar: Scalar) -> Summary.Value:
-    """A point for TensorBoard's Scalars tab."""
-    return Summary.Value(
-        tag=scalar.tag,
-        metadata=scalars.create_summary_metadata(scalar.title, f"{scalar.title}: {scalar.description}"),
-        tensor=TensorProto(dtype=DT_FLOAT, float_val=[scalar.value]),
-    )
+def _scalar_value(scalar: Scalar) -> Summary.Value:
+    value = point_value(scalar.tag, scalar.value)
+    value.metadata.CopyFrom(scalar_metadata(scalar.title, scalar.description))
+    return value
+
+
+def point_value(tag: str, number: float) -> Summary.Value:
+    """A point for TensorBoard's Scalars tab, without the description of its tag."""
+    return Summary.Value(tag=tag, tensor=TensorProto(dtype=DT_FLOAT, float_val=[number]))
+
+
+def scalar_metadata(title: str, description: str) -> SummaryMetadata:
+    """The description of a tag."""
+    return scalars.create_summary_metadata(title, f"{title}: {description}")
+
+
+class _Curve(NamedTuple):
+    """A tag, the key of its values in a row, and its description."""
+
+    tag: str
+    key: str
+    scale: float
+    title: str
+    description: str
+
+
+@lru_cache(maxsize=64)  # all rows of a run have the same keys, and a large study has 100,000 rows
+def _curves(keys: tuple[str, ...]) -> tuple[_Curve, ...]:
+    """The curves that a row with these keys has points on."""
+    test_sets = [test_set for key in keys if (test_set := key.removeprefix("test_loss_")) != key]
+    curves = []
+    for metric in (*METRICS, *map(further_test_loss, test_sets)):
+        if metric.tag and metric.key in keys:
+            curves.append(_Curve(metric.tag, metric.key, metric.scale, metric.title, metric.guide))
+        if isinstance(metric.null, Null) and metric.null.name and metric.null_key in keys:
+            title = f"{metric.null.name}, {metric.unit}"
+            curves.append(_Curve(f"{metric.tag}_null", metric.null_key, 1.0, title, metric.null.description))
+    return tuple(curves)
+
+
+def values_of(row: dict[str, Any]) -> dict[str, float]:
+    """The values of `scalars_of` by tag."""
+    values = {curve.tag: row[curve.key] * curve.scale for curve in _curves(tuple(row)) if row[curve.key] is not None}
+    return values | {
+        f"{COPY_TAG}{copy:02d}": loss for copy, loss in enumerate(row.get("copying_loss_per_copy") or [], start=1)
+    }
 
 
 def scalars_of(row: dict[str, Any]) -> Iterator[Scalar]:
     """The points of one evaluation: all metrics that have a tag, nulls, additional test losses, and the loss on each copy."""
-    for metric in METRICS:
-        yield from _scalars(metric, row)
-    for key in row:
-        if (test_set := key.removeprefix("test_loss_")) != key:
-            yield from _scalars(further_test_loss(test_set), row)
-    for copy, loss in enumerate(row.get("copying_loss_per_copy") or [], start=1):
-        yield Scalar(f"loss_by_copy/{copy:02d}", f"loss on copy {copy}, {NATS}", "averaged over paragraphs", loss)
-
-
-def _scalars(metric: Metric, row: dict[str, Any]) -> Iterator[Scalar]:
-    if metric.tag and row.get(metric.key) is not None:
-        yield Scalar(metric.tag, metric.title, metric.guide, row[metric.key] * metric.scale)
-    if isinstance(metric.null, Null) and metric.null.name and row.get(metric.null_key) is not None:
-        title = f"{metric.null.name}, {metric.unit}"
-        yield Scalar(f"{metric.tag}_null", title, metric.null.description, row[metric.null_key])
+    described = {curve.tag: (curve.title, curve.description) for curve in _curves(tuple(row))}
+    for tag, value in values_of(row).items():
+        if tag in described:
+            yield Scalar(tag, *described[tag], value)
+        else:
+            copy = int(tag.removeprefix(COPY_TAG))
+            yield Scalar(tag, f"loss on copy {copy}, {NATS}", "averaged over paragraphs", value)
 
 
 def _session_start(run: Run, wall_time: float) -> Summary.Value:
