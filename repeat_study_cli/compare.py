@@ -49,7 +49,8 @@ def _load(study: str, runs_dir: Path) -> "Runs":
     from analysis.runs import load_runs
 
     folder = Path(study)
-    if folder.is_dir():
+    # A study's name takes precedence over a folder with the same name that contains no runs.
+    if folder.is_dir() and (any(folder.glob("*/spec.json")) or not Path("studies", f"{study}.toml").is_file()):
         return load_runs(folder)
     declared = load(study, None)
     folder = runs_dir / declared.name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import order_name
+from analysis.formatting import order_name, plural
 from analysis.intervals import NAN, over_seeds, t_quantile
 from analysis.measures.headline import excess_by_seed
 from analysis.runs import FACTORS, ORDER, POOL_FIELDS, Runs
@@ -86,6 +86,11 @@ def compare_studies(studies: Studies) -> StudyComparison:
         pairs.append(both[different].assign(study=name))
     alone = {reference: len(set(base.name) - matched), **alone}
     joined = pd.concat(pairs, ignore_index=True)
+    if joined.empty and shared:
+        raise InputError(
+            f"{' and '.join(tables)}: contain the same {plural(shared, 'run')}, and no other runs that can be compared; expected"
+            " different runs"
+        )
     if joined.empty:
         named = ", ".join(factor.name for factor in factors) or "none"
         raise InputError(

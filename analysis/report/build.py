@@ -23,7 +23,7 @@ from analysis.report import (
     tables,
     variants_section,
 )
-from analysis.report.collect import FigureCache, Variant, collect, save_figure
+from analysis.report.collect import FigureCache, Variant, collect, save_figure, without_grid
 from analysis.report.figure_list import HEADLINE_FIGURE
 from analysis.report.findings import findings
 from analysis.report.fine_tuning_section import FineTuning

@@ -26,6 +26,7 @@ from repeat_study.records.run_directory import Status
 
 MOST_POINTS = 60  # points per curve
 MOST_SEEDS = 4  # per arm, for head scores and paragraphs
+MOST_TABLES = 160  # runs with head scores and paragraphs; larger studies show fewer seeds per arm
 MOST_FRAMES, FEWEST_FRAMES = 24, 6  # evaluations per run, for head scores and paragraphs
 MOST_CHARACTERS = 2_500_000  # for all head scores and paragraphs together
 ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
@@ -65,7 +66,7 @@ def page_data(panels: Sequence[Panel]) -> str | None:
     if not panels:
         return None
     metrics = _metrics(panels)
-    collected = _Collected(metrics, _frames(panels))
+    collected = _Collected(metrics, _seeds(panels), _frames(panels))
     content = {
         "metrics": [_metric_record(metric) for metric in metrics],
         "panels": [collected.panel(panel) for panel in panels],
@@ -175,20 +176,26 @@ def _start(panels: Sequence[Panel]) -> dict[str, int]:
     return start
 
 
+def _seeds(panels: Sequence[Panel]) -> int:
+    """The number of seeds per arm whose head scores and paragraphs the page contains."""
+    arms_count = sum(len(panel.arms) for panel in panels)
+    return int(np.clip(MOST_TABLES // arms_count, 1, MOST_SEEDS))
+
+
 def _frames(panels: Sequence[Panel]) -> int:
     """The number of evaluations per run whose head scores and paragraphs fit into MOST_CHARACTERS."""
     characters = 0  # per evaluation, over all runs
     for panel in panels:
-        shown = [(arm.runs, str(name)) for arm in panel.arms for name in _shown(arm).name]
+        shown = [(arm.runs, str(name)) for arm in panel.arms for name in _shown(arm, _seeds(panels)).name]
         runs, name = shown[0]
         sizes = (len(runs.last_table(name, "heads")), len(runs.last_table(name, "paragraph")))
         characters += 2 * len(shown) * sum(sizes)
     return int(np.clip(MOST_CHARACTERS // max(characters, 1), FEWEST_FRAMES, MOST_FRAMES))
 
 
-def _shown(arm: Arm) -> pd.DataFrame:
+def _shown(arm: Arm, seeds: int) -> pd.DataFrame:
     """The runs whose head scores and paragraph the page contains."""
-    return arm.table.sort_values(["seed", "pool_seed"]).drop_duplicates("seed").head(MOST_SEEDS)
+    return arm.table.sort_values(["seed", "pool_seed"]).drop_duplicates("seed").head(seeds)
 
 
 def thinned_indices(length: int, most: int) -> list[int]:
@@ -199,8 +206,8 @@ def thinned_indices(length: int, most: int) -> list[int]:
 class _Collected:
     """The lists that panels refer to by index, without duplicates: runs, grids of training tokens, and texts."""
 
-    def __init__(self, metrics: Sequence[Metric], frames: int) -> None:
-        self._metrics, self._frames = metrics, frames
+    def __init__(self, metrics: Sequence[Metric], seeds: int, frames: int) -> None:
+        self._metrics, self._seeds, self._frames = metrics, seeds, frames
         self.runs: list[dict[str, Any]] = []
         self.grids: list[list[int]] = []
         self.texts: list[dict[str, list[Any]]] = []
@@ -212,7 +219,7 @@ class _Collected:
         light, dark = colors(of_arm), colors(of_arm, DARK_SCALE)
         content = []
         for index, arm in enumerate(panel.arms):
-            shown = set(_shown(arm).name)
+            shown = set(_shown(arm, self._seeds).name)
             pool = arm.table.pool_tokens.unique()
             entry = {
                 "name": arm.name,

@@ -83,8 +83,12 @@ def test_a_report_needs_only_the_run_directories(workplace: Path, invoke: Invoke
     run = call("run", "tiny", "--set", "grid.0.repeats=1", cwd=workplace)
     assert run.returncode == 0 and "[1/1]" in run.stdout and "next: repeat-study report tiny" in run.stdout
     (workplace / "data").unlink()
+    means = list((workplace / "runs/tiny/arms").rglob("events.*"))
+    assert [path.parent.name for path in means] == ["1x16-clean"], "`run` has written the mean over seeds"
     report = invoke("report", "tiny", cwd=workplace)
     assert report.returncode == 0, report.stderr
+    assert list((workplace / "runs/tiny/arms").rglob("events.*")) == means, "nothing is written twice"
+    assert "repeat-study run tiny\nrepeat-study report tiny</code>" in (workplace / "runs/tiny/report.html").read_text()
     assert "Not yet started: 1x16-f0.5-R4-s0" in (workplace / "runs/tiny/report.html").read_text()
 
 

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from data_prep.errors import InputError
 from data_prep.files import canonical_json
 from repeat_study.config.run import Run
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.records.tensorboard.events import clear_events, event_files, write_labeled_events
@@ -98,7 +99,8 @@ def _means(directories: list[RunDirectory]) -> list[tuple[float, int, list[Summa
     count = len(directories)
     note = f"mean over {count} finished seed{'s' if count > 1 else ''}"
     curves = [{row["tokens"]: row for row in directory.rows()} for directory in directories]
-    times = [{row["step"]: row.get("time") or 0.0 for row in directory.timings()} for directory in directories]
+    # A mean has no time of its own, so all points have that of the last evaluation.
+    time = max((last_row(directory.timing) or {}).get("time") or 0.0 for directory in directories)
     described: set[str] = set()
     events = []
     for tokens in sorted(set.intersection(*map(set, curves))):
@@ -118,6 +120,5 @@ def _means(directories: list[RunDirectory]) -> list[tuple[float, int, list[Summa
                 value.metadata.CopyFrom(scalar_metadata(*titles[tag]))
                 described.add(tag)
             values.append(value)
-        time = max(at.get(row["step"], 0.0) for at, row in zip(times, rows, strict=True))
         events.append((time, tokens, values))
     return events
