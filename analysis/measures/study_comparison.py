@@ -98,7 +98,7 @@ def compare_studies(studies: Studies) -> StudyComparison:
             f" differ ({named}); expected studies with common models, fractions and repeats"
         )
     joined = joined.assign(difference=joined.value - joined.value_reference)
-    keys = ["study", *ARM, "metric"]
+    keys = ["study", "metric", *ARM]
     for field in ("model", "parameters_non_embedding", "repeated_fraction", "repeats"):
         if field not in joined:
             joined[field] = joined[f"{field}_reference"]
@@ -108,9 +108,10 @@ def compare_studies(studies: Studies) -> StudyComparison:
     rest = [arm for key, arm in joined.groupby(keys) if tuple(key) not in arms_paired]
     unpaired = pd.DataFrame([_welch(arm, keys) for arm in rest])
     differences = pd.concat([table for table in (paired, unpaired) if len(table)], ignore_index=True)
-    return StudyComparison(
-        reference, factors, same_seed, differences.sort_values(keys, ignore_index=True), shared, alone
-    )
+    # In the order of COMPARED, with the test loss first
+    ordered = differences.assign(metric=pd.Categorical(differences.metric, list(COMPARED))).sort_values(keys)
+    ordered = ordered.assign(metric=ordered.metric.astype(str)).reset_index(drop=True)
+    return StudyComparison(reference, factors, same_seed, ordered, shared, alone)
 
 
 def largest_difference(comparison: StudyComparison) -> pd.Series:

@@ -93,12 +93,16 @@ def of_studies(studies: Sequence[Experiment]) -> str | None:
             together.setdefault(panel.title, []).append((line, panel))
     panels = []
     for title, entries in together.items():
-        arms = [
+        together_arms = [
             replace(arm, name=f"{arm.name}, {panel.group}", x=arm.x + line * NEXT_TO, line=line)
             for line, panel in entries
             for arm in panel.arms
         ]
-        panels.append(Panel("", title, entries[0][1].axis, sorted(arms, key=lambda arm: (arm.x, arm.line))))
+        together_arms.sort(key=lambda arm: (arm.x, arm.line))
+        axis = entries[0][1].axis
+        if axis != REPEATS:  # every starting point of every study has its own label
+            together_arms = [replace(arm, x=float(x), tick=arm.name) for x, arm in enumerate(together_arms)]
+        panels.append(Panel("", title, axis, together_arms))
     return page_data(panels)
 
 
