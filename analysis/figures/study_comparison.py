@@ -55,7 +55,9 @@ def plot_headline(studies: Studies, comparison: StudyComparison) -> Plot:
     """Plot final test loss at the model and fraction with the largest difference, one line per study."""
     arm = largest_difference(comparison)
     done = pd.concat([runs.combined.done.assign(study=name) for name, runs in studies], ignore_index=True)
-    shown = done[(done.model == arm.model) & done.repeated_fraction.isin([0.0, arm.repeated_fraction])]
+    same_model = done[done.model == arm.model]
+    fraction = arm.repeated_fraction or same_model.repeated_fraction.max()  # next to clean runs, repeated ones
+    shown = same_model[same_model.repeated_fraction.isin([0.0, fraction])]
     losses = over_seeds(shown, ["study", "repeats"], "final_test_loss")
     figure, axes = grid_of_axes(1, 1, height=3.0)
     figure.set_size_inches(5.6, 3.9)
@@ -64,7 +66,7 @@ def plot_headline(studies: Studies, comparison: StudyComparison) -> Plot:
         line = losses[losses.study == name].sort_values("repeats")
         points(ax, "repeats", line.assign(repeats=line.repeats * 1.04**place), label=name, **look)
     repeats_axis(ax, losses.repeats)
-    share = f", f = {percent(arm.repeated_fraction)}" if arm.repeated_fraction else ""
+    share = f", f = {percent(fraction)}" if fraction else ""
     ax.set_title(size_name(arm.model, arm.parameters_non_embedding) + share, fontsize=9)
     ax.set_ylabel("final test loss (nats/token)")
     ax.legend(fontsize=8)
