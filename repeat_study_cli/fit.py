@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from analysis.laws.fit import FittedLaw
 
 
+PRIOR = "(prior)"  # printed beside a constant that the runs hardly determine
+
+
 def fit(
     runs: Annotated[
         Path,
@@ -36,6 +39,7 @@ def fit(
     compared, the constants with 95% intervals, and each law's errors on runs that were left out of the fit.
     """
     from analysis.laws.cross_validation import cross_validate, verdict
+    from analysis.laws.fit import MOSTLY_PRIOR
     from analysis.laws.registry import NAMES, OF_REPETITION
     from analysis.laws.runs_csv import parse_columns, read_points
     from data_prep.files import json_text, write_output
@@ -57,6 +61,11 @@ def fit(
             f"{_failed(fitted)}"
         )
         console.print(_constants_table(fitted))
+        if fitted.mostly_prior:
+            console.print(
+                f"{PRIOR}: the runs narrow the law's prior for this constant by less than {1 - MOSTLY_PRIOR:.0%}, so its value and"
+                " interval come from the prior and not from your runs."
+            )
         console.print()
     with show_progress() as report:
         compared = cross_validate(points, lambda share: report("cross-validation", share), OF_REPETITION)
@@ -86,6 +95,7 @@ def _constants_table(fitted: "FittedLaw") -> WrappedTable:
     for name in fitted.free:
         low, high = fitted.interval(name)
         interval = NOTHING if low != low else f"{low:.4g} to {high:.4g}"
+        interval += f" {PRIOR}" if name in fitted.mostly_prior else ""
         table.add_row(
             name, f"{fitted.constants[name]:.4g}", NOT_DETERMINED if name in fitted.undetermined else interval
         )
@@ -123,6 +133,7 @@ def _record(fitted: "FittedLaw") -> dict[str, object]:
         "share_of_failed_starts": fitted.fitted.failed_starts,
         "constants": dict(fitted.constants),
         "intervals": {name: fitted.interval(name) if fitted.resamples else None for name in fitted.free},
+        "mostly_prior": list(fitted.mostly_prior),
         "fitted_on": {name: getattr(fitted.domain, name) for name in ("params", "tokens", "fraction", "repeats")},
         "resamples": [dict(constants) for constants in fitted.resamples],
     }

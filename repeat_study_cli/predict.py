@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from analysis.forecast.question import Question
     from analysis.laws.pairing import Pairing
 
+SAME_DISTRIBUTION = (
+    "The loss is that on unseen text from the same distribution as the subset and the other tokens. What the model learns about another"
+    " domain from your subset does not count."
+)
 SUFFIXES = (".pdf", ".png", ".svg")
 
 
@@ -193,10 +197,13 @@ def _price_histogram(path: Path, predictors: "list[Predictor]", params: float, t
         raise InputError(f"--histogram: no number: {reason}")
     priced = price(census, predictor, question)
     passes = tokens / census.total
+    epochs = "is one epoch" if abs(passes - 1) < 0.005 else f"is {passes:.3g} epochs"
     console.print(price_sentence(priced))
     console.print(
-        f"Of the {short_count(census.total)} tokens in the census, {census.repeated_share:.3g} occur more than once; the run passes"
-        f" over them {passes:.3g} times. {predictor.label} priced each number of copies on its own, and the costs were added.\n"
+        f"Of the {short_count(census.total)} tokens in the census,"
+        f" {100 * census.repeated_share:.3g}% occur more than once; the run {epochs}."
+        f" {predictor.label} priced each number of copies separately. The costs and the ends of their intervals were added, so the upper"
+        " end of the sum is an upper bound, not the end of a 95% interval.\n"
     )
     rows = WrappedTable(*PRICE_HEADINGS, left=0)
     for row in priced.rows:
@@ -340,20 +347,26 @@ def _answer(forecasts: "list[Forecast]", max_cost: float | None) -> "Iterator[Wr
     else:
         if max_cost is not None:
             yield answer.limit_sentence(answering, max_cost)
-        yield answer.sentence(answering)
+        if max_cost is None or question.repeats is not None:
+            yield answer.sentence(answering)
         yield answer.confidence(answering)
+        yield SAME_DISTRIBUTION
         yield answer.rule_of_thumb(answering)[1]
         if sentence := answer.indistinguishable_sentence(answering):
             yield sentence
     yield f"\n{_description(question)}"
     if answering is not None:
         costs = WrappedTable(*COST_HEADINGS, left=0)
-        too_far = ""
+        too_far, some_not_useful = "", False
         for repeats in question.listed_repeats:
             too_far = too_far or answering.too_far_at(repeats)
             if not too_far:
-                costs.add_row(*cost_row(answering.cost_at(repeats), answering))
+                cost = answering.cost_at(repeats)
+                some_not_useful |= not answer.has_upper_end(cost.share)
+                costs.add_row(*cost_row(cost, answering))
         yield costs
+        if some_not_useful:
+            yield answer.WHY_NOT_USEFUL
         if too_far:
             yield f"No number for larger R: {too_far}."
         yield ""
@@ -363,11 +376,6 @@ def _answer(forecasts: "list[Forecast]", max_cost: float | None) -> "Iterator[Wr
     yield laws
     if sentence := answer.disagreement(forecasts):
         yield f"\n{sentence}"
-    yield (
-        "The laws assume that the subset comes from the same distribution as the other tokens and the test text."
-        + "".join(
-            f" The formula of {prediction.predictor.label} does not contain f, so it cannot account for the size of the subset."
-            for prediction in forecasts
-            if prediction.predictor.ignores_fraction
-        )
-    )
+    for prediction in forecasts:
+        if prediction.predictor.ignores_fraction:
+            yield f"The formula of {prediction.predictor.label} does not contain f, so it cannot account for the size of the subset."

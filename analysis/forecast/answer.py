@@ -8,12 +8,20 @@ import numpy as np
 
 from analysis.forecast.forecast import Cost, Forecast, distance
 from analysis.forecast.predictors import POOLED
+from analysis.forecast.question import Question
 from analysis.formatting import short_count, short_repeats
 from analysis.intervals import Estimate, percentile_interval
 from analysis.laws.points import prediction_points
 
 CHEAP = 0.002  # share of the clean loss; the answer says up to which R repetition costs less
+USELESS_ABOVE = 0.1  # share of the clean loss; a smaller upper end is useful even if the prediction is tiny
+USELESS_TIMES = 10.0  # an upper end above USELESS_ABOVE and this many times the prediction is not printed
 RULE_OF_THUMB = 4.0  # "at most 4 epochs" [M23]
+NO_USEFUL_INTERVAL = "no useful interval"
+WHY_NOT_USEFUL = (
+    "Upper ends above the whole loss, or above"
+    f" {USELESS_ABOVE:.0%} of it and {USELESS_TIMES:g} times the prediction, are not printed: such a prediction is a guess."
+)
 PARTIAL = "partial"  # the law that answers; the others are listed beside it
 
 
@@ -86,32 +94,41 @@ def indistinguishable(forecast: Forecast) -> tuple[float, float]:
 def sentence(forecast: Forecast) -> str:
     """The answer in one sentence; in two if the plan names no R."""
     question, cost = forecast.question, forecast.cost
-    cheap = _cheap(limit(forecast, CHEAP))
-    costs = f"in this run costs {share_with_interval(cost.share)} of the loss"
+    cheap = _cheap(limit(forecast, CHEAP), question)
+    costs = f"in this run raises the loss by {share_with_interval(cost.share)} compared with fresh tokens"
     if cost.share.value > CHEAP:
-        costs += f", like training a model of {size_with_interval(cost.multiplier)} of the size"
+        size = cost.multiplier if has_upper_end(cost.share) else Estimate(cost.multiplier.value)
+        costs += f", like training a model of {size_with_interval(size)} of the size"
     subset = f"a {short_count(question.subset_at(forecast.repeats))}-token subset"
     times = f"{short_repeats(forecast.repeats)} times"
     if question.repeats is not None:
         return f"Repeating {subset} {times} {costs}; {cheap}."
     interior = forecast.worst.value == forecast.worst.value
-    most = "the worst R" if interior else "the R that costs most"
+    most = "the worst R" if interior else "the largest R here"
     return f"{cheap[0].upper()}{cheap[1:]} of the loss. Repeating {subset} {times} ({most}) {costs}."
 
 
 def share_with_interval(share: Estimate) -> str:
-    """A cost as a share of the loss, such as "0.8% (0.3 to 1.9)"; "(at most 1.9)" if the interval includes 0."""
+    """A cost as a share of the loss, such as "0.8% (0.3 to 1.9%)", with the interval as in `interval_words`."""
     value = "less than 0.01" if 0 < share.value < 5e-5 else _percent(share.value)
     if share.low != share.low:
         return f"{value}%"
     return f"{value}% ({interval_words(share)})"
 
 
+def has_upper_end(share: Estimate) -> bool:
+    """Whether the upper end of a cost's interval is small enough to be useful; also true without an interval."""
+    return not (share.high > 1 or share.high > max(USELESS_ABOVE, USELESS_TIMES * share.value))
+
+
 def interval_words(share: Estimate) -> str:
-    """The interval of a cost in percent, such as "0.3 to 1.9" or "at most 1.9"."""
-    if share.high > 1:
-        return f"{_percent(share.low) if share.low > 0 else '0'} to over 100"
-    high = _percent(share.high)
+    """The interval of a cost in percent: "0.3 to 1.9%", or "at most 1.9%" if it includes 0.
+
+    Without a useful upper end, it is "at least 0.3%", or NO_USEFUL_INTERVAL if it includes 0.
+    """
+    if not has_upper_end(share):
+        return f"at least {_percent(share.low)}%" if share.low > 0 else NO_USEFUL_INTERVAL
+    high = f"{_percent(share.high)}%"
     return f"at most {high}" if share.low <= 0 else f"{_percent(share.low)} to {high}"
 
 
@@ -129,13 +146,17 @@ def _percent(share: float) -> str:
     return f"{value:.2f}" if abs(value) < 0.1 else f"{float(f'{value:.2g}'):g}"
 
 
-def _cheap(cheap: Limit) -> str:
+def _cheap(cheap: Limit, question: Question) -> str:
     percent = f"{100 * cheap.share:g}%"
     if np.isinf(cheap.expected):
         return f"no number of repeats is expected to cost more than {percent}"
     if cheap.expected < 2:
         return f"even 2 repeats are expected to cost more than {percent}"
-    return f"up to {short_repeats(np.floor(cheap.expected))} repeats are expected to cost less than {percent}"
+    repeats = float(np.floor(cheap.expected))
+    if question.subset_tokens is None:  # the subset shrinks as R grows
+        needed = f"at the same fraction, a subset of {short_count(question.subset_at(repeats))} tokens or more"
+        return f"{needed} (up to {short_repeats(repeats)} repeats) is expected to cost less than {percent}"
+    return f"up to {short_repeats(repeats)} repeats are expected to cost less than {percent}"
 
 
 def confidence(forecast: Forecast) -> str:
@@ -143,13 +164,19 @@ def confidence(forecast: Forecast) -> str:
     predictor = forecast.predictor
     text = f"The answer comes from our law, {predictor.label}."
     if forecast.band:
-        text += f" The 95% interval is in parentheses; in tests, such intervals {predictor.interval_holds}."
+        text += f" The 95% interval is in parentheses; such intervals {predictor.interval_holds}."
     if forecast.outside:
-        text += f" The plan is outside the range of these runs: {', '.join(forecast.outside)}."
-    if forecast.cost.share.low <= 0:
+        text += f" That was not tested for this plan, which is outside the range of the runs: {', '.join(forecast.outside)}."
+    if not has_upper_end(forecast.cost.share):
+        text += (
+            " The runs rule out neither zero nor a far higher cost, so do not rely on this number."
+            if forecast.cost.share.low <= 0
+            else " The runs do not rule out a far higher cost."
+        )
+    elif forecast.cost.share.low <= 0:
         text += " The interval includes 0: repetition may cost nothing here."
     if predictor.origin == POOLED:
-        text += " Runs of your own (--study, --csv) usually narrow it."
+        text += " Adding your own runs (--study, --csv) usually narrows the interval."
     return text
 
 
@@ -157,10 +184,13 @@ def rule_of_thumb(forecast: Forecast) -> tuple[Cost, str]:
     """What stopping at RULE_OF_THUMB epochs costs, and a sentence about it."""
     cost = forecast.cost_at(min(RULE_OF_THUMB, forecast.question.most_repeats))
     subset = short_count(forecast.question.subset_at(cost.repeats))
-    return cost, (
-        f'The rule of thumb "at most {RULE_OF_THUMB:g} epochs": repeating a {subset}-token subset {cost.repeats:g} times costs'
-        f" {share_with_interval(cost.share)} of the loss."
-    )
+    rule = f'The rule of thumb "at most {RULE_OF_THUMB:g} epochs":'
+    raises = f"the loss by {share_with_interval(cost.share)}"
+    if forecast.question.subset_tokens is None:  # 4 epochs of the same share of the run need another subset
+        return cost, (
+            f"{rule} at the same fraction, {cost.repeats:g} repeats require a {subset}-token subset and raise {raises}."
+        )
+    return cost, f"{rule} repeating the {subset}-token subset {cost.repeats:g} times raises {raises}."
 
 
 def limit_sentence(forecast: Forecast, share: float) -> str:
@@ -172,15 +202,18 @@ def limit_sentence(forecast: Forecast, share: float) -> str:
             f"Every R up to {short_repeats(forecast.question.most_repeats)} is expected to cost at most {percent}"
         )
     else:
-        expected = (
-            f"The largest R that is expected to cost at most {percent} is {short_repeats(np.floor(found.expected))}"
-        )
+        largest = float(np.floor(found.expected))
+        size = forecast.cost_at(largest).multiplier.value
+        expected = f"The largest R that is expected to cost at most {percent} is {short_repeats(largest)}"
+        expected += f", like training a model of {size:.2g} of the size" if largest > 1 else ""
     if found.sure != found.sure:
         return f"{expected}."
     if np.isinf(found.sure):
         return f"{expected}, even at the upper end of the interval."
     if found.sure < 2:
-        return f"{expected}; at the upper end of the interval, even 2 repeats may cost more."
+        smallest = forecast.cost_at(2.0).share
+        why = f" (at most {_percent(smallest.high)}%): runs differ by chance, so such small costs cannot be resolved"
+        return f"{expected}; at the upper end of the interval, even 2 repeats may cost more{why}."
     return f"{expected}; at the upper end of the interval, it is {short_repeats(np.floor(found.sure))}."
 
 

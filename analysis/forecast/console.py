@@ -48,7 +48,8 @@ def price_row(cost: Cost, passes: float) -> tuple[str, ...]:
 
 def price_sentence(price: Price) -> str:
     """What all duplicates together cost."""
-    return f"The duplicates cost {share_with_interval(price.share)} of the loss, compared with as many tokens that are all different."
+    raised = share_with_interval(price.share)
+    return f"The duplicates raise the loss by {raised} compared with a fully deduplicated corpus of the same size."
 
 
 def law_row(forecast: Forecast) -> tuple[str, ...]:
@@ -72,7 +73,9 @@ def law_row(forecast: Forecast) -> tuple[str, ...]:
 def _shares(cost: Cost) -> tuple[str, str]:
     """A cost in percent of the clean loss, and its interval."""
     value = f"{100 * cost.share.value:.2f}%" if cost.share.value < 0.1 else f"{cost.share.value:.0%}"
-    return value, NOTHING if math.isnan(cost.share.low) else f"{interval_words(cost.share)}%"
+    if math.isnan(cost.share.low):
+        return value, NOTHING
+    return value, interval_words(cost.share)
 
 
 def notes(forecast: Forecast) -> list[str]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from analysis.forecast.predictors import Penalty, Predictor
 from analysis.forecast.question import Question
-from analysis.formatting import short_count
+from analysis.formatting import short_count, short_repeats
 from analysis.intervals import NAN, UNKNOWN, Estimate, percentile_interval
 from analysis.laws.points import Floats, Points, prediction_points
 
@@ -217,7 +217,7 @@ def too_far(predictor: Predictor, question: Question, repeats: float) -> str:
     for name, factor in _factors(predictor, question, repeats).items():
         if factor > FAR:
             low, high = getattr(predictor.domain, name)
-            form = short_count if name in ("params", "tokens") else "{:.3g}".format
+            form = short_repeats if name == "repeats" else short_count if name != "fraction" else "{:.3g}".format
             clauses.append(f"{names[name]} {short_count(factor)} times outside {form(low)} to {form(high)}")
     return f"the plan is too far from the runs in the fit ({', '.join(clauses)})" if clauses else ""
 

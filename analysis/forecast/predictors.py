@@ -27,7 +27,7 @@ class Predictor:
     penalty: the loss above a clean run of the same size and tokens, in nats per token. clean_loss: the loss of that clean run.
     interval: the ends of the penalty's 95% interval, for points and their clean losses; None if no interval has been measured.
     draws: the penalty with constants drawn from their joint uncertainty.
-    interval_holds: what the interval contains, as a clause. scatter: standard deviation between runs, as a share of the clean loss.
+    interval_holds: how the interval was measured, as a clause. scatter: standard deviation between runs, as a share of the clean loss.
     """
 
     name: str
@@ -90,7 +90,7 @@ def pooled_predictor() -> Predictor:
         _with(partial.LAW, fitted.drawn(POOLED_DRAWS)),
         interval_holds=pooled.INTERVAL_HOLDS,
         scatter=SCALE * fitted.spread.noise,
-        notes=(f"{pooled.SOURCE}. Its clean loss is M23's",),
+        notes=(f"{pooled.SOURCE}. The loss without repetition comes from Muennighoff et al.",),
     )
 
 
@@ -113,7 +113,9 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
         " (median)"
     ]
     if not has_clean_law:
-        notes.append("too few sizes have clean runs for a clean law, so the clean loss is M23's")
+        notes.append(
+            "too few sizes have clean runs for a clean law, so the loss without repetition comes from Muennighoff et al."
+        )
     return Predictor(
         fitted.law.name,
         fitted.law.title,
@@ -125,7 +127,7 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
         _with(fitted.law, fitted.resamples),
         varied_tokens=fitted.domain.tokens[0] < fitted.domain.tokens[1],
         ignores_fraction=fitted.law.ignores_fraction,
-        interval_holds=f"contained 95% of the runs when a {left_out} was left out of the fit"
+        interval_holds=f"were widened until they contained 95% of the runs when a {left_out} was left out of the fit"
         if widths
         else "could not be checked, because too few runs can be left out; they extend four standard deviations to either side",
         scatter=SCALE * fitted.fitted.spread.noise,

@@ -20,6 +20,7 @@ from analysis.laws.points import Floats, Points, scaled, unscaled
 
 __all__ = ["CannotFit", "FittedLaw", "fit"]
 
+MOSTLY_PRIOR = 0.8  # a constant comes mostly from its prior if the runs leave at least this share of the prior's width
 NOT_DETERMINED = "not determined: at a bound of the search"
 RESAMPLES = 200
 LEVEL = 0.95
@@ -143,6 +144,13 @@ class FittedLaw:
     def free(self) -> tuple[str, ...]:
         """Names of the fitted constants."""
         return self.fitted.problem.names
+
+    @property
+    def mostly_prior(self) -> tuple[str, ...]:
+        """Names of the constants whose standard deviation is at least MOSTLY_PRIOR of their prior's."""
+        _, precision = self.fitted.problem.priors()
+        share = np.sqrt(np.diag(self.fitted.covariance)) * precision  # 0 without a prior
+        return tuple(name for name, each in zip(self.free, share, strict=True) if each >= MOSTLY_PRIOR)
 
     def clean_loss(self, points: Points) -> Floats:
         """Predicted loss of clean runs of the same size and tokens, in nats; NaN if there is no clean law."""

@@ -19,7 +19,7 @@ SOURCE = (
     "the constants were fitted to 467 repeated runs of four laboratories, and to numbers that Hernandez et al. and Chudnovsky et al."
     " published"
 )
-INTERVAL_HOLDS = "contained 95% of the runs of laboratories that were left out of the fit"
+INTERVAL_HOLDS = "were widened until they contained 95% of the runs of held-out laboratories"
 # In the order of the law's constants; see `estimate.Problem`.
 THETA = (-1.171, 0.5629, -0.281, 1.375, -0.3641, 0.6873, 7.473, -0.5402, -0.08204, 0.3248)
 COVARIANCE = (

@@ -4,66 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.laws import chudnovsky, clean, hernandez, lovelace, muennighoff, partial, powers
-from analysis.laws.law import Constants, Law
-from analysis.laws.points import Floats, Points, prediction_points
+from analysis.laws import muennighoff
+from analysis.laws.law import Law
+from analysis.laws.points import Points, prediction_points
+from analysis.laws.simulate import TRUE, true_loss
+
+__all__ = ["TRUE", "table", "true_loss"]
 
 SIZES = [2e5, 1e6, 5e6, 3e7, 2e8]
 REPEATS = [4, 12, 40, 120, 400, 1200]
-TRUE: dict[str, tuple[Law, dict[str, float]]] = {
-    "clean_size": (clean.IN_SIZE, {"E": 1.8, "A": 20.0, "alpha": 0.2}),
-    "clean_compute": (clean.IN_COMPUTE, {"E": 1.8, "A": 2000.0, "alpha": 0.2}),
-    "muennighoff": (muennighoff.LAW, muennighoff.CONSTANTS),
-    "lovelace": (lovelace.LAW, {"P": 0.02, "delta": 0.8, "kappa": 0.4}),
-    "hernandez": (
-        hernandez.LAW,
-        {"E": 1.8, "A": 20.0, "alpha": 0.2, "depth": 4.0, "gamma": 0.8, "k_left": 2e4, "a_left": -0.5}
-        | {"k_right": 4e5, "a_right": -0.45},
-    ),
-    "chudnovsky": (
-        chudnovsky.LAW,
-        {"E": 1.8, "A": 2000.0, "alpha": 0.2, "odds": 0.05, "growth": 0.2, "k": 1e5, "a": -0.5, "sigma": 0.6},
-    ),
-    "powers": (
-        powers.LAW,
-        {
-            "B": 60.0,
-            "P": 2.0,
-            "eta": -0.1,
-            "gamma": 1.5,
-            "rise": 2.0,
-            "fall": 0.8,
-            "k": 9e3,
-            "a": -0.4,
-            "b": 0.0,
-            "c": -0.2,
-        },
-    ),
-    "partial": (
-        partial.LAW,
-        {
-            "B": 60.0,
-            "P": 2.0,
-            "eta": -0.1,
-            "gamma": 1.5,
-            "kappa": 0.8,
-            "s": 2.5,
-            "k": 9e3,
-            "a": -0.4,
-            "b": 0.0,
-            "c": -0.2,
-        },
-    ),
-}
-# The clean law for laws of repetition without one of their own.
-CLEAN = {"E": 1.8, "A": 20.0, "alpha": 0.2, "B": 20.0, "beta": 0.3}
-
-
-def true_loss(law: Law, constants: Constants, points: Points) -> Floats:
-    """The loss of runs that follow the law exactly."""
-    if law.clean_loss:
-        return law.loss(constants, points)
-    return clean.by_size_and_tokens(CLEAN, points) + law.penalty(constants, points)
 
 
 def table(law: Law, constants: dict[str, float], noise: float, seed: int) -> Points:

@@ -45,8 +45,8 @@ def test_predict_answers_in_a_sentence_and_compares_the_laws(tmp_path: Path, inv
     predicted = call(*PLAN, "--repeats", 100, "--json", "predicted.json", "--figure", "predicted.svg", cwd=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     first, second = predicted.stdout.splitlines()[:2]
-    assert first.startswith("Repeating a 100M-token subset 100 times in this run costs ") and "of the loss" in first
-    assert "contained 95% of the runs of laboratories that were left out of the fit" in second
+    assert first.startswith("Repeating a 100M-token subset 100 times in this run raises the loss by ")
+    assert "such intervals were widened until they contained 95% of the runs of held-out laboratories" in second
     assert 'The rule of thumb "at most 4 epochs"' in predicted.stdout
     written = json.loads((tmp_path / "predicted.json").read_text())
     assert written["plan"] == {"params": 8e8, "tokens": 1e11, "fraction": 0.1, "repeats": 100.0, "subset_tokens": None}
@@ -91,7 +91,7 @@ def test_a_census_of_duplicates_is_priced(tmp_path: Path, invoke: Invoke) -> Non
     plan = ("predict", "--params", "1B", "--tokens", "20B", "--histogram", "census.csv")
     predicted = invoke(*plan, "--json", "a.json", cwd=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
-    assert predicted.stdout.startswith("The duplicates cost ")
+    assert predicted.stdout.startswith("The duplicates raise the loss by ")
     priced = json.loads((tmp_path / "a.json").read_text())["duplicates"]
     assert [row["repeats"] for row in priced["by_copies"]] == [2, 100]
     total = sum(row["cost_share_of_loss"]["value"] for row in priced["by_copies"])
@@ -121,6 +121,10 @@ def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path
     record = json.loads((runs_csv.parent / "fit.json").read_text())
     low, high = record["fits"][0]["intervals"]["s"]
     assert low < 2.0 < high
+    assert {"gamma", "b"} <= set(record["fits"][0]["mostly_prior"]), "one fraction, one number of tokens"
+    rows = {line.split()[0]: line for line in fitted.stdout.splitlines() if line.strip()}
+    assert rows["gamma"].rstrip().endswith("(prior)") and "(prior)" not in rows["s"]
+    assert "the runs narrow the law's prior for this constant by less than 20%" in fitted.stdout
     assert {"partial", "hernandez"} <= {row["law"] for row in record["left_out"]}, "files have keys, not titles"
     assert all(row["coverage"] is None or 0 <= row["coverage"] <= 1 for row in record["left_out"])
     plan = ("predict", "--params", "5M", "--tokens", "100M", "--fraction", "0.9", "--csv", runs_csv.name)

@@ -45,21 +45,40 @@ def predicted() -> Forecast:
 def test_the_sentence_gives_cost_interval_size_and_the_cheap_range(predicted: Forecast) -> None:
     sentence = answer.sentence(predicted)
     assert sentence.startswith(
-        "Repeating a 500M-token subset 20 times in this run costs 1.9% (0.95 to 3.8) of the loss"
+        "Repeating a 500M-token subset 20 times in this run raises the loss by 1.9% (0.95 to 3.8%) compared with fresh tokens"
     )
     assert "like training a model of 0.93 (0.86 to 0.96) of the size" in sentence
-    assert re.search(r"; up to [23] repeats are expected to cost less than 0\.2%\.$", sentence), (
-        "0.2% is the cost of 3 repeats"
+    assert re.search(
+        r"at the same fraction, a subset of (5|3\.33)B tokens or more \(up to [23] repeats\) is expected to cost less than 0\.2%\.$",
+        sentence,
+    ), "0.2% is the cost of 3 repeats"
+    assert answer.share_with_interval(Estimate(0.004, -0.01, 0.03)) == "0.4% (at most 3%)"
+    assert answer.share_with_interval(Estimate(0.4, 0.1, 3.0)) == "40% (at least 10%)"
+
+
+def test_an_upper_end_that_is_useless_is_not_printed(predicted: Forecast) -> None:
+    assert answer.interval_words(Estimate(0.4, -0.1, 1.01)) == answer.NO_USEFUL_INTERVAL, "above the whole loss"
+    assert answer.interval_words(Estimate(0.02, -0.1, 0.19)) == "at most 19%"
+    assert answer.interval_words(Estimate(0.02, -0.1, 0.21)) == answer.NO_USEFUL_INTERVAL, (
+        "above ten times the prediction"
     )
-    assert answer.share_with_interval(Estimate(0.004, -0.01, 0.03)) == "0.4% (at most 3)"
-    assert answer.share_with_interval(Estimate(0.4, 0.1, 3.0)) == "40% (10 to over 100)"
+    assert answer.interval_words(Estimate(0.0001, -0.1, 0.09)) == "at most 9%", "below 10% of the loss"
+    assert answer.interval_words(Estimate(0.02, 0.003, 0.21)) == "at least 0.3%"
+    wide = forecast(linear(-1.0, 60.0), QUESTION)
+    sentence = answer.sentence(wide)
+    assert (
+        "by 1.9% (no useful interval) compared with fresh tokens, like training a model of 0.93 of the size" in sentence
+    )
+    assert "rule out neither zero nor a far higher cost" in answer.confidence(wide)
+    assert "rule out" not in answer.confidence(predicted)
 
 
 def test_the_largest_R_is_where_the_cost_or_its_upper_end_reaches_the_limit(predicted: Forecast) -> None:
     found = answer.limit(predicted, 0.01)
     assert found.expected == pytest.approx(11, rel=0.02) and found.sure == pytest.approx(6, rel=0.03)
-    text = answer.limit_sentence(predicted, 0.01)
-    assert "cost at most 1% of the loss is 11; at the upper end of the interval, it is 6." in text or "is 10;" in text
+    text = answer.limit_sentence(predicted, 0.0105)
+    assert "cost at most 1.05% of the loss is 11, " in text and "; at the upper end of the interval, it is 6." in text
+    assert "like training a model of 0.96 of the size" in text
     never = forecast(linear(0.5, 2.0), replace(QUESTION, repeats=2, subset_tokens=5e10))
     assert np.isinf(answer.limit(never, 0.5).sure)
 
@@ -73,7 +92,10 @@ def test_R_are_told_apart_only_if_they_differ_by_more_than_the_scatter(predicted
 
 def test_the_rule_of_thumb_is_priced_for_the_same_plan(predicted: Forecast) -> None:
     cost, sentence = answer.rule_of_thumb(predicted)
-    assert cost.share.value == pytest.approx(0.003) and "repeating a 2.5B-token subset 4 times costs 0.3%" in sentence
+    assert (
+        cost.share.value == pytest.approx(0.003)
+        and "4 repeats require a 2.5B-token subset and raise the loss by 0.3%" in sentence
+    )
 
 
 def test_our_law_answers_with_the_constants_fitted_nearest_to_the_plan() -> None:

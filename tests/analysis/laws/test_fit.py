@@ -65,6 +65,8 @@ def test_priors_keep_constants_that_the_runs_do_not_determine() -> None:
     assert gamma.prior and fitted.constants["gamma"] == pytest.approx(gamma.prior[0], abs=0.3)
     low, high = fitted.interval("gamma")
     assert high - low > 1, "a single fraction cannot determine how the penalty grows with f"
+    assert {"gamma", "c"} <= set(fitted.mostly_prior), "both are exponents of f"
+    assert not {"B", "k", "P", "s"} & set(fitted.mostly_prior), "the runs vary R"
 
 
 @pytest.mark.slow
