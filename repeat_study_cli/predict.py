@@ -347,9 +347,9 @@ def _answer(forecasts: "list[Forecast]", max_cost: float | None) -> "Iterator[Wr
     else:
         if max_cost is not None:
             yield answer.limit_sentence(answering, max_cost)
-        if max_cost is None or question.repeats is not None:
+        if with_cost := max_cost is None or question.repeats is not None:
             yield answer.sentence(answering)
-        yield answer.confidence(answering)
+        yield answer.confidence(answering, with_cost)
         yield SAME_DISTRIBUTION
         yield answer.rule_of_thumb(answering)[1]
         if sentence := answer.indistinguishable_sentence(answering):

@@ -159,21 +159,21 @@ def _cheap(cheap: Limit, question: Question) -> str:
     return f"up to {short_repeats(repeats)} repeats are expected to cost less than {percent}"
 
 
-def confidence(forecast: Forecast) -> str:
-    """A sentence that says which law answered and how sure the answer is."""
+def confidence(forecast: Forecast, with_cost: bool = True) -> str:
+    """Sentences that say which law answered and how sure the answer is. with_cost: whether the answer gives the forecast's cost."""
     predictor = forecast.predictor
     text = f"The answer comes from our law, {predictor.label}."
     if forecast.band:
         text += f" The 95% interval is in parentheses; such intervals {predictor.interval_holds}."
     if forecast.outside:
         text += f" That was not tested for this plan, which is outside the range of the runs: {', '.join(forecast.outside)}."
-    if not has_upper_end(forecast.cost.share):
+    if with_cost and not has_upper_end(forecast.cost.share):
         text += (
             " The runs rule out neither zero nor a far higher cost, so do not rely on this number."
             if forecast.cost.share.low <= 0
             else " The runs do not rule out a far higher cost."
         )
-    elif forecast.cost.share.low <= 0:
+    elif with_cost and forecast.cost.share.low <= 0:
         text += " The interval includes 0: repetition may cost nothing here."
     if predictor.origin == POOLED:
         text += " Adding your own runs (--study, --csv) usually narrows the interval."
@@ -199,7 +199,7 @@ def limit_sentence(forecast: Forecast, share: float) -> str:
     percent = f"{100 * share:g}% of the loss"
     if np.isinf(found.expected):
         expected = (
-            f"Every R up to {short_repeats(forecast.question.most_repeats)} is expected to cost at most {percent}"
+            f"Every R up to {short_repeats(float(forecast.curve.repeats[-1]))} is expected to cost at most {percent}"
         )
     else:
         largest = float(np.floor(found.expected))

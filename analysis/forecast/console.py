@@ -129,12 +129,12 @@ def curves(forecasts: list[Forecast], width: int) -> list[str]:
     titles_width = max(len(forecast.predictor.title) for forecast in forecasts)
     ends = [_end(forecast) for forecast in forecasts]
     curve_width = max(10, min(CURVE_WIDTH, width - titles_width - 1 - max(map(len, ends))))
-    top, scale = forecasts[0].curve.repeats[-1], _scale(forecasts)
+    top, scale = max(forecast.curve.repeats[-1] for forecast in forecasts), _scale(forecasts)
     grid = np.geomspace(1.0, top, curve_width)
     lines = []
     for forecast, end in zip(forecasts, ends, strict=True):
         curve = forecast.curve
-        heights = np.interp(np.log(grid), np.log(curve.repeats), np.minimum(curve.penalty, forecast.limit))
+        heights = np.interp(np.log(grid), np.log(curve.repeats), np.minimum(curve.penalty, forecast.limit), right=0.0)
         blocks = "".join(BLOCKS[_level(float(height) / (scale or 1.0))] for height in heights)
         lines.append(f"{forecast.predictor.title:>{titles_width}} {blocks}{end}")
     return [*lines, f"{'R':>{titles_width}} {_axis(float(top), curve_width)}"]

@@ -22,6 +22,7 @@ SMALLEST_PENALTY = 1e-4  # nats; a curve that stays below this has no worst R
 # losses.
 LARGEST_LOSS = float(np.log(2**18))
 OVERFLOW = 1e6  # nats; replaces losses that are larger or not finite
+ALL_REPEATED = 0.999  # a larger repeated fraction leaves no fresh tokens to recover with
 FAR = 10.0  # a law gives no number for a quantity that is this many times outside the range of its runs
 
 
@@ -104,7 +105,7 @@ class Forecast:
     harmful: tuple[float, float]  # first and last R
     safe_up_to: Estimate
     safe_from: float
-    curve: Curve
+    curve: Curve  # up to the largest R for which the law gives a number
     band: tuple[Floats, Floats] | None  # 95% interval of the penalty along the curve
     outside: list[str]  # values in the question that are outside the range of the fit
     too_far: str  # why the law gives no number for this plan; empty if it does
@@ -130,15 +131,22 @@ class Forecast:
 
     def too_far_at(self, repeats: float) -> str:
         """Why the law gives no number for another R; empty if it does."""
-        return too_far(self.predictor, self.question, repeats)
+        return too_far(self.predictor, self.question, repeats) or _past_peak(
+            self.predictor, self.question, self.curve, repeats
+        )
 
 
 def forecast(predictor: Predictor, question: Question) -> Forecast:
     """Forecast a planned run with one law."""
     top = question.most_repeats
     grid = np.geomspace(1.0, top, max(2, round(GRID_PER_DECADE * np.log10(top)) + 1))
+    numbered = [place for place, each in enumerate(grid) if not too_far(predictor, question, float(each))]
+    grid = grid[: max(2, numbered[-1] + 1)] if numbered else grid
     penalty = _continuous(predictor.penalty)
     curve = _curve(predictor, penalty, question, grid)
+    if _all_repeated(predictor, question) and curve.penalty[-1] < 0.99 * curve.penalty.max():
+        grid = grid[: max(2, int(curve.penalty.argmax()) + 1)]
+        curve = _curve(predictor, penalty, question, grid)
     drawn = [_curve(predictor, _continuous(draw), question, grid) for draw in predictor.draws]
     repeats = question.repeats or float(grid[int(curve.penalty.argmax())])
     clean_point = prediction_points(question.params, question.tokens, 0.0, 1.0)
@@ -164,7 +172,7 @@ def forecast(predictor: Predictor, question: Question) -> Forecast:
         curve=curve,
         band=_interval(predictor, question, grid, curve.penalty),
         outside=predictor.domain.outside(question.params, question.tokens, question.fraction_at(asked), asked),
-        too_far=too_far(predictor, question, repeats),
+        too_far=too_far(predictor, question, repeats) or _past_peak(predictor, question, curve, repeats),
         jump=float(_finite(predictor.penalty(just_above))),
     )
 
@@ -220,6 +228,19 @@ def too_far(predictor: Predictor, question: Question, repeats: float) -> str:
             form = short_repeats if name == "repeats" else short_count if name != "fraction" else "{:.3g}".format
             clauses.append(f"{names[name]} {short_count(factor)} times outside {form(low)} to {form(high)}")
     return f"the plan is too far from the runs in the fit ({', '.join(clauses)})" if clauses else ""
+
+
+def _all_repeated(predictor: Predictor, question: Question) -> bool:
+    """Whether all tokens of the plan are repeated and the law is not only a published formula, which is always evaluated."""
+    return predictor.interval is not None and question.subset_tokens is None and question.fraction > ALL_REPEATED
+
+
+def _past_peak(predictor: Predictor, question: Question, curve: Curve, repeats: float) -> str:
+    """Why a law gives no number past its peak if all tokens are repeated; empty before the peak."""
+    end = float(curve.repeats[-1])
+    if not _all_repeated(predictor, question) or repeats <= end * (1 + 1e-9):
+        return ""
+    return f"without fresh tokens, a smaller subset cannot cost less, but the law predicts that it does beyond R = {short_repeats(end)}"
 
 
 def multipliers(predictor: Predictor, question: Question, penalties: Floats) -> Floats:

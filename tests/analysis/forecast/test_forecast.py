@@ -162,3 +162,25 @@ def test_published_laws_are_evaluated_without_torch_pandas_and_scipy() -> None:
         " sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_our_law_gives_no_number_past_its_peak_if_all_tokens_are_repeated() -> None:
+    ours, published = (
+        forecast(predictor, Question(5e8, 1e10, 1.0, 50))
+        for predictor in published_predictors()
+        if predictor.name in ("partial", "hernandez")
+    )
+    end = ours.curve.repeats[-1]
+    assert ours.has_number and ours.curve.penalty.argmax() == len(ours.curve.penalty) - 1 and 200 < end < 1000
+    assert "without fresh tokens, a smaller subset cannot cost less" in ours.too_far_at(5000)
+    assert not forecast(ours.predictor, Question(5e8, 1e10, 1.0, 5000)).has_number
+    assert not published.too_far_at(5000) and published.curve.repeats[-1] > 5000, (
+        "published formulas are always evaluated"
+    )
+    assert not forecast(ours.predictor, Question(5e8, 1e10, 0.9, 50)).too_far_at(5000), "fresh tokens limit the harm"
+
+
+def test_the_curve_ends_where_the_law_gives_no_number() -> None:
+    ours = forecast(published_predictors()[0], Question(1e9, 1e12, 0.5))
+    end = float(ours.curve.repeats[-1])
+    assert end < ours.question.most_repeats and not ours.too_far_at(end) and ours.too_far_at(1.1 * end)
