@@ -6,7 +6,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from analysis.forecast.forecast import Cost, Forecast, distance
+from analysis.forecast.forecast import Cost, Forecast, distance, too_far
 from analysis.forecast.predictors import POOLED
 from analysis.forecast.question import Question
 from analysis.formatting import short_count, short_repeats
@@ -256,4 +256,6 @@ def refusal(forecasts: Sequence[Forecast]) -> str:
     if not ours:
         return "Our law was not asked, so there is no answer with an interval; the laws below have none."
     reasons = dict.fromkeys(each.too_far or "its prediction is not credible" for each in ours)
-    return f"No number: {'; '.join(reasons)}. A small study of your own would give one: repeat-study run, then predict --study."
+    far = any(too_far(each.predictor, each.question, each.repeats) for each in ours)
+    hint = " A small study of your own would give one: repeat-study run, then predict --study." if far else ""
+    return f"No number: {'; '.join(reasons)}.{hint}"

@@ -90,7 +90,7 @@ def pooled_predictor() -> Predictor:
         _with(partial.LAW, fitted.drawn(POOLED_DRAWS)),
         interval_holds=pooled.INTERVAL_HOLDS,
         scatter=SCALE * fitted.spread.noise,
-        notes=(f"{pooled.SOURCE}. The loss without repetition comes from Muennighoff et al.",),
+        notes=(f"{pooled.SOURCE}. Muennighoff et al. provide the loss without repetition",),
     )
 
 
@@ -114,7 +114,7 @@ def fitted_predictor(fitted: "FittedLaw") -> Predictor:
     ]
     if not has_clean_law:
         notes.append(
-            "too few sizes have clean runs for a clean law, so the loss without repetition comes from Muennighoff et al."
+            "too few sizes have clean runs for a clean law, so Muennighoff et al. provide the loss without repetition"
         )
     return Predictor(
         fitted.law.name,

@@ -85,7 +85,8 @@ LAW = Law(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "the law's parameter counts include embeddings. C26 does not publish the width of the peak, so the width comes from H22",
+            "the law's parameter counts include embeddings. Chudnovsky et al. do not publish the width of the peak, so the width comes from"
+            " Hernandez et al.'s figures",
         ),
     ),
 )

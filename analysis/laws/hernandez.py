@@ -99,8 +99,8 @@ LAW = Law(
         published_loss,
         PUBLISHED_DOMAIN,
         notes=(
-            "H22 publishes effective sizes but no constants, so M23's clean law converts them to nats. All sizes use the depth that H22"
-            " measured at 800M",
+            "Hernandez et al. publish effective sizes but no constants, so the clean law of Muennighoff et al. converts them to"
+            " nats. The depth measured at 800M parameters is used for all sizes",
         ),
     ),
 )
