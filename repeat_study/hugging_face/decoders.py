@@ -10,6 +10,7 @@ from data_prep.errors import InputError
 from data_prep.validation import key_path, problem
 from repeat_study.config.model_sizes import Shape, Style
 from repeat_study.hugging_face.folder import CONFIG, ModelFolder
+from repeat_study.hugging_face.headers import check_complete, check_shape, check_used
 from repeat_study.hugging_face.names import named_weights
 from repeat_study.model.decoder import LAYER_NORM_EPSILON, Decoder
 
@@ -122,11 +123,11 @@ def decoder_config(folder: ModelFolder) -> DecoderConfig | None:
         )
     if isinstance(config, QwenConfig) and config.head_dim % 2:
         raise InputError(f"{path}: head_dim: {config.head_dim} found; expected an even number")
-    _check_shapes(folder, config)
+    _check_headers(folder, config)
     return config
 
 
-def _check_shapes(folder: ModelFolder, config: DecoderConfig) -> None:
+def _check_headers(folder: ModelFolder, config: DecoderConfig) -> None:
     """Raise InputError if a tensor is missing or unknown, or does not have the shape that config.json implies.
 
     Uses no memory for weights.
@@ -140,27 +141,28 @@ def _check_shapes(folder: ModelFolder, config: DecoderConfig) -> None:
     if config.intermediate_size:
         limits[f"{last}.mlp.up_proj.weight"] = (config.intermediate_size, config.hidden_size)
     for name, shape in limits.items():
-        _check_shape(folder, name, shape)
+        _check_header(folder, name, shape)
     with torch.device("meta"):
         views = named_weights(Decoder(config.shape, config.vocab_size, 1, [0]))
     for name, view in views.items():
-        _check_shape(folder, _source(config, name), (_rows_in_file(config, name, view.shape[0]), *view.shape[1:]))
-    if unknown := folder.shapes.keys() - views.keys() - {"model.positions"}:
-        raise InputError(f"{folder.files[min(unknown)]}: {min(unknown)} is not part of a {folder.model_type} model")
-
-
-def _check_shape(folder: ModelFolder, name: str, expected: tuple[int, ...]) -> None:
-    if name not in folder.shapes:
-        raise InputError(f"{folder.path}: no tensor {name}, which a {folder.model_type} model needs")
-    if folder.shapes[name] != expected:
-        raise InputError(
-            f"{folder.files[name]}: {name} has the shape {list(folder.shapes[name])}; expected {list(expected)}, as in {CONFIG}"
+        _check_header(
+            folder, _source(folder, config, name), (_rows_in_file(config, name, view.shape[0]), *view.shape[1:])
         )
+    check_used(folder, folder.shapes.keys() - views.keys() - {"model.positions"})
 
 
-def _source(config: DecoderConfig, name: str) -> str:
-    """The name of the tensor that a weight is read from."""
-    return "model.embed_tokens.weight" if name == "lm_head.weight" and config.tie_word_embeddings else name
+def _check_header(folder: ModelFolder, name: str, expected: tuple[int, ...]) -> None:
+    check_complete(folder, {name} - folder.shapes.keys())
+    check_shape(folder, name, folder.shapes[name], expected)
+
+
+def _source(folder: ModelFolder, config: DecoderConfig, name: str) -> str:
+    """The name of the tensor that a weight is read from.
+
+    A model with tied embeddings needs no lm_head.weight. If the folder contains one, it is used, as in transformers 5.
+    """
+    tied = name == "lm_head.weight" and name not in folder.shapes and config.tie_word_embeddings
+    return "model.embed_tokens.weight" if tied else name
 
 
 def _rows_in_file(config: DecoderConfig, name: str, rows: int) -> int:
@@ -173,7 +175,7 @@ def _is_shared(name: str) -> bool:
 
 
 def untrained_decoder(config: DecoderConfig, context: int, seed: int) -> Decoder:
-    """A decoder with fresh weights [Q25]. Heads share keys, values and embeddings as in the folder's model."""
+    """A decoder with random weights [Q25]. Heads share keys, values and embeddings as in the folder's model."""
     model = Decoder(config.shape, config.vocab_size, context, [seed])
     group = config.num_attention_heads // config.key_value_heads
     with torch.no_grad():
@@ -190,7 +192,7 @@ def trained_decoder(folder: ModelFolder, config: DecoderConfig, context: int) ->
     model = Decoder(config.shape, config.vocab_size, context, [0])
     with torch.no_grad():
         for name, weight in named_weights(model).items():
-            tensor = folder.read(_source(config, name))
+            tensor = folder.read(_source(folder, config, name))
             weight.copy_(_for_every_head(tensor, config) if _is_shared(name) else tensor)
     return model
 

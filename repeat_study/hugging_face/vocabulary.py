@@ -47,11 +47,11 @@ def read_vocabulary(folder: ModelFolder, size: int) -> Vocabulary:
             " tokens); expected the id of the token that starts a text"
         )
     excluded = {*start, *_ids(folder.config, size, "pad_token_id")}
-    ids = set(range(size))
+    ids = np.arange(size)
     if tokenizer:
-        ids = set(tokenizer.get_vocab(with_added_tokens=True).values())
+        ids = np.array([*tokenizer.get_vocab(with_added_tokens=True).values()])
         excluded |= set(tokenizer.get_added_tokens_decoder())
-    return Vocabulary(tokenizer, start[0], np.array(sorted(ids - excluded), dtype=np.int64))
+    return Vocabulary(tokenizer, start[0], np.setdiff1d(ids, [*excluded]).astype(np.int64))
 
 
 def _ids(config: dict[str, Any], size: int, *keys: str) -> list[int]:

@@ -18,22 +18,26 @@ class NoStore(InputError):
     """The exported run's token store is not available, so the run's own texts cannot be used."""
 
 
+def is_exported(folder: ModelFolder) -> bool:
+    """Whether `export` wrote the folder."""
+    return (folder.path / SPEC).is_file() and isinstance(folder.config.get("repeat_study"), dict)
+
+
 def exported_run(folder: ModelFolder, data_dir: Path) -> TrainedModel | None:
     """The run that was exported to a folder; None if the folder is not an exported run.
 
     data_dir: the folder that contains the token store. Raises NoStore if the run's store is not there, and InputError if
     spec.json was altered or does not match the model.
     """
-    path = folder.path / SPEC
-    config, origin = decoder_config(folder), folder.config.get("repeat_study")
-    if config is None or not path.is_file() or not isinstance(origin, dict):
+    path, config = folder.path / SPEC, decoder_config(folder)
+    if config is None or not is_exported(folder):
         return None
     record = read_record(path, "identity")
     run = run_from_record(record, path)
     check_names(run, path)
     if run.identity != record["identity"]:
         raise InputError(f"{path}: altered since it was written; its fields do not hash to its identity")
-    step = origin.get("step")
+    step = folder.config["repeat_study"].get("step")
     if not isinstance(step, int) or not 0 <= step <= run.steps:
         raise InputError(
             f"{folder.path / CONFIG}: repeat_study.step: {step!r} found; expected a step from 0 to {run.steps}"

@@ -24,7 +24,7 @@ from repeat_study.hugging_face.vocabulary import Vocabulary, read_vocabulary
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes import checkpoint_probe
 from repeat_study.probes.checkpoint_probe import check_memory
-from repeat_study.probes.exported_probe import NoStore, exported_run
+from repeat_study.probes.exported_probe import NoStore, exported_run, is_exported
 from repeat_study.probes.head_table import HeadTable, columns_of, head_table, score_samples
 from repeat_study.probes.heads import attention_samples
 from repeat_study.probes.in_context import in_context
@@ -37,7 +37,6 @@ from repeat_study.records.metrics import METRICS
 LONGEST_CONTEXT = 2_048  # by default; enough for 11 copies of the shipped paragraphs
 SEED = 0  # of an untrained decoder
 PROBES = ("text_losses", "copying", "head_table")
-NO_STORE = "there is no token store of the training data"
 Model = TypeVar("Model")
 
 
@@ -71,13 +70,18 @@ def probe_folder(
     of the time. Raises InputError if the folder, the text or the context cannot be used.
     """
     folder = open_folder(path)
-    notes = []
-    if context is None and ablation:
+    notes, no_store = [], "there is no token store of the training data"
+    if context is not None or not ablation:
+        if is_exported(folder):
+            option = "--no-ablation" if context is None else "--context"
+            no_store = f"with {option}, an exported run is measured without its token store"
+    else:
         try:
             if exported := exported_run(folder, data_dir):
                 return checkpoint_probe.probe(exported, text, device)
         except NoStore as error:
             notes = [f"measured without the run's own texts: {error}"]
+            no_store = "the run's token store is not available"
     parameters = sum(map(math.prod, folder.shapes.values()))
     check_memory(path, "the model needs", parameters)
     config = decoder_config(folder)
@@ -88,6 +92,8 @@ def probe_folder(
     length = _context(path, context, loader.context)
     texts = model_texts(vocabulary, length, text)
     trained, untrained = _evaluations(loader, texts, length)
+    if not math.isfinite(trained.row["random_copying_loss"]):
+        raise InputError(f"{path}: the model's losses are NaN or infinite in float32, so it cannot be measured")
     return ProbedModel(
         {"model": Path(os.path.realpath(path)).name},
         f"{path}: {folder.model_type}, {short_count(parameters)} parameters",
@@ -96,7 +102,7 @@ def probe_folder(
         texts.heads,
         trained,
         untrained,
-        (*notes, *_notes(folder, vocabulary, texts, trained, converted=config is not None)),
+        (*notes, *_notes(folder, vocabulary, texts, trained, no_store, converted=config is not None)),
     )
 
 
@@ -116,7 +122,7 @@ def _decoder_loader(folder: ModelFolder, config: DecoderConfig, device: str, abl
 
 
 def _causal_lm_loader(folder: ModelFolder, device: str) -> Loader[CausalLM]:
-    vocabulary, context = causal_lm.sizes(folder)
+    vocabulary, context = causal_lm.checked_sizes(folder)
     return Loader(
         vocabulary,
         context,
@@ -170,9 +176,9 @@ def _text_scores(token_losses: Callable[[Tensor], Tensor], texts: ModelTexts) ->
 
 
 def _notes(
-    folder: ModelFolder, vocabulary: Vocabulary, texts: ModelTexts, trained: Evaluation, converted: bool
+    folder: ModelFolder, vocabulary: Vocabulary, texts: ModelTexts, trained: Evaluation, no_store: str, converted: bool
 ) -> list[str]:
-    """How the model was measured, and which scores are missing and why."""
+    """How the model was measured, and which scores are missing and why. no_store: why there are no losses on the training data."""
     token = vocabulary.tokenizer.id_to_token(vocabulary.start_token) if vocabulary.tokenizer else None
     notes = [
         f"random tokens: from the middle half of the {len(vocabulary.ordinary):,} ordinary tokens by id",
@@ -198,8 +204,8 @@ def _notes(
                     f"the weights of {folder.model_type} models cannot be converted; only qwen3 and exported runs can"
                 )
             else:
-                reason = NO_STORE if metric.probe == "text_losses" and metric.is_loss else no_text
+                reason = no_store if metric.probe == "text_losses" and metric.is_loss else no_text
                 if metric.column and texts.paragraphs:
-                    reason = "switched off by --no-ablation"
+                    reason = "skipped because of --no-ablation"
             missing.setdefault(reason, []).append(metric.name)
     return notes + [f"not measured: {', '.join(names)} ({reason})" for reason, names in missing.items()]

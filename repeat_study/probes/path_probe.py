@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from data_prep.errors import InputError
+from repeat_study.hugging_face.causal_lm import checked_sizes
 from repeat_study.hugging_face.decoders import decoder_config
 from repeat_study.hugging_face.folder import CONFIG, open_folder
 from repeat_study.probes import checkpoint_probe
@@ -45,7 +46,9 @@ def check_model(path: Path) -> None:
     """Raise InputError for every error in a model's folder that can be detected without loading its weights."""
     require_model(path)
     if (path / CONFIG).is_file():
-        decoder_config(open_folder(path))
+        folder = open_folder(path)
+        if decoder_config(folder) is None:
+            checked_sizes(folder)
 
 
 def check_device(device: str) -> None:

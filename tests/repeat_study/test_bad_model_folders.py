@@ -52,8 +52,20 @@ def narrow(name: str) -> Callable[[dict[str, torch.Tensor]], object]:
     return lambda weights: weights.update({name: weights[name][:, :4].contiguous()})
 
 
+def key_of(weights: dict[str, torch.Tensor]) -> str:
+    return KEY if KEY in weights else "transformer.h.0.attn.c_attn.weight"
+
+
 def quantize(weights: dict[str, torch.Tensor]) -> None:
-    weights[KEY] = weights[KEY].to(torch.int8)
+    weights[key_of(weights)] = weights[key_of(weights)].to(torch.int8)
+
+
+def spoil(weights: dict[str, torch.Tensor]) -> None:
+    weights[key_of(weights)][1, 2] = torch.nan
+
+
+def without_metadata(folder: Path) -> None:
+    write(INDEX, {"weight_map": dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")})(folder)
 
 
 def split(folder: Path) -> None:
@@ -102,7 +114,8 @@ def folders(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("qwen", change_config(bos_token_id=None, eos_token_id=None), "neither bos_token_id nor eos_token_id"),
         ("qwen", change_weights(narrow(KEY)), r"k_proj.weight has the shape \[16, 4\]; expected \[16, 16\]"),
         ("qwen", change_weights(lambda weights: weights.pop(KEY)), "no tensor model.layers.0.self_attn.k_proj.weight"),
-        ("qwen", change_weights(quantize), "k_proj.weight has the type torch.int8; expected torch.float32"),
+        ("qwen", change_weights(quantize), "k_proj.weight has the type I8; expected F32, BF16"),
+        ("qwen", change_weights(spoil), r"k_proj.weight has 1 weights that are NaN or infinite in float32; expected finite weights"),
         ("qwen", change_config(quantization_config={}), "quantization_config: quantized models are not supported"),
         ("qwen", lambda folder: (folder / "model.safetensors").unlink(), "no weights; expected model.safetensors, or model"),
         ("qwen", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pytorch_model.bin may contain code"),
@@ -115,6 +128,13 @@ def folders(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("gpt2", change_config(auto_map={"AutoModelForCausalLM": "code.Model"}), "auto_map: this gpt2 model needs code from its"),
         ("gpt2", change_config(n_layer="two"), "cannot load it: .*n_layer"),
         ("gpt2", change_config(n_layer=3), r"no tensor transformer.h.2.attn.c_attn.bias, which a gpt2 model needs"),
+        ("gpt2", change_config(n_layer=10**9), "num_hidden_layers: 1,000,000,000 found, but the weights have only 28 tensors"),
+        ("gpt2", change_config(n_layer=1), r"transformer.h.1.attn.c_attn.weight is not part of a gpt2 model with this config.json"),
+        ("gpt2", change_config(n_head=-2), "num_attention_heads: -2 found; expected 1 or more"),
+        ("gpt2", change_config(vocab_size=2 * 10**9), r"wte.weight has the shape \[320, 16\]; expected \[2000000000, 16\]"),
+        ("gpt2", change_weights(quantize), "c_attn.weight has the type I8; expected F32, BF16"),
+        ("gpt2", change_weights(spoil), r"c_attn.weight has 1 weights that are NaN or infinite"),
+        ("gpt2", without_metadata, f"{INDEX}: no metadata, which transformers needs"),
         ("gpt2", change_weights(narrow("transformer.wte.weight")), r"wte.weight has the shape \[320, 4\]; expected \[320, 16\]"),
     ],
 )  # fmt: skip
@@ -132,6 +152,15 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(store: TokenStore, 
     folder = write_decoder(tmp_path / "small", Decoder(shape_of("1x16-qwen"), 300, 64, [0]), store)
     with pytest.raises(InputError, match="token ids up to 319, but the model's vocabulary has 300 tokens"):
         probe_path(folder, ProbeOptions(tmp_path))
+
+
+def test_causal_masks_of_older_versions_are_not_weights(folders: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders / "gpt2", tmp_path / "copy"))
+    mask = torch.ones(64, 64).tril().bool()[None, None]
+    masks = {"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    change_weights(lambda weights: weights.update(masks))(folder)
+    options = ProbeOptions(tmp_path, context=32)
+    assert probe_path(folder, options).trained.row == probe_path(folders / "gpt2", options).trained.row
 
 
 def test_models_that_need_transformers_are_refused_without_it(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,16 @@ def test_without_its_store_an_exported_run_is_measured_like_any_other_model(
     assert "measured without the run's own texts: " in probe_folder(folder, tmp_path).notes[0]
     assert alone["copying_loss"] == pytest.approx(row["copying_loss"], abs=1e-5), "both copy the shipped paragraphs"
     assert "test_loss" not in alone and "prefix_matching" in alone
+    for options, reason in (
+        ({"data_dir": tmp_path}, "the run's token store is not available"),
+        (
+            {"data_dir": data_dir, "ablation": False},
+            "with --no-ablation, an exported run is measured without its token store",
+        ),
+        ({"data_dir": data_dir, "context": 32}, "with --context, an exported run is measured without its token store"),
+    ):
+        notes = probe_folder(folder, **options).notes
+        assert any(note.startswith("not measured: test loss") and reason in note for note in notes)
     spec = folder / "spec.json"
     spec.write_text(spec.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(InputError, match=r"spec.json: altered since it was written"):

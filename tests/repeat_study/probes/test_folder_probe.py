@@ -9,6 +9,8 @@ import torch
 
 pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file
+
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.model_sizes import shape_of
@@ -42,8 +44,9 @@ def perturbed(decoder: Decoder) -> Decoder:
     return decoder
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_qwen3_models_with_shared_keys_and_embeddings_are_converted(tied: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tied", "own_head"), [(False, True), (True, False), (True, True)])
+def test_qwen3_models_with_shared_keys_and_embeddings_are_converted(tied: bool, own_head: bool, tmp_path: Path) -> None:
+    """Transformers uses the folder's lm_head.weight even if config.json declares tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
@@ -57,7 +60,14 @@ def test_qwen3_models_with_shared_keys_and_embeddings_are_converted(tied: bool, 
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.mul_(3.0).add_(0.05 * torch.randn(parameter.shape))
-    folder = open_folder(save_transformer(tmp_path / "qwen", theirs, None))
+    path = save_transformer(tmp_path / "qwen", theirs, None)
+    if tied and own_head:
+        head = torch.randn(120, 32, generator=torch.Generator().manual_seed(2))
+        weights = load_file(path / "model.safetensors") | {"lm_head.weight": head}
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+        theirs = Qwen3ForCausalLM.from_pretrained(path).eval()
+        assert torch.equal(theirs.lm_head.weight, head)
+    folder = open_folder(path)
     settings = decoder_config(folder)
     assert settings
     tokens = torch.randint(0, 120, (3, 64), generator=torch.Generator().manual_seed(1))
@@ -127,7 +137,17 @@ def test_ablation_can_be_switched_off(store: TokenStore, tmp_path: Path) -> None
     complete, quick = (probe_folder(folder, tmp_path, SHORT_TEXT, ablation=ablation) for ablation in (True, False))
     rest = {key: value for key, value in numbers(complete).items() if "ablation" not in key}
     assert_close(numbers(quick), rest)
-    assert len(rest) < len(numbers(complete)) and any("switched off by --no-ablation" in note for note in quick.notes)
+    assert len(rest) < len(numbers(complete)) and any(
+        "skipped because of --no-ablation" in note for note in quick.notes
+    )
+
+
+def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
+    decoder = Decoder(shape_of("1x16-qwen"), VOCABULARY, CONTEXT, [0])
+    with torch.no_grad():
+        decoder.unembedding.weight.fill_(3e38)
+    with pytest.raises(InputError, match="the model's losses are NaN or infinite in float32"):
+        probe_folder(write_decoder(tmp_path / "qwen", decoder, None), tmp_path, context=16)
 
 
 def test_without_a_tokenizer_only_random_tokens_are_measured(tmp_path: Path) -> None:
