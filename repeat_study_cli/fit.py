@@ -64,7 +64,8 @@ def fit(
         if fitted.mostly_prior:
             console.print(
                 f"{PRIOR}: the runs narrow the law's prior for this constant by less than {1 - MOSTLY_PRIOR:.0%}, so its value and"
-                " interval come from the prior and not from your runs."
+                " interval come from the prior and not from your runs. A constant that depends on such an exponent has no meaning"
+                " without it."
             )
         console.print()
     with show_progress() as report:
@@ -92,10 +93,15 @@ def _constants_table(fitted: "FittedLaw") -> WrappedTable:
     from analysis.laws.fit import NOT_DETERMINED
 
     table = WrappedTable("constant", "value", "95% interval")
-    for name in fitted.free:
+    for constant in fitted.fitted.problem.free:
+        name = constant.name
         low, high = fitted.interval(name)
         interval = NOTHING if low != low else f"{low:.4g} to {high:.4g}"
-        interval += f" {PRIOR}" if name in fitted.mostly_prior else ""
+        exponents = [power.exponent for power in constant.multiplies if power.exponent in fitted.mostly_prior]
+        if name in fitted.mostly_prior:
+            interval += f" {PRIOR}"
+        elif exponents:
+            interval += f" (depends on {', '.join(map(str, exponents))})"
         table.add_row(
             name, f"{fitted.constants[name]:.4g}", NOT_DETERMINED if name in fitted.undetermined else interval
         )

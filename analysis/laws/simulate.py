@@ -120,8 +120,11 @@ def main(arguments: list[str]) -> None:
     number = arguments[1] if len(arguments) == 2 else str(SIMULATIONS)
     if len(arguments) not in (1, 2) or not number.isdecimal() or int(number) < 1:
         raise InputError("expected OUT.csv and, optionally, a number of simulations")
+    out = Path(arguments[0])
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the folder {out.parent} does not exist")
     warnings.simplefilter("ignore")
-    write_output(Path(arguments[0]), coverage(int(number)).to_csv(index=False, float_format="%.4g").encode())
+    write_output(out, coverage(int(number)).to_csv(index=False, float_format="%.4g").encode())
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def test_fit_prints_constants_and_a_verdict_and_predict_uses_them(runs_csv: Path
     assert {"gamma", "b"} <= set(record["fits"][0]["mostly_prior"]), "one fraction, one number of tokens"
     rows = {line.split()[0]: line for line in fitted.stdout.splitlines() if line.strip()}
     assert rows["gamma"].rstrip().endswith("(prior)") and "(prior)" not in rows["s"]
+    assert "(depends on " in rows["k"], "k is determined only together with the exponents b and c"
     assert "the runs narrow the law's prior for this constant by less than 20%" in fitted.stdout
     assert {"partial", "hernandez"} <= {row["law"] for row in record["left_out"]}, "files have keys, not titles"
     assert all(row["coverage"] is None or 0 <= row["coverage"] <= 1 for row in record["left_out"])

@@ -41,3 +41,5 @@ def test_the_committed_table_covers_every_law_of_repetition() -> None:
 def test_bad_arguments_are_rejected(arguments: list[str]) -> None:
     with pytest.raises(InputError, match=r"expected OUT\.csv"):
         main(arguments)
+    with pytest.raises(InputError, match="the folder no/such/folder does not exist"):
+        main(["no/such/folder/out.csv"])
