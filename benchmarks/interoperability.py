@@ -28,7 +28,7 @@ from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from repeat_study.config.run import EvaluationSpec, Run
-from repeat_study.export.folder import export
+from repeat_study.export.exported_folder import export
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.checkpoint_probe import TrainedModel, load_trained
 from repeat_study.probes.heads import attention_patterns

@@ -19,7 +19,7 @@ from transformer_lens.head_detector import (
 )
 from transformer_lens.utils import get_act_name
 
-from repeat_study.export.hugging_face import configuration, weights
+from repeat_study.export.conversion import configuration, weights
 from repeat_study.export.transformer_lens import to_hooked_transformer
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.ablation import ablated_losses

@@ -37,23 +37,26 @@ def export(
     The folder contains config.json, model.safetensors, the tokenizer, a model card and spec.json. Specify the run as STUDY RUN or by its
     folder.
     """
-    from repeat_study.export import folder
-    from repeat_study.export.hugging_face import MODELING
+    from repeat_study.export import exported_folder
+    from repeat_study.export.conversion import MODELING
     from repeat_study.formatting import byte_size
     from repeat_study.records.run_directory import RunDirectory
 
     if step is not None and all_steps:
         raise InputError("--step and --all-steps exclude each other; use one of them")
     directory = RunDirectory(run_folder(study_or_folder, run, set_, data_dir, runs_dir))
-    steps: list[int | None] = [*folder.kept_steps(directory)] if all_steps else [step]
-    for number in steps or [None]:  # without checkpoints, loading the last one raises the right error
-        if number is not None:
-            folder.require_new(folder.target_of(to, number))
-    for number in steps or [None]:
-        trained = folder.load_step(directory, data_dir, number)
-        target = folder.export(trained, directory, to)
+    steps: list[int | None] = [*exported_folder.kept_steps(directory)] if all_steps else [step]
+    # Compare existing folders first, so that nothing is written if one has other content. Without checkpoints, loading the last one
+    # raises the right error.
+    for number in sorted(
+        steps or [None],
+        key=lambda number: number is None or exported_folder.is_new(exported_folder.target_of(to, number)),
+    ):
+        trained = exported_folder.load_step(directory, data_dir, number)
+        is_new = exported_folder.is_new(exported_folder.target_of(to, trained.step))
+        target = exported_folder.export(trained, directory, to)
         size = sum(path.stat().st_size for path in target.iterdir())
-        console.print(f"written: {target} ({byte_size(size)})")
+        console.print(f"{'written' if is_new else 'unchanged'}: {target} ({byte_size(size)})")
     if not trained.store.has_tokenizer:
         console.print(
             "no tokenizer: the run's token store was built from tokens and has none; set data.tokenizer to change this"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from data_prep.token_store import TokenStore
-from repeat_study.export.hugging_face import configuration, weights
+from repeat_study.export.conversion import configuration, weights
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.probed_model import ProbedModel
 

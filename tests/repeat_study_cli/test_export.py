@@ -23,6 +23,18 @@ def test_a_run_is_exported_by_label_and_by_folder(trained: Path, tmp_path: Path,
             *names,
             "tokenizer_config.json",
         ]
+    target = tmp_path / "b" / "step-64"
+    again = invoke("export", folder, "--all-steps", "--to", tmp_path / "b", cwd=trained)
+    assert again.returncode == 0 and again.stdout.startswith(f"unchanged: {target} (")
+    (target / "config.json").write_text("{}")
+    refused = invoke("export", folder, "--all-steps", "--to", tmp_path / "b", cwd=trained)
+    assert refused.returncode == 2 and f"{target}: already exists, with other content" in refused.stderr
+
+
+def test_a_link_that_leads_nowhere_is_named(trained: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    refused = invoke("export", "tiny", RUN, "--to", tmp_path / "link", cwd=trained)
+    assert refused.returncode == 2 and f"{tmp_path}/link: a link to nowhere, which does not exist" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -34,8 +46,8 @@ def test_a_run_is_exported_by_label_and_by_folder(trained: Path, tmp_path: Path,
         (("tiny", RUN, "--to", "out", "--step", "64", "--all-steps"), "--step and --all-steps exclude each other"),
         (("tiny", "--to", "out"), "tiny: no such folder; specify a run as STUDY RUN or by its folder"),
         (("studies", "--to", "out"), "studies: not a run directory (no spec.json)"),
-        (("tiny", RUN, "--to", "studies/tiny.toml"), "studies/tiny.toml/step-64: cannot be written: Not a directory"),
-        (("tiny", RUN, "--to", "/proc/out"), "/proc/out/step-64: cannot be written: No such file or directory"),
+        (("tiny", RUN, "--to", "studies/tiny.toml"), "studies/tiny.toml: cannot be created: not a folder"),
+        (("tiny", RUN, "--to", "/proc/out"), "/proc/out: cannot be created: No such file or directory"),
         (("tiny", RUN, "--to", "out", "--data-dir", "studies"), "no token store here (no manifest.json)"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import InputError
-from repeat_study.export.folder import export
+from repeat_study.export.exported_folder import export
 from repeat_study.probes.checkpoint_probe import load_trained, probe
 from repeat_study.probes.folder_probe import probe_folder
 from repeat_study.records.run_directory import RunDirectory

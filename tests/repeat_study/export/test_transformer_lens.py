@@ -7,7 +7,7 @@ import torch
 
 from data_prep.errors import InputError
 from repeat_study.config.model_sizes import shape_of
-from repeat_study.export.hugging_face import configuration, weights
+from repeat_study.export.conversion import configuration, weights
 from repeat_study.export.transformer_lens import _renamed, exported_config, hooked_transformer
 from repeat_study.model.decoder import Decoder
 from tests.repeat_study.export.conftest import FAMILIES, randomize

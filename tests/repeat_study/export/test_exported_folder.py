@@ -1,6 +1,8 @@
 """Exported folders load with transformers, compute our logits, and appear only when they are complete."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
-from repeat_study.export import folder
-from repeat_study.export.folder import export, kept_steps, load_step, write_folder
+from repeat_study.export import exported_folder
+from repeat_study.export.exported_folder import export, kept_steps, load_step, write_folder
 from repeat_study.probes.checkpoint_probe import TrainedModel
 from repeat_study.records.run_directory import RunDirectory
 from tests.repeat_study.export.conftest import FAMILIES, randomize
@@ -150,9 +152,29 @@ def test_an_existing_folder_is_kept(families: dict[str, RunDirectory], data_dir:
     target = export(load_step(families["2x32"], data_dir, 8), families["2x32"], tmp_path)  # an empty folder is replaced
     (target / "mine.txt").write_text("mine")
     names = sorted(path.name for path in target.iterdir())
-    with pytest.raises(InputError, match=r"step-8: already exists; delete it or export to another folder"):
+    with pytest.raises(
+        InputError, match=r"step-8: already exists, with other content; delete it or export to another folder"
+    ):
         export(load_step(families["2x32"], data_dir, 8), families["2x32"], tmp_path)
     assert sorted(path.name for path in target.iterdir()) == names
+
+
+def test_what_a_killed_export_left_behind_is_deleted(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model.safetensors": bytes(100)}
+    code = (
+        "import os, signal, sys, pathlib; from repeat_study.export.exported_folder import write_folder;"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL);"
+        "write_folder(pathlib.Path(sys.argv[1]), {'config.json': b'{}'})"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "step-1"], check=False)
+    (abandoned,) = tmp_path.iterdir()
+    assert abandoned.name.startswith(".step-1.") and abandoned.name.endswith(".tmp")
+    alive = tmp_path / ".step-1.1.tmp"  # of an export that is running
+    alive.mkdir()
+    with exported_folder._locked(alive):
+        write_folder(tmp_path / "step-1", files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "step-1"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "step-1").iterdir()} == files
 
 
 def test_a_full_disk_leaves_nothing(small_disk: Path) -> None:
@@ -166,7 +188,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder.os, "fsync", interrupt)
+    monkeypatch.setattr(exported_folder.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_folder(tmp_path / "a" / "b" / "step-1", {"config.json": b"{}"})
     assert not list(tmp_path.iterdir())
