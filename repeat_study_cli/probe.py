@@ -47,7 +47,7 @@ def probe(
         bool,
         typer.Option(
             "--ablation/--no-ablation",
-            help="Whether to ablate every head of a Hugging Face model, which takes most of the time.",
+            help="Ablate the heads of a Hugging Face model with the highest prefix matching (slow).",
         ),
     ] = True,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs.")] = "cpu",
@@ -62,7 +62,8 @@ def probe(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="With --table: folder of the scores, the table and the figures. [default: MODELS]"
+            metavar="DIR",
+            help="With --table: folder of the scores, the table and the figures. [default: MODELS.csv without its extension]",
         ),
     ] = None,
     set_: SetOption = None,
@@ -79,6 +80,7 @@ def probe(
     from repeat_study.probes.copying import CopyingTextError
     from repeat_study.probes.path_probe import ProbeOptions, probe_path
     from repeat_study_cli.probe_tables import tables_of
+    from repeat_study_cli.progress import show_progress
 
     paragraphs = read_text(text, accept_pipes=True) if text else None
     options = ProbeOptions(data_dir, paragraphs, context, device, ablation)
@@ -96,7 +98,8 @@ def probe(
     require_writable(json_)
     folder = run_folder(study_or_folder, run, set_, data_dir, runs_dir)
     try:
-        probed = probe_path(folder, options, step)
+        with show_progress() as report:
+            probed = probe_path(folder, options, step, lambda stage: report(f"probing {stage}", None))
     except CopyingTextError as error:
         raise InputError(f"{text or 'evaluation.copying_text'}: {error}") from error
     for section in tables_of(probed):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from analysis.probed_models.listed_models import ListedModel
     from repeat_study.probes.path_probe import ProbeOptions
+    from repeat_study_cli.progress import Report
 
 TABLE = "models.csv"
 DIFFERENT_TOKENS = (
@@ -64,14 +66,19 @@ def _records(models: "Sequence[ListedModel]", folder: Path, options: "ProbeOptio
     reused = 0
     with show_progress() as report:
         for model in models:
-            report(f"probing {model.name}", len(records) / len(models))
+            share = len(records) / len(models)
+            report(f"probing {model.name}", share)
             file = scores_file(folder, model.path)
             with naming(model):
                 record = saved_scores(file, model.path, options)
                 reused += record is not None
-                records.append(record or measure_and_save(file, model.path, options))
+                records.append(record or measure_and_save(file, model.path, options, partial(_report, report, share)))
     console.print(f"models: {len(models)}; measured: {len(models) - reused}; unchanged since the last call: {reused}\n")
     return records
+
+
+def _report(report: "Report", share: float, stage: str) -> None:
+    report(f"probing {stage}", share)
 
 
 @contextmanager

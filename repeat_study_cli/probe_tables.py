@@ -51,7 +51,7 @@ def _heads(probed: ProbedModel) -> WrappedTable:
             cells.append(
                 _cell(heads[name][index])
                 + (f"±{interval}" if half_width and (interval := _cell(half_width[index])) else "")
-                + (f" ({_cell(null[index])})" if null else "")
+                + (f" ({cell})" if null and (cell := _cell(null[index])) else "")
             )
         table.add_row(f"L{layer}H{head}", *cells)
     return table

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from repeat_study_cli.arguments import progress_console
 
 SECONDS_PER_LINE = 5.0
-Report = Callable[[str, float], None]  # arguments: the current stage, and the completed share from 0 to 1
+Report = Callable[[str, float | None], None]  # the current stage, and the completed share from 0 to 1; None if unknown
 
 
 @contextmanager
@@ -20,12 +20,15 @@ def show_progress() -> Iterator[Report]:
     task = bars.add_task("", total=1.0)
     last_line = time.monotonic()
 
-    def report(stage: str, share: float) -> None:
+    def report(stage: str, share: float | None) -> None:
         nonlocal last_line
-        bars.update(task, description=stage, completed=share)
+        if share is None:
+            bars.reset(task, total=None, description=stage)
+        else:
+            bars.update(task, description=stage, completed=share)
         if not progress_console.is_terminal and time.monotonic() - last_line >= SECONDS_PER_LINE:
             last_line = time.monotonic()
-            progress_console.print(f"{stage}: {share:.0%}")
+            progress_console.print(stage if share is None else f"{stage}: {share:.0%}")
 
     with bars:
         yield report

@@ -10,14 +10,20 @@ from torch.nn import Module
 from repeat_study.model import loss
 from repeat_study.model.decoder import Block, Decoder, sequences_per_pass
 from repeat_study.probes.heads import attention_patterns
+from repeat_study.probes.reports import Report, ignore
 
 
 @torch.no_grad()
-def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def ablated_losses(
+    model: Decoder, sequences_bs: Tensor, positions: Tensor, chosen: Tensor | None = None, report: Report = ignore
+) -> tuple[Tensor, Tensor]:
     """Compute token losses in nats, with and without ablation, at the given positions of sequences [batch, time + 1].
 
     Returns the losses of the intact model, [lanes, batch, positions], and the losses with each head ablated in turn,
     [lanes, layers, heads, batch, positions].
+
+    chosen: a mask [layers, heads] of the heads to ablate, by default all; the losses of other heads are NaN. report: called before every
+    batch.
 
     A first pass records the attention patterns, which then stay fixed: an ablation removes a head's output but does not change
     where later heads attend. All heads in a layer are ablated together in one large batch, which is split if it does not fit in
@@ -60,16 +66,23 @@ def ablated_losses(model: Decoder, sequences_bs: Tensor, positions: Tensor) -> t
     # Row h keeps every head except h.
     kept_hi = (~torch.eye(heads, dtype=torch.bool, device=sequences.device)).repeat_interleave(d_head, dim=1)
     heads_per_pass = max(1, sequences_per_pass(inputs_lbt) // len(sequences))
+    chosen = torch.ones(len(block_inputs), heads, dtype=torch.bool) if chosen is None else chosen
     ablated = []
     for layer, (x_lbtd, z_l1bti) in enumerate(zip(block_inputs, z_by_layer, strict=True)):
         block, is_last = model.blocks[layer], layer == len(block_inputs) - 1
         assert isinstance(block, Block)
         if is_last:  # no later layer needs the other positions
             x_lbtd, z_l1bti = x_lbtd[:, :, positions], z_l1bti[:, :, :, positions]
-        for kept_ai in kept_hi.split(heads_per_pass):
+        chosen_hi = kept_hi[chosen[layer].to(kept_hi.device)]
+        for kept_ai in chosen_hi.split(heads_per_pass) if len(chosen_hi) else ():
+            report(f"ablating heads of layer {layer + 1} of {len(block_inputs)}")
             ablated_z_lnti = (z_l1bti * kept_ai[:, None, None]).flatten(1, 2)
             x_lntd = block.after_attention(x_lbtd.repeat(1, len(kept_ai), 1, 1), ablated_z_lnti)
             stream_lntd = model.residual_from(layer + 1, x_lntd, with_frozen_pattern)
             at_positions = stream_lntd if is_last else stream_lntd[:, :, positions]
             ablated.append(losses(at_positions).unflatten(1, (-1, len(sequences))))
-    return intact, torch.cat(ablated, dim=1).unflatten(1, (len(block_inputs), heads))
+    losses_lhbp = torch.cat(ablated, dim=1)
+    if not chosen.all():
+        chosen_losses, losses_lhbp = losses_lhbp, intact.new_full((lanes, chosen.numel(), *intact.shape[1:]), torch.nan)
+        losses_lhbp[:, chosen.flatten()] = chosen_losses
+    return intact, losses_lhbp.unflatten(1, (len(block_inputs), heads))

@@ -12,6 +12,7 @@ from repeat_study.model.decoder import Decoder
 from repeat_study.probes.evaluation import evaluator
 from repeat_study.probes.heads import COPIES as HEAD_COPIES
 from repeat_study.probes.probed_model import ProbedModel
+from repeat_study.probes.reports import Report, ignore
 from repeat_study.records.recorded_run import recorded_run
 from repeat_study.records.run_directory import RunDirectory
 
@@ -66,11 +67,11 @@ def check_memory(path: Path, need: str, numbers: int) -> None:
         raise InputError(f"{path}: {need} {needed / 1e9:,.1f} GB; this machine has {available / 1e9:,.1f} GB")
 
 
-def probe(trained: TrainedModel, text: str | None = None, device: str = "cpu") -> ProbedModel:
-    """Run all probes on a trained model and on its null, an untrained model with the same shape and seed.
+def probe(trained: TrainedModel, text: str | None = None, device: str = "cpu", report: Report = ignore) -> ProbedModel:
+    """Run all probes on a trained model, and on an untrained model with the same shape and seed, the null.
 
-    text: paragraphs to copy instead of the study's own. device: where the models run. Raises InputError if the context is too
-    short or the text cannot be used.
+    text: paragraphs to copy instead of the study's own. device: where the models run. report: called before each model is
+    measured. Raises InputError if the context is too short or the text cannot be used.
     """
     run, model = trained.run, trained.model.to(device)
     if text is not None:
@@ -81,13 +82,18 @@ def probe(trained: TrainedModel, text: str | None = None, device: str = "cpu") -
             f"{run.name}: a context of {run.context} tokens is too short; the heads probe needs {2 * HEAD_COPIES} or more"
         )
     untrained = Decoder(run.shape, model.vocabulary, run.context, [run.seed]).to(device)
+    title = f"{run.name}, step {trained.step} of {run.steps}, {trained.step * run.tokens_per_step:,} tokens"
+    report(title)
+    measured = evaluate(model, trained.step)
+    report(f"{title}; untrained model")
+    null = evaluate(untrained, 0)
     return ProbedModel(
         {"run": trained.run.name, "step": trained.step},
-        f"{run.name}, step {trained.step} of {run.steps}, {trained.step * run.tokens_per_step:,} tokens",
+        title,
         run.context,
         evaluate.copying,
         evaluate.heads,
-        evaluate(model, trained.step),
-        evaluate(untrained, 0),
+        measured,
+        null,
         () if trained.store.has_tokenizer else (NO_TOKENIZER,),
     )

@@ -32,9 +32,11 @@ from repeat_study.probes.model_texts import ModelTexts, model_texts
 from repeat_study.probes.positions import CONTEXT, EARLY, LATE
 from repeat_study.probes.probe import Evaluation
 from repeat_study.probes.probed_model import ProbedModel
+from repeat_study.probes.reports import Report, ignore
 from repeat_study.records.metrics import METRICS
 
 LONGEST_CONTEXT = 2_048  # by default; enough for 11 copies of the shipped paragraphs
+MOST_ABLATED = 16  # heads, because ablating takes most of the time
 SEED = 0  # of an untrained decoder
 PROBES = ("text_losses", "copying", "head_table")
 Model = TypeVar("Model")
@@ -45,14 +47,14 @@ class Loader(Generic[Model]):
     """How to load and evaluate the model in a folder.
 
     vocabulary: number of embedding rows. context: the longest sequence that the model accepts. trained, untrained: load a model
-        for sequences of the given length.
+        for sequences of the given length. evaluate: measure a model and ablate up to the given number of heads.
     """
 
     vocabulary: int
     context: int
     trained: Callable[[int], Model]
     untrained: Callable[[int], Model]
-    evaluate: Callable[[Model, ModelTexts], Evaluation]
+    evaluate: Callable[[Model, ModelTexts, int, Report], Evaluation]
 
 
 def probe_folder(
@@ -62,12 +64,13 @@ def probe_folder(
     context: int | None = None,
     device: str = "cpu",
     ablation: bool = True,
+    report: Report = ignore,
 ) -> ProbedModel:
     """Measure the model in a folder. An exported run is measured like the run itself if `data_dir` contains its token store.
 
     text: paragraphs to copy instead of the shipped ones. context: length of the longest probe sequence in tokens, which excludes
-    the run's own texts; by default, the model's own context, up to 2,048 tokens. ablation: whether to ablate every head, which takes most
-    of the time. Raises InputError if the folder, the text or the context cannot be used.
+    the run's own texts; by default, the model's own context, up to 2,048 tokens. ablation: whether to ablate the heads with the
+    highest prefix matching. report: called before every stage. Raises InputError if the folder, the text or the context cannot be used.
     """
     folder = open_folder(path)
     notes, no_store = [], "there is no token store of the training data"
@@ -78,25 +81,32 @@ def probe_folder(
     else:
         try:
             if exported := exported_run(folder, data_dir):
-                return checkpoint_probe.probe(exported, text, device)
+                return checkpoint_probe.probe(exported, text, device, report)
         except NoStore as error:
             notes = [f"measured without the run's own texts: {error}"]
             no_store = "the run's token store is not available"
     parameters = sum(map(math.prod, folder.shapes.values()))
     check_memory(path, "the model needs", parameters)
     config = decoder_config(folder)
-    loader = _decoder_loader(folder, config, device, ablation) if config else _causal_lm_loader(folder, device)
+    loader: Loader[Any] = _decoder_loader(folder, config, device) if config else _causal_lm_loader(folder, device)
     vocabulary = read_vocabulary(folder, loader.vocabulary)
     if text is not None and vocabulary.tokenizer is None:
         raise InputError(f"{path}: no tokenizer to encode the text with; expected a tokenizer.json")
     length = _context(path, context, loader.context)
     texts = model_texts(vocabulary, length, text)
-    trained, untrained = _evaluations(loader, texts, length)
+    title = f"{path}: {folder.model_type}, {short_count(parameters)} parameters"
+    # Only one model is in memory at a time. Ablating the untrained model as well would double the time.
+    trained = loader.evaluate(
+        loader.trained(length), texts, MOST_ABLATED if ablation else 0, lambda stage: report(f"{title}; {stage}")
+    )
     if not math.isfinite(trained.row["random_copying_loss"]):
         raise InputError(f"{path}: the model's losses are NaN or infinite in float32, so it cannot be measured")
+    untrained = loader.evaluate(
+        loader.untrained(length), texts, 0, lambda stage: report(f"{title}; {stage} in the untrained model")
+    )
     return ProbedModel(
         {"model": Path(os.path.realpath(path)).name},
-        f"{path}: {folder.model_type}, {short_count(parameters)} parameters",
+        title,
         length,
         texts.paragraphs.copying.probe if texts.paragraphs else None,
         texts.heads,
@@ -106,18 +116,13 @@ def probe_folder(
     )
 
 
-def _evaluations(loader: Loader[Any], texts: ModelTexts, context: int) -> list[Evaluation]:
-    """Evaluate the trained and the untrained model. Only one of them is in memory at a time."""
-    return [loader.evaluate(load(context), texts) for load in (loader.trained, loader.untrained)]
-
-
-def _decoder_loader(folder: ModelFolder, config: DecoderConfig, device: str, ablation: bool) -> Loader[Decoder]:
+def _decoder_loader(folder: ModelFolder, config: DecoderConfig, device: str) -> Loader[Decoder]:
     return Loader(
         config.vocab_size,
         config.max_position_embeddings,
         lambda context: trained_decoder(folder, config, context).to(device),
         lambda context: untrained_decoder(config, context, SEED).to(device),
-        lambda model, texts: _evaluate_decoder(model, texts, ablation),
+        _evaluate_decoder,
     )
 
 
@@ -138,11 +143,13 @@ def _context(path: Path, given: int | None, longest: int) -> int:
     return given or min(longest, LONGEST_CONTEXT)
 
 
-def _evaluate_decoder(model: Decoder, texts: ModelTexts, ablation: bool) -> Evaluation:
+def _evaluate_decoder(model: Decoder, texts: ModelTexts, most_ablated: int, report: Report) -> Evaluation:
     """Measure everything that needs no training data."""
+    report("attention heads")
     scores = texts.heads(model)
-    if texts.paragraphs and ablation:
-        table = head_table(model, scores, texts.paragraphs.copying.probe, texts.paragraphs.rotations)
+    if texts.paragraphs and most_ablated:
+        copying, rotations = texts.paragraphs.copying.probe, texts.paragraphs.rotations
+        table = head_table(model, scores, copying, rotations, most_ablated, report)
     else:
         samples = {name: of_lane[0] for name, of_lane in score_samples(scores).items()}
         table = HeadTable({"ov_copying": scores.ov_copying[0], **columns_of(samples)})
@@ -151,26 +158,31 @@ def _evaluate_decoder(model: Decoder, texts: ModelTexts, ablation: bool) -> Eval
         return model.token_losses(sequences_bs[None].to(model.embedding.device))[0].cpu()
 
     random = scores.random_copying().row("random_copying")
-    return _text_scores(token_losses, texts) | Evaluation(random | table.best_heads(), {"heads": table.flat()})
+    return _text_scores(token_losses, texts, report) | Evaluation(random | table.best_heads(), {"heads": table.flat()})
 
 
-def _evaluate_causal_lm(model: CausalLM, texts: ModelTexts) -> Evaluation:
-    """Measure what follows from attention patterns and losses."""
+def _evaluate_causal_lm(model: CausalLM, texts: ModelTexts, most_ablated: int, report: Report) -> Evaluation:
+    """Measure what follows from attention patterns and losses. No heads are ablated."""
+    report("attention heads")
     sequences = texts.heads.sequences
     scores = texts.heads.attention_scores(model.device)
     by_layer = [scores(pattern) for pattern in model.attention_patterns(sequences[:, :-1])]
     by_head = {name: torch.stack([layer[name] for layer in by_layer]).movedim(1, -1).cpu() for name in by_layer[0]}
     table = HeadTable(columns_of(attention_samples(by_head)))
     random = texts.heads.random_copying(model.token_losses(sequences)).row("random_copying")
-    return _text_scores(model.token_losses, texts) | Evaluation(random | table.best_heads(), {"heads": table.flat()})
+    return _text_scores(model.token_losses, texts, report) | Evaluation(
+        random | table.best_heads(), {"heads": table.flat()}
+    )
 
 
-def _text_scores(token_losses: Callable[[Tensor], Tensor], texts: ModelTexts) -> Evaluation:
+def _text_scores(token_losses: Callable[[Tensor], Tensor], texts: ModelTexts, report: Report) -> Evaluation:
     """The in-context score and the copying losses; empty without a tokenizer."""
     if texts.paragraphs is None:
         return Evaluation()
     copying = texts.paragraphs.copying
+    report("copied paragraphs")
     losses = copying.probe.losses(token_losses(copying.probe.sequences))
+    report("in-context score")
     row = in_context(token_losses(texts.paragraphs.rotations)) | losses.row("copying")
     return Evaluation(row, {"paragraph": copying.paragraph_columns(losses.copied[0])})
 
@@ -181,7 +193,7 @@ def _notes(
     """How the model was measured, and which scores are missing and why. no_store: why there are no losses on the training data."""
     token = vocabulary.tokenizer.id_to_token(vocabulary.start_token) if vocabulary.tokenizer else None
     notes = [
-        f"random tokens: from the middle half of the {len(vocabulary.ordinary):,} ordinary tokens by id",
+        f"random tokens: from the middle half of the {len(vocabulary.ordinary):,} ordinary tokens, ordered by id",
         f"start token: {vocabulary.start_token}" + (f" ({token!r})" if token else ""),
     ]
     if texts.paragraphs:
@@ -191,6 +203,14 @@ def _notes(
             f"in-context score: loss near token {round(LATE * share)} minus loss near token {round(EARLY * share)} of the paragraphs in"
             f" {count} order{'s' if count > 1 else ''}"
         )
+    if "ablation_copying_loss" in trained.tables["heads"]:
+        heads = len(trained.tables["heads"]["head"])
+        which = (
+            f"the {MOST_ABLATED} of {heads:,} heads with the highest prefix matching"
+            if heads > MOST_ABLATED
+            else "all heads"
+        )
+        notes.append(f"ablation: {which} of the trained model; the untrained model is not ablated")
     no_text = (
         "its tokenizer cannot encode the shipped text and decode it again; use --text"
         if vocabulary.tokenizer

@@ -5,7 +5,7 @@ Every number has its null in the same table, except `ov_copying` and two ablatio
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ from repeat_study.probes.heads import HeadProbe, HeadScores, head_probe
 from repeat_study.probes.intervals import mean_and_interval
 from repeat_study.probes.positions import windows
 from repeat_study.probes.probe import Evaluation, Probe, Subject
+from repeat_study.probes.reports import Report, ignore
 from repeat_study.probes.texts import sample_test_split
 from repeat_study.records.metrics import METRICS
 
 ABLATED_SEQUENCES = 4  # per kind of text; a few suffice, because costs are differences in loss on the same text
 ABLATED_COPIES = 4  # 11 long copies would need too much GPU memory in a model with hundreds of heads
+COST = "ablation_"  # prefix of columns with costs of ablation
 SCORES = ("prefix_matching", "previous_token", "copying", "attribution")  # fields of HeadScores that have a null
 
 
@@ -39,18 +41,26 @@ class HeadTable:
     """
 
     columns: dict[str, Tensor]
+    ablated: Tensor | None = (
+        None  # a mask of the ablated heads, [layers, heads]; None: all. The costs of other heads are NaN.
+    )
 
     def best_heads(self) -> dict[str, Any]:
         """Numbers for metrics.jsonl: for each metric, the best head's score with its interval, and the highest null score."""
         row: dict[str, Any] = {}
         for metric in METRICS:
             if metric.key and metric.column in self.columns:
-                scores = self.columns[metric.column].flatten()
+                scores = self._measured(metric.column)
                 best = int(scores.argmax())
-                half = float(self.columns[metric.interval_column].flatten()[best])
+                half = float(self._measured(metric.interval_column)[best])
                 row |= {metric.key: float(scores[best]), metric.interval_key: None if math.isnan(half) else half}
-                row[metric.null_key] = float(self.columns[metric.null_column].max())
+                row[metric.null_key] = float(self._measured(metric.null_column).max())
         return row
+
+    def _measured(self, column: str) -> Tensor:
+        """A column without the heads that were not ablated, if it contains costs of ablation."""
+        values = self.columns[column].flatten()
+        return values[self.ablated.flatten()] if self.ablated is not None and column.startswith(COST) else values
 
     def flat(self) -> dict[str, list[Any]]:
         """The columns of heads.parquet, with one entry per head, layer by layer."""
@@ -61,17 +71,41 @@ class HeadTable:
         }
 
 
-def head_table(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> HeadTable:
-    """Make the table of the first lane; see `head_tables`."""
-    return head_tables(model, scores, copying, test)[0]
+def head_table(
+    model: Decoder,
+    scores: HeadScores,
+    copying: CopyingProbe,
+    test: Tensor,
+    most_ablated: int | None = None,
+    report: Report = ignore,
+) -> HeadTable:
+    """Make the table of the first lane; see `head_tables`.
+
+    most_ablated: number of heads to ablate, those with the highest prefix matching; None: all.
+    """
+    if most_ablated is None:
+        return head_tables(model, scores, copying, test)[0]
+    prefix_matching = scores.prefix_matching[0].mean(dim=-1)
+    chosen = torch.zeros(prefix_matching.numel(), dtype=torch.bool)
+    chosen[prefix_matching.flatten().topk(min(most_ablated, chosen.numel())).indices] = True
+    ablated = chosen.view_as(prefix_matching)
+    return replace(head_tables(model, scores, copying, test, ablated, report)[0], ablated=ablated)
 
 
-def head_tables(model: Decoder, scores: HeadScores, copying: CopyingProbe, test: Tensor) -> list[HeadTable]:
+def head_tables(
+    model: Decoder,
+    scores: HeadScores,
+    copying: CopyingProbe,
+    test: Tensor,
+    ablated: Tensor | None = None,
+    report: Report = ignore,
+) -> list[HeadTable]:
     """Make a table for every lane from the model's `scores` and from ablations.
 
-    copying, test: the texts on which heads are ablated; `test` has shape [sequences, context + 1].
+    copying, test: the texts on which heads are ablated; `test` has shape [sequences, context + 1]. ablated: a mask [layers, heads] of the
+    heads to ablate, by default all.
     """
-    samples = score_samples(scores) | _ablation_costs(model, copying, test)
+    samples = score_samples(scores) | _ablation_costs(model, copying, test, ablated, report)
     # Process one lane at a time, because a sum over sequences rounds differently in a tensor with more lanes.
     return [
         HeadTable(
@@ -94,26 +128,29 @@ def columns_of(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return columns
 
 
-def _ablation_costs(model: Decoder, copying: CopyingProbe, test: Tensor) -> dict[str, Tensor]:
+def _ablation_costs(
+    model: Decoder, copying: CopyingProbe, test: Tensor, chosen: Tensor | None, report: Report
+) -> dict[str, Tensor]:
     """The cost of ablating each head, in nats: a CPU tensor of shape [lanes, layers, heads, sequences] for each column name."""
     length, copies = copying.length, min(ABLATED_COPIES, copying.copies)
     paragraphs, shuffles = (half[:ABLATED_SEQUENCES, : 1 + copies * length] for half in copying.sequences.chunk(2))
-    intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), torch.arange(copies * length))
+    positions = torch.arange(copies * length)
+    intact, ablated = ablated_losses(model, torch.cat([paragraphs, shuffles]), positions, chosen, report)
     # [lanes, layers, heads, sequences, copies]
     rise = (ablated - intact[:, None, None]).double().unflatten(-1, (copies, length)).mean(dim=-1)
     lost_gain = later_copies(rise) - rise[..., 0]
 
     early, late = windows(test.shape[1] - 1)
     positions = torch.cat([torch.arange(window.start, window.stop) for window in (early, late)])
-    intact, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions)
+    intact, ablated = ablated_losses(model, test[:ABLATED_SEQUENCES, : late.stop + 1], positions, chosen, report)
     rise_early, rise_late = (
         (ablated - intact[:, None, None]).double().split([early.stop - early.start, late.stop - late.start], dim=-1)
     )
     costs = {
-        "ablation_copying_loss": later_copies(rise)[..., : len(paragraphs)],
-        "ablation_copying_gain": lost_gain[..., : len(paragraphs)],
-        "ablation_copying_gain_null": lost_gain[..., len(paragraphs) :],
-        "ablation_in_context_score": rise_late.mean(dim=-1) - rise_early.mean(dim=-1),
+        f"{COST}copying_loss": later_copies(rise)[..., : len(paragraphs)],
+        f"{COST}copying_gain": lost_gain[..., : len(paragraphs)],
+        f"{COST}copying_gain_null": lost_gain[..., len(paragraphs) :],
+        f"{COST}in_context_score": rise_late.mean(dim=-1) - rise_early.mean(dim=-1),
     }
     return {name: cost.cpu() for name, cost in costs.items()}
 

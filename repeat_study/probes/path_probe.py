@@ -13,6 +13,7 @@ from repeat_study.probes import checkpoint_probe
 from repeat_study.probes.exported_probe import SPEC
 from repeat_study.probes.folder_probe import probe_folder
 from repeat_study.probes.probed_model import ProbedModel
+from repeat_study.probes.reports import Report, ignore
 
 DEVICES = ("cpu", "cuda")
 
@@ -59,17 +60,22 @@ def check_device(device: str) -> None:
         raise InputError("--device: 'cuda' found, but torch finds no GPU on this machine; use cpu")
 
 
-def probe_path(path: Path, options: ProbeOptions, step: int | None = None) -> ProbedModel:
-    """Measure the model at a path. `step` selects a run's kept weights. Raises InputError if the model or an option cannot be used."""
+def probe_path(path: Path, options: ProbeOptions, step: int | None = None, report: Report = ignore) -> ProbedModel:
+    """Measure the model at a path. Raises InputError if the model or an option cannot be used.
+
+    step: selects a run's kept weights. report: called before every stage.
+    """
     require_model(path)
     check_device(options.device)
     if (path / CONFIG).is_file():
         if step is not None:
             raise InputError(f"--step: {path} contains one model; --step is only for run directories")
-        return probe_folder(path, options.data_dir, options.text, options.context, options.device, options.ablation)
+        return probe_folder(
+            path, options.data_dir, options.text, options.context, options.device, options.ablation, report
+        )
     if options.context is not None:
         raise InputError(f"--context: {path} is a run directory, whose spec determines the context")
     if not options.ablation:
         raise InputError(f"--no-ablation: {path} is a run directory; expected a model's folder")
     trained = checkpoint_probe.load_trained(path, options.data_dir, step)
-    return checkpoint_probe.probe(trained, options.text, options.device)
+    return checkpoint_probe.probe(trained, options.text, options.device, report)

@@ -1,4 +1,4 @@
-"""The results of all probes on a trained model and on its null, an untrained model."""
+"""The results of all probes on a trained model, and on an untrained model, the null."""
 
 import math
 from dataclasses import dataclass

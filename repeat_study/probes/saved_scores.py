@@ -13,9 +13,10 @@ from repeat_study.hugging_face.folder import CONFIG, INDEX, weight_files
 from repeat_study.hugging_face.vocabulary import OTHER_TOKENIZERS, TOKENIZER
 from repeat_study.probes.exported_probe import SPEC
 from repeat_study.probes.path_probe import ProbeOptions, probe_path
+from repeat_study.probes.reports import Report
 from repeat_study.records.run_directory import RunDirectory
 
-FORMAT = 1  # incremented when a change to the code alters scores
+FORMAT = 2  # incremented when a change to the code alters scores
 
 
 def scores_file(folder: Path, model: Path) -> Path:
@@ -36,10 +37,10 @@ def saved_scores(file: Path, model: Path, options: ProbeOptions) -> dict[str, An
     return None
 
 
-def measure_and_save(file: Path, model: Path, options: ProbeOptions) -> dict[str, Any]:
+def measure_and_save(file: Path, model: Path, options: ProbeOptions, report: Report) -> dict[str, Any]:
     """Measure a model and save its scores. Raises InputError if the model cannot be measured or the file cannot be written."""
     before = {path.name: [*_size_and_time(path), sha256_file(path)] for path in _files(model)}
-    scores = probe_path(model, options).record()
+    scores = probe_path(model, options, report=report).record()
     write_json(file, {"options": _options(model, options), "files": before, "scores": scores})
     return scores
 

@@ -66,7 +66,9 @@ def test_models_are_measured_again_only_if_they_have_changed(
     measured = []
     original = saved_scores.probe_path
     monkeypatch.setattr(
-        saved_scores, "probe_path", lambda path, options: measured.append(path.name) or original(path, options)
+        saved_scores,
+        "probe_path",
+        lambda path, options, report: measured.append(path.name) or original(path, options, report=report),
     )
     assert "measured: 1; unchanged since the last call: 1" in invoke(*command, cwd=folder).stdout
     assert measured == ["m0"], "only its weights have changed"

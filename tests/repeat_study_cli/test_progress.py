@@ -22,6 +22,15 @@ def test_a_pipe_gets_a_line_every_few_seconds(
     assert output.out == "" and output.err == "fitting partial: 42%\nfitting partial: 83%\n"
 
 
+def test_a_stage_of_unknown_length_has_no_percentage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0.0)
+    with progress.show_progress() as report:
+        report("probing m0; attention heads", None)
+    assert capsys.readouterr().err == "probing m0; attention heads\n"
+
+
 def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     code = (
         "import time\nfrom repeat_study_cli.progress import show_progress\n"

@@ -1,5 +1,6 @@
 """Probes of models in Hugging Face folders."""
 
+import math
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,31 @@ def test_ablation_can_be_switched_off(store: TokenStore, tmp_path: Path) -> None
     assert len(rest) < len(numbers(complete)) and any(
         "skipped because of --no-ablation" in note for note in quick.notes
     )
+
+
+def test_the_heads_with_the_highest_prefix_matching_are_ablated(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = perturbed(Decoder(replace(shape_of("2x32-qwen"), heads=4), VOCABULARY, CONTEXT, [0]))
+    folder = write_decoder(tmp_path / "qwen", decoder, store)
+    every = probe_folder(folder, tmp_path, SHORT_TEXT, 64)
+    stages: list[str] = []
+    monkeypatch.setattr(folder_probe, "MOST_ABLATED", 3)
+    some = probe_folder(folder, tmp_path, SHORT_TEXT, 64, report=stages.append)
+    heads = every.trained.tables["heads"]
+    best = sorted(range(8), key=lambda head: heads["prefix_matching"][head])[-3:]
+    for column, values in some.trained.tables["heads"].items():
+        expected = [value if head in best else math.nan for head, value in enumerate(heads[column])]
+        assert values == pytest.approx(
+            expected if column.startswith("ablation") else heads[column], nan_ok=True, abs=1e-6
+        )
+    cost = max(heads["ablation_copying_gain"][head] for head in best)
+    assert some.trained.row["ablation_copying_gain"] == pytest.approx(cost, abs=1e-6)
+    for probed, which in ((every, "all heads"), (some, "the 3 of 8 heads with the highest prefix matching")):
+        assert f"ablation: {which} of the trained model; the untrained model is not ablated" in probed.notes
+        assert "ablation_copying_gain" not in probed.untrained.row
+    assert any(stage.endswith("; ablating heads of layer 1 of 2") for stage in stages)
+    assert stages[-1].startswith(f"{folder}: qwen3, ") and stages[-1].endswith(" in the untrained model")
 
 
 def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
