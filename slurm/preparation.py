@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.chunks.ledger import clear_errors
-from data_prep.chunks.plan import BYTES_PER_TOKEN
+from data_prep.chunks.plan import BYTES_PER_TOKEN, PLAN, make_plan
 from data_prep.errors import InputError
 from data_prep.sources import Source
 from repeat_study.config.resources import Resources
@@ -58,6 +58,8 @@ def submit_preparation(preparation: Preparation, report: Callable[[str], None]) 
             report(f"the preparation of {study.name} is already in the queue: job {job_id}")
             return job_id
         for spec in stores_in_order(study):
+            if (spec.chunks_folder(preparation.data_dir) / PLAN).is_file():  # the input may have changed
+                make_plan(spec, preparation.data_dir, lambda stage, share: None)
             clear_errors(spec.chunks_folder(preparation.data_dir))
         allocation = preparation.allocation.model_copy(update={"nodes": 1, "gpus_per_node": 0, "cpus_per_task": 1})
         allocations = [

@@ -55,7 +55,8 @@ def store_progress(store: Path) -> StoreProgress | None:
     folder = store.with_name(f".{store.name}.chunks")
     if not (folder / PLAN).is_file():
         return None
-    plan, records = Plan.load(folder), read_records(folder)
+    plan = Plan.load(folder)
+    records = read_records(folder, plan)
     tokens = sum(record.tokens for record, _ in records)
     text_bytes = sum(record.text_bytes for record, _ in records)
     now = time.time()

@@ -1,6 +1,7 @@
 """Encode a text source in chunks, with any number of processes on one or several machines.
 
 plan.py         divides the source into chunks and makes the tokenizer
+changes.py      decides which encoded chunks are kept after the input has changed
 ledger.py       the state of all chunks in a folder: which are encoded, which are claimed by a process
 encoder.py      encodes one chunk and writes its segments
 duplicates.py   finds the first copy of every document, in bounded memory

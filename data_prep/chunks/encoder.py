@@ -93,9 +93,10 @@ class ChunkEncoder:
             if document := next(documents, None):
                 again.update(document.digest)
         if digests.digest() != again.digest():
+            files = self.plan.chunks[chunk].files
             raise _StopBuild(
-                f"{self.ledger.folder}: the corpus has changed since this build was interrupted; delete the folder to start"
-                " again"
+                f"{self.ledger.folder}: {files[0][1] if len(files) == 1 else 'the corpus'} has changed since this build was"
+                " interrupted; delete the folder to start again"
             )
         rows.take(record.documents, everything=False)
 

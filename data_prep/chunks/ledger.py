@@ -1,6 +1,6 @@
 """The state of a build's chunks: a folder that processes on any number of machines share.
 
-NNNNNN.json       the record of a chunk: what has been encoded so far; rewritten after every segment
+NNNNNN.json       the record of a chunk, numbered by its id: what has been encoded so far; rewritten after every segment
 NNNNNN-KKK.npz    its segments
 NNNNNN.error      why a chunk cannot be encoded
 claims            locked at byte N by the process that encodes chunk N; the operating system releases the lock of a killed process
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from data_prep.chunks.changes import CLAIMS, SETTLEMENT, chunk_file
 from data_prep.chunks.plan import Plan
 from data_prep.data_spec import DataSpec
 from data_prep.errors import CannotResume, InputError
@@ -40,6 +41,7 @@ class Record:
 
 
 NO_RECORD = Record()
+SETTLING = 2**40  # the byte of the file `claims` that is locked by the process that settles the chunks
 
 
 class Ledger:
@@ -67,7 +69,7 @@ class Ledger:
         """The record of a chunk. Raises InputError if it is damaged."""
         if chunk in self._complete:
             return self._complete[chunk]
-        path = self._path(chunk, "json")
+        path = self._path(chunk, ".json")
         if not path.is_file():
             return NO_RECORD
         try:
@@ -80,11 +82,11 @@ class Ledger:
 
     def write(self, chunk: int, record: Record) -> None:
         """Write the record of a chunk that this process has claimed."""
-        write_json(self._path(chunk, "json"), asdict(record))
+        write_json(self._path(chunk, ".json"), asdict(record))
 
     def segment(self, chunk: int, number: int) -> Path:
         """The file of a segment."""
-        return self.folder / f"{chunk:06d}-{number:03d}.npz"
+        return self._path(chunk, f"-{number:03d}.npz")
 
     @property
     def is_settled(self) -> bool:
@@ -94,7 +96,7 @@ class Ledger:
     @property
     def settlement(self) -> Path:
         """The file that `settle` writes."""
-        return self.folder / "settlement.npz"
+        return self.folder / SETTLEMENT
 
     def advance(self) -> None:
         """Move `next` past all complete chunks, and read the target."""
@@ -146,7 +148,7 @@ class Ledger:
             tokens += record.tokens
             if self.error(chunk) or (limit is not None and record.bad > limit):
                 return None
-            if not record.ended and self._lock(chunk):
+            if not record.ended and self._lock(self.plan.ids[chunk]):
                 if not self.record(chunk).ended:
                     return chunk
                 self.release(chunk)
@@ -156,12 +158,15 @@ class Ledger:
 
     def release(self, chunk: int) -> None:
         """Release a claim."""
+        self._unlock(self.plan.ids[chunk])
+
+    def _unlock(self, byte: int) -> None:
         assert self._claims
-        fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, chunk)
+        fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, byte)
 
     def _lock(self, byte: int, wait: bool = False) -> bool:
         if self._claims is None:
-            self._claims = (self.folder / "claims").open("ab")
+            self._claims = (self.folder / CLAIMS).open("ab")
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
         except (BlockingIOError, PermissionError):  # the second one on some file systems
@@ -171,15 +176,15 @@ class Ledger:
     @contextmanager
     def settling(self) -> Iterator[None]:
         """Wait until no other process is settling the chunks."""
-        self._lock(len(self.plan.chunks), wait=True)
+        self._lock(SETTLING, wait=True)
         try:
             yield
         finally:
-            self.release(len(self.plan.chunks))
+            self._unlock(SETTLING)
 
     def error(self, chunk: int) -> InputError | None:
         """Why a chunk cannot be encoded; None if it can."""
-        path = self._path(chunk, "error")
+        path = self._path(chunk, ".error")
         if not path.is_file():
             return None
         record = read_record(path, "message", "can_resume")
@@ -188,7 +193,7 @@ class Ledger:
     def write_error(self, chunk: int, error: InputError) -> None:
         """Record why a chunk cannot be encoded."""
         record = {"message": str(error), "can_resume": not isinstance(error, CannotResume)}
-        write_json(self._path(chunk, "error"), record)
+        write_json(self._path(chunk, ".error"), record)
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """The chunk and number of each segment of the complete chunks and the one after them, in order."""
@@ -207,7 +212,7 @@ class Ledger:
         return base
 
     def _path(self, chunk: int, suffix: str) -> Path:
-        return self.folder / f"{chunk:06d}.{suffix}"
+        return chunk_file(self.folder, self.plan.ids[chunk], suffix)
 
 
 def clear_errors(folder: Path) -> None:
@@ -216,10 +221,10 @@ def clear_errors(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_records(folder: Path) -> list[tuple[Record, float]]:
+def read_records(folder: Path, plan: Plan) -> list[tuple[Record, float]]:
     """The records of all chunks that are at least partly encoded, and when they were written (seconds since the epoch)."""
     records = []
-    for path in sorted(folder.glob("[0-9]*.json")):
+    for path in (chunk_file(folder, chunk_id, ".json") for chunk_id in plan.ids):
         with suppress(InputError, OSError, TypeError):  # the folder is deleted when the store is complete
             records.append((Record(**read_record(path)), path.stat().st_mtime))
     return records

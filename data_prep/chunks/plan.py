@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from data_prep.chunks.changes import delete_encoded, ids_after_change
 from data_prep.data_spec import DataSpec
 from data_prep.document_batch import Progress
 from data_prep.empty_split import MORE_DOCUMENTS, empty_split
@@ -35,10 +36,11 @@ class Plan:
     inputs: dict[str, str]
     vocabulary: int
     end_of_text: int
-    audited: (
-        bool  # whether to check for lost text: only a tokenizer that comes from the user or another store can lose text
-    )
+    # Whether to check for lost text: only a tokenizer that comes from the user or another store can lose text.
+    audited: bool
+    chunk_bytes: int  # of text, approximately
     chunks: list[Chunk]
+    ids: list[int]  # of the chunks, in the names of their files; they do not change if chunks are inserted or removed
 
     @property
     def text_bytes(self) -> int | None:
@@ -58,32 +60,55 @@ class Plan:
 
 
 def make_plan(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> Plan:
-    """Make the plan and the tokenizer in `spec.chunks_folder`, or load them if the build was interrupted.
+    """Make the plan and the tokenizer in `spec.chunks_folder`. If the build was interrupted, load them and adapt them to the input.
 
-    Raises InputError if the source cannot be read, the tokenizer cannot be used, the disk is too small for the store, or the input has
-    changed since the build was interrupted.
+    Raises InputError if the source cannot be read, the tokenizer cannot be used, the disk is too small for the store, or text that is
+    already encoded has changed.
     """
     folder = spec.chunks_folder(data_dir)
     with exclusive_lock(folder / "plan.lock", wait=True):
         if (folder / PLAN).is_file():
-            progress("resuming an interrupted build", 0.0)
-            plan = Plan.load(folder)
-            if plan.inputs != spec.inputs(data_dir) or plan.chunks != _chunks_of(spec):
-                raise InputError(
-                    f"{folder}: the corpus has changed since this build was interrupted; delete the folder to start"
-                    " again"
-                )
-            return plan
-        require_space(spec, data_dir, spec.source.text_bytes() if isinstance(spec.source, Source) else None)
-        plan = _new_plan(spec, data_dir, folder, progress)
-        write_json(folder / PLAN, asdict(plan))
+            progress("using the existing plan", 0.0)
+            plan = _adapted(Plan.load(folder), spec, data_dir, folder, progress)
+        else:
+            plan = _first_plan(spec, data_dir, folder, progress)
         return plan
 
 
 def existing_plan(spec: DataSpec, data_dir: Path, progress: Progress = lambda stage, share: None) -> Plan:
     """Load the plan, or make it if there is none. It does not check for changes in the input, which would take long for every process."""
     folder = spec.chunks_folder(data_dir)
-    return Plan.load(folder) if (folder / PLAN).is_file() else make_plan(spec, data_dir, progress)
+    if not (folder / PLAN).is_file():
+        with exclusive_lock(folder / "plan.lock", wait=True):
+            if not (folder / PLAN).is_file():  # no other process has made it in the meantime
+                return _first_plan(spec, data_dir, folder, progress)
+    return Plan.load(folder)
+
+
+def _first_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) -> Plan:
+    require_space(spec, data_dir, spec.source.text_bytes() if isinstance(spec.source, Source) else None)
+    plan = _new_plan(spec, data_dir, folder, progress)
+    write_json(folder / PLAN, asdict(plan))
+    return plan
+
+
+def _adapted(plan: Plan, spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) -> Plan:
+    """The plan for the present input. Encoded chunks are kept. Raises InputError if the tokenizer or encoded text has changed."""
+    assert isinstance(spec.source, Source)
+    inputs, chunks = spec.inputs(data_dir), spec.source.chunks(plan.chunk_bytes, spec.max_tokens)
+    if plan.inputs == inputs and plan.chunks == chunks:
+        return plan
+    ids = ids_after_change(folder, plan.chunks, plan.ids, chunks)
+    tokenizer = _make_tokenizer(spec, data_dir, progress).to_str(pretty=True)
+    if tokenizer != (folder / TOKENIZER).read_text(encoding="utf-8"):
+        raise InputError(
+            f"{folder}: the tokenizer, or the text that it is trained on, has changed since this build was interrupted; delete the"
+            " folder to start again"
+        )
+    delete_encoded(folder, set(plan.ids) - set(ids))
+    plan = replace(plan, inputs=inputs, chunks=chunks, ids=ids)
+    write_json(folder / PLAN, asdict(plan))
+    return plan
 
 
 def require_space(spec: DataSpec, data_dir: Path, text_bytes: float | None) -> None:
@@ -115,6 +140,9 @@ def _new_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) 
             ' of kind "tokens"'
         )
     tokenizer = _make_tokenizer(spec, data_dir, progress)
+    chunk_bytes = _chunk_bytes(spec)
+    assert isinstance(spec.source, Source)
+    chunks = spec.source.chunks(chunk_bytes, spec.max_tokens)
     # Tokenizer.save would raise a plain Exception instead of an OSError if the disk is full.
     (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     return Plan(
@@ -122,15 +150,16 @@ def _new_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) 
         vocabulary=vocabulary_of(tokenizer),
         end_of_text=special_token(tokenizer, spec.end_of_text),
         audited=spec.tokenizer_file(data_dir) is not None,
-        chunks=_chunks_of(spec),
+        chunk_bytes=chunk_bytes,
+        chunks=chunks,
+        ids=list(range(len(chunks))),
     )
 
 
-def _chunks_of(spec: DataSpec) -> list[Chunk]:
+def _chunk_bytes(spec: DataSpec) -> int:
     assert isinstance(spec.source, Source)
     needed = min(spec.source.text_bytes() or 0, BYTES_PER_TOKEN * spec.max_tokens)
-    size = min(max(int(needed / CHUNKS), SMALLEST_CHUNK), LARGEST_CHUNK)
-    return spec.source.chunks(size, spec.max_tokens)
+    return min(max(int(needed / CHUNKS), SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
 def _chunk_of(values: dict[str, Any]) -> Chunk:

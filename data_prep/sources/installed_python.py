@@ -50,7 +50,7 @@ class InstalledPython(Source):
             text_bytes += file_bytes
             if text_bytes >= size or number == len(ordered):
                 names = tuple((name, str(path)) for _, name, path, _ in ordered[start:number])
-                state = hashlib.sha256(b"".join(digest for digest, *_ in ordered[start:number])).hexdigest()
+                state = ",".join(digest.hex() for digest, *_ in ordered[start:number])
                 chunks.append(Chunk(names, text_bytes=text_bytes, state=state))
                 start, text_bytes = number, 0
         return chunks

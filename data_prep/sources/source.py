@@ -32,7 +32,7 @@ class Chunk:
     first, last: range of bytes, rows, row groups or documents, depending on the source. `last` is exclusive; None means the end.
     rows_before: number of rows in the file before this chunk. None: unknown, so `read_chunk` numbers the rows from 1.
     text_bytes: estimated size of the text; None if it is unknown.
-    state: changes if the content of the files changes.
+    state: changes if the content of the files changes. If there are several files, their states are separated by commas.
     """
 
     files: tuple[tuple[str, str], ...] = ()
@@ -41,6 +41,11 @@ class Chunk:
     rows_before: int | None = 0
     text_bytes: int | None = None
     state: str = ""
+
+    def states(self) -> dict[str, str]:
+        """The state of each file by its path. A source without files is listed with an empty path."""
+        paths, states = [path for _, path in self.files] or [""], self.state.split(",")
+        return dict(zip(paths, states, strict=True)) if len(paths) == len(states) else dict.fromkeys(paths, self.state)
 
 
 class DataSource(BaseModel, ABC):

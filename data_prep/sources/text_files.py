@@ -145,7 +145,7 @@ def _joined(files: list[Chunk]) -> Chunk:
     return Chunk(
         tuple(file.files[0] for file in files),
         text_bytes=sum(file.text_bytes or 0 for file in files),
-        state=" ".join(file.state for file in files),
+        state=",".join(file.state for file in files),
     )
 
 

@@ -1,5 +1,6 @@
 """Data is prepared by the jobs of a real SLURM, with the same result as on one machine."""
 
+import gzip
 import json
 import os
 import shutil
@@ -122,6 +123,12 @@ def test_a_damaged_file_stops_the_jobs_and_the_next_call_continues(cluster: DevC
     assert status.preparation[0].encoded > 3 and not status.active
     with pytest.raises(ValueError, match=r"b\.jsonl\.gz: cannot be read"):
         prepare(study.data, tmp_path / "data")
+    (texts / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "repaired"}\n'))
+    assert len(submit(study, tmp_path, extra=HELD)) == 2, "the plan is adapted to the repaired file"
+    cancel(None, tmp_path / "runs" / "tiny")
+    (texts / "a.jsonl").touch()
+    with pytest.raises(ValueError, match=r"/a\.jsonl has changed since it was encoded"):
+        submit(study, tmp_path)
 
 
 def test_all_jobs_of_a_preparation_can_be_cancelled(cluster: DevCluster, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A store does not depend on how many processes build it, nor on when they are killed."""
 
+import gzip
 import hashlib
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ import shutil
 import signal
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +114,88 @@ def test_a_damaged_file_stops_the_build_and_the_work_before_it_is_kept(
     assert len(records) > 5 and len(encoded) > 5
     limited = prepare(spec.model_copy(update={"max_tokens": 9000}), tmp_path / "data", processes=3)
     assert limited.train.size, "the damaged file comes after enough tokens"
-    (tmp_path / "corpus" / "b.jsonl.gz").unlink()
-    with pytest.raises(InputError, match="the corpus has changed since this build was interrupted"):
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+@pytest.mark.parametrize("name", ["b.jsonl.gz", "b.jsonl"])
+def test_after_a_file_is_repaired_or_removed_the_build_keeps_the_text_of_the_other_files(
+    name: str, repaired: bool, small_chunks: None, tokenizer: str, tmp_path: Path
+) -> None:
+    """The damaged file is in the middle: truncated, or with bad rows at its end. It has more chunks after its repair."""
+    corpus = tmp_path / "corpus"
+    spec = bad_corpus(corpus, {}).model_copy(update={"tokenizer": tokenizer})
+    (corpus / "b.jsonl.gz").unlink()
+    content = b"".join(b'{"text": "%x"}\n' % (3**number) for number in range(300))
+    damaged = content[:12_000] + b"{\n" * 3
+    if name.endswith(".gz"):
+        content = gzip.compress(content)
+        damaged = content[: len(content) * 3 // 4]
+    (corpus / name).write_bytes(damaged)
+    (corpus / "c.jsonl").write_text((corpus / "a.jsonl").read_text().replace("1", "one"))
+    for processes in (3, 1):
+        with pytest.raises(InputError, match=rf"/{name}:? ?.*(cannot be read|bad rows so far: 3)"):
+            prepare(spec, tmp_path / "data", processes=processes)
+    folder = spec.chunks_folder(tmp_path / "data")
+    before = Plan.load(folder)
+    encoded = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    of_b = {f"{id_:06}" for id_, chunk in zip(before.ids, before.chunks, strict=True) if name in str(chunk.files)}
+    assert len(of_b) > 1 and (name.endswith(".gz") or of_b & {path[:6] for path in encoded})
+    (corpus / name).unlink()
+    if repaired:
+        (corpus / name).write_bytes(content)
+    make_plan(spec, tmp_path / "data")
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    assert after == {path: time_ns for path, time_ns in encoded.items() if path[:6] not in of_b} and len(after) > 5
+    fresh = prepare(spec, tmp_path / "fresh")
+    assert prepare(spec, tmp_path / "data", processes=2).manifest == fresh.manifest
+
+
+def test_a_file_that_changes_after_it_was_encoded_is_refused_with_its_name(
+    small_chunks: None, tokenizer: str, tmp_path: Path
+) -> None:
+    spec = bad_corpus(tmp_path / "corpus", {}).model_copy(update={"tokenizer": tokenizer})
+    with pytest.raises(InputError, match="cannot be read"):
         prepare(spec, tmp_path / "data")
+    path = tmp_path / "corpus" / "a.jsonl"
+    path.write_text(path.read_text() + "{}\n")
+    with pytest.raises(
+        InputError, match=rf"{path} has changed since it was encoded [^\n]*; delete the folder to start"
+    ):
+        prepare(spec, tmp_path / "data")
+    path.unlink()
+    (tmp_path / "corpus" / "b.jsonl.gz").unlink()
+    (tmp_path / "corpus" / "c.txt").write_text("text")
+    with pytest.raises(InputError, match=rf"{path} is missing since it was encoded"):
+        prepare(spec, tmp_path / "data")
+
+
+def test_a_change_in_the_text_that_trained_the_tokenizer_is_refused(small_chunks: None, tmp_path: Path) -> None:
+    spec = bad_corpus(tmp_path / "corpus", {}).model_copy(update={"vocabulary": 300})
+    path = tmp_path / "corpus" / "b.jsonl.gz"
+    path.unlink()
+    make_plan(spec, tmp_path / "data")
+    path.write_bytes(gzip.compress(json.dumps({"text": "other words " * 300}).encode()))
+    with pytest.raises(
+        InputError, match="the text that it is trained on, has changed since this build was interrupted"
+    ):
+        prepare(spec, tmp_path / "data")
+
+
+def test_processes_that_start_together_list_the_corpus_once(
+    corpora: Fields, small_chunks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DataSpec.model_validate(corpora["jsonl"])
+    first_plan, calls = plan._first_plan, []
+
+    def slow(*arguments: Any) -> Plan:
+        calls.append(arguments)
+        time.sleep(0.2)  # the other threads wait for the lock
+        return first_plan(*arguments)
+
+    monkeypatch.setattr(plan, "_first_plan", slow)
+    with ThreadPoolExecutor(4) as pool:
+        plans = list(pool.map(lambda _: plan.existing_plan(spec, tmp_path), range(4)))
+    assert len(calls) == 1 and plans == [plans[0]] * 4
 
 
 def test_the_row_that_exceeds_the_limit_is_named_whichever_process_reads_it(
