@@ -35,6 +35,8 @@ def problem(error: Any) -> str:
     error: an element of `ValidationError.errors()`.
     """
     kind, message = error["type"], error["msg"]
+    if kind == "missing":  # pydantic's input is then the entire table
+        return "required, but missing"
     if kind in ("too_short", "too_long"):
         limit, count = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
         message = f"list should have {limit} {error['ctx'][count]} item" + "s" * (error["ctx"][count] != 1)

@@ -1,5 +1,7 @@
 """Copying and prefix matching of probed models against R, one line per size [H22, figs. 5-6]."""
 
+from collections import defaultdict
+
 import pandas as pd
 
 from analysis.figures.along_repeats import line_along_repeats
@@ -23,7 +25,7 @@ def copying(table: pd.DataFrame) -> Plot | Missing:
         table,
         "copying_along_repeats",
         COPYING,
-        "Copying along R",
+        "Copying against R",
         "Copying against R, one line per model size. Copying loss is the loss on the second and later copies of a paragraph. Copying"
         " gain is the loss on the first copy minus the copying loss. Hernandez et al. (fig. 5) find that copying suffers more than test"
         " loss at the worst R. Dotted: the clean models for copying loss, and the null for the gains.",
@@ -36,7 +38,7 @@ def prefix_matching(table: pd.DataFrame) -> Plot | Missing:
         table,
         "prefix_matching_along_repeats",
         PREFIX_MATCHING,
-        "Prefix matching along R",
+        "Prefix matching against R",
         "The best head's prefix matching against R, one line per model size. Hernandez et al. (fig. 6) find that it falls at the worst R."
         " Dotted: the null.",
     )
@@ -76,8 +78,12 @@ def _along_repeats(table: pd.DataFrame, name: str, keys: tuple[str, ...], title:
             low, high = 0.0, max(high, 4 * table[measure.null_key].max())
         limit(row[0], low, high)
         row[0].set_ylabel(measure.axis_label)
-    dotted = "null" if all(measure.null_key for measure in measures) else "clean or null"
-    axes[-1][-1].errorbar([], [], linestyle=":", color="0.3", label=dotted)
+    rows_by_line = defaultdict(list)
+    for number, measure in enumerate(measures, start=1):
+        rows_by_line["null" if measure.null_key else "clean models"].append(f"{number}")
+    for line, rows in rows_by_line.items():
+        label = line if len(rows_by_line) == 1 else f"row{'s' * (len(rows) > 1)} {' and '.join(rows)}: {line}"
+        axes[-1][-1].errorbar([], [], linestyle=":", color="0.3", label=label)
     legend(figure, axes)
     data = pd.concat(tables, ignore_index=True)
     return Plot(name, title, f"{idea} {range_note(data)}", figure, data)

@@ -34,6 +34,15 @@ def change_config(**changes: Any) -> Callable[[Path], object]:
     return change
 
 
+def remove_config(key: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        del content[key]
+        (folder / "config.json").write_text(json.dumps(content))
+
+    return change
+
+
 def change_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
@@ -99,6 +108,7 @@ def folders(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("qwen", write("config.json", [1]), "config.json: expected a JSON object, found list"),
         ("qwen", change_config(model_type=None), "config.json: model_type: None found; expected a string"),
         ("qwen", change_config(num_hidden_layers="two"), "config.json: num_hidden_layers: input should be a valid integer"),
+        ("qwen", remove_config("hidden_size"), r"config.json: hidden_size: required, but missing$"),
         ("qwen", change_config(rope_scaling={"rope_type": "yarn"}), "Qwen3-style models with rope_scaling are not supported"),
         ("qwen", change_config(use_sliding_window=True), "models with sliding windows are not supported"),
         ("qwen", change_config(attention_bias=True), "models with attention_bias are not supported"),
