@@ -16,7 +16,7 @@ NAME = "compute_equivalent_loss"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction, with one line per size. 0 means no harm, and white triangles are bounds."""
+    """Plot one panel per fraction, with one line per size. 0 means no harm, and open triangles are bounds."""
     wasted = lost_compute(runs)
     if isinstance(wasted, NoLaw):
         return Missing(NAME, wasted.reason)

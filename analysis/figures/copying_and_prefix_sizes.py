@@ -16,7 +16,7 @@ NAME = "copying_and_prefix_sizes"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one row of panels per fraction and one column per metric that orders clean runs by size; white triangles are bounds."""
+    """Plot one row of panels per fraction and one column per metric that orders clean runs by size; open triangles are bounds."""
     laws = {metric: clean_law(runs, metric) for metric in SIZE_METRICS}
     with_law = [metric for metric, law in laws.items() if not isinstance(law, NoLaw)]
     reasons: dict[str, list[str]] = {}

@@ -47,8 +47,8 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Degradation against repeats",
-        "Final test loss against R, one line per model size, with the clean run on the left. A few repeats do little harm, and so do very"
-        " many, because a tiny pool takes almost no capacity to memorize; the worst R is in between. Hernandez et al. (fig. 4 right) find"
+        "Final test loss against R, one line per model size, with the clean run on the left. If a line has a peak between the smallest"
+        " and the largest R, fewer and more repeats both do less harm than the worst R. Hernandez et al. (fig. 4 right) find"
         f" that the worst R becomes smaller as models grow. The upper axis gives the size of the pool. Labels give the worst R."
         f" {_rule_note(done)}{interval_note(data)}",
         figure,

@@ -10,7 +10,7 @@ from analysis.figures.style import Style
 from analysis.intervals import FEWEST_SEEDS, UNKNOWN, Bound, Estimate
 
 TRIANGLE = {Bound.AT_MOST: "v", Bound.AT_LEAST: "^"}
-BOUNDS = "White triangles are upper (▽) or lower (△) bounds."
+BOUNDS = "Open triangles are upper (▽) or lower (△) bounds."
 ONE_SEED = "There is only one seed, so there are no error bars."
 
 
@@ -23,7 +23,7 @@ def estimates(
     join: bool = True,
     label: str = "",
 ) -> None:
-    """Plot points with their intervals, and bounds as white triangles; lines are interrupted at bounds."""
+    """Plot points with their intervals, and bounds as open triangles; lines are interrupted at bounds."""
     present = [(at, value) for at, value in zip(x, values, strict=True) if value]
     exact = [(at, value if not value.bound else UNKNOWN) for at, value in present]
     style = {
@@ -49,7 +49,7 @@ def estimates(
 
 
 def bounded_line(axes: Axes, x: str, line: pd.DataFrame, number: int, lines: int, style: Style, label: str) -> None:
-    """Plot a line that is interrupted at bounds, which are drawn as white triangles.
+    """Plot a line that is interrupted at bounds, which are drawn as open triangles.
 
     number, lines: the index of this line and the number of lines in the panel. Bounds of different lines often coincide, so the
     triangles of each line are shifted sideways a little.
@@ -71,7 +71,10 @@ def peak_interval_note(fewest: int, most: int) -> str:
         return "There is only one seed, so there are no intervals."
     exception = "" if fewest > 1 else "; peaks with only one seed at some R have none"
     imprecise = f"; with fewer than {FEWEST_SEEDS} seeds, they are imprecise" if most < FEWEST_SEEDS else ""
-    return f"Bars: 95% bootstrap intervals over {most} seeds{exception}{imprecise}."
+    return (
+        f"Bars: 95% bootstrap intervals over {most} seeds{exception}{imprecise}. The interval of a worst R that was tested extends halfway"
+        " to the neighboring values."
+    )
 
 
 def range_note(data: pd.DataFrame) -> str:

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from analysis.figures.panels import arms, limit
 from analysis.figures.plot import Missing, Plot, no_heads
 from analysis.figures.style import CLEAN, Style, styles
-from analysis.measures.induction_heads import none_formed
+from analysis.measures.induction_heads import none_formed, thresholds
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
@@ -34,6 +35,8 @@ def plot(runs: Runs) -> Plot | Missing:
             "no finished run has heads.parquet (the runs are from an older version, or their context is too short for the probe)",
         )
     table = runs.done[ARM].merge(last, on="name")
+    score, half = table.prefix_matching, table.prefix_matching_ci.fillna(0.0)
+    table = table.assign(is_induction_head=score - half > table.name.map(thresholds(runs.combined)))
     panels = arms(table)
     seeds = max(1, min(MOST_SEEDS, MOST_ROWS // len(panels)))
     rows = [
@@ -64,7 +67,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Heads at the end of training",
         "Left: prefix matching of every head, one map per R with one row per layer. Runs with the same seed start from the same weights, so"
-        " the same cell is the same head in every map; a bright cell is an induction head. Right: the drop in copying gain when a"
+        f" the same cell is the same head in every map. {_counted(table)} Right: the drop in copying gain when a"
         " head's output is set to zero and all attention patterns are held fixed, plotted against that head's prefix matching. A copying"
         " head lies"
         " to the right of the vertical dotted line and above the horizontal one; these lines are the highest nulls among the row's heads."
@@ -75,6 +78,14 @@ def plot(runs: Runs) -> Plot | Missing:
         table,
         no_heads(none_formed(runs)),
     )
+
+
+def _counted(table: pd.DataFrame) -> str:
+    """A caption sentence about the heads that count as induction heads."""
+    rule = "prefix matching, minus half the width of its interval, exceeds twice its null and twice the untrained model's score"
+    if not table.is_induction_head.any():
+        return f"No head counts as an induction head, because none has a score that is high enough ({rule})."
+    return f"Outlined cells exceed the threshold for induction heads ({int(table.is_induction_head.sum())} of {len(table)}): {rule}."
 
 
 def _wrapped(title: str) -> str:
@@ -92,6 +103,9 @@ def _maps(ax: Axes, heads: pd.DataFrame, all_repeats: list[int], norm: Normalize
     for repeats, run_heads in heads.groupby("repeats"):
         run_heads = run_heads.drop_duplicates(["layer", "head"])
         cells[run_heads.layer, starts[repeats] + run_heads["head"]] = run_heads.prefix_matching
+        for head in run_heads[run_heads.is_induction_head].itertuples():
+            corner = (starts[repeats] + head.head - 0.44, head.layer - 0.44)
+            ax.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor="deepskyblue", linewidth=1.5))
     ax.grid(False)
     ax.imshow(cells, cmap=SCALE, norm=norm, origin="lower", aspect="auto", interpolation="nearest")
     if len(all_repeats) * width <= MOST_LABELED:

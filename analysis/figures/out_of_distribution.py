@@ -17,7 +17,7 @@ NAME = "out_of_distribution"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one row of panels per fraction and one column per test set, with the study's own set first; white triangles are bounds."""
+    """Plot one row of panels per fraction and one column per test set, with the study's own set first; open triangles are bounds."""
     other_sets = test_sets(runs)
     if not other_sets:
         return Missing(

@@ -104,7 +104,7 @@ def _caption(all_peaks: list[Peak], fits: list[str], overlap: bool) -> str:
     )
     return (
         "The worst R and the pool size at this R, D_r = f·T/R. Circles: the center of a Gaussian in log R, fitted to the excess final test"
-        " loss. Squares: the worst of the tested values of R, with an interval that extends halfway to its neighbors."
+        " loss. Squares: the worst of the tested values of R."
         f"{f' Peaks that may lie outside the tested range have only a bound, which fits exclude: {open_ended}.' if open_ended else ''}"
         f"{f' Too few values of R for a Gaussian: {too_few}.' if too_few else ''}{fit_quality} {BOUNDS} Power laws, where N counts all"
         f" parameters: {power_laws}. Chudnovsky et al. (f = 10%, 20 tokens per parameter, N from {C26_SIZES[0]:.3g} to {C26_SIZES[1]:.3g})"

@@ -16,7 +16,7 @@ NAME = "size_multiplier"
 
 
 def plot(runs: Runs) -> Plot | Missing:
-    """Plot one panel per fraction; white triangles are bounds."""
+    """Plot one panel per fraction; open triangles are bounds."""
     law, multipliers = clean_law(runs), size_multipliers(runs)
     if isinstance(law, NoLaw):
         return Missing(NAME, law.reason)
@@ -50,7 +50,7 @@ def plot(runs: Runs) -> Plot | Missing:
         "Effective size",
         "Size of the clean model with the same final test loss, divided by the run's own size; 1 means no harm. The clean law is"
         f" L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g}, through {law.points} clean runs (largest residual"
-        f" {law.residual:.3f} nats). The law is not extrapolated: white triangles are bounds. Upper bounds (▽) are runs worse than the"
+        f" {law.residual:.3f} nats). The law is not extrapolated: open triangles are bounds. Upper bounds (▽) are runs worse than the"
         f" smallest clean model, {smallest}. Hernandez et al. (fig. 4 left) find a multiplier of 0.55 at f = 10% and R = 1,220, and sizes"
         " 10x and 73x smaller"
         f" at the worst R for f = 50% and 90%. {interval_note(data)} {left_out_of_laws(runs)}".rstrip(),

@@ -29,17 +29,30 @@ def formation(curve: pd.DataFrame) -> Formation:
 
     curve: the evaluations of the run in time order, starting with the untrained model.
 
-    The threshold is the larger of twice the untrained model's score and twice the largest null. Let h be half the width of the
-    score's 95% interval. A head is present if score - h exceeds the threshold, and absent if score + h is below it. The head forms at
+    Let h be half the width of the
+    score's 95% interval. A head is present if score - h exceeds `threshold_of`, and absent if score + h is below it. The head forms at
     the first of two consecutive evaluations at which it is present. After that, it is lost at the first of two consecutive
     evaluations at which it is absent.
     """
     score, half = (curve[name].to_numpy(float) for name in (SCORE.key, SCORE.interval_key))
     half = np.nan_to_num(half)
-    threshold = TIMES_THE_NULL * max(score[0], curve[SCORE.null_key].to_numpy(float).max())
+    threshold = threshold_of(curve)
     tokens = np.append(curve.tokens.to_numpy(float), np.nan)
     formed = _first_in_a_row(score - half > threshold, 0)
     return Formation(float(tokens[formed]), float(tokens[_first_in_a_row(score + half < threshold, formed)]))
+
+
+def threshold_of(curve: pd.DataFrame) -> float:
+    """The prefix matching that an induction head must exceed: twice the untrained model's score or twice the largest null.
+
+    curve: the evaluations of a run in time order, starting with the untrained model. The larger of the two thresholds counts.
+    """
+    return float(TIMES_THE_NULL * max(curve[SCORE.key].iloc[0], curve[SCORE.null_key].max()))
+
+
+def thresholds(runs: Runs) -> dict[str, float]:
+    """`threshold_of` every run that has scores, by the run's name."""
+    return {name: threshold_of(curve) for name, curve in _measured(runs)}
 
 
 def none_formed(runs: Runs) -> str:
