@@ -44,6 +44,23 @@ def listed(phrases: Sequence[str]) -> str:
     return f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
 
 
+def nats_digits(mean: float, low: float, high: float) -> int:
+    """The number of decimals for a difference in nats: two, or three if the difference or half its interval is below 0.01.
+
+    low, high: the ends of the interval; NaN or equal if there is none.
+    """
+    half = (high - low) / 2
+    return 3 if 0 < half < 0.01 or abs(mean) < 0.01 else 2
+
+
+def signed_span(values: Iterable[float]) -> str:
+    """The range of differences in nats with their signs: "+0.012 to +0.300", or "less than 0.001" if all are that close to 0."""
+    differences = list(values)
+    if max(map(abs, differences)) < 0.0005:
+        return "less than 0.001"
+    return span(differences, "{:+.3f}".format)
+
+
 def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:
     """Format an interval to append to its number, such as " [0.1, 0.3]". Empty if it is NaN or both ends look the same."""
     if math.isnan(low) or form(low) == form(high):

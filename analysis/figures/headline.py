@@ -11,7 +11,7 @@ from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import UNDATED, Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import percent, size_name
+from analysis.formatting import nats_digits, percent, size_name
 from analysis.measures.headline import Headline, Kind, headline
 from analysis.runs import Runs
 
@@ -49,10 +49,10 @@ def card(runs: Runs, study: str, question: str, answer: str, footer: str) -> byt
     """An image of 1200 x 630 pixels with the question, the answer and the figure, as PNG. The figure is empty without a result."""
     figure = Figure(figsize=CARD_INCHES, dpi=CARD_DPI)
     figure.text(0.04, 0.92, study, fontsize=15, color="0.35", va="top")
-    title = textwrap.fill(question, 31)
+    title = _filled(question, 31)
     figure.text(0.04, 0.85, title, fontsize=23, weight="bold", va="top", linespacing=1.25)
     lines = title.count("\n") + 1
-    figure.text(0.04, 0.80 - 0.065 * lines, textwrap.fill(answer, 48), fontsize=15.5, va="top", linespacing=1.4)
+    figure.text(0.04, 0.80 - 0.065 * lines, _filled(answer, 48), fontsize=15.5, va="top", linespacing=1.4)
     figure.text(0.04, 0.05, footer, fontsize=12, color="0.35")
     if result := headline(runs):
         ax = figure.add_axes((0.61, 0.17, 0.36, 0.72))
@@ -62,6 +62,12 @@ def card(runs: Runs, study: str, question: str, answer: str, footer: str) -> byt
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata=UNDATED["png"])
     return content.getvalue()
+
+
+def _filled(text: str, width: int) -> str:
+    """Break a text into lines, but not at hyphens or around "="."""
+    unbroken = text.replace(" = ", "\u00a0=\u00a0")
+    return textwrap.fill(unbroken, width, break_on_hyphens=False).replace("\u00a0", " ")
 
 
 def _quantity(kind: Kind) -> str:
@@ -74,6 +80,8 @@ def _where(result: Headline) -> str:
     if result.kind is Kind.VARIANTS:
         arm = result.arm
         return f", at {size_name(arm.model, arm.parameters_non_embedding)} and f = {percent(arm.repeated_fraction)}"
+    if result.kind is Kind.FINE_TUNING and (result.lines.label != "").any():
+        return ". Labels give the parent's R"
     return f", with {result.arm.design}" if result.kind is Kind.NAMED_POOL else ""
 
 
@@ -83,10 +91,18 @@ def _draw(ax: Axes, result: Headline) -> None:
     for place, name in enumerate(names):
         line = result.lines[result.lines.line == name].sort_values("x")
         shifted = line.assign(x=line.x * NEXT_TO ** (place - (len(names) - 1) / 2))
-        points(ax, "x", shifted, label=name, **by_line[name])
+        labels = dict(zip(shifted.x, line.label, strict=True)) if result.kind is Kind.FINE_TUNING else {}
+        style = by_line[name] | ({"linestyle": "none"} if any(labels.values()) else {})
+        points(ax, "x", shifted, label=name, **style)
+        for row in shifted.itertuples():
+            if labels.get(row.x):  # the parent's R
+                ax.annotate(
+                    labels[row.x], (row.x, row.mean), (8, 0), textcoords="offset points", va="center", fontsize=8
+                )
     ax.axhline(0.0, color="black", linewidth=1.0, linestyle="--")
     if result.kind is Kind.FINE_TUNING:
         size_axis(ax, result.lines.x)
+        ax.set_xlim(result.lines.x.min() / 1.25, result.lines.x.max() * 1.5)  # room for labels
     else:
         repeats_axis(ax, result.lines.x)
         if result.kind is Kind.NAMED_POOL:  # R = 1 is a pool that is read once, and not a clean run
@@ -95,7 +111,7 @@ def _draw(ax: Axes, result: Headline) -> None:
     ax.set_ylabel(QUANTITY[result.kind])
     if result.kind is not Kind.VARIANTS:  # the answer is a difference between two lines
         _label_of_arm(ax, result)
-    if len(names) > 1:
+    if len(names) > 1 or result.kind is Kind.FINE_TUNING:
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.09 * (high - low) * ((len(names) + 1) // 2))
         ax.legend(fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)
@@ -108,7 +124,13 @@ def _label_of_arm(ax: Axes, result: Headline) -> None:
     end = arm["mean"] if arm.seeds < 2 else arm.high if above else arm.low
     offset, side = ((0, 4), "bottom") if above else ((0, -4), "top")
     ax.annotate(
-        f"{arm['mean']:+.3f}", (line.x, end), offset, textcoords="offset points", ha="center", va=side, fontsize=9
+        f"{arm['mean']:+.{nats_digits(arm['mean'], arm.low, arm.high)}f}",
+        (line.x, end),
+        offset,
+        textcoords="offset points",
+        ha="center",
+        va=side,
+        fontsize=9,
     )
     low, high = ax.get_ylim()
     ax.set_ylim(low - (0.0 if above else 0.08 * (high - low)), high + (0.05 * (high - low) if above else 0.0))

@@ -75,7 +75,8 @@ def plot(runs: Runs) -> Plot | Missing:
         "The harmful range of R",
         "Gray: the harmful range, where final test loss exceeds the clean run's by at least half the largest excess; values of R"
         " outside this range can be harmful too. Its edges come from a monotone curve through the tested values of R. The worst R is one"
-        f" of these values. {BOUNDS} A bound means that the range extends beyond the tested values; fits exclude bounds. Power laws: {fits}."
+        f" of these values. {BOUNDS} A bound means that the range extends beyond the tested values; fits exclude bounds."
+        f" Power laws: {fits}."
         f" Hernandez et al. (fig. 4 right, f = 10%, 100B tokens, N from {H22_SIZES[0]:.3g} to {H22_SIZES[1]:.3g}) find the left edge at"
         f" {H22_LEFT_EDGE.coefficient:.2g}·N^{H22_LEFT_EDGE.exponent:.2f} and the right edge at"
         f" {H22_RIGHT_EDGE.coefficient:.2g}·N^{H22_RIGHT_EDGE.exponent:.2f}"

@@ -32,7 +32,8 @@ class Headline:
     arm: the arm with the largest effect: its `mean` in nats per token, the ends of its 95% interval, `low` and `high`, its number of
         `seeds`, and the columns that identify it. All differences are paired by seed.
     arms: the number of arms that it was selected from.
-    lines: the figure's points: `line` (a name), `x` (R, or the size in fine-tuning), `mean`, `low`, `high` and `seeds`.
+    lines: the figure's points: `line` (a name), `x` (R, or the size in fine-tuning), `mean`, `low`, `high` and `seeds`. In fine-tuning,
+        `label` gives the parent's R where it differs between the points of a line, and such points are not connected.
     """
 
     kind: Kind
@@ -109,8 +110,20 @@ def _of_fine_tuning(runs: Runs) -> Headline | None:
     pairs = pairs.assign(change=pairs.test_loss_repeated - pairs.test_loss_clean)
     arms = over_seeds(pairs, [*SIZE, "start_repeated", "parent_fraction_repeated", "parent_repeats_repeated"], "change")
     arm = arms.loc[arms["mean"].abs().idxmax()]
-    lines = arms.assign(line=arms.start_repeated, x=arms.parameters_non_embedding)
+    lines = _with_repeats(arms).assign(x=arms.parameters_non_embedding)
     return Headline(Kind.FINE_TUNING, arm, len(arms), _fewer_lines(lines))
+
+
+def _with_repeats(arms: pd.DataFrame) -> pd.DataFrame:
+    """Name the parent's R in the name of a line, or in the labels of its points if they differ. Unknown and clean parents have none."""
+    lines, labels = arms.start_repeated.copy(), pd.Series("", arms.index)
+    for start, points in arms.groupby("start_repeated"):
+        repeats = points.parent_repeats_repeated
+        if repeats.nunique() > 1:
+            labels[points.index] = [f"R = {value:,}" for value in repeats]
+        elif "R =" not in start:
+            lines[points.index] = f"{start}, R = {repeats.iloc[0]:,}"
+    return arms.assign(line=lines, label=labels)
 
 
 def _fewer_lines(lines: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,8 @@ import pandas as pd
 
 from analysis.figures import study_comparison as figures
 from analysis.figures.plot import Missing, Plot, SavedPlot
-from analysis.formatting import NOTHING, listed, percent, plural, size_name
-from analysis.intervals import CHANCE
+from analysis.formatting import NOTHING, listed, percent, plural, signed_span, size_name
+from analysis.intervals import CHANCE, FEWEST_SEEDS
 from analysis.measures.study_comparison import (
     COMPARED,
     LOSS,
@@ -19,7 +19,7 @@ from analysis.measures.study_comparison import (
     largest_difference,
 )
 from analysis.report import explorer, html, provenance
-from analysis.report.first_screen import FirstScreen, factor_name, is_clear, nats
+from analysis.report.first_screen import FirstScreen, amount, factor_name, is_clear, nats
 from analysis.report.section import Note, Page, Section, Table, figure_sections, missing_section
 from analysis.runs import CORPORA
 from data_prep.files import write_atomically
@@ -76,14 +76,15 @@ def _first_screen(comparison: StudyComparison, names: Sequence[str], figure: Sav
     )
     where = f"{size_name(arm.model, arm.parameters_non_embedding)}, {_arm_name(arm)}"
     if is_clear(arm) is False:
-        answer = f"No clear difference: the largest, between {arm.study} and {comparison.reference} for {where}, is {nats(arm)}."
+        verdict = "Too few seeds to tell" if arm.seeds < FEWEST_SEEDS else "No clear difference"
+        answer = f"{verdict}: the largest difference, between {arm.study} and {comparison.reference} for {where}, is {nats(arm)}."
     else:
         answer = (
-            f"The largest of {plural(len(losses), 'difference')} in final test loss: {arm.study} is {nats(arm)}"
+            f"The largest of {plural(len(losses), 'difference')} in final test loss: {arm.study} is {amount(arm)}"
             f" {'above' if arm['mean'] > 0 else 'below'} {comparison.reference}, for {where}."
         )
     varied = [(factor_name(factor.name).removeprefix("the "), _values(factor)) for factor in comparison.factors]
-    return FirstScreen(question, varied, answer, _certainty(arm, losses), command, figure, "Write this page again:")
+    return FirstScreen(question, varied, answer, _certainty(arm, losses), command, figure)
 
 
 def _certainty(arm: pd.Series, losses: pd.DataFrame) -> str:
@@ -103,7 +104,7 @@ def _values(factor: Factor) -> str:
         name: ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values)
         for name, values in factor.values.items()
     }
-    return "; ".join(f"{values} ({name})" for name, values in shown.items())
+    return "; ".join(values if values == name else f"{values} ({name})" for name, values in shown.items())
 
 
 def _arm_name(arm: pd.Series) -> str:
@@ -139,7 +140,6 @@ def _notes(studies: Studies, comparison: StudyComparison) -> Iterator[str]:
 
 def _sentences(comparison: StudyComparison) -> Iterator[str]:
     for (study, metric), rows in comparison.differences.groupby(["study", "metric"], sort=False):
-        low, high = (f"{end:+.3f}" for end in (rows["mean"].min(), rows["mean"].max()))
         several = rows[(rows.seeds > 1) & rows.low.notna()]
         clear = several[(several.low > 0) | (several.high < 0)]
         verdict = (
@@ -147,8 +147,7 @@ def _sentences(comparison: StudyComparison) -> Iterator[str]:
             if len(several)
             else "one pair of runs per arm, so there are no intervals"
         )
-        span = low if low == high else f"{low} to {high}"
-        yield f"{study}, {COMPARED[str(metric)]}: {span} in {plural(len(rows), 'arm')}; {verdict}."
+        yield f"{study}, {COMPARED[str(metric)]}: {signed_span(rows['mean'])} in {plural(len(rows), 'arm')}; {verdict}."
 
 
 def _table(comparison: StudyComparison) -> Table:

@@ -36,10 +36,12 @@ def size_of(run: pd.Series) -> str:
     interval = bracketed(run.rise_low, run.rise_high, three_digits)
     relative = []
     if pd.notna(run.rise_in_standard_errors):
-        relative.append(f"{three_digits(run.rise_in_standard_errors)} standard errors")
+        relative.append(
+            f"{three_digits(run.rise_in_standard_errors)} standard errors over test sequences within one run, not over seeds"
+        )
     if pd.notna(run.rise_share):
         relative.append(f"{run.rise_share:.1%} of the clean runs' total drop in test loss")
-    return f"{three_digits(run.rise)} nats{interval}" + (f" ({', '.join(relative)})" if relative else "")
+    return f"{three_digits(run.rise)} nats{interval}" + (f" ({'; '.join(relative)})" if relative else "")
 
 
 def recovery_of(run: pd.Series) -> str:

@@ -173,11 +173,17 @@ def _start(panels: Sequence[Panel]) -> dict[str, int]:
     """The panel and the arm that are selected first: the arm with the largest excess over its control in final test loss."""
     largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
     for place, panel in enumerate(panels):
-        losses = [arm.table[arm.table.status == Status.DONE].final_test_loss.mean() for arm in panel.arms]
+        losses = [_final_loss(arm) for arm in panel.arms]
         for index, loss in enumerate(losses):
             if loss - losses[0] > largest:
                 largest, start = loss - losses[0], {"panel": place, "arm": index}
     return start
+
+
+def _final_loss(arm: Arm) -> float:
+    """The mean final test loss of the finished runs; NaN if no run has finished."""
+    done = arm.table[arm.table.status == Status.DONE]
+    return float(done.final_test_loss.mean()) if len(done) else float("nan")
 
 
 def _seeds(panels: Sequence[Panel]) -> int:

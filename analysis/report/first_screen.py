@@ -1,16 +1,19 @@
 """Write the first screen of the page: the question, the answer with its interval, and how to train the runs again."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.figures.plot import SavedPlot
-from analysis.formatting import listed, percent, plural, size_name, span
+from analysis.formatting import listed, nats_digits, percent, plural, short_count, size_name, span
 from analysis.measures.headline import Headline, Kind, headline
 from analysis.runs import ORDER, Runs
+from repeat_study.config.model_sizes import shape_of
 
 MOST_VALUES = 6  # values of a factor that are listed one by one; longer lists are given as a range
+NEAR_UNIFORM = 0.5  # nats; a loss this far below that of a uniform guess or closer is compared with it
 FEWEST_FOR_SELECTION = 3  # with fewer arms, selecting the largest difference hardly matters
 FACTOR_NAMES = {
     **dict.fromkeys(ORDER, "the order of the copies"),
@@ -44,14 +47,16 @@ class FirstScreen:
     certainty: str
     command: str  # shell commands, one per line
     figure: SavedPlot | None
-    again: str = "Train and analyze these runs again:"  # above the command
+    terms: str = ""  # defines the symbols on the screen
 
 
 def first_screen(runs: Runs, figure: SavedPlot | None, command: str) -> FirstScreen:
     """The first screen of a study's page. figure: the figure `headline`, or None if it is missing."""
     result = headline(runs)
     answer, certainty = (_answer(result), _certainty(result)) if result else (NO_ANSWER, "")
-    return FirstScreen(_question(runs, result), list(_varied(runs)), answer, certainty, command, figure)
+    if result and result.kind is Kind.REPEATS:
+        answer += _uniform_guess(runs, result.arm)
+    return FirstScreen(_question(runs, result), list(_varied(runs)), answer, certainty, command, figure, _terms(runs))
 
 
 def _question(runs: Runs, result: Headline | None) -> str:
@@ -70,6 +75,34 @@ def _question(runs: Runs, result: Headline | None) -> str:
     return f"What does it cost if {shares.replace(' and ', ' or ')} of the training tokens repeat a pool {times} times?"
 
 
+def _terms(runs: Runs) -> str:
+    """Define f, R, the pool, and the names of model sizes."""
+    smallest = runs.combined.table.sort_values("parameters_non_embedding").iloc[0]
+    size = size_name(smallest.model, smallest.parameters_non_embedding)
+    text = ""
+    if (runs.table.repeats > 1).any() or runs.fine_tuned is not None:
+        text = (
+            "f is the share of training tokens that come from a repeated pool of sequences, and R is the number of times that each"
+            " sequence in the pool is read. "
+        )
+    layers, width = plural(int(smallest.layers), "layer"), shape_of(smallest.model).d_model
+    count = short_count(smallest.parameters_non_embedding)
+    return f"{text}{size} has {layers}, a width of {width}, and {count} non-embedding parameters."
+
+
+def _uniform_guess(runs: Runs, arm: pd.Series) -> str:
+    """A sentence that compares the arm's test loss with that of a uniform guess, with a leading space. Empty if it is far below."""
+    done = runs.done
+    same = (done[["model", "repeated_fraction", "repeats"]] == arm[["model", "repeated_fraction", "repeats"]]).all(
+        axis=1
+    )
+    loss, uniform = done[same].final_test_loss.mean(), math.log(done[same].vocabulary.iloc[0])
+    if loss < uniform - NEAR_UNIFORM:
+        return ""
+    place = "close to" if abs(loss - uniform) <= NEAR_UNIFORM else "worse than"
+    return f" The loss is {loss:.2f}, {place} that of a uniform guess over the vocabulary ({uniform:.2f})."
+
+
 def _factor_names(factors: list[str]) -> list[str]:
     return list(dict.fromkeys(map(factor_name, factors)))
 
@@ -85,7 +118,7 @@ def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
     repeated = table[table.repeats > 1]
     sizes = table.drop_duplicates("model").sort_values("parameters_non_embedding")
     if len(sizes) > 1:
-        yield "model size", _values([size_name(row.model, row.parameters_non_embedding) for row in sizes.itertuples()])
+        yield "model size", _values(list(_sizes(runs, sizes)))
     if runs.fine_tuned is not None:
         parents = runs.fine_tuned.table.drop_duplicates(["parent_fraction", "parent_repeats"])
         rows = parents.sort_values(["parent_fraction", "parent_repeats"]).itertuples()
@@ -108,6 +141,17 @@ def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
     yield "seeds", str(table.seed.nunique())
 
 
+def _sizes(runs: Runs, sizes: pd.DataFrame) -> Iterator[str]:
+    """Every size, with a note if it only has controls."""
+    tuned = runs.fine_tuned.table if runs.fine_tuned is not None else None
+    treated = runs.table[runs.table.repeats > 1] if tuned is None else tuned
+    note = "clean only" if tuned is None else "from scratch only"
+    for row in sizes.itertuples():
+        is_treated = treated.empty or (treated.model == row.model).any()
+        name = size_name(str(row.model), float(row.parameters_non_embedding))
+        yield name if is_treated else f"{name[:-1]}; {note})"
+
+
 def _values(names: list[str]) -> str:
     separator = "; " if any(", " in name for name in names) else ", "
     return separator.join(names) if len(names) <= MOST_VALUES else f"{names[0]} to {names[-1]} ({len(names)} values)"
@@ -117,12 +161,14 @@ def _answer(result: Headline) -> str:
     arm = result.arm
     size, change, clear = size_name(arm.model, arm.parameters_non_embedding), nats(arm), is_clear(arm)
     if result.kind is Kind.FINE_TUNING:
-        start = f"a parent that saw {percent(arm.parent_fraction_repeated)} repeated data"
-        verb = "ends" if clear is not False else "does not clearly end"
-        direction = "worse" if arm["mean"] > 0 else "better"
-        text = (
-            f"Fine-tuning {size} from {start} {verb} {direction} than from a clean parent: {change} in final test loss."
-        )
+        parent = f"f = {percent(arm.parent_fraction_repeated)} and R = {arm.parent_repeats_repeated:,}"
+        if clear is False:
+            text = (
+                f"Fine-tuning {size} from a parent with {parent} does not differ clearly from a clean parent: {change}."
+            )
+        else:
+            direction = "higher" if arm["mean"] > 0 else "lower"
+            text = f"After fine-tuning {size}, final test loss is {amount(arm)} {direction} if the parent has {parent} than if it is clean."
     elif result.kind is Kind.NAMED_POOL:
         effect = "lowers" if arm["mean"] < 0 else "does not lower"
         sure = ", though not clearly" if clear is False and arm["mean"] < 0 else ""
@@ -133,7 +179,7 @@ def _answer(result: Headline) -> str:
     elif result.kind is Kind.VARIANTS:
         where = _where(arm)
         text = (
-            f"The largest difference is that {arm.variant} {'costs' if arm['mean'] > 0 else 'saves'} {change} in final test loss"
+            f"The largest difference is that {arm.variant} {'costs' if arm['mean'] > 0 else 'saves'} {amount(arm)} in final test loss"
             f" compared with {arm.reference}, {where}."
         )
         if clear is False:
@@ -144,7 +190,8 @@ def _answer(result: Headline) -> str:
         )
     else:
         worst = f"The worst of {plural(result.arms, 'arm')} is R = {arm.repeats:,}"
-        text = f"{worst}: final test loss is {change} above clean runs, {_where(arm)}."
+        arm_name = f"{arm.model}, f = {percent(arm.repeated_fraction)}"
+        text = f"{worst}: final test loss is {amount(arm)} higher than without repetition ({arm_name})."
     return text
 
 
@@ -156,9 +203,20 @@ def _where(arm: pd.Series) -> str:
 
 
 def nats(arm: pd.Series) -> str:
-    """A difference in nats per token with its interval. arm: a row with `mean`, `low`, `high` and `seeds`."""
-    interval = f" [{arm.low:+.3f}, {arm.high:+.3f}]" if arm.seeds > 1 and arm.low == arm.low else ""
-    return f"{arm['mean']:+.3f} nats/token{interval}"
+    """A difference in nats per token with its sign and interval. arm: a row with `mean`, `low`, `high` and `seeds`."""
+    return _nats(arm["mean"], arm.low, arm.high, int(arm.seeds), "+")
+
+
+def amount(arm: pd.Series) -> str:
+    """The size of a difference in nats per token, without its sign, with its interval. The words around it give the direction."""
+    ends = (arm.low, arm.high) if arm["mean"] >= 0 else (-arm.high, -arm.low)
+    return _nats(abs(arm["mean"]), *ends, int(arm.seeds), "")
+
+
+def _nats(mean: float, low: float, high: float, seeds: int, sign: str) -> str:
+    has_interval = seeds > 1 and low == low
+    form = f"{sign}.{nats_digits(mean, low, high)}f"
+    return f"{mean:{form}} nats/token" + (f" [{low:{form}}, {high:{form}}]" if has_interval else "")
 
 
 def is_clear(arm: pd.Series) -> bool | None:
@@ -169,11 +227,12 @@ def is_clear(arm: pd.Series) -> bool | None:
 def _certainty(result: Headline) -> str:
     arm = result.arm
     if arm.seeds < 2:
-        return (
-            "There is one seed, so there is no interval: another seed could give a different number. Train more seeds to find out how"
-            " different."
+        text = (
+            "There is one seed, so there is no interval: another seed could give a different number. Run more seeds to estimate the"
+            " spread."
         )
-    text = f"Brackets: 95% interval over {plural(int(arm.seeds), 'seed')}. Each run is compared with the control of the same seed."
+    else:
+        text = f"Brackets: 95% interval over {plural(int(arm.seeds), 'seed')}. Each run is compared with the control of the same seed."
     if result.arms >= FEWEST_FOR_SELECTION:
         text += f" The difference was selected as the largest of {result.arms}, so it is probably somewhat smaller in new runs."
     return text

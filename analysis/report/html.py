@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.figures.plot import SavedPlot
 from analysis.report.section import Page, Table
@@ -13,6 +13,7 @@ from analysis.report.section import Page, Table
 # Colors of token probabilities, evenly spaced in the square root of probability, because small models are rarely confident.
 COLOR_STEPS = 10
 MOST_NOTES = 8  # notes of one kind that are shown in full; a larger number is collapsed under a summary
+UNBROKEN = re.compile(r"\w+ = [\w.,%]*[\w%]|\w+(?:-\w+)+")
 NUMBER = re.compile(r"[≤≥]?[+−-]?[\d,]*\.?\d+(e[+-]?\d+)?%?( to .*)?")
 
 
@@ -50,8 +51,19 @@ def render_template(name: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"zip": zip, "data_url": _data_url, "cells": _cells, "column_classes": _column_classes}
+    environment.filters |= {
+        "zip": zip,
+        "data_url": _data_url,
+        "cells": _cells,
+        "column_classes": _column_classes,
+        "unbroken": _unbroken,
+    }
     return environment.get_template(name).render(**values)
+
+
+def _unbroken(text: str) -> Markup:
+    """Keep "R = 30" and hyphenated words such as "2x128-attn" on one line."""
+    return Markup(UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', str(escape(text))))
 
 
 def _data_url(figure: SavedPlot) -> Markup:

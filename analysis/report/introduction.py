@@ -30,9 +30,7 @@ def introduction(runs: Runs) -> str:
     shared = [text.format(runs.table[key].iloc[0]) for key, text in SHARED.items() if runs.table[key].nunique() == 1]
     copies = sorted(runs.evaluations.copying_loss_per_copy.dropna().map(len).unique())
     if copies:
-        shared.append(
-            f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe (the maximum is 11)"
-        )
+        shared.append(f"{' or '.join(map(str, copies))} copies of each paragraph in the copying probe")
     corpora = ", ".join(sorted(set(runs.table.corpus)))
     settings = f" Every run uses {listed(shared)}." if shared else ""
     smallest = runs.table.sort_values("parameters_non_embedding").iloc[0]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.formatting import any_of, percent, plural, short_count, span
+from analysis.formatting import any_of, percent, plural, short_count, signed_span, span
 from analysis.intervals import Bound, t_half_width
 from analysis.measures.peaks import worst_repeats
 from analysis.report import double_descent
@@ -56,8 +56,9 @@ def _study(runs: Runs) -> str:
     table = runs.table
     repeated = table[table.repeats > 1]
     sizes = table.parameters_non_embedding.unique()
+    count = len(table) + len(runs.not_started)
     facts = [
-        f"{plural(len(table) + len(runs.not_started), 'run')}, {len(runs.done)} of them finished",
+        f"{plural(count, 'run')} ({'all' if len(runs.done) == count else len(runs.done)} finished)",
         f"{plural(len(sizes), 'model size')} ({span(sizes, short_count)} non-embedding parameters)",
     ]
     if len(repeated):
@@ -150,31 +151,47 @@ def _heads(numbers: pd.DataFrame) -> str:
 
 
 def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
-    """How copying gain changes at the worst R, as text to append to the sentence about induction heads."""
-    changes = list(_copying_changes(numbers, worst))
-    if not changes:
+    """How copying changes at the worst R, as text to append to the sentence about induction heads."""
+    measured = {
+        name: list(_changes(numbers, worst, key))
+        for key, name in (("copying_loss", "copying loss"), ("copying_gain", "copying gain"))
+    }
+    texts = [f"{name} {_change(changes)}" for name, changes in measured.items() if changes]
+    if not texts:
         return ""
+    loss, gain = (sum(change.mean() for change in changes) for changes in measured.values())
+    note = (
+        ". A higher gain does not mean better copying here, because the first copy became harder to predict as well"
+        if loss > 0 and gain > 0
+        else ""
+    )
+    return f". At the worst R compared with clean runs, on English text: {'; '.join(texts)}{note}"
+
+
+def _change(changes: list[pd.Series]) -> str:
+    """How a metric changes in every combination of size and fraction, and whether the intervals exclude 0."""
     means = [change.mean() for change in changes]
     halves = [t_half_width(change) if len(change) > 1 else 0.0 for change in changes]
+    size = f"{signed_span(means)} nats"
     lower = sum(mean + half < 0 for mean, half in zip(means, halves, strict=True))
     higher = sum(mean - half > 0 for mean, half in zip(means, halves, strict=True))
     one_seed = all(len(change) == 1 for change in changes)
-    judged = (
-        "one seed, no intervals" if one_seed else "by 95% intervals over seeds; for the others the change is unclear"
-    )
-    return (
-        f". At the worst R, copying gain on English text is lower than in clean runs for {lower} of"
-        f" {plural(len(changes), 'combination')} of size and fraction, and higher for {higher} ({judged}). It changes by"
-        f" {span(means, '{:+.3f}'.format)} nats"
-    )
+    if len(changes) == 1 and one_seed:
+        return f"changes by {size} (one seed, no interval)"
+    if not lower and not higher:
+        return f"does not differ clearly from clean ({size}; {'the interval includes' if len(changes) == 1 else 'all intervals include'} 0)"
+    if len(changes) == 1:
+        return f"changes by {size} (the 95% interval over seeds excludes 0)"
+    judged = "one seed, no intervals" if one_seed else "by 95% intervals over seeds"
+    return f"changes by {size} (higher for {higher} and lower for {lower} of {len(changes)} combinations of size and fraction; {judged})"
 
 
-def _copying_changes(numbers: pd.DataFrame, worst: pd.DataFrame) -> Iterator[pd.Series]:
-    """For every model and fraction, copying gain at the worst R minus that of the clean run with the same seed."""
-    clean = numbers[numbers.repeats == 1].set_index(["model", "seed"]).copying_gain
+def _changes(numbers: pd.DataFrame, worst: pd.DataFrame, key: str) -> Iterator[pd.Series]:
+    """For every model and fraction, a metric at the worst R minus that of the clean run with the same seed."""
+    clean = numbers[numbers.repeats == 1].set_index(["model", "seed"])[key]
     for arm in worst.itertuples():
         runs = numbers[(numbers.model == arm.model) & (numbers.repeated_fraction == arm.repeated_fraction)]
         runs = runs[runs.repeats == arm.repeats].set_index(["model", "seed"])
-        change = (runs.copying_gain - clean.reindex(runs.index)).dropna()
+        change = (runs[key] - clean.reindex(runs.index)).dropna()
         if len(change):
             yield change

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, order_name, percent, plural, short_count, size_name
+from analysis.formatting import NOTHING, cell, order_name, percent, plural, short_count, signed_span, size_name
 from analysis.intervals import CHANCE
 from analysis.measures.retention import by_tokens_since, half_lives, retention
 from analysis.measures.variant_comparison import COMPARED, LOSS, Comparison, compare_variants
@@ -62,8 +62,7 @@ def _sentences(comparison: Comparison) -> Iterator[str]:
     )
     for kind, rows in (("repeated", losses[losses.repeats > 1]), ("clean", losses[losses.repeats == 1])):
         for variant, arms in rows.groupby("variant", sort=False):
-            low, high = (f"{end:+.3f}" for end in (arms["mean"].min(), arms["mean"].max()))
-            span = f"{low} nats" if len(arms) == 1 else f"{low} to {high} nats in {len(arms)} arms"
+            span = f"{signed_span(arms['mean'])} nats" + (f" in {len(arms)} arms" if len(arms) > 1 else "")
             yield f"{variant}, {kind} runs: final test loss differs by {span}. {_significance(arms)}"
 
 

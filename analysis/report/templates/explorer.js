@@ -258,21 +258,26 @@
     spot.setAttribute("cy", plot.y(mean));
   }
 
-  const ranges = new Map(); // the vertical range of the cost figure, by panel title and metric
+  const ranges = new Map(); // the training tokens and values of all differences, by panel title and metric
+  // The vertical range of the cost figure. It covers the differences from the selected tokens to the end of training, because
+  // differences early in training can be much larger.
   function costRange() {
     const key = `${panel().title}|${state.metric}`;
     if (!ranges.has(key)) {
-      const kept = state.panel, values = [0];
+      const kept = state.panel, values = [];
       for (const other of alike()) {
         state.panel = data.panels.indexOf(other);
         for (const run of other.arms.flatMap(runsOf))
-          gridOf(run).forEach((at, place) => { if (isDrawn(run, place)) values.push(difference(run, at)); });
+          gridOf(run).forEach((at, place) => { if (isDrawn(run, place)) values.push([at, difference(run, at)]); });
       }
       state.panel = kept;
-      const finite = hasControl() ? values.filter(Number.isFinite) : values.slice(1).filter(Number.isFinite);
-      ranges.set(key, finite.length ? [Math.min(...finite), Math.max(...finite)] : [0, 1]);
+      ranges.set(key, values.filter(([, value]) => Number.isFinite(value)));
     }
-    return ranges.get(key);
+    const measured = ranges.get(key), last = measured.reduce((most, [at]) => Math.max(most, at), 0);
+    let [least, greatest] = hasControl() ? [0, 0] : [Infinity, -Infinity];
+    for (const [at, value] of measured)
+      if (at >= Math.min(tokens(), last)) [least, greatest] = [Math.min(least, value), Math.max(greatest, value)];
+    return least <= greatest ? [least, greatest] : [0, 1];
   }
 
   let dots = [];
@@ -383,7 +388,7 @@
     add(svg, "text", {x: (box.left + box.right) / 2, y: box.height - 6, "text-anchor": "middle", class: "name"},
       `heads 0 to ${width - 1} of each run; dark: 0, bright: ${(top / 100).toFixed(2)}`);
     const {tokens: measured} = frameOf(pair.at(-1)[1]);
-    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}. A bright cell is an induction head.`);
+    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}. Scores are relative to the brightest cell; the section on heads gives the threshold for induction heads.`);
     svg.setAttribute("aria-label", `Prefix matching of every head: ${pair.map(([entry]) => entry.name).join(" and ")}`);
   }
 

@@ -104,7 +104,10 @@ def test_the_report_counts_only_the_planted_double_descent_and_reports_its_size(
     assert planted.rise_share == pytest.approx(planted.rise / (4 + 0.02 * 29), rel=0.02)
     finding = findings(summary(loaded))[0]
     assert "Double descent at f = 50%: in 1 of 2 runs" in finding and "a paired t test over test sequences" in finding
-    assert "standard errors, " in finding and "% of the clean runs' total drop in test loss)" in finding
+    assert (
+        "standard errors over test sequences within one run, not over seeds; " in finding
+        and "% of the clean runs' total drop in test loss)" in finding
+    )
     assert "older versions" not in finding
     descent = next(line for line in summarize(loaded, summary(loaded)) if line.startswith("Double descent"))
     assert "in 1 of 2 runs at f = 50%" in descent and "standard errors" in descent

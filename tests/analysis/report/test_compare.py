@@ -72,7 +72,7 @@ def test_three_factors_are_found_and_named(write: Write, tmp_path: Path) -> None
     assert "What changes with the learning rate, the weight decay, and the order of the copies?" in text
     assert "0.001 (one); 0.002 (two)" in text and "passes (one); uniform (two)" in text
     assert "The studies differ in 3 factors, so a difference cannot be attributed to one of them." in text
-    assert "+0.220 nats/token [+0.170, +0.270] above one" in text
+    assert "0.22 nats/token [0.17, 0.27] above one" in text
     assert 'id="explorer-data"' in text and "repeat-study compare one two" in text
     assert len(pd.read_csv(tmp_path / "out" / "tables" / "study_pairs.csv").query("metric == 'test_loss'")) == 6
     assert (tmp_path / "out" / "figures" / "study_losses.svg").is_file()

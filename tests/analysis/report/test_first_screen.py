@@ -32,8 +32,7 @@ def test_the_answer_is_paired_by_seed_and_has_its_interval(tmp_path: Path, runs:
     assert first.question == "What does it cost if 50% of the training tokens repeat a pool 4 to 16 times?"
     # Excesses of 0.50, 0.51 and 0.52: t quantile 4.303, standard error 0.01 / sqrt(3)
     assert first.answer == (
-        "The worst of 2 arms is R = 4: final test loss is +0.510 nats/token [+0.485, +0.535] above clean runs,"
-        " for 2x32 (24.6k) and f = 50%."
+        "The worst of 2 arms is R = 4: final test loss is 0.51 nats/token [0.49, 0.53] higher than without repetition (2x32, f = 50%)."
     )
     assert first.certainty.startswith("Brackets: 95% interval over 3 seeds.")
     assert dict(first.varied) == {
@@ -47,7 +46,7 @@ def test_the_answer_is_paired_by_seed_and_has_its_interval(tmp_path: Path, runs:
 def test_with_one_seed_there_is_no_interval(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write(tmp_path, runs[0], store, seeds=1)
     first = screen(tmp_path)
-    assert "+0.500 nats/token above clean runs" in first.answer and "[" not in first.answer
+    assert "0.50 nats/token higher than without repetition" in first.answer and "[" not in first.answer
     assert first.certainty.startswith("There is one seed, so there is no interval")
 
 
@@ -75,7 +74,7 @@ def test_a_study_with_variants_asks_about_their_factor(
     first = screen(tmp_path)
     name = "the weight decay" if "weight_decay" in factor else "the order of the copies"
     assert first.question == f"Does the cost of repeating data depend on {name}?"
-    assert "+0.205 nats/token [+0.141, +0.269]" in first.answer
+    assert "costs 0.21 nats/token [0.14, 0.27]" in first.answer
     assert name.removeprefix("the ") in dict(first.varied)
 
 

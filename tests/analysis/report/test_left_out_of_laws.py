@@ -24,7 +24,7 @@ def test_the_page_names_the_runs_that_its_laws_leave_out(with_heads: Path) -> No
     runs = load_runs(with_heads)
     assert left_out_of_laws(runs) == LEFT_OUT
     study = summarize(runs, summary(runs))[0]
-    assert "11 runs, 11 of them finished; 4 model sizes" in study and study.endswith(LEFT_OUT)
+    assert "11 runs (all finished); 4 model sizes" in study and study.endswith(LEFT_OUT)
     assert len(study_points(runs).points) == 11 - 2
     figure = size_multiplier.plot(runs)
     assert isinstance(figure, Plot) and LEFT_OUT in figure.caption and "through 3 clean runs" in figure.caption

@@ -131,7 +131,7 @@ def test_the_summary_has_five_sentences(reported: Path) -> None:
     sentences = summarize(runs, summary(runs))
     assert len(sentences) == 5
     study, worst, descent, cost, heads = sentences
-    assert "12 runs, 12 of them finished; 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
+    assert "12 runs (all finished); 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
     assert "f = 50%, R = 4 (3 of 3 sizes; fewer and more repeats do less harm)" in worst
     assert "in 3 of 9 runs at f = 50%" in descent and "rises by 0.75 nats" in descent
     assert "matching clean models of 0.5 times the size" in cost and "nats over clean" in cost
@@ -198,7 +198,7 @@ def test_many_unfinished_runs_are_one_folded_note_and_rows_of_the_table(planted:
     assert '<details class="note"><summary>9 runs have not finished and 0 have not started.' in text
     assert text.count('<p class="note">Not yet finished') == 0 and text.count("<li>Not yet finished") == 9
     assert text.count("trained, test loss so far") == 9
-    assert "12 runs, 3 of them finished" in text
+    assert "12 runs (3 finished)" in text
     curves = pd.read_csv(planted / "tables" / "learning_curves.csv")
     assert curves.name.nunique() == 12, "learning curves include unfinished runs"
 
