@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.chunks.ledger import Ledger
 from data_prep.chunks.plan import Plan
 from data_prep.chunks.segment import Segment
-from data_prep.chunks.settlement import load_settlement
+from data_prep.chunks.settlement import Settlement
 from data_prep.data_spec import DataSpec
 from data_prep.document_batch import COUNTS, BatchReader, CountedBatch
 from data_prep.empty_split import MORE_DOCUMENTS
@@ -33,14 +33,14 @@ class ChunkReader(BatchReader):
         self.vocabulary, self.end_of_text = plan.vocabulary, plan.end_of_text
         self._plan, self._ledger = plan, Ledger(spec, data_dir, plan)
         shutil.copyfile(self._ledger.folder / TOKENIZER, folder / TOKENIZER)
-        self._is_first, self._segments = load_settlement(self._ledger.settlement)
+        self._settlement = Settlement.load(self._ledger.settlement)
         self._bad_named: list[str] = []
         self._loss = TextLoss()
 
     @property
     def kept(self) -> int:
         """Number of distinct documents that were encoded."""
-        return int(self._is_first.sum())
+        return int(self._settlement.is_first.sum())
 
     def finish(self) -> dict[str, Any]:
         """Check how much text the tokenizer lost in the corpus, and return it for the manifest."""
@@ -64,11 +64,13 @@ class ChunkReader(BatchReader):
         start = kept = rows = 0  # rows: in all chunks before this one
         chunk = 0
         empty = bad = 0
-        for number, segment_number in self._segments:
+        for index, (number, segment_number) in enumerate(self._settlement.segments):
             rows += sum(self._ledger.record(earlier).rows for earlier in range(chunk, number))
             chunk = number
-            segment = Segment.load(self._ledger.segment(chunk, segment_number)).numbered(self._ledger.row_base(chunk))
-            chosen = self._is_first[start : start + len(segment.lengths)]
+            path = self._ledger.segment(chunk, segment_number)
+            segment = Segment.load(path).numbered(self._ledger.row_base(chunk))
+            self._settlement.check(index, segment, path)
+            chosen = self._settlement.is_first[start : start + len(segment.lengths)]
             start += len(segment.lengths)
             self._bad_named += map(str, segment.bad[: NAMED_ROWS - len(self._bad_named)])
             if chosen.any():

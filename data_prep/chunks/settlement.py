@@ -1,8 +1,10 @@
 """Decide whether the encoded chunks suffice: drop duplicates in all of them, and count what remains."""
 
 import io
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ from data_prep.chunks.duplicates import first_copies
 from data_prep.chunks.ledger import Ledger
 from data_prep.chunks.segment import Segment, load_arrays, load_digests
 from data_prep.document_batch import documents_within
+from data_prep.errors import InputError
 from data_prep.files import write_atomically
 from data_prep.sources.document import too_many_bad_rows
 from data_prep.tokenizer_audit import TextLoss
@@ -27,8 +30,9 @@ def settle(ledger: Ledger) -> None:
     ledger.advance()
     segments = list(ledger.segments())
     paths = [ledger.segment(*segment) for segment in segments]
-    counts = [len(load_digests(path)) for path in paths]
-    is_first = first_copies(counts, lambda number: load_digests(paths[number]))
+    checksums = [_checksum(digests) for digests in map(load_digests, paths)]
+    counts = [documents for documents, _ in checksums]
+    is_first = first_copies(counts, lambda number: load_digests(paths[number]), ledger.folder)
     limit = ledger.spec.source.bad_row_limit
     tokens = bad = start = 0
     for (chunk, _), path, count in zip(segments, paths, counts, strict=True):
@@ -56,7 +60,12 @@ def settle(ledger: Ledger) -> None:
         ledger.raise_target(encoded + max(1, int(missing * encoded / max(1, tokens) * MARGIN)))
         return
     content = io.BytesIO()
-    np.savez(content, is_first=is_first, segments=np.array(segments, np.int64).reshape(-1, 2))
+    np.savez(
+        content,
+        is_first=is_first,
+        segments=np.array(segments, np.int64).reshape(-1, 2),
+        checksums=np.array(checksums, np.uint64).reshape(-1, 2),
+    )
     write_atomically(ledger.settlement, content.getvalue())
 
 
@@ -70,7 +79,30 @@ def _loss_of(paths: list[Path], is_first: npt.NDArray[np.bool_]) -> TextLoss:
     return loss
 
 
-def load_settlement(path: Path) -> tuple[npt.NDArray[np.bool_], list[tuple[int, int]]]:
-    """Whether each encoded document is a first copy, and the chunk and number of each segment with encoded documents."""
-    with np.load(path) as file:
-        return file["is_first"], [(int(chunk), int(number)) for chunk, number in file["segments"]]
+def _checksum(digests: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """The number of documents in a segment, and a checksum of their digests."""
+    return len(digests), crc32(digests.tobytes())
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What `settle` recorded."""
+
+    is_first: npt.NDArray[np.bool_]  # whether each encoded document is a first copy
+    segments: list[tuple[int, int]]  # chunk and number of each segment with encoded documents
+    checksums: list[tuple[int, int]]  # of each segment
+
+    @classmethod
+    def load(cls, path: Path) -> "Settlement":
+        """Read the file that `settle` wrote."""
+        with np.load(path) as file:
+            pairs = [[(int(a), int(b)) for a, b in file[name]] for name in ("segments", "checksums")]
+            return cls(file["is_first"], *pairs)
+
+    def check(self, index: int, segment: Segment, path: Path) -> None:
+        """Raise InputError if a segment has changed since then: another process without a working lock has encoded it again."""
+        if _checksum(segment.digests) != self.checksums[index]:
+            raise InputError(
+                f"{path}: has been written again after the build chose its documents (do the locks of this file system work on all"
+                f" nodes?); delete the folder {path.parent} to start again"
+            )

@@ -269,6 +269,17 @@ def test_a_damaged_segment_gives_a_one_line_error(corpora: Fields, small_chunks:
         prepare(spec, tmp_path)
 
 
+def test_a_segment_that_is_replaced_after_duplicates_were_dropped_gives_a_one_line_error(
+    corpora: Fields, small_chunks: None, tmp_path: Path
+) -> None:
+    spec = DataSpec.model_validate(corpora["jsonl"])
+    encode_chunks(spec, tmp_path, make_plan(spec, tmp_path), all_cores=False)
+    folder = spec.chunks_folder(tmp_path)
+    shutil.copy(folder / "000001-000.npz", folder / "000003-000.npz")
+    with pytest.raises(InputError, match=r"000003-000\.npz: has been written again [^\n]* to start again$"):
+        prepare(spec, tmp_path)
+
+
 def _encode_slowly(spec: DataSpec, data_dir: Path, plan_: Plan) -> None:
     encoder.SEGMENT_SECONDS = 0.0
     encoder.encode = slow_batches  # type: ignore[assignment]
