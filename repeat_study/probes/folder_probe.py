@@ -36,7 +36,7 @@ from repeat_study.probes.reports import Report, ignore
 from repeat_study.records.metrics import METRICS
 
 LONGEST_CONTEXT = 2_048  # by default; enough for 11 copies of the shipped paragraphs
-MOST_ABLATED = 16  # heads, because ablating takes most of the time
+MOST_ABLATED = 16  # heads; ablating all of them would take most of the time
 SEED = 0  # of an untrained decoder
 PROBES = ("text_losses", "copying", "head_table")
 Model = TypeVar("Model")
@@ -205,12 +205,8 @@ def _notes(
         )
     if "ablation_copying_loss" in trained.tables["heads"]:
         heads = len(trained.tables["heads"]["head"])
-        which = (
-            f"the {MOST_ABLATED} of {heads:,} heads with the highest prefix matching"
-            if heads > MOST_ABLATED
-            else "all heads"
-        )
-        notes.append(f"ablation: {which} of the trained model; the untrained model is not ablated")
+        which = f"the {MOST_ABLATED} with the highest prefix matching" if heads > MOST_ABLATED else "all"
+        notes.append(f"ablated: {which} of the trained model's {heads:,} heads; none of the untrained model's")
     no_text = (
         "its tokenizer cannot encode the shipped text and decode it again; use --text"
         if vocabulary.tokenizer

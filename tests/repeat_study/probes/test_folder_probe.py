@@ -161,8 +161,8 @@ def test_the_heads_with_the_highest_prefix_matching_are_ablated(
         )
     cost = max(heads["ablation_copying_gain"][head] for head in best)
     assert some.trained.row["ablation_copying_gain"] == pytest.approx(cost, abs=1e-6)
-    for probed, which in ((every, "all heads"), (some, "the 3 of 8 heads with the highest prefix matching")):
-        assert f"ablation: {which} of the trained model; the untrained model is not ablated" in probed.notes
+    for probed, which in ((every, "all"), (some, "the 3 with the highest prefix matching")):
+        assert f"ablated: {which} of the trained model's 8 heads; none of the untrained model's" in probed.notes
         assert "ablation_copying_gain" not in probed.untrained.row
     assert any(stage.endswith("; ablating heads of layer 1 of 2") for stage in stages)
     assert stages[-1].startswith(f"{folder}: qwen3, ") and stages[-1].endswith(" in the untrained model")
