@@ -178,7 +178,7 @@ def _change(changes: list[pd.Series]) -> str:
     one_seed = all(len(change) == 1 for change in changes)
     if len(changes) == 1 and one_seed:
         return f"changes by {size} (one seed, no interval)"
-    if not lower and not higher:
+    if not lower and not higher and not one_seed:
         return f"does not differ clearly from clean ({size}; {'the interval includes' if len(changes) == 1 else 'all intervals include'} 0)"
     if len(changes) == 1:
         return f"changes by {size} (the 95% interval over seeds excludes 0)"
