@@ -90,6 +90,7 @@ def builder(folder: Path, megabytes: int, vocabulary: int) -> tuple[dict[str, fl
         measured["serial_share"].append(serial / build_cpu)
         rates = f"encoder alone {tokens / alone / 1e6:.2f} M tokens/s, complete build {tokens / build / 1e6:.2f}"
         cpu = f"CPU time {alone_cpu:.1f} s, {build_cpu:.1f} s"
+        print(f"  complete build: {total / build_cpu / 1e6:.2f} M characters/s (about MB/s) per core")
         print(f"  {rates}: ratio {alone / build:.2f}; {cpu}: ratio {alone_cpu / build_cpu:.2f}; serial {serial:.2f} s")
     ratios = {name: statistics.median(values) for name, values in measured.items()}
     per_core = tokens / build_cpu

@@ -56,7 +56,7 @@ def _open_or_build(spec: DataSpec, data_dir: Path, progress: Progress, processes
         return TokenStore(folder, verify=True)
     lock = data_dir / f".{spec.store_name}.lock"
     if is_locked(lock):
-        progress("another process is building this store; waiting for it", 0.0)
+        progress("waiting for another process that is building this store", 0.0)
     with exclusive_lock(lock, wait=True):
         if not (folder / MANIFEST).is_file():
             _build(spec, folder, progress, processes)
@@ -108,9 +108,11 @@ def encode_text(spec: DataSpec, data_dir: Path, stop: Callable[[], bool], progre
     try:
         plan = existing_plan(spec, data_dir, progress)
         return encode_chunks(spec, data_dir, plan, False, stop, EncodingProgress(spec, plan, progress))
-    except OSError as error:
+    except (InputError, OSError) as error:
         if (store / MANIFEST).is_file():  # another process has written the store and deleted the encoded text
             return True
+        if isinstance(error, InputError):
+            raise
         raise write_error(spec.chunks_folder(data_dir), error) from error
 
 
@@ -120,7 +122,7 @@ def require_encoded(spec: DataSpec, data_dir: Path) -> None:
     if not isinstance(spec.source, Source) or (data_dir / spec.store_name / MANIFEST).is_file():
         return
     if not (folder / PLAN).is_file():
-        raise InputError(f"{folder}: no text is encoded; call `repeat-study prepare` again")
+        raise InputError(f"{folder}: no text was encoded: the encoding jobs failed or were cancelled; see their logs")
     ledger = Ledger(spec, data_dir, Plan.load(folder))
     ledger.advance()
     if not ledger.is_settled and ledger.is_finished:

@@ -34,13 +34,13 @@ def cancel(
     study_dir = runs_dir / declared.name
     if bool(runs) == all_:
         raise InputError("cancel: give either the runs to cancel or --all")
-    from repeat_study.preparation import open_study
     from slurm.cancel import cancel as cancel_runs
     from slurm.cancel import runs_sharing_jobs
+    from slurm.resolution import known_runs
 
     chosen = None
     if runs:
-        candidates = open_study(declared, data_dir).known_runs(runs_dir).runs
+        candidates = known_runs(declared, data_dir, runs_dir).runs
         chosen = {choose_run(run, candidates, study_dir).name for run in runs}
     sharing = runs_sharing_jobs(chosen or set(), study_dir)
     jobs = cancel_runs(chosen, study_dir)

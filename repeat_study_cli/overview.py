@@ -110,6 +110,7 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
             queue = client.queued_jobs()
         except InputError as error:
             queue_error = f"{error}; states come from the run directories only"
+    jobs = preparation_states(submitted, queue, prepared=not missing)
     return Overview(
         declared.name,
         folder,
@@ -119,8 +120,8 @@ def overview_of(declared: Study, data_dir: Path, runs_dir: Path, stuck_after: fl
         waiting,
         any(submission.arrays for submission in submitted),
         queue_error,
-        [progress for folder in missing if (progress := store_progress(folder))],
-        preparation_states(submitted, queue, prepared=not missing),
+        [progress for folder in missing if (progress := store_progress(folder, queued=jobs.queued > 0))],
+        jobs,
         sorted(set(jobs_by_run(submitted, queue or {})) - {run.name for run in runs}),
     )
 

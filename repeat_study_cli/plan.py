@@ -152,9 +152,11 @@ def _preparation(
     yield table
     seconds = sum(cost.core_seconds for cost in costs)
     cores_here, cluster = duration(seconds / processes), duration(seconds / CLUSTER_JOBS)
+    core_time = f"{seconds / 3600:,.3g} core hours" if seconds >= 60 else f"{seconds:.2g} core seconds"
     yield (
-        f"\nBuilding the missing token stores takes {seconds / 3600:,.3g} core hours: about {cores_here} on {plural(processes, 'core')} of"
-        f" this machine, or {cluster} in {CLUSTER_JOBS} jobs (`prepare --cluster slurm --tasks {CLUSTER_JOBS}`). Half of the disk space is"
+        f"\nEncoding the text of the missing token stores takes {core_time}: about {cores_here} on {plural(processes, 'core')} of"
+        f" this machine, or {cluster} in {CLUSTER_JOBS} jobs (`prepare --cluster slurm --tasks {CLUSTER_JOBS}`). One process then drops"
+        " duplicates and writes the stores, which is not included. Half of the disk space is"
         f" free again afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
         " with a vocabulary of 50,257; --encoding changes it.\n"
     )

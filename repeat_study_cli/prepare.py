@@ -113,4 +113,6 @@ def _submit(declared: "Study", options: dict[str, Any], tasks: int | None, data_
         return
     allocation, mem_gb = allocations[declared.name], options.get("mem_gb")
     submit_preparation(Preparation(declared, data_dir, runs_dir, allocation, tasks, mem_gb, options), console.print)
-    console.print("use `repeat-study status` to follow the preparation, and repeat the command if it is interrupted")
+    console.print(
+        "`repeat-study status` shows the progress. If the preparation is interrupted, run this command again."
+    )

@@ -15,6 +15,7 @@ from repeat_study_cli.submission import (
     ParallelismOption,
     PartitionOption,
     QosOption,
+    TasksOption,
     TimeOption,
     allocation_options,
     merged_allocations,
@@ -36,6 +37,7 @@ def resume(
     mem_gb: MemoryOption = None,
     array_parallelism: ParallelismOption = None,
     lanes: LanesOption = None,
+    tasks: TasksOption = None,
     data_dir: DataOption = Path("data"),
     runs_dir: RunsOption = Path("runs"),
 ) -> None:
@@ -55,4 +57,7 @@ def resume(
         same_lanes = {"lanes": last.resources.get("lanes", declared.resources.lanes)}
         declared = declared.model_copy(update={"resources": declared.resources.model_copy(update=same_lanes)})
     options = last.options | allocation_options(context)
-    submit_study(declared, merged_allocations(declared, options), options, data_dir, runs_dir)
+    preparations = [submission.preparation for submission in submissions if submission.preparation]
+    if tasks is None and preparations:
+        tasks = len(preparations[-1][0].bundles)
+    submit_study(declared, merged_allocations(declared, options), options, data_dir, runs_dir, tasks=tasks)

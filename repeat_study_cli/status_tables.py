@@ -64,8 +64,8 @@ def _not_prepared(overview: Overview) -> str:
     if overview.names_are_final:
         return f"token store not found: {stores}; runs are read from {overview.folder}"
     return (
-        f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are listed by label;"
-        f" `repeat-study prepare {overview.study}` makes their names final."
+        f"not prepared yet: {stores} {'is' if len(overview.missing_stores) == 1 else 'are'} missing. Runs are listed by"
+        " label. They get their final names when the data is prepared."
     )
 
 
@@ -73,7 +73,7 @@ def _encoding(progress: StoreProgress) -> str:
     """One line about the encoding of a store's text."""
     text = f"{progress.store.name}: {progress.encoded} of {progress.chunks} chunks encoded, {progress.tokens:,} tokens"
     if progress.is_settled:
-        return f"{text}; the store is to be written"
+        return f"{text}; encoding is complete; the store is not written yet"
     if progress.tokens_per_second:
         text += f", {progress.tokens_per_second:,.0f} tokens/s"
     return text + (f", about {duration(progress.seconds_left)} left" if progress.seconds_left else "")

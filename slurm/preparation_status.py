@@ -9,6 +9,7 @@ from typing import Any
 
 from data_prep.chunks.ledger import read_records
 from data_prep.chunks.plan import PLAN, Plan
+from data_prep.files import is_locked
 from slurm.client import Queue
 from slurm.status import end_of_logs, saved_state
 from slurm.submissions import Submission
@@ -50,8 +51,11 @@ class PreparationJobs:
         return {"counts": self.counts, "failed": {job_id: list(log) for job_id, log in self.failed.items()}}
 
 
-def store_progress(store: Path) -> StoreProgress | None:
-    """The progress of a store that is not built; None if its preparation has not begun."""
+def store_progress(store: Path, queued: bool) -> StoreProgress | None:
+    """The progress of a store that is not built; None if its preparation has not begun.
+
+    queued: whether jobs that prepare it are in the queue. The rate is unknown if they are not, and no local process is building it.
+    """
     folder = store.with_name(f".{store.name}.chunks")
     if not (folder / PLAN).is_file():
         return None
@@ -60,7 +64,8 @@ def store_progress(store: Path) -> StoreProgress | None:
     tokens = sum(record.tokens for record, _ in records)
     text_bytes = sum(record.text_bytes for record, _ in records)
     now = time.time()
-    recent = [(record, written) for record, written in records if written > now - RATE_SECONDS]
+    active = queued or is_locked(store.with_name(f".{store.name}.lock"))
+    recent = [(record, written) for record, written in records if active and written > now - RATE_SECONDS]
     rate = bytes_rate = None
     if recent:
         # A chunk's work began `seconds` before its record was written.
@@ -109,7 +114,7 @@ def preparation_states(submissions: Sequence[Submission], queue: Queue | None, p
                 states["failed"] += 1
                 failed.setdefault(str(array.job_id_of(task)), log)
             else:
-                states["ended"] += 1
+                states["finished"] += 1
     # Jobs that stopped because of the same file report the same error.
     by_log = {log: job_id for job_id, log in reversed(failed.items())}
     return PreparationJobs(dict(states), queued, {job_id: log for log, job_id in by_log.items()})

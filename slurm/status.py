@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,22 @@ def run_states(
     """
     jobs_of = jobs_by_run(submissions, queue or {})
     submission_of = latest_submission_by_run(submissions)
+    writers = [str(submission.preparation[-1].job_id) for submission in submissions if submission.preparation]
     for run in runs:
         # A run can have two jobs while one of them is ending.
         job = max(jobs_of.get(run.name, []), key=lambda job: job.has_nodes, default=None)
         state = _run_state(run, study_dir, submission_of.get(run.name), job, queue is not None, stuck_after)
+        submission = submission_of.get(run.name)
+        if (
+            state
+            and state.state is State.FAILED
+            and not state.log
+            and submission
+            and run.name in submission.provisional
+        ):
+            # Its name would be final if the preparation had finished, so its job never started.
+            job_id = f" (job {writers[-1]})" if writers else ""
+            state = replace(state, note=f"the preparation of its data failed{job_id}")
         yield state or RunState(run, State.PENDING, note="not submitted" if submissions else "")
 
 

@@ -11,9 +11,8 @@ from data_prep.chunks.settlement import settle
 from data_prep.data_spec import DataSpec
 
 POLL_SECONDS = 0.1  # between attempts to claim a chunk while other processes encode the last ones
-Report = Callable[
-    [Ledger, int, int], None
-]  # called with the ledger, and the tokens and bytes of text in the chunk so far
+# Called with the ledger, and the tokens and bytes of text in the chunk so far.
+Report = Callable[[Ledger, int, int], None]
 
 
 def encode_chunks(

@@ -95,7 +95,7 @@ def test_a_report_needs_only_the_run_directories(workplace: Path, invoke: Invoke
 def test_status_before_prepare_lists_labels_and_says_that_names_are_not_final(workplace: Path, invoke: Invoke) -> None:
     output = invoke("status", "tiny", "--data-dir", "elsewhere", cwd=workplace)
     assert output.returncode == 0 and "not prepared yet: elsewhere/files-" in output.stdout
-    assert "`repeat-study prepare tiny` makes their names final" in output.stdout
+    assert "They get their final names when the data is prepared." in " ".join(output.stdout.split())
     assert "\n1x16-f0.5-R4-s0  pending" in output.stdout and "2 pending" in output.stdout
     record = json.loads(invoke("status", "tiny", "--data-dir", "elsewhere", "--json", cwd=workplace).stdout)
     assert not record["prepared"] and [run["label"] for run in record["runs"]] == ["1x16-clean-s0", "1x16-f0.5-R4-s0"]

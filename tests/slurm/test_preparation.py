@@ -156,6 +156,11 @@ def test_a_sweep_from_nothing_prepares_the_data_and_has_the_same_results_as_the_
     ), swept.stderr
     again = call("sweep", "tiny", *override, cwd=tmp_path)
     assert "0 runs to submit; 2 already in the queue" in again.stdout, again.stderr
+    label = json.loads(call("status", "tiny", *override, "--json", cwd=tmp_path).stdout)["runs"][0]["label"]
+    cancelled = call("cancel", "tiny", label, *override, cwd=tmp_path)
+    assert "cancelled jobs: 1" in cancelled.stdout, cancelled.stderr
+    resumed = call("resume", "tiny", *override, "--tasks", 2, cwd=tmp_path)
+    assert "1 run to submit" in resumed.stdout, resumed.stderr
     local = call("run", "tiny", *override, "--data-dir", "here", "--runs-dir", "local", "--processes", 1, cwd=tmp_path)
     assert local.returncode == 0, local.stderr
     wait_until(lambda: not client.queued_jobs())

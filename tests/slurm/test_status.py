@@ -16,7 +16,7 @@ from repeat_study.training.trainer import train
 from slurm.client import QueuedJob, main_error
 from slurm.start_log import MAX_STARTS, StartLog
 from slurm.status import State, run_states
-from slurm.submissions import Array, Submission, read_submissions
+from slurm.submissions import Array, Position, Submission, read_submissions
 
 
 def submitted(folder: Path, run: Run, time_: float, **more: Any) -> list[Submission]:
@@ -62,6 +62,14 @@ def test_the_queue_decides_the_state_of_an_unfinished_run(runs: list[Run], store
     )
     later = submitted(tmp_path / "later", run, time.time() + 1)
     assert state(run, tmp_path, later, waiting) is State.PENDING, "it has not started since it was submitted again"
+
+
+def test_a_run_whose_preparation_failed_says_so(runs: list[Run], tmp_path: Path) -> None:
+    submissions = submitted(tmp_path, runs[0], time.time())
+    submissions[0].preparation = [Array("sweep.encode", [["encode 0"]], "5"), Array("sweep.write", [["write"]], "6")]
+    submissions[0].provisional = {runs[0].name: Position(0, 1, runs[0].label, 0)}
+    (run_state,) = run_states([runs[0]], tmp_path, submissions, {}, 60)
+    assert (run_state.state, run_state.note) == (State.FAILED, "the preparation of its data failed (job 6)")
 
 
 def test_a_job_trains_all_runs_of_its_bundle_and_its_record_can_be_read(runs: list[Run], tmp_path: Path) -> None:
