@@ -347,7 +347,7 @@ def test_a_corpus_that_changed_during_an_interruption_is_detected(corpus: Path, 
     scratch = interrupted_build(mine, tmp_path / "data")
     first = min(mine.rglob("*.py"))
     first.write_text(first.read_text() + "# changed\n")
-    with pytest.raises(InputError, match="the corpus has changed since this build was interrupted"):
+    with pytest.raises(InputError, match=rf"{first} has changed since it was encoded for this build"):
         prepare(spec_of(mine), tmp_path / "data")
     assert (scratch / JOURNAL).exists()
 
