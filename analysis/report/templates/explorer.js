@@ -388,7 +388,7 @@
     add(svg, "text", {x: (box.left + box.right) / 2, y: box.height - 6, "text-anchor": "middle", class: "name"},
       `heads 0 to ${width - 1} of each run; dark: 0, bright: ${(top / 100).toFixed(2)}`);
     const {tokens: measured} = frameOf(pair.at(-1)[1]);
-    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}. Scores are relative to the brightest cell; the section on heads gives the threshold for induction heads.`);
+    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}. Scores are shares of attention, from 0 to 1. The section on heads gives the threshold for induction heads.`);
     svg.setAttribute("aria-label", `Prefix matching of every head: ${pair.map(([entry]) => entry.name).join(" and ")}`);
   }
 
