@@ -83,7 +83,7 @@ def test_standard_output_is_written_where_the_shell_sends_it(tmp_path: Path) -> 
     command = f"{sys.executable} -m repeat_study_cli {' '.join(PLAN)} --json /dev/stdout > out"
     assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
     text = (tmp_path / "out").read_text()
-    assert text.startswith("Up to ") and text.endswith("written: /dev/stdout\n")
+    assert text.startswith("At the same fraction") and text.endswith("written: /dev/stdout\n")
     assert json.loads(text[text.index("\n{\n") : text.rindex("written:")])["plan"]["params"] == 8e8
 
 
