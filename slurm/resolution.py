@@ -19,7 +19,6 @@ from repeat_study.config.run import Run
 from repeat_study.config.study import Study
 from repeat_study.preparation import PreparedStudy, open_study
 from repeat_study.records.recorded_run import final_test_losses
-from repeat_study.records.tensorboard.study_page import write_study_page
 from slurm.submissions import Position, Submission, read_submissions, submission_lock
 
 LOCK_SECONDS = 60.0  # to wait for a command that is submitting or cancelling runs
@@ -77,6 +76,10 @@ def resolve_submissions(prepared: PreparedStudy, runs_dir: Path) -> None:
         if any(submission.provisional for submission in read_submissions(study_dir)):
             runs = stage.known_runs(runs_dir).runs
             _rename(study_dir, runs)
+            from repeat_study.records.tensorboard.study_page import (
+                write_study_page,
+            )  # slow to import, and `status` does not need it
+
             write_study_page(study_dir, runs)
 
 
