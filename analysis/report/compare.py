@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.figures import study_comparison as figures
 from analysis.figures.plot import Missing, Plot, SavedPlot
-from analysis.formatting import NOTHING, listed, percent, plural, signed_span, size_name
+from analysis.formatting import listed, percent, plural, signed_span, size_name
 from analysis.intervals import CHANCE, FEWEST_SEEDS
 from analysis.measures.study_comparison import (
     COMPARED,
@@ -19,6 +19,7 @@ from analysis.measures.study_comparison import (
     largest_difference,
 )
 from analysis.report import explorer, html, provenance
+from analysis.report.differences_table import difference_cells
 from analysis.report.first_screen import FirstScreen, amount, factor_name, is_clear, nats
 from analysis.report.section import Note, Page, Section, Table, figure_sections, missing_section
 from analysis.runs import CORPORA
@@ -152,19 +153,7 @@ def _sentences(comparison: StudyComparison) -> Iterator[str]:
 
 def _table(comparison: StudyComparison) -> Table:
     rows = comparison.differences
-    has_interval = (rows.seeds > 1) & rows.low.notna()
-    interval = rows.low.fillna(0).map("{:+.3f}".format) + " to " + rows.high.fillna(0).map("{:+.3f}".format)
-    table = pd.DataFrame(
-        {
-            "study": rows.study,
-            "model": list(map(size_name, rows.model, rows.parameters_non_embedding)),
-            "f": [percent(fraction) if fraction else "clean" for fraction in rows.repeated_fraction],
-            "R": rows.repeats,
-            "metric": rows.metric.map(COMPARED),
-            "difference": rows["mean"].map("{:+.3f}".format),
-            "95% interval": interval.where(has_interval, NOTHING),
-            "seeds": rows.seeds,
-            "paired": ["yes" if paired else "no" for paired in rows.paired],
-        }
-    )
+    table = difference_cells(rows, COMPARED)
+    table.insert(0, "study", rows.study)
+    table["paired"] = ["yes" if paired else "no" for paired in rows.paired]
     return Table(TABLE.format(reference=comparison.reference), table, DIFFERENCES)

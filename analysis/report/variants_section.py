@@ -11,6 +11,7 @@ from analysis.formatting import NOTHING, cell, order_name, percent, plural, shor
 from analysis.intervals import CHANCE
 from analysis.measures.retention import by_tokens_since, half_lives, retention
 from analysis.measures.variant_comparison import COMPARED, LOSS, Comparison, compare_variants
+from analysis.report.differences_table import difference_cells
 from analysis.report.section import Section, Table, figure_sections, missing_section
 from analysis.runs import Runs
 from data_prep.files import write_atomically
@@ -81,20 +82,8 @@ def _significance(arms: pd.DataFrame) -> str:
 
 def _differences_table(comparison: Comparison) -> Table:
     rows = comparison.differences
-    known = (rows.seeds > 1) & rows.low.notna()
-    interval = rows.low.map("{:+.3f}".format) + " to " + rows.high.map("{:+.3f}".format)
-    table = pd.DataFrame(
-        {
-            "variant": rows.variant,
-            "model": map(size_name, rows.model, rows.parameters_non_embedding),
-            "f": [percent(fraction) if fraction else "clean" for fraction in rows.repeated_fraction],
-            "R": rows.repeats,
-            "metric": rows.metric.map(COMPARED),
-            "difference": rows["mean"].map("{:+.3f}".format),
-            "95% interval": interval.where(known, NOTHING),
-            "seeds": rows.seeds,
-        }
-    )
+    table = difference_cells(rows, COMPARED)
+    table.insert(0, "variant", rows.variant)
     explanation = (
         f"Each difference is the variant's value minus that of {comparison.reference} at the end of training, in nats per token, paired by"
         " seed. Where it is positive, the variant is worse."
