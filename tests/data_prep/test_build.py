@@ -307,7 +307,7 @@ def test_a_build_killed_repeatedly_gives_the_same_store(
             time.sleep(0.001)  # wait until it has written another journal
         time.sleep(rng.random() * 0.05)
         if child.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
             kills += 1
         child.join()
         if (tmp_path / uninterrupted.folder.name).exists():
@@ -336,7 +336,7 @@ def interrupted_build(corpus: Path, tmp_path: Path) -> Path:
     scratch = tmp_path / f".{spec_of(corpus).store_name}.building"
     for _ in wait_for(child, scratch / JOURNAL):
         pass
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.join()
     assert not (tmp_path / spec_of(corpus).store_name).exists()
     return scratch

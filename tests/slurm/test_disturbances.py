@@ -1,6 +1,5 @@
 """Runs on a real SLURM that are killed, preempted, requeued or lose their node end with the same metrics as undisturbed runs."""
 
-import os
 import signal
 import subprocess
 import threading
@@ -119,9 +118,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     actions: dict[str, Callable[[Run], object]] = {
         "requeued": lambda run: client.run_client("scontrol", "requeue", job_of(run).job_id),
         "terminated": lambda run: client.run_client("scancel", "--signal=TERM", job_of(run).job_id),
-        "killed": lambda run: [
-            os.kill(process.pid, signal.SIGKILL) for process in training_processes(RunDirectory(tmp_path / run.name))
-        ],
+        "killed": lambda run: [process.kill() for process in training_processes(RunDirectory(tmp_path / run.name))],
         "preempted": preempt,
         "controller restarted": restart_controller,
         "node lost": lose_node,

@@ -82,7 +82,7 @@ def test_a_failed_run_is_reported_and_the_others_finish(runs: list[Run], store: 
 
 def kill_worker() -> None:
     (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.kill()
 
 
 def kill_once(events: list[Event]) -> Callable[[Event], None]:
@@ -122,7 +122,7 @@ def test_a_run_that_is_stopped_repeatedly_does_not_fail(runs: list[Run], store: 
         stops = sum(isinstance(event, Restarted) for event in events)
         if stops < 3 and isinstance(event, Progress) and (event.resumed or event.step == 0):
             (worker,) = multiprocessing.active_children()
-            os.kill(worker.pid or 0, signal.SIGTERM)
+            worker.terminate()
 
     ended = LocalScheduler(store, tmp_path, 1, listen).train([run])
     assert ended[run.name].outcome is Outcome.DONE

@@ -156,7 +156,7 @@ def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
             time.sleep(0.002)  # wait until it has written one more evaluation
         if kills < 4 and not directory.done.exists():
             time.sleep(dice.random() * 0.05)
-            os.kill(child.pid or 0, signal.SIGKILL)
+            child.kill()
             kills += 1
         child.join()
         if directory.done.exists():
