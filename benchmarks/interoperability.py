@@ -136,7 +136,8 @@ def texts(trained: TrainedModel) -> list[dict[str, Any]]:
         return []
     tokenizer, results = trained.store.tokenizer(), []
     text = tokenizer.decode(trained.store.test[1 : trained.run.context // 2].tolist())
-    for split in (0, len(text) // 2):
+    # lm-eval counts white space at the end of a context as the beginning of the continuation.
+    for split in (0, len(text[: len(text) // 2].rstrip())):
         # Without a context, lm-eval predicts the text after the end-of-text token.
         before = tokenizer.encode(text[:split]).ids or [trained.store.end_of_text]
         ids = tokenizer.encode(text).ids if split else before + tokenizer.encode(text).ids
