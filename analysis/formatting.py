@@ -53,12 +53,17 @@ def nats_digits(mean: float, low: float, high: float) -> int:
     return 3 if 0 < half < 0.01 or abs(mean) < 0.01 else 2
 
 
+def signed(difference: float) -> str:
+    """A difference in nats with its sign, without an interval: "+0.25", or "+0.004" if it is below 0.01."""
+    return f"{difference:+.{nats_digits(difference, math.nan, math.nan)}f}"
+
+
 def signed_span(values: Iterable[float]) -> str:
-    """The range of differences in nats with their signs: "+0.012 to +0.300", or "less than 0.001" if all are that close to 0."""
+    """The range of differences in nats with their signs: "+0.01 to +0.30", or "less than 0.001" if all are that close to 0."""
     differences = list(values)
     if max(map(abs, differences)) < 0.0005:
         return "less than 0.001"
-    return span(differences, "{:+.3f}".format)
+    return span(differences, signed)
 
 
 def bracketed(low: float, high: float, form: Callable[[float], str]) -> str:

@@ -173,14 +173,19 @@ class Runs:
         complete = losses.index.tolist() == self.curve(name).step.tolist() and not losses.isna().any(axis=None)
         return losses.to_numpy(float) if complete else None
 
-    def head_scores(self, name: str) -> npt.NDArray[np.float64] | None:
-        """A run's prefix matching, shape [evaluations, layers, heads]; None if it was not measured. The file is read on every call."""
+    def head_scores(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+        """A run's prefix matching, and half the widths of its intervals, both with shape [evaluations, layers, heads].
+
+        None if it was not measured. The file is read on every call.
+        """
         table = self._columns(name, "heads", last=False)
         if table is None:
             return None
         layers, heads = (int(pc.max(table[column]).as_py()) + 1 for column in ("layer", "head"))
-        scores = table["prefix_matching"].to_numpy()
-        return scores.reshape(-1, layers, heads) if len(scores) % (layers * heads) == 0 else None
+        if len(table) % (layers * heads):
+            return None
+        scores, halves = (table[column].to_numpy() for column in ("prefix_matching", "prefix_matching_ci"))
+        return scores.reshape(-1, layers, heads), np.nan_to_num(halves).reshape(-1, layers, heads)
 
     def paragraph_losses(self, name: str) -> tuple[list[str], list[int], npt.NDArray[np.float64]]:
         """The tokens of the copied paragraph, the copy that each belongs to, and their losses in nats, shape [evaluations, tokens].

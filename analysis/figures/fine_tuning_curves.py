@@ -23,11 +23,12 @@ def plot(runs: Runs) -> Plot | Missing:
     flat = [ax for row in axes for ax in row]
     combined = runs.combined
     for ax, size in zip(flat, sizes, strict=False):
-        for run in table[table.parameters_non_embedding == size].itertuples(index=False):
+        panel = table[table.parameters_non_embedding == size]
+        for run in panel.itertuples(index=False):
             curve = combined.curve(str(run.name))
             late = drawn(curve, run.trained_tokens)
             ax.plot(late.tokens, late.test_loss, linewidth=1.3, **along(by_start[run.start], len(late)))
-        ax.set_title(sizes[size], fontsize=9)
+        ax.set_title(sizes[size] + fine_tuning.repeats_of_parents(panel), fontsize=9)
         tokens_axis(ax)
     for ax in flat[len(sizes) :]:
         ax.set_visible(False)

@@ -33,10 +33,7 @@ def plot(runs: Runs) -> Plot | Missing:
                 first = min(first, curve.tokens[curve.tokens > 0].min())
                 for index, column in enumerate(columns):
                     ax.plot(curve.tokens, curve[column], linewidth=1.3, **along(of_text[index], len(curve)))
-            repeats = ", ".join(f"R = {value:,}" for value in sorted(tuned.parent_repeats.unique()) if value > 1)
-            ax.set_title(
-                f"{sizes[size]}, {kind}{', ' + repeats if repeats and repeats not in kind else ''}", fontsize=9
-            )
+            ax.set_title(f"{sizes[size]}, {fine_tuning.with_repeats(kind, tuned.parent_repeats)}", fontsize=9)
             if first < float("inf"):
                 ax.set_xscale("symlog", linthresh=first)  # because most forgetting happens in the first steps
                 ax.minorticks_off()

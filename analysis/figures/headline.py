@@ -81,7 +81,7 @@ def _where(result: Headline) -> str:
         arm = result.arm
         return f", at {size_name(arm.model, arm.parameters_non_embedding)} and f = {percent(arm.repeated_fraction)}"
     if result.kind is Kind.FINE_TUNING and (result.lines.label != "").any():
-        return ". Labels give the parent's R"
+        return ". Labels describe the parent that repeats data"
     return f", with {result.arm.design}" if result.kind is Kind.NAMED_POOL else ""
 
 
@@ -95,7 +95,7 @@ def _draw(ax: Axes, result: Headline) -> None:
         style = by_line[name] | ({"linestyle": "none"} if any(labels.values()) else {})
         points(ax, "x", shifted, label=name, **style)
         for row in shifted.itertuples():
-            if labels.get(row.x):  # the parent's R
+            if labels.get(row.x):  # the parent's f and R
                 ax.annotate(
                     labels[row.x], (row.x, row.mean), (8, 0), textcoords="offset points", va="center", fontsize=8
                 )
@@ -111,7 +111,7 @@ def _draw(ax: Axes, result: Headline) -> None:
     ax.set_ylabel(QUANTITY[result.kind])
     if result.kind is not Kind.VARIANTS:  # the answer is a difference between two lines
         _label_of_arm(ax, result)
-    if len(names) > 1 or result.kind is Kind.FINE_TUNING:
+    if len(names) > 1 or (result.kind is Kind.FINE_TUNING and not result.lines.label.any()):
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.09 * (high - low) * ((len(names) + 1) // 2))
         ax.legend(fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)

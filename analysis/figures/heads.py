@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from analysis.figures.panels import arms, limit
 from analysis.figures.plot import Missing, Plot, no_heads
 from analysis.figures.style import CLEAN, Style, styles
-from analysis.measures.induction_heads import none_formed, thresholds
+from analysis.measures.induction_heads import is_present, none_formed, thresholds
 from analysis.runs import ARM, Runs
 
 NAME = "heads"
@@ -36,7 +36,7 @@ def plot(runs: Runs) -> Plot | Missing:
         )
     table = runs.done[ARM].merge(last, on="name")
     score, half = table.prefix_matching, table.prefix_matching_ci.fillna(0.0)
-    table = table.assign(is_induction_head=score - half > table.name.map(thresholds(runs.combined)))
+    table = table.assign(is_induction_head=is_present(score, half, table.name.map(thresholds(runs.combined))))
     panels = arms(table)
     seeds = max(1, min(MOST_SEEDS, MOST_ROWS // len(panels)))
     rows = [

@@ -29,16 +29,16 @@ def plot(runs: Runs) -> Plot | Missing:
     figure, axes = grid_of_axes(len(ROWS), len(sizes), sharey="row", height=1.9)
     for row, measured in zip(axes, ROWS, strict=True):
         for ax, size in zip(row, sizes, strict=True):
-            for run in table[table.parameters_non_embedding == size].itertuples(index=False):
+            panel = table[table.parameters_non_embedding == size]
+            for run in panel.itertuples(index=False):
                 curve = combined.curve(str(run.name))
                 style = by_start[run.start]
                 ax.plot(curve.tokens, curve[measured.key], linewidth=1.3, **along(style, len(curve)))
                 ax.plot(curve.tokens, curve[measured.null_key], ":", color=style["color"], linewidth=0.8)
             if measured is ROWS[0]:
-                ax.set_title(sizes[size], fontsize=9)
+                ax.set_title(sizes[size] + fine_tuning.repeats_of_parents(panel), fontsize=9)
                 untrained = [
-                    combined.curve(str(name)).prefix_matching.iloc[0]
-                    for name in table[(table.parameters_non_embedding == size) & (table.parent == "")].name
+                    combined.curve(str(name)).prefix_matching.iloc[0] for name in panel[panel.parent == ""].name
                 ]
                 if untrained:
                     ax.axhline(max(untrained), color=UNTRAINED, linewidth=1)

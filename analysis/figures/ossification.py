@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analysis import published
 from analysis.figures.axes import log_axis, size_axis
@@ -30,8 +31,13 @@ def plot(runs: Runs) -> Plot | Missing:
     figure, axes = grid_of_axes(1, 1 if isinstance(law, NoLaw) else 2, sharey=False, height=3.0)
     figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # leaves room for a wide legend and a second vertical axis
     left = axes[0][0]
+    parents = table[table.parent != ""].groupby("start").parent_repeats.nunique()
+    mixed = set(parents.index[parents > 1])  # starts with another R for every size
+    by_start |= {name: by_start[name] | {"linestyle": "none"} for name in mixed}
     for name in names:
         points(left, "parameters_non_embedding", loss[loss.start == name], label=name, **by_start[name])
+        if name in mixed:
+            _label_repeats(left, loss[loss.start == name], table)
     left.set_ylabel("final test loss (nats/token)")
     left.set_title("test loss on the new text", fontsize=9)
     data = loss.assign(quantity="test_loss", bound="")
@@ -44,6 +50,8 @@ def plot(runs: Runs) -> Plot | Missing:
         for number, name in enumerate(names[1:]):
             line = size[size.start == name]
             bounded_line(right, "parameters_non_embedding", line, number, len(names) - 1, by_start[name], name)
+            if name in mixed:
+                _label_repeats(right, line, table)
         right.axhline(1.0, color="gray", linewidth=0.8, linestyle=":")
         right.axhline(1 / published.H22_OSSIFICATION, color="gray", linewidth=0.8, linestyle="--")
         right.set_title("effective size relative to runs from scratch", fontsize=9)
@@ -62,6 +70,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Fine-tuning from clean and from repeated models",
         "Final test loss on the new text against model size, one line per starting point."
+        f"{' Points are not connected where the parents differ in R, which is written next to them.' if mixed else ''}"
         f" {size_caption} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch, with"
         f" {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. A study that selects parents"
         " at the worst R uses, for each size, the R with the highest final test loss averaged over seeds."
@@ -69,3 +78,12 @@ def plot(runs: Runs) -> Plot | Missing:
         figure,
         data,
     )
+
+
+def _label_repeats(ax: Axes, points_of_start: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write the parent's R next to every point of a start."""
+    for point in points_of_start[points_of_start["mean"].notna()].itertuples():
+        runs = table[(table.start == point.start) & (table.parameters_non_embedding == point.parameters_non_embedding)]
+        repeats = " or ".join(f"{value:,}" for value in sorted(runs.parent_repeats.unique()))
+        at = (point.parameters_non_embedding, point.mean)
+        ax.annotate(f"R = {repeats}", at, (7, 0), textcoords="offset points", va="center", fontsize=8)

@@ -1,4 +1,4 @@
-"""Plot several studies on the same axes: final test loss against R, the differences, and the learning curves."""
+"""Plot several studies on the same axes: the differences against R, final test loss, and the learning curves."""
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ MOST_CURVES = 12  # panels of learning curves
 
 
 def plot_losses(studies: Studies, comparison: StudyComparison) -> Plot | Missing:
-    """Plot one column per model and fraction: final test loss above, and the difference from the reference below."""
+    """Plot one column per model and fraction: the difference from the reference above, and final test loss below."""
     done = pd.concat([runs.done.assign(study=name) for name, runs in studies], ignore_index=True)
     panels = _panels(done)
     if not panels:
@@ -28,52 +28,56 @@ def plot_losses(studies: Studies, comparison: StudyComparison) -> Plot | Missing
     looks = dict(zip(names, styles(range(len(names))).values(), strict=True))
     figure, axes = grid_of_axes(2, len(panels), sharey="row")
     for (model, fraction), upper, lower in zip(panels, *axes, strict=True):
-        for ax, table in ((upper, losses), (lower, differences)):
+        for ax, table in ((upper, differences), (lower, losses)):
             panel = table[(table.model == model) & table.repeated_fraction.isin([0.0, fraction])]
             for place, name in enumerate(names):
                 line = panel[panel.study == name].sort_values("repeats")
                 line = line.assign(repeats=line.repeats * 1.05 ** (place - (len(names) - 1) / 2))
                 points(ax, "repeats", line, label=name, **looks[name])
             repeats_axis(ax, losses[losses.model == model].repeats.clip(lower=1))
-        lower.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
+        upper.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
         size = losses[losses.model == model].parameters_non_embedding.iloc[0]
         upper.set_title(size_name(model, size) + (f", f = {percent(fraction)}" if fraction else ""), fontsize=9)
-    axes[0][0].set_ylabel("final test loss\n(nats/token)")
-    axes[1][0].set_ylabel(f"difference from\n{comparison.reference} (nats/token)")
+    axes[0][0].set_ylabel(f"difference from\n{comparison.reference} (nats/token)")
+    axes[1][0].set_ylabel("final test loss\n(nats/token)")
     legend(figure, axes)
     return Plot(
         LOSSES,
         "Final test loss in every study",
-        "Above: final test loss against R, one line per study. Below: the difference between runs that agree in everything except the"
-        f" factors in which the studies differ. {interval_note(losses)}",
+        "Above: the difference in final test loss between runs that agree in everything except the factors in which the studies differ."
+        f" Below: final test loss against R, one line per study. {interval_note(losses)}",
         figure,
         losses,
     )
 
 
 def plot_headline(studies: Studies, comparison: StudyComparison) -> Plot:
-    """Plot final test loss at the model and fraction with the largest difference, one line per study."""
+    """Plot the differences from the reference at the model and fraction with the largest one, with one line per study."""
     arm = largest_difference(comparison)
-    done = pd.concat([runs.combined.done.assign(study=name) for name, runs in studies], ignore_index=True)
-    same_model = done[done.model == arm.model]
+    losses = comparison.differences[comparison.differences.metric == LOSS]
+    same_model = losses[losses.model == arm.model]
     fraction = arm.repeated_fraction or same_model.repeated_fraction.max()  # next to clean runs, repeated ones
-    shown = same_model[same_model.repeated_fraction.isin([0.0, fraction])]
-    losses = over_seeds(shown, ["study", "repeats"], "final_test_loss")
+    differences = same_model[same_model.repeated_fraction.isin([0.0, fraction])]
     figure, axes = grid_of_axes(1, 1, height=3.0)
     figure.set_size_inches(5.6, 3.9)
     ax = axes[0][0]
     for place, (name, look) in enumerate(zip(dict(studies), styles(range(len(studies))).values(), strict=True)):
-        line = losses[losses.study == name].sort_values("repeats")
-        points(ax, "repeats", line.assign(repeats=line.repeats * 1.04**place), label=name, **look)
-    repeats_axis(ax, losses.repeats)
+        line = differences[differences.study == name].sort_values("repeats")
+        if len(line):
+            points(ax, "repeats", line.assign(repeats=line.repeats * 1.04**place), label=name, **look)
+    ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
+    repeats_axis(ax, differences.repeats)
     share = f", f = {percent(fraction)}" if fraction else ""
     ax.set_title(size_name(arm.model, arm.parameters_non_embedding) + share, fontsize=9)
-    ax.set_ylabel("final test loss (nats/token)")
-    ax.legend(fontsize=8)
+    ax.set_ylabel(f"final test loss minus that of {comparison.reference}\n(nats/token)")
+    if len(studies) > 2:
+        ax.legend(fontsize=8)
+    pairing = "paired by seed" if differences.paired.all() else "paired by seed where the studies share seeds"
     caption = (
-        f"Final test loss against R at the model and fraction with the largest difference. {interval_note(losses)}"
+        f"Difference in final test loss from {comparison.reference} against R, at the model and fraction with the largest difference,"
+        f" {pairing}. {interval_note(differences)}"
     )
-    return Plot(HEADLINE, "The result in one figure", caption, figure, losses)
+    return Plot(HEADLINE, "The result in one figure", caption, figure, differences)
 
 
 def plot_curves(studies: Studies, comparison: StudyComparison) -> Plot | Missing:

@@ -1,7 +1,7 @@
 """Compare fine-tuned runs with training from scratch and with their parents [H22, figs. 12, 15]."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,8 +30,9 @@ BEFORE_AND_AFTER = (
 def starts(runs: Runs) -> pd.DataFrame:
     """Every fine-tuned run and every clean run from scratch, with its `start`, ordered by size and start.
 
-    A start is "from scratch", "clean parent" or "parent with f = 90%". If the study's runs differ in other ways, the start also
-    includes the parent's R, the rest of the parent's label, and settings of the run itself, such as its learning rate.
+    A start is "from scratch", "clean parent" or "parent with f = 90%, R = 100". The R is omitted if every size has one parent, but
+    the R of these parents differs between sizes; `with_repeats` then adds it to the name for a single size. If the study's runs differ
+    in other ways, the start also includes the rest of the parent's label, and settings of the run itself, such as its learning rate.
     """
     table = runs.combined.table
     table = table[(table.parent != "") | table.is_clean_control]
@@ -41,7 +42,8 @@ def starts(runs: Runs) -> pd.DataFrame:
     ]
     table = table.assign(start="", short_parent_label=labels)
     repeated = table[table.short_parent_label.str.match(REPEATED)]
-    show_repeats = repeated.groupby(["model", "parent_fraction"]).parent_repeats.nunique().max() > 1
+    one_per_size = repeated.groupby(["model", "parent_fraction"]).parent_repeats.nunique().max() == 1
+    show_repeats = not (one_per_size and repeated.groupby("parent_fraction").parent_repeats.nunique().max() > 1)
     table["start"] = [_start(run, show_repeats) for run in table.itertuples()]
     for kind in (table.parent == "", table.parent != ""):
         arms = table[kind].groupby(["model", "start"])
@@ -62,6 +64,27 @@ def _start(run: Any, show_repeats: bool) -> str:
         return f"parent {run.short_parent_label}"
     repeats = f", R = {run.parent_repeats:,}" if show_repeats else ""
     return f"parent with f = {run.parent_fraction:.0%}{repeats}{f' ({match[1]})' if match[1] else ''}"
+
+
+def with_repeats(start: str, repeats: Iterable[int]) -> str:
+    """Add the parent's R to the name of a start, unless the name includes it or the parents have none or several.
+
+    repeats: the R of the parents of the runs with this start, 0 if a run has no parent.
+    """
+    values = set(repeats)
+    if len(values) != 1 or min(values) < 2 or ", R = " in start:
+        return start
+    return re.sub(r"^(parent with f = [^, ]*)", rf"\1, R = {min(values):,}", start)
+
+
+def repeats_of_parents(table: pd.DataFrame) -> str:
+    """The R of the repeated parents, as text to append to a panel's title. Empty if the names of the starts include it.
+
+    table: the rows of one panel from `starts`.
+    """
+    unnamed = table[(table.parent_repeats > 1) & ~table.start.str.contains(", R = ")]
+    values = sorted(unnamed.parent_repeats.unique())
+    return f", parent's R = {' or '.join(f'{value:,}' for value in values)}" if values else ""
 
 
 def _factor_value(value: object) -> str:
@@ -167,7 +190,7 @@ def paired(numbers: pd.DataFrame) -> pd.DataFrame:
     """
 
     def with_factors(table: pd.DataFrame) -> pd.DataFrame:
-        parent = f"^(parent with [^,]*(, R = [0-9,]+)?|{CLEAN})"
+        parent = rf"^(parent with f = [^, ]*(, R = \d+(,\d{{3}})*)?( \([^)]*\))?|{CLEAN})"
         return table.assign(factors=table.start.str.replace(parent, "", regex=True))
 
     clean = with_factors(numbers[numbers.start.str.startswith(CLEAN)])

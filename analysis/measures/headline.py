@@ -33,7 +33,7 @@ class Headline:
         `seeds`, and the columns that identify it. All differences are paired by seed.
     arms: the number of arms that it was selected from.
     lines: the figure's points: `line` (a name), `x` (R, or the size in fine-tuning), `mean`, `low`, `high` and `seeds`. In fine-tuning,
-        `label` gives the parent's R where it differs between the points of a line, and such points are not connected.
+        `label` gives the parent's f and R where R differs between the points of a line, and such points are not connected.
     """
 
     kind: Kind
@@ -120,7 +120,7 @@ def _with_repeats(arms: pd.DataFrame) -> pd.DataFrame:
     for start, points in arms.groupby("start_repeated"):
         repeats = points.parent_repeats_repeated
         if repeats.nunique() > 1:
-            labels[points.index] = [f"R = {value:,}" for value in repeats]
+            labels[points.index] = [f"{start.removeprefix('parent with ')}, R = {value:,}" for value in repeats]
         elif "R =" not in start:
             lines[points.index] = f"{start}, R = {repeats.iloc[0]:,}"
     return arms.assign(line=lines, label=labels)

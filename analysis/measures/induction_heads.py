@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from repeat_study.records.metrics import BY_KEY
 
 SCORE = BY_KEY["prefix_matching"]
 TIMES_THE_NULL = 2.0
+T = TypeVar("T", npt.NDArray[np.float64], "pd.Series[float]")
 IN_A_ROW = 2  # evaluations; a single high or low score does not count
 
 
@@ -29,17 +31,21 @@ def formation(curve: pd.DataFrame) -> Formation:
 
     curve: the evaluations of the run in time order, starting with the untrained model.
 
-    Let h be half the width of the
-    score's 95% interval. A head is present if score - h exceeds `threshold_of`, and absent if score + h is below it. The head forms at
-    the first of two consecutive evaluations at which it is present. After that, it is lost at the first of two consecutive
-    evaluations at which it is absent.
+    Let h be half the width of the score's 95% interval. A head is present according to `is_present`, and absent if score + h is below
+    `threshold_of`. The head forms at the first of two consecutive evaluations at which it is present. After that, it is lost at the
+    first of two consecutive evaluations at which it is absent.
     """
     score, half = (curve[name].to_numpy(float) for name in (SCORE.key, SCORE.interval_key))
     half = np.nan_to_num(half)
     threshold = threshold_of(curve)
     tokens = np.append(curve.tokens.to_numpy(float), np.nan)
-    formed = _first_in_a_row(score - half > threshold, 0)
+    formed = _first_in_a_row(is_present(score, half, threshold), 0)
     return Formation(float(tokens[formed]), float(tokens[_first_in_a_row(score + half < threshold, formed)]))
+
+
+def is_present(score: T, half: T, threshold: T | float) -> Any:
+    """Whether a head counts as an induction head: its score, minus half the width of its interval, exceeds `threshold_of`."""
+    return score - half > threshold
 
 
 def threshold_of(curve: pd.DataFrame) -> float:
@@ -51,8 +57,15 @@ def threshold_of(curve: pd.DataFrame) -> float:
 
 
 def thresholds(runs: Runs) -> dict[str, float]:
-    """`threshold_of` every run that has scores, by the run's name."""
-    return {name: threshold_of(curve) for name, curve in _measured(runs)}
+    """`threshold_of` every run that has scores, by the run's name. For fine-tuned runs, only the null counts.
+
+    The first evaluation of a fine-tuned run measures its parent, which is not an untrained model.
+    """
+    tuned = set(runs.table[runs.table.parent != ""].name)
+    return {
+        name: TIMES_THE_NULL * float(curve[SCORE.null_key].max()) if name in tuned else threshold_of(curve)
+        for name, curve in _measured(runs)
+    }
 
 
 def none_formed(runs: Runs) -> str:

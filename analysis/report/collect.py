@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
 from analysis.measures.degradation import summary
+from analysis.measures.headline import headline
 from analysis.report import explorer, laws_section, token_page
 from analysis.report.digests import ReportRecord, digest_of
 from analysis.report.figure_list import FIGURES, NAMED_POOL_FIGURE, VARIANT_FIGURES, plot_figure
@@ -117,7 +118,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     }
     tasks |= {(name, section): partial(section, variant) for name, variant in variants for section in SECTIONS}
     tasks[token_page] = partial(token_page.page, title, variants)
-    tasks[explorer] = partial(explorer.of_variants, variants)
+    tasks[explorer] = partial(_explorer_data, runs, variants)
     tasks[write_arm_means] = partial(write_arm_means, runs.folder, list(runs.combined.table.name))
     titles: dict[object, str] = {(name, figure): f"{figure}, {name}" if name else figure for name, figure in names}
     made |= _run(tasks, titles, len(runs.table), progress)
@@ -153,10 +154,14 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     )
 
 
+def _explorer_data(runs: Runs, variants: list[tuple[str, Runs]]) -> str | None:
+    return explorer.of_variants(variants, headline(runs))
+
+
 def without_grid(runs: Runs) -> Collected:
     """The result of `collect` for a study without repeated runs from scratch, which serve only as baselines for fine-tuned runs."""
     names = list(runs.combined.table.name)
-    return Collected([], [], None, None, explorer.of_variants([("", runs)]), write_arm_means(runs.folder, names))
+    return Collected([], [], None, None, _explorer_data(runs, [("", runs)]), write_arm_means(runs.folder, names))
 
 
 def _run(

@@ -62,7 +62,7 @@ def write_comparison(studies: Studies, out: Path, command: str) -> Path:
         "",
         sections,
         provenance.written(provenance.today()),
-        explorer.of_studies(studies) or "",
+        explorer.of_studies(studies, largest_difference(comparison)) or "",
     )
     write_atomically(out / PAGE, html.render(page).encode())
     return out / PAGE

@@ -18,6 +18,8 @@ from analysis.figures.style import DARK_SCALE, MARKERS, colors
 from analysis.formatting import short_count, size_name
 from analysis.intervals import t_quantile
 from analysis.measures import fine_tuning
+from analysis.measures.headline import Headline, Kind
+from analysis.measures.induction_heads import is_present, thresholds
 from analysis.runs import Runs
 from repeat_study.config.corpora import POOL_DOMAIN
 from repeat_study.records.metric import NATS, Direction, Metric
@@ -57,7 +59,21 @@ class Panel:
     arms: list[Arm]
 
 
-def page_data(panels: Sequence[Panel]) -> str | None:
+@dataclass(frozen=True)
+class Selection:
+    """The arm that the page selects first, because its result is in the headline."""
+
+    values: dict[str, object]  # by column of `Arm.table`
+    group: str = ""
+    line: int = 0
+
+    def matches(self, panel: Panel, arm: Arm) -> bool:
+        """Whether the arm has these values."""
+        same = [column in arm.table and (arm.table[column] == value).all() for column, value in self.values.items()]
+        return panel.group == self.group and arm.line == self.line and all(same)
+
+
+def page_data(panels: Sequence[Panel], selection: Selection | None = None) -> str | None:
     """The JSON object for the page; None if there is nothing to move, because no panel has two arms.
 
     Raises InputError if a record cannot be read.
@@ -75,18 +91,35 @@ def page_data(panels: Sequence[Panel]) -> str | None:
         "texts": collected.texts,
         "t": [0, 0, *(round(float(t_quantile(seeds - 1)), 3) for seeds in range(2, 31))],
         "drawnFrom": DRAWN_FROM,
-        "start": _start(panels),
+        "start": _start(panels, selection),
     }
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
-def of_variants(experiments: Sequence[Experiment]) -> str | None:
-    """`page_data` for the variants of a study, which have separate panels."""
-    return page_data([panel for name, runs in experiments for panel in _panels(name, runs)])
+def of_variants(experiments: Sequence[Experiment], result: Headline | None) -> str | None:
+    """`page_data` for the variants of a study, which have separate panels. result: the study's headline."""
+    panels = [panel for name, runs in experiments for panel in _panels(name, runs)]
+    return page_data(panels, _of_headline(result) if result else None)
 
 
-def of_studies(studies: Sequence[Experiment]) -> str | None:
-    """`page_data` for several studies. Their arms share a panel where model and fraction are the same."""
+def _of_headline(result: Headline) -> Selection:
+    arm = result.arm
+    if result.kind is Kind.FINE_TUNING:
+        return Selection({"model": arm.model, "start": arm.start_repeated})
+    if result.kind is Kind.NAMED_POOL:
+        return Selection({"model": arm.model, "repeats": arm.repeats, "pool_tokens": arm.pool_tokens})
+    return Selection(_grid_values(arm), arm.variant if result.kind is Kind.VARIANTS else "")
+
+
+def _grid_values(arm: pd.Series) -> dict[str, object]:
+    return {column: arm[column] for column in ("model", "repeated_fraction", "repeats")}
+
+
+def of_studies(studies: Sequence[Experiment], arm: pd.Series) -> str | None:
+    """`page_data` for several studies. Their arms share a panel where model and fraction are the same.
+
+    arm: the row of `StudyComparison.differences` in the headline.
+    """
     together: dict[str, list[tuple[int, Panel]]] = {}
     for line, (name, runs) in enumerate(studies):
         for panel in _panels(name, runs):
@@ -103,7 +136,8 @@ def of_studies(studies: Sequence[Experiment]) -> str | None:
         if axis != REPEATS:  # every starting point of every study has its own label
             together_arms = [replace(arm, x=float(x), tick=arm.name) for x, arm in enumerate(together_arms)]
         panels.append(Panel("", title, axis, together_arms))
-    return page_data(panels)
+    line = [name for name, _ in studies].index(arm.study)
+    return page_data(panels, Selection(_grid_values(arm), line=line))
 
 
 def _panels(name: str, runs: Runs) -> Iterator[Panel]:
@@ -142,8 +176,9 @@ def _fine_tuning_panels(name: str, runs: Runs) -> Iterator[Panel]:
             f"{size_name(model, size)}, fine-tuning",
             "Starting point",
             [
-                Arm(start, start, float(place), rows[rows.start == start], runs.combined)
+                Arm(arm_name, arm_name, float(place), rows[rows.start == start], runs.combined)
                 for place, start in enumerate(starts)
+                for arm_name in [fine_tuning.with_repeats(start, rows[rows.start == start].parent_repeats)]
             ],
         )
 
@@ -169,8 +204,12 @@ def _metric_record(metric: Metric) -> dict[str, str]:
     }
 
 
-def _start(panels: Sequence[Panel]) -> dict[str, int]:
-    """The panel and the arm that are selected first: the arm with the largest excess over its control in final test loss."""
+def _start(panels: Sequence[Panel], selection: Selection | None) -> dict[str, int]:
+    """The panel and the arm that are selected first: the selection, or the arm with the largest excess in final test loss."""
+    for place, panel in enumerate(panels):
+        for index, arm in enumerate(panel.arms):
+            if selection and selection.matches(panel, arm):
+                return {"panel": place, "arm": index}
     largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
     for place, panel in enumerate(panels):
         losses = [_final_loss(arm) for arm in panel.arms]
@@ -222,6 +261,9 @@ class _Collected:
         self.grids: list[list[int]] = []
         self.texts: list[dict[str, list[Any]]] = []
         self._index: dict[str, int] = {}  # of a run, by its folder
+        self._by_study: dict[
+            int, dict[str, float]
+        ] = {}  # thresholds of induction heads, by the id of a `Runs` and by run
 
     def panel(self, panel: Panel) -> dict[str, Any]:
         """A panel with the indices of its runs."""
@@ -249,6 +291,11 @@ class _Collected:
             content.append(entry)
         return {"group": panel.group, "title": panel.title, "axis": panel.axis, "arms": content}
 
+    def _thresholds(self, runs: Runs) -> dict[str, float]:
+        if id(runs) not in self._by_study:
+            self._by_study[id(runs)] = thresholds(runs)
+        return self._by_study[id(runs)]
+
     def _run(self, runs: Runs, name: str, seed: int, with_tables: bool) -> int:
         folder = f"{runs.folder.resolve()}/{name}"
         if folder not in self._index:
@@ -269,9 +316,14 @@ class _Collected:
             return record
         frames = [kept[place] for place in thinned_indices(len(kept), self._frames)]
         record["frames"] = [kept.index(frame) for frame in frames]
-        scores = runs.head_scores(name)
-        if scores is not None and len(scores) == len(curve):
-            record["heads"] = [*scores.shape[1:], _two_digits(scores[frames])]
+        measured = runs.head_scores(name)
+        if measured is not None and len(measured[0]) == len(curve):
+            scores, halves = (values[frames] for values in measured)
+            record["heads"] = [*scores.shape[1:], _two_digits(scores)]
+            if (threshold := self._thresholds(runs).get(name)) is not None:
+                record["threshold"] = round(threshold, 3)
+                present = is_present(scores, halves, threshold).reshape(len(frames), -1)
+                record["induction"] = [np.flatnonzero(heads).tolist() for heads in present]
         tokens, copies, losses = runs.paragraph_losses(name)
         if len(losses) == len(curve):
             record["text"] = _place(self.texts, {"tokens": tokens, "copies": copies})

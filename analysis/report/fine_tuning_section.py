@@ -7,10 +7,10 @@ import pandas as pd
 
 from analysis import published
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, cell, listed, size_name, span
+from analysis.formatting import NOTHING, cell, listed, signed, signed_span, size_name, span
 from analysis.intervals import Bound
 from analysis.measures import fine_tuning
-from analysis.measures.fine_tuning import ordered_starts, paired
+from analysis.measures.fine_tuning import ordered_starts, paired, with_repeats
 from analysis.report.collect import FigureCache, save_figure
 from analysis.report.figure_list import FINE_TUNING_FIGURES
 from analysis.report.progress import Progress, report_figure
@@ -77,10 +77,10 @@ def _start(start: str, runs: pd.DataFrame) -> Iterator[str]:
             " differ in their settings."
         )
         return
-    by_size = listed([f"{value:+.3f} nats at {size_name(model, size)}" for (size, model), value in excess.items()])
+    by_size = listed([f"{signed(value)} nats at {size_name(model, size)}" for (size, model), value in excess.items()])
     worse = (excess > 0).sum()
     verdict = "worse" if worse == len(excess) else "better" if not worse else "worse at some sizes"
-    if (runs.parent_repeats > 1).all():
+    if (runs.parent_repeats > 1).all() and ", R = " not in start:
         repeats = runs.groupby(["parameters_non_embedding", "model"]).parent_repeats.first()
         name += (
             f" ({listed([f'R = {value:,} at {size_name(model, size)}' for (size, model), value in repeats.items()])})"
@@ -106,7 +106,7 @@ def _ossification(numbers: pd.DataFrame) -> Iterator[str]:
     sized = pairs[pairs.multiplier_clean.notna() & pairs.multiplier_repeated.notna()]
     exact = sized[(sized.bound_repeated == Bound.EXACT) & (sized.bound_clean == Bound.EXACT)]
     text = (
-        f"Starting from a repeated instead of a clean parent changes test loss after fine-tuning by {span(loss, '{:+.3f}'.format)} nats"
+        f"Starting from a repeated instead of a clean parent changes test loss after fine-tuning by {signed_span(loss)} nats"
         f" (higher in {(loss > 0).sum()} of {len(loss)} pairs)"
     )
     if len(exact):
@@ -134,7 +134,8 @@ def _forgetting(numbers: pd.DataFrame) -> Iterator[str]:
         before=repeated.parent_test_loss_before - repeated.parent_pool_loss_before,
         after=repeated.parent_test_loss_after - repeated.parent_pool_loss_after,
     )
-    for (start, size, model), runs in repeated.groupby(["start", "parameters_non_embedding", "model"]):
+    for (name, size, model), runs in repeated.groupby(["start", "parameters_non_embedding", "model"]):
+        start = with_repeats(str(name), runs.parent_repeats)
         if (runs.before < fine_tuning.MEMORIZED).any():
             yield f"{size_name(model, size)}, {start}: the parent had not memorized its pool, so there is nothing to forget."
             continue

@@ -1,12 +1,13 @@
 // Small helpers for figures in SVG: elements, scales, ticks, axes and markers. One unit is one CSS pixel.
 const Chart = (() => {
-  const DASHES = ["", "10 3", "8 3 2 3", "6 2 2 2 2 2"], CLEAN_DASH = "6 4", CHARACTER = 6.7, LINE = 14;
+  const DASHES = ["", "10 3", "8 3 2 3", "6 2 2 2 2 2"], CLEAN_DASHES = ["6 4", "2 3", "12 4 2 4"], CHARACTER = 6.7, LINE = 14;
   const MARKERS = [
     "M-4,0a4,4 0 1 0 8,0a4,4 0 1 0 -8,0Z", "M-3.6,-3.6H3.6V3.6H-3.6Z", "M0,-5L5,0L0,5L-5,0Z", "M-4,-4L4,4M-4,4L4,-4",
     "M0,-5V5M-5,0H5", "M0,-5.5L1.6,-1.7L5.4,-1.7L2.3,.8L3.4,4.6L0,2.3L-3.4,4.6L-2.3,.8L-5.4,-1.7L-1.6,-1.7Z",
     "M0,-5L4.8,-1.5L2.9,4.1H-2.9L-4.8,-1.5Z",
   ];
-  const dash = style => style === undefined ? CLEAN_DASH : DASHES[style % DASHES.length];
+  // `line` distinguishes the clean runs of several studies.
+  const dash = ({style, line = 0}) => style === undefined ? CLEAN_DASHES[line % CLEAN_DASHES.length] : DASHES[style % DASHES.length];
   const marker = style => MARKERS[(style ?? 0) % MARKERS.length];
 
   function add(parent, tag, attributes = {}, text) {

@@ -52,7 +52,9 @@
     const half = n < FEWEST_SEEDS ? NaN : (data.t[n] ?? 1.96) * Math.sqrt(variance / n);
     return {mean, low: mean - half, high: mean + half, n};
   }
-  const signed = value => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+  // Two decimals, or three if the value or half its interval is below 0.01.
+  const digits = (value, half = NaN) => Math.abs(value) < 0.01 || (half > 0 && half < 0.01) ? 3 : 2;
+  const signed = (value, decimals = digits(value)) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(decimals)}`;
   const metric = () => data.metrics[state.metric];
   const withUnit = text => metric().unit === "nats/token" ? `${text} nats/token` : text;
   const isDrawn = (run, place) => gridOf(run)[place] >= data.drawnFrom * gridOf(run).at(-1);
@@ -182,7 +184,7 @@
     const described = arms().map((entry, index) => {
       const sample = add(null, "svg", {width: 34, height: 14, "aria-hidden": "true"});
       paint(sample, entry);
-      add(sample, "line", {x1: 1, x2: 33, y1: 7, y2: 7, class: "line", "stroke-dasharray": dash(entry.style)});
+      add(sample, "line", {x1: 1, x2: 33, y1: 7, y2: 7, class: "line", "stroke-dasharray": dash(entry)});
       if (entry.style !== undefined) add(sample, "path", {d: marker(entry.style), transform: "translate(17 7)", class: "mark"});
       const button = node("button", {type: "button", onclick: () => {
         state.hidden.delete(entry.name) || state.hidden.add(entry.name);
@@ -227,7 +229,7 @@
       const group = paint(add(curves.svg, "g", {class: "lines", "data-arm": arms().indexOf(entry)}), entry), runs = runsOf(entry);
       const path = (points, name) => {
         const drawn = points.filter(point => Number.isFinite(point[1])).map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`);
-        if (drawn.length) add(group, "path", {d: `M${drawn.join("L")}`, class: name, "stroke-dasharray": dash(entry.style)});
+        if (drawn.length) add(group, "path", {d: `M${drawn.join("L")}`, class: name, "stroke-dasharray": dash(entry)});
       };
       const places = run => gridOf(run).map((_, place) => place).filter(place => isDrawn(run, place));
       const point = (run, place, value) => [x(gridOf(run)[place]), y(value)];
@@ -333,7 +335,7 @@
     const sign = {lower: 1, higher: -1}[metric().better];
     if (!sign || means.length < 2) return;
     const worst = means.reduce((a, b) => sign * b.of.mean > sign * a.of.mean ? b : a);
-    const words = `${sign > 0 ? "highest" : "lowest"}: ${worst.entry.name}, ${hasControl() ? signed(worst.of.mean) : worst.of.mean.toFixed(3)}`;
+    const words = `${sign > 0 ? "highest" : "lowest"}: ${worst.entry.name}, ${hasControl() ? signed(worst.of.mean) : worst.of.mean.toFixed(digits(worst.of.mean))}`;
     const half = words.length * CHARACTER / 2, above = Math.max(worst.top - 10, box.top + 10);
     add(svg, "text", {class: "worst", x: Math.min(Math.max(worst.x, box.left + half), box.right - half), y: above, "text-anchor": "middle"}, words);
   }
@@ -370,7 +372,10 @@
     heads.box.hidden = !pair.length;
     if (!pair.length) return;
     const svg = heads.svg, [layers, width] = pair[0][1].heads, top = topScore();
-    const height = Math.max(60, Math.min(230, layers * 44)), box = begin(svg, height + 62, ["layer 0"], 24, 38);
+    const height = Math.max(60, Math.min(230, layers * 44)), box = begin(svg, height + 94, ["layer 0"], 24, 70);
+    let outlined = 0;
+    const limits = pair.map(([, run]) => run.threshold).filter(limit => limit !== undefined);
+    drawScale(svg, box, top / 100, limits.length ? Math.max(...limits) : NaN);
     const gap = 16, cell = (box.right - box.left - gap * (pair.length - 1)) / (pair.length * width), rowHeight = (box.bottom - box.top) / layers;
     pair.forEach(([entry, run], number) => {
       const start = box.left + number * (width * cell + gap), at = frameOf(run);
@@ -378,18 +383,38 @@
       for (let layer = 0; layer < layers; layer++) for (let head = 0; head < width; head++) {
         const score = digit(run.heads[2], (at.place * layers + layer) * width + head), px = start + head * cell, py = box.bottom - (layer + 1) * rowHeight;
         const rect = add(svg, "rect", {x: px, y: py, width: Math.max(cell - 1.5, 1), height: rowHeight - 1.5, rx: 2, fill: shade(score / top)});
-        rect.dataset.tip = `${entry.name}, seed ${run.seed}\nlayer ${layer}, head ${head}: prefix matching ${(score / 100).toFixed(2)}\n${count(at.tokens)} tokens`;
+        const present = run.induction?.[at.place].includes(layer * width + head);
+        if (present) outlined++;
+        rect.classList.toggle("present", Boolean(present));
+        rect.dataset.tip = `${entry.name}, seed ${run.seed}\nlayer ${layer}, head ${head}: prefix matching ${(score / 100).toFixed(2)}`
+          + (run.threshold === undefined ? "" : ` (${(score / 100 / run.threshold).toFixed(1)} times the threshold of ${run.threshold.toFixed(2)})`) + `\n${count(at.tokens)} tokens`;
         if (cell > 26 && rowHeight > 15)
           add(svg, "text", {x: px + cell / 2, y: py + rowHeight / 2 + 4, "text-anchor": "middle", class: "cell", fill: score / top > 0.6 ? "#000" : "#fff"}, (score / 100).toFixed(2).slice(1));
       }
     });
     for (let layer = 0; layer < layers; layer++)
       if (rowHeight > 12 || layer % 4 === 0) add(svg, "text", {x: box.left - 6, y: box.bottom - (layer + 0.5) * rowHeight + 4, "text-anchor": "end", class: "axis"}, `layer ${layer}`);
-    add(svg, "text", {x: (box.left + box.right) / 2, y: box.height - 6, "text-anchor": "middle", class: "name"},
-      `heads 0 to ${width - 1} of each run; dark: 0, bright: ${(top / 100).toFixed(2)}`);
+    add(svg, "text", {x: (box.left + box.right) / 2, y: box.bottom + 16, "text-anchor": "middle", class: "name"}, `heads 0 to ${width - 1} of each run`);
     const {tokens: measured} = frameOf(pair.at(-1)[1]);
-    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}. Scores are shares of attention, from 0 to 1. The section on heads gives the threshold for induction heads.`);
+    const verdict = !limits.length ? "" : outlined
+      ? " Outlined: counts as an induction head, because the score, minus half the width of its interval, exceeds the run's threshold."
+      : " No head here counts as an induction head.";
+    heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}.${verdict}`);
     svg.setAttribute("aria-label", `Prefix matching of every head: ${pair.map(([entry]) => entry.name).join(" and ")}`);
+  }
+
+  // The color scale below the maps, with the threshold for induction heads: twice the null or the untrained model's score.
+  function drawScale(svg, box, top, threshold) {
+    const steps = 40, y = box.bottom + 30, at = scale(0, top, box.left, box.right);
+    for (let step = 0; step < steps; step++)
+      add(svg, "rect", {x: at(top * step / steps), y, width: (box.right - box.left) / steps + 0.5, height: 9, fill: shade((step + 0.5) / steps)});
+    const labels = [[box.left, "0", "start"], [box.right, top.toFixed(2), "end"]];
+    if (threshold <= top) {
+      add(svg, "line", {x1: at(threshold), x2: at(threshold), y1: y - 4, y2: y + 13, class: "limit"});
+      const words = `threshold: ${threshold.toFixed(2)}`, half = words.length * CHARACTER / 2, room = 5 * CHARACTER;
+      labels.push([Math.min(Math.max(at(threshold), box.left + room / 2 + half), box.right - room - half), words, "middle"]);
+    }
+    for (const [x, words, anchor] of labels) add(svg, "text", {x, y: y + 24, "text-anchor": anchor, class: "axis"}, words);
   }
 
   const symbol = token => token.replace(/[\u0000-\u001f\u007f]/g, character =>
@@ -433,11 +458,12 @@
   function describe() {
     const own = meanAt(arm()), diffs = runsOf(arm()).map(run => difference(run, tokens())).filter(Number.isFinite);
     const of = diffs.length ? estimate(diffs) : null, over = controlOf(arm()) && !isControl(arm()) && of;
-    const range = over && Number.isFinite(of.low) ? ` [${signed(of.low)}, ${signed(of.high)}]` : "";
+    const decimals = over ? digits(of.mean, (of.high - of.low) / 2) : digits(own.mean);
+    const range = over && Number.isFinite(of.low) ? ` [${signed(of.low, decimals)}, ${signed(of.high, decimals)}]` : "";
     const against = panel().axis === "Repeats R" ? "the clean run" : "training from scratch";
     const sure = !over ? "" : of.n > 1 ? ` (95% interval over ${of.n} seeds)` : " (one seed, so there is no interval)";
     readout.textContent = `${panel().title}. ${arm().name} at ${count(tokens())} tokens: ${metric().name.toLowerCase()} `
-      + (own.n ? withUnit(own.mean.toFixed(3)) + (over ? `, ${signed(of.mean)}${range} compared with ${against}${sure}` : "") : "was not recorded")
+      + (own.n ? withUnit(own.mean.toFixed(decimals)) + (over ? `, ${signed(of.mean, decimals)}${range} compared with ${against}${sure}` : "") : "was not recorded")
       + (own.n > 1 && !over ? `, mean over ${own.n} seeds.` : ".");
     clearTimeout(describe.timer);
     describe.timer = setTimeout(() => { live.textContent = readout.textContent; }, 400);

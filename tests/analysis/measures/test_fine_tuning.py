@@ -68,7 +68,7 @@ def test_fine_tuned_runs_are_left_out_of_the_clean_law(loaded: Runs) -> None:
 def test_the_planted_effective_size_of_a_start_is_found(loaded: Runs) -> None:
     numbers = fine_tuning.table(loaded).set_index(["start", "model"])
     assert numbers.multiplier["clean parent"].tolist() == pytest.approx([2.0, 2.0], rel=0.01)
-    assert numbers.multiplier["parent with f = 90%"].tolist() == pytest.approx([1 / 1.6] * 2, rel=0.01)
+    assert numbers.multiplier["parent with f = 90%, R = 30"].tolist() == pytest.approx([1 / 1.6] * 2, rel=0.01)
     assert numbers.multiplier["from scratch"].isna().all() and numbers.excess["from scratch"].eq(0).all()
     assert numbers.excess[("clean parent", "2x64")] == pytest.approx(law(2 * 98304) - law(98304))
     pairs = fine_tuning.paired(fine_tuning.table(loaded))
@@ -79,10 +79,7 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
     sentences = fine_tuning_section.sentences(fine_tuning.table(loaded))
     text = " ".join(sentences)
     assert sentences[0].startswith("Clean parent: better than training from scratch. The difference in test loss is -")
-    assert (
-        "Parent with f = 90% (R = 30 at 2x32 (24.6k) and R = 30 at 2x64 (98.3k)): worse than training from scratch. The difference in"
-        " test loss is +" in text
-    )
+    assert "Parent with f = 90%, R = 30: worse than training from scratch. The difference in test loss is +" in text
     assert "(higher in 2 of 2 pairs) and makes the effective size 3.20 times smaller" in text
     assert "The gap to the loss on the parent's test text changes from 4.00 to 1.00 nats, so 25% of it remains" in text
     assert "No run has a head whose prefix matching exceeds twice its null" in text
@@ -96,8 +93,8 @@ def test_sentences_report_effects_and_null_results(loaded: Runs) -> None:
 def test_only_repeated_parents_are_compared_with_the_paper(loaded: Runs) -> None:
     comparison = comparison_table(loaded)
     comparison = comparison[comparison.quantity.str.startswith("size multiplier after fine-tuning")].set_index("where")
-    assert comparison.published["2x64 (98.3k), parent with f = 90%"] == pytest.approx(0.625)
-    assert comparison.here["2x64 (98.3k), parent with f = 90%"] == pytest.approx(0.625, rel=0.01)
+    assert comparison.published["2x64 (98.3k), parent with f = 90%, R = 30"] == pytest.approx(0.625)
+    assert comparison.here["2x64 (98.3k), parent with f = 90%, R = 30"] == pytest.approx(0.625, rel=0.01)
     assert comparison.published.isna().sum() == 2
 
 
@@ -106,13 +103,36 @@ def test_figures_of_fine_tuning_show_the_planted_numbers(loaded: Runs) -> None:
     assert all(isinstance(plot, Plot) and len(plot.table) for plot in plots)
     left, right = plots[0].figure.axes  # type: ignore[union-attr]
     lines = {line.get_label(): line for line in left.containers}
-    assert set(lines) == {"from scratch", "clean parent", "parent with f = 90%"}
+    assert set(lines) == {"from scratch", "clean parent", "parent with f = 90%, R = 30"}
     (measured,) = [bars for bars in right.containers if bars.get_label() == "clean parent"]
     assert measured.lines[0].get_ydata().tolist() == pytest.approx([2.0, 2.0], rel=0.01)  # type: ignore[attr-defined]
     pools = [line for line in plots[2].figure.axes[2].lines if len(line.get_ydata()) == 4]  # type: ignore[union-attr]
     assert [line.get_ydata().tolist() for line in pools] == [[5, 5, 4.5, 4.5], [1, 2, 3, 3.5], [4, 4, 4, 4]]
     alone = Runs(loaded.folder, loaded.table, loaded.evaluations, [], [])
     assert isinstance(ossification.plot(alone), Missing)
+
+
+def test_parents_of_different_r_are_labeled_and_not_connected(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for model, repeats in (("2x32", 30), ("2x64", 100)):
+        for parents in (None, parent(model, 1), parent(model, repeats)):
+            fields: dict[str, Any] = {"parent": parents, "of_parent": [[3, 3, 3]] * 4} if parents else {}
+            write_run(tmp_path, runs[0], store, [6.0, 5.0, 4.0, 4.0], NO_HEADS, model=model, repeats=1, **fields)
+    loaded = load_runs(tmp_path)
+    table = fine_tuning.starts(loaded)
+    start = "parent with f = 90%"
+    assert set(table.start) == {"from scratch", "clean parent", start}
+    assert fine_tuning.with_repeats(start, table[(table.start == start) & (table.model == "2x64")].parent_repeats) == (
+        "parent with f = 90%, R = 100"
+    )
+    assert fine_tuning.with_repeats(start, table[table.start == start].parent_repeats) == start
+    left = ossification.plot(loaded).figure.axes[0]  # type: ignore[union-attr]
+    (bars,) = [bars for bars in left.containers if bars.get_label() == start]
+    assert bars.lines[0].get_linestyle() == "None" and [text.get_text() for text in left.texts] == ["R = 30", "R = 100"]
+    curves = fine_tuning_curves.plot(loaded)
+    titles = [ax.get_title() for ax in curves.figure.axes]  # type: ignore[union-attr]
+    assert titles == ["2x32 (24.6k), parent's R = 30", "2x64 (98.3k), parent's R = 100"]
 
 
 @pytest.mark.slow
@@ -154,8 +174,8 @@ def test_runs_and_parents_that_differ_have_different_starts(tuned: Path, runs: l
     assert set(of_64.start) == {
         "clean parent, repeated_fraction = 0, repeats = 1",
         "clean parent, repeated_fraction = 0.5, repeats = 4",
-        "parent with f = 90%, repeated_fraction = 0, repeats = 1",
-        "parent with f = 90% (uniform), repeated_fraction = 0, repeats = 1",
+        "parent with f = 90%, R = 30, repeated_fraction = 0, repeats = 1",
+        "parent with f = 90%, R = 30 (uniform), repeated_fraction = 0, repeats = 1",
         "parent from-f0.9-R30, repeated_fraction = 0, repeats = 1",
     }
     pairs = fine_tuning.paired(numbers[numbers.model == "2x64"])

@@ -150,9 +150,9 @@ def test_no_errors_no_overlapping_labels_and_enough_contrast(
 
 def test_the_largest_effect_is_selected_first(opened: Browser) -> None:
     readout = text(opened, ".readout")
-    assert "R = 4 at 16.4k tokens: test loss 4.510 nats/token, +0.500" in readout
+    assert "R = 4 at 16.4k tokens: test loss 4.51 nats/token, +0.50" in readout
     assert "95% interval over 3 seeds" in readout
-    assert "highest: R = 4, +0.500" in text(opened, ".cost svg")
+    assert "highest: R = 4, +0.50" in text(opened, ".cost svg")
 
 
 def test_the_sliders_move_all_figures_together(opened: Browser) -> None:
@@ -161,14 +161,20 @@ def test_the_sliders_move_all_figures_together(opened: Browser) -> None:
     assert ".05" in text(opened, ".heads svg") and ".80" in text(opened, ".heads svg"), "clean and R = 4"
     move(opened, 1, 2)
     assert opened.evaluate(cursor) < at_end
-    assert "test loss 5.500 nats/token, +1.000" in text(opened, ".readout")
-    assert "highest: R = 4, +1.000" in text(opened, ".cost svg") != cost
-    assert text(opened, ".heads svg").startswith("clean.01.02.01.03R = 4.01.02.01.03"), "the head has not formed yet"
+    assert "test loss 5.50 nats/token, +1.00" in text(opened, ".readout")
+    assert "highest: R = 4, +1.00" in text(opened, ".cost svg") != cost
+    assert "clean.01.02.01.03R = 4.01.02.01.03" in text(opened, ".heads svg"), "the head has not formed yet"
+    outlined = "document.querySelectorAll('.heads .present').length"
+    assert opened.evaluate(outlined) == 0 and "No head here counts as an induction head" in text(
+        opened, ".heads figcaption"
+    )
     move(opened, 1, 3)
+    assert opened.evaluate(outlined) == 1, "in the clean run; the broken head's score of .05 is below the threshold"
+    assert "threshold: 0.06" in text(opened, ".heads svg") and "Outlined: " in text(opened, ".heads figcaption")
     second_copy = "[...document.querySelectorAll('.text .copy:nth-of-type(2)')].map(line => line.querySelector('.t').dataset.percent)"
     assert opened.evaluate(second_copy) == ["90", "10"], "clean and R = 4"
     move(opened, 0, 2)
-    assert "R = 16 at 16.4k tokens: test loss 4.135 nats/token, +0.125" in text(opened, ".readout")
+    assert "R = 16 at 16.4k tokens: test loss 4.13 nats/token, +0.13" in text(opened, ".readout")
     assert opened.evaluate(second_copy) == ["90", "90"]
     on = opened.evaluate("[...document.querySelectorAll('#explorer .on')].map(e => e.dataset.arm)")
     assert set(on) == {"2"} and len(on) == 3, "the selected arm is highlighted in both figures and in the legend"
@@ -193,7 +199,7 @@ def test_hovering_shows_run_seed_and_value_and_clicking_selects(opened: Browser)
     opened.point(*middle_of(opened, "document.querySelectorAll('.text section')[1].querySelector('.t')"))
     assert text(opened, ".tip").endswith("10%")
     opened.point(*middle_of(opened, "document.querySelector('.cost g[data-arm=\"1\"] .mark')"))
-    assert "+0.500 nats/token" in text(opened, ".tip")
+    assert "+0.50 nats/token" in text(opened, ".tip")
 
 
 def test_a_click_on_the_legend_hides_an_arm_in_every_figure(opened: Browser) -> None:
