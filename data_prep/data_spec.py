@@ -132,6 +132,13 @@ class DataSpec(BaseModel):
         return (first, *(first.model_copy(update=other) for other in others))
 
     @property
+    def in_words(self) -> str:
+        """What the training text is, with the share of each source of a mixture. For readers of a report."""
+        if not self.mix:
+            return self.source.in_words
+        return ", ".join(f"{100 * mixed.share:.3g}% {mixed.source.in_words}" for mixed in self.mix)
+
+    @property
     def store_name(self) -> str:
         """Folder name of the store. Specs that describe the same store have the same name."""
         # `max_bad_rows` can make a build fail, but it does not change the store.

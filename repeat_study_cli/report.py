@@ -21,7 +21,9 @@ def report(study: StudyArgument, set_: SetOption = None, runs_dir: RunsOption = 
     with show_progress() as progress:
         arguments = report_arguments(study, set_, runs_dir)
         command = f"repeat-study run {arguments}\nrepeat-study report {arguments}"
-        summary, page = write_report(folder, declared_names(folder, declared), progress, command)
+        summary, page = write_report(
+            folder, declared_names(folder, declared), progress, command, declared.text_in_words
+        )
     table = WrappedTable(*map(str, summary.columns))
     for row in summary.itertuples(index=False):
         table.add_row(*map(str, row))

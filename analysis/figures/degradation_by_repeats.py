@@ -31,11 +31,12 @@ def plot(runs: Runs) -> Plot | Missing:
     names = size_names(repeated.model, repeated.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         arms = data[data.repeated_fraction.isin([0.0, fraction])]
+        labeled: set[float] = set()  # values of R
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, label=names[size], **by_size[size])
             if len(by_size) <= MOST_LABELED:
-                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"], lowest=len(by_size) == 1)
+                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"], len(by_size) == 1, labeled)
         repeats_axis(ax, done.repeats)
         ax.set_title(f"f = {percent(fraction)}")
         _pool_axis(ax, repeated[repeated.repeated_fraction == fraction])
@@ -56,21 +57,27 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def _label_extremes(ax: Axes, line: pd.DataFrame, color: object, lowest: bool) -> None:
-    """Label the highest point with its R, and the lowest one too if `lowest`."""
+def _label_extremes(ax: Axes, line: pd.DataFrame, color: object, lowest: bool, labeled: set[float]) -> None:
+    """Label the highest point with its R, and the lowest one too if `lowest`.
+
+    labeled: the values of R whose labels are above their points, to which the new ones are added. If two lines have their highest points
+    at the same R, the second label is to the right of its point.
+    """
     if len(line) < 3:
         return
     ends = [(line["mean"].idxmax(), "bottom", 5), (line["mean"].idxmin(), "top", -5)]
     for index, side, offset in ends if lowest else ends[:1]:
         point = line.loc[index]
         end = point["mean"] if point.seeds < 2 else point.high if side == "bottom" else point.low
+        aside = point.repeats in labeled
+        labeled.add(float(point.repeats))
         ax.annotate(
             f"R = {point.repeats:g}",
-            (point.repeats, end),
-            (0, offset),
+            (point.repeats, point["mean"] if aside else end),
+            (6, 0) if aside else (0, offset),
             textcoords="offset points",
-            ha="center",
-            va=side,
+            ha="left" if aside else "center",
+            va="center" if aside else side,
             fontsize=7,
             color=color,
             path_effects=[withStroke(linewidth=2, foreground="white")],  # readable on top of other lines

@@ -1,6 +1,7 @@
 """Plot the result that a report shows first, for the page and for card.png, an image for sharing."""
 
 import io
+import re
 import textwrap
 
 from matplotlib.axes import Axes
@@ -45,14 +46,25 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def card(runs: Runs, study: str, question: str, answer: str, footer: str) -> bytes:
-    """An image of 1200 x 630 pixels with the question, the answer and the figure, as PNG. The figure is empty without a result."""
+def card(runs: Runs, study: str, question: str, answer: str, certainty: str, footer: str) -> bytes:
+    """An image of 1200 x 630 pixels with the question, the answer, how sure it is, and the figure, as PNG.
+
+    The figure is empty without a result. Sentences of `certainty` that do not fit are left out.
+    """
     figure = Figure(figsize=CARD_INCHES, dpi=CARD_DPI)
     figure.text(0.04, 0.92, study, fontsize=15, color="0.35", va="top")
     title = _filled(question, 31)
     figure.text(0.04, 0.85, title, fontsize=23, weight="bold", va="top", linespacing=1.25)
-    lines = title.count("\n") + 1
-    figure.text(0.04, 0.80 - 0.065 * lines, _filled(answer, 48), fontsize=15.5, va="top", linespacing=1.4)
+    top = 0.80 - 0.065 * (title.count("\n") + 1)
+    text = _filled(answer, 48)
+    figure.text(0.04, top, text, fontsize=15.5, va="top", linespacing=1.4)
+    top -= 0.05 * (text.count("\n") + 1) + 0.035
+    for sentence in re.split(r"(?<=[.:]) (?=[A-Z])", certainty):
+        text = _filled(sentence, 60)
+        if (bottom := top - 0.04 * (text.count("\n") + 1)) < 0.1:
+            break
+        figure.text(0.04, top, text, fontsize=12.5, va="top", linespacing=1.35, color="0.25")
+        top = bottom - 0.012
     figure.text(0.04, 0.05, footer, fontsize=12, color="0.35")
     if result := headline(runs):
         ax = figure.add_axes((0.61, 0.17, 0.36, 0.72))
@@ -81,7 +93,7 @@ def _where(result: Headline) -> str:
         arm = result.arm
         return f", at {size_name(arm.model, arm.parameters_non_embedding)} and f = {percent(arm.repeated_fraction)}"
     if result.kind is Kind.FINE_TUNING and (result.lines.label != "").any():
-        return ". Labels describe the parent that repeats data"
+        return ". Labels: f and R of the repeated parent"
     return f", with {result.arm.design}" if result.kind is Kind.NAMED_POOL else ""
 
 
@@ -102,7 +114,9 @@ def _draw(ax: Axes, result: Headline) -> None:
     ax.axhline(0.0, color="black", linewidth=1.0, linestyle="--")
     if result.kind is Kind.FINE_TUNING:
         size_axis(ax, result.lines.x)
-        ax.set_xlim(result.lines.x.min() / 1.25, result.lines.x.max() * 1.5)  # room for labels
+        extent = result.lines.x.max() / result.lines.x.min()
+        room = 1.5 * extent**0.35 if result.lines.label.any() else 1.25  # for labels to the right of the points
+        ax.set_xlim(result.lines.x.min() / 1.25, result.lines.x.max() * room)
     else:
         repeats_axis(ax, result.lines.x)
         if result.kind is Kind.NAMED_POOL:  # R = 1 is a pool that is read once, and not a clean run

@@ -9,6 +9,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import size_names
 from analysis.laws import partial
+from analysis.laws.partial import HALF_LIFE
 from analysis.laws.points import prediction_points
 from analysis.laws.study_fits import fit_study
 from analysis.runs import Runs
@@ -56,8 +57,10 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "A law of partial repetition",
-        "Test loss above the clean run of the same size. Points: runs. Lines: our law, the sum of the value that repeated tokens lose and"
-        " the cost of memorizing the pool, P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa with R_m = k·N^a·T^b·f^c."
+        "Test loss above the clean run of the same size. Points: runs. Lines: this tool's own law of partial repetition, the sum of the"
+        " value that repeated tokens lose, B·(D'^-0.3 - T^-0.3), and the cost of memorizing the pool,"
+        " P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa. Here, R_m = k·N^a·T^b·f^c, and D' is the number of tokens if every"
+        f" additional pass over the pool counts less: D' = T·(1 - f + f/R·(1 + {HALF_LIFE}·(1 - exp(-(R-1)/{HALF_LIFE}))))."
         f" The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
         f" root-mean-square error of {fitted.error:.3f} nats. Bands: 95% intervals for another run, measured by leaving out sizes and"
         ' ranges of R. The section "Laws" shows how well the law predicts held-out runs.',

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from analysis import published
 from analysis.figures.axes import log_axis, size_axis
@@ -86,4 +87,6 @@ def _label_repeats(ax: Axes, points_of_start: pd.DataFrame, table: pd.DataFrame)
         runs = table[(table.start == point.start) & (table.parameters_non_embedding == point.parameters_non_embedding)]
         repeats = " or ".join(f"{value:,}" for value in sorted(runs.parent_repeats.unique()))
         at = (point.parameters_non_embedding, point.mean)
-        ax.annotate(f"R = {repeats}", at, (7, 0), textcoords="offset points", va="center", fontsize=8)
+        outline = [withStroke(linewidth=3, foreground="white")]  # readable on top of lines
+        label = f"R = {repeats}"
+        ax.annotate(label, at, (7, 0), textcoords="offset points", va="center", fontsize=8, path_effects=outline)

@@ -24,7 +24,8 @@ def grid_of_axes(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with rows x columns panels that share axes, each `height` inches high."""
     # pyplot would keep a global reference to the figure.
-    figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows), layout="constrained")
+    figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows))
+    figure.set_layout_engine("constrained", w_pad=0.08)  # inches; keeps the tick labels of neighboring panels apart
     axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
     return figure, [list(row) for row in axes]
 

@@ -34,14 +34,15 @@ def plot(runs: Runs) -> Plot | Missing:
     fractions = sorted({peak.fraction for peak in all_peaks}, reverse=True)
     figure, axes = grid_of_axes(2, len(fractions), sharey="row")
     overlap = C26_FRACTION in fractions and min(sizes) <= C26_SIZES[1] and max(sizes) >= C26_SIZES[0]
-    fits = []
+    fits, has_lines = [], False
     for column, fraction in enumerate(fractions):
         fraction_peaks = [peak for peak in all_peaks if peak.fraction == fraction]
         for row, symbol in enumerate(("R", "D_r")):
             ax, is_pool = axes[row][column], symbol == "D_r"
             law = _points(ax, fraction_peaks, is_pool)
             if isinstance(law, PowerLawOfSize):
-                fits.append(f"f = {fraction:.0%}: {symbol} = {law}")
+                fits.append(f"f = {fraction:.0%}: {law.equation(symbol)}")
+                has_lines |= law.is_determined
             # The published pool sizes are for 20 tokens per parameter and do not apply to other budgets.
             same_budget = all(0.5 < peak.tokens / peak.total / C26_TOKENS_PER_PARAMETER < 2 for peak in fraction_peaks)
             if overlap and fraction == C26_FRACTION and (same_budget or not is_pool):
@@ -52,7 +53,7 @@ def plot(runs: Runs) -> Plot | Missing:
             log_axis(ax, "" if column else label, short_count if is_pool else "{:g}".format)
             size_axis(ax, sizes, "all parameters")
         axes[0][column].set_title(f"f = {fraction:.0%}")
-    _legend(figure, axes[0][0], bool(fits), overlap)
+    _legend(figure, axes[0][0], has_lines, overlap)
     return Plot(NAME, "Location of the worst R", _caption(all_peaks, fits, overlap), figure, peak_table(all_peaks))
 
 
@@ -64,7 +65,7 @@ def _points(ax: Axes, fraction_peaks: list[Peak], is_pool: bool) -> object:
     estimates(ax, [1.03 * size for size in x], tried, TRIED, "s", join=False)
     estimates(ax, x, centers, GAUSSIAN, "o", join=False)
     law = peak_law(fraction_peaks, "pool_at_gaussian" if is_pool else "gaussian")
-    if isinstance(law, PowerLawOfSize):
+    if isinstance(law, PowerLawOfSize) and law.is_determined:
         span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
         ax.plot(span, [law.law.at(size) for size in span], "--", color=GAUSSIAN, linewidth=1.2)
     return law

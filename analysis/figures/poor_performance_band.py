@@ -30,7 +30,7 @@ def plot(runs: Runs) -> Plot | Missing:
     figure, axes = grid_of_axes(1, len(fractions), height=2.9)
     palette = dict(zip((name for name, *_ in EDGES), reversed(list(colors(range(3)).values())), strict=True))
     overlap = H22_BAND_FRACTION in fractions and min(sizes) <= H22_SIZES[1] and max(sizes) >= H22_SIZES[0]
-    fitted = []
+    fitted, has_lines = [], False
     for ax, fraction in zip(axes[0], fractions, strict=True):
         fraction_peaks = [peak for peak in plotted if peak.fraction == fraction]
         x = [peak.size for peak in fraction_peaks]
@@ -48,9 +48,11 @@ def plot(runs: Runs) -> Plot | Missing:
             estimates(ax, x, values, palette[name], marker, join=False, label=label)
             law = peak_law(fraction_peaks, name)
             if isinstance(law, PowerLawOfSize):
-                span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
-                ax.plot(span, [law.law.at(size) for size in span], "--", color=palette[name], linewidth=1.2)
-                fitted.append(f"f = {fraction:.0%}, {label}: R = {law}")
+                if law.is_determined:
+                    span = [size for size in x if law.law.smallest <= 1.001 * size and size <= 1.001 * law.law.largest]
+                    ax.plot(span, [law.law.at(size) for size in span], "--", color=palette[name], linewidth=1.2)
+                    has_lines = True
+                fitted.append(f"f = {fraction:.0%}, {label}: {law.equation('R')}")
         if overlap and fraction == H22_BAND_FRACTION:
             ends = np.array([max(min(sizes), H22_SIZES[0]), min(max(sizes), H22_SIZES[1])])
             for name, edge in (("left", H22_LEFT_EDGE), ("right", H22_RIGHT_EDGE)):
@@ -59,7 +61,7 @@ def plot(runs: Runs) -> Plot | Missing:
         size_axis(ax, sizes)
         log_axis(ax, "repeats R" if ax is axes[0][0] else "")
     handles = [axes[0][0].plot([], [], color=palette[n], marker=m, linestyle="none", label=t)[0] for n, t, m in EDGES]
-    if fitted:
+    if has_lines:
         handles.append(axes[0][0].plot([], [], "--", color="0.4", label="fitted $k N^a$")[0])
     if overlap:
         handles.append(axes[0][0].plot([], [], ":", color="0.4", label="published")[0])

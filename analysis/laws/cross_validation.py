@@ -17,6 +17,7 @@ from analysis.laws.registry import CROSS_VALIDATED, title_of
 # Baselines that a useful law must beat: repetition does no harm, or as much harm as in the nearest runs.
 NO_HARM, NEAREST = "baseline: no harm", "baseline: harm of the nearest size and R"
 FEWEST_FOR_A_PEAK = 4  # number of distinct R above 1
+MOST_NAMED = 4  # held-out sizes or ranges that are listed one by one
 MOST_FRACTIONS = 4  # a law without f is fitted to each fraction separately, up to this many fractions
 IMPLAUSIBLE = 12.5  # nats; about the loss of a uniform guess over 2^18 tokens
 
@@ -104,9 +105,20 @@ def verdict(errors: pd.DataFrame) -> str:
         sentences.append(
             f"With a {kind} held out, the root mean square errors of the penalty in nats over {int(best.runs)} runs (median in"
             f" parentheses) are: {ranking}. {winner} beats the better baseline,"
-            f" {better.law.removeprefix('baseline: ')} ({better.error:.3f})."
+            f" {better.law.removeprefix('baseline: ')} ({better.error:.3f}).{_where_baselines_win(errors, kind, str(best.law))}"
         )
     return " ".join(sentences) if sentences else "Too few laws could be fitted to compare them."
+
+
+def _where_baselines_win(errors: pd.DataFrame, kind: str, law: str) -> str:
+    """A sentence, with a leading space, about the folds in which a baseline predicts better than this law. Empty if there are none."""
+    folds = errors[errors.kind == kind].pivot_table(index="held_out", columns="law", values="error", sort=False)
+    best_baseline = folds.reindex(columns=[NO_HARM, NEAREST]).min(axis=1)
+    lost = list(folds.index[best_baseline < folds[law]])
+    if not lost:
+        return ""
+    named = "; ".join(lost) if len(lost) <= MOST_NAMED else f"{len(lost)} of {len(folds)} folds"
+    return f" A baseline predicts better than {title_of(law)} if these runs are held out: {named}."
 
 
 def measured_peak(points: Points) -> float:

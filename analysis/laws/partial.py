@@ -50,7 +50,7 @@ def penalty(constants: Constants, points: Points) -> Floats:
 LAW = Law(
     "partial",
     "partial repetition",
-    "repeated tokens are worth less, and memorizing the pool costs most at an intermediate R",
+    "this tool's own law: repeated tokens are worth less, and memorizing the pool costs most at an intermediate R",
     (
         Constant("B", (0.05, 0.4), 1e-3, 50.0, multiplies=(Power("tokens", DATA_EXPONENT, -1),), prior=(0.14, 2.0)),
         Constant(

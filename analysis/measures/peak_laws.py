@@ -13,6 +13,7 @@ from analysis.measures.peaks import Peak
 from analysis.published import PowerOfSize
 from analysis.runs import Runs
 
+WIDEST = 1.0  # half the width of an exponent's interval; if it is wider, the slope is undetermined
 FEWEST_SIZES = 3  # two parameters and one degree of freedom for the residual
 ESTIMATES = ("height", "worst", "left", "right", "gaussian", "pool_at_worst", "pool_at_gaussian")
 
@@ -27,9 +28,18 @@ class PowerLawOfSize:
     sizes: int
     interval: str  # the source of the intervals, for captions
 
-    def __str__(self) -> str:
+    @property
+    def is_determined(self) -> bool:
+        """Whether the exponent's interval is narrow enough to draw a line."""
+        return self.exponent.high - self.exponent.low <= 2 * WIDEST
+
+    def equation(self, symbol: str) -> str:
+        """The law as text, or that its slope is undetermined. symbol: the quantity, such as "R"."""
         a = self.exponent
-        return f"{self.law.coefficient:.2g}·N^{a.value:.2f} [{a.low:.2f}, {a.high:.2f}; {self.interval}, {self.sizes} sizes]"
+        interval = f"[{a.low:.2f}, {a.high:.2f}; {self.interval}, {self.sizes} sizes]"
+        if not self.is_determined:
+            return f"slope of {symbol} undetermined, exponent {a.value:.2f} {interval}"
+        return f"{symbol} = {self.law.coefficient:.2g}·N^{a.value:.2f} {interval}"
 
 
 def power_law_of_size(sizes: Sequence[float], values: Sequence[Estimate | None]) -> PowerLawOfSize | NoLaw:

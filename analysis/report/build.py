@@ -39,19 +39,24 @@ PAGE, TOKEN_PAGE, CARD = "report.html", "tokens.html", "card.png"
 
 
 def write_report(
-    folder: Path, names: list[str] | None = None, progress: Progress = no_progress, command: str = ""
+    folder: Path,
+    names: list[str] | None = None,
+    progress: Progress = no_progress,
+    command: str = "",
+    training_text: str = "",
 ) -> tuple[pd.DataFrame, Path]:
     """Write report.html, card.png, figures/ and tables/ to the study's folder, and tokens.html if there are runs to compare token by token.
 
     names: the names of the study's runs; None includes every run directory in the folder.
     command: the shell commands that train the runs and write the report, for the page's first screen; one per line.
+    training_text: what the models are trained on, in words, for the page's first screen.
     Returns the summary table for the console and the path of report.html. Figures are plotted again only if their inputs have
     changed since the last report.
     Raises InputError if the folder has no evaluated runs or if a record cannot be read.
     """
     runs_digest = digests.run_digests(folder)
     code = digests.code_digest()
-    inputs = digests.digest_of([code, folder.resolve().name, names, command, runs_digest])
+    inputs = digests.digest_of([code, folder.resolve().name, names, command, training_text, runs_digest])
     old, new = digests.ReportRecord.load(folder), digests.ReportRecord(folder)
     if old.is_current(inputs):
         progress("nothing changed since the last report", 1.0)
@@ -61,7 +66,8 @@ def write_report(
     # A page that is rewritten from unchanged inputs, for example because a file was deleted, keeps its date.
     new.date = old.date if old.inputs == inputs and old.date else provenance.today()
     cache = FigureCache(old, new, code, runs_digest)
-    console, written = _write(runs, cache, new.date, command or _command(folder.resolve().name), progress)
+    command = command or _command(folder.resolve().name)
+    console, written = _write(runs, cache, new.date, command, training_text, progress)
     old.delete_files_not_in(written)
     new.save(inputs, written, console)
     return console, folder / PAGE
@@ -72,7 +78,7 @@ def _command(study: str) -> str:
 
 
 def _write(
-    runs: Runs, cache: FigureCache, date: str, command: str, progress: Progress
+    runs: Runs, cache: FigureCache, date: str, command: str, training_text: str, progress: Progress
 ) -> tuple[pd.DataFrame, list[str]]:
     """Write the report. Returns the table for the console and the paths of all written files, relative to the folder."""
     folder, title = runs.folder, f"repeat-study: {runs.folder.resolve().name}"
@@ -87,7 +93,7 @@ def _write(
     progress("writing tables and the page", 1.0)
     headline = cache.reused(HEADLINE_FIGURE, runs) or save_figure(HEADLINE_FIGURE, HEADLINE_FIGURE, runs)
     cache.keep(HEADLINE_FIGURE, runs, headline)
-    first = first_screen(runs, headline if isinstance(headline, SavedPlot) else None, command)
+    first = first_screen(runs, headline if isinstance(headline, SavedPlot) else None, command, training_text)
     saved = [
         *([first.figure] if first.figure else []),
         *(pool.figures if pool else []),
@@ -133,7 +139,7 @@ def _write(
     )
     write_atomically(folder / PAGE, html.render(page).encode())
     footer = f"{plural(len(combined.done), 'run')}, {plural(combined.table.seed.nunique(), 'seed')}"
-    write_atomically(folder / CARD, card(runs, title, first.question, first.answer, footer))
+    write_atomically(folder / CARD, card(runs, title, first.question, first.answer, first.certainty, footer))
     written += [PAGE, CARD]
     numbers = tables.joined({variant.name: variant.numbers for variant in [*variants, *controls]})
     if tuned and len(tuned.numbers) and numbers.empty:

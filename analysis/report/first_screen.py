@@ -50,13 +50,17 @@ class FirstScreen:
     terms: str = ""  # defines the symbols on the screen
 
 
-def first_screen(runs: Runs, figure: SavedPlot | None, command: str) -> FirstScreen:
-    """The first screen of a study's page. figure: the figure `headline`, or None if it is missing."""
+def first_screen(runs: Runs, figure: SavedPlot | None, command: str, training_text: str = "") -> FirstScreen:
+    """The first screen of a study's page.
+
+    figure: the figure `headline`, or None if it is missing. training_text: what the models are trained on; empty if it is unknown.
+    """
     result = headline(runs)
     answer, certainty = (_answer(result), _certainty(result)) if result else (NO_ANSWER, "")
     if result and result.kind is Kind.REPEATS:
         answer += _uniform_guess(runs, result.arm)
-    return FirstScreen(_question(runs, result), list(_varied(runs)), answer, certainty, command, figure, _terms(runs))
+    varied = [*([("trained on", training_text)] if training_text else []), *_varied(runs)]
+    return FirstScreen(_question(runs, result), varied, answer, certainty, command, figure, _terms(runs))
 
 
 def _question(runs: Runs, result: Headline | None) -> str:

@@ -54,6 +54,7 @@ def render_template(name: str, **values: object) -> str:
     environment.filters |= {
         "zip": zip,
         "data_url": _data_url,
+        "width": _width,
         "cells": _cells,
         "column_classes": _column_classes,
         "unbroken": _unbroken,
@@ -73,6 +74,13 @@ def _data_url(figure: SavedPlot) -> Markup:
     )
     quoted = drawing.replace("%", "%25").replace("#", "%23").replace("'", "%27").replace('"', "'")
     return Markup("data:image/svg+xml," + re.sub(r"\s+", " ", quoted).replace("&", "%26"))
+
+
+def _width(figure: SavedPlot) -> int:
+    """The figure's width in CSS pixels at its full size."""
+    match = re.search(rb'<svg[^>]* width="([\d.]+)pt"', figure.svg)
+    assert match, figure.name
+    return round(float(match[1]) * 4 / 3)
 
 
 def _cells(table: Table) -> Iterator[list[tuple[str, str, str]]]:

@@ -10,7 +10,7 @@ The rules do not depend on how a path is written, so `corpus`, `corpus/**` and a
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +22,7 @@ PLAIN, PARQUET = (".txt", ".md", ".py"), (".parquet",)
 # Web corpora use .json.gz for compressed JSON lines. A plain .json file usually contains a single value.
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 SUFFIXES = (*PLAIN, *JSON_LINES, *PARQUET)
+MOST_NAMES = 3  # number of paths that `names_of` lists
 MOST_SUFFIXES = 5  # number of suffixes listed in the summary of skipped files
 
 
@@ -166,3 +167,9 @@ def _walk(folders: list[Path]) -> Iterator[_Folder]:
                 elif not _leads_back(entry):
                     later.append(entry)
             yield folder
+
+
+def names_of(paths: Sequence[str]) -> str:
+    """The paths without their folders, for readers on other machines: "a.txt, b.txt", or "a.txt and 4 more"."""
+    names = [Path(path).name or path for path in paths]
+    return ", ".join(names) if len(names) <= MOST_NAMES else f"{names[0]} and {len(names) - 1} more"

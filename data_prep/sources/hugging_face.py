@@ -26,6 +26,11 @@ class HuggingFace(Source):
     text_field: str = "text"
     max_bad_rows: int = Field(0, ge=0)
 
+    @property
+    def in_words(self) -> str:
+        """See `DataSource.in_words`."""
+        return f"Hugging Face dataset {Path(self.dataset).name if Path(self.dataset).is_absolute() else self.dataset}"
+
     def read(self) -> Iterator[Document | BadRow]:
         """Yield one document per row, in the dataset's order. Streaming downloads only the rows that are read.
 

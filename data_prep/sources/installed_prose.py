@@ -35,6 +35,11 @@ class InstalledProse(Source):
 
     kind: Literal["installed-prose"] = "installed-prose"
 
+    @property
+    def in_words(self) -> str:
+        """See `DataSource.in_words`."""
+        return "English text (docstrings and READMEs of installed Python packages)"
+
     def read(self) -> Iterator[Document | BadRow]:
         """Yield one document per Python file (its docstrings) and one per text file, ordered by the hash of the text.
 

@@ -19,6 +19,11 @@ class InstalledPython(Source):
 
     kind: Literal["installed-python"] = "installed-python"
 
+    @property
+    def in_words(self) -> str:
+        """See `DataSource.in_words`."""
+        return "Python code (the standard library and installed packages)"
+
     def read(self) -> Iterator[Document | BadRow]:
         """Yield every .py file, ordered by the hash of its content.
 

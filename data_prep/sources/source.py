@@ -59,6 +59,11 @@ class DataSource(BaseModel, ABC):
 
     kind: str  # a Literal with a default in every subclass
 
+    @property
+    def in_words(self) -> str:
+        """What the text is, for readers of a report, such as "installed Python code". By default, the kind."""
+        return self.kind.replace("-", " ")
+
     def input_sizes(self) -> dict[str, str]:
         """Name and size of every input file on this machine, e.g. {"a.txt": "12 bytes"}; empty if there are none.
 

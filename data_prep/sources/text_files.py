@@ -13,7 +13,7 @@ from pydantic import Field
 from data_prep.errors import InputError
 from data_prep.sources.decoding import decode_python, decode_text, decode_utf8
 from data_prep.sources.document import BadRow, BadText, Document
-from data_prep.sources.find_files import JSON_LINES, PARQUET, PLAIN, find_files, has_suffix
+from data_prep.sources.find_files import JSON_LINES, PARQUET, PLAIN, find_files, has_suffix, names_of
 from data_prep.sources.source import Chunk, Source
 
 EXPANSION = 4  # assumed bytes of text per byte of a compressed file
@@ -26,6 +26,11 @@ class TextFiles(Source):
     paths: tuple[str, ...] = Field(strict=False, min_length=1)  # not strict, because TOML has lists but no tuples
     text_field: str = "text"  # JSON key or Parquet column
     max_bad_rows: int = Field(0, ge=0)  # in all files together
+
+    @property
+    def in_words(self) -> str:
+        """See `DataSource.in_words`."""
+        return f"files ({names_of(self.paths)})"
 
     def read(self) -> Iterator[Document | BadRow]:
         """Yield the documents of all files, in the order of `paths` and, within a folder or glob, sorted by name.

@@ -96,6 +96,16 @@ class Study(Spec):
         return grid.known_runs(self._points(), shared, self.models, self.finetune, parents, separate)
 
     @property
+    def text_in_words(self) -> str:
+        """What the models are trained on: the training data, a named pool, and the parents' training data."""
+        words = [self.data.in_words]
+        if self.pool:
+            words.append(f"pool: {self.pool.data(self.data).in_words}")
+        if self.parent_study:
+            words.append(f"parents: {self.parent_study.data.in_words}")
+        return "; ".join(words)
+
+    @property
     def has_separate_pool(self) -> bool:
         """Whether a named pool is not drawn from a source of the training data. A pool with equal text is drawn from it, too."""
         return self.pool is not None and self.pool.data(self.data) not in self.data.stores

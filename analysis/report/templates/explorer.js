@@ -337,7 +337,9 @@
     const worst = means.reduce((a, b) => sign * b.of.mean > sign * a.of.mean ? b : a);
     const words = `${sign > 0 ? "highest" : "lowest"}: ${worst.entry.name}, ${hasControl() ? signed(worst.of.mean) : worst.of.mean.toFixed(digits(worst.of.mean))}`;
     const half = words.length * CHARACTER / 2, above = Math.max(worst.top - 10, box.top + 10);
-    add(svg, "text", {class: "worst", x: Math.min(Math.max(worst.x, box.left + half), box.right - half), y: above, "text-anchor": "middle"}, words);
+    const middle = Math.min(Math.max(worst.x, box.left + half), box.right - half);
+    add(svg, "rect", {class: "behind", x: middle - half, y: above - 11, width: 2 * half, height: 15}); // covers other arms' intervals
+    add(svg, "text", {class: "worst", x: middle, y: above, "text-anchor": "middle"}, words);
   }
 
   // Head scores and text
@@ -462,7 +464,7 @@
     const range = over && Number.isFinite(of.low) ? ` [${signed(of.low, decimals)}, ${signed(of.high, decimals)}]` : "";
     const against = panel().axis === "Repeats R" ? "the clean run" : "training from scratch";
     const sure = !over ? "" : of.n > 1 ? ` (95% interval over ${of.n} seeds)` : " (one seed, so there is no interval)";
-    readout.textContent = `${panel().title}. ${arm().name} at ${count(tokens())} tokens: ${metric().name.toLowerCase()} `
+    readout.textContent = `${panel().title}. ${arm().name[0].toUpperCase()}${arm().name.slice(1)} at ${count(tokens())} tokens: ${metric().name.toLowerCase()} `
       + (own.n ? withUnit(own.mean.toFixed(decimals)) + (over ? `, ${signed(of.mean, decimals)}${range} compared with ${against}${sure}` : "") : "was not recorded")
       + (own.n > 1 && !over ? `, mean over ${own.n} seeds.` : ".");
     clearTimeout(describe.timer);

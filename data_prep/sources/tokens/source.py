@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_prep.errors import CannotResume, InputError
 from data_prep.files import user_path
-from data_prep.sources.find_files import find_files
+from data_prep.sources.find_files import find_files, names_of
 from data_prep.sources.source import DataSource
 from data_prep.sources.tokens.datasets import Datasets
 from data_prep.sources.tokens.datatrove import Datatrove
@@ -49,6 +49,11 @@ class Tokens(DataSource):
     dtype: Literal["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"] | None = None
     tokens_field: str | None = None  # name of the column with token ids
     split: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        """See `DataSource.in_words`."""
+        return f"tokenized data ({names_of(self.paths)})"
 
     @field_validator("format")
     @classmethod

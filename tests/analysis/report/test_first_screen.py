@@ -14,7 +14,7 @@ from repeat_study.config.run import Run
 
 
 def screen(folder: Path) -> FirstScreen:
-    return first_screen(load_runs(folder), None, "repeat-study run mine")
+    return first_screen(load_runs(folder), None, "repeat-study run mine", "poems")
 
 
 def write(folder: Path, run: Run, store: TokenStore, seeds: int, excess: float = 0.5) -> None:
@@ -36,6 +36,7 @@ def test_the_answer_is_paired_by_seed_and_has_its_interval(tmp_path: Path, runs:
     )
     assert first.certainty.startswith("Brackets: 95% interval over 3 seeds.")
     assert dict(first.varied) == {
+        "trained on": "poems",
         "repeats R": "4, 16",
         "compared with": "clean runs that see every sequence once",
         "seeds": "3",
@@ -80,6 +81,6 @@ def test_a_study_with_variants_asks_about_their_factor(
 
 def test_the_card_has_the_size_that_chats_show(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write(tmp_path, runs[0], store, seeds=2)
-    png = card(load_runs(tmp_path), "mine", "What?", "That.", "4 runs")
+    png = card(load_runs(tmp_path), "mine", "What?", "That.", "There is one seed.", "4 runs")
     assert struct.unpack(">II", png[16:24]) == (1200, 630)
-    assert card(load_runs(tmp_path), "mine", "What?", "That.", "4 runs") == png
+    assert card(load_runs(tmp_path), "mine", "What?", "That.", "There is one seed.", "4 runs") == png

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from repeat_study.config.corpora import StudyTexts
 from repeat_study.config.resources import Resources
@@ -194,3 +195,20 @@ def test_evaluations_are_evenly_and_log_spaced_and_include_both_ends() -> None:
     steps = EvaluationSpec(even_points=4, log_points=3).steps(100)
     assert steps == [0, 1, 10, 25, 50, 75, 100]
     assert EvaluationSpec(even_points=20, log_points=8).steps(1) == [0, 1]
+
+
+def test_the_training_text_is_described_in_words(tmp_path: Path) -> None:
+    assert load_study("own_pool").text_in_words == (
+        "Python code (the standard library and installed packages);"
+        " pool: English text (docstrings and READMEs of installed Python packages)"
+    )
+    assert "; parents: Python code" in load_study("transfer_to_prose").text_in_words
+    files = DataSpec.model_validate(
+        {"source": {"kind": "files", "paths": [f"/data/{name}" for name in "abcd"]}, "max_tokens": 9}
+    )
+    assert files.in_words == "files (a and 3 more)"
+    mixed = [{"source": kind, "share": 0.5} for kind in ("synthetic", {"kind": "huggingface", "dataset": "a/b"})]
+    assert (
+        DataSpec.model_validate({"mix": mixed, "max_tokens": 9}).in_words
+        == "50% synthetic, 50% Hugging Face dataset a/b"
+    )
