@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from data_prep.data_spec import DataSpec
@@ -24,6 +25,8 @@ from repeat_study.local import workers
 from tests.command import CHILD, STUDY, toml
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a busy machine can exceed any deadline
+settings.load_profile("untimed")
 
 
 # Tests on a SLURM cluster mostly wait, so they start first. The files of a group share a cluster and run one after another,

@@ -180,7 +180,7 @@ def test_any_number_of_ranks_together_reads_the_batches_of_a_single_process(
         assert (together == steps[step]).all()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(arms, st.integers(1, 2))
 def test_any_number_of_loader_workers_gives_the_same_order(numbered: TokenStore, arm: dict, workers: int) -> None:
     arm = arm | {"positions": arm["positions"] // 12 * 12}

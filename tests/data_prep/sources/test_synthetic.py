@@ -56,7 +56,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spec=specs)
 def test_a_document_consists_of_passages_and_every_copy_is_exact(spec: Synthetic) -> None:
     for text in texts(spec, 5):
