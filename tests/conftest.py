@@ -52,8 +52,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the SLURM groups to the front, and keep the order of all other tests."""
+    """Move the SLURM groups to the front, and keep the order of all other tests.
+
+    Tests on a cluster get more time, because their jobs compete with all other tests.
+    """
     order = {file: place for place, file in enumerate(FIRST)}
+    for item in items:
+        if item.nodeid.split("::")[0] in order:
+            item.add_marker(pytest.mark.timeout(900))
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
 

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 
 from data_prep.errors import InputError
 from repeat_study.config.resources import Accelerator, Precision, Resources
@@ -50,7 +49,11 @@ def precision_name(resources: Resources) -> str:
 
 def published_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """Peak FLOP/s of a GPU according to Lightning's table; None for a CPU or for a GPU that is not in the table."""
-    flops = get_available_flops(device, dtype) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    from lightning.fabric.utilities.throughput import get_available_flops  # takes seconds to import
+
+    flops = get_available_flops(device, dtype)
     return float(flops) if flops else None
 
 

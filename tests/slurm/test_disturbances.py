@@ -62,7 +62,6 @@ class RunWatch:
             self.reached = max(self.reached, row["step"])
 
 
-@pytest.mark.timeout(600)
 def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
     cluster: DevCluster, runs: list[Run], store: TokenStore, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
