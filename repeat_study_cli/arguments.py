@@ -15,6 +15,7 @@ from rich.console import Console
 from data_prep.errors import InputError
 
 if TYPE_CHECKING:
+    from analysis.runs import Runs
     from repeat_study.config.run import Run
     from repeat_study.config.study import Study
     from repeat_study.preparation import PreparedStudy
@@ -89,6 +90,20 @@ def load(study: str, overrides: list[str] | None, lanes: str | None = None) -> "
             except InputError as error:
                 raise InputError(f"{study if declared is loaded else declared.name}: {error}") from error
     return loaded
+
+
+def load_runs_of(study: str, runs_dir: Path) -> "Runs":
+    """Read the runs of a study, given as a folder of run directories, as a study file or by name."""
+    from analysis.declared_runs import declared_names
+    from analysis.runs import load_runs
+
+    folder = Path(study)
+    # A study's name takes precedence over a folder with the same name that contains no runs.
+    if folder.is_dir() and (any(folder.glob("*/spec.json")) or not Path("studies", f"{study}.toml").is_file()):
+        return load_runs(folder)
+    declared = load(study, None)
+    folder = runs_dir / declared.name
+    return load_runs(folder, declared_names(folder, declared))
 
 
 def cores() -> int:

@@ -3,15 +3,12 @@
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from data_prep.errors import InputError
-from repeat_study_cli.arguments import RunsOption, console, load
-
-if TYPE_CHECKING:
-    from analysis.runs import Runs
+from repeat_study_cli.arguments import RunsOption, console, load_runs_of
 
 
 def compare(
@@ -33,7 +30,7 @@ def compare(
 
     if len(studies) < 2:
         raise InputError(f"{studies[0]}: one study found; expected two or more to compare")
-    loaded = [_load(study, runs_dir) for study in studies]
+    loaded = [load_runs_of(study, runs_dir) for study in studies]
     names = _distinct_names([runs.folder for runs in loaded])
     folder = out or runs_dir / "comparisons" / re.sub(r"[^\w.-]+", "_", "-".join(names))
     words = ["repeat-study", "compare", *studies]
@@ -41,20 +38,6 @@ def compare(
     words += ["--out", str(out)] if out else []
     page = write_comparison(list(zip(names, loaded, strict=True)), folder, shlex.join(words))
     console.print(f"comparison: {page}")
-
-
-def _load(study: str, runs_dir: Path) -> "Runs":
-    """Read the runs of a study, given as a folder of run directories, as a study file or by name."""
-    from analysis.declared_runs import declared_names
-    from analysis.runs import load_runs
-
-    folder = Path(study)
-    # A study's name takes precedence over a folder with the same name that contains no runs.
-    if folder.is_dir() and (any(folder.glob("*/spec.json")) or not Path("studies", f"{study}.toml").is_file()):
-        return load_runs(folder)
-    declared = load(study, None)
-    folder = runs_dir / declared.name
-    return load_runs(folder, declared_names(folder, declared))
 
 
 def _distinct_names(folders: list[Path]) -> list[str]:

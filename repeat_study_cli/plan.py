@@ -12,6 +12,7 @@ from repeat_study_cli.arguments import (
     DataOption,
     LanesOption,
     ProcessesOption,
+    RunsOption,
     SetOption,
     StudyArgument,
     console,
@@ -19,6 +20,7 @@ from repeat_study_cli.arguments import (
     finite,
     load,
 )
+from repeat_study_cli.plan_power import power_of
 from repeat_study_cli.tables import WrappedTable
 
 if TYPE_CHECKING:
@@ -53,17 +55,29 @@ def plan(
         float,
         typer.Option(min=1e-3, callback=finite, help="Assumed speed of one core that encodes text, in MB/s."),
     ] = 2.0,
+    spread_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY|FOLDER",
+            help="Finished runs that show how much results vary between seeds. [default: the study's own]",
+        ),
+    ] = None,
     data_dir: DataOption = Path("data"),
+    runs_dir: RunsOption = Path("runs"),
 ) -> None:
     """Show a study's runs with their exact repeats and costs.
 
-    Nothing is built or trained. Times are estimates that include training, evaluation and startup at the assumed speeds.
+    Nothing is built or trained. Times are estimates that include training, evaluation and startup at the assumed speeds. With finished
+    runs in several seeds, the plan also shows which differences the grid can detect.
     """
+    from repeat_study.config.corpora import StudyTexts
     from repeat_study.shortages import expected_test_shortage, expected_train_shortage
 
     declared = load(study, set_, lanes)
+    runs = declared.runs(StudyTexts(pool_corpus=_pool_corpus(declared, data_dir)))
+    power = list(power_of(declared, runs, spread_from, runs_dir))  # before any output, because the runs may be damaged
     speeds = Speeds(peak * 1e12 * utilisation, gigaflops * 1e9, processes or cores())
-    for section in plan_of(declared, speeds, data_dir):
+    for section in plan_of(declared, runs, speeds, data_dir):
         console.print(section)
     for declared_study in declared.lineage:
         for warning in (*expected_train_shortage(declared_study), *expected_test_shortage(declared_study)):
@@ -73,6 +87,8 @@ def plan(
     console.print(
         f"assumed: {peak:g} TFLOP/s per GPU at {utilisation:.0%} utilisation; {gigaflops:g} GFLOP/s per CPU process"
     )
+    for section in power:
+        console.print(section)
 
 
 @dataclass(frozen=True)
@@ -84,16 +100,14 @@ class Speeds:
     processes: int
 
 
-def plan_of(study: "Study", speeds: Speeds, data_dir: Path = Path("data")) -> "Iterator[WrappedTable | str]":
+def plan_of(study: "Study", runs: "list[Run]", speeds: Speeds, data_dir: Path) -> "Iterator[WrappedTable | str]":
     """Yield a table of runs with exact repeat counts, a table of model sizes with costs, and the totals.
 
     data_dir: the folder of the token stores. If the store of a named pool is already there, the size of the pool is exact.
     """
-    from repeat_study.config.corpora import StudyTexts
     from repeat_study.cost import local_seconds, run_flops
 
-    pool_corpus = _pool_corpus(study, data_dir)
-    runs, vocabulary = study.runs(StudyTexts(pool_corpus=pool_corpus)), study.data.expected_vocabulary()
+    vocabulary = study.data.expected_vocabulary()
     study.check_sharing(vocabulary)
     yield _grid(runs, vocabulary)
     yield (

@@ -54,9 +54,12 @@ def headline(runs: Runs) -> Headline | None:
 
 
 def excess_by_seed(runs: Runs) -> pd.DataFrame:
-    """Every finished repeated run that has a clean run of the same size and seed, with its `excess` over that run's final test loss."""
+    """Every finished repeated run that has a clean run of the same size and seed, with its `excess` over that run's final test loss.
+
+    `name_clean` is the name of the clean run.
+    """
     done = runs.done[[*ARM, "pool_tokens", "final_test_loss"]]
-    clean = done[done.repeats == 1].drop_duplicates([*SIZE, "seed"])[[*SIZE, "seed", "final_test_loss"]]
+    clean = done[done.repeats == 1].drop_duplicates([*SIZE, "seed"])[["name", *SIZE, "seed", "final_test_loss"]]
     pairs = done[done.repeats > 1].merge(clean, on=[*SIZE, "seed"], suffixes=("", "_clean"))
     return pairs.assign(excess=pairs.final_test_loss - pairs.final_test_loss_clean)
 

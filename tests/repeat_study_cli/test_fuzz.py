@@ -41,7 +41,8 @@ texts = st.sampled_from(ODD_TEXTS) | st.text(characters, max_size=20)
 numbers = st.sampled_from(["0", "1", "3", "-5", "nan", "inf", "1e400", "1.5B", "0.1", "800M"]) | texts
 studies = st.just("tiny") | texts
 OPTIONS: dict[str, dict[str, st.SearchStrategy[str]]] = {
-    "plan": {"--processes": numbers, "--lanes": numbers, "--gigaflops": numbers, "--peak": numbers, "--utilisation": numbers},
+    "plan": {"--processes": numbers, "--lanes": numbers, "--gigaflops": numbers, "--peak": numbers, "--utilisation": numbers}
+    | {"--spread-from": texts},
     "prepare": {},
     "inspect": {},
     "provenance": {"--step": numbers},
