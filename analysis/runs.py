@@ -128,6 +128,10 @@ class Runs:
         return self.evaluations.iloc[self._slices.get(name, slice(0))]
 
     @cached_property
+    def _done_names(self) -> frozenset[str]:
+        return frozenset(self.done.name)
+
+    @cached_property
     def _slices(self) -> dict[Any, slice]:
         """Each run's slice of `evaluations`. Slicing is fast, whereas filtering by name takes minutes in a large study."""
         names = self.evaluations.name.to_numpy()
@@ -236,8 +240,7 @@ class Runs:
         """Raise InputError if the table of a finished run has other evaluations than metrics.jsonl."""
         name = path.parent.name
         expected = self.curve(name).step.tolist()
-        if (self.done.name == name).any() and steps_in(table) != expected:
-            steps = steps_in(table)
+        if name in self._done_names and (steps := steps_in(table)) != expected:
             raise InputError(
                 f"{path}: {plural(len(steps), 'evaluation')} found; expected the {len(expected)} evaluations of metrics.jsonl"
             )

@@ -61,7 +61,7 @@ def card(runs: Runs, study: str, question: str, answer: str, certainty: str, foo
     top -= 0.05 * (text.count("\n") + 1) + 0.035
     for sentence in re.split(r"(?<=[.:]) (?=[A-Z])", certainty):
         text = _filled(sentence, 60)
-        if (bottom := top - 0.04 * (text.count("\n") + 1)) < 0.1:
+        if (bottom := top - 0.036 * (text.count("\n") + 1)) < 0.1:
             break
         figure.text(0.04, top, text, fontsize=12.5, va="top", linespacing=1.35, color="0.25")
         top = bottom - 0.012

@@ -24,7 +24,8 @@ def grid_of_axes(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with rows x columns panels that share axes, each `height` inches high."""
     # pyplot would keep a global reference to the figure.
-    figure = Figure(figsize=(1.6 + 3.1 * columns, 0.7 + height * rows))
+    width = 1.6 + 3.1 * columns + (0.8 if columns == 1 else 0.0)  # a legend takes more of the width of a narrow figure
+    figure = Figure(figsize=(width, 0.7 + height * rows))
     figure.set_layout_engine("constrained", w_pad=0.08)  # inches; keeps the tick labels of neighboring panels apart
     axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
     return figure, [list(row) for row in axes]
@@ -64,7 +65,7 @@ def arms(table: pd.DataFrame) -> list[Arms]:
 
 
 MOST_POINTS = (
-    80  # maximum per band or null line, because panels are only 300 pixels wide and the page should stay small
+    100  # maximum per line over training, because panels are only 300 pixels wide and the page should stay small
 )
 
 
@@ -85,7 +86,7 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles
     """Plot one line per R with the mean of `y` over seeds.
 
     table: one row per run (`name`) and value of `x`. With five or more seeds, a 95% band surrounds the mean; with fewer,
-    each seed is drawn as a thin line. The mean is plotted only where all seeds have a value.
+    each seed is drawn as a thin line. The mean is plotted only where all seeds have a value. Lines have at most MOST_POINTS points.
     """
     means = over_seeds(table, ["repeats", x], y)
     seeds_per_arm = table.groupby("repeats").name.nunique()
@@ -94,11 +95,13 @@ def over_repeats(axes: Axes, x: str, y: str, table: pd.DataFrame, repeats_styles
         style = CLEAN if repeats == 1 else repeats_styles[float(repeats)]
         seeds = seeds_per_arm[repeats]
         width = 1.6 if seeds > 1 else 1.1
+        line = thinned(line)
         axes.plot(line[x], line["mean"], linewidth=width, zorder=3, **along(style, len(line)))
         if seeds >= FEWEST_SEEDS:
-            _band(axes, thinned(line)[[x, "low", "high"]].to_numpy(float), style["color"])
+            _band(axes, line[[x, "low", "high"]].to_numpy(float), style["color"])
         elif seeds > 1:
             for _, run in table[table.repeats == repeats].groupby("name"):
+                run = thinned(run)
                 axes.plot(run[x], run[y], color=style["color"], linestyle=style["linestyle"], linewidth=0.6)
 
 

@@ -1,6 +1,7 @@
 """Estimate the constants of a law from penalties and clean losses, for many subsets of the runs at the same time."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -91,22 +92,42 @@ class Problem:
 
     def residuals(self, theta: Floats) -> Floats:
         """Predicted minus measured, on the scale of `points.scaled`, [rows, points]. 0 for clean runs that the law does not predict."""
-        clean, control = self.points.clean, self.points.control
+        clean = self._is_clean
         result = np.zeros((len(theta), len(self.points)))
-        if not clean.all():
-            repeated = self.points[~clean]
-            assert control is not None
-            predicted = scaled(self.penalty(theta, repeated), control[~clean])
-            result[:, ~clean] = predicted - scaled(repeated.penalty, control[~clean])
-        if self.law.clean_loss and clean.any():
-            runs = self.points[clean]
+        if len(repeated := self._repeated):
+            assert repeated.control is not None
+            result[:, ~clean] = scaled(self.penalty(theta, repeated), repeated.control) - self._measured
+        if self.law.clean_loss and len(runs := self._clean):
             result[:, clean] = np.log(self.clean_loss(theta, runs) / runs.loss) / SCALE
         return result
 
+    # Cached because a search evaluates the residuals thousands of times.
+    @cached_property
+    def _is_clean(self) -> npt.NDArray[np.bool_]:
+        return self.points.clean
+
+    @cached_property
+    def _clean(self) -> Points:
+        return self.points[self._is_clean]
+
+    @cached_property
+    def _repeated(self) -> Points:
+        return self.points[~self._is_clean]
+
+    @cached_property
+    def _measured(self) -> Floats:
+        """The measured penalties of the repeated runs, on the scale of `points.scaled`."""
+        assert self._repeated.control is not None
+        return scaled(self._repeated.penalty, self._repeated.control)
+
     def prior_residuals(self, theta: Floats) -> Floats:
         """Distance of each parameter from its prior mean in standard deviations, [rows, free]; 0 without a prior."""
-        center, precision = self.priors()
+        center, precision = self._priors
         return (theta - center) * precision
+
+    @cached_property
+    def _priors(self) -> tuple[Floats, Floats]:
+        return self.priors()
 
     def priors(self) -> tuple[Floats, Floats]:
         """Prior means and inverse standard deviations (0 without a prior), each [free]."""

@@ -66,6 +66,7 @@ class Selection:
     values: dict[str, object]  # by column of `Arm.table`
     group: str = ""
     line: int = 0
+    metric: str = "test_loss"  # the key of the metric in the headline
 
     def matches(self, panel: Panel, arm: Arm) -> bool:
         """Whether the arm has these values."""
@@ -91,7 +92,7 @@ def page_data(panels: Sequence[Panel], selection: Selection | None = None) -> st
         "texts": collected.texts,
         "t": [0, 0, *(round(float(t_quantile(seeds - 1)), 3) for seeds in range(2, 31))],
         "drawnFrom": DRAWN_FROM,
-        "start": _start(panels, selection),
+        "start": _start(panels, metrics, selection),
     }
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
@@ -107,7 +108,10 @@ def _of_headline(result: Headline) -> Selection:
     if result.kind is Kind.FINE_TUNING:
         return Selection({"model": arm.model, "start": arm.start_repeated})
     if result.kind is Kind.NAMED_POOL:
-        return Selection({"model": arm.model, "repeats": arm.repeats, "pool_tokens": arm.pool_tokens})
+        return Selection(
+            {"model": arm.model, "repeats": arm.repeats, "pool_tokens": arm.pool_tokens},
+            metric=further_test_loss(POOL_DOMAIN).key,
+        )
     return Selection(_grid_values(arm), arm.variant if result.kind is Kind.VARIANTS else "")
 
 
@@ -204,12 +208,17 @@ def _metric_record(metric: Metric) -> dict[str, str]:
     }
 
 
-def _start(panels: Sequence[Panel], selection: Selection | None) -> dict[str, int]:
-    """The panel and the arm that are selected first: the selection, or the arm with the largest excess in final test loss."""
+def _start(panels: Sequence[Panel], metrics: Sequence[Metric], selection: Selection | None) -> dict[str, int]:
+    """The indices of the panel, arm and metric that are selected first.
+
+    They are those of the selection, or the arm with the largest excess in final test loss.
+    """
+    keys = [metric.key for metric in metrics]
     for place, panel in enumerate(panels):
         for index, arm in enumerate(panel.arms):
             if selection and selection.matches(panel, arm):
-                return {"panel": place, "arm": index}
+                metric = keys.index(selection.metric) if selection.metric in keys else 0
+                return {"panel": place, "arm": index, "metric": metric}
     largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
     for place, panel in enumerate(panels):
         losses = [_final_loss(arm) for arm in panel.arms]

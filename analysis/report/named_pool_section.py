@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.plot import Missing, SavedPlot
-from analysis.formatting import NOTHING, bracketed, listed, percent, plural, short_count, size_name
+from analysis.formatting import NOTHING, bracketed, listed, nats_digits, percent, plural, short_count, size_name
 from analysis.intervals import NAN
 from analysis.measures.degradation import summary
 from analysis.measures.named_pool import DOMAIN, GENERAL, MEMORIZED, OVER_FRESH, PANEL, NamedPool, named_pool
@@ -134,8 +134,9 @@ def _clear_arms(line: pd.DataFrame, name: str) -> str:
 
 
 def _nats(row: pd.Series) -> str:
-    interval = bracketed(row.low, row.high, "{:+.3f}".format) if row.seeds > 1 else ""
-    return f"{row['mean']:+.3f} nats{interval}"
+    form = f"{{:+.{nats_digits(row['mean'], row.low, row.high)}f}}".format
+    interval = bracketed(row.low, row.high, form) if row.seeds > 1 else ""
+    return f"{form(row['mean'])} nats{interval}"
 
 
 def _doubt(row: pd.Series) -> str:

@@ -141,10 +141,11 @@ def _blocks(variant: str, runs: Runs) -> Iterator[Block]:
 
 def _copies(table: pd.DataFrame) -> list[tuple[int, list[Token]]]:
     """The number of each copy, from 1, and its tokens."""
-    color = np.minimum((np.sqrt(table.probability) * COLOR_STEPS).astype(int), COLOR_STEPS - 1)
+    probabilities = table.probability.to_numpy()
+    color = np.minimum((np.sqrt(probabilities) * COLOR_STEPS).astype(int), COLOR_STEPS - 1)
+    columns = (color.tolist(), probabilities.tolist(), table.loss.to_list(), table.token.to_list())
     tokens = [
-        Token(visible(token), step, probability, loss)
-        for step, probability, loss, token in zip(color, table.probability, table.loss, table.token, strict=True)
+        Token(visible(token), step, probability, loss) for step, probability, loss, token in zip(*columns, strict=True)
     ]
     return [(number, [tokens[index] for index in indices]) for number, indices in table.groupby("copy").indices.items()]
 

@@ -99,4 +99,4 @@ def up_to(table: pa.Table, step: int) -> pa.Table:
 
 def steps_in(table: pa.Table | None) -> list[int]:
     """The steps of a table's evaluations, in order."""
-    return sorted(set(table["step"].to_pylist())) if table else []
+    return sorted(pc.unique(table["step"]).to_pylist()) if table else []

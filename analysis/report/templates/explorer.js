@@ -17,6 +17,10 @@
   const isControl = entry => entry.color === undefined;
   const controlOf = entry => arms().find(candidate => isControl(candidate) && candidate.line === entry.line);
   const hasControl = () => arms().some(isControl);
+  const controlName = () => { // in sentences
+    const name = arms().find(isControl)?.name ?? "";
+    return panel().axis !== "Repeats R" ? "training from scratch" : name.startsWith("R = ") ? name.split(",")[0] : "the clean run";
+  };
   const armOf = run => arms().find(entry => entry.runs.some(index => data.runs[index] === run));
   const visible = () => arms().filter(candidate => !state.hidden.has(candidate.name));
   const runsOf = of => of.runs.map(index => data.runs[index]);
@@ -326,7 +330,7 @@
     }
     markWorst(svg, box, means.filter(mean => !isControl(mean.entry)));
     for (const group of svg.querySelectorAll("[data-arm]")) group.classList.toggle("on", Number(group.dataset.arm) === state.arm);
-    const title = clean ? `${metric().name} minus that of ${panel().axis === "Repeats R" ? "the clean run" : "training from scratch"}` : metric().name;
+    const title = clean ? `${metric().name} minus that of ${controlName()}` : metric().name;
     cost.caption.replaceChildren(node("strong", {textContent: title}), ` at ${count(tokens())} tokens, paired by seed`);
     svg.setAttribute("aria-label", `${title} for every arm at ${count(tokens())} tokens. The arrow keys move the sliders.`);
   }
@@ -462,10 +466,9 @@
     const of = diffs.length ? estimate(diffs) : null, over = controlOf(arm()) && !isControl(arm()) && of;
     const decimals = over ? digits(of.mean, (of.high - of.low) / 2) : digits(own.mean);
     const range = over && Number.isFinite(of.low) ? ` [${signed(of.low, decimals)}, ${signed(of.high, decimals)}]` : "";
-    const against = panel().axis === "Repeats R" ? "the clean run" : "training from scratch";
     const sure = !over ? "" : of.n > 1 ? ` (95% interval over ${of.n} seeds)` : " (one seed, so there is no interval)";
     readout.textContent = `${panel().title}. ${arm().name[0].toUpperCase()}${arm().name.slice(1)} at ${count(tokens())} tokens: ${metric().name.toLowerCase()} `
-      + (own.n ? withUnit(own.mean.toFixed(decimals)) + (over ? `, ${signed(of.mean, decimals)}${range} compared with ${against}${sure}` : "") : "was not recorded")
+      + (own.n ? withUnit(own.mean.toFixed(decimals)) + (over ? `, ${signed(of.mean, decimals)}${range} compared with ${controlName()}${sure}` : "") : "was not recorded")
       + (own.n > 1 && !over ? `, mean over ${own.n} seeds.` : ".");
     clearTimeout(describe.timer);
     describe.timer = setTimeout(() => { live.textContent = readout.textContent; }, 400);
@@ -539,7 +542,9 @@
   const start = data.start ?? {panel: 0, arm: arms().length - 1};
   state.panel = start.panel;
   state.arm = start.arm;
+  state.metric = start.metric ?? 0;
   panels.select.value = state.panel;
+  metrics.select.value = state.metric;
   changePanel();
   let width = root.clientWidth;
   new ResizeObserver(() => { if (root.clientWidth !== width) { width = root.clientWidth; drawAll(); } }).observe(root);
