@@ -68,7 +68,8 @@ def shape_of(name: str) -> Shape:
     """The shape of a model, given the name of its size.
 
     `4L`: a model from [H22, section 2] with 4 layers, d_model 4·128, heads of size 64, and MLP width 4·d_model.
-    `2x64`: a small model with 2 layers, d_model 64, and heads of size 32 (16 if d_model is 32 or less).
+    `2x64`: a small model with 2 layers, d_model 64, and heads of size 32 (16 if d_model is 16 or 32, and 8
+    if it is 8).
     `2L-attn`, `2x64-attn`: the same models without MLPs [H22, fig. 7].
     `2L-qwen`, `2x64-qwen`: the same models with Qwen blocks. An MLP width of 8/3·d_model keeps the number of weights the same.
     `63M`: a model from [C26], named after its total parameter count.
@@ -80,7 +81,7 @@ def shape_of(name: str) -> Shape:
     if match := re.fullmatch(r"([1-9]\d?)(?:L|x([1-9]\d{0,4}))(-attn|-qwen)?", name):
         layers, variant = int(match[1]), match[3]
         d_model = int(match[2] or 128 * layers)
-        d_head = 16 if d_model <= 32 else 32 if match[2] else 64
+        d_head = 8 if d_model == 8 else 16 if d_model <= 32 else 32 if match[2] else 64
         shape = Shape(layers, d_model, d_model // d_head, d_head, 0 if variant == "-attn" else 4 * d_model)
         if variant == "-qwen":
             shape = Shape(layers, d_model, shape.heads, d_head, 8 * d_model // 3, Style.QWEN)
@@ -88,6 +89,6 @@ def shape_of(name: str) -> Shape:
             return shape
     raise InputError(
         f"model: unknown model size {name!r}; expected a name like `4L` (4 layers, d_model 4·128) or `2x64` (2 layers,"
-        " d_model 64; d_model is 16 or a multiple of 32), optionally with the suffix -attn (no MLPs) or -qwen, or one of"
+        " d_model 64; d_model is 8, 16 or a multiple of 32), optionally with the suffix -attn (no MLPs) or -qwen, or one of"
         f" {', '.join(C26_SIZES)}"
     )

@@ -26,6 +26,7 @@ def test_the_c26_family_is_named_after_its_total_parameters(name: str, total: fl
         # A layer has 4·64² weights for queries, keys, values and output, and 64·256 + 256·64 weights in the MLP.
         ("2x64", 2 * (4 * 64**2 + 2 * 64 * 256)),
         ("2x64-attn", 2 * 4 * 64**2),
+        ("2x8", 2 * (4 * 8**2 + 2 * 8 * 32)),
         ("3L-attn", 3 * 4 * 384**2),
         ("2x96-qwen", 2 * (4 * 96**2 + 3 * 96 * 256)),
         # The 32 heads of size 128 have 4·96·4096 weights. The MLP has three matrices of width 8/3·96 = 256.
