@@ -320,7 +320,11 @@ class _Collected:
             "seed": seed,
             "grid": _place(self.grids, curve.tokens.iloc[kept].tolist()),
         }
-        record["values"] = [_thousandths(curve[metric.key].iloc[kept]) for metric in self._metrics]
+        # Not every study records every metric.
+        record["values"] = [
+            _thousandths(curve[metric.key].iloc[kept]) if metric.key in curve else [None] * len(kept)
+            for metric in self._metrics
+        ]
         if not with_tables or not kept:
             return record
         frames = [kept[place] for place in thinned_indices(len(kept), self._frames)]

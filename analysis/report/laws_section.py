@@ -31,7 +31,10 @@ def section(runs: Runs) -> Section | Missing:
     if not laws.fits:
         reasons = [f"{headings[name]}: {reason}" for name, reason in laws.reasons.items()]
         return Missing("laws", "; ".join([*reasons, *left_out]))
-    sentences = [sentence for sentence in (laws.pairing, laws.verdict, *left_out) if sentence]
+    verdict = laws.verdict
+    for held_out, name in _names_of_sizes(runs).items():
+        verdict = verdict.replace(f"{held_out};", f"{name};").replace(f"{held_out}.", f"{name}.")
+    sentences = [sentence for sentence in (laws.pairing, verdict, *left_out) if sentence]
     in_list = {name: heading[0].upper() + heading[1:] for name, heading in headings.items()}
     sentences += [
         f"{in_list[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"
@@ -49,13 +52,17 @@ def section(runs: Runs) -> Section | Missing:
     )
 
 
+def _names_of_sizes(runs: Runs) -> dict[str, str]:
+    """The names of model sizes by the names of the folds that leave them out."""
+    names = size_names(runs.done.model, runs.done.parameters_non_embedding)
+    return {f"N = {size:,.0f}": name for size, name in names.items()}
+
+
 def _cross_validation(laws: StudyFits, runs: Runs) -> pd.DataFrame:
     table = laws.cross_validation
-    names = size_names(runs.done.model, runs.done.parameters_non_embedding)
-    by_held_out = {f"N = {size:,.0f}": name for size, name in names.items()}
     return pd.DataFrame(
         {
-            "held out": table.held_out.replace(by_held_out),
+            "held out": table.held_out.replace(_names_of_sizes(runs)),
             "law": table.law.map(title_of),
             "runs": table.runs.map(str),
             "error (nats)": table.error.map(cell),

@@ -378,14 +378,17 @@
     heads.box.hidden = !pair.length;
     if (!pair.length) return;
     const svg = heads.svg, [layers, width] = pair[0][1].heads, top = topScore();
-    const height = Math.max(60, Math.min(230, layers * 44)), box = begin(svg, height + 94, ["layer 0"], 24, 70);
+    const gap = 16, room = (svg.parentElement.clientWidth - 66 - gap * (pair.length - 1)) / pair.length - 8;
+    const titles = pair.map(([entry]) => Chart.wrapped(entry.name, room)), extra = LINE * (Math.max(...titles.map(lines => lines.length)) - 1);
+    const height = Math.max(60, Math.min(230, layers * 44)), box = begin(svg, height + 94 + extra, ["layer 0"], 24 + extra, 70);
     let outlined = 0;
     const limits = pair.map(([, run]) => run.threshold).filter(limit => limit !== undefined);
     drawScale(svg, box, top / 100, limits.length ? Math.max(...limits) : NaN);
-    const gap = 16, cell = (box.right - box.left - gap * (pair.length - 1)) / (pair.length * width), rowHeight = (box.bottom - box.top) / layers;
+    const cell = (box.right - box.left - gap * (pair.length - 1)) / (pair.length * width), rowHeight = (box.bottom - box.top) / layers;
     pair.forEach(([entry, run], number) => {
       const start = box.left + number * (width * cell + gap), at = frameOf(run);
-      add(svg, "text", {x: start + width * cell / 2, y: 14, "text-anchor": "middle", class: "name"}, entry.name);
+      titles[number].forEach((line, row) =>
+        add(svg, "text", {x: start + width * cell / 2, y: 14 + LINE * row, "text-anchor": "middle", class: "name"}, line));
       for (let layer = 0; layer < layers; layer++) for (let head = 0; head < width; head++) {
         const score = digit(run.heads[2], (at.place * layers + layer) * width + head), px = start + head * cell, py = box.bottom - (layer + 1) * rowHeight;
         const rect = add(svg, "rect", {x: px, y: py, width: Math.max(cell - 1.5, 1), height: rowHeight - 1.5, rx: 2, fill: shade(score / top)});

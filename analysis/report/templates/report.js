@@ -29,3 +29,14 @@ addEventListener("beforeprint", () => {
   opened.forEach(fold => fold.open = true);
 });
 addEventListener("afterprint", () => opened.forEach(fold => fold.open = false));
+
+// Say so if a figure is wider than the window, and let the keyboard scroll it.
+const cards = [...document.querySelectorAll(".card")];
+const markScrolling = () => cards.forEach(card => {
+  const scrolls = card.scrollWidth > card.clientWidth + 1;
+  card.classList.toggle("scrolls", scrolls);
+  scrolls ? card.setAttribute("tabindex", "0") : card.removeAttribute("tabindex");
+});
+addEventListener("load", markScrolling);
+addEventListener("resize", markScrolling);
+document.addEventListener("toggle", markScrolling, true); // figures in folded sections

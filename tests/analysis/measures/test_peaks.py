@@ -1,6 +1,7 @@
 """Planted peaks along R, their power laws of size, and the compute lost at them are recovered."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -136,6 +137,12 @@ def test_with_one_seed_only_the_regression_gives_an_interval(
     law = peak_law(estimated, "left")
     assert isinstance(law, PowerLawOfSize) and law.interval == "95% from the regression"
     assert law.exponent.low < EXPONENT < law.exponent.high
+    assert law.is_determined and law.equation("R").startswith(f"R = {law.law.coefficient:.2g}·N^")
+    exponent = Estimate(-0.5, -1.6, 0.6)
+    wide = replace(law, exponent=exponent)
+    assert not wide.is_determined and wide.equation("R").startswith(
+        "slope of R undetermined, exponent -0.50 [-1.60, 0.60;"
+    )
 
 
 @pytest.mark.parametrize(

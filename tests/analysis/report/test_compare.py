@@ -1,5 +1,6 @@
 """Comparisons of studies find the factors in which they differ and pair the runs that agree in everything else."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def test_three_factors_are_found_and_named(write: Write, tmp_path: Path) -> None
     assert "The studies differ in 3 factors, so a difference cannot be attributed to one of them." in text
     assert "0.22 nats/token [0.17, 0.27] above one" in text
     assert 'id="explorer-data"' in text and "repeat-study compare one two" in text
+    content = json.loads(text.partition('id="explorer-data">')[2].partition("</script>")[0])
+    start, panels = content["start"], content["panels"]
+    assert panels[start["panel"]]["arms"][start["arm"]]["name"] == "R = 4, two", "the arm with the largest difference"
     assert len(pd.read_csv(tmp_path / "out" / "tables" / "study_pairs.csv").query("metric == 'test_loss'")) == 6
     assert (tmp_path / "out" / "figures" / "study_losses.svg").is_file()
 
