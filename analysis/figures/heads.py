@@ -20,7 +20,7 @@ NAME = "heads"
 SCALE = "magma"  # a colormap that no line uses
 MOST_SEEDS, MOST_ROWS = 4, 12  # every panel gets at least one row; the table lists all seeds
 MOST_LABELED = 48  # with more heads side by side, there is no room for values in the cells
-LABEL_WIDTH = 34  # characters per line of a row's label
+LABEL_WIDTH = 26  # characters per line of a row's label
 
 
 def plot(runs: Runs) -> Plot | Missing:
