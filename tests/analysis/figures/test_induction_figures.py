@@ -53,12 +53,14 @@ def test_every_seed_has_a_row_of_maps(with_heads: Path, runs: list[Run], store: 
         write_run(with_heads, runs[0], store, [5.0, 4.5, 4.0, 3.9], formed(0.5), **fields)
     plot = heads.plot(load_runs(with_heads))
     assert isinstance(plot, Plot)
-    rows = [ax.get_ylabel() for ax in plot.figure.axes if "seed" in ax.get_ylabel()]
+    labels = [ax.get_ylabel() for ax in plot.figure.axes if "seed" in ax.get_ylabel()]
+    rows = [label.removesuffix("\nlayer").replace("\n", " ") for label in labels]
+    assert max(len(line) for label in labels for line in label.split("\n")) <= heads.LABEL_WIDTH
     assert sorted(rows) == sorted(
         [
-            *(f"{size} ({short_count(count)}), f = 50%, seed 0\nlayer" for size, count in SIZES.items()),
-            "1x128 (197k), one-layer control,\nf = 50%, seed 0\nlayer",
-            "2x64 (98.3k), f = 50%, seed 3\nlayer",
+            *(f"{size} ({short_count(count)}), f = 50%, seed 0" for size, count in SIZES.items()),
+            "1x128 (197k), one-layer control, f = 50%, seed 0",
+            "2x64 (98.3k), f = 50%, seed 3",
         ]
     )
 
