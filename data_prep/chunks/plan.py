@@ -86,8 +86,9 @@ def existing_plan(spec: DataSpec, data_dir: Path, progress: Progress = lambda st
 
 
 def _first_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) -> Plan:
-    require_space(spec, data_dir, spec.source.text_bytes() if isinstance(spec.source, Source) else None)
-    plan = _new_plan(spec, data_dir, folder, progress)
+    text_bytes = spec.source.text_bytes() if isinstance(spec.source, Source) else None
+    require_space(spec, data_dir, text_bytes)
+    plan = _new_plan(spec, data_dir, folder, text_bytes, progress)
     write_json(folder / PLAN, asdict(plan))
     return plan
 
@@ -133,14 +134,14 @@ def disk_bytes(spec: DataSpec, text_bytes: float) -> float:
     return 2 * tokens * (bytes_per_token + BYTES_PER_DOCUMENT_TOKEN)
 
 
-def _new_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) -> Plan:
+def _new_plan(spec: DataSpec, data_dir: Path, folder: Path, text_bytes: float | None, progress: Progress) -> Plan:
     if not spec.has_tokenizer:
         raise InputError(
             "data.source: the training data has no tokenizer, so this text cannot be encoded; set data.tokenizer, or use a source"
             ' of kind "tokens"'
         )
     tokenizer = _make_tokenizer(spec, data_dir, progress)
-    chunk_bytes = _chunk_bytes(spec)
+    chunk_bytes = _chunk_bytes(spec, text_bytes)
     assert isinstance(spec.source, Source)
     chunks = spec.source.chunks(chunk_bytes, spec.max_tokens)
     # Tokenizer.save would raise a plain Exception instead of an OSError if the disk is full.
@@ -156,9 +157,8 @@ def _new_plan(spec: DataSpec, data_dir: Path, folder: Path, progress: Progress) 
     )
 
 
-def _chunk_bytes(spec: DataSpec) -> int:
-    assert isinstance(spec.source, Source)
-    needed = min(spec.source.text_bytes() or 0, BYTES_PER_TOKEN * spec.max_tokens)
+def _chunk_bytes(spec: DataSpec, text_bytes: float | None) -> int:
+    needed = min(text_bytes or 0, BYTES_PER_TOKEN * spec.max_tokens)
     return min(max(int(needed / CHUNKS), SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
