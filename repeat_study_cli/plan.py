@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from repeat_study.config.study import Study
 
 CLUSTER_JOBS = 64  # for the time that preparation takes on a cluster
+SERIAL_SHARE = 0.02  # of the core time for encoding; measured on 1.5 billion tokens, see results/LOG.md
 
 
 def plan(
@@ -170,8 +171,8 @@ def _preparation(
     yield (
         f"\nEncoding the text of the missing token stores takes {core_time}: about {cores_here} on {plural(processes, 'core')} of"
         f" this machine, or {cluster} in {CLUSTER_JOBS} jobs (`prepare --cluster slurm --tasks {CLUSTER_JOBS}`). One process then drops"
-        " duplicates and writes the stores, which is not included. Half of the disk space is"
-        f" free again afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
+        f" duplicates and writes the stores, in about {duration(SERIAL_SHARE * seconds)} more. Half of the disk space is free again"
+        f" afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
         " with a vocabulary of 50,257; --encoding changes it.\n"
     )
 
