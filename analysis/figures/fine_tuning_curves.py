@@ -1,7 +1,7 @@
 """Test loss on the new text during fine-tuning and during training from scratch [H22, fig. 12]."""
 
 from analysis.figures.axes import tokens_axis
-from analysis.figures.panels import drawn, grid_of_axes, not_drawn_note
+from analysis.figures.panels import drawn, grid_of_axes, not_drawn_note, rows_and_columns
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import along, start_styles
 from analysis.formatting import size_names
@@ -18,8 +18,7 @@ def plot(runs: Runs) -> Plot | Missing:
     names = fine_tuning.ordered_starts(table.start)
     by_start = start_styles(names)
     sizes = size_names(table.model, table.parameters_non_embedding)
-    columns = min(len(sizes), 4)
-    figure, axes = grid_of_axes(-(-len(sizes) // columns), columns)
+    figure, axes = grid_of_axes(*rows_and_columns(len(sizes)))
     flat = [ax for row in axes for ax in row]
     combined = runs.combined
     for ax, size in zip(flat, sizes, strict=False):

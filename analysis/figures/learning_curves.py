@@ -1,7 +1,7 @@
 """Test loss over training, one line per run, to show double descent [H22, fig. 3]."""
 
 from analysis.figures.axes import tokens_axis
-from analysis.figures.panels import drawn, grid_of_axes, legend_of_repeats, not_drawn_note
+from analysis.figures.panels import drawn, grid_of_axes, legend_of_repeats, not_drawn_note, rows_and_columns
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import CLEAN, along, styles
 from analysis.formatting import percent, size_names
@@ -21,8 +21,7 @@ def plot(runs: Runs) -> Plot | Missing:
         for fraction in sorted(repeated.repeated_fraction.unique(), reverse=True)
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique())
     ]
-    columns = min(len(panels), 4)
-    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    figure, axes = grid_of_axes(*rows_and_columns(len(panels)))
     flat = [ax for row in axes for ax in row]
     repeats_styles = styles(repeated.repeats)
     names = size_names(repeated.model, repeated.parameters_non_embedding)

@@ -3,14 +3,21 @@
 import pandas as pd
 
 from analysis.figures.axes import log_label
-from analysis.figures.panels import arms, grid_of_axes, legend_of_repeats, limit, over_repeats, seeds_note
+from analysis.figures.panels import (
+    arms,
+    grid_of_axes,
+    legend_of_repeats,
+    limit,
+    over_repeats,
+    rows_and_columns,
+    seeds_note,
+)
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.runs import ARM, Runs
 from repeat_study.probes.positions import position_bands
 
 NAME = "loss_by_position"
-COLUMNS = 4
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -19,8 +26,7 @@ def plot(runs: Runs) -> Plot | Missing:
     if table.empty:
         return Missing(NAME, "no finished run recorded its loss by position (older versions did not)")
     panels = arms(table)
-    columns = min(len(panels), COLUMNS)
-    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    figure, axes = grid_of_axes(*rows_and_columns(len(panels)))
     flat = [ax for row in axes for ax in row]
     repeats_styles = styles(table.repeats[table.repeats > 1])
     for ax, panel in zip(flat, panels, strict=False):

@@ -19,6 +19,12 @@ from analysis.intervals import FEWEST_SEEDS, over_seeds
 DRAWN_FROM = 0.02
 
 
+def rows_and_columns(panels: int) -> tuple[int, int]:
+    """Arrange panels in as few rows as possible, with at most four columns and rows of equal length where possible."""
+    rows = -(-panels // 4)
+    return rows, -(-panels // rows)
+
+
 def grid_of_axes(
     rows: int, columns: int, sharey: bool | Literal["row"] = True, height: float = 2.5
 ) -> tuple[Figure, list[list[Axes]]]:

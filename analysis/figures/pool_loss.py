@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.figures.axes import repeats_axis
 from analysis.figures.estimates import interval_note, points
-from analysis.figures.panels import grid_of_axes, legend
+from analysis.figures.panels import grid_of_axes, legend, rows_and_columns
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import size_names
@@ -23,8 +23,7 @@ def plot(runs: Runs) -> Plot | Missing:
     by = ["repeated_fraction", "parameters_non_embedding", "repeats"]
     test, pool = (over_seeds(done, by, f"final_{which}_loss") for which in ("test", "pool"))
     panels = sorted({(-row.repeated_fraction, row.parameters_non_embedding) for row in repeated.itertuples()})
-    columns = min(len(panels), 4)
-    figure, axes = grid_of_axes(-(-len(panels) // columns), columns)
+    figure, axes = grid_of_axes(*rows_and_columns(len(panels)))
     flat = [ax for row in axes for ax in row]
     test_style, pool_style, _ = styles(range(3)).values()
     names = size_names(repeated.model, repeated.parameters_non_embedding)

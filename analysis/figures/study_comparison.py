@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.figures.axes import repeats_axis, tokens_axis
 from analysis.figures.estimates import interval_note, points
-from analysis.figures.panels import drawn, grid_of_axes, legend, not_drawn_note
+from analysis.figures.panels import drawn, grid_of_axes, legend, not_drawn_note, rows_and_columns
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import along, styles
 from analysis.formatting import percent, size_name
@@ -88,8 +88,7 @@ def plot_curves(studies: Studies, comparison: StudyComparison) -> Plot | Missing
     arms = arms.drop_duplicates(keys).head(MOST_CURVES).sort_values(keys)
     names = [name for name, _ in studies]
     looks = dict(zip(names, styles(range(len(names))).values(), strict=True))
-    columns = min(len(arms), 4)
-    figure, axes = grid_of_axes(-(-len(arms) // columns), columns)
+    figure, axes = grid_of_axes(*rows_and_columns(len(arms)))
     flat = [ax for row in axes for ax in row]
     curves = []
     for ax, arm in zip(flat, arms.itertuples(), strict=False):
