@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.formatting import bracketed, plural, three_digits
+from analysis.formatting import bracketed, nats_digits, plural, three_digits
 from analysis.measures.degradation import Judge
 
 CANNOT_BE_JUDGED = (
@@ -33,7 +33,6 @@ def threshold(runs: pd.DataFrame) -> str:
 
 def size_of(run: pd.Series) -> str:
     """A run's rise in nats with its paired interval, in standard errors, and relative to the clean runs' total drop in test loss."""
-    interval = bracketed(run.rise_low, run.rise_high, three_digits)
     relative = []
     if pd.notna(run.rise_in_standard_errors):
         relative.append(
@@ -41,12 +40,19 @@ def size_of(run: pd.Series) -> str:
         )
     if pd.notna(run.rise_share):
         relative.append(f"{run.rise_share:.1%} of the clean runs' total drop in test loss")
-    return f"{three_digits(run.rise)} nats{interval}" + (f" ({'; '.join(relative)})" if relative else "")
+    return _with_interval(run.rise, run.rise_low, run.rise_high, " nats") + (
+        f" ({'; '.join(relative)})" if relative else ""
+    )
 
 
 def recovery_of(run: pd.Series) -> str:
     """A run's recovery in nats, with its paired interval."""
-    return three_digits(run.won_back) + bracketed(run.won_back_low, run.won_back_high, three_digits)
+    return _with_interval(run.won_back, run.won_back_low, run.won_back_high)
+
+
+def _with_interval(difference: float, low: float, high: float, unit: str = "") -> str:
+    digits = nats_digits(difference, low, high)
+    return f"{difference:.{digits}f}{unit}" + bracketed(low, high, lambda end: f"{end:.{digits}f}")
 
 
 def note_on_cruder_threshold(runs: pd.DataFrame) -> str:
