@@ -171,8 +171,8 @@ def _preparation(
     yield (
         f"\nEncoding the text of the missing token stores takes {core_time}: about {cores_here} on {plural(processes, 'core')} of"
         f" this machine, or {cluster} in {CLUSTER_JOBS} jobs (`prepare --cluster slurm --tasks {CLUSTER_JOBS}`). One process then drops"
-        f" duplicates and writes the stores, in about {duration(SERIAL_SHARE * seconds)} more. Half of the disk space is free again"
-        f" afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
+        f" duplicates and writes the stores, which takes about {duration(SERIAL_SHARE * seconds)} more. Half of the disk space is free"
+        f" again afterwards. One core is assumed to encode {bytes_per_second / 1e6:g} MB/s, the rate that benchmarks/data.py measures"
         " with a vocabulary of 50,257; --encoding changes it.\n"
     )
 

@@ -1,4 +1,4 @@
-"""Show which differences a grid can detect, judging by the spread over seeds of finished runs."""
+"""Show which differences a grid can detect, based on how much finished runs vary between seeds."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,14 +20,23 @@ if TYPE_CHECKING:
 def power_of(
     study: "Study", runs: "Sequence[Run]", spread_from: str | None, runs_dir: Path
 ) -> "Iterator[WrappedTable | str]":
-    """Yield a table of what the grid can detect and an explanation, or a line on how to get them.
+    """Yield a table of what the grid can detect, with an explanation. Without finished runs, yield a hint.
 
     runs: the study's runs. spread_from: the study or folder that contains finished runs; None for the study itself. Raises InputError if
     `spread_from` is given and no table can be made.
     """
     if spread_from is None and not any(run.repeats > 1 and run.parent is None for run in runs):
         return  # fine-tuned runs are compared with runs from clean parents
-    finished = load_runs_of(spread_from, runs_dir) if spread_from is not None else _own_runs(study, runs_dir)
+    if spread_from is None and not any(run.is_clean_control for run in runs):
+        yield "\nThe grid has no clean runs, so the plan cannot show which differences it can detect."
+        return
+    try:
+        finished = load_runs_of(spread_from, runs_dir) if spread_from is not None else _own_runs(study, runs_dir)
+    except InputError as error:
+        if spread_from is not None:
+            raise
+        yield f"\nThe finished runs of {study.name} cannot show which differences the grid can detect: {error}"
+        return
     rows = []
     if finished:
         from analysis.measures.power import sensitivities, spreads_of_arms
@@ -48,8 +57,8 @@ def power_of(
         yield f"\n{_explanation(rows, finished.folder)}"
     else:
         yield (
-            "\nTo see which differences this grid can detect, add --spread-from STUDY, where STUDY is a study whose runs are finished in"
-            " at least two seeds."
+            "\nTo see which differences this grid can detect, add --spread-from STUDY. Choose a study with finished"
+            " runs in two or more seeds."
         )
 
 
@@ -92,8 +101,8 @@ def _explanation(rows: "list[Sensitivity]", folder: Path) -> str:
 
     lines = [
         "The measure is a repeated run's final test loss minus that of the clean run with the same seed, in nats per token. The column"
-        " 'sd over seeds' is its standard deviation with a 95% interval, estimated from the finished runs in"
-        f" {folder}. The column 'half-width' is the expected half-width of the 95% interval for the mean of one arm."
+        " 'sd over seeds' is its standard deviation and the 95% interval of that, from the finished runs in"
+        f" {folder}. The column 'half-width' is the root-mean-square half-width of the 95% interval for the mean of one arm."
         f" The column 'detectable' is the true mean at which this interval excludes 0 with {POWER:.0%} power. The column 'test error'"
         f" is the half-width of the 95% interval due to the choice of {plural(rows[0].test_sequences, 'test sequence')}, which all"
         " seeds share; more seeds hardly reduce it."

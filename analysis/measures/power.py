@@ -19,8 +19,8 @@ from repeat_study.config.run import Run
 
 POWER = 0.8
 MORE_SEEDS = (3, 5)  # shown for a grid with a single seed
-FEWEST_DEGREES = 3  # with fewer, the upper end of the sd's 95% interval is more than four times the sd
-# The correlation between the excesses of two runs over the same clean run, if all three runs vary equally and independently
+FEWEST_DEGREES = 3  # at 2, the upper end of the 95% interval is six times the sd
+# Correlation of the excesses of two runs over the same clean run, if all three losses are independent with equal variance
 CORRELATION = 0.5
 RESOLUTION = 400  # number of quantiles that represent a chi-squared distribution
 
@@ -30,8 +30,8 @@ class Spread:
     """The standard deviation of the excess over seeds, in nats.
 
     low, high: the ends of its 95% interval. degrees: degrees of freedom. pairs, arms: the numbers of paired runs and of arms that it
-    is based on. scope: the sizes and fractions of these arms, in words. of_sequences: the standard deviation of the excess over test
-    sequences, averaged over seeds, in nats; NaN if losses per sequence were not recorded.
+    is based on. scope: the sizes and fractions of these arms, in words. of_sequences: standard deviation over test sequences of the
+    seed-averaged excess, in nats; NaN if losses per sequence were not recorded.
     """
 
     sd: float
@@ -49,9 +49,9 @@ class Sensitivity:
     """What the arms of one size and fraction can detect with this number of seeds.
 
     fraction: f; None for pools of a fixed size, where f depends on R.
-    half_width: expected half-width of the 95% t interval for an arm's excess, in nats. detectable: the excess at which this interval
-    lies above 0 with a probability of POWER, in nats. Both are NaN for a single seed. test_error: half-width of the 95% interval due to
-    the choice of `test_sequences` test sequences, in nats, for the excess averaged over seeds; NaN if it is unknown.
+    half_width: root-mean-square half-width of the 95% t interval for an arm's excess, in nats. detectable: the excess at which this
+    interval lies above 0 with a probability of POWER, in nats. Both are NaN for a single seed. test_error: half-width of the 95% interval
+    due to the choice of `test_sequences` test sequences, in nats, for the excess averaged over seeds; NaN if it is unknown.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""`repeat-study plan` shows which differences a grid can detect, judging by finished runs."""
+"""`repeat-study plan` shows which differences a grid can detect, based on finished runs."""
 
 import json
 import shutil
@@ -70,6 +70,19 @@ def test_without_finished_seeds_a_line_shows_how_to_get_the_table(
     assert child.returncode == 0 and HINT not in child.stdout, "its runs are compared with runs from clean parents"
     other = invoke("plan", "tiny", "--set", "training.learning_rate=1e-3", cwd=finished)
     assert other.returncode == 0 and HINT in other.stdout, "the finished runs belong to another study"
+
+
+def test_a_study_without_clean_runs_or_with_damaged_runs_is_planned_without_the_table(
+    finished: Path, workplace: Path, invoke: Invoke
+) -> None:
+    plan = invoke("plan", "tiny", "--set", "grid.0.repeats=[4]", cwd=workplace)
+    assert plan.returncode == 0 and "no clean runs, so the plan cannot show which differences" in plan.stdout
+    runs = shutil.copytree(finished / "runs" / "tiny", workplace / "runs" / "tiny")
+    with next(runs.glob("*/metrics.jsonl")).open("a") as file:
+        file.write("{\n")
+    plan = invoke("plan", "tiny", "--set", SEEDS, cwd=workplace)
+    assert plan.returncode == 0 and "total" in plan.stdout, plan.stderr
+    assert "The finished runs of tiny cannot show which differences the grid can detect" in plan.stdout
 
 
 def test_bad_input_ends_in_one_line(finished: Path, workplace: Path, invoke: Invoke) -> None:

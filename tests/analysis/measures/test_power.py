@@ -130,7 +130,7 @@ def test_simulated_studies_have_the_stated_interval_and_power(arms: int, pilot_s
     assert (stated**2).mean() == pytest.approx((half_widths**2).mean(), rel=0.05)
     detectable = detectable_in_sd(seeds, degrees) * variances**0.5
     power = (new.mean(axis=1) + detectable > half_widths).mean()
-    # Satterthwaite's distribution has a longer lower tail than the true one, so that the power of many arms in few seeds is 0.83.
+    # Satterthwaite's distribution has a longer lower tail than the true one, so with many arms and few seeds, the power is 0.83.
     assert POWER - 0.02 < power < POWER + (0.02 if arms == 1 else 0.04)
 
 
