@@ -55,7 +55,7 @@ def nats_digits(mean: float, low: float, high: float) -> int:
 
 def signed(difference: float) -> str:
     """A difference in nats with its sign, without an interval: "+0.25", or "+0.004" if it is below 0.01."""
-    return f"{difference:+.{nats_digits(difference, math.nan, math.nan)}f}"
+    return f"{difference:+z.{nats_digits(difference, math.nan, math.nan)}f}"
 
 
 def signed_span(values: Iterable[float]) -> str:

@@ -16,6 +16,9 @@ from analysis.runs import Runs
 NAME = "degradation_by_repeats"
 RULE = 4  # "at most 4 epochs" [M23]
 MOST_LABELED = 3  # lines whose highest points are labeled with their R
+FEWEST_FOR_LABELS = 3  # points at R > 1
+# Where the labels of the highest points are if several lines have them at the same R: offset in points, and alignment
+LABELS = [((0, 5), "center", "bottom"), ((6, 0), "left", "center"), ((-6, 0), "right", "center")]
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -31,12 +34,15 @@ def plot(runs: Runs) -> Plot | Missing:
     names = size_names(repeated.model, repeated.parameters_non_embedding)
     for ax, fraction in zip(axes[0], fractions, strict=True):
         arms = data[data.repeated_fraction.isin([0.0, fraction])]
-        labeled: set[float] = set()  # values of R
+        highest: list[float] = []  # the R of the highest point of every labeled line
         for size in sorted(repeated[repeated.repeated_fraction == fraction].parameters_non_embedding.unique()):
             line = arms[arms.parameters_non_embedding == size].sort_values("repeats")
             points(ax, "repeats", line, label=names[size], **by_size[size])
-            if len(by_size) <= MOST_LABELED:
-                _label_extremes(ax, line[line.repeats > 1], by_size[size]["color"], len(by_size) == 1, labeled)
+            above_one = line[line.repeats > 1]
+            if len(by_size) <= MOST_LABELED and len(above_one) >= FEWEST_FOR_LABELS:
+                worst = float(above_one.repeats[above_one["mean"].idxmax()])
+                _label_extremes(ax, above_one, by_size[size]["color"], len(by_size) == 1, highest.count(worst))
+                highest.append(worst)
         repeats_axis(ax, done.repeats)
         ax.set_title(f"f = {percent(fraction)}")
         _pool_axis(ax, repeated[repeated.repeated_fraction == fraction])
@@ -57,27 +63,22 @@ def plot(runs: Runs) -> Plot | Missing:
     )
 
 
-def _label_extremes(ax: Axes, line: pd.DataFrame, color: object, lowest: bool, labeled: set[float]) -> None:
+def _label_extremes(ax: Axes, line: pd.DataFrame, color: object, lowest: bool, count: int) -> None:
     """Label the highest point with its R, and the lowest one too if `lowest`.
 
-    labeled: the values of R whose labels are above their points, to which the new ones are added. If two lines have their highest points
-    at the same R, the second label is to the right of its point.
+    count: how many labeled lines so far, including this one, have their highest points at this R.
     """
-    if len(line) < 3:
-        return
-    ends = [(line["mean"].idxmax(), "bottom", 5), (line["mean"].idxmin(), "top", -5)]
-    for index, side, offset in ends if lowest else ends[:1]:
+    ends = [(line["mean"].idxmax(), *LABELS[count - 1]), (line["mean"].idxmin(), (0, -5), "center", "top")]
+    for index, offset, horizontal, vertical in ends if lowest else ends[:1]:
         point = line.loc[index]
-        end = point["mean"] if point.seeds < 2 else point.high if side == "bottom" else point.low
-        aside = point.repeats in labeled
-        labeled.add(float(point.repeats))
+        end = point["mean"] if point.seeds < 2 else point.high if vertical == "bottom" else point.low
         ax.annotate(
             f"R = {point.repeats:g}",
-            (point.repeats, point["mean"] if aside else end),
-            (6, 0) if aside else (0, offset),
+            (point.repeats, point["mean"] if vertical == "center" else end),
+            offset,
             textcoords="offset points",
-            ha="left" if aside else "center",
-            va="center" if aside else side,
+            ha=horizontal,
+            va=vertical,
             fontsize=7,
             color=color,
             path_effects=[withStroke(linewidth=2, foreground="white")],  # readable on top of other lines
@@ -113,7 +114,7 @@ def _rule_of_thumb(ax: Axes, arms: pd.DataFrame) -> None:
         return
     transform = ax.get_xaxis_transform()
     ax.plot([1, 1, RULE, RULE], [0.07, 0.04, 0.04, 0.07], color="0.35", linewidth=1, transform=transform, clip_on=False)
-    text = f"at most {RULE} epochs: {span(costs, '{:+.3f}'.format)}"
+    text = f"at most {RULE} epochs: {span(costs, '{:+z.3f}'.format)}"
     ax.text(1, 0.085, text, fontsize=7, color="0.25", transform=transform)
 
 

@@ -47,7 +47,7 @@ def plot(runs: Runs) -> Plot | Missing:
 
 
 def card(runs: Runs, study: str, question: str, answer: str, certainty: str, footer: str) -> bytes:
-    """An image of 1200 x 630 pixels with the question, the answer, how sure it is, and the figure, as PNG.
+    """An image of 1200 x 630 pixels with the question, the answer, its uncertainty, and the figure, as PNG.
 
     The figure is empty without a result. Sentences of `certainty` that do not fit are left out.
     """
@@ -59,7 +59,7 @@ def card(runs: Runs, study: str, question: str, answer: str, certainty: str, foo
     text = _filled(answer, 48)
     figure.text(0.04, top, text, fontsize=15.5, va="top", linespacing=1.4)
     top -= 0.05 * (text.count("\n") + 1) + 0.035
-    for sentence in re.split(r"(?<=[.:]) (?=[A-Z])", certainty):
+    for sentence in re.split(r"(?<=\.) ", certainty):
         text = _filled(sentence, 60)
         if (bottom := top - 0.036 * (text.count("\n") + 1)) < 0.1:
             break
@@ -138,7 +138,7 @@ def _label_of_arm(ax: Axes, result: Headline) -> None:
     end = arm["mean"] if arm.seeds < 2 else arm.high if above else arm.low
     offset, side = ((0, 4), "bottom") if above else ((0, -4), "top")
     ax.annotate(
-        f"{arm['mean']:+.{nats_digits(arm['mean'], arm.low, arm.high)}f}",
+        f"{arm['mean']:+z.{nats_digits(arm['mean'], arm.low, arm.high)}f}",
         (line.x, end),
         offset,
         textcoords="offset points",

@@ -59,8 +59,8 @@ def plot(runs: Runs) -> Plot | Missing:
         "A law of partial repetition",
         "Test loss above the clean run of the same size. Points: runs. Lines: this tool's own law of partial repetition, the sum of the"
         " value that repeated tokens lose, B·(D'^-0.3 - T^-0.3), and the cost of memorizing the pool,"
-        " P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa. Here, R_m = k·N^a·T^b·f^c, and D' is the number of tokens if every"
-        f" additional pass over the pool counts less: D' = T·(1 - f + f/R·(1 + {HALF_LIFE}·(1 - exp(-(R-1)/{HALF_LIFE}))))."
+        " P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa, where R_m = k·N^a·T^b·f^c. D' is the effective number of tokens,"
+        f" because every further pass over the pool is worth less: D' = T·(1 - f + f/R·(1 + {HALF_LIFE}·(1 - exp(-(R-1)/{HALF_LIFE}))))."
         f" The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
         f" root-mean-square error of {fitted.error:.3f} nats. Bands: 95% intervals for another run, measured by leaving out sizes and"
         ' ranges of R. The section "Laws" shows how well the law predicts held-out runs.',

@@ -17,6 +17,7 @@ from analysis.measures.effective_size import NoLaw
 from analysis.runs import Runs
 
 NAME = "ossification"
+MIXED = " If the parents' R differ between sizes, points are not connected and are labeled with R."
 
 
 def plot(runs: Runs) -> Plot | Missing:
@@ -33,7 +34,7 @@ def plot(runs: Runs) -> Plot | Missing:
     figure.set_size_inches(3.0 + 3.6 * len(axes[0]), 3.7)  # leaves room for a wide legend and a second vertical axis
     left = axes[0][0]
     parents = table[table.parent != ""].groupby("start").parent_repeats.nunique()
-    mixed = set(parents.index[parents > 1])  # starts with another R for every size
+    mixed = set(parents.index[parents > 1])  # starts whose parents differ in R between sizes
     by_start |= {name: by_start[name] | {"linestyle": "none"} for name in mixed}
     for name in names:
         points(left, "parameters_non_embedding", loss[loss.start == name], label=name, **by_start[name])
@@ -71,8 +72,8 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "Fine-tuning from clean and from repeated models",
         "Final test loss on the new text against model size, one line per starting point."
-        f"{' Points are not connected where the parents differ in R, which is written next to them.' if mixed else ''}"
-        f" {size_caption} Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch, with"
+        f"{MIXED if mixed else ''} {size_caption}"
+        " Hernandez et al. (figs. 12, 15) find that fine-tuning a repeated model is worse than training from scratch, with"
         f" {published.H22_OSSIFICATION}x fewer effective parameters, although the model has seen more tokens. A study that selects parents"
         " at the worst R uses, for each size, the R with the highest final test loss averaged over seeds."
         f" {range_note(data)}",

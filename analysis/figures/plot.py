@@ -65,8 +65,8 @@ class Plot:
         """
         for subfolder in ("figures", "tables"):
             (folder / subfolder).mkdir(exist_ok=True)
-        # The layout is computed once here; savefig would compute it again for every format. Without `draw_without_rendering`, this
-        # takes 60% of the time and gives the same bytes.
+        # The layout is computed once here; savefig would compute it again for every format. `draw_without_rendering` gives the same
+        # bytes but takes 1.7 times as long.
         if engine := self.figure.get_layout_engine():
             engine.execute(self.figure)
         self.figure.set_layout_engine(None)

@@ -52,7 +52,7 @@ def plot_losses(studies: Studies, comparison: StudyComparison) -> Plot | Missing
 
 
 def plot_headline(studies: Studies, comparison: StudyComparison) -> Plot:
-    """Plot the differences from the reference at the model and fraction with the largest one, with one line per study."""
+    """Plot the differences from the reference at the model and fraction with the largest one, one line per other study."""
     arm = largest_difference(comparison)
     losses = comparison.differences[comparison.differences.metric == LOSS]
     same_model = losses[losses.model == arm.model]
@@ -70,8 +70,7 @@ def plot_headline(studies: Studies, comparison: StudyComparison) -> Plot:
     share = f", f = {percent(fraction)}" if fraction else ""
     ax.set_title(size_name(arm.model, arm.parameters_non_embedding) + share, fontsize=9)
     ax.set_ylabel(f"final test loss minus that of {comparison.reference}\n(nats/token)")
-    if len(studies) > 2:
-        ax.legend(fontsize=8)
+    ax.legend(fontsize=8)
     pairing = "paired by seed" if differences.paired.all() else "paired by seed where the studies share seeds"
     caption = (
         f"Difference in final test loss from {comparison.reference} against R, at the model and fraction with the largest difference,"

@@ -117,8 +117,8 @@ def _where_baselines_win(errors: pd.DataFrame, kind: str, law: str) -> str:
     lost = list(folds.index[best_baseline < folds[law]])
     if not lost:
         return ""
-    named = "; ".join(lost) if len(lost) <= MOST_NAMED else f"{len(lost)} of {len(folds)} folds"
-    return f" A baseline predicts better than {title_of(law)} if these runs are held out: {named}."
+    named = f": {'; '.join(lost)}" if len(lost) <= MOST_NAMED else ""
+    return f" A baseline predicts more accurately than {title_of(law)} in {len(lost)} of {len(folds)} folds{named}."
 
 
 def measured_peak(points: Points) -> float:

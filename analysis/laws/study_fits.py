@@ -1,5 +1,6 @@
 """Fit and cross-validate all laws on the finished runs of a study."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
@@ -36,10 +37,13 @@ class StudyFits:
     cross_validation: pd.DataFrame
     pairing: str = ""
 
-    @property
-    def verdict(self) -> str:
-        """Sentences that say which law predicts held-out runs best; empty without cross-validation."""
-        return verdict(self.cross_validation) if len(self.cross_validation) else ""
+    def verdict(self, names: Mapping[str, str]) -> str:
+        """Sentences that say which law predicts held-out runs best; empty without cross-validation.
+
+        names: the names to write instead of those in the column `held_out`, such as names of model sizes.
+        """
+        errors = self.cross_validation
+        return verdict(errors.replace({"held_out": dict(names)})) if len(errors) else ""
 
     def constants(self) -> pd.DataFrame:
         """One row per law and fitted constant: its `value` and the ends `low` and `high` of its 95% interval.

@@ -30,8 +30,8 @@ BEFORE_AND_AFTER = (
 def starts(runs: Runs) -> pd.DataFrame:
     """Every fine-tuned run and every clean run from scratch, with its `start`, ordered by size and start.
 
-    A start is "from scratch", "clean parent" or "parent with f = 90%, R = 100". The R is omitted if every size has one parent, but
-    the R of these parents differs between sizes; `with_repeats` then adds it to the name for a single size. If the study's runs differ
+    A start is "from scratch", "clean parent" or "parent with f = 90%, R = 100". The R is left out if each size has one parent
+    and their R differ; `with_repeats` adds it for a single size. If the study's runs differ
     in other ways, the start also includes the rest of the parent's label, and settings of the run itself, such as its learning rate.
     """
     table = runs.combined.table
@@ -83,6 +83,9 @@ def repeats_of_parents(table: pd.DataFrame) -> str:
     table: the rows of one panel from `starts`.
     """
     unnamed = table[(table.parent_repeats > 1) & ~table.start.str.contains(", R = ")]
+    if unnamed.start.nunique() > 1:
+        starts = unnamed.groupby("start").parent_repeats
+        return ", " + "; ".join(with_repeats(start, group).removeprefix("parent with ") for start, group in starts)
     values = sorted(unnamed.parent_repeats.unique())
     return f", parent's R = {' or '.join(f'{value:,}' for value in values)}" if values else ""
 

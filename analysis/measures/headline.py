@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.formatting import percent, size_name
 from analysis.intervals import over_seeds
 from analysis.measures import fine_tuning
+from analysis.measures.named_pool import ARM as ARM_OF_POOL
 from analysis.measures.named_pool import DOMAIN, GENERAL, MEASURES, PANEL, named_pool
 from analysis.measures.variant_comparison import LOSS, Comparison, compare_variants
 from analysis.runs import ARM, Runs
@@ -34,12 +35,14 @@ class Headline:
     arms: the number of arms that it was selected from.
     lines: the figure's points: `line` (a name), `x` (R, or the size in fine-tuning), `mean`, `low`, `high` and `seeds`. In fine-tuning,
         `label` gives the parent's f and R where R differs between the points of a line, and such points are not connected.
+    names: the arm's runs, in studies with a named pool.
     """
 
     kind: Kind
     arm: pd.Series
     arms: int
     lines: pd.DataFrame
+    names: frozenset[str] = frozenset()
 
 
 def headline(runs: Runs) -> Headline | None:
@@ -100,7 +103,9 @@ def _of_named_pool(runs: Runs) -> Headline | None:
     arm = domain.loc[domain["mean"].idxmin()]
     same = (repeated[[*PANEL, "setting"]] == arm[[*PANEL, "setting"]]).all(axis=1)
     shown = repeated[same & repeated.measure.isin([GENERAL, DOMAIN])]
-    return Headline(Kind.NAMED_POOL, arm, len(domain), shown.assign(line=shown.measure.map(MEASURES), x=shown.repeats))
+    lines = shown.assign(line=shown.measure.map(MEASURES), x=shown.repeats)
+    names = effect.runs[(effect.runs[ARM_OF_POOL] == arm[ARM_OF_POOL]).all(axis=1)].name
+    return Headline(Kind.NAMED_POOL, arm, len(domain), lines, frozenset(names))
 
 
 def _of_fine_tuning(runs: Runs) -> Headline | None:
@@ -113,19 +118,21 @@ def _of_fine_tuning(runs: Runs) -> Headline | None:
     pairs = pairs.assign(change=pairs.test_loss_repeated - pairs.test_loss_clean)
     arms = over_seeds(pairs, [*SIZE, "start_repeated", "parent_fraction_repeated", "parent_repeats_repeated"], "change")
     arm = arms.loc[arms["mean"].abs().idxmax()]
-    lines = _with_repeats(arms).assign(x=arms.parameters_non_embedding)
+    lines = with_repeats(arms).assign(x=arms.parameters_non_embedding)
     return Headline(Kind.FINE_TUNING, arm, len(arms), _fewer_lines(lines))
 
 
-def _with_repeats(arms: pd.DataFrame) -> pd.DataFrame:
+def with_repeats(arms: pd.DataFrame) -> pd.DataFrame:
     """Name the parent's R in the name of a line, or in the labels of its points if they differ. Unknown and clean parents have none."""
     lines, labels = arms.start_repeated.copy(), pd.Series("", arms.index)
     for start, points in arms.groupby("start_repeated"):
         repeats = points.parent_repeats_repeated
         if repeats.nunique() > 1:
-            labels[points.index] = [f"{start.removeprefix('parent with ')}, R = {value:,}" for value in repeats]
-        elif "R =" not in start:
-            lines[points.index] = f"{start}, R = {repeats.iloc[0]:,}"
+            labels[points.index] = [
+                fine_tuning.with_repeats(start, [value]).removeprefix("parent with ") for value in repeats
+            ]
+        else:
+            lines[points.index] = fine_tuning.with_repeats(start, repeats)
     return arms.assign(line=lines, label=labels)
 
 

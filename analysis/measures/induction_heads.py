@@ -57,10 +57,7 @@ def threshold_of(curve: pd.DataFrame) -> float:
 
 
 def thresholds(runs: Runs) -> dict[str, float]:
-    """`threshold_of` every run that has scores, by the run's name. For fine-tuned runs, only the null counts.
-
-    The first evaluation of a fine-tuned run measures its parent, which is not an untrained model.
-    """
+    """Thresholds by run name. For fine-tuned runs, only the null counts, because their first evaluation measures the parent."""
     tuned = set(runs.table[runs.table.parent != ""].name)
     return {
         name: TIMES_THE_NULL * float(curve[SCORE.null_key].max()) if name in tuned else threshold_of(curve)
@@ -86,14 +83,17 @@ def none_before_or_after(runs: Runs) -> str:
     Fine-tuned runs are first evaluated with their parents' weights, so a head can be present from the start.
     """
     measured = {name: curve.iloc[[0, -1]] for name, curve in _measured(runs)}
-    if not measured or any(
-        (curve[SCORE.key] > TIMES_THE_NULL * curve[SCORE.null_key]).any() for curve in measured.values()
-    ):
+    limits = thresholds(runs)
+    if not measured or any(_has_head(curve, limits[name]) for name, curve in measured.items()):
         return ""
     return (
-        f"No induction head exists before or after training in {_any_of(measured)}: the best head's prefix matching"
-        f" never exceeds twice its null. {_highest(runs, measured)}"
+        f"No induction head exists before or after training in {_any_of(measured)}: the best head's prefix matching,"
+        f" minus half its interval, never exceeds twice the run's largest null. {_highest(runs, measured)}"
     )
+
+
+def _has_head(curve: pd.DataFrame, threshold: float) -> bool:
+    return bool(is_present(curve[SCORE.key], curve[SCORE.interval_key].fillna(0.0), threshold).any())
 
 
 def _any_of(measured: Mapping[str, pd.DataFrame]) -> str:

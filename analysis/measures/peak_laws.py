@@ -13,7 +13,7 @@ from analysis.measures.peaks import Peak
 from analysis.published import PowerOfSize
 from analysis.runs import Runs
 
-WIDEST = 1.0  # half the width of an exponent's interval; if it is wider, the slope is undetermined
+MOST_HALF_WIDTH = 1.0  # half the width of an exponent's interval; if it is larger, the exponent is not determined
 FEWEST_SIZES = 3  # two parameters and one degree of freedom for the residual
 ESTIMATES = ("height", "worst", "left", "right", "gaussian", "pool_at_worst", "pool_at_gaussian")
 
@@ -31,14 +31,14 @@ class PowerLawOfSize:
     @property
     def is_determined(self) -> bool:
         """Whether the exponent's interval is narrow enough to draw a line."""
-        return self.exponent.high - self.exponent.low <= 2 * WIDEST
+        return self.exponent.high - self.exponent.low <= 2 * MOST_HALF_WIDTH
 
     def equation(self, symbol: str) -> str:
-        """The law as text, or that its slope is undetermined. symbol: the quantity, such as "R"."""
+        """The law as text, or that its exponent is not determined. symbol: the quantity, such as "R"."""
         a = self.exponent
         interval = f"[{a.low:.2f}, {a.high:.2f}; {self.interval}, {self.sizes} sizes]"
         if not self.is_determined:
-            return f"slope of {symbol} undetermined, exponent {a.value:.2f} {interval}"
+            return f"exponent of {symbol} not determined: {a.value:.2f} {interval}"
         return f"{symbol} = {self.law.coefficient:.2g}·N^{a.value:.2f} {interval}"
 
 

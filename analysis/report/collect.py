@@ -190,7 +190,7 @@ def _run(
         if isinstance(key, tuple) and (key[1] in LAW_FIGURES or key[1] in SECTIONS)
     ]
     processes = process_count() if run_count >= FEWEST_RUNS_FOR_WORKERS else 1
-    gc.freeze()  # collecting a figure's reference cycles would otherwise traverse all objects of the process, which takes 0.4 s
+    gc.freeze()  # otherwise, every collection after a figure traverses all objects of the process (0.4 s)
     try:
         return dict(zip(keys, run_tasks(list(tasks.values()), tasks_with_fits, processes, finished), strict=True))
     finally:

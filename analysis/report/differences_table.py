@@ -13,14 +13,14 @@ def difference_cells(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
     rows: differences with their arms, `metric`, `mean`, `low`, `high` and `seeds`. names: the name of each metric.
     """
     has_interval = (rows.seeds > 1) & rows.low.notna()
-    interval = rows.low.map("{:+.3f}".format) + " to " + rows.high.map("{:+.3f}".format)
+    interval = rows.low.map("{:+z.3f}".format) + " to " + rows.high.map("{:+z.3f}".format)
     return pd.DataFrame(
         {
             "model": list(map(size_name, rows.model, rows.parameters_non_embedding)),
             "f": [percent(fraction) if fraction else "clean" for fraction in rows.repeated_fraction],
             "R": rows.repeats,
             "metric": rows.metric.map(names),
-            "difference": rows["mean"].map("{:+.3f}".format),
+            "difference": rows["mean"].map("{:+z.3f}".format),
             "95% interval": interval.where(has_interval, NOTHING),
             "seeds": rows.seeds,
         }

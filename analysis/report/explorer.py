@@ -1,6 +1,6 @@
 """Collect the numbers behind the page's movable figures: curves, head scores and paragraph probabilities of every run.
 
-The page contains them as one JSON object. To keep it small, curves have at most MOST_POINTS points and three decimals, head scores have
+The page contains them as one JSON object. To keep it small, curves have at most MOST_POINTS points and five decimals, head scores have
 two decimals, and probabilities are whole percents. Tables and static figures contain every evaluation.
 """
 
@@ -30,6 +30,7 @@ MOST_POINTS = 60  # points per curve
 MOST_SEEDS = 4  # per arm, for head scores and paragraphs
 MOST_TABLES = 160  # runs with head scores and paragraphs; larger studies show fewer seeds per arm
 MOST_FRAMES, FEWEST_FRAMES = 24, 6  # evaluations per run, for head scores and paragraphs
+SCALE = 100_000  # the page shows at most three decimals; rounding to so few twice could change the last one
 MOST_CHARACTERS = 2_500_000  # for all head scores and paragraphs together
 ZERO = 3.0  # R = 0 is drawn this factor to the left of the smallest R above 0
 Experiment = tuple[str, Runs]  # the name of a variant or of a study, and its runs
@@ -61,17 +62,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class Selection:
-    """The arm that the page selects first, because its result is in the headline."""
+    """The arm in the headline, which the page selects first."""
 
     values: dict[str, object]  # by column of `Arm.table`
-    group: str = ""
+    group: str | None = ""  # None if `names` or `values` identify the arm in any group
+    names: frozenset[str] = frozenset()  # runs that the arm contains
     line: int = 0
     metric: str = "test_loss"  # the key of the metric in the headline
 
     def matches(self, panel: Panel, arm: Arm) -> bool:
         """Whether the arm has these values."""
         same = [column in arm.table and (arm.table[column] == value).all() for column, value in self.values.items()]
-        return panel.group == self.group and arm.line == self.line and all(same)
+        same += [self.group in (None, panel.group), arm.line == self.line, self.names <= set(arm.table.name)]
+        return all(same)
 
 
 def page_data(panels: Sequence[Panel], selection: Selection | None = None) -> str | None:
@@ -90,6 +93,7 @@ def page_data(panels: Sequence[Panel], selection: Selection | None = None) -> st
         "runs": collected.runs,
         "grids": collected.grids,
         "texts": collected.texts,
+        "scale": SCALE,
         "t": [0, 0, *(round(float(t_quantile(seeds - 1)), 3) for seeds in range(2, 31))],
         "drawnFrom": DRAWN_FROM,
         "start": _start(panels, metrics, selection),
@@ -108,10 +112,7 @@ def _of_headline(result: Headline) -> Selection:
     if result.kind is Kind.FINE_TUNING:
         return Selection({"model": arm.model, "start": arm.start_repeated})
     if result.kind is Kind.NAMED_POOL:
-        return Selection(
-            {"model": arm.model, "repeats": arm.repeats, "pool_tokens": arm.pool_tokens},
-            metric=further_test_loss(POOL_DOMAIN).key,
-        )
+        return Selection({}, None, result.names, metric=further_test_loss(POOL_DOMAIN).key)
     return Selection(_grid_values(arm), arm.variant if result.kind is Kind.VARIANTS else "")
 
 
@@ -219,12 +220,12 @@ def _start(panels: Sequence[Panel], metrics: Sequence[Metric], selection: Select
             if selection and selection.matches(panel, arm):
                 metric = keys.index(selection.metric) if selection.metric in keys else 0
                 return {"panel": place, "arm": index, "metric": metric}
-    largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1}
+    largest, start = 0.0, {"panel": 0, "arm": len(panels[0].arms) - 1, "metric": 0}
     for place, panel in enumerate(panels):
         losses = [_final_loss(arm) for arm in panel.arms]
         for index, loss in enumerate(losses):
             if loss - losses[0] > largest:
-                largest, start = loss - losses[0], {"panel": place, "arm": index}
+                largest, start = loss - losses[0], {"panel": place, "arm": index, "metric": 0}
     return start
 
 
@@ -270,9 +271,8 @@ class _Collected:
         self.grids: list[list[int]] = []
         self.texts: list[dict[str, list[Any]]] = []
         self._index: dict[str, int] = {}  # of a run, by its folder
-        self._by_study: dict[
-            int, dict[str, float]
-        ] = {}  # thresholds of induction heads, by the id of a `Runs` and by run
+        # Thresholds of induction heads, by the id of a `Runs` and by run
+        self._thresholds_of: dict[int, dict[str, float]] = {}
 
     def panel(self, panel: Panel) -> dict[str, Any]:
         """A panel with the indices of its runs."""
@@ -301,9 +301,9 @@ class _Collected:
         return {"group": panel.group, "title": panel.title, "axis": panel.axis, "arms": content}
 
     def _thresholds(self, runs: Runs) -> dict[str, float]:
-        if id(runs) not in self._by_study:
-            self._by_study[id(runs)] = thresholds(runs)
-        return self._by_study[id(runs)]
+        if id(runs) not in self._thresholds_of:
+            self._thresholds_of[id(runs)] = thresholds(runs)
+        return self._thresholds_of[id(runs)]
 
     def _run(self, runs: Runs, name: str, seed: int, with_tables: bool) -> int:
         folder = f"{runs.folder.resolve()}/{name}"
@@ -322,7 +322,7 @@ class _Collected:
         }
         # Not every study records every metric.
         record["values"] = [
-            _thousandths(curve[metric.key].iloc[kept]) if metric.key in curve else [None] * len(kept)
+            _scaled(curve[metric.key].iloc[kept]) if metric.key in curve else [None] * len(kept)
             for metric in self._metrics
         ]
         if not with_tables or not kept:
@@ -356,8 +356,9 @@ def _place(known: list[Any], entry: Any) -> int:
     return known.index(entry)
 
 
-def _thousandths(values: pd.Series) -> list[int | None]:
-    return [None if not math.isfinite(value) else round(1000 * value) for value in values.astype(float)]
+def _scaled(values: pd.Series) -> list[int | None]:
+    """Values as multiples of 1/SCALE, None if a value is not finite."""
+    return [None if not math.isfinite(value) else round(SCALE * value) for value in values.astype(float)]
 
 
 def _two_digits(shares: np.ndarray) -> str:

@@ -61,10 +61,10 @@ def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
         if len(worst_runs) == 1:  # with several seeds, the interval that matters is the one over seeds
             low, high = worst_runs[["excess_low", "excess_high"]].iloc[0]
             interval = (
-                bracketed(low, high, "{:+.3f}".format)
-                and f"; 95% interval across test sequences:{bracketed(low, high, '{:+.3f}'.format)}"
+                bracketed(low, high, "{:+z.3f}".format)
+                and f"; 95% interval across test sequences:{bracketed(low, high, '{:+z.3f}'.format)}"
             )
-        text += f" ({at_worst.excess_over_clean:+.3f} compared with clean runs{interval})"
+        text += f" ({at_worst.excess_over_clean:+z.3f} compared with clean runs{interval})"
     if pd.notna(at_worst.size_multiplier):
         bounds = set(worst_runs.size_multiplier_bound)
         at_most = "at most " if Bound.AT_MOST in bounds else "at least " if Bound.AT_LEAST in bounds else ""
@@ -156,5 +156,5 @@ def _clean_and_worst(arm: str, clean: pd.DataFrame, worst: pd.DataFrame) -> str:
 def _with_interval(change: pd.Series) -> str:
     """Mean change over seeds, ± half the width of its 95% t interval."""
     if len(change) < 2:
-        return f"{change.mean():+.3f}"
-    return f"{change.mean():+.3f} ± {t_half_width(change):.3f}"
+        return f"{change.mean():+z.3f}"
+    return f"{change.mean():+z.3f} ± {t_half_width(change):.3f}"

@@ -198,7 +198,7 @@ def short(numbers: pd.DataFrame) -> pd.DataFrame:
             "start": numbers.start,
             "parent's R": [f"{value:,}" if value else NOTHING for value in numbers.parent_repeats],
             "test loss": text("test_loss"),
-            "excess": text("excess", "+.3f"),
+            "excess": text("excess", "+z.3f"),
             "size ×": [bound + size for bound, size in zip(numbers.bound, text("multiplier"), strict=True)],
             "parent's test text": change("parent_test_loss"),
             "parent's pool": change("parent_pool_loss"),

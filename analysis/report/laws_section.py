@@ -31,10 +31,7 @@ def section(runs: Runs) -> Section | Missing:
     if not laws.fits:
         reasons = [f"{headings[name]}: {reason}" for name, reason in laws.reasons.items()]
         return Missing("laws", "; ".join([*reasons, *left_out]))
-    verdict = laws.verdict
-    for held_out, name in _names_of_sizes(runs).items():
-        verdict = verdict.replace(f"{held_out};", f"{name};").replace(f"{held_out}.", f"{name}.")
-    sentences = [sentence for sentence in (laws.pairing, verdict, *left_out) if sentence]
+    sentences = [sentence for sentence in (laws.pairing, laws.verdict(_names_of_sizes(runs)), *left_out) if sentence]
     in_list = {name: heading[0].upper() + heading[1:] for name, heading in headings.items()}
     sentences += [
         f"{in_list[name]}: fitted to {fitted.points} points with {len(fitted.free)} constants; the root-mean-square error is"

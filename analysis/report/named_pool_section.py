@@ -134,7 +134,7 @@ def _clear_arms(line: pd.DataFrame, name: str) -> str:
 
 
 def _nats(row: pd.Series) -> str:
-    form = f"{{:+.{nats_digits(row['mean'], row.low, row.high)}f}}".format
+    form = f"{{:+z.{nats_digits(row['mean'], row.low, row.high)}f}}".format
     interval = bracketed(row.low, row.high, form) if row.seeds > 1 else ""
     return f"{form(row['mean'])} nats{interval}"
 
@@ -151,8 +151,8 @@ def _table(effect: NamedPool) -> Table:
         return [
             NOTHING
             if value is None
-            else f"{value['mean']:+.3f}"
-            + (bracketed(value.low, value.high, "{:+.3f}".format) if value.seeds > 1 else "")
+            else f"{value['mean']:+z.3f}"
+            + (bracketed(value.low, value.high, "{:+z.3f}".format) if value.seeds > 1 else "")
             for value in values
         ]
 

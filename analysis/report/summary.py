@@ -121,7 +121,7 @@ def _cost(worst: pd.DataFrame) -> str:
         return "The cost of repetition is unknown, because no clean run of these sizes has finished."
     arms = []
     for fraction, sizes in comparable.groupby("repeated_fraction", sort=False):
-        text = f"at f = {percent(fraction)}, {signed_span(sizes.excess_over_clean)} nats over clean runs"
+        text = f"at f = {percent(fraction)}, test loss differs from that of clean runs by {signed_span(sizes.excess_over_clean)} nats"
         sized = sizes[sizes.size_multiplier.notna()].sort_values("size_multiplier")
         sized = sized[
             (sized.bound != Bound.AT_MOST) | (sized.size_multiplier < 1)

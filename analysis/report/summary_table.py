@@ -25,7 +25,7 @@ def short_summary(numbers: pd.DataFrame) -> pd.DataFrame:
             "f": [percent(value) if value else "clean" for value in numbers.repeated_fraction],
             "R": numbers.repeats,
             "test loss": text(numbers.test_loss, ".3f"),
-            "over clean": text(numbers.excess_over_clean, "+.3f"),
+            "over clean": text(numbers.excess_over_clean, "+z.3f"),
             "size ×": sizes("size_multiplier"),
             "rise": text(rise.rise, ".3f"),
             "rise at": text(rise.rise_at_tokens, ",.0f"),

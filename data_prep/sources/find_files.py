@@ -170,6 +170,14 @@ def _walk(folders: list[Path]) -> Iterator[_Folder]:
 
 
 def names_of(paths: Sequence[str]) -> str:
-    """The paths without their folders, for readers on other machines: "a.txt, b.txt", or "a.txt and 4 more"."""
-    names = [Path(path).name or path for path in paths]
+    """The distinct names of the paths, for readers on other machines: "a.txt, b.txt", or "a.txt and 4 more".
+
+    The name is the last component without a wildcard, such as "corpus" for "data/corpus/**".
+    """
+    names = list(dict.fromkeys(map(_name_of, paths)))
     return ", ".join(names) if len(names) <= MOST_NAMES else f"{names[0]} and {len(names) - 1} more"
+
+
+def _name_of(path: str) -> str:
+    plain = [part for part in Path(path).parts if part != "/" and not _has_wildcard(part)]
+    return plain[-1] if plain else path

@@ -61,7 +61,7 @@ class DataSource(BaseModel, ABC):
 
     @property
     def in_words(self) -> str:
-        """What the text is, for readers of a report, such as "installed Python code". By default, the kind."""
+        """What the text is, for readers of a report, such as "synthetic". By default, the kind."""
         return self.kind.replace("-", " ")
 
     def input_sizes(self) -> dict[str, str]:

@@ -4,7 +4,18 @@ import math
 
 import pytest
 
-from analysis.formatting import bracketed, cell, listed, plural, short_count, short_repeats, span, three_digits
+from analysis.formatting import (
+    bracketed,
+    cell,
+    listed,
+    plural,
+    short_count,
+    short_repeats,
+    signed,
+    signed_span,
+    span,
+    three_digits,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +38,8 @@ def test_missing_numbers_become_dashes_and_equal_ends_are_written_once() -> None
     assert [listed(list("abc"[:count])) for count in (1, 2, 3)] == ["a", "a and b", "a, b, and c"]
     assert (bracketed(0.1, 0.3, "{:.1f}".format), bracketed(math.nan, 0.3, str)) == (" [0.1, 0.3]", "")
     assert bracketed(0.11, 0.12, "{:.1f}".format) == ""
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
+    assert (signed(-0.0003), signed(-0.004), signed(-0.25)) == ("+0.000", "-0.004", "-0.25")
+    assert signed_span([-0.0003, 0.3]) == "+0.000 to +0.30"

@@ -27,7 +27,7 @@
   const gridOf = run => data.grids[run.grid];
   const valueAt = (run, place, metric = state.metric) => {
     const value = run.values[metric][place];
-    return value === null || value === undefined ? NaN : value / 1000;
+    return value === null || value === undefined ? NaN : value / data.scale;
   };
   const last = (grid, tokens) => { // the last index whose tokens are at most `tokens`
     let place = -1;
@@ -58,7 +58,10 @@
   }
   // Two decimals, or three if the value or half its interval is below 0.01.
   const digits = (value, half = NaN) => Math.abs(value) < 0.01 || (half > 0 && half < 0.01) ? 3 : 2;
-  const signed = (value, decimals = digits(value)) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(decimals)}`;
+  const signed = (value, decimals = digits(value)) => { // zero is never negative
+    const text = Math.abs(value).toFixed(decimals);
+    return `${value < 0 && Number(text) ? "−" : "+"}${text}`;
+  };
   const metric = () => data.metrics[state.metric];
   const withUnit = text => metric().unit === "nats/token" ? `${text} nats/token` : text;
   const isDrawn = (run, place) => gridOf(run)[place] >= data.drawnFrom * gridOf(run).at(-1);
@@ -383,7 +386,7 @@
     const height = Math.max(60, Math.min(230, layers * 44)), box = begin(svg, height + 94 + extra, ["layer 0"], 24 + extra, 70);
     let outlined = 0;
     const limits = pair.map(([, run]) => run.threshold).filter(limit => limit !== undefined);
-    drawScale(svg, box, top / 100, limits.length ? Math.max(...limits) : NaN);
+    drawScale(svg, box, top / 100, limits);
     const cell = (box.right - box.left - gap * (pair.length - 1)) / (pair.length * width), rowHeight = (box.bottom - box.top) / layers;
     pair.forEach(([entry, run], number) => {
       const start = box.left + number * (width * cell + gap), at = frameOf(run);
@@ -406,22 +409,25 @@
     add(svg, "text", {x: (box.left + box.right) / 2, y: box.bottom + 16, "text-anchor": "middle", class: "name"}, `heads 0 to ${width - 1} of each run`);
     const {tokens: measured} = frameOf(pair.at(-1)[1]);
     const verdict = !limits.length ? "" : outlined
-      ? " Outlined: counts as an induction head, because the score, minus half the width of its interval, exceeds the run's threshold."
+      ? " Outlined heads count as induction heads: the score minus half its interval exceeds the run's threshold."
       : " No head here counts as an induction head.";
     heads.caption.replaceChildren(node("strong", {textContent: "Prefix matching of every head"}), ` at ${count(measured)} tokens, seed ${pair.at(-1)[1].seed}.${verdict}`);
     svg.setAttribute("aria-label", `Prefix matching of every head: ${pair.map(([entry]) => entry.name).join(" and ")}`);
   }
 
-  // The color scale below the maps, with the threshold for induction heads: twice the null or the untrained model's score.
-  function drawScale(svg, box, top, threshold) {
+  // The color scale below the maps, with the threshold of every run for induction heads: twice the largest null or twice the
+  // untrained model's score, whichever is larger.
+  function drawScale(svg, box, top, limits) {
     const steps = 40, y = box.bottom + 30, at = scale(0, top, box.left, box.right);
     for (let step = 0; step < steps; step++)
       add(svg, "rect", {x: at(top * step / steps), y, width: (box.right - box.left) / steps + 0.5, height: 9, fill: shade((step + 0.5) / steps)});
     const labels = [[box.left, "0", "start"], [box.right, top.toFixed(2), "end"]];
-    if (threshold <= top) {
-      add(svg, "line", {x1: at(threshold), x2: at(threshold), y1: y - 4, y2: y + 13, class: "limit"});
-      const words = `threshold: ${threshold.toFixed(2)}`, half = words.length * CHARACTER / 2, room = 5 * CHARACTER;
-      labels.push([Math.min(Math.max(at(threshold), box.left + room / 2 + half), box.right - room - half), words, "middle"]);
+    const marked = [...new Set(limits.filter(limit => limit <= top))].sort((a, b) => a - b);
+    for (const limit of marked) add(svg, "line", {x1: at(limit), x2: at(limit), y1: y - 4, y2: y + 13, class: "limit"});
+    if (marked.length) {
+      const values = [...new Set(marked.map(limit => limit.toFixed(2)))], middle = marked.reduce((a, b) => a + b) / marked.length;
+      const words = `threshold${values.length > 1 ? "s" : ""}: ${values.join(" and ")}`, half = words.length * CHARACTER / 2, room = 5 * CHARACTER;
+      labels.push([Math.min(Math.max(at(middle), box.left + room / 2 + half), box.right - room - half), words, "middle"]);
     }
     for (const [x, words, anchor] of labels) add(svg, "text", {x, y: y + 24, "text-anchor": anchor, class: "axis"}, words);
   }
@@ -542,10 +548,7 @@
   addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
 
   fillPanels();
-  const start = data.start ?? {panel: 0, arm: arms().length - 1};
-  state.panel = start.panel;
-  state.arm = start.arm;
-  state.metric = start.metric ?? 0;
+  Object.assign(state, data.start);
   panels.select.value = state.panel;
   metrics.select.value = state.metric;
   changePanel();

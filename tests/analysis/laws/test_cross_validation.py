@@ -4,9 +4,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from law_tables import TRUE, table
 
-from analysis.laws.cross_validation import NEAREST, NO_HARM, cross_validate, measured_peak, summarize, verdict
+from analysis.laws.cross_validation import (
+    MOST_NAMED,
+    NEAREST,
+    NO_HARM,
+    cross_validate,
+    measured_peak,
+    summarize,
+    verdict,
+)
 from analysis.laws.leave_out import SIZE, folds
 from analysis.laws.points import prediction_points
 
@@ -43,3 +52,19 @@ def test_a_peak_at_the_edge_of_the_range_is_not_measured() -> None:
     rising = prediction_points(1e6, 1e8, 0.5, [1.0, 2.0, 4.0, 8.0, 16.0])
     assert math.isnan(measured_peak(replace(rising, loss=np.arange(5.0) + 3)))
     assert 3 < measured_peak(replace(rising, loss=np.array([3.0, 3.2, 3.5, 3.2, 3.1]))) < 5
+
+
+def test_folds_in_which_a_baseline_wins_are_named_or_counted() -> None:
+    def with_folds(count: int) -> str:
+        columns = {"median": 0.1, "worst_repeats": math.nan, "coverage": 1.0, "implausible": 0, "reason": "", "runs": 4}
+        rows = [
+            {"kind": SIZE, "held_out": f"N = {fold}", "law": law, "error": error} | columns
+            for fold in range(count)
+            for law, error in (("partial", 0.2 if fold else 0.01), (NO_HARM, 0.3), (NEAREST, 0.1 if fold else 0.4))
+        ]
+        return verdict(pd.DataFrame(rows))
+
+    assert with_folds(3).endswith(
+        "A baseline predicts more accurately than partial repetition in 2 of 3 folds: N = 1; N = 2."
+    )
+    assert with_folds(MOST_NAMED + 2).endswith("in 5 of 6 folds.")

@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from written_runs import write_run
+from written_runs import HALF, NULL, write_run
 
 from analysis.figures import fine_tuning_curves, forgetting, heads_over_fine_tuning, ossification
 from analysis.figures.plot import Missing, Plot
 from analysis.laws.study_fits import study_points
-from analysis.measures import fine_tuning
+from analysis.measures import fine_tuning, headline
 from analysis.measures.effective_size import PowerLaw, clean_law
+from analysis.measures.induction_heads import none_before_or_after
 from analysis.report import collect, fine_tuning_section
 from analysis.report.build import write_report
 from analysis.report.published_comparison import table as comparison_table
@@ -133,6 +135,31 @@ def test_parents_of_different_r_are_labeled_and_not_connected(
     curves = fine_tuning_curves.plot(loaded)
     titles = [ax.get_title() for ax in curves.figure.axes]  # type: ignore[union-attr]
     assert titles == ["2x32 (24.6k), parent's R = 30", "2x64 (98.3k), parent's R = 100"]
+
+
+def test_every_r_in_a_title_belongs_to_its_start() -> None:
+    rows = [("parent with f = 50%", 30), ("parent with f = 90% (uniform)", 100), ("clean parent", 1)]
+    table = pd.DataFrame(rows, columns=["start", "parent_repeats"])
+    assert fine_tuning.repeats_of_parents(table) == ", f = 50%, R = 30; f = 90%, R = 100 (uniform)"
+    assert fine_tuning.repeats_of_parents(table[:1]) == ", parent's R = 30"
+    assert fine_tuning.repeats_of_parents(table[2:]) == ""
+
+
+def test_the_headline_writes_r_before_the_rest_of_the_label() -> None:
+    start = "parent with f = 50% (uniform)"
+    arms = pd.DataFrame({"start_repeated": [start] * 2, "parent_repeats_repeated": [30, 100]})
+    assert headline.with_repeats(arms).label.tolist() == ["f = 50%, R = 30 (uniform)", "f = 50%, R = 100 (uniform)"]
+    assert headline.with_repeats(arms[:1]).line.tolist() == ["parent with f = 50%, R = 30 (uniform)"]
+
+
+@pytest.mark.parametrize(("score", "is_head"), [(2 * NULL + HALF, False), (2 * NULL + 2 * HALF, True)])
+def test_a_score_within_its_interval_of_the_threshold_is_no_head(
+    score: float, is_head: bool, tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    heads = [[[score], [0.03]]] * 4
+    write_run(tmp_path, runs[0], store, [6.0, 5.0, 4.0, 4.0], heads, model="2x32", repeats=1, parent=parent("2x32", 30))
+    sentence = none_before_or_after(load_runs(tmp_path).combined)
+    assert (sentence == "") == is_head and ("never exceeds twice" in sentence) != is_head
 
 
 @pytest.mark.slow

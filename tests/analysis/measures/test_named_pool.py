@@ -1,5 +1,6 @@
 """The effects of a named pool in its domain and in general, in written runs whose correct results are known."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from written_runs import write_run
 
 from analysis.figures import named_pool as figure_of_named_pool
 from analysis.figures.plot import Missing, Plot
+from analysis.measures.headline import headline
 from analysis.measures.named_pool import DOMAIN, GENERAL, MEMORIZED, OVER_FRESH, NamedPool, named_pool
+from analysis.report import explorer
 from analysis.report.build import write_report
 from analysis.report.figure_list import AT_ONE_FRACTION, NO_FRACTION
 from analysis.report.named_pool_section import verdict
@@ -83,10 +86,11 @@ def test_a_separate_pool_of_documents_has_the_same_control_as_a_pool_of_sequence
     tmp_path: Path, runs: list[Run], store: TokenStore
 ) -> None:
     write_with_losses(tmp_path, runs[0], store, (0.0, 0.0, 0.0), 0, repeats=0)
+    names: dict[str, str] = {}
     for unit in ("sequence", "document"):
-        write_with_losses(
-            tmp_path, runs[0], store, PLANTED[4], 0, repeats=4, fixed_pool=runs[0].positions // 16, unit=unit
-        )
+        domain = -0.3 if unit == "sequence" else -0.2
+        fields = {"repeats": 4, "fixed_pool": runs[0].positions // 16, "unit": unit}
+        names[unit] = write_with_losses(tmp_path, runs[0], store, (0.2, domain, -1.2), 0, **fields)
     loaded = load_runs(tmp_path)
     effects = effect_of(loaded).runs
     assert set(effects.setting) == {"unit = sequence", "unit = document"} and effects[
@@ -95,6 +99,11 @@ def test_a_separate_pool_of_documents_has_the_same_control_as_a_pool_of_sequence
     variants = [variant.table for _, variant in loaded.variants()]
     assert [sorted(table.repeats) for table in variants] == [[1, 4], [1, 4]], "one control for both"
     assert variants[0].has_separate_pool.all()
+    data = json.loads(explorer.of_variants(loaded.variants(), headline(loaded)) or "")
+    start, panels = data["start"], data["panels"]
+    selected = panels[start["panel"]]["arms"][start["arm"]]
+    assert [data["runs"][run]["name"] for run in selected["runs"]] == [names["sequence"]], "the arm in the headline"
+    assert data["metrics"][start["metric"]]["key"] == "test_loss_pool_domain"
 
 
 def test_repetition_is_compared_with_as_many_tokens_of_fresh_text(fixed: Runs) -> None:

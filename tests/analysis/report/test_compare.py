@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from written_runs import write_run
 
-from analysis.measures.study_comparison import Studies, StudyComparison, compare_studies
+from analysis.measures.study_comparison import Studies, StudyComparison, compare_studies, largest_difference
+from analysis.report import explorer
 from analysis.report.compare import write_comparison
 from analysis.runs import load_runs
 from data_prep.errors import InputError
@@ -107,3 +108,20 @@ def test_studies_with_nothing_in_common_are_refused(write: Write, tmp_path: Path
     assert [factor.name for factor in compare_studies(loaded(tmp_path, "one", "two")).factors] == ["repeated_fraction"]
     with pytest.raises(InputError, match=r"one and three: no finished run has a counterpart .* differ \(model\)"):
         compare_studies(loaded(tmp_path, "one", "three"))
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"), [({"repeats": (1, 16)}, "R = 16, two"), ({"repeated_fraction": 0.25}, "R = 4, two")]
+)
+def test_the_page_opens_at_the_headline_if_the_studies_differ_in_r_or_f(
+    factor: dict[str, Any], name: str, write: Write, tmp_path: Path
+) -> None:
+    write("one", 0.1)
+    write("two", 0.3, **factor)
+    studies = loaded(tmp_path, "one", "two")
+    largest = largest_difference(compare_studies(studies))
+    data = json.loads(explorer.of_studies(studies, largest) or "")
+    panel = data["panels"][data["start"]["panel"]]
+    assert panel["arms"][data["start"]["arm"]]["name"] == name
+    fraction = factor.get("repeated_fraction", 0.5)
+    assert f"f = {fraction:.0%}" in panel["title"]

@@ -9,7 +9,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
 from data_prep.sources import SourceReport, TextFiles, documents
-from data_prep.sources.find_files import find_files
+from data_prep.sources.find_files import find_files, names_of
 from tests.data_prep.test_build import spec_of
 
 
@@ -122,3 +122,10 @@ def test_a_path_with_an_unknown_home_folder_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr("pwd.getpwuid", lambda _: {}["no such user"])
     with pytest.raises(InputError, match=r"^~/a\.txt: the home folder of ~ is unknown .*set HOME$"):
         names("~/a.txt")
+
+
+def test_paths_are_named_for_readers_without_folders_wildcards_and_duplicates() -> None:
+    assert names_of(["/data/corpus/**"]) == "corpus"
+    assert names_of(["a/train.bin", "b/train.bin", "c/test-*.bin"]) == "train.bin, c"
+    assert names_of(["*.txt"]) == "*.txt"
+    assert names_of([f"/data/{name}" for name in "abcd"]) == "a and 3 more"
