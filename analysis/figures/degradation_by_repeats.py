@@ -41,8 +41,8 @@ def plot(runs: Runs) -> Plot | Missing:
             above_one = line[line.repeats > 1]
             if len(by_size) <= MOST_LABELED and len(above_one) >= FEWEST_FOR_LABELS:
                 worst = float(above_one.repeats[above_one["mean"].idxmax()])
-                _label_extremes(ax, above_one, by_size[size]["color"], len(by_size) == 1, highest.count(worst))
                 highest.append(worst)
+                _label_extremes(ax, above_one, by_size[size]["color"], len(by_size) == 1, highest.count(worst))
         repeats_axis(ax, done.repeats)
         ax.set_title(f"f = {percent(fraction)}")
         _pool_axis(ax, repeated[repeated.repeated_fraction == fraction])

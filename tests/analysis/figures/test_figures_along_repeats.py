@@ -235,4 +235,4 @@ def test_ticks_that_would_collide_are_left_out() -> None:
 def test_labels_of_lines_with_the_same_worst_r_have_different_positions(planted: Runs) -> None:
     panel = drawn(degradation_by_repeats.plot(planted)).figure.axes[0]
     labels = [text for text in panel.texts if text.get_text() == "R = 16"]
-    assert sorted(text.get_ha() for text in labels) == ["center", "left", "right"]
+    assert [text.get_ha() for text in labels] == ["center", "left", "right"]
