@@ -71,6 +71,7 @@ def _of_repeats(pairs: pd.DataFrame) -> Headline | None:
     if pairs.empty:
         return None
     arms = over_seeds(pairs, [*SIZE, "repeated_fraction", "repeats"], "excess")
+    arms = arms.sort_values(["parameters_non_embedding", "model", "repeated_fraction", "repeats"], ignore_index=True)
     names = {
         (row.model, row.repeated_fraction): f"{size_name(row.model, row.parameters_non_embedding)},"
         f" f = {percent(row.repeated_fraction)}"
