@@ -134,7 +134,7 @@ def test_the_summary_has_five_sentences(reported: Path) -> None:
     assert "12 runs (all finished); 3 model sizes (24.6k to 393k" in study and "f = 50%; R from 2 to 16" in study
     assert "f = 50%, R = 4 (3 of 3 sizes; fewer and more repeats do less harm)" in worst
     assert "in 3 of 9 runs at f = 50%" in descent and "rises by 0.75 nats" in descent
-    assert "matching clean models of 0.5 times the size" in cost and "nats over clean" in cost
+    assert "matching clean models of 0.5 times the size" in cost and "differs from that of clean runs by" in cost
     assert "Induction heads were not measured" in heads and "higher for 0 and lower for 0 of 3 combinations" in heads
     text = (reported / "report.html").read_text()
     summary_ends = text.index("<details")
