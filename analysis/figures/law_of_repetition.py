@@ -9,7 +9,7 @@ from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import size_names
 from analysis.laws import partial
-from analysis.laws.partial import HALF_LIFE
+from analysis.laws.partial import DATA_EXPONENT, HALF_LIFE
 from analysis.laws.points import prediction_points
 from analysis.laws.study_fits import fit_study
 from analysis.runs import Runs
@@ -58,7 +58,7 @@ def plot(runs: Runs) -> Plot | Missing:
         NAME,
         "A law of partial repetition",
         "Test loss above the clean run of the same size. Points: runs. Lines: this tool's own law of partial repetition, the sum of the"
-        " value that repeated tokens lose, B·(D'^-0.3 - T^-0.3), and the cost of memorizing the pool,"
+        f" value that repeated tokens lose, B·(D'^-{DATA_EXPONENT} - T^-{DATA_EXPONENT}), and the cost of memorizing the pool,"
         " P·f^gamma·N^eta·(1 - exp(-((R-1)/R_m)^s))/(R/R_m)^kappa, where R_m = k·N^a·T^b·f^c. D' is the effective number of tokens,"
         f" because every further pass over the pool is worth less: D' = T·(1 - f + f/R·(1 + {HALF_LIFE}·(1 - exp(-(R-1)/{HALF_LIFE}))))."
         f" The law has {len(fitted.free)} constants with priors, which were fitted to {fitted.points} runs, with a"
