@@ -20,10 +20,10 @@ DAEMONS = (*NODES, "slurmctld", "munged")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 CLIENT_TIMEOUT = 5.0  # seconds; by default, clients retry for 9 s if slurmctld is down
-START_TIMEOUT = 20.0  # seconds; starting normally takes 0.2 s
+START_TIMEOUT = 60.0  # seconds; starting normally takes 0.2 s
 # A daemon is considered dead if this many consecutive checks, 0.05 s apart, do not find it.
 # A single check can miss a daemon that is forking into the background.
-CHECKS_UNTIL_DEAD = 10
+CHECKS_UNTIL_DEAD = 40
 
 
 def missing_programs() -> list[str]:

@@ -25,7 +25,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-dev-shm-usage",
 )
-LIMIT = 60.0  # seconds to wait for an answer
+LIMIT = 300.0  # seconds to wait for an answer
 
 
 def installed() -> str | None:

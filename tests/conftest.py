@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {file: place for place, file in enumerate(FIRST)}
     for item in items:
         if item.nodeid.split("::")[0] in order:
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(1800))
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
 

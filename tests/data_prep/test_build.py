@@ -7,8 +7,8 @@ import random
 import resource
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import pytest
 
 from data_prep import build
 from data_prep import prepare as prepare_module
-from data_prep.build import JOURNAL
+from data_prep.build import JOURNAL, StoreBuilder
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.prepare import prepare
+from data_prep.store_writer import StoreWriter
 from data_prep.token_store import MANIFEST, TokenStore
 from data_prep.tokenizer import word_tokenizer
 
@@ -253,8 +254,26 @@ def test_an_existing_store_is_not_built_again(corpus: Path, tmp_path: Path, monk
     assert prepare(spec_of(corpus / "json"), tmp_path).fingerprint == first
 
 
-def _prepare_in_child(root: Path, data_dir: Path, result: Path) -> None:
+def _kill_this_process(seconds: float) -> None:
+    """Kill it this long after it writes a journal, and in any case before it writes the manifest."""
+
+    def kill(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_and_pause(builder: StoreBuilder, writer: StoreWriter) -> None:
+        write_journal(builder, writer)
+        threading.Timer(seconds, kill).start()
+        time.sleep(0.02)
+
+    write_journal = StoreBuilder._write_journal
+    StoreBuilder._write_journal = write_and_pause  # type: ignore[method-assign]
+    build.write_manifest = kill
+
+
+def _prepare_in_child(root: Path, data_dir: Path, result: Path, kill_after: float | None) -> None:
     build.JOURNAL_SECONDS = 0.0
+    if kill_after is not None:
+        _kill_this_process(kill_after)
     stages: list[str] = []
     # With small batches, a small corpus takes many of them, and the build can be killed between any two.
     import data_prep.encoding
@@ -264,9 +283,9 @@ def _prepare_in_child(root: Path, data_dir: Path, result: Path) -> None:
     result.write_text(json.dumps([store.fingerprint, "tokenizing" in stages]))
 
 
-def child_of(corpus: Path, data_dir: Path, result: str = "result") -> Any:
+def child_of(corpus: Path, data_dir: Path, result: str = "result", kill_after: float | None = None) -> Any:
     data_dir.mkdir(exist_ok=True)
-    arguments = (corpus, data_dir, data_dir / result)
+    arguments = (corpus, data_dir, data_dir / result, kill_after)
     child = multiprocessing.get_context("spawn").Process(target=_prepare_in_child, args=arguments)
     child.start()
     return child
@@ -286,35 +305,19 @@ def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tok
     return prepare(spec_of(corpus), tmp_path_factory.mktemp("uninterrupted"))
 
 
-def wait_for(child: Any, path: Path) -> Iterator[None]:
-    while child.is_alive() and not path.exists():
-        time.sleep(0.001)
-        yield
-
-
 @pytest.mark.slow
 def test_a_build_killed_repeatedly_gives_the_same_store(
     corpus: Path, tmp_path: Path, uninterrupted: TokenStore
 ) -> None:
     rng = random.Random(0)
     scratch = tmp_path / f".{uninterrupted.folder.name}.building"
-    journal = scratch / JOURNAL
-    kills, written = 0, []
-    for _ in range(8):
-        before = journal.stat().st_mtime_ns if journal.exists() else None
-        child = child_of(corpus, tmp_path)
-        while child.is_alive() and not (journal.exists() and journal.stat().st_mtime_ns != before):
-            time.sleep(0.001)  # wait until it has written another journal
-        time.sleep(rng.random() * 0.05)
-        if child.is_alive():
-            child.kill()
-            kills += 1
+    written = []
+    for _ in range(4):
+        child = child_of(corpus, tmp_path, kill_after=rng.random() * 0.05)
         child.join()
-        if (tmp_path / uninterrupted.folder.name).exists():
-            break
-        assert not (scratch / MANIFEST).exists() or (scratch / JOURNAL).exists()
+        assert child.exitcode == -signal.SIGKILL
         written.append(json.loads((scratch / JOURNAL).read_text())["taken"])
-    assert kills >= 2 and written == sorted(written) and written[-1] > written[0], "each build resumes the previous one"
+    assert written == sorted(written) and written[-1] > written[0], "each build resumes the previous one"
     store = prepare(spec_of(corpus), tmp_path)
     assert store.fingerprint == uninterrupted.fingerprint
     assert {key: value for key, value in store.manifest.items()} == uninterrupted.manifest
@@ -332,12 +335,9 @@ def test_a_build_killed_before_its_first_journal_starts_again(
 
 
 def interrupted_build(corpus: Path, tmp_path: Path) -> Path:
-    child = child_of(corpus, tmp_path)
-    scratch = tmp_path / f".{spec_of(corpus).store_name}.building"
-    for _ in wait_for(child, scratch / JOURNAL):
-        pass
-    child.kill()
+    child = child_of(corpus, tmp_path, kill_after=0.0)
     child.join()
+    scratch = tmp_path / f".{spec_of(corpus).store_name}.building"
     assert not (tmp_path / spec_of(corpus).store_name).exists()
     return scratch
 

@@ -12,6 +12,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.files import write_output
 from tests.repeat_study_cli.conftest import Invoke
+from tests.waiting import PATIENCE
 
 
 def names(folder: Path) -> list[str]:
@@ -66,7 +67,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
     reader.start()
     write_output(tmp_path / "pipe", b"text")
-    reader.join(10)
+    reader.join(PATIENCE)
     assert received == ["text"] and (tmp_path / "pipe").is_fifo()
 
 

@@ -3,12 +3,12 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.command import call
+from tests.waiting import PATIENCE
 
 LEFT_BEHIND = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
@@ -17,7 +17,7 @@ LEFT_BEHIND = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR":
 def test_variables_of_a_process_group_are_ignored(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LEFT_BEHIND.items():
         monkeypatch.setenv(name, value)
-    done = call("sweep", "tiny", "--cluster", "debug", "--set", "grid.0.repeats=1", cwd=workplace, timeout=120)
+    done = call("sweep", "tiny", "--cluster", "debug", "--set", "grid.0.repeats=1", cwd=workplace)
     assert done.returncode == 0 and done.stdout.count(": done\n") == 1, done.stderr
     assert (
         "WORLD_SIZE, MASTER_ADDR, MASTER_PORT: ignored, because --cluster debug trains in this process" in done.stdout
@@ -36,7 +36,6 @@ def test_a_signal_saves_and_ends_the_sweep(workplace: Path, monkeypatch: pytest.
         if "step " in line and "step 0/" not in line:
             break
     process.send_signal(signal.SIGTERM)
-    start = time.monotonic()
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - start < 30, output + errors
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output + errors
     assert ": interrupted" in output and list(workplace.glob("runs/tiny/*/checkpoints/last.ckpt"))

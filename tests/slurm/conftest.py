@@ -3,8 +3,7 @@
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
+from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory
 from repeat_study.training.trainer import train
@@ -22,6 +22,7 @@ from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster, missing_programs
 from slurm.status import RunState, run_states
 from slurm.submissions import Submission, read_submissions
+from tests.waiting import PATIENCE, wait_until
 
 HELD = {"hold": True}  # sbatch --hold: the job waits until it is released
 
@@ -63,17 +64,10 @@ def session_cluster() -> Iterator[DevCluster]:
 def cluster(session_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> DevCluster:
     """The shared cluster, with an empty queue. All SLURM commands of the test use it."""
     monkeypatch.setenv("SLURM_CONF", str(session_cluster.conf))
+    monkeypatch.setattr(client, "CLIENT_TIMEOUT", PATIENCE)
     client.run_client("scancel", f"--user={os.getuid()}")
     wait_until(lambda: not client.queued_jobs())
     return session_cluster
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 150.0) -> None:
-    """Wait until a condition is true; fail after `seconds`. The default allows for a busy machine."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {seconds:g} s"
-        time.sleep(0.05)
 
 
 def submit(
@@ -100,6 +94,34 @@ def train_in_this_process(runs: list[Run], store: TokenStore, folder: Path) -> N
     """Train reference runs without SLURM, in this process because it has already imported torch."""
     for run in runs:
         assert train(run, store, folder) is Outcome.DONE
+
+
+@contextmanager
+def no_job_starts(partition: str = "main") -> Iterator[None]:
+    """Jobs that are submitted while the context is open wait until it closes."""
+    client.run_client("scontrol", "update", f"PartitionName={partition}", "State=DOWN")
+    try:
+        yield
+    finally:
+        client.run_client("scontrol", "update", f"PartitionName={partition}", "State=UP")
+
+
+def suspend_while_training(directories: list[RunDirectory]) -> list[psutil.Process]:
+    """Suspend the process of each run as soon as it has trained a few steps, so that none ends before a test acts on it.
+
+    Returns the processes in the order of the directories. A signal from SLURM also resumes a process.
+    """
+    suspended: dict[Path, psutil.Process] = {}
+
+    def all_suspended() -> bool:
+        for directory in directories:
+            if directory.path not in suspended and (row := last_row(directory.metrics)) and row["step"]:
+                (suspended[directory.path],) = training_processes(directory)
+                suspended[directory.path].suspend()
+        return len(suspended) == len(directories)
+
+    wait_until(all_suspended)
+    return [suspended[directory.path] for directory in directories]
 
 
 def training_processes(directory: RunDirectory) -> Iterator[psutil.Process]:

@@ -11,7 +11,8 @@ import pytest
 
 from data_prep.errors import InputError
 from slurm.dev_cluster import DevCluster, missing_programs
-from tests.slurm.conftest import cluster_folder, require_slurm, wait_until
+from tests.slurm.conftest import cluster_folder, require_slurm
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def cluster(module_cluster: DevCluster) -> DevCluster:
 
 def client(cluster: DevCluster, command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | cluster.environment
-    return subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, timeout=30)
+    return subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def submit(cluster: DevCluster, script: str, options: str = "") -> tuple[str, Path]:
@@ -91,18 +92,18 @@ def test_two_gpus_of_a_node_are_granted_and_three_refused(cluster: DevCluster) -
 
 @pytest.mark.slow
 def test_an_urgent_job_preempts_a_main_job_which_is_requeued(cluster: DevCluster) -> None:
-    # If a preempted job ignores the signal, SLURM kills it only after the grace time, which took 20 s.
-    script = "trap 'scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 60 & wait; wait"
+    script = "trap 'echo signal; scontrol requeue $SLURM_JOB_ID' USR1; echo start ${SLURM_RESTART_COUNT-0}; sleep 600 & wait; wait"
     preempted, output = submit(cluster, script, "-p main -w n1 -c 2 --signal=B:USR1@60")
     wait_until(lambda: "start 0" in text(output))
     urgent, _ = submit(cluster, "true", "-p urgent -w n1 -c 2")
-    wait_until(lambda: state(cluster, urgent) == "COMPLETED", seconds=18)
-    wait_until(lambda: "start 1" in text(output), seconds=18)
+    wait_until(lambda: state(cluster, urgent) == "COMPLETED")
+    wait_until(lambda: "start 1" in text(output))
     assert state(cluster, preempted) == "RUNNING"
+    assert "signal" in text(output), "without the signal, SLURM kills the job after the grace time"
 
 
 def test_stop_leaves_no_process_and_job_ids_never_repeat(cluster: DevCluster) -> None:
-    stubborn = "trap '' TERM; setsid sleep 61 & env -i /bin/sleep 62 & echo started; while :; do sleep 1; done"
+    stubborn = "trap '' TERM; setsid sleep 601 & env -i /bin/sleep 602 & echo started; while :; do sleep 1; done"
     first, output = submit(cluster, stubborn)
     wait_until(lambda: "started" in text(output))
     cluster.stop()
@@ -114,11 +115,11 @@ def test_stop_leaves_no_process_and_job_ids_never_repeat(cluster: DevCluster) ->
 
 
 def test_stop_ends_jobs_that_outlived_their_daemons(cluster: DevCluster) -> None:
-    _, output = submit(cluster, "echo started; exec sleep 63")
+    _, output = submit(cluster, "echo started; exec sleep 603")
     wait_until(lambda: "started" in text(output))
     for daemon in ("slurmctld", "n1", "n2", "munged"):
         cluster.kill_daemon(daemon)
-    assert not cluster.running() and any("sleep 63" in line for line in processes_of(cluster))
+    assert not cluster.running() and any("sleep 603" in line for line in processes_of(cluster))
     cluster.stop()
     assert not processes_of(cluster)
 
@@ -138,7 +139,7 @@ def test_two_clusters_run_side_by_side(cluster: DevCluster) -> None:
 
 @pytest.mark.slow
 def test_a_restarted_slurmctld_remembers_its_jobs(cluster: DevCluster) -> None:
-    job, output = submit(cluster, "echo started; exec sleep 60")
+    job, output = submit(cluster, "echo started; exec sleep 600")
     wait_until(lambda: "started" in text(output))
     saved = cluster.folder / "state/job_state"
     before = saved.stat().st_mtime_ns if saved.exists() else 0

@@ -23,7 +23,8 @@ from slurm.allocation import Allocation
 from slurm.dev_cluster import DevCluster
 from slurm.submissions import jobs_by_run, read_submissions
 from slurm.sweep import Sweep, submit
-from tests.slurm.conftest import train_in_this_process, training_processes, wait_until
+from tests.slurm.conftest import train_in_this_process, training_processes
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +146,7 @@ def test_whatever_happens_to_a_job_its_run_ends_with_the_same_metrics(
             disturbing = executor.map(disturb, DISTURBANCES, disturbed)
             train_in_this_process(disturbed, store, undisturbed)  # train the reference runs in the meantime
             list(disturbing)  # raises the exceptions of the threads
-            wait_until(lambda: all(run_watch.directory.status() is Status.DONE for run_watch in watched.values()), 180)
+            wait_until(lambda: all(run_watch.directory.status() is Status.DONE for run_watch in watched.values()))
         finally:
             finished.set()
             watcher.join()

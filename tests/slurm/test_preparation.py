@@ -23,7 +23,8 @@ from slurm.resolution import missing_stores, stores_in_order
 from slurm.submissions import read_submissions
 from tests.command import STUDY, call, toml
 from tests.data_prep.chunks import planted
-from tests.slurm.conftest import HELD, wait_until
+from tests.slurm.conftest import HELD, no_job_starts
+from tests.waiting import wait_until
 
 TRAINING = {"tokens": 4096, "context": 32, "sequences_per_step": 8, "learning_rate": 3e-3}
 
@@ -150,17 +151,17 @@ def test_a_sweep_from_nothing_prepares_the_data_and_has_the_same_results_as_the_
     (tmp_path / "studies" / "tiny.toml").write_text(f"[data]\n{table}\n{STUDY}")
     paths = data["source"]["paths"] = [os.path.relpath(path, tmp_path) for path in data["source"]["paths"]]
     override = ("--set", f"data.source.paths={toml(paths)}")  # a relative path, which jobs must understand too
-    swept = call("sweep", "tiny", *override, "--tasks", 2, cwd=tmp_path)
-    assert (
-        swept.returncode == 0 and "encoding text in 2 tasks" in swept.stdout and "2 runs to submit" in swept.stdout
-    ), swept.stderr
-    again = call("sweep", "tiny", *override, cwd=tmp_path)
-    assert "0 runs to submit; 2 already in the queue" in again.stdout, again.stderr
-    label = json.loads(call("status", "tiny", *override, "--json", cwd=tmp_path).stdout)["runs"][0]["label"]
-    cancelled = call("cancel", "tiny", label, *override, cwd=tmp_path)
-    assert "cancelled jobs: 1" in cancelled.stdout, cancelled.stderr
-    resumed = call("resume", "tiny", *override, "--tasks", 2, cwd=tmp_path)
-    assert "1 run to submit" in resumed.stdout, resumed.stderr
+    with no_job_starts():
+        swept = call("sweep", "tiny", *override, "--tasks", 2, cwd=tmp_path)
+        assert swept.returncode == 0 and "encoding text in 2 tasks" in swept.stdout, swept.stderr
+        assert "2 runs to submit" in swept.stdout, swept.stderr
+        again = call("sweep", "tiny", *override, cwd=tmp_path)
+        assert "0 runs to submit; 2 already in the queue" in again.stdout, again.stderr
+        label = json.loads(call("status", "tiny", *override, "--json", cwd=tmp_path).stdout)["runs"][0]["label"]
+        cancelled = call("cancel", "tiny", label, *override, cwd=tmp_path)
+        assert "cancelled jobs: 1" in cancelled.stdout, cancelled.stderr
+        resumed = call("resume", "tiny", *override, "--tasks", 2, cwd=tmp_path)
+        assert "1 run to submit" in resumed.stdout, resumed.stderr
     local = call("run", "tiny", *override, "--data-dir", "here", "--runs-dir", "local", "--processes", 1, cwd=tmp_path)
     assert local.returncode == 0, local.stderr
     wait_until(lambda: not client.queued_jobs())

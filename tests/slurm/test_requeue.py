@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm.preemption import REQUEUE_EXIT_CODE, requeue_lines
+from tests.waiting import PATIENCE
 
 RUNNING = "JobId=9 ArrayJobId=7 ArrayTaskId=2 JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 "
 
@@ -23,7 +24,7 @@ def end_batch_script(
     script = folder / "batch.sh"
     script.write_text("\n".join([f"(exit {exit_code})", *requeue_lines()]))
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **variables}
-    ended = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert not ended.stderr, ended.stderr
     calls = folder / "calls"
     return ended.returncode, ended.stdout, calls.read_text().splitlines() if calls.exists() else []

@@ -21,12 +21,8 @@ from slurm.status import State
 from slurm.submissions import read_submissions
 from slurm.sweep import Sweep
 from slurm.sweep import submit as submit_sweep
-from tests.slurm.conftest import (
-    HELD,
-    states,
-    submit,
-    wait_until,
-)
+from tests.slurm.conftest import HELD, states, submit
+from tests.waiting import PATIENCE, wait_until
 
 
 def twenty(runs: list[Run]) -> list[Run]:
@@ -84,7 +80,7 @@ def test_a_sweep_can_be_submitted_from_inside_a_job(
     arguments = [runs[0].model_dump_json(), str(store.folder), str(tmp_path / "swept")]
     outer = ["sbatch", "--wait", "--ntasks=2", "--gpus-per-node=2", "--time=3", f"--output={tmp_path}/outer.log"]
     (tmp_path / "outer.sh").write_text(f'#!/bin/bash\n{sys.executable} {script} "$@"\n')
-    subprocess.run([*outer, tmp_path / "outer.sh", *arguments], check=True, timeout=60, env={**os.environ})
+    subprocess.run([*outer, tmp_path / "outer.sh", *arguments], check=True, timeout=PATIENCE, env={**os.environ})
     (state,) = states([runs[0]], tmp_path / "swept").values()
     assert state.state is State.PENDING, (tmp_path / "outer.log").read_text()
     job_record = client.run_client("scontrol", "show", "job", "--oneliner", state.job_id)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from analysis.report.workers import run_tasks
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
+from tests.waiting import wait_until
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
@@ -64,8 +64,7 @@ def test_an_error_in_a_worker_is_raised_unchanged(
         raise InputError("disk: cannot be written")
 
     def wait_for_worker(runs: object) -> None:
-        while not pid.exists():
-            time.sleep(0.01)
+        wait_until(pid.exists)
 
     monkeypatch.setattr(collect, "FEWEST_RUNS_FOR_WORKERS", 0)
     monkeypatch.setattr(collect, "process_count", lambda: 2)
@@ -79,9 +78,10 @@ def test_an_error_in_a_worker_is_raised_unchanged(
     assert pid.read_text().split() != [str(os.getpid())], "the figure was plotted in another process"
 
 
-def test_results_of_several_processes_are_in_order() -> None:
+def test_results_of_several_processes_are_in_order(tmp_path: Path) -> None:
     def pid() -> int:
-        time.sleep(0.1)
+        (tmp_path / str(os.getpid())).touch()
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 3)
         return os.getpid()
 
     pids = run_tasks([pid] * 8, [2, 5], 3)
@@ -104,11 +104,10 @@ def test_the_tasks_of_a_killed_worker_run_in_this_process() -> None:
 def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
     def sleep() -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(600)
 
     def interrupt() -> None:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            time.sleep(0.01)
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -123,14 +122,14 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 import os, time
 from pathlib import Path
 from analysis.report.workers import run_tasks
-def sleep(): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)
-run_tasks([lambda: time.sleep(60), sleep], [0], 2)
+def sleep(): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)
+run_tasks([lambda: time.sleep(600), sleep], [0], 2)
 """
     report = subprocess.Popen([sys.executable, "-c", code])
-    wait_for(lambda: pid.exists() and pid.read_text() != "")
+    wait_until(lambda: pid.exists() and pid.read_text() != "")
     report.kill()
     report.wait()
-    wait_for(lambda: not is_alive(int(pid.read_text())))
+    wait_until(lambda: not is_alive(int(pid.read_text())))
 
 
 def is_alive(pid: int) -> bool:
@@ -140,10 +139,3 @@ def is_alive(pid: int) -> bool:
         return "\nState:\tZ" not in status.read_text()
     except OSError:
         return False
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < 60
-        time.sleep(0.05)

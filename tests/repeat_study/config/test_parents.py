@@ -27,6 +27,7 @@ from repeat_study.records.outcome import Outcome, Progress
 from repeat_study.records.run_directory import RunDirectory, Status
 from repeat_study.training.trainer import train
 from tests.repeat_study.training.test_trainer import assert_same_result
+from tests.waiting import PATIENCE
 
 PARENTS = """
 [data]
@@ -334,7 +335,7 @@ def test_a_killed_child_resumes_with_the_same_result(family: PreparedStudy, trai
 
         process = multiprocessing.get_context("fork").Process(target=train_and_kill)
         process.start()
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == -signal.SIGKILL and directory.status() is Status.INTERRUPTED
     assert train(run, family.store, directory.path.parent) is Outcome.DONE
     assert [("parent_weights_sha256" in row, row["step"] > 0) for row in directory.session_rows()][-1] == (False, True)

@@ -27,6 +27,7 @@ from repeat_study.records.tensorboard import events
 from repeat_study.records.tensorboard.events import event_files, image, later_path, write_events
 from repeat_study.records.tensorboard.heat_map import heat_map
 from repeat_study.training.trainer import train, train_bundle
+from tests.waiting import PATIENCE
 
 Points = dict[str, list[tuple[int, float]]]
 Loader = Callable[[str], Points]  # from a run's name to the points that the loader has now, by tag
@@ -118,7 +119,9 @@ def assert_followed(loaders: dict[str, Loader], study_dir: Path, *runs: Run) -> 
     for name, load in loaders.items():
         for run in runs:
             expected, points = recorded(study_dir, run), load(run.name)
-            patience = time.monotonic() + (60 if name == "data server" else 0)  # it looks for new events by itself
+            patience = time.monotonic() + (
+                PATIENCE if name == "data server" else 0
+            )  # it looks for new events by itself
             while points.get("loss/test") != expected and time.monotonic() < patience:
                 time.sleep(0.2)
                 points = load(run.name)
@@ -140,7 +143,7 @@ def kill_at(step: int, of: Run) -> Callable[[Progress], None]:
 def trained_until_killed(work: Callable[[], object]) -> None:
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
 
 

@@ -25,6 +25,7 @@ from repeat_study.training.divergence import Diverged
 from repeat_study.training.lightning_module import same_recipe
 from repeat_study.training.trainer import train, train_bundle
 from tests.repeat_study.training.test_trainer import assert_same_result
+from tests.waiting import PATIENCE
 
 # The fields in which the lanes differ.
 LANES: tuple[dict[str, Any], ...] = (
@@ -61,7 +62,7 @@ def kill_at(steps: dict[str, int]) -> Callable[[Progress], None]:
 def run_in_process(work: Callable[[], object]) -> int | None:
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(120)
+    process.join(PATIENCE)
     return process.exitcode
 
 
