@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from repeat_study.config.copying_text import SHIPPED
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("data_prep", "repeat_study", "repeat_study_cli", "slurm", "analysis")
 
@@ -32,7 +34,9 @@ def test_the_wheel_holds_every_file_of_every_package_and_the_studies(wheel: Path
     expected |= {f"repeat_study/{path.relative_to(ROOT)}" for path in (ROOT / "studies").glob("*.toml")}
     packaged = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= packaged, f"missing: {expected - packaged}"
-    assert {f"{package}/py.typed" for package in PACKAGES} | {"repeat_study/probes/paragraphs.txt"} <= packaged
+    assert {f"{package}/py.typed" for package in PACKAGES} | {
+        f"repeat_study/config/copying_texts/{name}.txt" for name in SHIPPED
+    } <= packaged
     assert not {name.split("/")[0] for name in packaged if ".dist-info/" not in name} - set(PACKAGES)
 
 

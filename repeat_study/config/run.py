@@ -33,7 +33,7 @@ class EvaluationSpec(Spec):
     test_sequences: int = Field(48, ge=1)
     pool_sequences: int = Field(12, ge=1)  # taken from the start of the pool; the entire pool if it is smaller
     seen_sequences: int = Field(12, ge=1)  # taken from the start of the unique stream, once the run has trained on them
-    # Paragraphs for the copying loss, separated by blank lines. None: the paragraphs shipped with this package.
+    # Paragraphs for the copying loss, separated by blank lines. None: the English paragraphs shipped with this package.
     copying_text: str | None = Field(None, max_length=100_000, pattern=NOT_BLANK)
 
     def steps(self, total: int) -> list[int]:

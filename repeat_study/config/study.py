@@ -13,6 +13,7 @@ from data_prep.errors import InputError
 from data_prep.sources import SourceSpec, Tokens
 from repeat_study.config import grid
 from repeat_study.config.base import PATTERNS, STUDY_NAME, TEST_SET_NAME, Spec, validated
+from repeat_study.config.copying_text import insert_copying_text
 from repeat_study.config.corpora import POOL_DOMAIN, UNPREPARED, FurtherTest, MixedCorpus, PoolCorpus, StudyTexts
 from repeat_study.config.fixed_pool import ALL
 from repeat_study.config.grid import KnownRuns, Point
@@ -20,7 +21,7 @@ from repeat_study.config.parents import SCRATCH, FineTune, ParentNotKnown, Paren
 from repeat_study.config.pool_spec import PoolSpec
 from repeat_study.config.resources import Resources, check_divisible
 from repeat_study.config.run import EvaluationSpec, Run, TrainingSpec
-from repeat_study.config.study_file import find_study, insert_copying_text, named_study, read_study_file
+from repeat_study.config.study_file import find_study, named_study, read_study_file
 
 LONGEST_NAME = 200  # characters; names of folders and files contain the name of the study
 INSTALLED = ("installed-python", "installed-prose")  # source kinds that read the same installed files

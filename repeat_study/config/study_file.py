@@ -75,20 +75,6 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def insert_copying_text(table: dict[str, Any], folder: Path) -> None:
-    """Replace `evaluation.copying_text = {file = PATH}` with the file's content.
-
-    As a result, a run's identity depends on the text and not on its path. Relative paths are relative to `folder`.
-    Raises InputError if the table has other keys or if the file cannot be read.
-    """
-    evaluation = table.get("evaluation")
-    if not isinstance(evaluation, dict) or not isinstance(value := evaluation.get("copying_text"), dict):
-        return
-    if list(value) != ["file"] or not isinstance(value["file"], str):
-        raise InputError(f"evaluation.copying_text: expected text or {{file = PATH}}, found {value!r}")
-    evaluation["copying_text"] = read_text(folder / value["file"])
-
-
 def _apply_override(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:

@@ -8,7 +8,6 @@ shuffled text.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from data_prep.errors import InputError
 from data_prep.token_store import TokenStore
+from repeat_study.config.copying_text import shipped_text
 from repeat_study.model.decoder import Decoder
 from repeat_study.probes.intervals import numbers
 from repeat_study.probes.probe import Evaluation, Probe, Subject
@@ -136,11 +136,6 @@ def copying_probe_of(subject: Subject) -> CopyingProbe:
 def store_tokenizer(store: TokenStore) -> Tokenizer | None:
     """The store's tokenizer; None if it has none."""
     return store.tokenizer() if store.has_tokenizer else None
-
-
-def shipped_text() -> str:
-    """Paragraphs from Alice's Adventures in Wonderland (Carroll 1865, public domain)."""
-    return files("repeat_study.probes").joinpath("paragraphs.txt").read_text(encoding="utf-8")
 
 
 def split_paragraphs(text: str) -> list[str]:

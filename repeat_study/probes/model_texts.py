@@ -7,12 +7,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_prep.errors import InputError
+from repeat_study.config.copying_text import shipped_text
 from repeat_study.hugging_face.vocabulary import Vocabulary
 from repeat_study.probes.copying import (
     CopyingInputs,
     CopyingTextError,
     copying_probe,
-    shipped_text,
     split_paragraphs,
     token_texts,
 )
