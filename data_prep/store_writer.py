@@ -22,19 +22,25 @@ from data_prep.token_store import FORMAT, MANIFEST, SPLITS, TOKENIZER, Split, fi
 FILES = ("tokens", "offsets", "names")
 PIECE_TOKENS = 2**22  # tokens written together. With smaller pieces, switching threads takes longer than writing.
 WRITE_BYTES = 2**17  # per system call; with larger calls, some kernels take several times as long
-SYNC_BYTES = 2**27
+FLUSH_TOKENS = 2**26  # flushed to disk together, so that little is left to flush at the end
 MOST_WAITING = 2  # pieces that may wait to be written
 
 
 class StoreWriter:
-    """Writes both splits of a store in a thread, while the caller reads the next batches. Use it as a context manager."""
+    """Writes both splits of a store in one thread and computes their checksums in another, while the caller reads the next batches.
+
+    Use it as a context manager.
+    """
 
     def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
         """Open the files in `folder` for appending, or create them."""
         self._splits = {split: SplitWriter(folder, split, dtype) for split in SPLITS}
-        self._thread = ThreadPoolExecutor(1, "store-writer")
-        self._writing: deque[Future[None]] = deque()
-        self._unwritten = 0  # tokens
+        self._writer, self._hasher, self._flusher = (
+            ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "hasher", "flusher")
+        )
+        self._writing: deque[tuple[Piece, list[Future[None]]]] = deque()
+        self._flushing: Future[None] | None = None
+        self._unwritten = self._unflushed = 0  # tokens
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +48,8 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        for thread in (self._writer, self._hasher, self._flusher):
+            thread.shutdown(cancel_futures=True)
 
     @property
     def tokens(self) -> int:
@@ -59,16 +66,35 @@ class StoreWriter:
             self._start_writing()
 
     def _start_writing(self) -> None:
+        self._unflushed += self._unwritten
         self._unwritten = 0
+        if self._unflushed > FLUSH_TOKENS:
+            self._finish_flushing()
+            self._flushing = self._flusher.submit(_flush, list(self._splits.values()))
+            self._unflushed = 0
         if len(self._writing) >= MOST_WAITING:
-            self._writing.popleft().result()
-        buffers = [(writer, writer.take()) for writer in self._splits.values()]
-        self._writing.append(self._thread.submit(_write, buffers))
+            self._finish_piece()
+        piece = [(writer, writer.take()) for writer in self._splits.values()]
+        self._writing.append((piece, [self._writer.submit(_write, piece), self._hasher.submit(_hash, piece)]))
+
+    def _finish_piece(self) -> None:
+        """Wait until the oldest piece is written and hashed."""
+        piece, futures = self._writing.popleft()
+        for future in futures:
+            future.result()
+        for writer, buffer in piece:
+            writer.reuse(buffer)
 
     def _finish_writing(self) -> None:
         self._start_writing()
         while self._writing:
-            self._writing.popleft().result()
+            self._finish_piece()
+        self._finish_flushing()
+
+    def _finish_flushing(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
+            self._flushing = None
 
     def sync(self) -> dict[str, dict[str, Any]]:
         """Write and flush everything to disk, and return the file sizes to pass to `rewind`."""
@@ -134,7 +160,6 @@ class SplitWriter:
         self._buffer = _WriteBuffer(dtype)
         self._free: deque[_WriteBuffer] = deque()
         self.tokens = self._tokens.tell() // dtype.itemsize
-        self._synced = self._tokens.tell()
         self.sha256 = hashlib.sha256()
         if not self._offsets.tell():
             self._offsets.write(np.int64(0).tobytes())
@@ -159,24 +184,30 @@ class SplitWriter:
         return full
 
     def write(self, buffer: _WriteBuffer) -> None:
-        """Write documents that `take` returned. This method and `append` can run in different threads."""
+        """Write documents that `take` returned. This method, `hash` and `append` can run in different threads."""
         if not buffer.names:
             return
         content = buffer.tokens.data.cast("B")
         for start in range(0, len(content), WRITE_BYTES):
             self._tokens.write(content[start : start + WRITE_BYTES])
-        self.sha256.update(content)
         self._offsets.write(np.concatenate(buffer.offsets).data)
         names = "\n".join(buffer.names)
         if names.count("\n") >= len(buffer.names):  # a name contains a line break
             names = "\n".join(name.replace("\n", " ") for name in buffer.names)
         self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
+
+    def hash(self, buffer: _WriteBuffer) -> None:
+        """Add the tokens that `take` returned to the checksum."""
+        self.sha256.update(buffer.tokens.data)
+
+    def reuse(self, buffer: _WriteBuffer) -> None:
+        """Clear a buffer that was written and hashed, so that `take` can return it again."""
         buffer.clear()
         self._free.append(buffer)
-        if self._tokens.tell() - self._synced > SYNC_BYTES:  # so that little is left to flush at the end
-            self._tokens.flush()
-            os.fdatasync(self._tokens.fileno())
-            self._synced = self._tokens.tell()
+
+    def flush(self) -> None:
+        """Flush the tokens written so far to disk. This method can run in another thread than `write`."""
+        os.fdatasync(self._tokens.fileno())
 
     def sync(self) -> dict[str, Any]:
         """Flush all written data to disk, and return the file sizes to pass to `rewind`."""
@@ -210,9 +241,22 @@ class SplitWriter:
         return {"documents": documents, "tokens": self.tokens, "text_bytes": self._text_bytes}
 
 
-def _write(buffers: list[tuple[SplitWriter, _WriteBuffer]]) -> None:
-    for writer, buffer in buffers:
+Piece = list[tuple[SplitWriter, _WriteBuffer]]
+
+
+def _write(piece: Piece) -> None:
+    for writer, buffer in piece:
         writer.write(buffer)
+
+
+def _flush(writers: list[SplitWriter]) -> None:
+    for writer in writers:
+        writer.flush()
+
+
+def _hash(piece: Piece) -> None:
+    for writer, buffer in piece:
+        writer.hash(buffer)
 
 
 def _slices(tokens: npt.NDArray[Any], starts: Ints, ends: Ints) -> list[npt.NDArray[Any]]:

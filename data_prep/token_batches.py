@@ -117,8 +117,10 @@ class TokenReader(BatchReader):
     def _batch(self, run: DocumentRun) -> CountedBatch:
         numbers = np.flatnonzero(run.ends > run.starts)  # empty documents are dropped
         starts, ends = run.starts[numbers], run.ends[numbers]
-        view = run.tokens.data
-        digests = [sha256(view[a:b]).digest() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        # Slicing a view of bytes is faster than slicing a view of tokens.
+        content, size = run.tokens.view(np.uint8).data, run.tokens.itemsize
+        ranges = zip((size * starts).tolist(), (size * ends).tolist(), strict=True)
+        digests = [sha256(content[start:end]).digest() for start, end in ranges]
         is_new = self._is_new(digests)
         totals = np.array(list(self._totals.values()))
         counts = np.zeros((len(numbers), len(COUNTS)), np.int64)
@@ -148,10 +150,11 @@ class TokenReader(BatchReader):
         if len(distinct) == len(prefixes) and self._seen.isdisjoint(distinct):
             self._seen |= distinct
             return np.ones(len(prefixes), bool)
+        first = dict(zip(reversed(prefixes), reversed(range(len(prefixes))), strict=True))  # number of the first copy
         is_new = np.zeros(len(prefixes), bool)
-        for number, prefix in enumerate(prefixes):
-            is_new[number] = prefix not in self._seen
-            self._seen.add(prefix)
+        is_new[list(first.values())] = True
+        is_new[[first[prefix] for prefix in self._seen & distinct]] = False
+        self._seen |= distinct
         return is_new
 
 

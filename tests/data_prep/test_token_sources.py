@@ -1,5 +1,6 @@
 """Stores that are built from data tokenized by other programs."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import build
+from data_prep import build, store_writer
 from data_prep.build import JOURNAL
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
@@ -104,6 +105,53 @@ def test_duplicates_and_empty_documents_are_dropped_and_splits_do_not_depend_on_
 def written(folder: Path, write: Callable[[Path, Documents], Fields], documents: Documents) -> tuple[Path, Fields]:
     folder.mkdir(exist_ok=True)
     return folder, write(folder, documents)
+
+
+def test_only_the_first_copy_of_a_document_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 200)  # so that copies are in the same block and in others
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(1, 8, rng.integers(1, 5)).tolist() for _ in range(2000)]
+    store = prepare(spec_of(*written(tmp_path / "corpus", token_files.nanogpt, documents)), tmp_path / "data")
+    distinct = [list(document) for document in dict.fromkeys(map(tuple, documents))]
+    assert documents_of(store) == distinct
+    assert store.manifest["corpus"]["duplicates"] == len(documents) - len(distinct) > 100
+
+
+def test_a_store_does_not_depend_on_how_much_is_written_and_flushed_together(
+    documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(*written(tmp_path / "corpus", token_files.nanogpt_in_shards, documents), test_fraction=0.2)
+    at_the_end = prepare(spec, tmp_path / "first")
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(store_writer, "PIECE_TOKENS", 1_500)
+    monkeypatch.setattr(store_writer, "FLUSH_TOKENS", 4_000)
+    flushed: list[int] = []
+    fdatasync = os.fdatasync
+
+    def flush(descriptor: int) -> None:
+        flushed.append(descriptor)
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", flush)
+    in_pieces = prepare(spec, tmp_path / "second")
+    assert len(flushed) > 10
+    assert in_pieces.manifest == at_the_end.manifest
+    TokenStore(in_pieces.folder, verify=True)
+
+
+def test_a_disk_that_is_full_while_tokens_are_flushed_is_reported(
+    documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store_writer, "FLUSH_TOKENS", 1)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    spec = spec_of(*written(tmp_path / "corpus", token_files.nanogpt, documents))
+    with pytest.raises(InputError, match="cannot be written: No space left on device; free some space and run again"):
+        prepare(spec, tmp_path / "data")
+    monkeypatch.undo()
+    assert documents_of(prepare(spec, tmp_path / "data")) == documents
 
 
 def test_a_build_killed_repeatedly_gives_the_same_store(tmp_path: Path) -> None:
