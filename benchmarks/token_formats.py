@@ -1,7 +1,7 @@
 """Read tokenized data that was written by other libraries, and compare building a store from it with copying its bytes.
 
     python benchmarks/token_formats.py --python megatron-core=/envs/a/bin/python --python litdata=/envs/b/bin/python
-    python benchmarks/token_formats.py --gigabytes 2
+    python benchmarks/token_formats.py --gigabytes 2 --mean-tokens 1000
 
 First, each library writes the same documents, and the store built from its files is compared with the store built from the text: every
 token, every document and the fingerprint. `--python` names the interpreter for a library; the default is the running one. Libraries that
@@ -38,7 +38,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mds packed bytes": {"dtype": "int64"},
 }
 END = 50256
-MEAN_TOKENS = 1000  # per document, about as many as in OpenWebText
 
 
 def formats(folder: Path, pythons: dict[str, str]) -> dict[str, bool]:
@@ -93,14 +92,17 @@ def same(first: TokenStore, second: TokenStore) -> bool:
     )
 
 
-def speed(folder: Path, gigabytes: float, rounds: int) -> dict[str, float]:
-    """Compare building a store with copying the file. Returns the medians of the ratios, and the peak memory of a build in MB."""
+def speed(folder: Path, gigabytes: float, mean: int, rounds: int) -> dict[str, float]:
+    """Compare building a store with copying the file. mean: tokens per document.
+
+    Returns the medians of the ratios, and the peak memory of a build in MB.
+    """
     path = folder / "train.bin"
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
         while file.tell() < gigabytes * 1e9:
             tokens = rng.integers(0, END, 4_000_000).astype(np.uint16)
-            tokens[np.cumsum(rng.integers(1, 2 * MEAN_TOKENS, len(tokens) // MEAN_TOKENS)) % len(tokens)] = END
+            tokens[np.cumsum(rng.integers(1, 2 * mean, len(tokens) // mean)) % len(tokens)] = END
             file.write(tokens.tobytes())
     subprocess.run(["sync"], check=True)
     measured: dict[str, list[float]] = {"copy": [], "copy to disk": [], "build": [], "memory": []}
@@ -162,6 +164,12 @@ def main() -> None:
         help="interpreter of an environment with this library",
     )
     parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the file that is built and copied")
+    parser.add_argument(
+        "--mean-tokens",
+        type=int,
+        default=1000,
+        help="tokens per document of this file; the default is typical of web text",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
@@ -174,7 +182,7 @@ def main() -> None:
         ratios: dict[str, float] = {}
         if options.gigabytes:
             print()
-            ratios = speed(Path(name), options.gigabytes, options.rounds)
+            ratios = speed(Path(name), options.gigabytes, options.mean_tokens, options.rounds)
     print(json.dumps({"ratios": ratios, "equal": equal}))
     if not all(equal.values()):
         sys.exit(1)

@@ -140,7 +140,6 @@ class _WriteBuffer:
 
     def clear(self) -> None:
         self._used = 0
-        self.offsets, self.names = [], []
 
 
 class SplitWriter:
@@ -195,6 +194,7 @@ class SplitWriter:
         if names.count("\n") >= len(buffer.names):  # a name contains a line break
             names = "\n".join(name.replace("\n", " ") for name in buffer.names)
         self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
+        buffer.offsets, buffer.names = [], []  # frees their memory while the tokens are hashed
 
     def hash(self, buffer: _WriteBuffer) -> None:
         """Add the tokens that `take` returned to the checksum."""
