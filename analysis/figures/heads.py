@@ -59,7 +59,8 @@ def plot(runs: Runs) -> Plot | Missing:
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
         limit(row[-1], *_range_of_ablation(table))
-    axes[0][-1].legend(fontsize=7, ncols=1 + (len(all_repeats) > 7))
+    entries = axes[0][-1].get_legend_handles_labels()
+    figure.legend(*entries, fontsize=7, ncols=4, loc="outside lower right")  # within a panel, it would cover error bars
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )

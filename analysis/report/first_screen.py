@@ -193,9 +193,13 @@ def _answer(result: Headline) -> str:
             f"Repetition costs nothing measurable: the largest difference from clean runs is {change}, {_where(arm)}."
         )
     else:
-        worst = f"The worst of {plural(result.arms, 'arm')} is R = {arm.repeats:,}"
+        worst = (
+            f"The worst of {result.arms} arms is R = {arm.repeats:,}:"
+            if result.arms > 1
+            else f"At R = {arm.repeats:,},"
+        )
         arm_name = f"{arm.model}, f = {percent(arm.repeated_fraction)}"
-        text = f"{worst}: final test loss is {amount(arm)} higher than without repetition ({arm_name})."
+        text = f"{worst} final test loss is {amount(arm)} higher than without repetition ({arm_name})."
     return text
 
 

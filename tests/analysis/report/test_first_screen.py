@@ -51,6 +51,14 @@ def test_with_one_seed_there_is_no_interval(tmp_path: Path, runs: list[Run], sto
     assert first.certainty.startswith("There is one seed, so there is no interval")
 
 
+def test_a_single_arm_is_not_called_the_worst(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    for repeats, loss in ((1, 4.0), (4, 4.5)):
+        write_run(tmp_path, runs[0], store, [6.0, loss], model="2x32", repeats=repeats, repeated_fraction=0.5)
+    assert screen(tmp_path).answer == (
+        "At R = 4, final test loss is 0.50 nats/token higher than without repetition (2x32, f = 50%)."
+    )
+
+
 def test_a_difference_within_its_interval_is_no_effect(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
     write(tmp_path, runs[0], store, seeds=2, excess=0.002)
     assert screen(tmp_path).answer.startswith("Repetition costs nothing measurable: the largest difference from clean")
