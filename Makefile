@@ -15,8 +15,8 @@ INSTALLED := .venv/installed
 
 demo: $(INSTALLED)
 	$(BIN)/repeat-study run laptop
-	$(BIN)/repeat-study run laptop_heads
 	$(BIN)/repeat-study report laptop
+	$(BIN)/repeat-study run laptop_heads
 	$(BIN)/repeat-study report laptop_heads
 
 # Five workers suit two cores, because two of them mostly wait for SLURM.

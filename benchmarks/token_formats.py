@@ -92,8 +92,8 @@ def same(first: TokenStore, second: TokenStore) -> bool:
     )
 
 
-def speed(folder: Path, gigabytes: float, mean: int, rounds: int) -> dict[str, float]:
-    """Compare building a store with copying the file. mean: tokens per document.
+def speed(folder: Path, gigabytes: float, mean_tokens: int, rounds: int) -> dict[str, float]:
+    """Compare building a store with copying the file. mean_tokens: mean length of a document.
 
     Returns the medians of the ratios, and the peak memory of a build in MB.
     """
@@ -102,7 +102,7 @@ def speed(folder: Path, gigabytes: float, mean: int, rounds: int) -> dict[str, f
     with path.open("wb") as file:
         while file.tell() < gigabytes * 1e9:
             tokens = rng.integers(0, END, 4_000_000).astype(np.uint16)
-            tokens[np.cumsum(rng.integers(1, 2 * mean, len(tokens) // mean)) % len(tokens)] = END
+            tokens[np.cumsum(rng.integers(1, 2 * mean_tokens, len(tokens) // mean_tokens)) % len(tokens)] = END
             file.write(tokens.tobytes())
     subprocess.run(["sync"], check=True)
     measured: dict[str, list[float]] = {"copy": [], "copy to disk": [], "build": [], "memory": []}

@@ -22,12 +22,13 @@ from data_prep.token_store import FORMAT, MANIFEST, SPLITS, TOKENIZER, Split, fi
 FILES = ("tokens", "offsets", "names")
 PIECE_TOKENS = 2**22  # tokens written together. With smaller pieces, switching threads takes longer than writing.
 WRITE_BYTES = 2**17  # per system call; with larger calls, some kernels take several times as long
-FLUSH_TOKENS = 2**26  # flushed to disk together, so that little is left to flush at the end
-MOST_WAITING = 2  # pieces that may wait to be written
+FLUSH_TOKENS = 2**26  # tokens flushed to disk together, so that little is left to flush at the end
+MOST_WAITING = 2  # pieces that may wait to be written and hashed
 
 
 class StoreWriter:
-    """Writes both splits of a store in one thread and computes their checksums in another, while the caller reads the next batches.
+    """Writes both splits of a store, computes their checksums and flushes them to disk, each in its own thread, while the caller
+    reads the next batches.
 
     Use it as a context manager.
     """
@@ -38,7 +39,7 @@ class StoreWriter:
         self._writer, self._hasher, self._flusher = (
             ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "hasher", "flusher")
         )
-        self._writing: deque[tuple[Piece, list[Future[None]]]] = deque()
+        self._writing: deque[tuple[_Piece, list[Future[None]]]] = deque()
         self._flushing: Future[None] | None = None
         self._unwritten = self._unflushed = 0  # tokens
 
@@ -50,6 +51,8 @@ class StoreWriter:
     ) -> None:
         for thread in (self._writer, self._hasher, self._flusher):
             thread.shutdown(cancel_futures=True)
+        for writer in self._splits.values():
+            writer.abandon()
 
     @property
     def tokens(self) -> int:
@@ -138,7 +141,11 @@ class _WriteBuffer:
         self.offsets.append(offsets)
         self.names += names
 
+    def drop_offsets_and_names(self) -> None:
+        self.offsets, self.names = [], []
+
     def clear(self) -> None:
+        self.drop_offsets_and_names()
         self._used = 0
 
 
@@ -148,7 +155,7 @@ class SplitWriter:
     `<split>.tokens` contains the token ids, `<split>.offsets` the start of each document and then the end of the split
     (as int64), and `<split>.names` one document name per line.
 
-    tokens: number of tokens appended, including one end-of-text token per document; sha256: checksum of the tokens written.
+    tokens: number of tokens appended, including one end-of-text token per document; sha256: checksum of the tokens hashed so far.
     """
 
     def __init__(self, folder: Path, split: Split, dtype: np.dtype[Any]) -> None:
@@ -194,7 +201,7 @@ class SplitWriter:
         if names.count("\n") >= len(buffer.names):  # a name contains a line break
             names = "\n".join(name.replace("\n", " ") for name in buffer.names)
         self._names.write((names + "\n").encode("utf-8", "backslashreplace"))
-        buffer.offsets, buffer.names = [], []  # frees their memory while the tokens are hashed
+        buffer.drop_offsets_and_names()  # frees their memory while the tokens are hashed
 
     def hash(self, buffer: _WriteBuffer) -> None:
         """Add the tokens that `take` returned to the checksum."""
@@ -206,8 +213,13 @@ class SplitWriter:
         self._free.append(buffer)
 
     def flush(self) -> None:
-        """Flush the tokens written so far to disk. This method can run in another thread than `write`."""
+        """Flush the tokens written so far to disk. This method can run in a different thread from `write`."""
         os.fdatasync(self._tokens.fileno())
+
+    def abandon(self) -> None:
+        """Close the files without writing what is still buffered, because a later build may already be appending to them."""
+        for file in (self._tokens, self._offsets, self._names):
+            file.raw.close()
 
     def sync(self) -> dict[str, Any]:
         """Flush all written data to disk, and return the file sizes to pass to `rewind`."""
@@ -241,10 +253,10 @@ class SplitWriter:
         return {"documents": documents, "tokens": self.tokens, "text_bytes": self._text_bytes}
 
 
-Piece = list[tuple[SplitWriter, _WriteBuffer]]
+_Piece = list[tuple[SplitWriter, _WriteBuffer]]
 
 
-def _write(piece: Piece) -> None:
+def _write(piece: _Piece) -> None:
     for writer, buffer in piece:
         writer.write(buffer)
 
@@ -254,7 +266,7 @@ def _flush(writers: list[SplitWriter]) -> None:
         writer.flush()
 
 
-def _hash(piece: Piece) -> None:
+def _hash(piece: _Piece) -> None:
     for writer, buffer in piece:
         writer.hash(buffer)
 

@@ -34,7 +34,7 @@ def probe(
         Path | None,
         typer.Option(
             help="Text file with the paragraphs to copy, separated by blank lines. [default: the study's text, or"
-            " the shipped one]"
+            " the shipped English ones]"
         ),
     ] = None,
     context: Annotated[

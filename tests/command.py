@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 STUDY = """
 [training]
 tokens = 16_384
@@ -43,7 +45,7 @@ parent = ["scratch", "clean", {repeats = 4}]
 """
 
 
-def call(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def call(*arguments: object, cwd: Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "repeat_study_cli", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 

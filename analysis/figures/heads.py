@@ -1,9 +1,11 @@
 """Prefix matching of every head at the end of training, with and without repeats, and the effect of ablating the head [H22, figs. 6-7]."""
 
 import textwrap
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -59,8 +61,9 @@ def plot(runs: Runs) -> Plot | Missing:
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
         limit(row[-1], *_range_of_ablation(table))
-    entries = axes[0][-1].get_legend_handles_labels()
-    figure.legend(*entries, fontsize=7, ncols=4, loc="outside lower right")  # within a panel, it would cover error bars
+    figure.legend(
+        *_legend(axes[:, -1]), fontsize=7, ncols=4, loc="outside lower right"
+    )  # in a panel, it would cover error bars
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )
@@ -127,6 +130,13 @@ def _range_of_ablation(table: pd.DataFrame) -> tuple[float, float]:
     """The smallest and the largest copying gain lost by ablation, including intervals and nulls."""
     loss, half = table.ablation_copying_gain, table.ablation_copying_gain_ci
     return min(0.0, (loss - half).min()), max((loss + half).max(), table.ablation_copying_gain_null.max())
+
+
+def _legend(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
+    """Handles and labels of all runs by R. A single panel may lack some values of R."""
+    entries = {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    labels = sorted(entries, key=lambda label: 1 if label == "clean" else float(label.removeprefix("R = ")))
+    return [entries[label] for label in labels], labels
 
 
 def _ablation(ax: Axes, heads: pd.DataFrame, repeats_styles: dict[float, Style]) -> None:

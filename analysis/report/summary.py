@@ -165,7 +165,7 @@ def _copying(numbers: pd.DataFrame, worst: pd.DataFrame) -> str:
         if loss > 0 and gain > 0
         else ""
     )
-    return f". At the worst R compared with clean runs, on the copied paragraphs: {'; '.join(texts)}{note}"
+    return f". Compared with clean runs, at the worst R and on copied text: {'; '.join(texts)}{note}"
 
 
 def _change(changes: list[pd.Series]) -> str:

@@ -68,7 +68,7 @@ def probe_folder(
 ) -> ProbedModel:
     """Measure the model in a folder. An exported run is measured like the run itself if `data_dir` contains its token store.
 
-    text: paragraphs to copy instead of the shipped ones. context: length of the longest probe sequence in tokens, which excludes
+    text: paragraphs to copy instead of the shipped English ones. context: length of the longest probe sequence in tokens, which excludes
     the run's own texts; by default, the model's own context, up to 2,048 tokens. ablation: whether to ablate the heads with the
     highest prefix matching. report: called before every stage. Raises InputError if the folder, the text or the context cannot be used.
     """

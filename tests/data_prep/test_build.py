@@ -255,7 +255,7 @@ def test_an_existing_store_is_not_built_again(corpus: Path, tmp_path: Path, monk
 
 
 def _kill_this_process(seconds: float) -> None:
-    """Kill it this long after it writes a journal, and in any case before it writes the manifest."""
+    """Make this process kill itself `seconds` after it writes a journal, or at the latest instead of writing the manifest."""
 
     def kill(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

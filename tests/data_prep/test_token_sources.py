@@ -1,12 +1,13 @@
 """Stores that are built from data tokenized by other programs."""
 
 import errno
+import gc
 import json
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 
 from data_prep import build, store_writer
-from data_prep.build import JOURNAL
+from data_prep.build import JOURNAL, StoreBuilder
 from data_prep.data_spec import DataSpec
 from data_prep.errors import InputError
 from data_prep.overlap import require_disjoint
 from data_prep.prepare import prepare
 from data_prep.sources.tokens import runs
+from data_prep.store_writer import SplitWriter, StoreWriter
 from data_prep.token_store import TokenStore
 from tests.data_prep import token_files
 from tests.data_prep.token_files import END, WRITERS, Documents, Fields
@@ -145,6 +147,7 @@ def test_a_disk_that_is_full_while_tokens_are_flushed_is_reported(
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(store_writer, "PIECE_TOKENS", 1_500)  # so that it fails while pieces are being written
     monkeypatch.setattr(store_writer, "FLUSH_TOKENS", 1)
     monkeypatch.setattr(os, "fdatasync", fail)
     spec = spec_of(*written(tmp_path / "corpus", token_files.nanogpt, documents))
@@ -152,6 +155,43 @@ def test_a_disk_that_is_full_while_tokens_are_flushed_is_reported(
         prepare(spec, tmp_path / "data")
     monkeypatch.undo()
     assert documents_of(prepare(spec, tmp_path / "data")) == documents
+
+
+def test_what_a_failed_build_left_in_memory_never_reaches_the_resumed_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook keeps the last exception, and with it the failed build's file objects. They must not flush their buffers later."""
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(1, 300, rng.integers(0, 200)).tolist() for _ in range(1000)]
+    write, calls = SplitWriter.write, count()
+
+    def fail_at_the_sixtieth(writer: SplitWriter, buffer: Any) -> None:
+        if next(calls) == 60:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, buffer)
+
+    spec = spec_of(*written(tmp_path / "corpus", token_files.nanogpt, documents), test_fraction=0.2)
+    undisturbed = prepare(spec, tmp_path / "undisturbed")
+    write_journal = StoreBuilder._write_journal
+
+    def write_a_single_journal(builder: StoreBuilder, writer: StoreWriter) -> None:
+        write_journal(builder, writer)
+        monkeypatch.setattr(build, "JOURNAL_SECONDS", 1e9)
+
+    monkeypatch.setattr(build, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(StoreBuilder, "_write_journal", write_a_single_journal)
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(store_writer, "PIECE_TOKENS", 500)
+    monkeypatch.setattr(SplitWriter, "write", fail_at_the_sixtieth)
+    with pytest.raises(InputError, match="No space left on device") as failure:
+        prepare(spec, tmp_path / "data")
+    assert list(tmp_path.glob(f"data/.*/{JOURNAL}"))
+    monkeypatch.undo()
+    store = prepare(spec, tmp_path / "data")
+    assert store.manifest == undisturbed.manifest
+    del failure
+    gc.collect()
+    TokenStore(store.folder, verify=True)
 
 
 def test_a_build_killed_repeatedly_gives_the_same_store(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.command import STUDY
 
 settings.register_profile(
     "fuzz",
-    deadline=timedelta(seconds=30),  # the first call of a command may import torch
+    deadline=None,  # the first call of a command may import torch
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
     database=None,

@@ -17,8 +17,9 @@ def inserted(value: object, folder: Path) -> object:
 def test_a_shipped_text_and_a_file_become_text(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("my own words")
     assert inserted({"file": "mine.txt"}, tmp_path) == inserted("my own words", tmp_path) == "my own words"
-    texts = [inserted({"shipped": name}, tmp_path) for name in SHIPPED]
-    assert texts == [shipped_text(name) for name in SHIPPED] and len(set(texts)) == 2
+    assert SHIPPED == ("english", "python")
+    assert inserted({"shipped": "python"}, tmp_path) == shipped_text("python")
+    assert inserted({"shipped": "english"}, tmp_path) is None, "the default"
     assert "Alice" in shipped_text() and "def " in shipped_text("python")
 
 

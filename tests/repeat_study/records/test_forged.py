@@ -197,7 +197,6 @@ def put_device(path: Path) -> None:
 
 @pytest.mark.parametrize("put", [put_folder, put_pipe, put_socket, put_device])
 @pytest.mark.parametrize("name", OF_A_RUN)
-@pytest.mark.timeout(60)
 def test_what_is_not_a_file_is_one_line_and_no_reader_waits_for_it(
     name: str, put: Callable[[Path], None], forged: RunDirectory, runs: list[Run], store: TokenStore, data_dir: Path
 ) -> None:

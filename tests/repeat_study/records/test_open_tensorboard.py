@@ -119,10 +119,9 @@ def assert_followed(loaders: dict[str, Loader], study_dir: Path, *runs: Run) -> 
     for name, load in loaders.items():
         for run in runs:
             expected, points = recorded(study_dir, run), load(run.name)
-            patience = time.monotonic() + (
-                PATIENCE if name == "data server" else 0
-            )  # it looks for new events by itself
-            while points.get("loss/test") != expected and time.monotonic() < patience:
+            # The data server looks for new events by itself.
+            limit = time.monotonic() + (PATIENCE if name == "data server" else 0)
+            while points.get("loss/test") != expected and time.monotonic() < limit:
                 time.sleep(0.2)
                 points = load(run.name)
             assert points["loss/test"] == expected, name
