@@ -150,9 +150,7 @@ class TokenReader(BatchReader):
         if len(distinct) == len(prefixes) and self._seen.isdisjoint(distinct):
             self._seen |= distinct
             return np.ones(len(prefixes), bool)
-        first = dict(
-            zip(reversed(prefixes), reversed(range(len(prefixes))), strict=True)
-        )  # index of each document's first copy
+        first = {prefix: index for index, prefix in reversed(list(enumerate(prefixes)))}  # index of the first copy
         is_new = np.zeros(len(prefixes), bool)
         is_new[list(first.values())] = True
         is_new[[first[prefix] for prefix in self._seen & distinct]] = False

@@ -61,9 +61,8 @@ def plot(runs: Runs) -> Plot | Missing:
             0.0, 1.05 * max(float(norm.vmax or 1.0), (table.prefix_matching + table.prefix_matching_ci).max())
         )
         limit(row[-1], *_range_of_ablation(table))
-    figure.legend(
-        *_legend(axes[:, -1]), fontsize=7, ncols=4, loc="outside lower right"
-    )  # in a panel, it would cover error bars
+    # In a panel, the legend would cover error bars.
+    figure.legend(*_legend(axes[:, -1]), fontsize=7, ncols=4, loc="outside lower right")
     figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes[:, 0], label="prefix matching", location="bottom", shrink=0.6, aspect=40
     )

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,15 @@ def train_in_this_process(runs: list[Run], store: TokenStore, folder: Path) -> N
     """Train reference runs without SLURM, in this process because it has already imported torch."""
     for run in runs:
         assert train(run, store, folder) is Outcome.DONE
+
+
+def wait_until_saved(cluster: DevCluster, job: str) -> None:
+    """Wait until slurmctld, which saves changes within 5 s, has saved its state. If killed before, it would forget the job."""
+    saved = cluster.folder / "state" / "job_state"
+    before = saved.stat().st_mtime_ns if saved.exists() else 0
+    change = ["scontrol", "update", f"JobId={job}", "Comment=changed"]
+    subprocess.run(change, env=os.environ | cluster.environment, check=True, capture_output=True)
+    wait_until(lambda: saved.exists() and saved.stat().st_mtime_ns > before)
 
 
 @contextmanager

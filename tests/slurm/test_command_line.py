@@ -8,17 +8,8 @@ import pytest
 from slurm import client
 from slurm.dev_cluster import DevCluster
 from tests.command import call
+from tests.slurm.conftest import wait_until_saved
 from tests.waiting import wait_until
-
-
-def wait_until_saved(cluster: DevCluster) -> None:
-    """Wait until slurmctld has saved its state, so that it does not forget its jobs if it is killed."""
-    saved = cluster.folder / "state" / "job_state"
-    before = saved.stat().st_mtime_ns if saved.exists() else 0
-    job = next(iter(client.queued_jobs().values())).job_id
-    client.run_client("scontrol", "update", f"JobId={job}", "Comment=save")  # without a change, it saves nothing
-    wait_until(lambda: saved.exists() and saved.stat().st_mtime_ns > before)
-
 
 A_MINUTE = 60.0  # seconds; on an idle machine, these commands take at most ten
 
@@ -113,7 +104,7 @@ def test_a_missing_or_silent_slurm_is_reported_in_one_line_without_a_long_wait(
     cluster: DevCluster, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("sweep", "tiny", "--set", "slurm.extra={hold=true}", cwd=workplace)
-    wait_until_saved(cluster)
+    wait_until_saved(cluster, next(iter(client.queued_jobs().values())).job_id)
     cluster.kill_daemon("slurmctld")
     try:
         silent = call("resume", "tiny", cwd=workplace, timeout=A_MINUTE)

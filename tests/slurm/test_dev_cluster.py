@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.errors import InputError
 from slurm.dev_cluster import DevCluster, missing_programs
-from tests.slurm.conftest import cluster_folder, require_slurm
+from tests.slurm.conftest import cluster_folder, require_slurm, wait_until_saved
 from tests.waiting import PATIENCE, wait_until
 
 
@@ -141,11 +141,7 @@ def test_two_clusters_run_side_by_side(cluster: DevCluster) -> None:
 def test_a_restarted_slurmctld_remembers_its_jobs(cluster: DevCluster) -> None:
     job, output = submit(cluster, "echo started; exec sleep 600")
     wait_until(lambda: "started" in text(output))
-    saved = cluster.folder / "state/job_state"
-    before = saved.stat().st_mtime_ns if saved.exists() else 0
-    # The update makes slurmctld save its state again.
-    assert client(cluster, f"scontrol update JobId={job} Comment=running").returncode == 0
-    wait_until(lambda: saved.exists() and saved.stat().st_mtime_ns > before)  # slurmctld saves within 5 s
+    wait_until_saved(cluster, job)
     cluster.kill_daemon("slurmctld")
     assert cluster.running()
     cluster.start_daemon("slurmctld")

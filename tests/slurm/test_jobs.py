@@ -8,7 +8,6 @@ from data_prep.token_store import TokenStore
 from repeat_study.config.resources import Resources
 from repeat_study.config.run import Run
 from repeat_study.local.scheduler import LocalScheduler
-from repeat_study.records.json_lines import last_row
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory, Status
 from slurm import client
@@ -25,7 +24,6 @@ from tests.slurm.conftest import (
     submit,
     suspend_while_training,
     train_in_this_process,
-    training_processes,
 )
 from tests.waiting import wait_until
 
@@ -70,7 +68,8 @@ def test_a_cancelled_run_keeps_its_state_and_continues_when_submitted_again(
 ) -> None:
     run = runs[1].model_copy(update={"model": "4x64", "tokens": 600 * 32 * 8})
     directory = RunDirectory(tmp_path / run.name)
-    submission, _ = submit([run, runs[0]], store, tmp_path, extra=HELD)
+    # The job stays in the queue for five more seconds, so that it is still there when the run is submitted again.
+    submission, _ = submit([run, runs[0]], store, tmp_path, extra=HELD, setup=["trap 'sleep 5' EXIT"])
     assert submission
     source = tmp_path / "sweeps" / submission.source
     (source / "slurm" / "job.py").open("a").write("\nprint('imported from the copy')\n")
@@ -82,7 +81,7 @@ def test_a_cancelled_run_keeps_its_state_and_continues_when_submitted_again(
     assert cancel([run.name], tmp_path) == [jobs[run.name]]
     assert [state.state for state in states([run, runs[0]], tmp_path).values()] == [State.CANCELLED] * 2
     again, lines = submit([run], store, tmp_path)  # while the run is still saving its state
-    assert again and "1 run to submit" in lines[:2], "it waits if the job is still in the queue"
+    assert again and lines[:2] == ["waiting for the jobs of 1 run to leave the queue", "1 run to submit"]
     log = submission.error_logs(run.name)[0]
     assert "imported from the copy" in log.with_suffix(".out").read_text()
     assert log.with_suffix(".out").read_text().endswith("SIGTERM received: training stopped and its state is saved\n")
@@ -97,9 +96,7 @@ def test_a_run_outlives_its_time_limit(cluster: DevCluster, runs: list[Run], sto
     directory = RunDirectory(tmp_path / "swept" / run.name)
     submission, _ = submit([run], store, tmp_path / "swept", time="1", signal_delay_s=50)
     assert submission
-    wait_until(lambda: (row := last_row(directory.metrics)) and row["step"])
-    (process,) = training_processes(directory)
-    process.suspend()
+    (process,) = suspend_while_training([directory])
     wait_until(lambda: not process.is_running())
     for job in client.queued_jobs().values():  # a slow machine could not finish a run in sessions of less than a minute
         client.run_client("scontrol", "update", f"JobId={job.job_id}", "TimeLimit=30")
