@@ -302,13 +302,24 @@ def test_processes_that_are_killed_at_random_moments_build_the_same_store(
     spec = DataSpec.model_validate(corpora["jsonl"] | {"max_tokens": 10**9})
     undisturbed = prepare(spec, tmp_path / "undisturbed")
     rng, kills = random.Random(0), 0
-    (tmp_path / "data").mkdir()
-    divided = make_plan(spec, tmp_path / "data")
-    settled = Ledger(spec, tmp_path / "data", divided)
+    for build in range(10):  # the first has about fifty kills; on a busy machine, it may end after a few
+        data_dir = tmp_path / str(build)
+        kills += _kill_workers_until_settled(spec, data_dir, rng)
+        assert prepare(spec, data_dir).manifest == undisturbed.manifest
+        if kills >= 10:
+            break
+    assert kills >= 10
+
+
+def _kill_workers_until_settled(spec: DataSpec, data_dir: Path, rng: random.Random) -> int:
+    """Encode with three processes, and kill one whenever a segment was written. Returns the number of kills."""
+    data_dir.mkdir()
+    divided, kills = make_plan(spec, data_dir), 0
+    settled = Ledger(spec, data_dir, divided)
     workers: list[Any] = []
     while not settled.is_settled:
         while len(workers) < 3:
-            process = local_pool.PROCESSES.Process(target=_encode_slowly, args=(spec, tmp_path / "data", divided))
+            process = local_pool.PROCESSES.Process(target=_encode_slowly, args=(spec, data_dir, divided))
             process.start()
             workers.append(process)
         segments = len(list(settled.folder.glob("*.npz")))
@@ -320,10 +331,7 @@ def test_processes_that_are_killed_at_random_moments_build_the_same_store(
         process.join()
     for process in workers:
         process.join()
-    assert kills >= 3, (
-        "usually more than fifty; on a busy machine, a worker may write many segments before it is killed"
-    )
-    assert prepare(spec, tmp_path / "data").manifest == undisturbed.manifest
+    return kills
 
 
 @pytest.mark.slow

@@ -168,11 +168,12 @@ def test_a_run_killed_at_random_moments_has_the_results_of_an_undisturbed_run(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("preloaded_workers")
-def test_many_kills_at_random_moments_do_not_change_the_results(
+def test_twenty_kills_at_random_moments_do_not_change_the_results(
     runs: list[Run], store: TokenStore, tmp_path: Path
 ) -> None:
+    """One run is usually long enough for all kills. On a busy machine, it may end earlier; then another run continues."""
     evaluation = runs[1].evaluation.model_copy(update={"even_points": 60})
-    run = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
+    longer = runs[1].model_copy(update={"tokens": 6 * runs[1].tokens, "evaluation": evaluation})
     dice, kills = random.Random(2), list[signal.Signals]()
     pids = set[int | None]()
 
@@ -182,20 +183,25 @@ def test_many_kills_at_random_moments_do_not_change_the_results(
 
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.step > 0 and not event.resumed and len(kills) < 20:
-            for (
-                worker
-            ) in multiprocessing.active_children():  # there is none if the process ended after sending the event
+            # There is no worker if its process ended after sending the event.
+            for worker in multiprocessing.active_children():
                 if worker.pid not in pids:
                     pids.add(worker.pid)
                     kills.append(dice.choice([signal.SIGKILL, signal.SIGTERM]))
                     threading.Timer(dice.random() * 0.1, kill, [worker.pid]).start()
 
-    assert LocalScheduler(store, tmp_path / "killed", 1, listen).train([run])[run.name].outcome is Outcome.DONE
-    assert len(kills) >= 5 and len(set(kills)) == 2, "on a busy machine, the run may end before the twentieth kill"
-    sessions = (tmp_path / "killed" / run.name / "sessions.jsonl").read_text().splitlines()
-    assert len(sessions) >= len(kills) - 1, "every kill starts another session, except a kill after the end of the run"
-    assert train(run, store, tmp_path / "undisturbed") is Outcome.DONE
-    assert_same_result(tmp_path / "undisturbed" / run.name, tmp_path / "killed" / run.name)
+    for seed in range(20):
+        before, run = len(kills), longer.model_copy(update={"seed": seed})
+        assert LocalScheduler(store, tmp_path / "killed", 1, listen).train([run])[run.name].outcome is Outcome.DONE
+        sessions = RunDirectory(tmp_path / "killed" / run.name).session_rows()
+        assert len(sessions) >= len(kills) - before - 1, (
+            "every kill starts another session, except one after the run's end"
+        )
+        assert train(run, store, tmp_path / "undisturbed") is Outcome.DONE
+        assert_same_result(tmp_path / "undisturbed" / run.name, tmp_path / "killed" / run.name)
+        if len(kills) == 20:
+            break
+    assert len(kills) == 20 and len(set(kills)) == 2
 
 
 def test_sigterm_saves_the_current_step(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
