@@ -141,7 +141,7 @@ def limit(axes: Axes, low: float, high: float) -> None:
 
     Pass the range of the values, not of their intervals, which are several times wider if there are few seeds.
     """
-    margin = 0.06 * (high - low) or 0.1
+    margin = 0.06 * (high - low) if high - low > 1e-9 else 0.1  # rounding errors alone do not make a range
     axes.set_ylim(low - margin, high + margin)
 
 

@@ -9,6 +9,7 @@ from analysis.figures.panels import grid_of_axes, legend, limit
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
 from analysis.formatting import size_names
+from analysis.measures.effective_size import over_controls
 from analysis.runs import ARM, Runs
 from repeat_study.records.metric import CLEAN_RUN, NATS, Direction, Metric
 from repeat_study.records.metrics import BY_KEY
@@ -22,7 +23,7 @@ MEASURES = (
         "test loss above clean",
         NATS,
         Direction.LOWER,
-        "final test loss minus that of the clean runs of the same size",
+        "final test loss minus that of the clean run of the same size and seed",
         CLEAN_RUN,
     ),
     *(BY_KEY[key] for key in KEYS),
@@ -34,9 +35,8 @@ def plot(runs: Runs) -> Plot | Missing:
     done = runs.done
     if not (done[done.repeats > 1].groupby("repeated_fraction").repeats.nunique() > 1).any():
         return Missing(NAME, "needs finished runs with two or more values of R")
-    clean = done[done.repeats == 1].groupby("model").final_test_loss.mean()
     final = done.rename(columns=lambda name: name.removeprefix("final_"))
-    final[EXCESS] = final.test_loss - final.model.map(clean)
+    final[EXCESS] = over_controls(done, done.final_test_loss, done.repeats == 1)
     columns = [name for metric in MEASURES for name in (metric.key, metric.null_key) if name in final]
     final = final[[*ARM, *columns]].astype({name: float for name in columns})
     recorded = [metric for metric in MEASURES if metric.key in columns and final[metric.key].notna().any()]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.intervals import Estimate
 from analysis.measures.clean_law import PARAMETERS, PowerLaw, fit_power_law
-from analysis.measures.effective_size import NoLaw, clean_sizes_needed, multiplier
+from analysis.measures.effective_size import NoLaw, clean_sizes_needed, paired_multipliers
 from analysis.runs import Runs, scaling_runs
 
 
@@ -15,7 +15,8 @@ from analysis.runs import Runs, scaling_runs
 class LostCompute:
     """The clean law of compute, and the compute-equivalent loss of every finished run.
 
-    law: L(C) = E + A·C^-alpha, in nats and FLOPs. lost: 1 - C*/C by run name, where a clean run with compute C* has the same loss.
+    law: L(C) = E + A·C^-alpha, in nats and FLOPs. lost: 1 - C*/C by run name, where a clean run with compute C* has the same loss
+    (paired by seed, see `effective_size.paired_multipliers`).
     """
 
     law: PowerLaw
@@ -49,5 +50,5 @@ def lost_compute(runs: Runs) -> LostCompute | NoLaw:
             f"the test loss of clean runs does not clearly fall with compute: the law falls by {span:.3g} over all clean runs, and its"
             f" largest residual is {law.residual:.3g}"
         )
-    gains = [multiplier(law, spent, loss) for spent, loss in zip(compute(table), table.final_test_loss, strict=True)]
-    return LostCompute(law, {name: 1 - gain for name, gain in zip(table.name, gains, strict=True)})
+    gains = paired_multipliers(law, table, compute(table), table.final_test_loss, table.is_clean_control)
+    return LostCompute(law, {name: 1 - gain for name, gain in gains.items()})

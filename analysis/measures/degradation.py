@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.intervals import NAN, UNKNOWN, Estimate, Floats, PairedDifference, paired_difference
-from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, size_multipliers
+from analysis.measures.effective_size import SIZE_METRICS, TEST_LOSS, over_controls, size_multipliers
 from analysis.measures.induction_heads import formation
 from analysis.runs import Runs
 from repeat_study.records.metrics import METRICS
@@ -127,7 +127,6 @@ def noise_of_rise(runs: Runs) -> float:
 class _Clean:
     """The clean runs of one size."""
 
-    final_loss: float = NAN  # nats, mean
     fall: float = NAN  # nats, first minus final test loss, mean over runs
     sequences: Floats | None = (
         None  # final loss of each test sequence, averaged over the runs; None unless all recorded it
@@ -140,23 +139,22 @@ def _clean_by_size(runs: Runs, sequences: Mapping[str, Floats | None]) -> dict[s
         falls = [float(curve.test_loss.iloc[0] - curve.test_loss.iloc[-1]) for curve in map(runs.curve, rows.name)]
         final = [losses[-1] for name in rows.name if (losses := sequences[name]) is not None]
         comparable = len(final) == len(rows) and len({len(losses) for losses in final}) == 1
-        sizes[str(model)] = _Clean(
-            float(rows.final_test_loss.mean()), float(np.mean(falls)), np.mean(final, axis=0) if comparable else None
-        )
+        sizes[str(model)] = _Clean(float(np.mean(falls)), np.mean(final, axis=0) if comparable else None)
     return sizes
 
 
-def _over_clean(final: Floats | None, clean: _Clean) -> Estimate:
-    """Excess loss over the clean runs' mean, paired by test sequence; UNKNOWN if losses per sequence were not recorded."""
-    if final is None or clean.sequences is None or len(final) != len(clean.sequences):
+def _over_clean(losses: Floats | None, clean: Floats | None) -> Estimate:
+    """Excess of a run's final losses over the clean losses of the same test sequences; UNKNOWN if losses were not recorded."""
+    if losses is None or clean is None or len(losses[-1]) != len(clean):
         return UNKNOWN
-    return paired_difference(final, clean.sequences).estimate
+    return paired_difference(losses[-1], clean).estimate
 
 
 def summary(runs: Runs) -> pd.DataFrame:
     """Summarize every finished run in one row: settings, final metrics, effective sizes, double descent and induction heads.
 
     Losses are in nats. Some of the columns:
+        excess_over_clean       final test loss minus that of the clean run with the same seed; see `over_controls` for runs without one
         rise_counts             whether the rise exceeds the noise, see `judge_descent`; None if the noise is unknown
         double_descent          whether both the rise and the recovery `won_back` exceed the noise
         rise_judged_by          a `Judge`
@@ -170,15 +168,21 @@ def summary(runs: Runs) -> pd.DataFrame:
     multipliers = {metric.multiplier: size_multipliers(runs, metric) for metric in SIZE_METRICS}
     sequences = {str(name): runs.test_sequences(str(name)) for name in done.name}
     clean_sizes = _clean_by_size(runs, sequences)
+    excesses = over_controls(done, done.final_test_loss, done.is_clean_control)
+    controls = {
+        (run.model, run.seed): losses[-1]
+        for run in done[done.is_clean_control].itertuples()
+        if (losses := sequences[str(run.name)]) is not None
+    }
     largest_clean_rise, noise = clean_rise(runs), noise_of_rise(runs)
     rows = []
-    for run in done.itertuples(index=False):
+    for run, excess in zip(done.itertuples(index=False), excesses, strict=True):
         curve = runs.curve(str(run.name))
         descent = double_descent(curve.tokens, curve.test_loss)
         judged = judge_descent(descent, sequences[str(run.name)], largest_clean_rise, noise)
-        final = sequences[str(run.name)]
         clean = clean_sizes.get(str(run.model), _Clean())
-        excess = _over_clean(final[-1] if final is not None else None, clean)
+        control = None if run.is_clean_control else controls.get((run.model, run.seed))
+        over = _over_clean(sequences[str(run.name)], clean.sequences if control is None else control)
         rise, won_back = (paired.estimate if paired else UNKNOWN for paired in (judged.rise, judged.won_back))
         sizes = {column: by_name.get(str(run.name)) for column, by_name in multipliers.items()}
         heads = formation(curve) if pd.notna(getattr(run, "final_prefix_matching", None)) else None
@@ -193,9 +197,9 @@ def summary(runs: Runs) -> pd.DataFrame:
                 "repeats": run.repeats,
                 "seed": run.seed,
                 "test_loss": run.final_test_loss,
-                "excess_over_clean": run.final_test_loss - clean.final_loss,
-                "excess_low": excess.low,
-                "excess_high": excess.high,
+                "excess_over_clean": excess,
+                "excess_low": over.low,
+                "excess_high": over.high,
                 **{column: size.value if size else float("nan") for column, size in sizes.items()},
                 **{f"{column}_bound": str(size.bound) if size else "" for column, size in sizes.items()},
                 "rise": descent.rise,

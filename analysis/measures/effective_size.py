@@ -93,14 +93,44 @@ def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
     return Estimate(effective / size)
 
 
+def over_controls(table: pd.DataFrame, values: pd.Series, controls: pd.Series) -> pd.Series:
+    """Each run's value minus that of its control, the clean run of the same model and seed.
+
+    Clean runs, and runs without such a control, are compared with the mean of the model's clean runs instead. NaN if there are none.
+
+    table: one row per run, with the columns `model` and `seed`. values: the metric of each row. controls: whether each row is a control.
+    """
+    clean = table[["model", "seed"]].assign(value=values)[controls]
+    of_seed = clean.groupby(["model", "seed"]).value.mean().rename("own")
+    own = table[["model", "seed"]].join(of_seed, on=["model", "seed"]).own
+    of_model = table.model.map(clean.groupby("model").value.mean())
+    return values - own.where(~controls).fillna(of_model)
+
+
+def paired_multipliers(
+    law: PowerLaw, table: pd.DataFrame, sizes: pd.Series, values: pd.Series, controls: pd.Series
+) -> dict[str, Estimate]:
+    """The multiplier of every run in a table, by run name, computed from its difference to its control (see `over_controls`).
+
+    The difference is added to the law's loss at the run's size. Noise that the runs of a seed share cancels, and so does the distance
+    between the law and the clean runs of this size. A run without clean runs of its size enters with its own value.
+
+    sizes: size or compute of each row, in the law's unit. values: loss of each row, in the law's unit.
+    """
+    on_law = pd.Series(law.loss(sizes), table.index) + over_controls(table, values, controls)
+    return {
+        str(name): multiplier(law, size, value)
+        for name, size, value in zip(table.name, sizes, on_law.fillna(values), strict=True)
+    }
+
+
 def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estimate]:
-    """The multiplier of every finished run that has the metric, by run name; empty without a clean law."""
+    """The multiplier of every finished run that has the metric, by run name, paired by seed; empty without a clean law."""
     law = clean_law(runs, metric)
     if isinstance(law, NoLaw):
         return {}
     table = scaling_runs(runs)
     table = table[falling(metric, table).notna()]
-    return {
-        name: multiplier(law, size, value)
-        for name, size, value in zip(table.name, table.parameters_non_embedding, falling(metric, table), strict=True)
-    }
+    return paired_multipliers(
+        law, table, table.parameters_non_embedding, falling(metric, table), table.is_clean_control
+    )

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.formatting import any_of
 from analysis.intervals import UNKNOWN
 from analysis.measures.clean_law import PowerLaw
-from analysis.measures.effective_size import NoLaw, clean_law, multiplier, test_sets
+from analysis.measures.effective_size import NoLaw, clean_law, over_controls, paired_multipliers, test_sets
 from analysis.runs import FACTORS, Runs
 from repeat_study.config.parents import short_label
 from repeat_study.records.run_directory import Status
@@ -122,8 +122,8 @@ def table(runs: Runs) -> pd.DataFrame:
     """Summarize every finished run in one row: its start, test loss, effective size, and metrics before and after fine-tuning.
 
     Some of the columns:
-        excess              final test loss minus the mean of the runs from scratch, nats
-        multiplier, bound   effective size divided by actual size, from `law_from_scratch`
+        excess              final test loss in nats, minus that of the run from scratch with the same seed (see `over_controls`)
+        multiplier, bound   effective size divided by actual size, from `law_from_scratch` and this difference
         <metric>_before, <metric>_after
                             first and last values of the metrics in BEFORE_AND_AFTER and of the losses on additional test sets
 
@@ -131,21 +131,25 @@ def table(runs: Runs) -> pd.DataFrame:
     """
     all_starts = starts(runs)
     done = all_starts[all_starts.status == Status.DONE]
+    if done.empty:
+        return pd.DataFrame()
     scratch = from_scratch(done)
     law = law_from_scratch(runs)
-    control = scratch.groupby("model").final_test_loss.mean() if len(scratch) else pd.Series(dtype=float)
+    is_control = done.name.isin(scratch.name)
+    excess = over_controls(done, done.final_test_loss, is_control)
+    multipliers = {}
+    if not isinstance(law, NoLaw):
+        multipliers = paired_multipliers(law, done, done.parameters_non_embedding, done.final_test_loss, is_control)
     combined, rows = runs.combined, []
     test_set_losses = [metric.key for metric in test_sets(combined)]
-    for run in done.itertuples(index=False):
+    for run, over_scratch in zip(done.itertuples(index=False), excess, strict=True):
         curve = combined.curve(str(run.name))
         ends = {
             f"{name}_{when}": curve[name].iloc[place] if name in curve else float("nan")
             for name in (*BEFORE_AND_AFTER, *test_set_losses)
             for when, place in (("before", 0), ("after", -1))
         }
-        size = UNKNOWN
-        if not isinstance(law, NoLaw) and run.parent:  # the law is fitted on the runs without a parent
-            size = multiplier(law, run.parameters_non_embedding, run.final_test_loss)
+        size = multipliers.get(str(run.name), UNKNOWN) if run.parent else UNKNOWN
         rows.append(
             {
                 "run": run.name,
@@ -161,7 +165,7 @@ def table(runs: Runs) -> pd.DataFrame:
                 "parent_fraction": run.parent_fraction,
                 "parent_repeats": run.parent_repeats,
                 "test_loss": run.final_test_loss,
-                "excess": run.final_test_loss - control.get(run.model, float("nan")),
+                "excess": over_scratch,
                 "multiplier": size.value,
                 "bound": str(size.bound),
                 **ends,

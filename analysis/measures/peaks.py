@@ -26,7 +26,8 @@ NO_PEAK = (
 class Peak:
     """The peak of excess loss as a function of R, for one size and fraction.
 
-    The excess is the final test loss minus the mean over clean runs of the same size. Between the tested values of R, it is interpolated
+    The excess is the mean final test loss minus that of the clean runs of the same size, and its resamples are paired by seed if the
+    clean runs and the runs at every R share their seeds. Between the tested values of R, it is interpolated
     with a monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve peaks at one of the tested
     values. Therefore, `worst` is a tested value, and its interval extends halfway to the neighboring ones. `gaussian` can lie between
     tested values.
@@ -67,45 +68,64 @@ def peaks(runs: Runs) -> list[Peak]:
     clean = done[done.is_clean_control]
     by = ["repeated_fraction", "parameters_non_embedding", "model"]
     for (fraction, size, model), repeated in done[done.repeats > 1].groupby(by):
-        control = tuple(clean[clean.model == model].final_test_loss)
-        arms = tuple((float(R), tuple(arm.final_test_loss)) for R, arm in repeated.groupby("repeats"))
-        if not control or len(arms) < FEWEST_REPEATS:
+        control = clean[clean.model == model]
+        if control.empty or repeated.repeats.nunique() < FEWEST_REPEATS:
             continue
-        shape = _shape(control, arms)
+        tried = tuple(float(R) for R in sorted(repeated.repeats.unique()))
+        compared = pd.concat([control.assign(repeats=1), repeated])
+        groups = _groups(compared.repeats, compared.final_test_loss, compared.seed)
+        shape = _shape(tried, groups)
         if shape is None:
             continue
         first = repeated.iloc[0]
         total, tokens = float(first.parameters_total), float(first.trained_tokens)
-        seeds = min(len(control), *(len(losses) for _, losses in arms))
-        tried = tuple(R for R, _ in arms)
+        seeds = min(map(len, groups.losses))
         unsorted.append(Peak(str(model), float(size), total, float(fraction), tokens, tried, seeds, *shape))
     return sorted(unsorted, key=lambda peak: (-peak.fraction, peak.size, peak.model))
 
 
-def worst_repeats(repeats: pd.Series, losses: pd.Series) -> tuple[int, Bound]:
+@dataclass(frozen=True)
+class _Groups:
+    """The final test losses of one size and fraction, one group of runs per R."""
+
+    losses: tuple[
+        tuple[float, ...], ...
+    ]  # in order of R; each group in order of seed if seeds are shared, otherwise sorted
+    shared_seeds: bool  # whether every group has one run for each of the same seeds
+
+
+def _groups(repeats: pd.Series, losses: pd.Series, seeds: pd.Series) -> _Groups:
+    """Group runs by R. repeats, losses, seeds: R, final test loss and seed of every run."""
+    runs = pd.DataFrame({"repeats": repeats, "loss": losses, "seed": seeds}).sort_values(["repeats", "seed"])
+    by_repeats = [group for _, group in runs.groupby("repeats")]
+    first = by_repeats[0].seed.tolist()
+    shared = len(set(first)) == len(first) and all(group.seed.tolist() == first for group in by_repeats)
+    return _Groups(tuple(tuple(group.loss) if shared else tuple(sorted(group.loss)) for group in by_repeats), shared)
+
+
+def worst_repeats(repeats: pd.Series, losses: pd.Series, seeds: pd.Series) -> tuple[int, Bound]:
     """Find the R with the highest mean loss, and whether the true maximum may lie outside the tested range.
 
-    repeats, losses: R and final test loss of every run with one size and fraction.
+    repeats, losses, seeds: R, final test loss and seed of every run with one size and fraction.
 
     This R is only a bound if it is the smallest or largest tested R. It is also a bound if the smallest or the largest R is the worst in
     more than 5% of the bootstrap resamples over seeds, because noise between seeds can then explain an interior maximum. There are no
     resamples if any R has only one run.
     """
-    arms = [(int(R), tuple(sorted(arm))) for R, arm in losses.groupby(repeats)]
-    index, bound = _worst_arm(tuple(arm for _, arm in arms))
-    return arms[index][0], bound
+    index, bound = _worst_arm(_groups(repeats, losses, seeds))
+    return int(sorted(repeats.unique())[index]), bound
 
 
 @lru_cache(maxsize=4096)  # figures, tables and sentences in one report need the same arms
-def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
-    """The index of the worst R and its bound, as in `worst_repeats`. arms: the sorted losses at every R."""
-    worst, last = int(np.argmax([np.mean(losses) for losses in arms])), len(arms) - 1
+def _worst_arm(arms: _Groups) -> tuple[int, Bound]:
+    """The index of the worst R and its bound, as in `worst_repeats`."""
+    worst, last = int(np.argmax([np.mean(losses) for losses in arms.losses])), len(arms.losses) - 1
     if worst in (0, last):
         return worst, Bound.AT_MOST if worst == 0 else Bound.AT_LEAST
-    if min(map(len, arms)) < 2:
+    if min(map(len, arms.losses)) < 2:
         return worst, Bound.EXACT
     stream = np.random.default_rng(zlib.crc32(repr(arms).encode()))
-    resampled = np.stack([_resampled_means(stream, losses) for losses in arms], 1).argmax(1)
+    resampled = _resampled_means(stream, arms).argmax(1)
     at_first, at_last = (float((resampled == end).mean()) for end in (0, last))
     if max(at_first, at_last) <= NOT_INTERIOR:
         return worst, Bound.EXACT
@@ -114,28 +134,28 @@ def _worst_arm(arms: tuple[tuple[float, ...], ...]) -> tuple[int, Bound]:
 
 @lru_cache(maxsize=4096)  # several figures and a table need the same peaks
 def _shape(
-    control: tuple[float, ...], arms: tuple[tuple[float, tuple[float, ...]], ...]
+    tried: tuple[float, ...], groups: _Groups
 ) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate | None, float] | None:
     """Compute the last six fields of `Peak`; None if no R does harm.
 
-    control: losses of the clean runs. arms: every R with the losses of its runs.
+    tried: every R above 1. groups: the clean runs, then the runs at every R in `tried`.
     """
-    log_repeats = np.log([R for R, _ in arms])
-    measured = np.array([np.mean(losses) for _, losses in arms]) - np.mean(control)
+    log_repeats = np.log(tried)
+    means = np.array([np.mean(losses) for losses in groups.losses])
+    measured = means[1:] - means[0]
     if measured.max() <= 0:
         return None
     # The first row of `excess` is measured, and the others are resamples. The losses seed the random stream, so every size and
     # fraction has its own stream.
     excess = measured[None]
-    stream = np.random.default_rng(zlib.crc32(repr((control, arms)).encode()))
-    if min(len(control), *(len(losses) for _, losses in arms)) > 1:
-        clean = _resampled_means(stream, control)
-        arm_means = np.stack([_resampled_means(stream, losses) for _, losses in arms], 1)
-        excess = np.vstack([excess, arm_means - clean[:, None]])
+    stream = np.random.default_rng(zlib.crc32(repr((tried, groups)).encode()))
+    if min(map(len, groups.losses)) > 1:
+        resampled = _resampled_means(stream, groups)
+        excess = np.vstack([excess, resampled[:, 1:] - resampled[:, :1]])
     worst, height, left, right = _half_height_range(log_repeats, excess)
     at = worst[0]
     # If the peak lies outside the tested range, its true height is larger, so the true half-height edges are closer to it than measured.
-    beyond = _worst_arm(tuple(tuple(sorted(losses)) for _, losses in arms))[1]
+    beyond = _worst_arm(replace(groups, losses=groups.losses[1:]))[1]
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
     # Each resampled worst R is spread uniformly in log R, up to halfway to its neighbors.
@@ -143,7 +163,7 @@ def _shape(
     lower, upper = (steps[worst] + log_repeats[worst]) / 2, (steps[worst + 2] + log_repeats[worst]) / 2
     spread = np.concatenate([log_repeats[at : at + 1], stream.uniform(lower[1:], upper[1:])])
     center, misses = None, NAN
-    if len(arms) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # without an interior maximum, there is no center to fit
+    if len(tried) >= FEWEST_FOR_A_GAUSSIAN and not beyond:  # without an interior maximum, there is no center to fit
         centers, misses = _gaussian_centers(log_repeats, excess)
         outside = Bound.AT_MOST if centers[0] <= log_repeats[0] else Bound.AT_LEAST
         inside = log_repeats[0] < centers[0] < log_repeats[-1]
@@ -151,7 +171,7 @@ def _shape(
     return (
         _first_with_interval(height, Bound.AT_LEAST if beyond else Bound.EXACT),
         # The value is set to the exact R, because runs are looked up by it.
-        replace(_first_with_interval(np.exp(spread), beyond), value=arms[at][0]),
+        replace(_first_with_interval(np.exp(spread), beyond), value=tried[at]),
         _first_with_interval(np.exp(left), left_bound),
         _first_with_interval(np.exp(right), right_bound),
         center,
@@ -159,11 +179,20 @@ def _shape(
     )
 
 
-def _resampled_means(stream: np.random.Generator, losses: tuple[float, ...]) -> Floats:
-    """Means of RESAMPLES bootstrap resamples. Their spread is scaled up, because bootstrap variance is too small by a factor of (n-1)/n."""
-    values, n = np.array(losses), len(losses)
-    means = values[stream.integers(n, size=(RESAMPLES, n))].mean(1)
-    return values.mean() + (means - values.mean()) * (n / (n - 1)) ** 0.5
+def _resampled_means(stream: np.random.Generator, groups: _Groups) -> Floats:
+    """Means of RESAMPLES bootstrap resamples of every group, shape [RESAMPLES, groups].
+
+    If the groups share seeds, every resample takes the same seeds in all groups, so differences between groups are paired by seed. The
+    spread of the means is scaled up, because bootstrap variance is too small by a factor of (n-1)/n.
+    """
+    columns, drawn = [], None
+    for losses in groups.losses:
+        values, n = np.array(losses), len(losses)
+        if drawn is None or not groups.shared_seeds:
+            drawn = stream.integers(n, size=(RESAMPLES, n))
+        means = values[drawn].mean(1)
+        columns.append(values.mean() + (means - values.mean()) * (n / (n - 1)) ** 0.5)
+    return np.stack(columns, 1)
 
 
 def _half_height_range(log_repeats: Floats, excess: Floats) -> tuple[np.ndarray, Floats, Floats, Floats]:

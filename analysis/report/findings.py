@@ -52,7 +52,7 @@ def _double_descent(fraction: float, runs: pd.DataFrame) -> str:
 
 def _worst(size: str, fraction: float, runs: pd.DataFrame) -> str:
     means = runs.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
-    worst, bound = worst_repeats(runs.repeats, runs.test_loss)
+    worst, bound = worst_repeats(runs.repeats, runs.test_loss, runs.seed)
     at_worst, worst_runs = means.loc[worst], runs[runs.repeats == worst]
     text = f"{size}, f = {percent(fraction)}: the worst R is {worst:,} ({plural(len(means), 'value')} tried)"
     text += f", with a test loss of {at_worst.test_loss:.3f}"

@@ -36,7 +36,7 @@ def worst_arms(numbers: pd.DataFrame) -> pd.DataFrame:
     clean = numbers[numbers.repeats == 1].groupby("model").test_loss.std(ddof=1)
     for (fraction, model), arms in numbers[numbers.repeats > 1].groupby(["repeated_fraction", "model"]):
         means = arms.groupby("repeats")[["test_loss", "excess_over_clean", "size_multiplier"]].mean()
-        worst, bound = worst_repeats(arms.repeats, arms.test_loss)
+        worst, bound = worst_repeats(arms.repeats, arms.test_loss, arms.seed)
         rows.append(
             {
                 "repeated_fraction": fraction,

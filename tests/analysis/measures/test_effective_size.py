@@ -1,8 +1,10 @@
 """The effective size of a run, from its losses and its prefix matching."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from head_runs import SIZES, formed, score_of
 from written_runs import NULL, write_run
@@ -10,11 +12,18 @@ from written_runs import NULL, write_run
 from analysis.intervals import Bound
 from analysis.measures.clean_law import fit_power_law
 from analysis.measures.degradation import summary
-from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, multiplier, size_multipliers
-from analysis.runs import load_runs
+from analysis.measures.effective_size import TEST_LOSS, NoLaw, clean_law, multiplier, over_controls, size_multipliers
+from analysis.runs import Runs, load_runs
 from data_prep.token_store import TokenStore
 from repeat_study.config.run import Run
 from repeat_study.records.metrics import BY_KEY
+
+HARM = 0.25  # nats
+
+
+def clean_loss(size: float) -> float:
+    return float(2 + 40 * size**-0.3)
+
 
 PREFIX, COPYING = BY_KEY["prefix_matching"], BY_KEY["copying_loss"]
 
@@ -27,6 +36,46 @@ def test_the_multiplier_is_never_extrapolated() -> None:
     worse, better = multiplier(law, 1e7, 20.0), multiplier(law, 1e7, 1.0)
     assert (worse.bound, worse.value) == (Bound.AT_MOST, pytest.approx(0.01))
     assert (better.bound, better.value) == (Bound.AT_LEAST, pytest.approx(10))
+
+
+def planted_seeds(folder: Path, run: Run, store: TokenStore, clean_seeds: Sequence[int]) -> Runs:
+    """Clean runs of three sizes, and 2x64 at R = 4 with the effective size of a model half as large. Each seed shifts all of its runs."""
+    for seed in (0, 1, 2):
+        offset = 0.3 * seed
+        for model, size in SIZES.items():
+            if seed in clean_seeds:
+                losses = [9.0, clean_loss(size) + offset]
+                write_run(folder, run, store, losses, model=model, repeats=1, seed=seed)
+        losses = [9.0, clean_loss(SIZES["2x64"]) + HARM + offset]
+        write_run(folder, run, store, losses, model="2x64", repeats=4, repeated_fraction=0.5, seed=seed)
+    return load_runs(folder)
+
+
+def test_the_noise_that_a_seed_shares_with_its_clean_run_cancels(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    loaded = planted_seeds(tmp_path / "all", runs[0], store, clean_seeds=(0, 1, 2))
+    law = clean_law(loaded)
+    assert not isinstance(law, NoLaw)
+    expected = law.size(float(law.loss(SIZES["2x64"])) + HARM) / SIZES["2x64"]
+    numbers = summary(loaded)
+    repeated, clean = numbers[numbers.repeats == 4], numbers[(numbers.repeats == 1) & (numbers.model == "2x64")]
+    assert repeated.size_multiplier.tolist() == pytest.approx([expected] * 3)
+    assert repeated.excess_over_clean.tolist() == pytest.approx([HARM] * 3)
+    assert clean.excess_over_clean.tolist() == pytest.approx([-0.3, 0, 0.3]), "compared with the mean of all seeds"
+    assert repeated.size_multiplier_bound.tolist() == [""] * 3
+
+
+def test_a_run_without_its_own_clean_run_is_compared_with_the_mean(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    numbers = summary(planted_seeds(tmp_path, runs[0], store, clean_seeds=(0, 2)))
+    excess = numbers[numbers.repeats == 4].set_index("seed").excess_over_clean
+    assert excess.to_dict() == pytest.approx({0: HARM, 1: HARM, 2: HARM}), "the mean of seeds 0 and 2 is that of seed 1"
+    frame = pd.DataFrame({"model": ["a", "a", "b"], "seed": [0, 1, 0]})
+    is_control = pd.Series([True, False, False])
+    values = over_controls(frame, pd.Series([2.0, 2.5, 7.0]), is_control)
+    assert values.tolist()[:2] == [0.0, 0.5] and np.isnan(values[2]), "no clean run of this size"
 
 
 def test_planted_effective_sizes_from_copying_and_prefix_matching_are_recovered(with_heads: Path) -> None:

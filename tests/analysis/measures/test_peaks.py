@@ -231,10 +231,14 @@ def test_peaks_findings_and_the_summary_agree_on_interior_maxima(planted: Runs) 
 
 
 def test_the_worst_R_is_a_bound_if_an_end_is_worst_in_more_than_5_percent_of_the_resamples() -> None:
-    def worst(*arms: list[float]) -> tuple[int, Bound]:
-        rows = [(4**power, loss) for power, losses in enumerate(arms, start=1) for loss in losses]
-        repeats, losses = (pd.Series(column) for column in zip(*rows, strict=True))
-        return worst_repeats(repeats, losses)
+    def worst(*arms: list[float], shared_seeds: bool = False) -> tuple[int, Bound]:
+        rows = [
+            (4**power, loss, place if shared_seeds else 10 * power + place)
+            for power, losses in enumerate(arms, start=1)
+            for place, loss in enumerate(losses)
+        ]
+        repeats, losses, seeds = (pd.Series(column) for column in zip(*rows, strict=True))
+        return worst_repeats(repeats, losses, seeds)
 
     assert worst([3.0, 3.1], [4.0, 4.1], [3.5, 3.6]) == (16, Bound.EXACT)
     assert worst([3.0, 3.1], [4.0, 4.1], [3.0, 5.0]) == (16, Bound.AT_LEAST)
@@ -242,6 +246,25 @@ def test_the_worst_R_is_a_bound_if_an_end_is_worst_in_more_than_5_percent_of_the
     assert worst([3.0], [4.0], [3.9]) == (16, Bound.EXACT), "one seed shows no noise"
     assert worst([3.0, 3.1], [3.2, 3.3], [4.0, 4.1]) == (64, Bound.AT_LEAST)
     assert worst([4.0, 4.1], [3.2, 3.3]) == (4, Bound.AT_MOST)
+    arms = [2.0, 3.0, 4.0], [2.2, 3.2, 4.2], [2.1, 3.1, 4.1]
+    assert worst(*arms)[1] is not Bound.EXACT
+    assert worst(*arms, shared_seeds=True) == (16, Bound.EXACT), "the noise that seeds share cancels"
+
+
+def test_the_height_of_a_peak_is_paired_by_seed(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
+    for folder, seeds_of_arms in (("shared", [0, 1, 2]), ("different", [3, 4, 5])):
+        for offset, clean_seed, arm_seed in zip((0.0, 0.4, 0.9), (0, 1, 2), seeds_of_arms, strict=True):
+            fields = {"model": "2x32", "tokens": TOKENS}
+            write_run(tmp_path / folder, runs[0], store, [9.0, 3.0 + offset], repeats=1, seed=clean_seed, **fields)
+            for repeats, harm in ((4, 0.1), (16, 0.3), (64, 0.2)):
+                losses = [9.0, 3.0 + harm + offset]
+                fields |= {"repeats": repeats, "repeated_fraction": 0.5, "seed": arm_seed}
+                write_run(tmp_path / folder, runs[0], store, losses, **fields)
+    (shared,), (different,) = (peaks(load_runs(tmp_path / folder)) for folder in ("shared", "different"))
+    assert shared.height.value == pytest.approx(0.3) and different.height.value == pytest.approx(0.3)
+    assert [shared.height.low, shared.height.high] == pytest.approx([0.3, 0.3])
+    assert not shared.worst.bound
+    assert different.worst.bound, "without shared seeds, the noise between them hides the peak"
 
 
 def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
