@@ -50,7 +50,7 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Effective size by copying and prefix matching",
-        "Size of the clean model with the same final value, divided by the run's own size. Each metric has its own clean law; for"
+        "Effective size, paired by seed, divided by the run's own size. Each metric has its own clean law; for"
         f" prefix matching, the law is fitted to 1 − the best head's score. {BOUNDS} If repetition breaks copying, copying loss and prefix"
         " matching give smaller sizes than test loss does. Hernandez et al. (figs. 5-6, f = 3%, worst R) find sizes up to 3x smaller as"
         " measured by copying and 1.47x by prefix matching (2x in another passage), but at most 1.15x by test loss."

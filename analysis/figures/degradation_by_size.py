@@ -47,7 +47,7 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Degradation against model size",
-        "Final test loss against model size, one line per R. The distance above the dashed clean law is the harm. Hernandez et al."
+        "Final test loss against model size, one line per R. The distance above the clean runs is the harm. Hernandez et al."
         " (fig. 2 left, f = 10%) find a range of R in which an 800M model is no better than a clean model of 340M to 400M."
         f" {interval_note(data)}",
         figure,

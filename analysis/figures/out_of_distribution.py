@@ -66,7 +66,7 @@ def plot(runs: Runs) -> Plot | Missing:
     return Plot(
         NAME,
         "Effective size on other text",
-        "Size of the clean model with the same final loss, divided by the run's own size, on the study's own test set (left) and on other"
+        "Effective size, paired by seed, divided by the run's own size, on the study's own test set (left) and on other"
         f" text. Each test set has its own clean law. {BOUNDS} For English models tested on Python, Hernandez et al. (fig. 10)"
         f" find multipliers of {published}. {f'Test sets without a clean law: {why}. ' if why else ''}{range_note(data)}",
         figure,

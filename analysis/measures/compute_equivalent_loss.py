@@ -15,7 +15,7 @@ from analysis.runs import Runs, scaling_runs
 class LostCompute:
     """The clean law of compute, and the compute-equivalent loss of every finished run.
 
-    law: L(C) = E + A·C^-alpha, in nats and FLOPs. lost: 1 - C*/C by run name, where a clean run with compute C* has the same loss
+    law: L(C) = E + A·C^-alpha, in nats and FLOPs. lost: 1 - C*/C by run name, where the clean law reaches the run's loss at compute C*
     (paired by seed, see `effective_size.paired_multipliers`).
     """
 

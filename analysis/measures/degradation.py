@@ -154,7 +154,7 @@ def summary(runs: Runs) -> pd.DataFrame:
     """Summarize every finished run in one row: settings, final metrics, effective sizes, double descent and induction heads.
 
     Losses are in nats. Some of the columns:
-        excess_over_clean       final test loss minus that of the clean run with the same seed; see `over_controls` for runs without one
+        excess_over_clean       final test loss minus that of the clean run with the same seed; see `over_controls` for other runs
         rise_counts             whether the rise exceeds the noise, see `judge_descent`; None if the noise is unknown
         double_descent          whether both the rise and the recovery `won_back` exceed the noise
         rise_judged_by          a `Judge`

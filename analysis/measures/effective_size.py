@@ -1,4 +1,4 @@
-"""Effective model size: the size at which a clean model reaches a run's loss or score [H22, figs. 4-6]."""
+"""Effective model size: the size at which the clean law reaches a run's loss or score, paired by seed [H22, figs. 4-6]."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +12,7 @@ from repeat_study.records.metric import Metric
 from repeat_study.records.metrics import BY_KEY, METRICS, further_test_loss
 
 TEST_LOSS = BY_KEY["test_loss"]
+ROUNDING = 1e-9  # relative; a clean run that equals its law's loss at the largest size is not beyond that size
 SIZE_METRICS = tuple(metric for metric in METRICS if metric.multiplier)
 
 
@@ -86,9 +87,9 @@ def multiplier(law: PowerLaw, size: float, loss: float) -> Estimate:
     A multiplier below 1 means harm. The law is not extrapolated: outside the range of clean sizes, the multiplier is a bound.
     """
     effective = law.size(loss)
-    if effective < law.smallest:
+    if effective < law.smallest * (1 - ROUNDING):
         return Estimate(law.smallest / size, bound=Bound.AT_MOST)
-    if effective > law.largest:
+    if effective > law.largest * (1 + ROUNDING):
         return Estimate(law.largest / size, bound=Bound.AT_LEAST)
     return Estimate(effective / size)
 
@@ -110,10 +111,11 @@ def over_controls(table: pd.DataFrame, values: pd.Series, controls: pd.Series) -
 def paired_multipliers(
     law: PowerLaw, table: pd.DataFrame, sizes: pd.Series, values: pd.Series, controls: pd.Series
 ) -> dict[str, Estimate]:
-    """The multiplier of every run in a table, by run name, computed from its difference to its control (see `over_controls`).
+    """The multiplier of every run in a table, by run name, computed from its difference from its control (see `over_controls`).
 
     The difference is added to the law's loss at the run's size. Noise that the runs of a seed share cancels, and so does the distance
-    between the law and the clean runs of this size. A run without clean runs of its size enters with its own value.
+    between the law and the clean runs of this size. For a run without clean runs of its size, its own value
+    is used.
 
     sizes: size or compute of each row, in the law's unit. values: loss of each row, in the law's unit.
     """

@@ -123,7 +123,7 @@ def table(runs: Runs) -> pd.DataFrame:
 
     Some of the columns:
         excess              final test loss in nats, minus that of the run from scratch with the same seed (see `over_controls`)
-        multiplier, bound   effective size divided by actual size, from `law_from_scratch` and this difference
+        multiplier, bound   effective size divided by actual size, from `law_from_scratch` and `excess`
         <metric>_before, <metric>_after
                             first and last values of the metrics in BEFORE_AND_AFTER and of the losses on additional test sets
 

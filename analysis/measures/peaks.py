@@ -26,11 +26,11 @@ NO_PEAK = (
 class Peak:
     """The peak of excess loss as a function of R, for one size and fraction.
 
-    The excess is the mean final test loss minus that of the clean runs of the same size, and its resamples are paired by seed if the
-    clean runs and the runs at every R share their seeds. Between the tested values of R, it is interpolated
-    with a monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve peaks at one of the tested
-    values. Therefore, `worst` is a tested value, and its interval extends halfway to the neighboring ones. `gaussian` can lie between
-    tested values.
+    The excess is the mean final test loss minus that of the clean runs of the same size. If the runs at every R have the same seeds and
+    each seed has a clean run, only these clean runs count, and resamples are paired by seed. Between the tested values of R, the excess
+    is interpolated with a monotone cubic (PCHIP) in log R through the means over seeds, starting from 0 at R = 1. Such a curve peaks at
+    one of the tested values. Therefore, `worst` is a tested value, and its interval extends halfway to the neighboring ones. `gaussian`
+    can lie between tested values.
     """
 
     model: str
@@ -72,9 +72,12 @@ def peaks(runs: Runs) -> list[Peak]:
         if control.empty or repeated.repeats.nunique() < FEWEST_REPEATS:
             continue
         tried = tuple(float(R) for R in sorted(repeated.repeats.unique()))
+        arms = _groups(repeated.repeats, repeated.final_test_loss, repeated.seed)
+        if arms.shared_seeds and set(repeated.seed) <= set(control.seed):
+            control = control[control.seed.isin(repeated.seed)]
         compared = pd.concat([control.assign(repeats=1), repeated])
         groups = _groups(compared.repeats, compared.final_test_loss, compared.seed)
-        shape = _shape(tried, groups)
+        shape = _shape(tried, groups, arms)
         if shape is None:
             continue
         first = repeated.iloc[0]
@@ -86,12 +89,14 @@ def peaks(runs: Runs) -> list[Peak]:
 
 @dataclass(frozen=True)
 class _Groups:
-    """The final test losses of one size and fraction, one group of runs per R."""
+    """The final test losses of one size and fraction, one group of runs per R.
 
-    losses: tuple[
-        tuple[float, ...], ...
-    ]  # in order of R; each group in order of seed if seeds are shared, otherwise sorted
-    shared_seeds: bool  # whether every group has one run for each of the same seeds
+    losses: one group per R, in order of R. Within a group, losses are in order of seed if seeds are shared, and sorted otherwise.
+    shared_seeds: whether every group has one run for each of the same seeds.
+    """
+
+    losses: tuple[tuple[float, ...], ...]
+    shared_seeds: bool
 
 
 def _groups(repeats: pd.Series, losses: pd.Series, seeds: pd.Series) -> _Groups:
@@ -134,11 +139,11 @@ def _worst_arm(arms: _Groups) -> tuple[int, Bound]:
 
 @lru_cache(maxsize=4096)  # several figures and a table need the same peaks
 def _shape(
-    tried: tuple[float, ...], groups: _Groups
+    tried: tuple[float, ...], groups: _Groups, arms: _Groups
 ) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate | None, float] | None:
     """Compute the last six fields of `Peak`; None if no R does harm.
 
-    tried: every R above 1. groups: the clean runs, then the runs at every R in `tried`.
+    tried: every R above 1. groups: the clean runs, then the runs at every R in `tried`. arms: the same without the clean runs.
     """
     log_repeats = np.log(tried)
     means = np.array([np.mean(losses) for losses in groups.losses])
@@ -155,7 +160,7 @@ def _shape(
     worst, height, left, right = _half_height_range(log_repeats, excess)
     at = worst[0]
     # If the peak lies outside the tested range, its true height is larger, so the true half-height edges are closer to it than measured.
-    beyond = _worst_arm(replace(groups, losses=groups.losses[1:]))[1]
+    beyond = _worst_arm(arms)[1]
     left_bound = beyond or (Bound.AT_MOST if left[0] <= log_repeats[0] else Bound.EXACT)
     right_bound = beyond or (Bound.AT_LEAST if right[0] >= log_repeats[-1] else Bound.EXACT)
     # Each resampled worst R is spread uniformly in log R, up to halfway to its neighbors.

@@ -18,8 +18,8 @@ from analysis.report.section import Section, Table, figure_sections, missing_sec
 from analysis.runs import Runs
 
 EXPLANATION = (
-    "Excess: final test loss minus the mean over runs from scratch of the same size; it is negative if the parent helped. Size ×: the"
-    " size of a model trained from scratch to the same final test loss, divided by the run's own size. It comes from a power law fitted"
+    "Excess: final test loss minus that of the run from scratch with the same size and seed; it is negative if the parent helped. Size ×:"
+    " the size of a model trained from scratch with the same excess, divided by the run's own size. It comes from a power law fitted"
     " to the runs from scratch; ≤ and ≥ mark values outside the range of their sizes. Parent's test text, pool and unique text: loss on"
     " text from the parent's data before and after fine-tuning, in nats per token. The parent trained on its unique text only once."
 )

@@ -264,7 +264,12 @@ def test_the_height_of_a_peak_is_paired_by_seed(tmp_path: Path, runs: list[Run],
     assert shared.height.value == pytest.approx(0.3) and different.height.value == pytest.approx(0.3)
     assert [shared.height.low, shared.height.high] == pytest.approx([0.3, 0.3])
     assert not shared.worst.bound
-    assert different.worst.bound, "without shared seeds, the noise between them hides the peak"
+    more = {"repeats": 1, "tokens": TOKENS, "model": "2x32"}
+    for seed, loss in ((7, 3.2), (8, 3.6)):  # clean runs without repeated runs
+        write_run(tmp_path / "shared", runs[0], store, [9.0, loss], seed=seed, **more)
+    (unchanged,) = peaks(load_runs(tmp_path / "shared"))
+    assert unchanged == shared, "only the clean runs of the arms' seeds count"
+    assert different.height.high - different.height.low > 0.5, "arms and clean runs do not share seeds"
 
 
 def test_an_edge_beyond_the_R_tried_is_a_bound_even_if_the_peak_is_exact(
