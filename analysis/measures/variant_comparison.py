@@ -77,7 +77,7 @@ def _values(runs: Runs) -> pd.DataFrame:
 
 
 def _reference(variants: list[tuple[str, Runs]]) -> str:
-    """The variant with the most factors at their defaults; the first one in case of a tie."""
+    """The variant with the most runs. In case of a tie, it is the one with the most factors at their defaults, then the first one."""
     defaults = {name: Run.model_fields[name].default for name in FACTORS if name not in CORPORA}
 
     def at_default(runs: Runs) -> int:
@@ -85,4 +85,4 @@ def _reference(variants: list[tuple[str, Runs]]) -> str:
         rows = repeated if len(repeated) else runs.table
         return sum(bool((rows[name] == default).all()) for name, default in defaults.items())
 
-    return max(variants, key=lambda variant: at_default(variant[1]))[0]
+    return max(variants, key=lambda variant: (len(variant[1].table), at_default(variant[1])))[0]

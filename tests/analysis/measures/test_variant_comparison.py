@@ -71,6 +71,18 @@ def test_a_factor_of_training_is_compared_by_excess_and_in_clean_runs(
     assert table.loc[("weight_decay = 0.01", 4), "mean"] == pytest.approx(0.5)
 
 
+def test_the_variant_with_the_most_runs_is_the_reference(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    for decay, values_of_repeats in ((0.1, (1, 4)), (0.01, (1, 4, 16))):
+        for seed in SEEDS:
+            for repeats in values_of_repeats:
+                pool = {"repeated_fraction": 0.5} if repeats > 1 else {}
+                fields = {"weight_decay": decay, "seed": seed, "repeats": repeats, **pool}
+                write_run(tmp_path, runs[0], store, [9.0, 3.0 + decay + repeats / 10], **fields)
+    comparison = compared(tmp_path)
+    assert comparison.reference == "weight_decay = 0.01", "although 0.1 is the default"
+    assert set(comparison.differences.repeats) == {1, 4}
+
+
 def test_nothing_is_compared_without_common_seeds(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
     for seed, spacing in ((0, "passes"), (1, "uniform")):
         fields = {"repeats": 4, "repeated_fraction": 0.5, "seed": seed, "spacing": spacing}
