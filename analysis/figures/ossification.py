@@ -66,8 +66,8 @@ def plot(runs: Runs) -> Plot | Missing:
         f"There is no effective size: {law.reason}."
         if isinstance(law, NoLaw)
         else "Thin dashed line: power law of the runs from scratch. Right: size of a model trained from scratch with the same"
-        " excess loss (paired by seed), divided"
-        f" by the run's own size. Gray lines: 1 (dotted) and the published value, {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
+        " excess loss (paired by seed), divided by the run's own size. Gray lines: 1 (dotted) and the published value,"
+        f" {1 / published.H22_OSSIFICATION:.3g} (dashed). {BOUNDS}"
     )
     return Plot(
         NAME,

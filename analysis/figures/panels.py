@@ -141,7 +141,7 @@ def limit(axes: Axes, low: float, high: float) -> None:
 
     Pass the range of the values, not of their intervals, which are several times wider if there are few seeds.
     """
-    margin = 0.06 * (high - low) if high - low > 1e-9 else 0.1  # a range of rounding errors only does not count
+    margin = 0.06 * (high - low) if high - low > 1e-9 else 0.1  # a range that is only rounding error does not count
     axes.set_ylim(low - margin, high + margin)
 
 

@@ -52,10 +52,8 @@ def plot(runs: Runs) -> Plot | Missing:
         " added to the clean law's loss at the run's size. The clean law is"
         f" L = {law.irreducible:.3g} + {law.coefficient:.3g}·N^-{law.exponent:.3g}, through {law.points} clean runs (largest residual"
         f" {law.residual:.3f} nats). The law is not extrapolated: open triangles are bounds. Upper bounds (▽) are runs worse than the"
-        f" smallest clean model, {smallest}."
-        " If some seeds of an arm are bounds, its mean is a bound too (△ for the largest size)."
-        " Hernandez et al. (fig. 4 left) find a multiplier of 0.55 at f = 10% and R = 1,220, and sizes"
-        " 10x and 73x smaller"
+        f" smallest clean model, {smallest}. If some seeds of an arm are bounds, its mean is a bound too (△ for the largest size)."
+        " Hernandez et al. (fig. 4 left) find a multiplier of 0.55 at f = 10% and R = 1,220, and sizes 10x and 73x smaller"
         f" at the worst R for f = 50% and 90%. {interval_note(data)} {left_out_of_laws(runs)}".rstrip(),
         figure,
         pd.DataFrame(data),

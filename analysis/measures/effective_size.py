@@ -114,8 +114,7 @@ def paired_multipliers(
     """The multiplier of every run in a table, by run name, computed from its difference from its control (see `over_controls`).
 
     The difference is added to the law's loss at the run's size. Noise that the runs of a seed share cancels, and so does the distance
-    between the law and the clean runs of this size. For a run without clean runs of its size, its own value
-    is used.
+    between the law and the clean runs of this size. For a run without clean runs of its size, its own value is used.
 
     sizes: size or compute of each row, in the law's unit. values: loss of each row, in the law's unit.
     """
@@ -133,6 +132,5 @@ def size_multipliers(runs: Runs, metric: Metric = TEST_LOSS) -> dict[str, Estima
         return {}
     table = scaling_runs(runs)
     table = table[falling(metric, table).notna()]
-    return paired_multipliers(
-        law, table, table.parameters_non_embedding, falling(metric, table), table.is_clean_control
-    )
+    values = falling(metric, table)
+    return paired_multipliers(law, table, table.parameters_non_embedding, values, table.is_clean_control)
