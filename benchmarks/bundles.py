@@ -13,10 +13,14 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
-import time
-from multiprocessing.queues import Queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -30,11 +34,11 @@ INTERVALS = 5  # per run; the first one is not counted, because it includes fill
 
 # For each model: context, sequences per step, and steps per interval on a CPU and on a GPU.
 SHAPES = {
-    "2x32": (128, 16, 20, 200),
-    "2x64": (128, 16, 12, 200),
-    "2L": (512, 16, 2, 100),
-    "3L": (512, 16, 1, 50),
-    "4L": (512, 16, 1, 50),
+    "2x32": (128, 16, 20, 100),
+    "2x64": (128, 16, 12, 100),
+    "2L": (512, 16, 2, 50),
+    "3L": (512, 16, 1, 30),
+    "4L": (512, 16, 1, 20),
 }
 CPU, CUDA = ("2x32", "2x64"), ("2x32", "2L", "3L", "4L")
 
@@ -61,8 +65,17 @@ def runs_of(model: str, count: int, store: TokenStore, device: str, first_seed: 
     ]
 
 
-def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
-    """Train runs as one bundle. Returns their total tokens per second, the share of the peak, memory in bytes, and seconds."""
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of all runs together, and, for a bundle, its share of the peak FLOP/s and its memory in bytes."""
+
+    rate: float
+    share_of_peak: float | None = None
+    memory: float | None = None
+
+
+def trained(runs: list[Run], store: TokenStore, device: str) -> Speed:
+    """Train runs as one bundle."""
     import torch
 
     from repeat_study.config.resources import Accelerator, Resources
@@ -71,45 +84,69 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         train_bundle(runs, store, Path(folder), resources=Resources(accelerator=Accelerator(device), lanes=len(runs)))
-        seconds = time.perf_counter() - start
         # Speed is not measured at the evaluation before training, and the first interval is not counted.
         rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]
-    rates = [row["tokens_per_second"] * len(runs) for row in rows]
-    medians = {"rate": statistics.median(rates), "memory": max(row["memory_bytes"] for row in rows), "seconds": seconds}
-    return medians | {"utilisation": statistics.median(row["utilisation"] for row in rows)}
+    return Speed(
+        statistics.median(row["tokens_per_second"] * len(runs) for row in rows),
+        statistics.median(row["utilisation"] for row in rows),
+        max(row["memory_bytes"] for row in rows),
+    )
 
 
-def _process(
-    runs: list[Run], folder: Path, device: str, barrier: "multiprocessing.synchronize.Barrier", results: "Queue[float]"
-) -> None:
-    barrier.wait()
-    results.put(trained(runs, TokenStore(folder), device)["rate"])
-
-
-def in_a_process(runs: list[Run], store: TokenStore, device: str) -> dict[str, float]:
+def in_a_process(runs: list[Run], store: TokenStore, device: str) -> Speed:
     """Call `trained` in a new process, so that the memory of other runs is not included."""
-    with multiprocessing.get_context("spawn").Pool(1) as worker:
-        return worker.apply(trained, (runs, TokenStore(store.folder), device))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
+        return worker.submit(trained, runs, TokenStore(store.folder), device).result()
 
 
-def at_the_same_time(model: str, processes: int, store: TokenStore, device: str) -> float:
-    """Total tokens per second of several simultaneous processes that train one run each."""
+def at_the_same_time(bundles: Sequence[list[Run]], store: TokenStore, device: str) -> Speed:
+    """Train several bundles simultaneously, each in its own process."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    started = [
-        context.Process(
-            target=_process, args=(runs_of(model, 1, store, device, 1000 + n), store.folder, device, barrier, results)
-        )
-        for n in range(processes)
-    ]
-    for process in started:
-        process.start()
-    rates = [results.get(timeout=1800) for _ in started]
-    for process in started:
-        process.join()
-    return sum(rates)
+    # No process starts training before all have started, so each of them trains one bundle.
+    with ProcessPoolExecutor(len(bundles), context, context.Barrier(len(bundles)).wait) as workers:
+        started = [workers.submit(trained, runs, TokenStore(store.folder), device) for runs in bundles]
+        return Speed(sum(training.result().rate for training in started))
+
+
+@dataclass
+class Comparison:
+    """Rows of measurements, printed as a JSON line after each one, so that nothing is lost if the program is stopped."""
+
+    device: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def measure(self, how: str, lanes: int, alone: Speed, run: Run, measurement: Callable[[], Speed]) -> None:
+        try:
+            speed = measurement()
+        except (RuntimeError, OSError) as error:  # such as too little memory for so many lanes; fewer may fit
+            self.failures.append(f"{run.model}, {how}: {(str(error).splitlines() or [repr(error)])[0]}")
+        else:
+            added = None
+            if speed.memory is not None and alone.memory is not None and lanes > 1:
+                added = (speed.memory - alone.memory) / (lanes - 1)
+            self.rows.append(
+                {
+                    "model": run.model,
+                    "how": how,
+                    "tokens_per_second": round(speed.rate),
+                    "runs_per_hour": speed.rate * 3600 / run.tokens,
+                    "over_one_lane": speed.rate / alone.rate,
+                    "share_of_peak": speed.share_of_peak,
+                    "bytes_per_lane": added,
+                }
+            )
+        print(json.dumps({"device": self.device, "rows": self.rows, "failures": self.failures}), flush=True)
+
+    def table(self) -> WrappedTable:
+        table = WrappedTable("model", "how", "tokens/s", "x one lane", "of peak", "memory/lane")
+        for row in self.rows:
+            numbers = (f"{row['tokens_per_second']:,}", f"{row['over_one_lane']:.2f}")
+            peak = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
+            memory = "" if row["bytes_per_lane"] is None else f"{row['bytes_per_lane'] / 1e6:,.1f} MB"
+            table.add_row(row["model"], row["how"], *numbers, peak, memory)
+        return table
 
 
 def main() -> None:
@@ -125,10 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
-    cuda = chosen.device == "cuda"
-    models = chosen.models or (CUDA if cuda else CPU)
-    lanes = chosen.lanes or ((1, 2, 4, 8, 16, 32, 64) if cuda else (1, 2, 4, 8))
-    processes = chosen.processes or ((2, 4, 8) if cuda else (2,))
+    cuda, device = chosen.device == "cuda", chosen.device
     spec = DataSpec.model_validate(
         {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000 if cuda else 1_000_000}
     )
@@ -138,41 +172,21 @@ def main() -> None:
         import torch
 
         name = torch.cuda.get_device_name()
-    rows: list[dict[str, object]] = []
-
-    def record(model: str, how: str, rate: float, alone: float, peak: float | None, memory: float | None) -> None:
-        rows.append(
-            {
-                "model": model,
-                "how": how,
-                "tokens_per_second": round(rate),
-                "runs_per_hour": rate * 3600 / runs_of(model, 1, store, chosen.device)[0].tokens,
-                "over_one_lane": rate / alone,
-                "share_of_peak": peak,
-                "bytes_per_lane": memory,
-            }
-        )
-        # Printed after every measurement, so that nothing is lost if the program is stopped.
-        print(json.dumps({"device": name, "rows": rows}), flush=True)
-
-    for model in models:
-        alone = in_a_process(runs_of(model, 1, store, chosen.device), store, chosen.device)
-        for count in lanes:
-            bundle = (
-                alone if count == 1 else in_a_process(runs_of(model, count, store, chosen.device), store, chosen.device)
-            )
-            added = (bundle["memory"] - alone["memory"]) / (count - 1) if count > 1 else None
-            record(model, f"{count} lanes", bundle["rate"], alone["rate"], bundle["utilisation"], added)
-        for count in processes:
-            rate = at_the_same_time(model, count, store, chosen.device)
-            record(model, f"{count} processes", rate, alone["rate"], None, None)
-    table = WrappedTable("model", "how", "tokens/s", "x one lane", "of peak", "memory/lane")
-    for row in rows:
-        numbers = (f"{row['tokens_per_second']:,}", f"{row['over_one_lane']:.2f}")
-        peak = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
-        memory = "" if row["bytes_per_lane"] is None else f"{row['bytes_per_lane'] / 1e6:,.1f} MB"  # type: ignore[operator]
-        table.add_row(str(row["model"]), str(row["how"]), *numbers, peak, memory)
-    Console(width=160, stderr=True).print(table)
+    comparison = Comparison(name)
+    for model in chosen.models or (CUDA if cuda else CPU):
+        single = runs_of(model, 1, store, device)
+        alone = in_a_process(single, store, device)
+        for count in chosen.lanes or ((1, 2, 4, 8, 16, 32, 64) if cuda else (1, 2, 4, 8)):
+            runs = runs_of(model, count, store, device)
+            bundle = partial(in_a_process, runs, store, device) if count > 1 else partial(replace, alone)
+            comparison.measure(f"{count} lanes", count, alone, single[0], bundle)
+        for count in chosen.processes or ((2, 4, 8) if cuda else (2,)):
+            bundles = [runs_of(model, 1, store, device, 1000 + number) for number in range(count)]
+            processes = partial(at_the_same_time, bundles, store, device)
+            comparison.measure(f"{count} processes", 1, alone, single[0], processes)
+    Console(width=160, stderr=True).print(comparison.table())
+    for failure in comparison.failures:
+        print(f"failed: {failure}", file=sys.stderr)
 
 
 if __name__ == "__main__":

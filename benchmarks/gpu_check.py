@@ -1,10 +1,12 @@
 """Run everything that has to be measured on a GPU, within a time limit: tests, lanes, training speed, and a study.
 
-    python -m benchmarks.gpu_check --minutes 8 --out gpu_check [--device cpu] [--nanogpt FOLDER] [--corpus FILE]
+    python -m benchmarks.gpu_check --minutes 8 --out gpu_check [--device cpu] [--nanogpt FOLDER] [--corpus FILE] [--parts NAME ...]
 
-The parts run in order. Each one is a process of its own with a time limit, so a part that fails or hangs does not affect the
-others. results.json and results.md in the output folder are replaced after every part. They include whatever a part had measured
-before it was stopped. With `--device cpu`, every part runs on a small scale, as a rehearsal.
+The parts run in order of importance. Each one is a process of its own with a time limit, so a part that fails or hangs does not
+affect the others. results.json and results.md in the output folder are replaced after every part. They include whatever a part
+had measured before it was stopped. With `--parts`, only those parts run, and the results of the others are kept. For example, after a
+check whose other parts took all the time, `--parts study report` continues the study where it was stopped. With `--device cpu`,
+every part runs on a small scale, as a rehearsal.
 """
 
 import argparse
@@ -44,6 +46,7 @@ class Part:
     limit: float  # seconds
     environment: Mapping[str, str] = field(default_factory=dict)
     skipped: str = ""  # why it cannot run on this machine
+    reserved: float = 0.0  # seconds that earlier parts must leave for it
 
 
 @dataclass
@@ -100,23 +103,35 @@ def last_json(log: Path) -> dict[str, Any]:
     return {}
 
 
-def run_parts(parts: Sequence[Part], minutes: float, out: Path) -> list[Outcome]:
-    """Run all parts that fit within the time limit, and write the results after each one."""
+def run_parts(parts: Sequence[Part], minutes: float, out: Path, earlier: Sequence[Outcome] = ()) -> list[Outcome]:
+    """Run all parts that fit within the time limit, and write the results after each one.
+
+    Results in `earlier` of parts that are not run now remain in the files.
+    """
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
+    names = {part.name for part in parts}
+    outcomes = [outcome for outcome in earlier if outcome.name not in names]
     for number, part in enumerate(parts):
-        seconds = min(part.limit, deadline - time.monotonic())
+        reserved = sum(later.reserved for later in parts[number + 1 :] if not later.skipped)
+        seconds = min(part.limit, deadline - time.monotonic() - reserved)
         if seconds < MIN_SECONDS and not part.skipped:
             outcomes.append(Outcome(part.name, "skipped: no time left"))
         else:
             print(f"{part.name}: up to {seconds:.0f} s", flush=True)
-            outcomes.append(run_part(part, seconds, out / f"{number}-{part.name.replace(' ', '-')}.log"))
+            outcomes.append(run_part(part, seconds, out / f"{part.name.replace(' ', '-')}.log"))
             print(f"{part.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s", flush=True)
         record = {"minutes": minutes, "parts": [asdict(outcome) for outcome in outcomes]}
         write_atomically(out / "results.json", json.dumps(record, indent=1).encode())
         write_atomically(out / "results.md", as_markdown(outcomes).encode())
     return outcomes
+
+
+def earlier_outcomes(out: Path) -> list[Outcome]:
+    """The outcomes in results.json; none if there is no such file."""
+    if not (out / "results.json").exists():
+        return []
+    return [Outcome(**outcome) for outcome in json.loads((out / "results.json").read_text())["parts"]]
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
@@ -133,6 +148,8 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
         memory = "" if row["bytes_per_lane"] is None else f"{row['bytes_per_lane'] / 1e6:,.1f}"
         numbers = (f"{row['tokens_per_second']:,}", f"{row['runs_per_hour']:,.0f}", f"{row['over_one_lane']:.2f}")
         lines.append("| " + " | ".join([part, row["model"], row["how"], *numbers, peak, memory]) + " |")
+    failures = [(outcome.name, what) for outcome in outcomes for what in outcome.result.get("failures", ())]
+    lines += ["", *(f"- {name} failed: {what}" for name, what in failures)] if failures else []
     if ratios := by_name.get("training", {}).get("ratios"):
         lines += ["", "| training | |", "|---|---|", *(f"| {key} | {value:.3f} |" for key, value in ratios.items())]
     lines += ["", "| goal | at least | measured | |", "|---|---|---|---|"]
@@ -169,7 +186,9 @@ def describe_machine(device: str) -> None:
         machine |= {
             "gpu": properties.name,
             "memory": f"{properties.total_memory / 2**30:.1f} GiB",
+            "multiprocessors": properties.multi_processor_count,
             "cuda": torch.version.cuda,
+            "driver": _driver(),
         }
         matrix = torch.randn(MATMUL, MATMUL, device=device, dtype=torch.bfloat16)
         seconds = _seconds(lambda: matrix @ matrix)
@@ -177,6 +196,13 @@ def describe_machine(device: str) -> None:
         source, target = (torch.empty(COPY, dtype=torch.uint8, device=device) for _ in range(2))
         machine["copy"] = f"{2 * COPY / _seconds(lambda: target.copy_(source)) / 1e12:.2f} TB/s"
     print(json.dumps(machine))
+
+
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return "unknown"
 
 
 def _seconds(operation: Any, repeats: int = 20) -> float:
@@ -195,39 +221,47 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     """All parts in order of importance, with the study last because it can use any time that is left."""
     python, cuda = sys.executable, device == "cuda"
     data = ["--data-dir", str(out / "data")]
-    store = [python, "benchmarks/bundles.py", "--device", device, *data]
-    tests = ["-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
-    parts = [
-        Part("machine", [python, "-m", "benchmarks.gpu_check", "--describe", device], 60),
-        Part(
-            "tests",
-            [python, *tests, *([] if cuda else ["-k", "recipes"])],
-            120 if cuda else 40,
-            {"REPEAT_STUDY_GPU_TESTS": device},
-        ),
-    ]
-    if cuda:
-        parts += [
-            Part(f"lanes {model}", [*store, "--models", model, "--lanes", "1", "64", "16", "4", "--processes", "8"], 75)
-            for model in ("2x32", "2L", "3L", "4L")
-        ]
-    else:
-        parts.append(Part("lanes 2x32", [*store, "--models", "2x32", "--lanes", "1", "2", "--processes", "2"], 60))
-    parts.append(mps_part([*store, "--models", "2x32", "--lanes", "1", "--processes", "8"]))
+    lanes = [python, "benchmarks/bundles.py", "--device", device, *data, "--models"]
+    tests = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", "60", "tests/gpu"]
+    tests += [] if cuda else ["-k", "recipes"]
+    describe = [python, "-m", "benchmarks.gpu_check", "--describe", device]
     speed = [python, "benchmarks/training.py", "--device", device, "--rounds", "2" if cuda else "1"]
     speed += ["--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
-    parts.append(Part("training", speed, 90 if cuda else 40))
-    study = [python, "-m", "repeat_study_cli", "run", "gpu_minutes", *data, "--runs-dir", str(out / "runs")]
-    study += ["--lanes", "auto", "--set", f"resources.accelerator={device}"]
-    if corpus:
-        study += ["--set", f'data.source.paths=["{corpus}"]']
-    if not cuda:
-        study += ["--set", 'data.source="installed-prose"', "--set", "data.max_tokens=1_000_000"]
-        study += ["--set", "grid.0.model=2x16", "--set", "grid.1.model=2x16", "--set", "training.tokens=307_200"]
-        study += ["--set", "grid.0.seed=0", "--set", "grid.1.seed=0", "--set", "grid.1.repeats=3"]
+    parts = [
+        Part("machine", describe, 60),
+        Part("tests", tests, 120 if cuda else 40, {"REPEAT_STUDY_GPU_TESTS": device}),
+    ]
+    if cuda:
+        many = ["--lanes", "1", "64", "16", "4", "--processes", "8"]
+        parts += [
+            Part("lanes 2x32", [*lanes, "2x32", *many], 75),
+            Part("training", speed, 120),
+            *(Part(f"lanes {model}", [*lanes, model, *many], 75) for model in ("2L", "4L", "3L")),
+        ]
+    else:
+        parts.append(Part("lanes 2x32", [*lanes, "2x32", "--lanes", "1", "2", "--processes", "2"], 60))
+        parts.append(Part("training", speed, 40))
+    parts.append(mps_part([*lanes, "2x32", "--lanes", "1", "--processes", "8"]))
     skipped = "" if corpus or not cuda else "no text; pass --corpus FILE"
-    parts.append(Part("study", study, 600 if cuda else 40, skipped=skipped))
+    study = ["gpu_minutes", "--runs-dir", str(out / "runs"), *study_settings(device, corpus)]
+    command = [python, "-m", "repeat_study_cli"]
+    parts.append(
+        Part("study", [*command, "run", *study, *data, "--lanes", "auto"], 600 if cuda else 40, skipped=skipped)
+    )
+    parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30))
     return parts
+
+
+def study_settings(device: str, corpus: Path | None) -> list[str]:
+    """Options of the commands for the study gpu_minutes: its text, and, on a CPU, runs of a few seconds."""
+    settings = [f"resources.accelerator={device}"]
+    if corpus:
+        settings.append(f'data.source.paths=["{corpus}"]')
+    if device == "cpu":
+        settings += ['data.source="installed-prose"', "data.max_tokens=1_000_000", "training.tokens=307_200"]
+        settings += ["grid.0.model=2x16", "grid.1.model=2x16"]
+        settings += ["grid.0.seed=0", "grid.1.seed=0", "grid.1.repeats=3"]
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def mps_part(command: Sequence[str]) -> Part:
@@ -247,13 +281,19 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT, to compare training speed with")
     parser.add_argument("--corpus", type=Path, help="text for the study, such as a .jsonl.zst file")
+    parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these parts, such as: --parts study report")
     parser.add_argument("--describe", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.describe:
         describe_machine(options.describe)
         return
     out = options.out.resolve()
-    outcomes = run_parts(parts_of(options.device, out, options.nanogpt, options.corpus), options.minutes, out)
+    parts = parts_of(options.device, out, options.nanogpt, options.corpus)
+    names = [part.name for part in parts]
+    if unknown := [name for name in options.parts or () if name not in names]:
+        parser.error(f"--parts: there is no part {unknown[0]!r}; the parts are {', '.join(map(repr, names))}")
+    chosen = [part for part in parts if part.name in (options.parts or names)]
+    outcomes = run_parts(chosen, options.minutes, out, earlier_outcomes(out) if options.parts else [])
     print(as_markdown(outcomes))
     print(f"results: {out / 'results.md'}")
 

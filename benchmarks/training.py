@@ -2,8 +2,8 @@
 
     python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
 
-Prints a table and then one JSON line of ratios. The programs alternate. Each runs in a new process with one
-thread, and all use the same batch size, shape, precision and number of tokens. Our program is
+Prints a JSON line of all ratios so far after each program, and a table after each shape. The programs alternate. Each runs in a
+new process with one thread, and all use the same batch size, shape, precision and number of tokens. Our program is
 repeat_study.training.trainer.train on a run directory, including everything that it writes. nanoGPT's train.py is not modified
 and is timed by the arrival of its log lines. On a CPU, it runs both with and without the heap settings of our worker processes.
 No program evaluates during the measured intervals.
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,71 @@ def write_for_peer(store: TokenStore, vocabulary: int, folder: Path) -> None:
     (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": vocabulary}))
 
 
+def ratios_of(rows: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Our speed relative to each other program, one ratio for each round in which both were measured."""
+    ours = rows.get("ours", [])
+    ratios = {
+        program: [own / other for own, other in zip(ours, rates, strict=False)]
+        for program, rates in rows.items()
+        if program != "ours"
+    }
+    return {program: each for program, each in ratios.items() if each}
+
+
+def tflops(run: Run, store: TokenStore, tokens_per_second: float) -> float:
+    return run_flops(run, store.vocabulary) / (run.positions * run.context) * tokens_per_second / 1e12
+
+
+def compare(
+    shape: tuple[str, int, int, int, int],
+    store: TokenStore,
+    folder: Path,
+    options: argparse.Namespace,
+    measured: dict[str, float],
+) -> None:
+    """Run all programs in turn, add the ratios to `measured`, and print them as JSON after each program and at the end as text."""
+    default = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    tuned = default | WORKER_ENVIRONMENT
+    name, vocabulary, context, sequences, _ = shape
+    device, runs = options.device, folder / "runs"
+    rows: dict[str, list[float]] = {}
+    if options.nanogpt:
+        write_for_peer(store, vocabulary, folder / name)
+    for number in range(options.rounds):
+        run = some_run(shape, store, number)
+        programs: dict[str, Callable[[], float]] = {
+            "ours": partial(in_a_process, "ours", runs, store, run, device, tuned)
+        }
+        if options.nanogpt:
+            paths = options.nanogpt.resolve(), folder / name
+            programs["nanoGPT"] = partial(peer, *paths, run, device, tuned)
+            if device == "cpu":
+                programs["nanoGPT, default heap"] = partial(peer, *paths, run, "cpu", default)
+        programs["bare"] = partial(in_a_process, "bare", runs, store, run, device, tuned)
+        for program in reversed(programs) if number % 2 else list(programs):
+            rows.setdefault(program, []).append(programs[program]())
+            measured |= {f"{name} ours / {other}": statistics.median(each) for other, each in ratios_of(rows).items()}
+            if device == "cuda" and "ours" in rows:
+                rate = statistics.median(rows["ours"])
+                measured[f"{name} utilisation"] = tflops(run, store, rate) / options.peak
+            # Printed after every program, so that nothing is lost if this one is stopped.
+            print(json.dumps({"ratios": {key: round(ratio, 3) for key, ratio in measured.items()}}), flush=True)
+    rate = statistics.median(rows["ours"])
+    precision = "float32" if device == "cpu" else "bfloat16"
+    print(f"{name:8} {f'{sequences} x {context}':>11} {vocabulary:>10}  ours {rate:,.0f} tokens/s, {precision}")
+    if device == "cuda":
+        speed = tflops(run, store, rate)
+        print(f"{'':32} {speed:.0f} TFLOP/s, {speed / options.peak:.0%} of the peak")
+    for program, each in ratios_of(rows).items():
+        print(
+            f"{'':32} / {program} ({statistics.median(rows[program]):,.0f}):"
+            f" {statistics.median(each):.3f} ({min(each):.3f}-{max(each):.3f})",
+            flush=True,
+        )
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
@@ -196,11 +263,7 @@ def main() -> None:
     if options.program:
         run_program(*options.program)
         return
-    default = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
-        "OMP_NUM_THREADS": "1"
-    }
-    tuned = default | WORKER_ENVIRONMENT
-    ratios: dict[str, float] = {}
+    measured: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data: dict[str, Any] = {
@@ -211,42 +274,9 @@ def main() -> None:
         store = prepare(DataSpec.model_validate(data), folder / "data")
         print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s; ratios with their range over the rounds")
         for shape in CPU if options.device == "cpu" else CUDA:
-            if options.shapes and shape[0] not in options.shapes:
-                continue
-            rows: dict[str, list[float]] = {}
-            if options.nanogpt:
-                write_for_peer(store, shape[1], folder / shape[0])
-            for round_ in range(options.rounds):
-                run = some_run(shape, store, round_)
-                programs = {
-                    "ours": lambda run=run: in_a_process("ours", folder / "runs", store, run, options.device, tuned),
-                    "bare": lambda run=run: in_a_process("bare", folder / "runs", store, run, options.device, tuned),
-                }
-                if options.nanogpt:
-                    peer_of = options.nanogpt.resolve(), folder / shape[0]
-                    programs["nanoGPT"] = lambda run=run, at=peer_of: peer(*at, run, options.device, tuned)
-                    if options.device == "cpu":
-                        programs["nanoGPT, default heap"] = lambda run=run, at=peer_of: peer(*at, run, "cpu", default)
-                for program in list(programs) if round_ % 2 else reversed(programs):
-                    rows.setdefault(program, []).append(programs[program]())
-            rate = statistics.median(rows["ours"])
-            batch = f"{shape[3]} x {shape[2]}"
-            precision = "float32" if options.device == "cpu" else "bfloat16"
-            print(f"{shape[0]:8} {batch:>11} {shape[1]:>10}  ours {rate:,.0f} tokens/s, {precision}")
-            if options.device == "cuda":
-                flops = run_flops(run, store.vocabulary) / (run.positions * run.context) * rate
-                ratios[f"{shape[0]} utilisation"] = flops / options.peak / 1e12
-                print(f"{'':32} {flops / 1e12:.0f} TFLOP/s, {flops / options.peak / 1e12:.0%} of the peak")
-            for program, rates in rows.items():
-                if program != "ours":
-                    each = [own / theirs for own, theirs in zip(rows["ours"], rates, strict=True)]
-                    ratios[f"{shape[0]} ours / {program}"] = statistics.median(each)
-                    print(
-                        f"{'':32} / {program} ({statistics.median(rates):,.0f}):"
-                        f" {statistics.median(each):.3f} ({min(each):.3f}-{max(each):.3f})",
-                        flush=True,
-                    )
-    print(json.dumps({"ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}}))
+            if not options.shapes or shape[0] in options.shapes:
+                compare(shape, store, folder, options, measured)
+    print(json.dumps({"ratios": {name: round(ratio, 3) for name, ratio in measured.items()}}))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import Outcome, Part, as_markdown, parts_of, run_parts
+from benchmarks.gpu_check import Outcome, Part, as_markdown, earlier_outcomes, parts_of, run_parts
 
 
 def python(name: str, code: str, limit: float = 60, skipped: str = "") -> Part:
@@ -82,6 +83,33 @@ def test_goals_are_compared_with_what_was_measured() -> None:
 
 
 def test_a_machine_without_text_skips_the_study_and_says_how(tmp_path: Path) -> None:
-    parts = parts_of("cuda", tmp_path, None, None)
-    assert [part.name for part in parts][-1] == "study" and "--corpus" in parts[-1].skipped
-    assert not parts_of("cuda", tmp_path, None, tmp_path)[-1].skipped
+    skipped = {part.name: part.skipped for part in parts_of("cuda", tmp_path, None, None)}
+    assert "--corpus" in skipped["study"] and "--corpus" in skipped["report"]
+    skipped = {part.name: part.skipped for part in parts_of("cuda", tmp_path, None, tmp_path)}
+    assert not skipped["study"] and not skipped["report"]
+
+
+def test_parts_that_run_again_replace_only_their_own_results(tmp_path: Path) -> None:
+    run_parts([python("first", "print('{\"a\": 1}')"), python("second", "raise SystemExit(3)")], 1.0, tmp_path)
+    run_parts([python("second", "print('{\"b\": 2}')")], 1.0, tmp_path, earlier_outcomes(tmp_path))
+    outcomes = earlier_outcomes(tmp_path)
+    assert [(outcome.name, outcome.state, outcome.result) for outcome in outcomes] == [
+        ("first", "ok", {"a": 1}),
+        ("second", "ok", {"b": 2}),
+    ]
+
+
+def test_earlier_parts_leave_the_time_that_later_ones_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "GRACE", 0.5)
+    reserving = replace(python("report", "print('{\"b\": 2}')", limit=600), reserved=20)
+    outcomes = run_parts([python("study", "import time; time.sleep(600)", limit=600), reserving], 0.5, tmp_path)
+    assert [outcome.state for outcome in outcomes] == ["stopped at its limit", "ok"]
+    assert outcomes[0].limit <= 10 < 18 < outcomes[1].limit
+
+
+def test_the_time_limits_before_the_study_fit_into_eight_minutes(tmp_path: Path) -> None:
+    parts = parts_of("cuda", tmp_path, tmp_path, tmp_path)
+    names = [part.name for part in parts]
+    assert names.index("machine") < names.index("tests") < names.index("lanes 2x32") < names.index("training")
+    needed = parts[: names.index("lanes 2L") + 1]
+    assert sum(part.limit for part in needed) <= 8 * 60 - 30
