@@ -25,6 +25,7 @@ from typing import Any
 
 from data_prep.files import write_atomically
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL; a study saves its runs in this time
 MIN_SECONDS = 5.0  # a part with less time than this is not started
 MATMUL, COPY = 8192, 2**30  # size of the multiplied square matrices, and number of bytes copied
@@ -66,12 +67,15 @@ def run_part(part: Part, seconds: float, log: Path) -> Outcome:
     if part.skipped:
         return Outcome(part.name, f"skipped: {part.skipped}")
     start = time.monotonic()
+    # The package need not be installed: a machine without network may have only the repository and the libraries.
+    search_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     with log.open("wb") as output:
         process = subprocess.Popen(
             part.command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **part.environment},
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": search_path, **part.environment},
             start_new_session=True,  # so that its child processes can be stopped with it
         )
         try:
@@ -221,11 +225,11 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     """All parts in order of importance, with the study last because it can use any time that is left."""
     python, cuda = sys.executable, device == "cuda"
     data = ["--data-dir", str(out / "data")]
-    lanes = [python, "benchmarks/bundles.py", "--device", device, *data, "--models"]
+    lanes = [python, "-m", "benchmarks.bundles", "--device", device, *data, "--models"]
     tests = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", "60", "tests/gpu"]
     tests += [] if cuda else ["-k", "recipes"]
     describe = [python, "-m", "benchmarks.gpu_check", "--describe", device]
-    speed = [python, "benchmarks/training.py", "--device", device, "--rounds", "2" if cuda else "1"]
+    speed = [python, "-m", "benchmarks.training", "--device", device, "--rounds", "2" if cuda else "1"]
     speed += ["--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
     parts = [
         Part("machine", describe, 60),
@@ -240,7 +244,7 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
         ]
     else:
         parts.append(Part("lanes 2x32", [*lanes, "2x32", "--lanes", "1", "2", "--processes", "2"], 60))
-        parts.append(Part("training", speed, 40))
+        parts.append(Part("training", speed, 90))
     parts.append(mps_part([*lanes, "2x32", "--lanes", "1", "--processes", "8"]))
     skipped = "" if corpus or not cuda else "no text; pass --corpus FILE"
     study = ["gpu_minutes", "--runs-dir", str(out / "runs"), *study_settings(device, corpus)]
@@ -258,7 +262,8 @@ def study_settings(device: str, corpus: Path | None) -> list[str]:
     if corpus:
         settings.append(f'data.source.paths=["{corpus}"]')
     if device == "cpu":
-        settings += ['data.source="installed-prose"', "data.max_tokens=1_000_000", "training.tokens=307_200"]
+        settings += ["data.vocabulary=512", "data.max_tokens=1_000_000", "training.tokens=307_200"]
+        settings += [] if corpus else ['data.source="installed-python"']
         settings += ["grid.0.model=2x16", "grid.1.model=2x16"]
         settings += ["grid.0.seed=0", "grid.1.seed=0", "grid.1.repeats=3"]
     return [word for setting in settings for word in ("--set", setting)]
@@ -287,8 +292,8 @@ def main() -> None:
     if options.describe:
         describe_machine(options.describe)
         return
-    out = options.out.resolve()
-    parts = parts_of(options.device, out, options.nanogpt, options.corpus)
+    out, nanogpt, corpus = (path and path.resolve() for path in (options.out, options.nanogpt, options.corpus))
+    parts = parts_of(options.device, out, nanogpt, corpus)
     names = [part.name for part in parts]
     if unknown := [name for name in options.parts or () if name not in names]:
         parser.error(f"--parts: there is no part {unknown[0]!r}; the parts are {', '.join(map(repr, names))}")

@@ -107,6 +107,16 @@ def test_earlier_parts_leave_the_time_that_later_ones_reserve(tmp_path: Path, mo
     assert outcomes[0].limit <= 10 < 18 < outcomes[1].limit
 
 
+def test_parts_find_the_repository_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    imported = python(
+        "imports", "import benchmarks.bundles, os; print('{\"path\": \"' + os.environ['PYTHONPATH'] + '\"}')"
+    )
+    [outcome] = run_parts([imported], 1.0, tmp_path / "out")
+    assert outcome.state == "ok" and outcome.result["path"].endswith(f":{tmp_path}")
+
+
 def test_the_time_limits_before_the_study_fit_into_eight_minutes(tmp_path: Path) -> None:
     parts = parts_of("cuda", tmp_path, tmp_path, tmp_path)
     names = [part.name for part in parts]
