@@ -1,6 +1,6 @@
 """Compare the speed of training several runs as lanes of one process, one after another, and each in its own process.
 
-    python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L]
+    python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L] [--cuda-graphs 1 64]
 
 After each measurement, prints a JSON line with everything measured so far; at the end, prints a table. Speeds include
 optimizer steps but not evaluations. Training runs one after another is as fast as training one lane. Several processes run at
@@ -74,17 +74,19 @@ class Speed:
     memory: float | None = None
 
 
-def trained(runs: list[Run], store: TokenStore, device: str) -> Speed:
+def trained(runs: list[Run], store: TokenStore, device: str, cuda_graphs: bool = False) -> Speed:
     """Train runs as one bundle."""
     import torch
 
-    from repeat_study.config.resources import Accelerator, Resources
+    from repeat_study.config.resources import REDUCE_OVERHEAD, Accelerator, Resources
     from repeat_study.records.run_directory import RunDirectory
     from repeat_study.training.trainer import train_bundle
 
     torch.set_num_threads(1)
+    compiling = REDUCE_OVERHEAD if cuda_graphs else None
+    resources = Resources(accelerator=Accelerator(device), lanes=len(runs), compile=compiling)
     with tempfile.TemporaryDirectory() as folder:
-        train_bundle(runs, store, Path(folder), resources=Resources(accelerator=Accelerator(device), lanes=len(runs)))
+        train_bundle(runs, store, Path(folder), resources=resources)
         # Speed is not measured at the evaluation before training, and the first interval is not counted.
         rows = RunDirectory(Path(folder) / runs[0].name).timings()[2:]
     return Speed(
@@ -94,10 +96,10 @@ def trained(runs: list[Run], store: TokenStore, device: str) -> Speed:
     )
 
 
-def in_a_process(runs: list[Run], store: TokenStore, device: str) -> Speed:
+def in_a_process(runs: list[Run], store: TokenStore, device: str, cuda_graphs: bool = False) -> Speed:
     """Call `trained` in a new process, so that the memory of other runs is not included."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
-        return worker.submit(trained, runs, TokenStore(store.folder), device).result()
+        return worker.submit(trained, runs, TokenStore(store.folder), device, cuda_graphs).result()
 
 
 def at_the_same_time(bundles: Sequence[list[Run]], store: TokenStore, device: str) -> Speed:
@@ -160,6 +162,13 @@ def main() -> None:
         type=int,
         help="numbers of processes to compare; each process trains one run on the same device",
     )
+    parser.add_argument(
+        "--cuda-graphs",
+        nargs="+",
+        type=int,
+        default=[],
+        help="numbers of lanes to measure also with resources.compile = reduce-overhead",
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
     cuda, device = chosen.device == "cuda", chosen.device
@@ -180,6 +189,9 @@ def main() -> None:
             runs = runs_of(model, count, store, device)
             bundle = partial(in_a_process, runs, store, device) if count > 1 else partial(replace, alone)
             comparison.measure(f"{count} lanes", count, alone, single[0], bundle)
+        for count in chosen.cuda_graphs:
+            graphs = partial(in_a_process, runs_of(model, count, store, device), store, device, True)
+            comparison.measure(f"{count} lanes, CUDA graphs", count, alone, single[0], graphs)
         for count in chosen.processes or ((2, 4, 8) if cuda else (2,)):
             bundles = [runs_of(model, 1, store, device, 1000 + number) for number in range(count)]
             processes = partial(at_the_same_time, bundles, store, device)

@@ -236,7 +236,7 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
         Part("tests", tests, 120 if cuda else 40, {"REPEAT_STUDY_GPU_TESTS": device}),
     ]
     if cuda:
-        many = ["--lanes", "1", "64", "16", "4", "--processes", "8"]
+        many = ["--lanes", "1", "64", "16", "--cuda-graphs", "1", "64", "--processes", "8"]
         parts += [
             Part("lanes 2x32", [*lanes, "2x32", *many], 75),
             Part("training", speed, 120),

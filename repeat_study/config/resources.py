@@ -13,6 +13,7 @@ from data_prep.errors import InputError
 from repeat_study.config.run import Run
 
 AUTO: Literal["auto"] = "auto"
+REDUCE_OVERHEAD: Literal["reduce-overhead"] = "reduce-overhead"  # torch.compile's mode that uses CUDA graphs
 
 
 class Precision(StrEnum):
@@ -57,10 +58,17 @@ class Resources(BaseModel):
     sharing: Sharing = Field(Sharing.DDP, strict=False)
     micro_sequences: int | None = Field(None, ge=1)  # sequences per forward pass; None: all of the process's sequences
     checkpoint_activations: bool = False  # saves memory, but training takes about a third longer
-    compile: bool | None = None  # None: only on CUDA
+    compile: bool | Literal["reduce-overhead"] | None = None  # None: only on CUDA, without CUDA graphs
     lanes: int | Literal["auto"] = 1  # number of runs that one process trains in lockstep
     gpu_memory_gb: float = Field(80.0, gt=0)  # GPU memory in GB that lanes = "auto" may use
     keep_checkpoints: Keep = Field(Keep.LAST, strict=False)
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _check_compile(cls, value: Any) -> Any:
+        if not (value is None or isinstance(value, bool) or value == REDUCE_OVERHEAD):
+            raise InputError(f'resources.compile: {value!r} found; expected true, false or "{REDUCE_OVERHEAD}"')
+        return value
 
     @field_validator("lanes", mode="before")
     @classmethod

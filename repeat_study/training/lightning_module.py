@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard
 from torch.optim import AdamW
 
-from repeat_study.config.resources import Resources, Sharing
+from repeat_study.config.resources import REDUCE_OVERHEAD, Resources, Sharing
 from repeat_study.config.run import Run
 from repeat_study.model.decoder import Decoder
 from repeat_study.model.hardware import uses_cuda
@@ -126,8 +126,9 @@ class LanguageModeling(lightning.LightningModule):
             register_fsdp_forward_method(self.model, "residual")
             for block in self.model.blocks:
                 register_fsdp_forward_method(block, "after_attention")
-        if self.resources.compile if self.resources.compile is not None else uses_cuda(self.resources):
-            self.model.compile_parts()
+        compiling = self.resources.compile
+        if uses_cuda(self.resources) if compiling is None else compiling:
+            self.model.compile_parts(with_cuda_graphs=compiling == REDUCE_OVERHEAD)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the identity of the run, or of every run in the bundle, to the checkpoint."""
@@ -144,6 +145,8 @@ class LanguageModeling(lightning.LightningModule):
                     recipe["lr"] = self.learning_rate(step, lane)
             else:
                 group["lr"] = self.learning_rate(step)
+        if self.resources.compile == REDUCE_OVERHEAD:
+            torch.compiler.cudagraph_mark_step_begin()  # graphs may overwrite the tensors of the step before
         loss_l = self._accumulate(batch)
         parameters = self._decayed_first()
         norm_l = clip_gradients_per_lane(parameters, self.max_norm_l)

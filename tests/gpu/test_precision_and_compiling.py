@@ -9,7 +9,7 @@ import torch
 
 from data_prep.token_store import TokenStore
 from repeat_study.checkpoints.files import read_weights
-from repeat_study.config.resources import Resources
+from repeat_study.config.resources import REDUCE_OVERHEAD, Resources
 from repeat_study.config.run import Run
 from repeat_study.records.outcome import Outcome
 from repeat_study.records.run_directory import RunDirectory
@@ -45,7 +45,9 @@ def counted_graphs() -> Iterator[None]:
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("mode", [True, REDUCE_OVERHEAD])
 def test_compiling_does_not_change_losses(
+    mode: bool | str,
     counted_graphs: None,
     device: str,
     lanes: list[Run],
@@ -57,9 +59,12 @@ def test_compiling_does_not_change_losses(
     """A compiled bundle has the losses of single runs that were not compiled."""
     if device == "cpu" and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    train_bundle(lanes[:2], store, tmp_path, resources=resources.model_copy(update={"compile": True}))
+    settings = Resources.model_validate(resources.model_dump() | {"compile": mode})
+    train_bundle(lanes[:2], store, tmp_path, resources=settings)
     for run in lanes[:2]:
         assert_close_losses(tmp_path, singles, run, CLOSE)
     counted = torch._dynamo.utils.counters
     assert counted["stats"]["unique_graphs"] == 2, "one graph for both blocks and one for the loss"
     assert not counted["recompile_limit"] and not counted["graph_break"]
+    if device == "cuda" and mode == REDUCE_OVERHEAD:
+        assert not counted["inductor"]["cudagraph_skips"], "CUDA graphs were used"

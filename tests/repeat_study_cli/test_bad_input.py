@@ -91,6 +91,7 @@ from tests.waiting import PATIENCE
             "resources.lanes: 'many' found; expected \"auto\" or a positive integer",
         ),
         (["plan", "tiny", "--lanes", "0"], "resources.lanes: 0 found; expected"),
+        (["plan", "tiny", "--set", "resources.compile=1"], 'resources.compile: 1 found; expected true, false or "'),
         (["run", "tiny", "--set", "resources.precision=float8"], "input should be 'auto', 'float32' or 'bfloat16'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'last', 'log', 'all'"),
         (["run", "tiny", "--keep-checkpoints", "some"], "'--keep-checkpoints': 'some' is not one of"),
