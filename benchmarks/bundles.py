@@ -173,7 +173,7 @@ def main() -> None:
     chosen = parser.parse_args()
     cuda, device = chosen.device == "cuda", chosen.device
     spec = DataSpec.model_validate(
-        {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000 if cuda else 1_000_000}
+        {"source": "installed-python", "vocabulary": 1024, "max_tokens": 8_000_000 if cuda else 2_000_000}
     )
     store = prepare(spec, chosen.data_dir, lambda what, share: None)
     name = "cpu"

@@ -122,7 +122,8 @@ def run_parts(parts: Sequence[Part], minutes: float, out: Path, earlier: Sequenc
         if seconds < MIN_SECONDS and not part.skipped:
             outcomes.append(Outcome(part.name, "skipped: no time left"))
         else:
-            print(f"{part.name}: up to {seconds:.0f} s", flush=True)
+            if not part.skipped:
+                print(f"{part.name}: up to {seconds:.0f} s", flush=True)
             outcomes.append(run_part(part, seconds, out / f"{part.name.replace(' ', '-')}.log"))
             print(f"{part.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s", flush=True)
         record = {"minutes": minutes, "parts": [asdict(outcome) for outcome in outcomes]}
@@ -226,11 +227,11 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     python, cuda = sys.executable, device == "cuda"
     data = ["--data-dir", str(out / "data")]
     lanes = [python, "-m", "benchmarks.bundles", "--device", device, *data, "--models"]
-    tests = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", "60", "tests/gpu"]
-    tests += [] if cuda else ["-k", "recipes"]
+    tests = [python, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", "90", "tests/gpu"]
+    tests += ["-n", "4", "--dist", "loadfile"] if cuda else ["-k", "recipes"]
     describe = [python, "-m", "benchmarks.gpu_check", "--describe", device]
     speed = [python, "-m", "benchmarks.training", "--device", device, "--rounds", "2" if cuda else "1"]
-    speed += ["--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
+    speed += [*data, "--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
     parts = [
         Part("machine", describe, 60),
         Part("tests", tests, 120 if cuda else 40, {"REPEAT_STUDY_GPU_TESTS": device}),
@@ -252,7 +253,7 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     parts.append(
         Part("study", [*command, "run", *study, *data, "--lanes", "auto"], 600 if cuda else 40, skipped=skipped)
     )
-    parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30))
+    parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30 if cuda else 15))
     return parts
 
 

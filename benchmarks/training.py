@@ -258,6 +258,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure (default: all)")
     arguments.add_argument("--peak", type=float, default=989.0, help="peak speed of the GPU in TFLOP/s")
+    arguments.add_argument("--data-dir", type=Path, help="folder of the token store (default: a temporary folder)")
     arguments.add_argument("--program", nargs=5, help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.program:
@@ -271,7 +272,7 @@ def main() -> None:
             "vocabulary": 1024,
             "max_tokens": 2_000_000 if options.device == "cpu" else 8_000_000,
         }
-        store = prepare(DataSpec.model_validate(data), folder / "data")
+        store = prepare(DataSpec.model_validate(data), options.data_dir or folder / "data")
         print(f"{'shape':8} {'batch':>11} {'vocabulary':>10}  median tokens/s; ratios with their range over the rounds")
         for shape in CPU if options.device == "cpu" else CUDA:
             if not options.shapes or shape[0] in options.shapes:
