@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -303,12 +304,16 @@ def load_runs(folder: Path, names: list[str] | None = None) -> Runs:
 
 def _variant_name(factors: dict[str, Any], pool_tokens: int) -> str:
     """Name a variant by its factors, such as "weight_decay = 1.0, passes". The order of copies is named without its keys."""
-    words = [f"{key} = {value}" for key, value in factors.items() if key not in (*ORDER, "fixed_pool")]
+    words = [f"{key} = {_number(value)}" for key, value in factors.items() if key not in (*ORDER, "fixed_pool")]
     if "fixed_pool" in factors:
         words.append(f"a pool of {pool_tokens:,} tokens" if factors["fixed_pool"] else "a pool of f·T/R tokens")
     if factors.keys() & set(ORDER):
         words.append(order_name(factors.get("spacing", Spacing.BURSTS), factors.get("burst_distance")))
     return ", ".join(words)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, Integral) and int(value) >= 10_000 else str(value)
 
 
 def _split_by_parent(runs: Runs) -> Runs:

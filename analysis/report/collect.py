@@ -77,8 +77,9 @@ class Collected:
 
 
 def file_name(figure: str, variant: str) -> str:
-    """A figure's file name without the extension. If the variant has a name, it is appended."""
-    return figure + ("." + re.sub(r"[^\w.=]+", "_", variant) if variant else "")
+    """A figure's file name without the extension. If the variant has a name, it is appended, such as ".tokens-1536000_passes"."""
+    without_commas = re.sub(r"(?<=\d),(?=\d)", "", variant)
+    return figure + ("." + re.sub(r"[^\w.-]+", "_", without_commas.replace(" = ", "-")) if variant else "")
 
 
 def save_figure(figure: str, name: str, runs: Runs) -> SavedPlot | Missing:

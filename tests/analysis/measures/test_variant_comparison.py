@@ -89,3 +89,9 @@ def test_nothing_is_compared_without_common_seeds(runs: list[Run], store: TokenS
         write_run(tmp_path, runs[0], store, [9.0, 3.0], **fields)
         assert compare_variants(load_runs(tmp_path)) is None
     assert isinstance(figure_of_variants.plot(load_runs(tmp_path)), Missing)
+
+
+def test_large_numbers_in_names_of_variants_have_separators(runs: list[Run], store: TokenStore, tmp_path: Path) -> None:
+    for tokens in (16_384, 8_192):
+        write_run(tmp_path, runs[0], store, [9.0, 3.0], repeats=1, tokens=tokens)
+    assert [name for name, _ in load_runs(tmp_path).variants()] == ["tokens = 8192", "tokens = 16,384"]

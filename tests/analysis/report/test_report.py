@@ -295,8 +295,8 @@ def test_only_seeds_are_averaged(planted: Path, few_figures: None, runs: list[Ru
         fields = {"model": "2x64", "repeats": repeats, "repeated_fraction": 0.5, "learning_rate": 1e-3}
         write_run(planted, runs[0], store, [6.0, 5.5, 5.0, end], **fields)
     short, page = write_report(planted)
-    assert pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.003.csv").seeds.max() == 1
-    other = pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate_=_0.001.csv")
+    assert pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate-0.003.csv").seeds.max() == 1
+    other = pd.read_csv(planted / "tables" / "degradation_by_repeats.learning_rate-0.001.csv")
     assert other["mean"].tolist() == pytest.approx([4.5, 4.6, 4.9])
     numbers = pd.read_csv(planted / "tables" / "summary.csv").set_index("run")
     slow = numbers[numbers.variant == "learning_rate = 0.001"]
@@ -355,3 +355,10 @@ def test_a_setting_that_depends_only_on_size_makes_no_variants(
     ((name, variant),) = load_runs(tmp_path).variants()
     assert name == "" and len(variant.table) == 6
     assert summary(variant).size_multiplier.notna().all(), "one clean law over the sizes"
+
+
+def test_file_names_of_variants_have_no_spaces_or_signs() -> None:
+    assert collect.file_name("heads", "tokens = 12,288,000, weight_decay = 0.01, bursts 20 apart") == (
+        "heads.tokens-12288000_weight_decay-0.01_bursts_20_apart"
+    )
+    assert collect.file_name("heads", "") == "heads"

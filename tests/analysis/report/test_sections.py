@@ -60,7 +60,7 @@ def test_noise_of_different_kinds_has_different_sections() -> None:
 def test_figures_that_are_missing_for_the_same_reason_share_a_sentence() -> None:
     section = missing_section(
         [
-            Missing("size_multiplier.learning_rate_=_0.001", "no law"),
+            Missing("size_multiplier.learning_rate-0.001", "no law"),
             Missing("heads", "no probe"),
             Missing("laws", "no law"),
         ]
