@@ -181,10 +181,16 @@ class Block(nn.Module):
 
     def forward(self, x_lbtd: Tensor, attend: LayerAttend | None = None) -> Tensor:
         """Map [lanes, batch, time, d_model] to the same shape."""
-        return self.after_attention(x_lbtd, self.attention.head_outputs(self.attention_norm(x_lbtd), attend))
+        return self._output(x_lbtd, self.attention.head_outputs(self.attention_norm(x_lbtd), attend))
 
     def after_attention(self, x_lbtd: Tensor, head_outputs_lbti: Tensor) -> Tensor:
-        """The block's output, given its input and its concatenated head outputs; shape [lanes, batch, time, d_model]."""
+        """The block's output, given its input and its concatenated head outputs; shape [lanes, batch, time, d_model].
+
+        With FSDP, this method collects the block's weights and frees them again, so `forward` must not call it.
+        """
+        return self._output(x_lbtd, head_outputs_lbti)
+
+    def _output(self, x_lbtd: Tensor, head_outputs_lbti: Tensor) -> Tensor:
         x_lbtd = x_lbtd + self.attention.out(head_outputs_lbti)
         return x_lbtd if self.mlp is None else x_lbtd + self.mlp(x_lbtd)
 
@@ -266,7 +272,7 @@ class Decoder(nn.Module):
         If targets are given, returns each lane's mean loss in nats instead, shape [lanes]. The logits are then computed in
         chunks to save memory.
         """
-        x_lbtd = self.residual(tokens_lbt)
+        x_lbtd = self.residual_from(0, self.embedded(tokens_lbt))  # as in `Block`, not a method that FSDP wraps
         if targets_lbt is None:
             logits_lbtv: Tensor = self.unembedding(x_lbtd)
             return logits_lbtv

@@ -7,7 +7,7 @@ import torch
 
 from repeat_study.config.model_sizes import Shape, Style, shape_of
 from repeat_study.model import loss
-from repeat_study.model.decoder import Attention, Decoder, sinusoid
+from repeat_study.model.decoder import Attention, Block, Decoder, sinusoid
 from repeat_study.model.loss import mean_loss_per_lane, token_losses
 
 VOCABULARY, CONTEXT = 50, 12
@@ -201,3 +201,16 @@ def test_an_untrained_model_has_the_loss_of_uniform_guessing() -> None:
     model = Decoder(shape_of("2x32"), VOCABULARY, CONTEXT, [0])
     tokens = torch.randint(0, VOCABULARY, (1, 64, CONTEXT + 1))
     assert float(model.token_losses(tokens).mean()) == pytest.approx(math.log(VOCABULARY), abs=0.02)
+
+
+def test_forward_calls_no_method_that_collects_weights_with_fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before torch 2.13, such a method would free the weights before the backward pass."""
+
+    def collecting(*arguments: object) -> None:
+        raise AssertionError("called by forward")
+
+    monkeypatch.setattr(Block, "after_attention", collecting)
+    monkeypatch.setattr(Decoder, "residual", collecting)
+    model = Decoder(shape_of("2x16"), 17, 8, [0])
+    tokens = torch.zeros(1, 2, 9, dtype=torch.int64)
+    assert model(tokens[..., :-1], tokens[..., 1:]).isfinite().all()
