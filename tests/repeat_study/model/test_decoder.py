@@ -204,7 +204,7 @@ def test_an_untrained_model_has_the_loss_of_uniform_guessing() -> None:
 
 
 def test_forward_calls_no_method_that_collects_weights_with_fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before torch 2.13, such a method would free the weights before the backward pass."""
+    """With torch 2.11, such a method would free the weights before the backward pass."""
 
     def collecting(*arguments: object) -> None:
         raise AssertionError("called by forward")
