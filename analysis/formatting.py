@@ -89,3 +89,15 @@ def size_names(models: Iterable[str], parameters: Iterable[float]) -> dict[float
     for model, count in zip(models, parameters, strict=True):
         named.setdefault(count, set()).add(model)
     return {count: size_name(", ".join(sorted(named[count])), count) for count in sorted(named)}
+
+
+def shared_settings(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """A title and short labels for a legend: "a, b" with "1, x" and "2, x" for the labels "a = 1, b = x" and "a = 2, b = x".
+
+    Without a title, and with the labels as they are, if they do not all give values of the same settings.
+    """
+    settings = [[part.split(" = ") for part in label.split(", ")] for label in labels]
+    names = {tuple(part[0] for part in parts) for parts in settings if all(len(part) == 2 for part in parts)}
+    if len(names) != 1 or len({len(part) for parts in settings for part in parts}) != 1:
+        return "", list(labels)
+    return ", ".join(names.pop()), [", ".join(value for _, value in parts) for parts in settings]

@@ -12,7 +12,7 @@ from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes
 from analysis.figures.plot import UNDATED, Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import nats_digits, percent, size_name
+from analysis.formatting import nats_digits, percent, shared_settings, size_name
 from analysis.measures.headline import Headline, Kind, headline
 from analysis.runs import Runs
 
@@ -127,8 +127,10 @@ def _draw(ax: Axes, result: Headline) -> None:
         _label_of_arm(ax, result)
     if len(names) > 1 or (result.kind is Kind.FINE_TUNING and not result.lines.label.any()):
         low, high = ax.get_ylim()
-        ax.set_ylim(low, high + 0.09 * (high - low) * ((len(names) + 1) // 2))
-        ax.legend(fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)
+        title, short = shared_settings(names)
+        ax.set_ylim(low, high + 0.09 * (high - low) * ((len(names) + 1) // 2 + bool(title)))
+        handles = ax.get_legend_handles_labels()[0]
+        ax.legend(handles, short, title=title or None, fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)
 
 
 def _label_of_arm(ax: Axes, result: Headline) -> None:

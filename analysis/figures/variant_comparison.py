@@ -37,7 +37,7 @@ def plot(runs: Runs) -> Plot | Missing:
             if row is axes[0]:
                 ax.set_title(f"{size_name(model, size)}, f = {percent(-negative)}", fontsize=9)
         row[0].set_ylabel(f"{COMPARED[metric]},\nexcess (nats/token)")
-    legend(figure, axes)
+    legend(figure, axes, of_variants=True)
     return Plot(
         NAME,
         "The variants compared",

@@ -9,6 +9,7 @@ from analysis.formatting import (
     cell,
     listed,
     plural,
+    shared_settings,
     short_count,
     short_repeats,
     signed,
@@ -43,3 +44,19 @@ def test_missing_numbers_become_dashes_and_equal_ends_are_written_once() -> None
 def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
     assert (signed(-0.0003), signed(-0.004), signed(-0.25)) == ("+0.000", "-0.004", "-0.25")
     assert signed_span([-0.0003, 0.3]) == "+0.000 to +0.30"
+
+
+def test_settings_that_all_labels_name_become_a_title() -> None:
+    assert shared_settings(["weight_decay = 0.1", "weight_decay = 1.0"]) == ("weight_decay", ["0.1", "1.0"])
+    assert shared_settings(["a = 1, tokens = 16,384", "a = 2, tokens = 8192"]) == (
+        "a, tokens",
+        ["1, 16,384", "2, 8192"],
+    )
+    for labels in (
+        ["passes", "bursts 4 apart"],
+        ["a = 1", "b = 1"],
+        ["a = 1, passes", "a = 2, passes"],
+        ["a = 1", "clean"],
+        [],
+    ):
+        assert shared_settings(labels) == ("", labels)
