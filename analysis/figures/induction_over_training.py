@@ -75,6 +75,7 @@ def plot(runs: Runs) -> Plot | Missing:
     legend_of_repeats(
         figure,
         axes[0][0],
+        table.repeats,
         repeats_styles,
         null=Line2D([], [], color=CLEAN["color"], linestyle=":"),
         untrained=Line2D([], [], color=UNTRAINED),

@@ -39,7 +39,7 @@ def plot(runs: Runs) -> Plot | Missing:
         tokens_axis(ax)
     for row in axes:
         row[0].set_ylabel("test loss (nats/token)")
-    legend_of_repeats(figure, flat[0], repeats_styles)
+    legend_of_repeats(figure, flat[0], table.repeats, repeats_styles)
     return Plot(
         NAME,
         "Learning curves",

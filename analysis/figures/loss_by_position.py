@@ -40,7 +40,7 @@ def plot(runs: Runs) -> Plot | Missing:
     limit(flat[0], table.loss.min(), table.loss.max())
     for row in axes:
         row[0].set_ylabel("final test loss (nats/token)")
-    legend_of_repeats(figure, flat[0], repeats_styles)
+    legend_of_repeats(figure, flat[0], table.repeats, repeats_styles)
     return Plot(
         NAME,
         "Loss by position in context",

@@ -169,9 +169,11 @@ def legend(figure: Figure, axes: list[list[Axes]], of_variants: bool = False) ->
     figure.legend(entries.values(), labels, title=title or None, loc="outside right center")
 
 
-def legend_of_repeats(figure: Figure, axes: Axes, repeats_styles: dict[float, Style], **extra: Artist) -> None:
-    """Add a legend to the right of the figure, with entries for clean runs and every R, and the `extra` handles by label."""
-    handles: list[Artist] = [axes.plot([], [], label="clean", **CLEAN)[0]]
+def legend_of_repeats(
+    figure: Figure, axes: Axes, repeats: pd.Series, repeats_styles: dict[float, Style], **extra: Artist
+) -> None:
+    """Add a legend to the right of the figure, with entries for every R in `repeats` and the `extra` handles by label."""
+    handles: list[Artist] = [axes.plot([], [], label="clean", **CLEAN)[0]] if (repeats == 1).any() else []
     handles += [axes.plot([], [], label=f"R = {value:g}", **style)[0] for value, style in repeats_styles.items()]
     labels = [str(handle.get_label()) for handle in handles]
     figure.legend([*handles, *extra.values()], [*labels, *extra], loc="outside right center")

@@ -1,4 +1,8 @@
-from analysis.figures.panels import rows_and_columns
+import pandas as pd
+import pytest
+
+from analysis.figures.panels import grid_of_axes, legend_of_repeats, rows_and_columns
+from analysis.figures.style import styles
 
 
 def test_panels_fill_their_rows() -> None:
@@ -6,3 +10,10 @@ def test_panels_fill_their_rows() -> None:
     assert [shapes[panels] for panels in (1, 4, 5, 6, 8, 9)] == [(1, 1), (1, 4), (2, 3), (2, 3), (2, 4), (3, 3)]
     for panels, (rows, columns) in shapes.items():
         assert columns <= 4 and panels <= rows * columns < panels + rows, panels
+
+
+@pytest.mark.parametrize(("repeats", "labels"), [([1, 3], ["clean", "R = 3"]), ([3], ["R = 3"])])
+def test_the_legend_lists_clean_runs_only_if_there_are_any(repeats: list[int], labels: list[str]) -> None:
+    figure, axes = grid_of_axes(1, 1)
+    legend_of_repeats(figure, axes[0][0], pd.Series(repeats), styles([3]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
