@@ -36,6 +36,8 @@ class Headline:
     lines: the figure's points: `line` (a name), `x` (R, or the size in fine-tuning), `mean`, `low`, `high` and `seeds`. In fine-tuning,
         `label` gives the parent's f and R where R differs between the points of a line, and such points are not connected.
     names: the arm's runs, in studies with a named pool.
+    clean: for an arm of repeated runs of a variant, how much the variant changes the clean runs that it is compared with, with the
+        same columns. None if it does not change them, and for results of other kinds.
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class Headline:
     arms: int
     lines: pd.DataFrame
     names: frozenset[str] = frozenset()
+    clean: pd.Series | None = None
 
 
 def headline(runs: Runs) -> Headline | None:
@@ -83,6 +86,7 @@ def _of_repeats(pairs: pd.DataFrame) -> Headline | None:
 
 def _of_variants(comparison: Comparison) -> Headline | None:
     differences = comparison.differences[comparison.differences.metric == LOSS]
+    in_clean = differences[differences.repeats == 1]
     if (differences.repeats > 1).any():
         differences = differences[differences.repeats > 1]
     if differences.empty:
@@ -92,7 +96,10 @@ def _of_variants(comparison: Comparison) -> Headline | None:
     panel = excess[(excess.metric == LOSS) & (excess.model == arm.model)]
     panel = panel[panel.repeated_fraction == arm.repeated_fraction]
     arm = pd.concat([arm, pd.Series({"reference": comparison.reference})])
-    return Headline(Kind.VARIANTS, arm, len(differences), panel.assign(line=panel.variant, x=panel.repeats))
+    lines = panel.assign(line=panel.variant, x=panel.repeats)
+    same = in_clean[(in_clean.variant == arm.variant) & (in_clean.model == arm.model)]
+    clean = same.iloc[0] if len(same) and arm.repeats > 1 else None
+    return Headline(Kind.VARIANTS, arm, len(differences), lines, clean=clean)
 
 
 def _of_named_pool(runs: Runs) -> Headline | None:

@@ -138,7 +138,7 @@ def _varied(runs: Runs) -> Iterator[tuple[str, str]]:
     factors = runs.varied_factors()
     names = [name for name, _ in runs.variants()]
     if len(names) > 1:
-        yield listed(_factor_names(factors)).removeprefix("the "), _values(names)
+        yield listed([name.removeprefix("the ") for name in _factor_names(factors)]), _values(names)
     control = "R = 0" if runs.has_named_pool else "clean runs"
     if len(repeated) and (runs.table.repeats == 1).any():
         yield "compared with", f"{control} that see every sequence once" if control == "clean runs" else control
@@ -181,13 +181,15 @@ def _answer(result: Headline) -> str:
         if len(general):
             text = f"{text[:-1]}, and changes the loss on other text by {nats(general.iloc[0])}."
     elif result.kind is Kind.VARIANTS:
-        where = _where(arm)
-        text = (
-            f"The largest difference is that {arm.variant} {'costs' if arm['mean'] > 0 else 'saves'} {amount(arm)} in final test loss"
-            f" compared with {arm.reference}, {where}."
-        )
+        where, higher = _where(arm), arm["mean"] > 0
+        effect = f"final test loss is {amount(arm)} {'higher' if higher else 'lower'}"
+        if arm.repeats > 1:
+            effect = f"repetition costs {amount(arm)} {'more' if higher else 'less'}"
+        text = f"The largest difference: {effect} with {arm.variant} than with {arm.reference}, {where}."
         if clear is False:
             text = f"There is no clear difference: the largest, {arm.variant} compared with {arm.reference}, {where}, is {change}."
+        if result.clean is not None:
+            text += f" In clean runs, the difference in final test loss is {nats(result.clean)}."
     elif arm["mean"] <= 0 or clear is False:
         text = (
             f"Repetition costs nothing measurable: the largest difference from clean runs is {change}, {_where(arm)}."

@@ -83,8 +83,31 @@ def test_a_study_with_variants_asks_about_their_factor(
     first = screen(tmp_path)
     name = "the weight decay" if "weight_decay" in factor else "the order of the copies"
     assert first.question == f"Does the cost of repeating data depend on {name}?"
-    assert "costs 0.21 nats/token [0.14, 0.27]" in first.answer
+    assert "repetition costs 0.21 nats/token [0.14, 0.27] more with" in first.answer
+    assert "In clean runs" not in first.answer, "they do not differ"
     assert name.removeprefix("the ") in dict(first.varied)
+
+
+def test_a_factor_that_changes_clean_runs_is_not_said_to_change_only_the_cost(
+    tmp_path: Path, runs: list[Run], store: TokenStore
+) -> None:
+    for seed in range(2):
+        for decay, price, cost in ((0.1, 0.0, 0.5), (1.0, 0.75, 0.25)):
+            for repeats, over in ((1, price), (4, price + cost)):
+                fields = {
+                    "model": "2x32",
+                    "repeats": repeats,
+                    "repeated_fraction": 0.5,
+                    "seed": seed,
+                    "weight_decay": decay,
+                }
+                write_run(tmp_path, runs[0], store, [6.0, 4.0 + seed + over], **fields)
+    answer = screen(tmp_path).answer
+    assert (
+        "repetition costs 0.25 nats/token [0.25, 0.25] less with weight_decay = 1.0 than with weight_decay = 0.1"
+        in answer
+    )
+    assert answer.endswith("In clean runs, the difference in final test loss is +0.75 nats/token [+0.75, +0.75].")
 
 
 def test_the_card_has_the_size_that_chats_show(tmp_path: Path, runs: list[Run], store: TokenStore) -> None:
