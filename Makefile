@@ -30,7 +30,7 @@ test: $(INSTALLED)
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
-# For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=2
+# For a machine with a GPU. Without one: make gpu-check DEVICE=cpu MINUTES=4
 gpu-check: $(INSTALLED)
 	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE) --minutes $(MINUTES) --out $(OUT)
 

@@ -92,7 +92,7 @@ def size_names(models: Iterable[str], parameters: Iterable[float]) -> dict[float
 
 
 def shared_settings(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """A title and short labels for a legend: "a, b" with "1, x" and "2, x" for the labels "a = 1, b = x" and "a = 2, b = x".
+    """A title and short labels for a legend: "a / b" with "1 / x" and "2 / x" for the labels "a = 1, b = x" and "a = 2, b = x".
 
     Without a title, and with the labels as they are, if they do not all give values of the same settings.
     """
@@ -100,4 +100,4 @@ def shared_settings(labels: Sequence[str]) -> tuple[str, list[str]]:
     names = {tuple(part[0] for part in parts) for parts in settings if all(len(part) == 2 for part in parts)}
     if len(names) != 1 or len({len(part) for parts in settings for part in parts}) != 1:
         return "", list(labels)
-    return ", ".join(names.pop()), [", ".join(value for _, value in parts) for parts in settings]
+    return " / ".join(names.pop()), [" / ".join(value for _, value in parts) for parts in settings]

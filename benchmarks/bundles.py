@@ -1,6 +1,6 @@
 """Compare the speed of training several runs as lanes of one process, one after another, and each in its own process.
 
-    python benchmarks/bundles.py [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L] [--cuda-graphs 1 64]
+    python -m benchmarks.bundles [--device cuda] [--lanes 1 2 4 8 16 32 64] [--models 2x32 2L 3L 4L] [--cuda-graphs 1 64]
 
 After each measurement, prints a JSON line with everything measured so far; at the end, prints a table. Speeds include
 optimizer steps but not evaluations. Training runs one after another is as fast as training one lane. Several processes run at
@@ -41,6 +41,13 @@ SHAPES = {
     "4L": (512, 16, 1, 20),
 }
 CPU, CUDA = ("2x32", "2x64"), ("2x32", "2L", "3L", "4L")
+
+
+def positive(text: str) -> int:
+    """An option's value. argparse names the function and the value in its error message."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
 
 
 def runs_of(model: str, count: int, store: TokenStore, device: str, first_seed: int = 0) -> list[Run]:
@@ -155,17 +162,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", nargs="+", choices=list(SHAPES))
-    parser.add_argument("--lanes", nargs="+", type=int)
+    parser.add_argument("--lanes", nargs="+", type=positive)
     parser.add_argument(
         "--processes",
         nargs="+",
-        type=int,
+        type=positive,
         help="numbers of processes to compare; each process trains one run on the same device",
     )
     parser.add_argument(
         "--cuda-graphs",
         nargs="+",
-        type=int,
+        type=positive,
         default=[],
         help="numbers of lanes to measure also with resources.compile = reduce-overhead",
     )

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_check --minutes 8 --out gpu_check [--device cpu] [--nanogpt FOLDER] [--corpus FILE] [--parts NAME ...]
 
 The parts run in order of importance. Each one is a process of its own with a time limit, so a part that fails or hangs does not
-affect the others. results.json and results.md in the output folder are replaced after every part. They include whatever a part
-had measured before it was stopped. With `--parts`, only those parts run, and the results of the others are kept. For example, after a
+affect the others. results.json and results.md in the output folder are replaced after every part. Both also keep what a part had
+measured before it was stopped. With `--parts`, only those parts run, and the results of the others are kept. For example, after a
 check whose other parts took all the time, `--parts study report` continues the study where it was stopped. With `--device cpu`,
 every part runs on a small scale, as a rehearsal.
 """
@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,18 @@ def run_parts(parts: Sequence[Part], minutes: float, out: Path, earlier: Sequenc
 
 
 def earlier_outcomes(out: Path) -> list[Outcome]:
-    """The outcomes in results.json; none if there is no such file."""
-    if not (out / "results.json").exists():
+    """The outcomes in results.json; none if there is no such file. A damaged file is renamed to results.json.damaged."""
+    path = out / "results.json"
+    if not path.exists():
         return []
-    return [Outcome(**outcome) for outcome in json.loads((out / "results.json").read_text())["parts"]]
+    try:
+        outcomes = [Outcome(**outcome) for outcome in json.loads(path.read_text())["parts"]]
+        as_markdown(outcomes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        path.replace(path.with_name("results.json.damaged"))
+        print(f"{path}: {error!r}; renamed to results.json.damaged", file=sys.stderr)
+        return []
+    return outcomes
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
@@ -223,12 +232,13 @@ def _seconds(operation: Any, repeats: int = 20) -> float:
 
 
 def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) -> list[Part]:
-    """All parts in order of importance, with the study last because it can use any time that is left."""
+    """All parts in order of importance, with the study and its report last because the study can use any time that is left."""
     python, cuda = sys.executable, device == "cuda"
     data = ["--data-dir", str(out / "data")]
     lanes = [python, "-m", "benchmarks.bundles", "--device", device, *data, "--models"]
     tests = [python, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", "90", "tests/gpu"]
-    tests += ["-n", "4", "--dist", "loadfile"] if cuda else ["-k", "recipes"]
+    tests += [] if cuda else ["-k", "recipes"]
+    tests += ["-n", "4", "--dist", "loadfile"] if cuda and find_spec("xdist") else []
     describe = [python, "-m", "benchmarks.gpu_check", "--describe", device]
     speed = [python, "-m", "benchmarks.training", "--device", device, "--rounds", "2" if cuda else "1"]
     speed += [*data, "--shapes", "8L" if cuda else "2x32", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
@@ -251,7 +261,13 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
     study = ["gpu_minutes", "--runs-dir", str(out / "runs"), *study_settings(device, corpus)]
     command = [python, "-m", "repeat_study_cli"]
     parts.append(
-        Part("study", [*command, "run", *study, *data, "--lanes", "auto"], 600 if cuda else 40, skipped=skipped)
+        Part(
+            "study",
+            [*command, "run", *study, *data, "--lanes", "auto"],
+            600 if cuda else 60,
+            skipped=skipped,
+            reserved=60 if cuda else 35,
+        )
     )
     parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30 if cuda else 15))
     return parts
@@ -261,7 +277,7 @@ def study_settings(device: str, corpus: Path | None) -> list[str]:
     """Options of the commands for the study gpu_minutes: its text, and, on a CPU, runs of a few seconds."""
     settings = [f"resources.accelerator={device}"]
     if corpus:
-        settings.append(f'data.source.paths=["{corpus}"]')
+        settings.append(f"data.source.paths={json.dumps([str(corpus)])}")
     if device == "cpu":
         settings += ["data.vocabulary=512", "data.max_tokens=1_000_000", "training.tokens=307_200"]
         settings += [] if corpus else ['data.source="installed-python"']
@@ -293,6 +309,10 @@ def main() -> None:
     if options.describe:
         describe_machine(options.describe)
         return
+    if options.corpus and not options.corpus.exists():
+        parser.error(f"--corpus: {options.corpus} does not exist")
+    if options.nanogpt and not (options.nanogpt / "train.py").is_file():
+        parser.error(f"--nanogpt: no train.py in {options.nanogpt}; expected a checkout of nanoGPT")
     out, nanogpt, corpus = (path and path.resolve() for path in (options.out, options.nanogpt, options.corpus))
     parts = parts_of(options.device, out, nanogpt, corpus)
     names = [part.name for part in parts]

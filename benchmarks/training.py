@@ -1,6 +1,6 @@
 """Compare training speed with nanoGPT's own model and loop, and with a bare loop over our model.
 
-    python benchmarks/training.py --nanogpt path/to/nanoGPT [--device cuda]
+    python -m benchmarks.training --nanogpt path/to/nanoGPT [--device cuda]
 
 Prints a JSON line of all ratios so far after each program, and a table after each shape. The programs alternate. Each runs in a
 new process with one thread, and all use the same batch size, shape, precision and number of tokens. Our program is
@@ -206,7 +206,7 @@ def compare(
     options: argparse.Namespace,
     measured: dict[str, float],
 ) -> None:
-    """Run all programs in turn, add the ratios to `measured`, and print them as JSON after each program and at the end as text."""
+    """Run all programs in turn, add the ratios to `measured`, and print them as JSON after each program, and as text at the end."""
     default = {key: value for key, value in os.environ.items() if key not in WORKER_ENVIRONMENT} | {
         "OMP_NUM_THREADS": "1"
     }
@@ -256,7 +256,12 @@ def main() -> None:
     )
     arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--shapes", nargs="*", help="names of the shapes to measure (default: all)")
+    arguments.add_argument(
+        "--shapes",
+        nargs="*",
+        choices=sorted({shape[0] for shape in (*CPU, *CUDA)}),
+        help="names of the shapes to measure (default: all)",
+    )
     arguments.add_argument("--peak", type=float, default=989.0, help="peak speed of the GPU in TFLOP/s")
     arguments.add_argument("--data-dir", type=Path, help="folder of the token store (default: a temporary folder)")
     arguments.add_argument("--program", nargs=5, help=argparse.SUPPRESS)
@@ -264,6 +269,8 @@ def main() -> None:
     if options.program:
         run_program(*options.program)
         return
+    if options.rounds < 1:
+        arguments.error(f"--rounds: {options.rounds} found; expected at least 1")
     measured: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -44,7 +44,7 @@ def plot(runs: Runs) -> Plot | Missing:
     limit(axes[0][0], min(0.0, data["mean"].min()), data["mean"].max())  # the axes of all panels are shared
     for ax in axes[-1]:
         ax.set_xlabel(log_label("tokens since the last copy"))
-    legend(figure, axes, of_variants=True)
+    legend(figure, axes)
     return Plot(
         NAME,
         "What is retained of a repeated sequence",

@@ -77,7 +77,7 @@ class Collected:
 
 
 def file_name(figure: str, variant: str) -> str:
-    """A figure's file name without the extension. If the variant has a name, it is appended, such as ".tokens-1536000_passes"."""
+    """A figure's file name without the extension. If the variant has a name, it is appended, as in "heads.tokens-1536000_passes"."""
     without_commas = re.sub(r"(?<=\d),(?=\d)", "", variant)
     return figure + ("." + re.sub(r"[^\w.-]+", "_", without_commas.replace(" = ", "-")) if variant else "")
 
@@ -108,6 +108,7 @@ def collect(runs: Runs, title: str, cache: FigureCache, progress: Progress) -> C
     # Computed before the worker processes fork, so that they inherit the cached fits.
     numbers = [summary(variant) if len(variant.done) else pd.DataFrame() for _, variant in variants]
     names = {(name, figure): file_name(figure, name) for name, _, figure in plotted}
+    assert len(set(names.values())) == len(names), "every figure has its own file"
     made: dict[object, object] = {}  # keys: (variant, figure or section), or the module or function for something else
     for name, figure_runs, figure in plotted:
         if reused := cache.reused(names[name, figure], figure_runs):

@@ -222,15 +222,15 @@ class Decoder(nn.Module):
         self.unembedding = Linear(lanes, shape.d_model, vocabulary)
         self._initialize(seeds)
 
-    def compile_parts(self, with_cuda_graphs: bool = False) -> None:
+    def compile_parts(self, mode: str | None = None) -> None:
         """Compile the loss and every block. The blocks are compiled separately so that they can share one graph.
 
-        with_cuda_graphs: launch the kernels of a block at once, as CUDA graphs. This has no effect on a CPU.
+        mode: torch.compile's mode for the blocks; None is torch's default.
         """
         self.compiled = True
         torch.compiler.reset()  # otherwise, graphs of earlier runs would count towards torch's recompile limit
         for block in self.blocks:
-            block.compile(dynamic=False, mode="reduce-overhead" if with_cuda_graphs else None)
+            block.compile(dynamic=False, mode=mode)
 
     @torch.no_grad()
     def _initialize(self, seeds: Sequence[int]) -> None:

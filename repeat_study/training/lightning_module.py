@@ -128,7 +128,7 @@ class LanguageModeling(lightning.LightningModule):
                 register_fsdp_forward_method(block, "after_attention")
         compiling = self.resources.compile
         if uses_cuda(self.resources) if compiling is None else compiling:
-            self.model.compile_parts(with_cuda_graphs=compiling == REDUCE_OVERHEAD)
+            self.model.compile_parts(REDUCE_OVERHEAD if compiling == REDUCE_OVERHEAD else None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the identity of the run, or of every run in the bundle, to the checkpoint."""

@@ -49,8 +49,8 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
 def test_settings_that_all_labels_name_become_a_title() -> None:
     assert shared_settings(["weight_decay = 0.1", "weight_decay = 1.0"]) == ("weight_decay", ["0.1", "1.0"])
     assert shared_settings(["a = 1, tokens = 16,384", "a = 2, tokens = 8192"]) == (
-        "a, tokens",
-        ["1, 16,384", "2, 8192"],
+        "a / tokens",
+        ["1 / 16,384", "2 / 8192"],
     )
     for labels in (
         ["passes", "bursts 4 apart"],
