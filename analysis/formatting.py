@@ -92,12 +92,18 @@ def size_names(models: Iterable[str], parameters: Iterable[float]) -> dict[float
 
 
 def shared_settings(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """A title and short labels for a legend: "a / b" with "1 / x" and "2 / x" for the labels "a = 1, b = x" and "a = 2, b = x".
+    """A title and short labels for a legend of variants.
 
-    Without a title, and with the labels as they are, if they do not all give values of the same settings.
+    Parts that are the same in all labels are dropped: "passes" in "a = 1, passes" and "a = 2, passes". If the other parts give values
+    of the same settings, the settings become the title, such as "a / b", and the values the labels, such as "1 / x" and "2 / x".
+    The title is empty otherwise.
     """
-    settings = [[part.split(" = ") for part in label.split(", ")] for label in labels]
-    names = {tuple(part[0] for part in parts) for parts in settings if all(len(part) == 2 for part in parts)}
-    if len(names) != 1 or len({len(part) for parts in settings for part in parts}) != 1:
+    columns = list(zip(*(label.split(", ") for label in labels), strict=False))
+    if len({label.count(", ") for label in labels}) != 1 or not (varied := [c for c in columns if len(set(c)) > 1]):
         return "", list(labels)
-    return " / ".join(names.pop()), [" / ".join(value for _, value in parts) for parts in settings]
+    settings = [[part.partition(" = ") for part in column] for column in varied]
+    names = [{name for name, _, _ in column} for column in settings]
+    if any(len(name) > 1 for name in names) or not all(sign for column in settings for _, sign, _ in column):
+        return "", [", ".join(parts) for parts in zip(*varied, strict=True)]
+    values = [[value for _, _, value in column] for column in settings]
+    return " / ".join(name.pop() for name in names), [" / ".join(row) for row in zip(*values, strict=True)]

@@ -55,16 +55,20 @@ def collect(runs: Runs, figures: Sequence[SavedPlot | Missing]) -> VariantCompar
 
 
 def _sentences(comparison: Comparison) -> Iterator[str]:
-    """Sentences that explain the comparison and report each variant's final test loss relative to the reference."""
+    """Sentences that explain the comparison and report each variant's test loss relative to the reference."""
     losses = comparison.differences[comparison.differences.metric == LOSS]
     yield (
         f"The reference is {comparison.reference}. Every difference is paired by seed. For repeated runs, it is the difference between"
         " two excesses. An excess is a run's loss minus the loss of the same variant's clean run with the same seed."
     )
-    for kind, rows in (("repeated", losses[losses.repeats > 1]), ("clean", losses[losses.repeats == 1])):
+    repeated = losses.repeats > 1
+    for kind, measure, rows in (
+        ("repeated", "excess", losses[repeated]),
+        ("clean", "final test loss", losses[~repeated]),
+    ):
         for variant, arms in rows.groupby("variant", sort=False):
             span = f"{signed_span(arms['mean'])} nats" + (f" in {len(arms)} arms" if len(arms) > 1 else "")
-            yield f"{variant}, {kind} runs: final test loss differs by {span}. {_significance(arms)}"
+            yield f"{variant}, {kind} runs: {measure} differs by {span}. {_significance(arms)}"
 
 
 def _significance(arms: pd.DataFrame) -> str:
@@ -86,7 +90,7 @@ def _differences_table(comparison: Comparison) -> Table:
     table.insert(0, "variant", rows.variant)
     explanation = (
         f"Each difference is the variant's value minus that of {comparison.reference} at the end of training, in nats per token, paired by"
-        " seed. Where it is positive, the variant is worse."
+        " seed; for repeated runs, the values are excesses. Where it is positive, the variant is worse."
     )
     return Table(explanation, table, DIFFERENCES, "Differences paired by seed")
 

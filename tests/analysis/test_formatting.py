@@ -46,17 +46,12 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
     assert signed_span([-0.0003, 0.3]) == "+0.000 to +0.30"
 
 
-def test_settings_that_all_labels_name_become_a_title() -> None:
+def test_a_legend_names_what_all_variants_share_once_or_not_at_all() -> None:
     assert shared_settings(["weight_decay = 0.1", "weight_decay = 1.0"]) == ("weight_decay", ["0.1", "1.0"])
-    assert shared_settings(["a = 1, tokens = 16,384", "a = 2, tokens = 8192"]) == (
-        "a / tokens",
-        ["1 / 16,384", "2 / 8192"],
-    )
-    for labels in (
-        ["passes", "bursts 4 apart"],
-        ["a = 1", "b = 1"],
-        ["a = 1, passes", "a = 2, passes"],
-        ["a = 1", "clean"],
-        [],
-    ):
+    both = ["a = 1, tokens = 16,384", "a = 2, tokens = 8192"]
+    assert shared_settings(both) == ("a / tokens", ["1 / 16,384", "2 / 8192"])
+    assert shared_settings(["a = 1, b = 3, passes", "a = 2, b = 3, passes"]) == ("a", ["1", "2"])
+    orders = ["a = 1, b = 3, passes", "a = 2, b = 3, passes", "a = 1, b = 3, uniform"]
+    assert shared_settings(orders) == ("", ["a = 1, passes", "a = 2, passes", "a = 1, uniform"])
+    for labels in (["passes", "bursts 4 apart"], ["a = 1", "b = 1"], ["a = 1", "a = 2, passes"], ["a = 1"], []):
         assert shared_settings(labels) == ("", labels)
