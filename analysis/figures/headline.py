@@ -53,7 +53,7 @@ def card(runs: Runs, study: str, question: str, answer: str, certainty: str, foo
     """
     figure = Figure(figsize=CARD_INCHES, dpi=CARD_DPI)
     figure.text(0.04, 0.92, study, fontsize=15, color="0.35", va="top")
-    title = _filled(question, 31)
+    title = _filled(question, 29)
     figure.text(0.04, 0.85, title, fontsize=23, weight="bold", va="top", linespacing=1.25)
     top = 0.80 - 0.065 * (title.count("\n") + 1)
     text = _filled(answer, 48)
