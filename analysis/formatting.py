@@ -98,8 +98,10 @@ def shared_settings(labels: Sequence[str]) -> tuple[str, list[str]]:
     of the same settings, the settings become the title, such as "a / b", and the values the labels, such as "1 / x" and "2 / x".
     The title is empty otherwise.
     """
-    columns = list(zip(*(label.split(", ") for label in labels), strict=False))
-    if len({label.count(", ") for label in labels}) != 1 or not (varied := [c for c in columns if len(set(c)) > 1]):
+    if len({label.count(", ") for label in labels}) != 1:
+        return "", list(labels)
+    columns = zip(*(label.split(", ") for label in labels), strict=True)
+    if not (varied := [column for column in columns if len(set(column)) > 1]):
         return "", list(labels)
     settings = [[part.partition(" = ") for part in column] for column in varied]
     names = [{name for name, _, _ in column} for column in settings]

@@ -99,13 +99,14 @@ def _where(result: Headline) -> str:
 
 def _draw(ax: Axes, result: Headline) -> None:
     names = list(dict.fromkeys(result.lines.line))
+    title, short = shared_settings(names) if result.kind is Kind.VARIANTS else ("", names)
     by_line = dict(zip(names, styles(range(len(names))).values(), strict=True))
     for place, name in enumerate(names):
         line = result.lines[result.lines.line == name].sort_values("x")
         shifted = line.assign(x=line.x * NEXT_TO ** (place - (len(names) - 1) / 2))
         labels = dict(zip(shifted.x, line.label, strict=True)) if result.kind is Kind.FINE_TUNING else {}
         style = by_line[name] | ({"linestyle": "none"} if any(labels.values()) else {})
-        points(ax, "x", shifted, label=name, **style)
+        points(ax, "x", shifted, label=short[place], **style)
         for row in shifted.itertuples():
             if labels.get(row.x):  # the parent's f and R
                 ax.annotate(
@@ -127,10 +128,8 @@ def _draw(ax: Axes, result: Headline) -> None:
         _label_of_arm(ax, result)
     if len(names) > 1 or (result.kind is Kind.FINE_TUNING and not result.lines.label.any()):
         low, high = ax.get_ylim()
-        title, short = shared_settings(names)
         ax.set_ylim(low, high + 0.09 * (high - low) * ((len(names) + 1) // 2 + bool(title)))
-        handles = ax.get_legend_handles_labels()[0]
-        ax.legend(handles, short, title=title or None, fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)
+        ax.legend(title=title or None, fontsize=8, loc="upper left", ncols=2 if len(names) > 3 else 1)
 
 
 def _label_of_arm(ax: Axes, result: Headline) -> None:

@@ -11,7 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from analysis.figures.style import CLEAN, Style, along
-from analysis.formatting import percent, shared_settings, short_count, size_name
+from analysis.formatting import percent, short_count, size_name
 from analysis.intervals import FEWEST_SEEDS, over_seeds
 
 # Test-loss curves start at this share of training. Earlier, the loss falls by several nats, and a scale that includes this
@@ -155,18 +155,14 @@ def seeds_note(table: pd.DataFrame) -> str:
     return "There is only one seed, so there are no intervals."
 
 
-def legend(figure: Figure, axes: list[list[Axes]], of_variants: bool = False) -> None:
-    """Add a legend to the right of the figure that lists each label from its panels once.
-
-    of_variants: the labels are names of variants; settings that all of them name become the title of the legend.
-    """
+def legend(figure: Figure, axes: list[list[Axes]], title: str = "") -> None:
+    """Add a legend to the right of the figure that lists each label from its panels once."""
     entries: dict[str, Artist] = {}
     for row in axes:
         for ax in row:
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
                 entries.setdefault(label, handle)
-    title, labels = shared_settings(list(entries)) if of_variants else ("", list(entries))
-    figure.legend(entries.values(), labels, title=title or None, loc="outside right center")
+    figure.legend(entries.values(), entries.keys(), title=title or None, loc="outside right center")
 
 
 def legend_of_repeats(

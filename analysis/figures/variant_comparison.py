@@ -5,7 +5,7 @@ from analysis.figures.estimates import interval_note, points
 from analysis.figures.panels import grid_of_axes, legend
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.style import styles
-from analysis.formatting import percent, size_name
+from analysis.formatting import percent, shared_settings, size_name
 from analysis.measures.variant_comparison import COMPARED, compare_variants
 from analysis.runs import Runs
 
@@ -21,6 +21,7 @@ def plot(runs: Runs) -> Plot | Missing:
     panels = sorted({(-row.repeated_fraction, row.parameters_non_embedding, row.model) for row in data.itertuples()})
     metrics = [metric for metric in COMPARED if metric in set(data.metric)]
     names = list(dict.fromkeys(data.variant))
+    title, labels = shared_settings(names)
     variant_styles = dict(zip(names, styles(range(len(names))).values(), strict=True))
     # Panels do not share their vertical axes, because the harm at f = 10% can be a tenth of the harm at f = 50%.
     figure, axes = grid_of_axes(len(metrics), len(panels), sharey=False)
@@ -31,13 +32,13 @@ def plot(runs: Runs) -> Plot | Missing:
                 line = panel[panel.variant == name]
                 # The error bars of several lines would overlap, so each line is shifted sideways a little.
                 line = line.assign(repeats=line.repeats * 1.06 ** (place - (len(names) - 1) / 2))
-                points(ax, "repeats", line, label=name, **variant_styles[name])
+                points(ax, "repeats", line, label=labels[place], **variant_styles[name])
             ax.axhline(0.0, color="gray", linewidth=0.8, linestyle=":")
             repeats_axis(ax, panel.repeats)
             if row is axes[0]:
                 ax.set_title(f"{size_name(model, size)}, f = {percent(-negative)}", fontsize=9)
         row[0].set_ylabel(f"{COMPARED[metric]},\nexcess (nats/token)")
-    legend(figure, axes, of_variants=True)
+    legend(figure, axes, title)
     return Plot(
         NAME,
         "The variants compared",
