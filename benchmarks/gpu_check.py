@@ -266,10 +266,10 @@ def parts_of(device: str, out: Path, nanogpt: Path | None, corpus: Path | None) 
             [*command, "run", *study, *data, "--lanes", "auto"],
             600 if cuda else 60,
             skipped=skipped,
-            reserved=60 if cuda else 35,
+            reserved=60 if cuda else 25,
         )
     )
-    parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30 if cuda else 15))
+    parts.append(Part("report", [*command, "report", *study], 60, skipped=skipped, reserved=30 if cuda else 12))
     return parts
 
 
@@ -279,7 +279,7 @@ def study_settings(device: str, corpus: Path | None) -> list[str]:
     if corpus:
         settings.append(f"data.source.paths={json.dumps([str(corpus)])}")
     if device == "cpu":
-        settings += ["data.vocabulary=512", "data.max_tokens=1_000_000", "training.tokens=307_200"]
+        settings += ["data.vocabulary=512", "data.max_tokens=1_000_000", "training.tokens=153_600"]
         settings += [] if corpus else ['data.source="installed-python"']
         settings += ["grid.0.model=2x16", "grid.1.model=2x16"]
         settings += ["grid.0.seed=0", "grid.1.seed=0", "grid.1.repeats=3"]
